@@ -1,0 +1,46 @@
+# Everything runs in .venv, made from the constraints file; nothing else is needed but Python 3.11 and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help install demo test lint types layers unit docs bench clean
+
+help:            ## Show this help
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("ldae needs Python 3.11 to 3.13, got " + sys.version.split()[0] + "; say make PYTHON=python3.11") if not (3, 11) <= sys.version_info[:2] <= (3, 13) else 0'
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -e ".[dev]" -c constraints.txt
+	touch $(STAMP)
+
+install: $(STAMP)  ## Make the environment
+
+demo: $(STAMP)   ## The whole method on a phantom cohort, in minutes; prints where the report is
+	$(BIN)/ldae demo --out runs/demo
+
+lint: $(STAMP)   ## Style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)  ## Strict types
+	$(BIN)/mypy
+
+layers: $(STAMP) ## Imports point down
+	$(BIN)/lint-imports
+
+unit: $(STAMP)   ## Tests with coverage
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term
+
+test: lint types layers unit  ## Lint, types, layers, tests
+
+docs: $(STAMP)   ## The documentation, warnings as errors
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
+bench: $(STAMP)  ## Ratios measured side by side in one run
+	$(BIN)/python benchmarks/precision.py
+
+clean:           ## Remove the environment and built files
+	rm -rf $(VENV) build dist docs/_build docs/reference .coverage* *.egg-info

@@ -1,0 +1,328 @@
+"""The door: scans to codes and back. Latent scaling, axis order, intensities and precision are settled here, once."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from ldae.codes import Codes
+from ldae.diffusion import NoiseSchedule, Predict, ScheduleConfig, ShiftForm, ddim_invert, ddim_sample, shift_noise
+from ldae.errors import CheckpointError, TaskError
+from ldae.io.card import model_card
+from ldae.io.checkpoints import hash_tensors, load_folder, save_folder
+from ldae.io.plain import from_plain, to_plain
+from ldae.io.preprocessing import PreparedScan, Preprocessing
+from ldae.models.compression import CompressionAutoencoder, CompressionConfig
+from ldae.models.denoiser import Denoiser, DenoiserConfig
+from ldae.models.gradient_estimator import GradientEstimator
+from ldae.models.hardware import Device, Precision, choose_device, choose_precision
+from ldae.models.semantic_encoder import SemanticEncoder, SemanticEncoderConfig, build_semantic_encoder
+from ldae.volume import Volume
+
+__all__ = ["AutoencoderConfig", "LatentDiffusionAutoencoder", "Networks", "SamplingConfig", "semantic_predict"]
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How noise codes are found and decoded.
+
+    Attributes:
+        steps: of the time grid; one pass through the networks each to decode.
+        corrections: fixed-point iterations a step to encode, see :func:`ldae.diffusion.ddim_invert`.
+    """
+
+    steps: int = 20
+    corrections: int = 1
+
+
+@dataclass(frozen=True)
+class AutoencoderConfig:
+    """Everything that the networks' shapes and the meaning of the codes depend on."""
+
+    semantic_encoder: SemanticEncoderConfig
+    preprocessing: Preprocessing = Preprocessing()
+    compression: CompressionConfig = CompressionConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    denoiser: DenoiserConfig = DenoiserConfig()
+    shift: ShiftForm = "posterior"
+    sampling: SamplingConfig = SamplingConfig()
+
+
+class Networks(nn.Module):
+    """The four networks of a latent diffusion autoencoder.
+
+    Args:
+        config: their shapes.
+
+    Raises:
+        ConfigError: if the model's grid does not suit the compression.
+    """
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__()
+        channels = config.compression.latent_shape(config.preprocessing.shape)[0]
+        width = config.semantic_encoder.semantic_width
+        self.compression = CompressionAutoencoder(config.compression)
+        self.denoiser = Denoiser(config.denoiser, channels)
+        self.gradient_estimator = GradientEstimator(config.denoiser, channels, width)
+        self.semantic_encoder: SemanticEncoder = build_semantic_encoder(
+            config.semantic_encoder, config.preprocessing.shape
+        )
+        self.schedule = NoiseSchedule(config.schedule)
+
+
+def semantic_predict(networks: Networks, semantic: Tensor | None, shift: ShiftForm) -> Predict:
+    """The noise prediction under a semantic code; the denoiser's encoder half runs once for both terms.
+
+    Args:
+        networks: the four networks.
+        semantic: y, (B, S); None gives the denoiser alone.
+        shift: form of the semantic shift.
+    """
+
+    def predict(z: Tensor, t: Tensor) -> Tensor:
+        features = networks.denoiser.features(z, t)
+        eps = networks.denoiser.predict(features).float()
+        if semantic is None:
+            return eps
+        gradient = networks.gradient_estimator(features, semantic).float()
+        return shift_noise(eps, gradient, t, networks.schedule, shift)
+
+    return predict
+
+
+class LatentDiffusionAutoencoder:
+    """A trained model. Its device and precision are chosen once, when it is loaded.
+
+    Args:
+        config: what the networks were built from.
+        networks: trained.
+        device: where to run.
+        precision: of matrix work; codes and schedules stay float32.
+    """
+
+    def __init__(
+        self,
+        config: AutoencoderConfig,
+        networks: Networks,
+        *,
+        device: Device = "auto",
+        precision: Precision = "auto",
+    ) -> None:
+        self.config = config
+        self.device = choose_device(device)
+        self.dtype = choose_precision(precision, self.device)
+        self.networks = networks.to(self.device).eval().requires_grad_(False)
+        self.networks.compression.to(memory_format=torch.channels_last_3d)
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: str | Path, *, device: Device = "auto", precision: Precision = "auto"
+    ) -> "LatentDiffusionAutoencoder":
+        """Load a model folder, strictly; only safetensors are read.
+
+        Raises:
+            CheckpointError: if the folder is incomplete or its tensors are not those of its config.
+        """
+        tensors, plain = load_folder(Path(folder))
+        config = from_plain(AutoencoderConfig, plain["autoencoder"], where=f"{folder}/config.json")
+        with torch.device("meta"):
+            expected = {name: tuple(tensor.shape) for name, tensor in Networks(config).state_dict().items()}
+        found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        if found != expected:
+            wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+            msg = (
+                f"{folder}: {len(wrong)} tensors are missing, unexpected or of another shape than the config says "
+                f"(first: {wrong[0]}); the folder is damaged or edited: copy it again"
+            )
+            raise CheckpointError(msg)
+        networks = Networks(config)
+        networks.load_state_dict(tensors, strict=True)
+        return cls(config, networks, device=device, precision=precision)
+
+    def save_pretrained(self, folder: str | Path, *, facts: dict[str, str] | None = None) -> Path:
+        """Write the model folder: safetensors, config with the preprocessing contract, and a model card.
+
+        Args:
+            folder: where; a former one is replaced whole.
+            facts: what the card should tell of the training (cohort, figures), by name.
+        """
+        plain = to_plain(self.config)
+        card = model_card(plain, self.count_parameters(), facts or {})
+        return save_folder(Path(folder), self.networks.state_dict(), {"autoencoder": plain, "facts": facts or {}}, card)
+
+    def count_parameters(self) -> dict[str, int]:
+        """Parameters of each network."""
+        return {name: sum(p.numel() for p in child.parameters()) for name, child in self.networks.named_children()}
+
+    def fingerprint(self) -> str:
+        """Hash of all weights; what caches and results are keyed by."""
+        return hash_tensors(self.networks.state_dict())
+
+    def with_random_encoder(self, seed: int = 0) -> "LatentDiffusionAutoencoder":
+        """The same model with its semantic encoder as it was before training: the baseline that any code must beat."""
+        twin = LatentDiffusionAutoencoder.__new__(LatentDiffusionAutoencoder)
+        twin.__dict__.update(self.__dict__)
+        networks = Networks.__new__(Networks)
+        nn.Module.__init__(networks)
+        for name, child in self.networks.named_children():
+            networks.add_module(name, child)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            fresh = build_semantic_encoder(self.config.semantic_encoder, self.config.preprocessing.shape)
+        networks.semantic_encoder = fresh.to(self.device).eval().requires_grad_(False)
+        twin.networks = networks
+        return twin
+
+    # Scans to codes
+
+    def prepare(self, volume: Volume) -> PreparedScan:
+        """The scan as the model sees it, checked against the preprocessing contract."""
+        return self.config.preprocessing.prepare(volume)
+
+    def encode(self, volume: Volume) -> Codes:
+        """Both codes of one scan (skull-stripped, in MNI space)."""
+        return self.encode_prepared([self.prepare(volume)])[0]
+
+    def encode_batch(self, volumes: Sequence[Volume]) -> list[Codes]:
+        """Both codes of several scans, in one batch."""
+        return self.encode_prepared([self.prepare(volume) for volume in volumes])
+
+    def encode_prepared(self, scans: Sequence[PreparedScan], *, noise: bool = True) -> list[Codes]:
+        """Codes of scans that are already on the model's grid.
+
+        Args:
+            scans: prepared by this model's contract.
+            noise: whether to invert the diffusion too; without it only y is computed.
+        """
+        images = stack_images(scans)
+        semantic = self.semantic(images)
+        noise_codes = self.invert(self.compress(images), semantic) if noise else [None] * len(scans)
+        return [
+            Codes(y, z_T, scan.grid, scan.window) for y, z_T, scan in zip(semantic, noise_codes, scans, strict=True)
+        ]
+
+    def compress_prepared(self, scans: Sequence[PreparedScan]) -> Tensor:
+        """Standardised latent posterior means of prepared scans, (B, C, d, h, w)."""
+        return self.compress(stack_images(scans))
+
+    @torch.inference_mode()
+    def semantic(self, images: Tensor) -> Tensor:
+        """y of images (B, 1, D, H, W) in [0, 1]: (B, S) on the CPU."""
+        with self._autocast():
+            return self.networks.semantic_encoder(images.to(self.device)).float().cpu()
+
+    @torch.inference_mode()
+    def compress(self, images: Tensor) -> Tensor:
+        """Standardised latent posterior means of images, (B, C, d, h, w) on the CPU."""
+        images = images.to(self.device, memory_format=torch.channels_last_3d)
+        with self._autocast():
+            return self.networks.compression.encode(images).mean.contiguous().cpu()
+
+    @torch.inference_mode()
+    def invert(self, z_0: Tensor, semantic: Tensor, sampling: SamplingConfig | None = None) -> Tensor:
+        """Noise codes of latents under their semantic codes, (B, C, d, h, w) on the CPU."""
+        sampling = sampling or self.config.sampling
+        with self._predicting(semantic) as predict:
+            z_T = ddim_invert(
+                predict,
+                z_0.to(self.device),
+                schedule=self.networks.schedule,
+                grid=self.networks.schedule.time_grid(sampling.steps),
+                corrections=sampling.corrections,
+            )
+        return z_T.cpu()
+
+    # Codes to scans
+
+    def decode(self, codes: Codes, *, space: Literal["model", "native"] = "model") -> Volume:
+        """The scan that the codes stand for.
+
+        Args:
+            codes: of this model.
+            space: `model` gives the model's grid and [0, 1]; `native` gives the scan's own grid and units.
+        """
+        return self.restore(self.decode_images([codes])[0], codes, space=space)
+
+    def decode_batch(self, codes: Sequence[Codes], *, space: Literal["model", "native"] = "model") -> list[Volume]:
+        """The scans that several codes stand for, in one batch."""
+        images = self.decode_images(codes)
+        return [self.restore(image, each, space=space) for image, each in zip(images, codes, strict=True)]
+
+    def restore(
+        self, image: npt.NDArray[np.float32], codes: Codes, *, space: Literal["model", "native"] = "model"
+    ) -> Volume:
+        """A model image, (D, H, W), as a volume in the space asked for."""
+        if space == "model":
+            return self.config.preprocessing.restore(image)
+        brain = image > 0
+        low, high = codes.window
+        restored = Volume(np.where(brain, image * (high - low) + low, 0.0), self.config.preprocessing.grid.affine)
+        return restored.resample_to(codes.grid)
+
+    def decode_images(self, codes: Sequence[Codes]) -> npt.NDArray[np.float32]:
+        """Model images, (N, D, H, W), of codes with a noise code each."""
+        return self.decompress(self.latents_of(codes))
+
+    def latents_of(self, codes: Sequence[Codes]) -> Tensor:
+        """Standardised latents, (N, C, d, h, w), that codes sample to.
+
+        Raises:
+            TaskError: if a noise code is missing.
+        """
+        if any(each.noise is None for each in codes):
+            msg = "these codes hold no noise code, so only y is known; encode again with noise codes, or sample instead"
+            raise TaskError(msg)
+        noise = torch.stack([each.noise for each in codes if each.noise is not None])
+        return self.sample_latents(noise, torch.stack([each.semantic for each in codes]))
+
+    def generate(self, noise: Tensor, semantic: Tensor | None) -> npt.NDArray[np.float32]:
+        """Model images, (N, D, H, W), of noise codes (N, C, d, h, w) under y (N, S); without y, unconditionally."""
+        return self.decompress(self.sample_latents(noise, semantic))
+
+    @torch.inference_mode()
+    def sample_latents(self, noise: Tensor, semantic: Tensor | None, sampling: SamplingConfig | None = None) -> Tensor:
+        """Standardised latents that noise codes sample to, (N, C, d, h, w) on the CPU."""
+        sampling = sampling or self.config.sampling
+        with self._predicting(semantic) as predict:
+            z_0 = ddim_sample(
+                predict,
+                noise.to(self.device),
+                schedule=self.networks.schedule,
+                grid=self.networks.schedule.time_grid(sampling.steps),
+            )
+        return z_0.cpu()
+
+    @torch.inference_mode()
+    def decompress(self, z_0: Tensor) -> npt.NDArray[np.float32]:
+        """Model images, (N, D, H, W) in [0, 1], of standardised latents. One at a time: it is the costliest in memory."""
+        images = []
+        for latent in z_0.to(self.device).split(1):
+            with self._autocast():
+                images.append(self.networks.compression.decode(latent).float().clamp(0.0, 1.0).cpu())
+        return torch.cat(images)[:, 0].numpy()
+
+    def draw_noise(self, count: int, generator: torch.Generator) -> Tensor:
+        """Standard normal noise codes, (count, C, d, h, w)."""
+        shape = self.config.compression.latent_shape(self.config.preprocessing.shape)
+        return torch.randn((count, *shape), generator=generator)
+
+    @contextmanager
+    def _predicting(self, semantic: Tensor | None) -> Iterator[Predict]:
+        y = None if semantic is None else semantic.to(self.device)
+        with self._autocast():
+            yield semantic_predict(self.networks, y, self.config.shift)
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16)
+
+
+def stack_images(scans: Sequence[PreparedScan]) -> Tensor:
+    """Prepared scans as one batch, (B, 1, D, H, W)."""
+    return torch.from_numpy(np.stack([scan.data for scan in scans]))[:, None]

@@ -1,0 +1,127 @@
+"""`ldae encode` and `ldae probe`: scans to codes, and what codes predict."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+from ldae.cli.arguments import add_hardware, add_manifest, add_model, add_out, add_seed
+from ldae.cli.console import progress_bar, say, table
+
+__all__ = ["read_baselines", "register"]
+
+
+def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
+    """Add the commands."""
+    encode = ArgumentParser(description="Encode every scan of a manifest to OUT/codes.parquet.")
+    add_model(encode)
+    add_manifest(encode)
+    add_out(encode, "folder for codes.parquet (and noise.safetensors)")
+    encode.add_argument("--noise", action="store_true", help="write the noise codes too")
+    encode.add_argument("--batch-size", type=int, default=16, help="scans at a time")
+    add_hardware(encode)
+    commands.add_subcommand("encode", encode, help="scans to codes")
+    runs["encode",] = run_encode
+
+    probe = ArgumentParser(
+        description="Probe codes: logistic regression for diagnosis, ridge regression for age, by the manifest's frozen split."
+    )
+    probe.add_argument("--codes", type=Path, required=True, help="table of 'ldae encode' or of any other model")
+    add_manifest(probe)
+    probe.add_argument("--target", choices=["diagnosis", "age"], required=True, help="what to predict")
+    probe.add_argument("--positive", default="AD", help="diagnosis that counts as positive")
+    probe.add_argument("--negative", default="CN", help="diagnosis that counts as negative")
+    probe.add_argument(
+        "--baseline",
+        type=list[str],
+        default=[],
+        help="NAME=TABLE of other embeddings of the same scans, to set beside it",
+    )
+    add_out(probe, "folder for probe_TARGET.json and the fitted probe")
+    add_seed(probe)
+    commands.add_subcommand("probe", probe, help="what codes predict, with intervals")
+    runs["probe",] = run_probe
+
+
+def run_encode(options: Namespace) -> int:
+    """Encode; exit code 1 if some scans could not be."""
+    from ldae.autoencoder import LatentDiffusionAutoencoder
+    from ldae.data.manifest import read_manifest
+    from ldae.tasks.encode import encode_manifest
+
+    manifest = read_manifest(options.manifest)
+    model = LatentDiffusionAutoencoder.from_pretrained(
+        options.model, device=options.device, precision=options.precision
+    )
+    with progress_bar("encode") as move:
+        result = encode_manifest(
+            model, manifest.records, options.out, noise=options.noise, batch_size=options.batch_size, progress=move
+        )
+    say(f"codes of {result.encoded} scans: {result.codes}")
+    for key, reason in result.failures.items():
+        say(f"left out {key}: {reason}")
+    return 1 if result.failures else 0
+
+
+def run_probe(options: Namespace) -> int:
+    """Fit on training subjects, test on test subjects."""
+    from ldae.data.manifest import read_manifest
+    from ldae.io.files import write_json
+    from ldae.tasks.encode import read_embeddings
+    from ldae.tasks.evaluate_probe import evaluate_age_probe, evaluate_diagnosis_probe
+
+    manifest = read_manifest(options.manifest, check_images=False)
+    baselines = read_baselines(options.baseline)
+    embeddings = read_embeddings(options.codes)
+    if options.target == "diagnosis":
+        report = evaluate_diagnosis_probe(
+            manifest,
+            embeddings,
+            baselines,
+            positive=options.positive,
+            negative=options.negative,
+            seed=options.seed,
+        )
+        names = ["auc", "balanced_accuracy", "sensitivity", "specificity"]
+    else:
+        report = evaluate_age_probe(manifest, embeddings, baselines, seed=options.seed)
+        names = ["mae", "rmse", "r2"]
+    rows = {"codes": report.result, **report.baselines}
+    table(
+        f"{options.target}: {report.result.test_scans} scans of {report.result.test_subjects} test subjects, 95 % intervals over subjects",
+        ["embeddings", *names],
+        [[key, *(_interval(getattr(each, name)) for name in names)] for key, each in rows.items()],
+    )
+    out = options.out / f"probe_{options.target}.json"
+    write_json(
+        out,
+        {
+            "result": asdict(report.result),
+            "baselines": {key: asdict(each) for key, each in report.baselines.items()},
+            "keys": report.keys,
+            "penalty": report.probe.penalty,
+        },
+    )
+    saved = report.probe.save(options.out / f"probe_{options.target}_model.json")
+    say(f"results: {out}\nprobe: {saved}")
+    return 0
+
+
+def read_baselines(items: list[str]) -> dict[str, Any]:
+    """Embeddings by name, of NAME=TABLE options."""
+    from ldae.errors import TaskError
+    from ldae.tasks.encode import read_embeddings
+
+    baselines = {}
+    for item in items:
+        name, equals, path = item.partition("=")
+        if not equals:
+            msg = f"--baseline {item}: expected NAME=TABLE, for example pca=pca.parquet"
+            raise TaskError(msg)
+        baselines[name] = read_embeddings(Path(path))
+    return baselines
+
+
+def _interval(value: Any) -> str:
+    return f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"

@@ -1,0 +1,141 @@
+"""`ldae cohort`: make, import, split and preprocess cohorts."""
+
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+from ldae.cli.arguments import add_manifest, add_out, add_seed
+from ldae.cli.console import progress_bar, say
+
+__all__ = ["register"]
+
+
+def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
+    """Add the command group."""
+    group = ArgumentParser(description="Make, import, split and preprocess cohorts.")
+    commands.add_subcommand("cohort", group, help="make, import, split and preprocess cohorts")
+    actions = group.add_subcommands(required=True, dest="subcommand")
+    for name, build, text, run in (
+        ("synth", _synth, "generate a phantom cohort with known truth", run_synth),
+        ("split", _split, "freeze a split by subject", run_split),
+        ("preprocess", _preprocess, "raw heads to brains in MNI space", run_preprocess),
+    ):
+        actions.add_subcommand(name, build(), help=text)
+        runs["cohort", name] = run
+    importing = ArgumentParser(description="Make a manifest of images that lie elsewhere.")
+    actions.add_subcommand("import", importing, help="make a manifest of images that lie elsewhere")
+    kinds = importing.add_subcommands(required=True, dest="subcommand")
+    kinds.add_subcommand("csv", _import_csv(), help="a folder of images and a table")
+    runs["cohort", "import", "csv"] = run_import_csv
+
+
+def _synth() -> ArgumentParser:
+    parser = ArgumentParser(
+        description="Generate a longitudinal phantom cohort with known truth, as BIDS with a manifest."
+    )
+    add_out(parser, "folder of the cohort")
+    parser.add_argument("--subjects", type=int, default=160, help="number of subjects")
+    parser.add_argument("--voxel-size", type=float, default=5.0, help="mm, 1 to 6")
+    parser.add_argument("--max-sessions", type=int, default=4, help="sessions a subject, at most")
+    parser.add_argument("--displacement", action="store_true", help="write the true displacement fields too")
+    parser.add_argument("--workers", type=int, default=2, help="processes; the result does not depend on it")
+    add_seed(parser)
+    return parser
+
+
+def _split() -> ArgumentParser:
+    parser = ArgumentParser(
+        description="Freeze a split by subject, stratified by diagnosis and age, and write it into the manifest."
+    )
+    add_manifest(parser)
+    parser.add_argument("--out", type=Path, default=None, help="where to write; the manifest itself if not given")
+    parser.add_argument("--train", type=float, default=0.7, help="fraction of subjects")
+    parser.add_argument("--validation", type=float, default=0.1, help="fraction of subjects")
+    parser.add_argument("--test", type=float, default=0.2, help="fraction of subjects")
+    parser.add_argument("--overwrite", action="store_true", help="replace a split that is there")
+    add_seed(parser)
+    return parser
+
+
+def _import_csv() -> ArgumentParser:
+    parser = ArgumentParser(description="A folder of images and a table of people, matched by identifier.")
+    parser.add_argument("--images", type=Path, required=True, help="folder of images")
+    parser.add_argument("--table", type=Path, required=True, help="CSV or TSV, a row a scan or a subject")
+    parser.add_argument("--id-column", default=None, help="column of the identifier that file names hold")
+    parser.add_argument("--out", type=Path, required=True, help="the manifest to write, .tsv or .csv")
+    return parser
+
+
+def _preprocess() -> ArgumentParser:
+    parser = ArgumentParser(
+        description="Raw T1w heads to the template: N4 bias correction, affine registration to MNI152, brain extraction."
+    )
+    add_manifest(parser)
+    add_out(parser, "folder of the preprocessed cohort")
+    parser.add_argument("--voxel-size", type=float, default=1.0, help="of the output, mm")
+    parser.add_argument("--already-stripped", action="store_true", help="the skull is gone already")
+    parser.add_argument("--workers", type=int, default=1, help="processes")
+    return parser
+
+
+def run_synth(options: Namespace) -> int:
+    """Generate."""
+    from ldae.prepare.phantom import PhantomConfig, synthesise_cohort
+
+    config = PhantomConfig(
+        n_subjects=options.subjects,
+        voxel_size_mm=options.voxel_size,
+        seed=options.seed,
+        max_sessions=options.max_sessions,
+        save_displacement=options.displacement,
+    )
+    with progress_bar("phantoms") as move:
+        manifest = synthesise_cohort(options.out, config, workers=options.workers, progress=move)
+    say(f"manifest: {manifest}")
+    return 0
+
+
+def run_split(options: Namespace) -> int:
+    """Freeze the split."""
+    from ldae.data.manifest import read_manifest
+    from ldae.data.splits import assign_splits
+
+    fractions = (options.train, options.validation, options.test)
+    manifest = read_manifest(options.manifest, check_images=False)
+    split = assign_splits(manifest, fractions=fractions, seed=options.seed, overwrite=options.overwrite)
+    path = options.out or options.manifest
+    split.write(path)
+    for name in ("train", "validation", "test"):
+        part = split.in_split(name)
+        say(f"{name}: {len(part.subjects)} subjects, {len(part)} scans")
+    say(f"manifest: {path}")
+    return 0
+
+
+def run_import_csv(options: Namespace) -> int:
+    """Match and write; exit code 1 if something was left over."""
+    from ldae.prepare.tables import import_csv
+
+    report = import_csv(options.images, options.table, options.out, id_column=options.id_column)
+    say(f"manifest: {report.manifest}, {report.matched} scans")
+    for row in report.rows_without_image:
+        say(f"no image for row: {row}")
+    for image in report.images_without_row:
+        say(f"no row for image: {image}")
+    return 1 if report.rows_without_image or report.images_without_row else 0
+
+
+def run_preprocess(options: Namespace) -> int:
+    """Preprocess; exit code 1 if some scans failed."""
+    from ldae.data.manifest import read_manifest
+    from ldae.prepare.preprocess import PreprocessConfig, preprocess_manifest
+
+    manifest = read_manifest(options.manifest)
+    config = PreprocessConfig(voxel_size_mm=options.voxel_size, already_stripped=options.already_stripped)
+    with progress_bar("preprocess") as move:
+        report = preprocess_manifest(manifest, options.out, config, workers=options.workers, progress=move)
+    say(f"manifest: {report.manifest}")
+    for key, reason in report.failures.items():
+        say(f"failed {key}: {reason}")
+    return 1 if report.failures else 0

@@ -1,0 +1,186 @@
+"""`ldae demo`: the whole method on a phantom cohort; `ldae study`: every task with a model that is there."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+from ldae.cli.arguments import add_hardware, add_manifest, add_model, add_out, add_seed
+from ldae.cli.console import progress_bar, say
+from ldae.cli.fit import fit_experiment
+
+__all__ = ["register"]
+
+
+def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
+    """Add the commands."""
+    demo = ArgumentParser(
+        description="Make a phantom cohort, train the three stages, run every task on held-out subjects and write a report. "
+        "The same command again goes on where a killed run stopped."
+    )
+    demo.add_argument("--out", type=Path, default=Path("runs/demo"), help="run folder")
+    demo.add_argument(
+        "--quick", action="store_true", help="a toy size, to see that everything works; its figures mean nothing"
+    )
+    demo.add_argument("--subjects", type=int, default=None, help="phantom subjects; 160, or 24 with --quick")
+    add_seed(demo)
+    add_hardware(demo)
+    commands.add_subcommand("demo", demo, help="the whole method on a phantom cohort, in minutes")
+    runs["demo",] = run_demo
+
+    study = ArgumentParser(
+        description="Run every task with a trained model on the test subjects of a manifest, and write a report."
+    )
+    add_model(study)
+    add_manifest(study)
+    study.add_argument(
+        "--baseline", type=list[str], default=[], help="NAME=TABLE of other embeddings of the same scans"
+    )
+    add_out(study, "run folder")
+    add_seed(study)
+    add_hardware(study)
+    commands.add_subcommand("study", study, help="every task on held-out subjects, with a report")
+    runs["study",] = run_study_command
+
+
+def run_demo(options: Namespace) -> int:
+    """From nothing to the report."""
+    from ldae.config import load_experiment
+    from ldae.data.manifest import read_manifest
+    from ldae.data.splits import assign_splits
+    from ldae.prepare.phantom import PhantomConfig, synthesise_cohort
+    from ldae.report import write_report
+
+    out: Path = options.out
+    results = out / "results.json"
+    request = {
+        "quick": options.quick,
+        "subjects": options.subjects or (24 if options.quick else 160),
+        "seed": options.seed,
+    }
+    if results.is_file() and _request(out) == request:
+        say(f"all done already; report: {write_report(out)}")
+        return 0
+    clock = Clock(out, request)
+    experiment = load_experiment("quick" if options.quick else "demo", [f"seed={options.seed}"])
+    with progress_bar("phantoms") as move:
+        path = synthesise_cohort(
+            out / "cohort",
+            PhantomConfig(
+                n_subjects=request["subjects"], voxel_size_mm=experiment.preprocessing.voxel_size_mm, seed=options.seed
+            ),
+            workers=2,
+            progress=move,
+        )
+    split = out / "manifest.tsv"
+    if not split.is_file():
+        assign_splits(read_manifest(path), fractions=(0.6, 0.1, 0.3), seed=options.seed).write(split)
+    manifest = read_manifest(split)
+    say(f"cohort: {len(manifest)} scans of {len(manifest.subjects)} subjects")
+    clock.save()
+    model = fit_experiment(experiment, manifest, options)
+    clock.save()
+    assert model is not None
+    truth = {"true_volumes": _true_volumes(out / "cohort" / "phantom_truth.tsv")}
+    _study(options, model, split, truth, clock)
+    return 0
+
+
+def run_study_command(options: Namespace) -> int:
+    """Every task with a model that is there."""
+    from ldae.cli.codes import read_baselines
+
+    clock = Clock(options.out, {"model": str(options.model), "manifest": str(options.manifest), "seed": options.seed})
+    _study(options, options.model, options.manifest, read_baselines(options.baseline), clock)
+    return 0
+
+
+def _study(
+    options: Namespace, model_folder: Path, manifest_path: Path, baselines: dict[str, Any], clock: "Clock"
+) -> None:
+    from ldae.autoencoder import LatentDiffusionAutoencoder
+    from ldae.data.manifest import read_manifest
+    from ldae.io.files import write_json
+    from ldae.report import write_report
+    from ldae.tasks.study import run_study
+    from ldae.training.plan import peak_memory_gib
+
+    model = LatentDiffusionAutoencoder.from_pretrained(model_folder, device=options.device, precision=options.precision)
+    with progress_bar("study") as move:
+        results = run_study(
+            model,
+            read_manifest(manifest_path),
+            options.out,
+            baselines=baselines,
+            seed=options.seed,
+            progress=lambda what, done, total: move(done, total, what),
+        )
+    measured = {
+        "wall_seconds": clock.save(),
+        "peak_memory_gib": max(peak_memory_gib(), clock.peak_gib),
+        "device": str(model.device),
+        "precision": str(model.dtype).removeprefix("torch."),
+        "model": model.fingerprint(),
+        "request": clock.request,
+    }
+    write_json(options.out / "results.json", {**measured, **results})
+    report = write_report(options.out)
+    for task, reason in results["skipped"].items():
+        say(f"left out {task}: {reason}")
+    say(f"results: {options.out / 'results.json'}\nmodel: {model_folder}\nreport: {report}")
+
+
+def _true_volumes(path: Path) -> Any:
+    """The phantom's true volumes as embeddings: the best that any code could know of them."""
+    import pandas as pd
+
+    from ldae.tasks.encode import Embeddings
+
+    truth = pd.read_csv(path, sep="\t", dtype={"participant_id": str, "session_id": str})
+    volumes = truth[[name for name in truth.columns if name.endswith("_ml")]]
+    return Embeddings(truth[["participant_id", "session_id"]], volumes.to_numpy(dtype=float))
+
+
+def _request(out: Path) -> dict[str, Any] | None:
+    """What a finished run in this folder was asked for."""
+    plain = json.loads((out / "results.json").read_text(encoding="utf-8"))
+    request: dict[str, Any] | None = plain.get("request")
+    return request
+
+
+class Clock:
+    """Seconds and peak memory of a run over all its sessions.
+
+    Args:
+        out: the run folder.
+        request: what the run was asked for; a folder started for another request is refused.
+
+    Raises:
+        TaskError: if the folder belongs to another request.
+    """
+
+    def __init__(self, out: Path, request: dict[str, Any]) -> None:
+        from ldae.errors import TaskError
+
+        self.path = out / "clock.json"
+        self.request = request
+        self.before, self.peak_gib = 0.0, 0.0
+        if self.path.is_file():
+            former = json.loads(self.path.read_text(encoding="utf-8"))
+            if former["request"] != request:
+                msg = f"{out} holds a run that was asked for {former['request']}, now asked for {request}; give another --out"
+                raise TaskError(msg)
+            self.before, self.peak_gib = former["seconds"], former["peak_gib"]
+        self.start = time.perf_counter()
+
+    def save(self) -> float:
+        """Write the seconds so far, and return them."""
+        from ldae.io.files import write_json
+        from ldae.training.plan import peak_memory_gib
+
+        seconds = self.before + time.perf_counter() - self.start
+        self.peak_gib = max(self.peak_gib, peak_memory_gib())
+        write_json(self.path, {"request": self.request, "seconds": seconds, "peak_gib": self.peak_gib})
+        return seconds

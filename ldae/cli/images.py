@@ -1,0 +1,226 @@
+"""`ldae reconstruct`, `manipulate`, `interpolate`, `sample`: codes back to images."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+from ldae.cli.arguments import add_hardware, add_manifest, add_model, add_out, add_seed
+from ldae.cli.console import progress_bar, say, table
+
+__all__ = ["register"]
+
+
+def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
+    """Add the commands."""
+    reconstruct = ArgumentParser(
+        description="Encode scans and decode them again: NIfTI images and the agreement with the scans."
+    )
+    _add_inputs(reconstruct)
+    reconstruct.add_argument("--native", action="store_true", help="write on each scan's own grid and in its units")
+    commands.add_subcommand("reconstruct", reconstruct, help="scans through their codes and back")
+    runs["reconstruct",] = run_reconstruct
+
+    manipulate = ArgumentParser(
+        description="Move scans along a probe's direction. Steps are standard deviations of the training cohort; 0 is the reconstruction."
+    )
+    _add_inputs(manipulate)
+    manipulate.add_argument("--probe", type=Path, required=True, help="probe_*_model.json that 'ldae probe' wrote")
+    manipulate.add_argument("--nuisance", type=list[Path], default=[], help="probes whose prediction must not move")
+    manipulate.add_argument("--steps", type=list[float], default=[-3, -2, -1, 0, 1, 2, 3], help="signed steps")
+    commands.add_subcommand("manipulate", manipulate, help="edit scans along a probe's direction")
+    runs["manipulate",] = run_manipulate
+
+    group = ArgumentParser(description="Scans at months between two sessions.")
+    commands.add_subcommand("interpolate", group, help="missing time points")
+    kinds = group.add_subcommands(required=True, dest="subcommand")
+    subject = ArgumentParser(description="Write a NIfTI for each month asked for, between two sessions of one subject.")
+    _add_inputs(subject)
+    subject.add_argument("--subject", required=True, help="participant_id")
+    subject.add_argument(
+        "--months", type=list[float], required=True, help="months since baseline, in brackets for several"
+    )
+    kinds.add_subcommand("subject", subject, help="images of one subject")
+    runs["interpolate", "subject"] = run_interpolate
+    evaluate = ArgumentParser(
+        description="Leave out each inner session of the test subjects, predict it, and score every method against the real scan."
+    )
+    _add_inputs(evaluate)
+    kinds.add_subcommand("evaluate", evaluate, help="every method against real scans")
+    runs["interpolate", "evaluate"] = run_evaluate_interpolation
+
+    sample = ArgumentParser(description="Draw synthetic scans: unconditional, or variations of one scan.")
+    add_model(sample)
+    add_out(sample, "folder")
+    sample.add_argument("--count", type=int, default=4, help="number of images")
+    sample.add_argument("--like", type=Path, default=None, help="a preprocessed scan, whose semantic code is kept")
+    add_seed(sample)
+    add_hardware(sample)
+    commands.add_subcommand("sample", sample, help="draw synthetic scans")
+    runs["sample",] = run_sample
+
+
+def _add_inputs(parser: ArgumentParser) -> None:
+    add_model(parser)
+    add_manifest(parser)
+    parser.add_argument("--split", choices=["train", "validation", "test", "all"], default="all", help="which scans")
+    add_out(parser, "folder")
+    add_seed(parser)
+    add_hardware(parser)
+
+
+def _open(options: Namespace, subject: str | None = None) -> tuple[Any, Any]:
+    """The model, and the scans asked for with both codes."""
+    from ldae.autoencoder import LatentDiffusionAutoencoder
+    from ldae.data.manifest import read_manifest
+    from ldae.errors import TaskError
+    from ldae.tasks.encode import encode_scans
+
+    manifest = read_manifest(options.manifest)
+    records = manifest.records if options.split == "all" else manifest.in_split(options.split).records
+    if subject is not None:
+        records = tuple(record for record in records if record.participant_id == subject)
+        if not records:
+            some = ", ".join(manifest.subjects[:5])
+            msg = f"{options.manifest}: no subject {subject!r} there; it holds {some}, ..."
+            raise TaskError(msg)
+    model = LatentDiffusionAutoencoder.from_pretrained(
+        options.model, device=options.device, precision=options.precision
+    )
+    with progress_bar("encode") as move:
+        scans = encode_scans(model, records, progress=move)
+    with progress_bar("invert") as move:
+        return model, scans.with_noise(model, progress=move)
+
+
+def run_reconstruct(options: Namespace) -> int:
+    """Images and metrics."""
+    from ldae.io.files import write_json
+    from ldae.tasks.reconstruct import evaluate_reconstruction, reconstruct, write_reconstructions
+
+    model, scans = _open(options)
+    images = reconstruct(model, scans, seed=options.seed)
+    result = evaluate_reconstruction(model, scans, images)
+    paths = write_reconstructions(model, scans, images.both, options.out, native=options.native)
+    write_json(options.out / "reconstruct.json", asdict(result))
+    rows = {
+        "both codes": result.both,
+        "semantic code alone": result.semantic_only,
+        "compression (ceiling)": result.compression,
+    }
+    table(
+        f"{result.scans} scans, {result.steps} steps, against the real scans",
+        ["from", "SSIM", "SSIM in brain", "MSE", "PSNR dB"],
+        [
+            [k, f"{v['ssim']:.4f}", f"{v['ssim_brain']:.4f}", f"{v['mse']:.5f}", f"{v['psnr']:.2f}"]
+            for k, v in rows.items()
+        ],
+    )
+    say(f"{len(paths)} images and reconstruct.json in {options.out}")
+    return 0
+
+
+def run_manipulate(options: Namespace) -> int:
+    """An image a step, and what the probe and the volumes say of it."""
+    from ldae.io.files import write_json
+    from ldae.tasks.labels import write_synthetic
+    from ldae.tasks.manipulate import manipulate_many
+    from ldae.tasks.probe import LinearProbe
+
+    probe = LinearProbe.load(options.probe)
+    nuisances = [LinearProbe.load(path) for path in options.nuisance]
+    model, scans = _open(options)
+    steps = options.steps if 0 in options.steps else [0, *options.steps]
+    with progress_bar("manipulate") as move:
+        edits, result = manipulate_many(
+            model, scans.codes, probe, steps=sorted(steps), nuisances=nuisances, progress=move
+        )
+    for record, codes, edit in zip(scans.records, scans.codes, edits, strict=True):
+        for amount, image, predicted in zip(edit.steps, edit.images, edit.predicted, strict=True):
+            name = f"{record.key}_desc-step{amount:+g}_T1w.nii.gz"
+            volume = model.restore(image, codes)
+            write_synthetic(
+                volume, options.out / name, "edit", step=amount, predicted=predicted, probe=str(options.probe)
+            )
+    write_json(options.out / "manipulate.json", asdict(result) | {"monotone": result.monotone})
+    table(
+        f"means over {result.scans} scans; changes against step 0",
+        ["step", "probe", *result.volume_change_ml],
+        [
+            [f"{step:+g}", f"{result.predicted[i]:.3f}", *(f"{v[i]:+.2f} ml" for v in result.volume_change_ml.values())]
+            for i, step in enumerate(result.steps)
+        ],
+    )
+    say(f"images and manipulate.json in {options.out}")
+    return 0
+
+
+def run_interpolate(options: Namespace) -> int:
+    """One image a month."""
+    from ldae.errors import TaskError
+    from ldae.tasks.interpolate import interpolate_subject
+    from ldae.tasks.labels import write_synthetic
+
+    model, scans = _open(options, options.subject)
+    if len(scans) < 2:
+        msg = f"subject {options.subject} has one session; two with months are needed to interpolate between"
+        raise TaskError(msg)
+    for month, codes in interpolate_subject(scans, options.months):
+        path = options.out / f"{options.subject}_month-{month:g}_desc-interpolated_T1w.nii.gz"
+        write_synthetic(model.decode(codes), path, "interpolation", month=month)
+        say(f"{path}")
+    return 0
+
+
+def run_evaluate_interpolation(options: Namespace) -> int:
+    """A row a method."""
+    from ldae.io.files import write_json
+    from ldae.tasks.interpolate import METHODS, evaluate_interpolation, find_triples
+    from ldae.tasks.reconstruct import reconstruct
+
+    model, scans = _open(options)
+    decoded = reconstruct(model, scans, seed=options.seed).both
+    with progress_bar("interpolate") as move:
+        result = evaluate_interpolation(model, scans, decoded, find_triples(scans), progress=move)
+    write_json(options.out / "interpolate.json", asdict(result))
+    table(
+        f"{result.n} missing sessions of {result.subjects} subjects, gap {result.gap_months:.1f} months, against the real scan",
+        ["method", "SSIM", "SSIM in brain", "change error", "change correlation"],
+        [
+            [
+                name,
+                f"{result.ssim[name]:.4f}",
+                f"{result.ssim_brain[name]:.4f}",
+                f"{result.change_error[name]:.3f}",
+                f"{result.change_correlation[name]:.3f}",
+            ]
+            for name in METHODS
+        ],
+    )
+    say(f"interpolate.json in {options.out}")
+    return 0
+
+
+def run_sample(options: Namespace) -> int:
+    """One NIfTI an image."""
+    from ldae.autoencoder import LatentDiffusionAutoencoder
+    from ldae.tasks.labels import write_synthetic
+    from ldae.tasks.sample import sample
+    from ldae.volume import read_volume
+
+    model = LatentDiffusionAutoencoder.from_pretrained(
+        options.model, device=options.device, precision=options.precision
+    )
+    semantic = None
+    if options.like is not None:
+        semantic = model.encode_prepared([model.prepare(read_volume(options.like))], noise=False)[0].semantic
+    images = sample(model, options.count, seed=options.seed, semantic=semantic)
+    for index, image in enumerate(images):
+        path = options.out / f"sample-{options.seed}-{index:04d}_T1w.nii.gz"
+        like = None if options.like is None else str(options.like)
+        write_synthetic(
+            model.config.preprocessing.restore(image), path, "sample", seed=options.seed, index=index, like=like
+        )
+    say(f"{len(images)} images in {options.out}")
+    return 0

@@ -1,0 +1,65 @@
+"""The `ldae` command: finds the command's module and runs it."""
+
+import importlib
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+from ldae.cli.console import exit_on_error
+
+__all__ = ["build_parser", "main"]
+
+# Command groups in the order of a study; each module adds its parsers and names the function that runs them.
+MODULES = ("demo", "cohort", "fit", "codes", "images", "report", "config")
+
+Run = Callable[[Namespace], int | None]
+
+
+class Parser(ArgumentParser):
+    """A parser whose errors are one paragraph and exit code 2."""
+
+    def error(self, message: str, ex: Exception | None = None) -> Any:
+        """Say what was wrong and where help is."""
+        reason = " ".join(str(message).split())
+        # jsonargparse names a missing option by its place in the tree.
+        reason = re.sub(r"\b(?:[\w-]+\.)+([\w-]+)", lambda match: "--" + match[1].replace("_", "-"), reason)
+        self.exit(2, f"{self.prog}: {reason}; run '{self.prog} --help' for what it takes\n")
+
+
+def build_parser() -> tuple[ArgumentParser, dict[tuple[str, ...], Run]]:
+    """The whole command tree, and what runs each command."""
+    from ldae import __version__
+
+    parser = Parser(
+        prog="ldae", description="Latent diffusion autoencoders: representation learning on 3D medical images."
+    )
+    parser.add_argument("--version", action="version", version=f"ldae {__version__}", help="print the version and exit")
+    parser.add_argument(
+        "--verbose", action="store_true", help="show the traceback of an error, and what the library logs"
+    )
+    commands = parser.add_subcommands(required=True, dest="command")
+    runs: dict[tuple[str, ...], Run] = {}
+    for name in MODULES:
+        module = importlib.import_module(f"ldae.cli.{name}")
+        module.register(commands, runs)
+    return parser, runs
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point; exits with 0, or 1 where some scans failed, or 2 for bad input."""
+    parser, runs = build_parser()
+    namespace = parser.parse_args(list(arguments) if arguments is not None else None)
+    path = [namespace.command]
+    options = namespace[namespace.command]
+    while "subcommand" in options:
+        path.append(options.subcommand)
+        options = options[options.subcommand]
+    if namespace.verbose:
+        import logging
+
+        logging.basicConfig(level=logging.INFO)
+    with exit_on_error(verbose=namespace.verbose):
+        code = runs[tuple(path)](options)
+        raise SystemExit(code or 0)

@@ -1,0 +1,81 @@
+"""Codes: what a scan is turned into, and the maps from codes to codes."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ldae.volume import Grid
+
+__all__ = ["Codes", "interpolate", "lerp", "slerp"]
+
+
+@dataclass(frozen=True, eq=False)
+class Codes:
+    """The two codes of one scan, on the CPU.
+
+    Attributes:
+        semantic: y, (S,), float32.
+        noise: z_T, (C, d, h, w), float32, about unit variance; None if only y was asked for.
+        grid: the scan's own grid, where decoded images go back to.
+        window: intensities that the model's 0 and 1 stand for, in the scan's units.
+    """
+
+    semantic: Tensor
+    noise: Tensor | None
+    grid: Grid
+    window: tuple[float, float] = (0.0, 1.0)
+
+    def with_semantic(self, semantic: Tensor) -> "Codes":
+        """The same scan with another semantic code, (S,)."""
+        return replace(self, semantic=semantic)
+
+
+def lerp(a: Tensor, b: Tensor, weight: float) -> Tensor:
+    """Straight line: `a` at weight 0, `b` at weight 1, both exactly; beyond them it extrapolates."""
+    if weight == 0.0:
+        return a.clone()
+    if weight == 1.0:
+        return b.clone()
+    return a + weight * (b - a)
+
+
+def slerp(a: Tensor, b: Tensor, weight: float) -> Tensor:
+    """Great-circle interpolation (Shoemake 1985) of two arrays seen as vectors; keeps the norm of equal-norm ends.
+
+    The angle is taken between directions; the result follows sin((1-w) omega) a + sin(w omega) b, over sin(omega). Where the
+    two are (anti)parallel it falls back to the straight line.
+
+    Args:
+        a: any shape.
+        b: the shape of `a`.
+        weight: 0 gives `a`, 1 gives `b`, exactly.
+    """
+    if weight in (0.0, 1.0):
+        return lerp(a, b, weight)
+    x, y = a.double().flatten(), b.double().flatten()
+    cosine = torch.dot(x, y) / (x.norm() * y.norm()).clamp_min(1e-12)
+    omega = torch.arccos(cosine.clamp(-1.0, 1.0))
+    sine = torch.sin(omega)
+    if sine < 1e-6:
+        return lerp(a, b, weight)
+    mixed = (torch.sin((1.0 - weight) * omega) * x + torch.sin(weight * omega) * y) / sine
+    return mixed.reshape(a.shape).to(a.dtype)
+
+
+def interpolate(first: Codes, second: Codes, weight: float) -> Codes:
+    """Codes between two scans: lerp in y, slerp in z_T.
+
+    Args:
+        first: codes at weight 0; its grid and window are kept.
+        second: codes at weight 1.
+        weight: (tau - t_0) / (t_1 - t_0).
+    """
+    noise = None
+    if first.noise is not None and second.noise is not None:
+        noise = slerp(first.noise, second.noise, weight)
+    window = (
+        first.window[0] + weight * (second.window[0] - first.window[0]),
+        first.window[1] + weight * (second.window[1] - first.window[1]),
+    )
+    return Codes(lerp(first.semantic, second.semantic, weight), noise, first.grid, window)

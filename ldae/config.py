@@ -1,0 +1,120 @@
+"""Experiments from YAML: files that include one another, shipped ones by name, and single values set by hand.
+
+A file names only what differs from the defaults. `include` names files beside it that it builds on. A key that two files
+give is an error: no value is written twice.
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ldae.errors import ConfigError
+from ldae.io.plain import from_plain
+from ldae.training.experiment import ExperimentConfig
+
+__all__ = ["find_config", "load_experiment", "shipped_configs"]
+
+
+def shipped_configs() -> Path:
+    """The folder of the experiments that come with the package: in the wheel, or beside the package in a checkout."""
+    package = Path(__file__).parent
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+def find_config(name: str | os.PathLike[str]) -> Path:
+    """A config file: a path, or the name of a shipped one (`demo`, `paper`, `demo/denoiser`).
+
+    Raises:
+        ConfigError: if there is none, listing those that ship.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    shipped = shipped_configs()
+    for candidate in (path / "all.yaml", shipped / path, shipped / f"{path}.yaml", shipped / path / "all.yaml"):
+        if candidate.is_file():
+            return candidate
+    names = ", ".join(sorted(str(p.relative_to(shipped).with_suffix("")) for p in shipped.rglob("*.yaml")))
+    msg = f"{name}: no such config; give a YAML file, or one that ships: {names}"
+    raise ConfigError(msg)
+
+
+def load_experiment(name: str | os.PathLike[str], overrides: Iterable[str] = ()) -> ExperimentConfig:
+    """Read an experiment.
+
+    Args:
+        name: file or shipped name.
+        overrides: `key.path=value` each, the value as YAML.
+
+    Raises:
+        ConfigError: for a missing file, bad YAML, unknown keys, wrong types, impossible values.
+    """
+    path = find_config(name)
+    plain = _read(path, ())
+    for override in overrides:
+        _set(plain, override)
+    return from_plain(ExperimentConfig, plain, where=str(path))
+
+
+def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    if path in seen:
+        msg = f"{path} includes itself ({' -> '.join(str(p) for p in (*seen, path))}); remove one include"
+        raise ConfigError(msg)
+    try:
+        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        reason = " ".join(str(error).split())
+        msg = f"{path}: not readable YAML ({reason}); correct it"
+        raise ConfigError(msg) from error
+    plain = {} if plain is None else plain
+    if not isinstance(plain, dict):
+        msg = (
+            f"{path}: a config is a mapping of names to values, got {type(plain).__name__}; see 'ldae config show demo'"
+        )
+        raise ConfigError(msg)
+    includes = plain.pop("include", [])
+    merged: dict[str, Any] = {}
+    for include in [includes] if isinstance(includes, str) else includes:
+        below = path.parent / include
+        if not below.is_file():
+            msg = f"{path}: includes {include}, but {below} does not exist; correct the name"
+            raise ConfigError(msg)
+        merged = _merge(merged, _read(below, (*seen, path)), below)
+    return _merge(merged, plain, path)
+
+
+def _merge(base: Mapping[str, Any], more: Mapping[str, Any], path: Path, prefix: str = "") -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in more.items():
+        former = merged.get(key)
+        if isinstance(former, Mapping) and isinstance(value, Mapping):
+            merged[key] = _merge(former, value, path, f"{prefix}{key}.")
+        elif key in merged and former != value:
+            msg = f"{path}: {prefix}{key} is already set to {former!r} by an included file; set it in one place"
+            raise ConfigError(msg)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _set(plain: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        msg = f"--set {override}: expected key.path=value, for example denoiser.optimisation.steps=100"
+        raise ConfigError(msg)
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        msg = f"--set {override}: {text!r} is not a YAML value ({' '.join(str(error).split())})"
+        raise ConfigError(msg) from error
+    *parents, last = key.split(".")
+    for parent in parents:
+        plain = plain.setdefault(parent, {})
+        if not isinstance(plain, dict):
+            msg = f"--set {override}: {parent} is a value, not a group; correct the key"
+            raise ConfigError(msg)
+    plain[last] = value

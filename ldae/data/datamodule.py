@@ -1,0 +1,209 @@
+"""Datasets and the Lightning data module; the order of batches depends on the seed and the step alone."""
+
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning import LightningDataModule
+from monai.data import CacheDataset, PersistentDataset
+from monai.transforms import Compose
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from ldae.data.manifest import Record
+from ldae.data.transforms import AugmentationConfig, PrepareScand, augmentation
+from ldae.errors import TrainingError
+from ldae.io.preprocessing import Preprocessing
+
+__all__ = ["DataConfig", "LatentDataset", "ScanDataset", "StageDataModule", "StepBatchSampler"]
+
+Item = dict[str, Any]
+Draw = tuple[int, int]
+"""Index of a scan, and the number of the draw, which seeds its augmentation."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """How scans are read.
+
+    Attributes:
+        augmentation: of the compression stage.
+        cache: keep prepared scans in `memory`, or on `disk` in the run folder where they do not fit.
+        workers: processes that load batches.
+    """
+
+    augmentation: AugmentationConfig = AugmentationConfig()
+    cache: Literal["memory", "disk"] = "memory"
+    workers: int = 0
+
+
+class StepBatchSampler(Sampler[list[Draw]]):
+    """Batches of shuffled epochs laid end to end, a function of the seed and the step: a resumed run sees what it would have.
+
+    Args:
+        count: number of scans.
+        batch_size: scans a batch.
+        steps: batches in all.
+        seed: of the order.
+        start: the first step to yield.
+    """
+
+    def __init__(self, count: int, *, batch_size: int, steps: int, seed: int, start: int = 0) -> None:
+        self.count = count
+        self.batch_size = batch_size
+        self.steps = steps
+        self.seed = seed
+        self.start = start
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        for step in range(self.start, self.steps):
+            draws = range(step * self.batch_size, (step + 1) * self.batch_size)
+            yield [(_epoch_order(self.count, self.seed, draw // self.count)[draw % self.count], draw) for draw in draws]
+
+
+@functools.lru_cache(maxsize=4)
+def _epoch_order(count: int, seed: int, epoch: int) -> tuple[int, ...]:
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    return tuple(torch.randperm(count, generator=generator).tolist())
+
+
+class ScanDataset(Dataset[Item]):
+    """Prepared scans from MONAI's cache, augmented if a seed and an augmentation are given.
+
+    Args:
+        records: the manifest's rows.
+        preprocessing: the model's contract.
+        data: caching.
+        cache_folder: for the disk cache.
+        seed: of the augmentation; None leaves scans as they are.
+        share: a dataset of the same records, whose prepared scans are taken over.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[Record],
+        preprocessing: Preprocessing,
+        data: DataConfig,
+        *,
+        cache_folder: Path,
+        seed: int | None = None,
+        share: "ScanDataset | None" = None,
+    ) -> None:
+        items = [{"image": str(record.image), "key": record.key} for record in records]
+        prepare = Compose([PrepareScand("image", preprocessing)])
+        self.scans: Dataset[Item]
+        if share is not None:
+            self.scans = share.scans
+        elif data.cache == "memory":
+            self.scans = CacheDataset(items, prepare, num_workers=2, progress=False, copy_cache=False)
+        else:
+            self.scans = PersistentDataset(items, prepare, cache_dir=cache_folder)
+        self.keys = [record.key for record in records]
+        self.seed = seed
+        self.augment = None if seed is None else augmentation(data.augmentation)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, index: int | Draw) -> Item:
+        position, draw = index if isinstance(index, tuple) else (index, 0)
+        item = dict(self.scans[position])
+        if self.augment is not None and self.seed is not None:
+            self.augment.set_random_state(seed=(self.seed * 1_000_003 + draw) % 2**32)
+            item = dict(self.augment(item))
+        item["image"] = torch.as_tensor(item["image"])
+        return item
+
+    def images(self, indices: Sequence[int]) -> Tensor:
+        """Prepared scans without augmentation, (B, 1, D, H, W)."""
+        return torch.stack([torch.as_tensor(self.scans[index]["image"]) for index in indices])
+
+
+class LatentDataset(Dataset[Item]):
+    """Cached latents, with their scans where the stage needs both.
+
+    Args:
+        latents: standardised posterior means, (N, C, d, h, w).
+        keys: of the scans.
+        scans: the scans themselves, in the same order.
+    """
+
+    def __init__(self, latents: Tensor, keys: Sequence[str], scans: ScanDataset | None = None) -> None:
+        self.latents = latents
+        self.keys = list(keys)
+        self.scans = scans
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, index: int | Draw) -> Item:
+        position = index[0] if isinstance(index, tuple) else index
+        item: Item = {"latent": self.latents[position], "key": self.keys[position]}
+        if self.scans is not None:
+            item["image"] = self.scans[position]["image"]
+        return item
+
+
+class StageDataModule(LightningDataModule):
+    """Training and validation batches of one stage.
+
+    Args:
+        train: training scans.
+        validation: validation scans.
+        batch_size: scans a batch.
+        steps: training batches in all.
+        seed: of the order.
+        workers: loading processes.
+        start: told the first step, once a checkpoint has been read.
+    """
+
+    def __init__(
+        self,
+        train: Dataset[Item],
+        validation: Dataset[Item],
+        *,
+        batch_size: int,
+        steps: int,
+        seed: int,
+        workers: int = 0,
+        start: Callable[[], int] = lambda: 0,
+    ) -> None:
+        super().__init__()
+        for name, dataset in (("train", train), ("validation", validation)):
+            if len(dataset) == 0:  # type: ignore[arg-type]
+                msg = f"the {name} split holds no scans; run 'ldae cohort split' or add subjects"
+                raise TrainingError(msg)
+        self.train = train
+        self.validation = validation
+        self.batch_size = batch_size
+        self.steps = steps
+        self.seed = seed
+        self.workers = workers
+        self.start = start
+
+    def train_dataloader(self) -> DataLoader[Item]:
+        """Batches from the step that the run has reached."""
+        sampler = StepBatchSampler(
+            len(self.train),  # type: ignore[arg-type]
+            batch_size=self.batch_size,
+            steps=self.steps,
+            seed=self.seed,
+            start=self.start(),
+        )
+        return DataLoader(
+            self.train, batch_sampler=sampler, num_workers=self.workers, persistent_workers=self.workers > 0
+        )
+
+    def val_dataloader(self) -> DataLoader[Item]:
+        """All validation scans, in order."""
+        return DataLoader(self.validation, batch_size=self.batch_size, num_workers=self.workers)
+
+    def first_batch(self) -> Mapping[str, Any]:
+        """The first training batch, to try a step on."""
+        return next(iter(self.train_dataloader()))

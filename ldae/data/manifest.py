@@ -1,0 +1,314 @@
+"""The manifest: one row a scan, with a schema, validated with the row numbers of the file.
+
+A manifest is a tab-, comma- or semicolon-separated table. ``participant_id``, ``session_id`` and ``image`` are
+required; ``age`` (years), ``sex`` (F or M), ``diagnosis``, ``months`` (since baseline), ``site`` and ``split`` are
+optional; any further column is kept. Missing values are written ``n/a``.
+"""
+
+import csv
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from ldae.data.schema import (
+    COLUMNS,
+    OPTIONAL_COLUMNS,
+    REQUIRED_COLUMNS,
+    SPLITS,
+    find_problems,
+    infer_type,
+    normal_sex,
+)
+from ldae.data.text_table import MISSING_WORDS, read_text_table, shortlist
+from ldae.errors import ManifestError
+
+__all__ = [
+    "COLUMNS",
+    "REQUIRED_COLUMNS",
+    "SPLITS",
+    "Manifest",
+    "Record",
+    "build_manifest",
+    "read_manifest",
+    "write_manifest",
+]
+
+PROBLEMS_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Record:
+    """One scan of one person.
+
+    Attributes:
+        participant_id: the person.
+        session_id: the visit.
+        image: absolute path of the scan.
+        age: years at the scan.
+        sex: "F" or "M".
+        diagnosis: the cohort's own label (CN, MCI, AD, ...).
+        months: months since the person's baseline.
+        site: where the scan was taken.
+        split: "train", "validation" or "test".
+        extra: the values of all further columns; a missing one is None.
+    """
+
+    participant_id: str
+    session_id: str
+    image: Path
+    age: float | None
+    sex: str | None
+    diagnosis: str | None
+    months: float | None
+    site: str | None
+    split: str | None
+    extra: dict[str, Any]
+
+    @property
+    def key(self) -> str:
+        """The scan's name in file names and result tables."""
+        return f"{self.participant_id}_{self.session_id}"
+
+
+@dataclass(frozen=True, eq=False)
+class Manifest:
+    """A validated cohort table; make one with :func:`read_manifest` or :func:`build_manifest`.
+
+    Attributes:
+        path: the file; relative image paths resolve against its folder.
+        table: one row a scan, index 0 to n - 1; the nine canonical columns in order (absent ones all missing),
+            then the extra columns. ``age`` and ``months`` are floats, the other canonical columns text or missing.
+    """
+
+    path: Path
+    table: pd.DataFrame
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @cached_property
+    def records(self) -> tuple[Record, ...]:
+        """The rows as :class:`Record`, in order."""
+        folder = self.path.parent.absolute()
+        extras = [column for column in self.table.columns if column not in COLUMNS]
+        records = []
+        for row in self.table.to_dict(orient="records"):
+            plain = {name: _plain(value) for name, value in row.items()}
+            canonical = {name: plain[name] for name in COLUMNS}
+            canonical["image"] = folder / str(plain["image"])
+            records.append(Record(**canonical, extra={name: plain[name] for name in extras}))
+        return tuple(records)
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """Participant ids in order of first appearance."""
+        return tuple(dict.fromkeys(self.table["participant_id"]))
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the content: rows in order, values as parsed; separators and the order of columns do not count."""
+        columns = _written_columns(self.table)
+        names = [*(c for c in COLUMNS if c in columns), *sorted(c for c in columns if c not in COLUMNS)]
+        rows = [[_canonical(value) for value in row] for row in self.table[names].itertuples(index=False, name=None)]
+        return hashlib.sha256(json.dumps([names, rows]).encode()).hexdigest()
+
+    def select(self, mask: npt.ArrayLike) -> "Manifest":
+        """The rows where `mask` is true.
+
+        Args:
+            mask: one boolean a row, (n,).
+
+        Raises:
+            ManifestError: if the mask is not one boolean a row.
+        """
+        chosen = np.asarray(mask)
+        if chosen.shape != (len(self),) or chosen.dtype != np.bool_:
+            msg = (
+                f"a selection needs one boolean for each of the {len(self)} rows, got {chosen.dtype} of shape "
+                f"{chosen.shape}; build it from this manifest's own table"
+            )
+            raise ManifestError(msg)
+        return Manifest(self.path, self.table[chosen].reset_index(drop=True))
+
+    def in_split(self, name: str) -> "Manifest":
+        """The scans of one split; possibly none.
+
+        Raises:
+            ManifestError: if the name is no split, or no scan has been given a split.
+        """
+        if name not in SPLITS:
+            msg = f"split must be one of {', '.join(SPLITS)}, got {name!r}"
+            raise ManifestError(msg)
+        if not self.table["split"].notna().any():
+            msg = f"{self.path}: no scan has a split; run 'ldae cohort split' to freeze one by subject"
+            raise ManifestError(msg)
+        return self.select((self.table["split"] == name).to_numpy(dtype=bool))
+
+    def write(self, path: str | os.PathLike[str]) -> "Manifest":
+        """Write to `path`, relative image paths re-expressed from the new folder, and return what was written."""
+        target = Path(path).absolute()
+        source, folder = self.path.parent.absolute(), target.parent
+        table = self.table.copy()
+        if source != folder:
+            table["image"] = [
+                image if Path(image).is_absolute() else os.path.relpath(source / image, folder)
+                for image in table["image"]
+            ]
+        write_manifest(table, target)
+        return Manifest(target, table)
+
+
+def read_manifest(path: str | os.PathLike[str], *, check_images: bool = True) -> Manifest:
+    """Read and validate a manifest.
+
+    Args:
+        path: a TSV or CSV file (tab, comma or semicolon; a byte order mark is tolerated).
+        check_images: refuse if an image file does not exist.
+
+    Raises:
+        ManifestError: naming every violated rule with the line numbers of the file (the header is line 1).
+    """
+    path = Path(path)
+    cells = read_text_table(path)
+    table = pd.DataFrame(cells.rows, columns=list(cells.columns), index=list(cells.lines), dtype=object)
+    return _validated(table, path, check_images=check_images)
+
+
+def build_manifest(
+    table: pd.DataFrame,
+    path: str | os.PathLike[str],
+    *,
+    check_images: bool = False,
+    lines: Sequence[int] | None = None,
+) -> Manifest:
+    """Validate a table made in memory as if it stood in the file `path`.
+
+    Args:
+        table: one row a scan.
+        path: where it stands or will stand; relative image paths resolve against its folder.
+        check_images: refuse if an image file does not exist.
+        lines: line number of each row, for the messages; without it row i is line i + 2, below the header.
+
+    Raises:
+        ManifestError: naming every violated rule.
+    """
+    text = pd.DataFrame(
+        {column: [_text(value) for value in table[column]] for column in table.columns},
+        index=range(2, len(table) + 2) if lines is None else list(lines),
+        dtype=object,
+    )
+    return _validated(text, Path(path), check_images=check_images)
+
+
+def write_manifest(table: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
+    """Write a table as a manifest: validated, then written beside its name and renamed.
+
+    Columns come in canonical order, then the extra ones; optional columns without any value are left out.
+
+    Args:
+        table: one row a scan; ``image`` is written as it is.
+        path: a name in .tsv or .csv; its folder is made if need be.
+
+    Returns:
+        The path written.
+
+    Raises:
+        ManifestError: if the suffix is neither .tsv nor .csv, or the table violates the schema.
+    """
+    path = Path(path)
+    separators = {".tsv": "\t", ".csv": ","}
+    if path.suffix.lower() not in separators:
+        msg = f"{path}: a manifest is written as .tsv or .csv, got {path.suffix!r}; rename the output"
+        raise ManifestError(msg)
+    valid = build_manifest(table, path).table
+    valid = valid[_written_columns(valid)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary_name = tempfile.mkstemp(suffix=path.suffix, prefix=".writing-", dir=path.parent)
+    temporary = Path(temporary_name)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="") as stream:
+            writer = csv.writer(stream, delimiter=separators[path.suffix.lower()], lineterminator="\n")
+            writer.writerow(valid.columns)
+            for row in valid.itertuples(index=False, name=None):
+                writer.writerow(["n/a" if (text := _text(value)) is None else text for value in row])
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def _validated(text: pd.DataFrame, path: Path, *, check_images: bool) -> Manifest:
+    """Check a table of text cells (index: line numbers) against the schema and give its columns their types."""
+    absent = [column for column in REQUIRED_COLUMNS if column not in text.columns]
+    if absent:
+        msg = (
+            f"{path}: required column(s) {', '.join(absent)} are missing, got {', '.join(map(str, text.columns))}; "
+            "rename the columns, or make a manifest with 'ldae cohort import'"
+        )
+        raise ManifestError(msg)
+    if text.empty:
+        msg = f"{path}: the table is empty; it needs one row a scan"
+        raise ManifestError(msg)
+    order = [*COLUMNS, *(column for column in text.columns if column not in COLUMNS)]
+    cells: dict[str, list[str | None]] = {
+        column: text[column].tolist() if column in text.columns else [None] * len(text) for column in order
+    }
+    cells["sex"] = [normal_sex(value) for value in cells["sex"]]
+    problems = find_problems(pd.DataFrame(cells, index=text.index, dtype=object))
+    if problems:
+        msg = f"{path}: {len(problems)} problem(s)\n  " + "\n  ".join(problems[:PROBLEMS_SHOWN])
+        if len(problems) > PROBLEMS_SHOWN:
+            msg += f"\n  and {len(problems) - PROBLEMS_SHOWN} more"
+        raise ManifestError(msg)
+    manifest = Manifest(path, pd.DataFrame({column: infer_type(values, column) for column, values in cells.items()}))
+    if check_images:
+        _check_images(manifest, text.index.tolist())
+    return manifest
+
+
+def _check_images(manifest: Manifest, lines: Sequence[int]) -> None:
+    missing = [
+        f"line {line}: {record.image}"
+        for line, record in zip(lines, manifest.records, strict=True)
+        if not record.image.is_file()
+    ]
+    if missing:
+        msg = (
+            f"{manifest.path}: {len(missing)} of {len(manifest)} image files do not exist: {shortlist(missing)}; "
+            "relative paths resolve against the manifest's folder: move the manifest or correct the paths"
+        )
+        raise ManifestError(msg)
+
+
+def _written_columns(table: pd.DataFrame) -> list[str]:
+    return [column for column in table.columns if column not in OPTIONAL_COLUMNS or table[column].notna().any()]
+
+
+def _plain(value: Any) -> Any:
+    if pd.isna(value):
+        return None
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _text(value: Any) -> str | None:
+    plain = None if value is None else _plain(value)
+    if plain is None:
+        return None
+    text = repr(plain) if isinstance(plain, float) else str(plain).strip()
+    return None if text.lower() in MISSING_WORDS else text
+
+
+def _canonical(value: Any) -> Any:
+    plain = _plain(value)
+    return float(plain) if isinstance(plain, int) else plain

@@ -1,0 +1,90 @@
+"""MONAI dictionary transforms: from a manifest's rows to the model's grid and intensities, and light augmentation."""
+
+import warnings
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from monai.transforms import Compose, MapTransform, RandAffined, RandFlipd, RandGaussianNoised, RandScaleIntensityd
+
+from ldae.errors import ConfigError
+from ldae.io.preprocessing import Preprocessing, PreprocessingWarning
+from ldae.volume import read_volume
+
+__all__ = ["AugmentationConfig", "PrepareScand", "augmentation"]
+
+
+@dataclass(frozen=True)
+class AugmentationConfig:
+    """Light augmentation of prepared scans; 0 turns a part off.
+
+    Attributes:
+        flip_probability: of mirroring left and right.
+        affine_probability: of a small rotation, translation and scaling together.
+        rotation_degrees: largest rotation about each axis.
+        translation_voxels: largest shift along each axis.
+        scale: largest relative change of size.
+        intensity_scale: largest relative change of intensity.
+        noise_std: standard deviation of added Gaussian noise.
+    """
+
+    flip_probability: float = 0.5
+    affine_probability: float = 0.5
+    rotation_degrees: float = 3.0
+    translation_voxels: float = 1.0
+    scale: float = 0.03
+    intensity_scale: float = 0.05
+    noise_std: float = 0.01
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.flip_probability <= 1 and 0 <= self.affine_probability <= 1):
+            msg = f"augmentation probabilities must be 0..1, got {self}"
+            raise ConfigError(msg)
+
+
+class PrepareScand(MapTransform):
+    """Read the image that a key names and bring it to the model's grid and intensities.
+
+    Args:
+        keys: of the paths.
+        preprocessing: the model's contract.
+    """
+
+    def __init__(self, keys: str | list[str], preprocessing: Preprocessing) -> None:
+        super().__init__(keys)
+        self.preprocessing = preprocessing
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Paths become tensors, (1, D, H, W), float32 in [0, 1]."""
+        prepared = dict(data)
+        for key in self.key_iterator(prepared):
+            with warnings.catch_warnings():
+                # Said once by the commands that read a manifest, not for every scan of every stage.
+                warnings.simplefilter("ignore", PreprocessingWarning)
+                scan = self.preprocessing.prepare(read_volume(prepared[key]))
+            prepared[key] = torch.from_numpy(scan.data)[None]
+        return prepared
+
+
+def augmentation(config: AugmentationConfig, key: str = "image") -> Compose:
+    """The random part of the training pipeline, on prepared tensors (1, D, H, W)."""
+    # MONAI takes radians.
+    radians = float(np.deg2rad(config.rotation_degrees))
+    return Compose(
+        [
+            RandFlipd([key], prob=config.flip_probability, spatial_axis=0),
+            RandAffined(
+                [key],
+                prob=config.affine_probability,
+                rotate_range=(radians,) * 3,
+                translate_range=(config.translation_voxels,) * 3,
+                scale_range=(config.scale,) * 3,
+                mode="bilinear",
+                padding_mode="zeros",
+            ),
+            RandScaleIntensityd([key], factors=config.intensity_scale, prob=1.0 if config.intensity_scale else 0.0),
+            RandGaussianNoised([key], std=config.noise_std, prob=0.5 if config.noise_std else 0.0),
+        ]
+    )

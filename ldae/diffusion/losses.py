@@ -1,0 +1,36 @@
+"""Denoising losses and their weights over noise levels."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ldae.diffusion.schedule import NoiseSchedule
+
+__all__ = ["LossWeighting", "denoising_loss", "loss_weight"]
+
+LossWeighting = Literal["constant", "representation"]
+
+
+def loss_weight(t: Tensor, schedule: NoiseSchedule, weighting: LossWeighting) -> Tensor:
+    """Weight of the squared noise error at each timestep, (B,).
+
+    `constant` is Ho et al. 2020. `representation` is SNR^0.1 / (1 + SNR) (Zhang et al. 2022), which leaves out
+    the levels where the code has nothing to add.
+    """
+    if weighting == "constant":
+        return torch.ones_like(t, dtype=torch.float32)
+    snr = schedule.snr(t)
+    return snr**0.1 / (1.0 + snr)
+
+
+def denoising_loss(predicted: Tensor, noise: Tensor, weight: Tensor) -> Tensor:
+    """Mean over the batch of weight x mean squared error per element, a scalar.
+
+    Args:
+        predicted: predicted noise, (B, C, d, h, w).
+        noise: true noise, the same shape.
+        weight: (B,).
+    """
+    error = (predicted.float() - noise.float()).square().flatten(1).mean(dim=1)
+    return (weight * error).mean()

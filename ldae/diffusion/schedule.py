@@ -1,0 +1,116 @@
+"""Noise schedules: how much signal is left at each timestep."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ldae.errors import ConfigError
+
+__all__ = ["NoiseSchedule", "ScheduleConfig"]
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """A discrete variance-preserving noise schedule.
+
+    Attributes:
+        kind: `linear` betas (Ho et al. 2020), `scaled_linear` (linear in sqrt(beta), Rombach et al. 2022) or `cosine`
+            (Nichol and Dhariwal 2021, which ignores the beta range).
+        timesteps: T, the number of noise levels.
+        beta_start: first variance of the linear kinds.
+        beta_end: last variance of the linear kinds.
+    """
+
+    kind: Literal["linear", "scaled_linear", "cosine"] = "linear"
+    timesteps: int = 1000
+    beta_start: float = 1e-4
+    beta_end: float = 2e-2
+
+    def __post_init__(self) -> None:
+        if self.timesteps < 2 or not 0 < self.beta_start <= self.beta_end < 1:
+            msg = (
+                f"a schedule needs at least 2 timesteps and 0 < beta_start <= beta_end < 1, got {self}; "
+                "the published values are 1000, 1e-4 and 2e-2"
+            )
+            raise ConfigError(msg)
+
+
+class NoiseSchedule(nn.Module):
+    """alpha_bar_t and what follows from it, as buffers that move with the model.
+
+    Timesteps run over 0..T-1. z_t = sqrt(alpha_bar_t) z_0 + sqrt(1 - alpha_bar_t) eps.
+    """
+
+    alpha_bar: Tensor
+    semantic_shift: Tensor
+
+    def __init__(self, config: ScheduleConfig) -> None:
+        super().__init__()
+        self.config = config
+        betas = _betas(config)
+        alpha_bar = torch.cumprod(1.0 - betas, dim=0)
+        previous = torch.cat([torch.ones(1, dtype=torch.float64), alpha_bar[:-1]])
+        shift = -torch.sqrt(1.0 - betas) * (1.0 - previous) / torch.sqrt(1.0 - alpha_bar)
+        # Not saved with weights: they follow from the config.
+        self.register_buffer("alpha_bar", alpha_bar.float(), persistent=False)
+        self.register_buffer("semantic_shift", shift.float(), persistent=False)
+
+    @property
+    def timesteps(self) -> int:
+        """T, the number of noise levels."""
+        return self.config.timesteps
+
+    def signal_and_noise(self, t: Tensor, ndim: int) -> tuple[Tensor, Tensor]:
+        """sqrt(alpha_bar_t) and sqrt(1 - alpha_bar_t), shaped to broadcast.
+
+        Args:
+            t: timesteps, (B,), integers in 0..T-1.
+            ndim: number of axes of the tensors to be scaled.
+
+        Returns:
+            Two tensors of shape (B, 1, ..., 1).
+        """
+        alpha_bar = self.alpha_bar[t].reshape(-1, *[1] * (ndim - 1))
+        return alpha_bar.sqrt(), (1.0 - alpha_bar).sqrt()
+
+    def add_noise(self, z_0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """Draw z_t given z_0 (Ho et al. 2020, eq. 4).
+
+        Args:
+            z_0: clean latent, (B, C, d, h, w).
+            noise: standard normal, the same shape.
+            t: timesteps, (B,).
+        """
+        signal, sigma = self.signal_and_noise(t, z_0.ndim)
+        return signal * z_0 + sigma * noise
+
+    def snr(self, t: Tensor) -> Tensor:
+        """Signal-to-noise ratio alpha_bar / (1 - alpha_bar), (B,)."""
+        alpha_bar = self.alpha_bar[t]
+        return alpha_bar / (1.0 - alpha_bar)
+
+    def time_grid(self, steps: int) -> tuple[int, ...]:
+        """`steps` + 1 timesteps from the clean end 0 to the noisy end T-1, as evenly spaced as integers allow.
+
+        Raises:
+            ConfigError: if `steps` is not in 1..T-1.
+        """
+        if not 1 <= steps < self.timesteps:
+            msg = f"sampling steps must be 1..{self.timesteps - 1}, got {steps}; 20 is usual"
+            raise ConfigError(msg)
+        return tuple(step * (self.timesteps - 1) // steps for step in range(steps + 1))
+
+
+def _betas(config: ScheduleConfig) -> Tensor:
+    """Variances beta_t, (T,), float64."""
+    if config.kind == "cosine":
+        # Nichol and Dhariwal 2021, eq. 17, with their offset of 0.008 and cap of 0.999.
+        t = torch.arange(config.timesteps + 1, dtype=torch.float64) / config.timesteps
+        f = torch.cos((t + 0.008) / 1.008 * torch.pi / 2) ** 2
+        return (1.0 - f[1:] / f[:-1]).clamp(max=0.999)
+    if config.kind == "scaled_linear":
+        low, high = config.beta_start**0.5, config.beta_end**0.5
+        return torch.linspace(low, high, config.timesteps, dtype=torch.float64) ** 2
+    return torch.linspace(config.beta_start, config.beta_end, config.timesteps, dtype=torch.float64)

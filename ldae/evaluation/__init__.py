@@ -1,0 +1,1 @@
+"""Metrics, statistics, measured volumes and figures."""

@@ -1,0 +1,1 @@
+"""Files in and out: checkpoints, the preprocessing contract, the template."""

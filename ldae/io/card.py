@@ -1,0 +1,69 @@
+"""The model card that travels with the weights."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["model_card"]
+
+TEMPLATE = """---
+license: apache-2.0
+library_name: ldae
+tags: [medical-imaging, brain-mri, diffusion-autoencoder, representation-learning]
+---
+
+# Latent diffusion autoencoder
+
+A compression autoencoder, a latent denoiser, a gradient estimator and a semantic encoder, trained with `ldae`
+(method: arXiv 2504.08635, after PDAE, arXiv 2212.12990).
+
+**Not a medical device.** Reconstructed, edited and sampled images are synthetic and not for diagnosis.
+
+## Load
+
+```python
+from ldae import LatentDiffusionAutoencoder, read_volume
+
+model = LatentDiffusionAutoencoder.from_pretrained("this/folder")
+codes = model.encode(read_volume("scan.nii.gz"))
+```
+
+## Input contract
+
+Skull-stripped T1w, background 0, in MNI152 space by a rigid or affine transform ('ldae cohort preprocess').
+Model grid {shape} voxels of {voxel_size_mm:g} mm around {centre_mm} mm; brain percentiles {percentiles} become 0 and 1.
+
+## Parameters
+
+{parameters}
+
+## Training
+
+{facts}
+
+## Configuration
+
+```json
+{config}
+```
+"""
+
+
+def model_card(config: Mapping[str, Any], parameters: Mapping[str, int], facts: Mapping[str, str]) -> str:
+    """A card in Markdown.
+
+    Args:
+        config: plain configuration of the autoencoder.
+        parameters: count by network.
+        facts: of the training, by name.
+    """
+    contract = config["preprocessing"]
+    return TEMPLATE.format(
+        shape=tuple(contract["shape"]),
+        voxel_size_mm=contract["voxel_size_mm"],
+        centre_mm=tuple(contract["centre_mm"]),
+        percentiles=tuple(contract["percentiles"]),
+        parameters="\n".join(f"- {name}: {count:,}" for name, count in parameters.items() if count),
+        facts="\n".join(f"- {name}: {value}" for name, value in facts.items()) or "No facts were recorded.",
+        config=json.dumps(config, indent=2),
+    )

@@ -1,0 +1,94 @@
+"""Model folders: weights as safetensors, configuration as JSON, and a card that a person can read. No pickle is read."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ldae.errors import CheckpointError
+from ldae.io.files import atomic_folder, sha256_of, write_json, write_text
+
+__all__ = ["FORMAT_VERSION", "hash_tensors", "load_folder", "load_tensors", "save_folder", "save_tensors"]
+
+FORMAT_VERSION = 1
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+CARD = "README.md"
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> Path:
+    """Write tensors as safetensors under a temporary name, then rename."""
+    from safetensors.torch import save_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".writing-{path.name}")
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    save_file(plain, temporary, metadata=dict(metadata or {}))
+    return temporary.replace(path)
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a safetensors file: tensors and metadata.
+
+    Raises:
+        CheckpointError: if the file is missing, damaged or of another kind.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        msg = f"{path}: no such weights file; check the path"
+        raise CheckpointError(msg)
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})
+    except SafetensorError as error:
+        msg = f"{path}: not a readable safetensors file ({error}); copy it again. Pickles are not read"
+        raise CheckpointError(msg) from error
+
+
+def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """Hexadecimal SHA-256 over names, types, shapes and values, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save_folder(folder: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any], card: str) -> Path:
+    """Write a model folder whole: weights, config with format version and the weights' hash, card."""
+    with atomic_folder(folder) as temporary:
+        weights = save_tensors(temporary / WEIGHTS, tensors)
+        write_json(temporary / CONFIG, {"format": FORMAT_VERSION, "sha256": sha256_of(weights), **config})
+        write_text(temporary / CARD, card)
+    return folder
+
+
+def load_folder(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a model folder: tensors and config.
+
+    Raises:
+        CheckpointError: if a file is missing, the format is newer than this package, or the weights are not those that
+            the config was written with.
+    """
+    path = folder / CONFIG
+    if not path.is_file():
+        msg = f"{folder}: no model here ({CONFIG} is missing); give the folder that 'ldae fit' or 'ldae demo' wrote"
+        raise CheckpointError(msg)
+    try:
+        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        msg = f"{path}: not valid JSON ({error}); copy the model folder again"
+        raise CheckpointError(msg) from error
+    if config.get("format") != FORMAT_VERSION:
+        msg = f"{path}: format {config.get('format')!r}, this version reads {FORMAT_VERSION}; install a matching ldae"
+        raise CheckpointError(msg)
+    tensors, _ = load_tensors(folder / WEIGHTS)
+    if sha256_of(folder / WEIGHTS) != config.get("sha256"):
+        msg = f"{folder / WEIGHTS}: its hash is not the one in {CONFIG}, so the copy is damaged or mixed; copy it again"
+        raise CheckpointError(msg)
+    return tensors, config

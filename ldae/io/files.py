@@ -1,0 +1,57 @@
+"""Files written whole or not at all, and their fingerprints."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+__all__ = ["atomic_folder", "sha256_of", "write_json", "write_text"]
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a text file under a temporary name beside it, then rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=".writing-", dir=path.parent)
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(text)
+    Path(name).chmod(0o644)
+    return Path(name).replace(path)
+
+
+def write_json(path: Path, value: Any) -> Path:
+    """Write JSON, indented, under a temporary name, then rename.
+
+    Raises:
+        ValueError: if the value holds NaN or infinity, which JSON has no word for.
+    """
+    return write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """A new folder that takes its name, replacing a former one, only when the block ends well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-writing-", dir=path.parent))
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        if path.exists():
+            former = Path(tempfile.mkdtemp(prefix=f".{path.name}-former-", dir=path.parent))
+            path.rename(former / path.name)
+            temporary.rename(path)
+            shutil.rmtree(former)
+        else:
+            temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

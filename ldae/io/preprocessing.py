@@ -1,0 +1,112 @@
+"""The contract between scans and a model: on which grid, and in which intensities, a scan must arrive."""
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ldae.errors import ConfigError, VolumeError
+from ldae.volume import Grid, Volume
+
+__all__ = ["Preprocessing", "PreprocessingWarning", "PreparedScan"]
+
+
+class PreprocessingWarning(UserWarning):
+    """A scan that the contract accepts but that is unlike those a model was trained on."""
+
+
+@dataclass(frozen=True)
+class PreparedScan:
+    """A scan as the model sees it.
+
+    Attributes:
+        data: intensities in [0, 1], background 0, (D, H, W) of the model's grid, float32.
+        grid: the scan's own grid.
+        window: the scan's intensities at the model's 0 and 1.
+    """
+
+    data: npt.NDArray[np.float32]
+    grid: Grid
+    window: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What a scan goes through before the model; saved with every checkpoint.
+
+    Scans come skull-stripped (background exactly 0) and aligned with MNI152 by a rigid or affine transform.
+
+    Attributes:
+        shape: voxels of the model's grid along right, anterior, superior.
+        voxel_size_mm: edge of its voxels in mm.
+        centre_mm: its middle, RAS mm in MNI space (the default is the middle of the MNI152 brain).
+        percentiles: of the brain's intensities that become 0 and 1.
+    """
+
+    shape: tuple[int, int, int] = (128, 160, 128)
+    voxel_size_mm: float = 1.5
+    centre_mm: tuple[float, float, float] = (0.0, -17.0, 5.0)
+    percentiles: tuple[float, float] = (0.5, 99.5)
+
+    def __post_init__(self) -> None:
+        low, high = self.percentiles
+        if not 0 <= low < high <= 100:
+            msg = f"percentiles must be 0 <= low < high <= 100, got {self.percentiles}; (0.5, 99.5) is usual"
+            raise ConfigError(msg)
+        if self.voxel_size_mm <= 0:
+            msg = f"voxel_size_mm must be positive, got {self.voxel_size_mm}; 1.5 is published"
+            raise ConfigError(msg)
+
+    @property
+    def grid(self) -> Grid:
+        """The model's grid."""
+        return Grid.centred(self.shape, self.voxel_size_mm, self.centre_mm)
+
+    def prepare(self, volume: Volume) -> PreparedScan:
+        """Bring a scan to the model's grid and intensities.
+
+        Args:
+            volume: skull-stripped, in MNI space, in any orientation and unit.
+
+        Raises:
+            VolumeError: if no brain is in the field of view, or the scan still has its skull and background.
+        """
+        on_grid = volume.resample_to(self.grid).data
+        brain = on_grid > 0
+        fraction = float(brain.mean())
+        if fraction < 0.02:
+            msg = (
+                f"only {fraction:.1%} of the model's field of view holds the scan, so it is not in MNI space "
+                "(or is empty); run 'ldae cohort preprocess' first"
+            )
+            raise VolumeError(msg)
+        if fraction > 0.75:
+            msg = (
+                f"{fraction:.0%} of the field of view is above 0, so skull and background are still there; "
+                "run 'ldae cohort preprocess' to extract the brain"
+            )
+            raise VolumeError(msg)
+        if max(volume.spacing) > 2.0 * self.voxel_size_mm:
+            warnings.warn(
+                f"voxels of {max(volume.spacing):.2g} mm are more than twice the model's {self.voxel_size_mm:g} mm; "
+                "fine anatomy is missing from this scan",
+                PreprocessingWarning,
+                stacklevel=2,
+            )
+        low, high = (float(v) for v in np.percentile(on_grid[brain], self.percentiles))
+        if high <= low:
+            msg = f"the brain has one intensity, {low:g}; this is a mask, not a scan: give the T1-weighted image"
+            raise VolumeError(msg)
+        data = np.where(brain, np.clip((on_grid - low) / (high - low), 0.0, 1.0), 0.0).astype(np.float32)
+        return PreparedScan(data, volume.grid, (low, high))
+
+    def restore(self, data: npt.NDArray[np.float32], *, window: tuple[float, float] = (0.0, 1.0)) -> Volume:
+        """A model image as a volume on the model's grid, in the scan's units.
+
+        Args:
+            data: model intensities, (D, H, W).
+            window: the scan's intensities at 0 and 1; the default keeps the model's.
+        """
+        low, high = window
+        return Volume(data * (high - low) + low if window != (0.0, 1.0) else data, self.grid.affine)

@@ -1,0 +1,1 @@
+"""Networks: compression, denoiser, gradient estimator, semantic encoders."""

@@ -1,0 +1,216 @@
+"""The denoiser: an ADM-family UNet eps_theta(z_t, t) in three dimensions."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ldae.errors import ConfigError
+from ldae.models.blocks import ResidualBlock, SelfAttention, group_norm, timestep_embedding, zero_init
+
+__all__ = ["Denoiser", "DenoiserConfig", "Features", "UNetDecoder"]
+
+
+@dataclass(frozen=True)
+class DenoiserConfig:
+    """Shape of the UNet.
+
+    Attributes:
+        width: channels of the first level.
+        multipliers: width of each level relative to the first; the last is the coarsest.
+        residual_blocks: residual blocks a level on the way down (one more on the way up).
+        attention_levels: levels with self-attention, 0 being the finest.
+        heads: attention heads.
+        dropout: probability inside residual blocks.
+        stride: downsampling between levels along each latent axis.
+    """
+
+    width: int = 256
+    multipliers: tuple[int, ...] = (1, 2, 3)
+    residual_blocks: int = 2
+    attention_levels: tuple[int, ...] = (1, 2)
+    heads: int = 1
+    dropout: float = 0.1
+    stride: tuple[int, int, int] = (2, 2, 2)
+
+    def __post_init__(self) -> None:
+        if self.width < 4 or self.width % 4 or self.width % self.heads:
+            msg = (
+                f"denoiser width must be a multiple of 4 and of heads={self.heads}, got {self.width}; 256 is published"
+            )
+            raise ConfigError(msg)
+        if not self.multipliers or max(self.attention_levels, default=0) >= len(self.multipliers):
+            msg = (
+                f"attention_levels {self.attention_levels} must name levels 0..{len(self.multipliers) - 1} of the "
+                f"{len(self.multipliers)} multipliers; remove the others"
+            )
+            raise ConfigError(msg)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of each level."""
+        return tuple(self.width * m for m in self.multipliers)
+
+    @property
+    def embedding_width(self) -> int:
+        """Width E of the time embedding."""
+        return 4 * self.width
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the denoiser's encoder half computes; shared with the gradient estimator.
+
+    Attributes:
+        embedding: time embedding, (B, E).
+        skips: features of every encoder block, finest first, each (B, C_i, d_i, h_i, w_i).
+    """
+
+    embedding: Tensor
+    skips: tuple[Tensor, ...]
+
+
+class Stage(nn.Module):
+    """A residual block and, perhaps, attention and a resampling residual block."""
+
+    def __init__(
+        self, block: ResidualBlock, attention: SelfAttention | None = None, up: ResidualBlock | None = None
+    ) -> None:
+        super().__init__()
+        self.block = block
+        self.attention = attention
+        self.up = up
+
+    def forward(self, x: Tensor, embedding: Tensor, semantic: Tensor | None = None) -> Tensor:
+        """Residual block, then attention."""
+        x = self.block(x, embedding, semantic)
+        return x if self.attention is None else self.attention(x)
+
+
+class UNetEncoder(nn.Module):
+    """The way down; its skips feed every decoder half."""
+
+    def __init__(self, config: DenoiserConfig, channels: int) -> None:
+        super().__init__()
+        self.stem = nn.Conv3d(channels, config.width, 3, padding=1)
+        self.stages = nn.ModuleList()
+        width = config.width
+        for level, out in enumerate(config.widths):
+            for _ in range(config.residual_blocks):
+                block = ResidualBlock(width, out, config.embedding_width, dropout=config.dropout)
+                attention = SelfAttention(out, config.heads) if level in config.attention_levels else None
+                self.stages.append(Stage(block, attention))
+                width = out
+            if level < len(config.widths) - 1:
+                down = ResidualBlock(
+                    width, width, config.embedding_width, dropout=config.dropout, down_stride=config.stride
+                )
+                self.stages.append(Stage(down))
+
+    def forward(self, z: Tensor, embedding: Tensor) -> tuple[Tensor, ...]:
+        """Features of every block, finest first."""
+        h = self.stem(z)
+        skips = [h]
+        for stage in self.stages:
+            h = stage(h, embedding)
+            skips.append(h)
+        return tuple(skips)
+
+
+class UNetDecoder(nn.Module):
+    """Middle and output blocks over the encoder's skips; with a semantic width it is the gradient estimator's trunk."""
+
+    def __init__(self, config: DenoiserConfig, channels: int, semantic_width: int | None = None) -> None:
+        super().__init__()
+
+        def block(inputs: int, outputs: int, *, up: bool = False) -> ResidualBlock:
+            return ResidualBlock(
+                inputs,
+                outputs,
+                config.embedding_width,
+                dropout=config.dropout,
+                semantic_width=semantic_width,
+                up=up,
+            )
+
+        width = config.widths[-1]
+        self.middle_in = Stage(block(width, width), SelfAttention(width, config.heads))
+        self.middle_out = block(width, width)
+        skip_widths = _skip_widths(config)
+        self.stages = nn.ModuleList()
+        for level in reversed(range(len(config.widths))):
+            out = config.widths[level]
+            for index in range(config.residual_blocks + 1):
+                attention = SelfAttention(out, config.heads) if level in config.attention_levels else None
+                last = index == config.residual_blocks and level > 0
+                up = block(out, out, up=True) if last else None
+                self.stages.append(Stage(block(width + skip_widths.pop(), out), attention, up))
+                width = out
+        self.norm = group_norm(width)
+        self.head = zero_init(nn.Conv3d(width, channels, 3, padding=1))
+
+    def forward(self, features: Features, semantic: Tensor | None = None) -> Tensor:
+        """From the encoder's features to a map of the latent's shape.
+
+        Args:
+            features: of the encoder.
+            semantic: embedded semantic code, (B, semantic width), if built with one.
+        """
+        embedding = features.embedding
+        skips = list(features.skips)
+        h = self.middle_in(skips[-1], embedding, semantic)
+        h = self.middle_out(h, embedding, semantic)
+        for stage in self.stages:
+            h = stage(torch.cat([h, skips.pop()], dim=1), embedding, semantic)
+            if stage.up is not None:
+                h = stage.up(h, embedding, semantic, size=skips[-1].shape[2:])
+        return self.head(F.silu(self.norm(h)))
+
+
+def _skip_widths(config: DenoiserConfig) -> list[int]:
+    """Channels of the encoder's skips, finest first."""
+    widths = [config.width]
+    for level, width in enumerate(config.widths):
+        widths += [width] * config.residual_blocks
+        if level < len(config.widths) - 1:
+            widths.append(width)
+    return widths
+
+
+class Denoiser(nn.Module):
+    """eps_theta(z_t, t).
+
+    Args:
+        config: shape of the UNet.
+        channels: latent channels C.
+    """
+
+    def __init__(self, config: DenoiserConfig, channels: int) -> None:
+        super().__init__()
+        self.config = config
+        self.time_embedding = nn.Sequential(
+            nn.Linear(config.width, config.embedding_width),
+            nn.SiLU(),
+            nn.Linear(config.embedding_width, config.embedding_width),
+        )
+        self.encoder = UNetEncoder(config, channels)
+        self.decoder = UNetDecoder(config, channels)
+
+    def features(self, z_t: Tensor, t: Tensor) -> Features:
+        """The encoder half, which the gradient estimator shares.
+
+        Args:
+            z_t: noisy latent, (B, C, d, h, w).
+            t: timesteps, (B,).
+        """
+        embedding = self.time_embedding(timestep_embedding(t, self.config.width))
+        return Features(embedding, self.encoder(z_t, embedding))
+
+    def predict(self, features: Features) -> Tensor:
+        """The decoder half: predicted noise, (B, C, d, h, w)."""
+        return self.decoder(features)
+
+    def forward(self, z_t: Tensor, t: Tensor) -> Tensor:
+        """Predicted noise, the shape of `z_t`."""
+        return self.predict(self.features(z_t, t))

@@ -1,0 +1,34 @@
+"""The gradient estimator G(z_t, y, t): an estimate of grad log p(y | z_t) (Zhang et al. 2022)."""
+
+from torch import Tensor, nn
+
+from ldae.models.denoiser import DenoiserConfig, Features, UNetDecoder
+
+__all__ = ["GradientEstimator"]
+
+
+class GradientEstimator(nn.Module):
+    """Own middle and output blocks over the frozen denoiser's time embedding and encoder features.
+
+    Args:
+        config: shape of the denoiser whose features it reads.
+        channels: latent channels C.
+        semantic_width: width S of the semantic code.
+    """
+
+    def __init__(self, config: DenoiserConfig, channels: int, semantic_width: int) -> None:
+        super().__init__()
+        self.semantic_embedding = nn.Linear(semantic_width, config.embedding_width)
+        self.decoder = UNetDecoder(config, channels, semantic_width=config.embedding_width)
+
+    def forward(self, features: Features, semantic: Tensor) -> Tensor:
+        """The gradient, (B, C, d, h, w).
+
+        Args:
+            features: of the frozen denoiser at (z_t, t).
+            semantic: y, (B, S).
+        """
+        # torch 2.13 crashes in GroupNorm's backward on the CPU where the input is channels-last and needs no gradient
+        # while its weight does; frozen features are exactly that. On contiguous tensors this copies nothing.
+        skips = tuple(skip.contiguous() for skip in features.skips)
+        return self.decoder(Features(features.embedding, skips), self.semantic_embedding(semantic))

@@ -1,0 +1,167 @@
+"""Semantic encoders: a scan to its code y."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ldae.errors import ConfigError
+from ldae.models.blocks import group_norm
+from ldae.models.convnext import ConvNeXt, ConvNeXtConfig
+
+__all__ = [
+    "SemanticEncoder",
+    "SemanticEncoderConfig",
+    "SliceEncoder",
+    "SliceEncoderConfig",
+    "VolumeEncoder",
+    "VolumeEncoderConfig",
+    "build_semantic_encoder",
+]
+
+
+@dataclass(frozen=True)
+class SliceEncoderConfig:
+    """The 2.5D encoder.
+
+    Attributes:
+        backbone: the 2D network over slices; its last width is the width S of y.
+        heads: of the cross attention.
+    """
+
+    backbone: ConvNeXtConfig = ConvNeXtConfig()
+    heads: int = 8
+
+    @property
+    def semantic_width(self) -> int:
+        """Width S of y."""
+        return self.backbone.widths[-1]
+
+
+@dataclass(frozen=True)
+class VolumeEncoderConfig:
+    """The plain 3D encoder.
+
+    Attributes:
+        widths: channels of each level; every level but the first halves the resolution.
+        semantic_width: width S of y.
+        pooled: spatial size of the last feature map that is laid flat (1 is global average pooling).
+    """
+
+    widths: tuple[int, ...] = (32, 64, 128, 256)
+    semantic_width: int = 256
+    pooled: int = 1
+
+
+@dataclass(frozen=True)
+class SemanticEncoderConfig:
+    """One of the two encoders; with neither named it is the published one, `slices` with ConvNeXt-Small.
+
+    Raises:
+        ConfigError: if both are given.
+    """
+
+    slices: SliceEncoderConfig | None = None
+    volume: VolumeEncoderConfig | None = None
+
+    def __post_init__(self) -> None:
+        if self.slices is not None and self.volume is not None:
+            msg = "the semantic encoder is either 'slices' or 'volume', got both; leave one out"
+            raise ConfigError(msg)
+
+    @property
+    def chosen(self) -> SliceEncoderConfig | VolumeEncoderConfig:
+        """The one that is given."""
+        return self.slices or self.volume or SliceEncoderConfig()
+
+    @property
+    def semantic_width(self) -> int:
+        """Width S of y."""
+        return self.chosen.semantic_width
+
+
+def positional_encoding(length: int, width: int) -> Tensor:
+    """Sinusoidal encoding of slice positions (Vaswani et al. 2017), (1, length, width)."""
+    position = torch.arange(length, dtype=torch.float32)[:, None]
+    frequency = torch.exp(torch.arange(0, width, 2, dtype=torch.float32) * (-math.log(10000.0) / width))
+    encoding = torch.zeros(1, length, width)
+    encoding[0, :, 0::2] = torch.sin(position * frequency)
+    encoding[0, :, 1::2] = torch.cos(position * frequency)
+    return encoding
+
+
+class SliceEncoder(nn.Module):
+    """2.5D: a 2D network on every axial slice, soft attention to one query, cross attention from it to the slices.
+
+    Args:
+        config: backbone and heads.
+        slices: number of axial slices (the model grid's last axis).
+    """
+
+    def __init__(self, config: SliceEncoderConfig, slices: int) -> None:
+        super().__init__()
+        width = config.semantic_width
+        self.backbone = ConvNeXt(config.backbone)
+        self.register_buffer("position", positional_encoding(slices, width), persistent=False)
+        self.slice_score = nn.Linear(width, 1)
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
+        self.cross_attention = nn.MultiheadAttention(width, config.heads, batch_first=True)
+        self.norm = nn.LayerNorm(width)
+
+    position: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Semantic codes.
+
+        Args:
+            x: scans on the RAS model grid, (B, 1, D, H, W): right, anterior, superior.
+
+        Returns:
+            y, (B, S).
+        """
+        return self.from_slices(x.permute(0, 4, 1, 2, 3))
+
+    def from_slices(self, slices: Tensor) -> Tensor:
+        """Semantic codes of stacks of axial slices, (B, W, 1, D, H) to (B, S)."""
+        batch, count = slices.shape[:2]
+        # The images need no gradient, and torch 2.13's CPU norms crash on channels-last inputs of that kind.
+        vectors = self.backbone(slices.flatten(0, 1).contiguous()).reshape(batch, count, -1) + self.position
+        weights = self.slice_score(vectors).softmax(dim=1)
+        pooled = (weights * vectors).sum(dim=1, keepdim=True)
+        attended, _ = self.cross_attention(
+            self.query(pooled), self.key(vectors), self.value(vectors), need_weights=False
+        )
+        return self.norm(attended.squeeze(1))
+
+
+class VolumeEncoder(nn.Module):
+    """A plain 3D convolutional network: strided levels, pooling, one linear layer, layer norm."""
+
+    def __init__(self, config: VolumeEncoderConfig) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        width = 1
+        for index, out in enumerate(config.widths):
+            stride = 1 if index == 0 else 2
+            layers += [nn.Conv3d(width, out, 3, stride=stride, padding=1), group_norm(out), nn.SiLU()]
+            width = out
+        layers.append(nn.AdaptiveAvgPool3d(config.pooled))
+        self.features = nn.Sequential(*layers)
+        self.projection = nn.Linear(width * config.pooled**3, config.semantic_width)
+        self.norm = nn.LayerNorm(config.semantic_width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 1, D, H, W) to y, (B, S)."""
+        return self.norm(self.projection(self.features(x).flatten(1)))
+
+
+SemanticEncoder = SliceEncoder | VolumeEncoder
+
+
+def build_semantic_encoder(config: SemanticEncoderConfig, shape: tuple[int, int, int]) -> SemanticEncoder:
+    """The encoder that the config names, for scans of a shape (D, H, W)."""
+    chosen = config.chosen
+    return SliceEncoder(chosen, shape[2]) if isinstance(chosen, SliceEncoderConfig) else VolumeEncoder(chosen)

@@ -1,0 +1,1 @@
+"""Offline work on cohorts: phantoms, imports, preprocessing."""

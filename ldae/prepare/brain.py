@@ -1,0 +1,128 @@
+"""Brain extraction: the template's brain mask carried to the scan, then moved to where the scan's intensities put it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ldae.errors import CohortError
+from ldae.io.template import load_template, template_grid
+from ldae.prepare.morphology import (
+    Mask,
+    close,
+    coarse_grid,
+    depth_mm,
+    grow,
+    largest_piece,
+    mask_volume,
+    shrink,
+)
+from ldae.volume import Grid, Volume
+
+__all__ = ["brain_of_stripped", "extract_brain"]
+
+WORKING_MM = 1.5
+# How far the brain's surface may lie outside the carried template mask, and how deep inside tissue is taken as given.
+REACH_MM, CERTAIN_MM = 7.0, 8.0
+OPEN_MM, CLOSE_MM = 3.0, 9.0
+# The dark rim of fluid between brain and skull that belongs to the mask.
+FLUID_MM = 2.0
+# A stripped image is brain where it exceeds this share of its bright tissue.
+STRIPPED_SHARE = 0.02
+
+
+@dataclass(frozen=True)
+class _Tissue:
+    """Intensities between which a voxel is grey or white matter."""
+
+    low: float
+    high: float
+
+
+def extract_brain(scan: Volume, affine_native_to_template: npt.NDArray[np.float64]) -> Volume:
+    """The mask of brain and the fluid around it on the scan's own grid.
+
+    Grey and white matter are found by intensity within reach of the carried template mask, cut off from meninges by
+    opening, closed over sulci and ventricles, and given a thin rim of the dark fluid around them.
+
+    Args:
+        scan: a bias-corrected T1w head.
+        affine_native_to_template: where it lies in template space (RAS mm), (4, 4).
+
+    Returns:
+        0 and 1 on the scan's grid.
+
+    Raises:
+        CohortError: if no brain tissue is found where the template's brain lies.
+    """
+    grid = _window(coarse_grid(scan.grid, WORKING_MM), affine_native_to_template)
+    image = scan.resample_to(grid).data
+    depth = _template_depth(grid, affine_native_to_template)
+    tissue = _tissue_range(image[depth > CERTAIN_MM / 2])
+    spacing = grid.spacing
+    within_reach = depth > -REACH_MM
+    bright = (image > tissue.low) & (image < tissue.high) & within_reach
+    core = largest_piece(shrink(bright | (depth > CERTAIN_MM), OPEN_MM, spacing))
+    if not core.any():
+        msg = "no brain tissue found inside the template's brain; check the overlay and that the scan is T1w"
+        raise CohortError(msg)
+    parenchyma = grow(core, OPEN_MM + WORKING_MM / 2, spacing) & (bright | (depth > CERTAIN_MM))
+    filled = close(largest_piece(parenchyma), CLOSE_MM, spacing) & within_reach
+    rim = grow(filled, FLUID_MM, spacing) & (image < tissue.low)
+    mask = largest_piece(shrink(filled | rim, WORKING_MM, spacing))
+    return _on_grid(grow(mask, WORKING_MM, spacing), grid, scan.grid)
+
+
+def brain_of_stripped(scan: Volume) -> Volume:
+    """The mask of an image that is already stripped: what is not background, closed, on the scan's own grid."""
+    bright = scan.data > STRIPPED_SHARE * np.percentile(scan.data, 99.0)
+    mask = close(largest_piece(bright), CLOSE_MM, scan.spacing)
+    return mask_volume(mask, scan.affine)
+
+
+def _on_grid(mask: Mask, source: Grid, target: Grid) -> Volume:
+    """A mask on another grid, its surface interpolated as a distance so that it stays smooth."""
+    distance = np.minimum(depth_mm(mask, source.spacing), 5.0) - np.minimum(depth_mm(~mask, source.spacing), 5.0)
+    surface = Volume(distance.astype(np.float32), source.affine).resample_to(target, outside=-5.0)
+    return mask_volume(surface.data > 0, target.affine)
+
+
+def _template_depth(grid: Grid, affine_native_to_template: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    """Depth below the surface of the template's brain in template mm, negative outside, at a scan's voxels."""
+    around = template_grid(2.0, multiple=1, margin_mm=REACH_MM + 8.0)
+    brain = load_template(1.0).brain_mask.resample_to(around).data > 0.5
+    depth = depth_mm(brain, around.spacing) - depth_mm(~brain, around.spacing)
+    to_native = np.linalg.inv(affine_native_to_template)
+    return (
+        Volume(depth.astype(np.float32), to_native @ around.affine).resample_to(grid, outside=float(depth.min())).data
+    )
+
+
+def _window(grid: Grid, affine_native_to_template: npt.NDArray[np.float64]) -> Grid:
+    """The part of the grid that the template's brain and its surroundings can reach."""
+    box = template_grid(8.0, multiple=1, margin_mm=2 * REACH_MM)
+    corners = np.array([[i, j, k, 1] for i in (0, 1) for j in (0, 1) for k in (0, 1)], dtype=np.float64)
+    corners[:, :3] *= np.asarray(box.shape) - 1
+    to_voxel = np.linalg.inv(affine_native_to_template @ grid.affine) @ box.affine
+    voxels = (to_voxel @ corners.T)[:3]
+    low = np.clip(np.floor(voxels.min(axis=1)).astype(int), 0, np.asarray(grid.shape) - 1)
+    high = np.clip(np.ceil(voxels.max(axis=1)).astype(int) + 1, low + 1, grid.shape)
+    affine = np.array(grid.affine)
+    affine[:3, 3] = (grid.affine @ np.append(low, 1.0))[:3]
+    d, h, w = (int(n) for n in high - low)
+    return Grid((d, h, w), affine)
+
+
+def _tissue_range(values: npt.NDArray[np.float32]) -> _Tissue:
+    """Fluid, grey and white matter as three clusters; brain tissue lies halfway above fluid, and not far above white."""
+    from sklearn.cluster import KMeans
+
+    if values.size < 100 or values.std() == 0:
+        msg = "the scan shows nothing where the template's brain lies; check its field of view"
+        raise CohortError(msg)
+    inside = values[(values > np.percentile(values, 0.5)) & (values < np.percentile(values, 99.5))].astype(np.float64)
+    # Quantiles stand for the voxels: enough for three means, and no random choice.
+    sample = np.quantile(inside, np.linspace(0.0, 1.0, 2000))[:, None]
+    start = np.quantile(sample, [0.05, 0.4, 0.8])[:, None]
+    fluid, grey, white = sorted(KMeans(3, init=start, n_init=1).fit(sample).cluster_centers_[:, 0])
+    return _Tissue(low=(fluid + grey) / 2, high=white + 1.5 * (white - grey))

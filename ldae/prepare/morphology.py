@@ -1,0 +1,88 @@
+"""Shapes in millimetres: growing, shrinking and closing masks whose voxels need not be cubes.
+
+Beyond the field of view the masks are unknown, not empty: a border that cuts the head is no surface of it.
+"""
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from ldae.volume import Grid, Volume
+
+__all__ = ["close", "coarse_grid", "depth_mm", "grow", "largest_piece", "mask_of_head", "mask_volume", "shrink"]
+
+Mask = npt.NDArray[np.bool_]
+Spacing = tuple[float, float, float]
+
+
+def depth_mm(mask: Mask, spacing: Spacing) -> npt.NDArray[np.float64]:
+    """Distance of each voxel of the mask to the nearest voxel outside it, in mm; 0 outside, (D, H, W).
+
+    Args:
+        mask: (D, H, W).
+        spacing: voxel size in mm.
+    """
+    if mask.all():
+        return np.full(mask.shape, np.inf)
+    return np.asarray(ndimage.distance_transform_edt(mask, sampling=spacing), dtype=np.float64)
+
+
+def grow(mask: Mask, radius_mm: float, spacing: Spacing) -> Mask:
+    """All voxels within a distance of the mask, (D, H, W)."""
+    return np.asarray(depth_mm(~mask, spacing) <= radius_mm)
+
+
+def shrink(mask: Mask, radius_mm: float, spacing: Spacing) -> Mask:
+    """The voxels of the mask farther than a distance from all that is outside it, (D, H, W)."""
+    return np.asarray(depth_mm(mask, spacing) > radius_mm)
+
+
+def close(mask: Mask, radius_mm: float, spacing: Spacing) -> Mask:
+    """The mask with clefts narrower than twice the radius bridged and holes filled, (D, H, W)."""
+    margin = [math.ceil(radius_mm / size) + 1 for size in spacing]
+    padded = np.pad(mask, [(n, n) for n in margin])
+    bridged = ndimage.binary_fill_holes(shrink(grow(padded, radius_mm, spacing), radius_mm, spacing))
+    return np.asarray(bridged[tuple(slice(n, -n) for n in margin)] | mask)
+
+
+def largest_piece(mask: Mask) -> Mask:
+    """The largest connected component, (D, H, W); an empty mask stays empty."""
+    labels, count = ndimage.label(mask)
+    if count == 0:
+        return mask
+    return np.asarray(labels == 1 + np.argmax(np.bincount(labels.ravel())[1:]))
+
+
+def mask_of_head(volume: Volume) -> Mask:
+    """Voxels brighter than the background by Otsu's threshold, the largest connected piece, (D, H, W)."""
+    import SimpleITK
+
+    # The threshold is found below the brightest percent: fat and vessels would pull it up.
+    clipped = np.minimum(volume.data, np.percentile(volume.data, 99.0))
+    otsu = SimpleITK.OtsuThresholdImageFilter()
+    otsu.Execute(SimpleITK.GetImageFromArray(clipped))
+    return largest_piece(np.asarray(clipped > otsu.GetThreshold()))
+
+
+def mask_volume(mask: Mask, affine: npt.NDArray[np.float64]) -> Volume:
+    """A mask as a volume of zeros and ones."""
+    return Volume(mask.astype(np.float32), affine)
+
+
+def coarse_grid(grid: Grid, voxel_size_mm: float) -> Grid:
+    """The grid's own axes and field of view with voxels of about `voxel_size_mm` where its own are finer.
+
+    Args:
+        grid: the grid to coarsen.
+        voxel_size_mm: wanted edge of a voxel in mm.
+    """
+    spacing, shape = np.asarray(grid.spacing), np.asarray(grid.shape)
+    target = np.maximum(np.round(shape * spacing / np.maximum(spacing, voxel_size_mm)), 1).astype(int)
+    step = shape / target
+    affine = np.array(grid.affine)
+    affine[:3, :3] = affine[:3, :3] * step
+    affine[:3, 3] = (grid.affine @ np.append((step - 1) / 2, 1.0))[:3]
+    d, h, w = (int(n) for n in target)
+    return Grid((d, h, w), affine)

@@ -1,0 +1,1 @@
+"""What codes are for: encode, reconstruct, probe, manipulate, interpolate, sample."""

@@ -1,0 +1,284 @@
+"""Encode: scans to codes, kept as a table of y and, on request, a file of noise codes."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+
+from ldae.autoencoder import LatentDiffusionAutoencoder
+from ldae.codes import Codes
+from ldae.data.manifest import Record
+from ldae.errors import TaskError, VolumeError
+from ldae.io.checkpoints import save_tensors
+from ldae.io.files import write_json
+from ldae.io.preprocessing import PreparedScan
+from ldae.volume import read_volume
+
+__all__ = [
+    "EncodeResult",
+    "Embeddings",
+    "EncodedScans",
+    "Progress",
+    "encode_manifest",
+    "encode_scans",
+    "read_embeddings",
+]
+
+KEYS = ["participant_id", "session_id"]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class EncodedScans:
+    """Scans on the model's grid with their codes, in the same order.
+
+    Attributes:
+        records: rows of the manifest.
+        images: (N, D, H, W) in [0, 1].
+        codes: of each scan.
+        latents: standardised latents, (N, C, d, h, w); what the codes should decode to.
+    """
+
+    records: tuple[Record, ...]
+    images: npt.NDArray[np.float32]
+    codes: tuple[Codes, ...]
+    latents: npt.NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def with_noise(
+        self, model: LatentDiffusionAutoencoder, *, batch_size: int = 32, progress: "Progress | None" = None
+    ) -> "EncodedScans":
+        """The same scans with their noise codes found.
+
+        Args:
+            model: that encoded them.
+            batch_size: scans at a time.
+            progress: told (done, total).
+        """
+        codes: list[Codes] = []
+        for start in range(0, len(self), batch_size):
+            batch = self.codes[start : start + batch_size]
+            semantic = torch.stack([each.semantic for each in batch])
+            noise = model.invert(torch.from_numpy(self.latents[start : start + batch_size]), semantic)
+            codes += [replace(each, noise=z_T) for each, z_T in zip(batch, noise, strict=True)]
+            if progress is not None:
+                progress(len(codes), len(self))
+        return replace(self, codes=tuple(codes))
+
+    @property
+    def semantic(self) -> npt.NDArray[np.float64]:
+        """y of every scan, (N, S)."""
+        return np.stack([codes.semantic.numpy() for codes in self.codes]).astype(np.float64)
+
+    def select(self, rows: Sequence[int]) -> "EncodedScans":
+        """Some of the scans."""
+        return EncodedScans(
+            tuple(self.records[row] for row in rows),
+            self.images[list(rows)],
+            tuple(self.codes[row] for row in rows),
+            self.latents[list(rows)],
+        )
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """A table of feature vectors, whichever model made them.
+
+    Attributes:
+        keys: participant_id and session_id of each row.
+        values: (N, S), float64.
+    """
+
+    keys: pd.DataFrame
+    values: npt.NDArray[np.float64]
+
+    def of(self, records: Sequence[Record], *, what: str = "the embeddings") -> npt.NDArray[np.float64]:
+        """The vectors of these scans, in their order.
+
+        Raises:
+            TaskError: naming scans that have none.
+        """
+        index = {tuple(key): row for row, key in enumerate(self.keys.itertuples(index=False, name=None))}
+        rows = [index.get((record.participant_id, record.session_id)) for record in records]
+        missing = [record.key for record, row in zip(records, rows, strict=True) if row is None]
+        if missing:
+            msg = (
+                f"{what} hold no row for {len(missing)} of {len(records)} scans (first: {', '.join(missing[:3])}); "
+                "encode the same manifest that is probed"
+            )
+            raise TaskError(msg)
+        return self.values[[row for row in rows if row is not None]]
+
+
+@dataclass(frozen=True)
+class EncodeResult:
+    """What encoding a manifest left.
+
+    Attributes:
+        codes: the table of y, one row a scan.
+        noise: the file of noise codes, if asked for.
+        encoded: number of scans.
+        failures: reason by scan, for those that could not be encoded.
+    """
+
+    codes: Path
+    noise: Path | None
+    encoded: int
+    failures: dict[str, str]
+
+
+def encode_scans(
+    model: LatentDiffusionAutoencoder,
+    records: Sequence[Record],
+    *,
+    batch_size: int = 32,
+    progress: Progress | None = None,
+) -> EncodedScans:
+    """Read scans and find their semantic codes and latents; :meth:`EncodedScans.with_noise` adds the noise codes.
+
+    Args:
+        model: the trained model.
+        records: rows of a manifest.
+        batch_size: scans at a time.
+        progress: told (done, total).
+
+    Raises:
+        VolumeError: naming the first scan that cannot be read.
+        TaskError: if there are no scans.
+    """
+    if not records:
+        msg = "no scans to encode; check the manifest and the split"
+        raise TaskError(msg)
+    images, codes, latents = [], [], []
+    for batch in _batches(records, batch_size):
+        prepared = [prepare_record(model, record) for record in batch]
+        images += [scan.data for scan in prepared]
+        codes += model.encode_prepared(prepared, noise=False)
+        latents.append(model.compress_prepared(prepared).numpy())
+        if progress is not None:
+            progress(len(codes), len(records))
+    return EncodedScans(tuple(records), np.stack(images), tuple(codes), np.concatenate(latents))
+
+
+def prepare_record(model: LatentDiffusionAutoencoder, record: Record) -> PreparedScan:
+    """A row's scan on the model's grid; errors name the file."""
+    volume = read_volume(record.image)
+    try:
+        return model.prepare(volume)
+    except VolumeError as error:
+        msg = f"{record.image}: {error}"
+        raise VolumeError(msg) from error
+
+
+def encode_manifest(
+    model: LatentDiffusionAutoencoder,
+    records: Sequence[Record],
+    out: Path,
+    *,
+    noise: bool = False,
+    batch_size: int = 16,
+    progress: Progress | None = None,
+) -> EncodeResult:
+    """Encode every scan to `out`/codes.parquet; a scan that cannot be read is reported and never stops the others.
+
+    Args:
+        model: the trained model.
+        records: rows of a manifest.
+        out: folder.
+        noise: write `out`/noise.safetensors too, one tensor (C, d, h, w) a scan under its key.
+        batch_size: scans at a time.
+        progress: told (done, total).
+
+    Raises:
+        TaskError: if no scan could be encoded.
+    """
+    failures: dict[str, str] = {}
+    rows: list[tuple[Record, Codes]] = []
+    done = 0
+    for batch in _batches(records, batch_size):
+        readable: list[tuple[Record, PreparedScan]] = []
+        for record in batch:
+            try:
+                readable.append((record, prepare_record(model, record)))
+            except VolumeError as error:
+                failures[record.key] = str(error)
+        if readable:
+            codes = model.encode_prepared([scan for _, scan in readable], noise=noise)
+            rows += zip((record for record, _ in readable), codes, strict=True)
+        done += len(batch)
+        if progress is not None:
+            progress(done, len(records))
+    if not rows:
+        reason = next(iter(failures.values()), "the manifest selects no scan")
+        msg = f"none of {len(records)} scans could be encoded; the first reason: {reason}"
+        raise TaskError(msg)
+    values = np.stack([each.semantic.numpy() for _, each in rows])
+    path = write_embeddings(out / "codes.parquet", [record for record, _ in rows], values)
+    noise_path = None
+    if noise:
+        tensors = {record.key: each.noise for record, each in rows if each.noise is not None}
+        noise_path = save_tensors(out / "noise.safetensors", tensors, {"model": model.fingerprint()})
+    result = EncodeResult(path, noise_path, len(rows), failures)
+    write_json(
+        out / "encode.json",
+        {"model": model.fingerprint(), "encoded": len(rows), "semantic_width": values.shape[1], "failures": failures},
+    )
+    return result
+
+
+def embeddings_of(records: Sequence[Record], values: npt.NDArray[np.float64]) -> Embeddings:
+    """Feature vectors, (N, S), under the keys of their scans."""
+    return Embeddings(pd.DataFrame({key: [getattr(r, key) for r in records] for key in KEYS}), values)
+
+
+def write_embeddings(path: Path, records: Sequence[Record], values: npt.NDArray[np.floating]) -> Path:
+    """Write feature vectors as Parquet: participant_id, session_id, y000, y001, ..."""
+    table = pd.DataFrame({key: [getattr(record, key) for record in records] for key in KEYS})
+    digits = len(str(values.shape[1] - 1))
+    features = pd.DataFrame(values, columns=[f"y{index:0{digits}d}" for index in range(values.shape[1])])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".writing-{path.name}")
+    pd.concat([table, features], axis=1).to_parquet(temporary, index=False)
+    return temporary.replace(path)
+
+
+def read_embeddings(path: Path) -> Embeddings:
+    """Read feature vectors from Parquet, CSV or TSV: two key columns, every other numeric column a feature.
+
+    Raises:
+        TaskError: if the file is missing, unreadable, without the key columns or without features.
+    """
+    readers = {".parquet": pd.read_parquet, ".csv": pd.read_csv, ".tsv": lambda p: pd.read_csv(p, sep="\t")}
+    if path.suffix not in readers or not path.is_file():
+        msg = f"{path}: no such table of embeddings; give a .parquet, .csv or .tsv that 'ldae encode' or another model wrote"
+        raise TaskError(msg)
+    try:
+        table = readers[path.suffix](path)
+    except Exception as error:  # pandas and pyarrow raise many kinds
+        msg = f"{path}: unreadable ({' '.join(str(error).split())[:200]}); write it again"
+        raise TaskError(msg) from error
+    absent = [key for key in KEYS if key not in table.columns]
+    if absent:
+        msg = f"{path}: column {', '.join(absent)} is missing, got {', '.join(map(str, table.columns[:5]))}...; add it"
+        raise TaskError(msg)
+    keys = table[KEYS].astype(str)
+    if keys.duplicated().any():
+        first = keys[keys.duplicated()].iloc[0]
+        msg = f"{path}: two rows for {first['participant_id']} {first['session_id']}; keep one"
+        raise TaskError(msg)
+    features = table.drop(columns=KEYS).select_dtypes("number").to_numpy(dtype=np.float64)
+    if features.shape[1] == 0 or not np.isfinite(features).all():
+        msg = f"{path}: needs at least one numeric column and no missing values besides the keys; clean the table"
+        raise TaskError(msg)
+    return Embeddings(keys.reset_index(drop=True), features)
+
+
+def _batches(records: Sequence[Record], size: int) -> Iterator[Sequence[Record]]:
+    for start in range(0, len(records), size):
+        yield records[start : start + size]

@@ -1,0 +1,184 @@
+"""Manipulate: move a scan's semantic code along a probe's direction, and see what the edited image says."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ldae.autoencoder import LatentDiffusionAutoencoder
+from ldae.codes import Codes
+from ldae.errors import TaskError
+from ldae.evaluation.volumetry import measure_volumes
+from ldae.tasks.probe import LinearProbe
+
+__all__ = [
+    "Edits",
+    "ManipulateResult",
+    "manipulate",
+    "manipulate_codes",
+    "manipulate_many",
+    "project_out",
+    "summarise_edits",
+]
+
+Images = npt.NDArray[np.float32]
+DEFAULT_STEPS = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
+
+
+@dataclass(frozen=True)
+class Edits:
+    """Edited scans of one subject.
+
+    Attributes:
+        steps: signed, in standard deviations of the training cohort along the direction.
+        images: (K, D, H, W) in [0, 1].
+        predicted: the probe on the re-encoded images: probability or years, (K,).
+        volumes: measured in each image in ml, by structure.
+    """
+
+    steps: tuple[float, ...]
+    images: Images
+    predicted: list[float]
+    volumes: dict[str, list[float]]
+
+
+@dataclass(frozen=True)
+class ManipulateResult:
+    """Means over scans.
+
+    Attributes:
+        steps: signed, in standard deviations of the training cohort along the direction.
+        predicted: mean of the probe on the re-encoded edited images, at each step.
+        volume_change_ml: mean change of each measured volume against step 0, at each step.
+        scans: number of them.
+    """
+
+    steps: list[float]
+    predicted: list[float]
+    volume_change_ml: dict[str, list[float]]
+    scans: int
+
+    @property
+    def monotone(self) -> bool:
+        """Whether the mean prediction rises with every step."""
+        return all(low < high for low, high in zip(self.predicted, self.predicted[1:], strict=False))
+
+
+def project_out(step: npt.NDArray[np.float64], nuisances: Sequence[LinearProbe]) -> npt.NDArray[np.float64]:
+    """A step that leaves the values of nuisance probes as they are.
+
+    Args:
+        step: change of y, (S,).
+        nuisances: probes whose prediction must not move.
+
+    Returns:
+        The step without its components along the nuisance gradients w / scale.
+
+    Raises:
+        TaskError: if nothing is left.
+    """
+    if not nuisances:
+        return step
+    gradients = np.stack([probe.weights / probe.scale for probe in nuisances])
+    left = step - np.linalg.pinv(gradients) @ (gradients @ step)
+    if np.linalg.norm(left) < 1e-6 * np.linalg.norm(step):
+        msg = "nothing of the direction is left once the nuisance directions are projected out; drop one of them"
+        raise TaskError(msg)
+    return left
+
+
+def manipulate_codes(codes: Codes, step: npt.NDArray[np.float64], amount: float) -> Codes:
+    """Codes moved by `amount` steps; amount 0 returns the very same codes.
+
+    Args:
+        codes: of a scan.
+        step: change of y, (S,).
+        amount: signed number of steps.
+    """
+    if amount == 0:
+        return codes
+    return codes.with_semantic(codes.semantic + amount * torch.from_numpy(step).to(codes.semantic))
+
+
+def manipulate(
+    model: LatentDiffusionAutoencoder,
+    codes: Codes,
+    probe: LinearProbe,
+    *,
+    steps: Sequence[float] = DEFAULT_STEPS,
+    nuisances: Sequence[LinearProbe] = (),
+) -> Edits:
+    """Edit one scan.
+
+    Step 0 is decoded by itself, as :meth:`LatentDiffusionAutoencoder.decode` does it, so that it is the reconstruction bit
+    for bit: batches of other sizes may round otherwise.
+
+    Args:
+        model: the trained model.
+        codes: of the scan, with a noise code.
+        probe: whose direction is followed; positive steps raise it.
+        steps: signed, in standard deviations of the training cohort along the direction.
+        nuisances: probes whose value must not move.
+    """
+    if probe.weights.shape[0] != codes.semantic.shape[0]:
+        msg = (
+            f"the probe was fitted on {probe.weights.shape[0]} features, the codes have {codes.semantic.shape[0]}; "
+            "fit a probe on this model's codes"
+        )
+        raise TaskError(msg)
+    step = project_out(probe.step, nuisances)
+    moved = [manipulate_codes(codes, step, amount) for amount in steps if amount != 0]
+    edited = iter(model.decode_images(moved)) if moved else iter(())
+    images = np.stack([next(edited) if amount != 0 else model.decode_images([codes])[0] for amount in steps])
+    semantic = model.semantic(torch.from_numpy(images)[:, None]).double().numpy()
+    measured = [measure_volumes(model.config.preprocessing.restore(image)) for image in images]
+    return Edits(
+        steps=tuple(float(amount) for amount in steps),
+        images=images,
+        predicted=probe.predict(semantic).tolist(),
+        volumes={name: [volumes[name] for volumes in measured] for name in measured[0]},
+    )
+
+
+def summarise_edits(edits: Sequence[Edits]) -> ManipulateResult:
+    """Means over scans edited by the same steps, which include 0.
+
+    Raises:
+        TaskError: if there are none, or step 0 is missing.
+    """
+    if not edits or 0.0 not in edits[0].steps:
+        msg = (
+            "edits of at least one scan with step 0 among the steps are needed, because changes are measured against it"
+        )
+        raise TaskError(msg)
+    zero = edits[0].steps.index(0.0)
+    change: Mapping[str, npt.NDArray[np.float64]] = {
+        name: np.mean([np.asarray(e.volumes[name]) - e.volumes[name][zero] for e in edits], axis=0)
+        for name in edits[0].volumes
+    }
+    return ManipulateResult(
+        steps=list(edits[0].steps),
+        predicted=np.mean([e.predicted for e in edits], axis=0).tolist(),
+        volume_change_ml={name: values.tolist() for name, values in change.items()},
+        scans=len(edits),
+    )
+
+
+def manipulate_many(
+    model: LatentDiffusionAutoencoder,
+    codes: Sequence[Codes],
+    probe: LinearProbe,
+    *,
+    steps: Sequence[float] = DEFAULT_STEPS,
+    nuisances: Sequence[LinearProbe] = (),
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[list[Edits], ManipulateResult]:
+    """Edit several scans and summarise; arguments as of :func:`manipulate`."""
+    edits = []
+    for each in codes:
+        edits.append(manipulate(model, each, probe, steps=steps, nuisances=nuisances))
+        if progress is not None:
+            progress(len(edits), len(codes))
+    return edits, summarise_edits(edits)

@@ -1,0 +1,287 @@
+"""Study: every task on the held-out subjects of a manifest, written where the report finds it."""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ldae.autoencoder import LatentDiffusionAutoencoder
+from ldae.data.manifest import Manifest
+from ldae.errors import TaskError
+from ldae.io.files import write_json
+from ldae.tasks.encode import EncodedScans, Embeddings, embeddings_of, encode_scans, write_embeddings
+from ldae.tasks.evaluate_probe import ProbeReport, evaluate_age_probe, evaluate_diagnosis_probe, latent_pca
+from ldae.tasks.interpolate import Triple, evaluate_interpolation, find_triples, predict_between
+from ldae.tasks.manipulate import DEFAULT_STEPS, Edits, manipulate_many
+from ldae.tasks.probe import AgeResult, DiagnosisResult
+from ldae.tasks.reconstruct import Reconstructions, evaluate_reconstruction, reconstruct
+from ldae.tasks.sample import sample
+
+__all__ = ["StudyProgress", "run_study"]
+
+log = logging.getLogger(__name__)
+
+StudyProgress = Callable[[str, int, int], None]
+Images = npt.NDArray[np.float32]
+
+SHOWN = 3
+
+
+@dataclass(frozen=True)
+class _Study:
+    """What every part of a study needs."""
+
+    model: LatentDiffusionAutoencoder
+    manifest: Manifest
+    out: Path
+    seed: int
+    progress: StudyProgress
+
+    def bar(self, what: str) -> Callable[[int, int], None]:
+        return lambda done, total: self.progress(what, done, total)
+
+
+def run_study(
+    model: LatentDiffusionAutoencoder,
+    manifest: Manifest,
+    out: Path,
+    *,
+    baselines: Mapping[str, Embeddings] | None = None,
+    seed: int = 0,
+    progress: StudyProgress = lambda what, done, total: None,
+) -> dict[str, Any]:
+    """Encode the cohort, then reconstruct, probe, manipulate, interpolate and sample on its test subjects.
+
+    A task that the cohort cannot answer (no diagnosis, no third session) is left out, and `skipped` says why.
+
+    Args:
+        model: the trained model.
+        manifest: with a frozen split.
+        out: folder; `codes.parquet` and `tasks/` are written there.
+        baselines: embeddings of the same scans to set beside the semantic code, by name.
+        seed: of everything drawn.
+        progress: told (what, done, total).
+
+    Returns:
+        The results, by task, as plain values.
+    """
+    study = _Study(model, manifest, out, seed, progress)
+    scans = encode_scans(model, manifest.records, progress=study.bar("encode"))
+    semantic = embeddings_of(scans.records, scans.semantic)
+    write_embeddings(out / "codes.parquet", scans.records, scans.semantic)
+    rows = [row for row, record in enumerate(scans.records) if record.split == "test"]
+    fitting = [row for row, record in enumerate(scans.records) if record.split == "train"]
+    if not rows or not fitting:
+        msg = f"{manifest.path}: a study needs training and test subjects; run 'ldae cohort split'"
+        raise TaskError(msg)
+    test = scans.select(rows).with_noise(model, progress=study.bar("invert"))
+    results: dict[str, Any] = {
+        "n_subjects": len(manifest.subjects),
+        "n_scans": len(manifest),
+        "n_test_subjects": len({record.participant_id for record in test.records}),
+    }
+    images = reconstruct(model, test, seed=seed)
+    results |= _reconstruction(study, test, images, scans.images[fitting].mean(axis=0))
+
+    others = {
+        "random_encoder": _random_encoder(model, scans, seed),
+        "latent_pca": latent_pca(scans.latents, scans.records),
+        **(baselines or {}),
+    }
+    skipped: dict[str, str] = {}
+    results["probe"] = {}
+    diagnosis: ProbeReport | None = None
+    try:
+        diagnosis = evaluate_diagnosis_probe(manifest, semantic, others, seed=seed)
+        results["probe"]["diagnosis"] = _probe(study, "diagnosis", diagnosis)
+    except TaskError as error:
+        skipped["probe.diagnosis"] = str(error)
+    try:
+        results["probe"]["age"] = _probe(study, "age", evaluate_age_probe(manifest, semantic, others, seed=seed))
+    except TaskError as error:
+        skipped["probe.age"] = str(error)
+    if diagnosis is not None:
+        results["manipulate"] = _manipulation(study, test, diagnosis)
+    else:
+        skipped["manipulate"] = "there is no diagnosis probe whose direction could be followed"
+    triples = find_triples(test)
+    if triples:
+        results["interpolate"] = _interpolation(study, test, images.both, triples)
+    else:
+        skipped["interpolate"] = "no test subject has three dated sessions"
+    _samples(study, test)
+    results["skipped"] = skipped
+    return results
+
+
+def _random_encoder(model: LatentDiffusionAutoencoder, scans: EncodedScans, seed: int) -> Embeddings:
+    """y of the same encoder with the weights it had before training."""
+    twin = model.with_random_encoder(seed)
+    parts = [
+        twin.semantic(torch.from_numpy(scans.images[start : start + 32])[:, None]).numpy()
+        for start in range(0, len(scans), 32)
+    ]
+    return embeddings_of(scans.records, np.concatenate(parts).astype(np.float64))
+
+
+def _reconstruction(study: _Study, test: EncodedScans, images: Reconstructions, mean_image: Images) -> dict[str, Any]:
+    result = evaluate_reconstruction(study.model, test, images, mean_image=mean_image)
+    order = sorted(range(len(test)), key=lambda row: result.per_scan[test.records[row].key])
+    # Typical ones first, then the worst.
+    shown = [*order[len(order) // 2 :][: SHOWN - 1], order[0]]
+    write_json(
+        study.out / "tasks" / "reconstruct.json", asdict(result) | {"shown": [test.records[r].key for r in shown]}
+    )
+    _save_arrays(
+        study.out / "tasks" / "reconstruct.npz",
+        original=test.images[shown],
+        both=images.both[shown],
+        semantic_only=images.semantic_only[shown],
+        compression=images.compression[shown],
+    )
+    both, alone = result.both, result.semantic_only
+    return {
+        "compression": {name: result.compression[name] for name in ("ssim", "mse", "ssim_brain", "psnr")},
+        "reconstruct": {
+            "steps": result.steps,
+            "ssim": both["ssim"],
+            "mse": both["mse"],
+            "ssim_brain": both["ssim_brain"],
+            "ssim_semantic_only": alone["ssim"],
+            "mse_semantic_only": alone["mse"],
+            "ssim_mean_image": None if result.mean_image is None else result.mean_image["ssim"],
+            "mse_mean_image": None if result.mean_image is None else result.mean_image["mse"],
+            "round_trip_rms": result.round_trip_rms,
+        },
+    }
+
+
+def _probe(study: _Study, name: str, report: ProbeReport) -> dict[str, Any]:
+    """Write a probe and its report; what the results hold of it."""
+    report.probe.save(study.out / "tasks" / f"probe_{name}_model.json")
+    result = report.result
+    write_json(
+        study.out / "tasks" / f"probe_{name}.json",
+        {
+            "result": asdict(result),
+            "baselines": {key: asdict(each) for key, each in report.baselines.items()},
+            "keys": report.keys,
+            "penalty": report.probe.penalty,
+        },
+    )
+    if isinstance(result, DiagnosisResult):
+        names = ("balanced_accuracy", "sensitivity", "specificity")
+        first = "auc"
+    else:
+        names, first = ("rmse", "r2"), "mae"
+    baselines: dict[str, DiagnosisResult | AgeResult] = report.baselines
+    return {
+        first: asdict(getattr(result, first)),
+        **{key: getattr(result, key).value for key in names},
+        "intervals": {key: asdict(getattr(result, key)) for key in names},
+        "baselines": {key: getattr(each, first).value for key, each in baselines.items()},
+        "baseline_intervals": {key: asdict(getattr(each, first)) for key, each in baselines.items()},
+        "train_subjects": result.train_subjects,
+        "test_subjects": result.test_subjects,
+        "test_scans": result.test_scans,
+    }
+
+
+def _manipulation(study: _Study, test: EncodedScans, report: ProbeReport) -> dict[str, Any]:
+    """Edit the first scan of each test subject toward and away from the positive diagnosis."""
+    first: dict[str, int] = {}
+    for row, record in enumerate(test.records):
+        first.setdefault(record.participant_id, row)
+    rows = list(first.values())
+    edits, result = manipulate_many(
+        study.model,
+        [test.codes[row] for row in rows],
+        report.probe,
+        steps=DEFAULT_STEPS,
+        progress=study.bar("manipulate"),
+    )
+    shown = _spread_over_diagnoses(test, rows)
+    write_json(
+        study.out / "tasks" / "manipulate.json",
+        asdict(result)
+        | {
+            "monotone": result.monotone,
+            "shown": [_edit_facts(test, rows[index], edits[index]) for index in shown],
+        },
+    )
+    _save_arrays(
+        study.out / "tasks" / "manipulate.npz",
+        images=np.stack([edits[index].images for index in shown]),
+        original=test.images[[rows[index] for index in shown]],
+    )
+    return {
+        "steps": result.steps,
+        "probability": result.predicted,
+        "ventricle_change_ml": result.volume_change_ml["ventricles_ml"],
+        "volume_change_ml": result.volume_change_ml,
+        "monotone": result.monotone,
+        "scans": result.scans,
+    }
+
+
+def _edit_facts(test: EncodedScans, row: int, edits: Edits) -> dict[str, Any]:
+    record = test.records[row]
+    return {
+        "key": record.key,
+        "diagnosis": record.diagnosis,
+        "age": record.age,
+        "predicted": edits.predicted,
+        "volumes": edits.volumes,
+    }
+
+
+def _spread_over_diagnoses(test: EncodedScans, rows: list[int]) -> list[int]:
+    """Indices into `rows` of one scan of each diagnosis, up to those that are shown."""
+    first: dict[str | None, int] = {}
+    for index, row in enumerate(rows):
+        first.setdefault(test.records[row].diagnosis, index)
+    return sorted(first.values())[:SHOWN]
+
+
+def _interpolation(study: _Study, test: EncodedScans, decoded: Images, triples: list[Triple]) -> dict[str, Any]:
+    result = evaluate_interpolation(study.model, test, decoded, triples, progress=study.bar("interpolate"))
+    # The widest gap shows most change.
+    shown = max(triples, key=lambda triple: triple.gap_months)
+    predicted = predict_between(study.model, test, decoded, shown)
+    records = [test.records[row] for row in (shown.first, shown.target, shown.second)]
+    write_json(
+        study.out / "tasks" / "interpolate.json",
+        asdict(result)
+        | {"shown": {"keys": [record.key for record in records], "months": [record.months for record in records]}},
+    )
+    _save_arrays(
+        study.out / "tasks" / "interpolate.npz",
+        first=test.images[shown.first],
+        target=test.images[shown.target],
+        second=test.images[shown.second],
+        **predicted,
+    )
+    return asdict(result)
+
+
+def _samples(study: _Study, test: EncodedScans) -> None:
+    """Variations of one test scan's code, and unconditional samples."""
+    _save_arrays(
+        study.out / "tasks" / "sample.npz",
+        original=test.images[0],
+        variations=sample(study.model, SHOWN, seed=study.seed, semantic=test.codes[0].semantic),
+        unconditional=sample(study.model, SHOWN, seed=study.seed),
+    )
+    write_json(study.out / "tasks" / "sample.json", {"key": test.records[0].key, "seed": study.seed})
+
+
+def _save_arrays(path: Path, **arrays: npt.NDArray[np.floating]) -> None:
+    """Images for the report, float16 to keep them small, under a temporary name first."""
+    temporary = path.with_name(f".writing-{path.name}")
+    np.savez_compressed(temporary, **{name: array.astype(np.float16) for name, array in arrays.items()})  # type: ignore[arg-type]
+    temporary.with_name(temporary.name).replace(path)

@@ -1,0 +1,1 @@
+"""One LightningModule a stage, and what runs them."""

@@ -1,0 +1,156 @@
+"""Stage 1: the compression autoencoder."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ldae.models.compression import (
+    CompressionAutoencoder,
+    CompressionConfig,
+    DiscriminatorConfig,
+    build_discriminator,
+)
+from ldae.training.perceptual import PerceptualConfig, build_perceptual
+from ldae.training.stage import Batch, OptimisationConfig, Stage, build_scheduler, step_generator
+
+__all__ = ["CompressionLossConfig", "CompressionStage", "CompressionStageConfig"]
+
+
+@dataclass(frozen=True)
+class CompressionLossConfig:
+    """Weights of the terms; every term is a mean per element.
+
+    Attributes:
+        kl: of the divergence per latent element. Published: 1e-7 of a sum over 15,360 elements, 1.5e-3 of the mean.
+        adversarial: of the generator's least-squares patch loss.
+        adversarial_start: step from which the discriminator plays.
+        perceptual: the perceptual term.
+    """
+
+    kl: float = 1.5e-3
+    adversarial: float = 0.025
+    adversarial_start: int = 0
+    perceptual: PerceptualConfig = PerceptualConfig()
+
+
+@dataclass(frozen=True)
+class CompressionStageConfig:
+    """Everything that is stage 1's own."""
+
+    model: CompressionConfig = CompressionConfig()
+    discriminator: DiscriminatorConfig = DiscriminatorConfig()
+    loss: CompressionLossConfig = CompressionLossConfig()
+    optimisation: OptimisationConfig = OptimisationConfig()
+
+
+class CompressionStage(Stage):
+    """L1 + KL + perceptual + patch-adversarial (Rombach et al. 2022), all on scans in [0, 1].
+
+    Args:
+        config: of the stage.
+        autoencoder: what learns.
+        seed: of the posterior's draws.
+    """
+
+    def __init__(self, config: CompressionStageConfig, autoencoder: CompressionAutoencoder, seed: int) -> None:
+        super().__init__(config.optimisation, seed)
+        self.config = config
+        self.automatic_optimization = False
+        self.autoencoder = autoencoder.to(memory_format=torch.channels_last_3d)
+        self.perceptual = build_perceptual(config.loss.perceptual)
+        self.discriminator: nn.Module | None = None
+        if config.loss.adversarial > 0:
+            from monai.losses import PatchAdversarialLoss
+
+            self.discriminator = build_discriminator(config.discriminator)
+            self.adversarial = PatchAdversarialLoss(criterion="least_squares")
+
+    def averaged(self) -> nn.Module:
+        """The autoencoder's network; its statistics are measured, not learnt."""
+        network: nn.Module = self.autoencoder.network
+        return network
+
+    @property
+    def plays(self) -> bool:
+        """Whether the discriminator has its say at this step."""
+        return self.discriminator is not None and self.steps_done >= self.config.loss.adversarial_start
+
+    def reconstruct(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """A reconstruction through one posterior draw, and the divergence per element, (B,)."""
+        x = x.contiguous(memory_format=torch.channels_last_3d)
+        posterior = self.autoencoder.posterior(x)
+        return self.autoencoder.decode_raw(posterior.sample(generator)).float(), posterior.kl()
+
+    def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """The generator's side."""
+        losses, _ = self._generator_losses(batch["image"], generator)
+        return losses
+
+    def _generator_losses(self, x: Tensor, generator: torch.Generator) -> tuple[dict[str, Tensor], Tensor]:
+        reconstruction, divergence = self.reconstruct(x, generator)
+        weights = self.config.loss
+        losses = {"l1": (reconstruction - x).abs().mean(), "kl": divergence.mean()}
+        losses["loss"] = losses["l1"] + weights.kl * losses["kl"]
+        if self.perceptual is not None:
+            losses["perceptual"] = self.perceptual(reconstruction, x).mean()
+            losses["loss"] = losses["loss"] + weights.perceptual.weight * losses["perceptual"]
+        if self.plays and self.training:
+            assert self.discriminator is not None
+            verdict = self.discriminator(reconstruction.contiguous())[-1]
+            losses["adversarial"] = self.adversarial(verdict.float(), target_is_real=True, for_discriminator=False)
+            losses["loss"] = losses["loss"] + weights.adversarial * losses["adversarial"]
+        return losses, reconstruction
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        """A step of the autoencoder, then one of the discriminator."""
+        x = batch["image"]
+        optimizers, schedulers = self._optimizers()
+        plays = self.plays
+        losses, reconstruction = self._generator_losses(x, step_generator(self.seed, self.steps_done))
+        self._descend(optimizers[0], schedulers[0], losses["loss"])
+        if plays:
+            assert self.discriminator is not None
+            fake = self.discriminator(reconstruction.detach().contiguous())[-1].float()
+            real = self.discriminator(x.contiguous())[-1].float()
+            losses["discriminator"] = 0.5 * (
+                self.adversarial(fake, target_is_real=False, for_discriminator=True)
+                + self.adversarial(real, target_is_real=True, for_discriminator=True)
+            )
+            self._descend(optimizers[1], schedulers[1], losses["discriminator"])
+        self.finish_step(losses, batch)
+        return losses["loss"].detach()
+
+    def _descend(self, optimizer: Any, scheduler: Any, loss: Tensor) -> None:
+        self.toggle_optimizer(optimizer)
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        self.clip_gradients(
+            optimizer, gradient_clip_val=self.optimisation.gradient_clip, gradient_clip_algorithm="norm"
+        )
+        optimizer.step()
+        self.untoggle_optimizer(optimizer)
+        scheduler.step()
+
+    def _optimizers(self) -> tuple[list[Any], list[Any]]:
+        optimizers, schedulers = self.optimizers(), self.lr_schedulers()
+        if not isinstance(optimizers, list):
+            return [optimizers], [schedulers]
+        assert isinstance(schedulers, list)
+        return optimizers, schedulers
+
+    def configure_optimizers(self) -> Any:
+        """One optimizer for each side."""
+        sides: list[nn.Module] = [self.averaged()]
+        if self.discriminator is not None:
+            sides.append(self.discriminator)
+        optimizers = [
+            torch.optim.AdamW(
+                side.parameters(),
+                lr=self.optimisation.learning_rate,
+                weight_decay=self.optimisation.weight_decay,
+            )
+            for side in sides
+        ]
+        return optimizers, [build_scheduler(optimizer, self.optimisation) for optimizer in optimizers]

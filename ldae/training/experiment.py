@@ -1,0 +1,287 @@
+"""An experiment: the three stages in a row, on one manifest, in one run folder."""
+
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ldae.autoencoder import AutoencoderConfig, LatentDiffusionAutoencoder, Networks, SamplingConfig
+from ldae.data.datamodule import DataConfig, LatentDataset, ScanDataset, StageDataModule
+from ldae.data.latents import LatentCache, load_or_encode
+from ldae.data.manifest import Manifest
+from ldae.diffusion import ScheduleConfig
+from ldae.errors import TrainingError
+from ldae.io.checkpoints import hash_tensors
+from ldae.io.files import write_json
+from ldae.io.plain import to_plain
+from ldae.io.preprocessing import Preprocessing
+from ldae.models.hardware import choose_device, choose_precision
+from ldae.training.compression import CompressionStage, CompressionStageConfig
+from ldae.training.denoiser import DenoiserStage, DenoiserStageConfig
+from ldae.training.fit import FitSettings, StageRecord, finished_weights, fit_stage, start_stage
+from ldae.training.representation import RepresentationStage, RepresentationStageConfig
+from ldae.training.stage import Stage
+
+__all__ = ["STAGES", "Experiment", "ExperimentConfig"]
+
+STAGES = ("compression", "denoiser", "representation")
+
+
+@dataclass(frozen=True)
+class ExperimentConfig:
+    """Everything that a model is made from, but the scans.
+
+    Attributes:
+        preprocessing: grid and intensities.
+        data: reading and augmentation.
+        compression: stage 1.
+        schedule: of the noise.
+        denoiser: stage 2.
+        representation: stage 3.
+        sampling: how codes are found and decoded by default.
+        seed: of weights, batches and noise.
+    """
+
+    preprocessing: Preprocessing = Preprocessing()
+    data: DataConfig = DataConfig()
+    compression: CompressionStageConfig = CompressionStageConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    denoiser: DenoiserStageConfig = DenoiserStageConfig()
+    representation: RepresentationStageConfig = RepresentationStageConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    seed: int = 0
+
+    @property
+    def autoencoder(self) -> AutoencoderConfig:
+        """What the networks' shapes and the codes' meaning depend on."""
+        return AutoencoderConfig(
+            semantic_encoder=self.representation.semantic_encoder,
+            preprocessing=self.preprocessing,
+            compression=self.compression.model,
+            schedule=self.schedule,
+            denoiser=self.denoiser.model,
+            shift=self.representation.shift,
+            sampling=self.sampling,
+        )
+
+
+class Experiment:
+    """Trains the stages in order; each picks up where a former run left it.
+
+    Args:
+        config: of the experiment.
+        manifest: with a frozen split.
+        settings: of the run.
+
+    Raises:
+        TrainingError: if a split is empty.
+    """
+
+    def __init__(self, config: ExperimentConfig, manifest: Manifest, settings: FitSettings) -> None:
+        self.config = config
+        self.settings = settings
+        self.manifest = manifest
+        self.records = {name: manifest.in_split(name).records for name in ("train", "validation")}
+        for name, records in self.records.items():
+            if not records:
+                msg = f"{manifest.path}: the {name} split is empty; run 'ldae cohort split --overwrite' with other fractions"
+                raise TrainingError(msg)
+        # Weights are drawn from the seed alone, whatever was drawn before.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self.networks = Networks(config.autoencoder)
+        self._scans: dict[tuple[str, bool], ScanDataset] = {}
+        settings.run.mkdir(parents=True, exist_ok=True)
+        write_json(settings.run / "run.json", self.provenance())
+
+    def provenance(self) -> dict[str, Any]:
+        """What a result must be traced to: resolved configuration, cohort, versions, seed."""
+        packages = ("ldae", "torch", "lightning", "monai", "numpy")
+        return {
+            "config": to_plain(self.config),
+            "manifest": {"path": str(self.manifest.path), "sha256": self.manifest.sha256},
+            "seed": self.config.seed,
+            "versions": {name: version(name) for name in packages},
+        }
+
+    def fit(self, until: str = "representation") -> dict[str, StageRecord]:
+        """Train the stages up to one of them.
+
+        Args:
+            until: last stage to train.
+
+        Returns:
+            The record of each stage.
+        """
+        records = {"compression": self.fit_compression()}
+        if until in ("denoiser", "representation"):
+            records["denoiser"] = self.fit_denoiser()
+        if until == "representation":
+            records["representation"] = self.fit_representation()
+        return records
+
+    def model(self) -> LatentDiffusionAutoencoder:
+        """The trained model, ready to encode and decode."""
+        return LatentDiffusionAutoencoder(
+            self.config.autoencoder,
+            self.networks,
+            device=self.settings.device,
+            precision=self.settings.precision,
+        )
+
+    def fit_compression(self) -> StageRecord:
+        """Stage 1, and its latent statistics over the training split."""
+        config, compression = self.config.compression, self.networks.compression
+        done = self._start("compression", {"data": to_plain(self.config.data), "stage": to_plain(config)})
+        if done is not None:
+            compression.load_state_dict(done[0], strict=True)
+            return done[1]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.config.seed + 1)
+            stage = CompressionStage(config, compression, self.config.seed)
+        train, validation = self._dataset("train", augmented=True), self._dataset("validation")
+
+        def pictures() -> Tensor:
+            originals = validation.images(range(min(3, len(validation))))
+            return torch.cat([originals, self._decode(self._encode(validation, range(len(originals)))[0])])
+
+        def finish() -> dict[str, Tensor]:
+            latents = [self._encode(train, [index], standardised=False)[0] for index in range(len(train))]
+            values = torch.cat(latents).transpose(0, 1).flatten(1).double()
+            compression.fit_statistics(values.mean(dim=1).float(), values.std(dim=1).float())
+            return compression.state_dict()
+
+        return self._fit("compression", stage, train, validation, finish, pictures)
+
+    def fit_denoiser(self) -> StageRecord:
+        """Stage 2, on cached latents."""
+        config, denoiser = self.config.denoiser, self.networks.denoiser
+        latents = self._fingerprint()
+        inputs = {"latents": latents, "stage": to_plain(config), "schedule": to_plain(self.config.schedule)}
+        done = self._start("denoiser", inputs)
+        if done is not None:
+            denoiser.load_state_dict(done[0], strict=True)
+            return done[1]
+        stage = DenoiserStage(config, denoiser, self.networks.schedule, self.config.seed)
+        train, validation = self._latents("train"), self._latents("validation")
+        return self._fit("denoiser", stage, train, validation, denoiser.state_dict)
+
+    def fit_representation(self) -> StageRecord:
+        """Stage 3, on cached latents and their scans."""
+        config, networks = self.config.representation, self.networks
+        inputs = {
+            "latents": self._fingerprint(),
+            "denoiser": hash_tensors(networks.denoiser.state_dict()),
+            "stage": to_plain(config),
+        }
+        done = self._start("representation", inputs)
+        learning = {"semantic_encoder": networks.semantic_encoder, "gradient_estimator": networks.gradient_estimator}
+        if done is not None:
+            for name, network in learning.items():
+                network.load_state_dict(
+                    {
+                        key.removeprefix(f"{name}."): value
+                        for key, value in done[0].items()
+                        if key.startswith(f"{name}.")
+                    },
+                    strict=True,
+                )
+            return done[1]
+        stage = RepresentationStage(
+            config,
+            networks.denoiser,
+            networks.semantic_encoder,
+            networks.gradient_estimator,
+            networks.schedule,
+            self.config.seed,
+        )
+        train, validation = (self._latents(name, images=True) for name in ("train", "validation"))
+
+        def finish() -> dict[str, Tensor]:
+            return {
+                f"{name}.{key}": value
+                for name, network in learning.items()
+                for key, value in network.state_dict().items()
+            }
+
+        return self._fit("representation", stage, train, validation, finish)
+
+    def _start(self, name: str, inputs: dict[str, Any]) -> tuple[dict[str, Tensor], StageRecord] | None:
+        folder = self.settings.run / name
+        common = {
+            "manifest": self.manifest.sha256,
+            "seed": self.config.seed,
+            "preprocessing": to_plain(self.config.preprocessing),
+        }
+        start_stage(folder, {**common, **inputs})
+        return finished_weights(folder)
+
+    def _fit(
+        self,
+        name: str,
+        stage: Stage,
+        train: ScanDataset | LatentDataset,
+        validation: ScanDataset | LatentDataset,
+        finish: Any,
+        pictures: Any = None,
+    ) -> StageRecord:
+        data = StageDataModule(
+            train,
+            validation,
+            batch_size=stage.optimisation.batch_size,
+            steps=stage.optimisation.steps,
+            seed=self.config.seed,
+            workers=self.config.data.workers,
+        )
+        folder = self.settings.run / name
+        return fit_stage(name, stage, data, folder, self.settings, pictures=pictures, finish=finish)
+
+    def _dataset(self, split: str, *, augmented: bool = False) -> ScanDataset:
+        """A split's scans; prepared once, whatever stage asks."""
+        if (split, augmented) not in self._scans:
+            self._scans[split, augmented] = ScanDataset(
+                self.records[split],
+                self.config.preprocessing,
+                self.config.data,
+                cache_folder=self.settings.run / "cache",
+                seed=self.config.seed if augmented else None,
+                share=self._scans.get((split, not augmented)),
+            )
+        return self._scans[split, augmented]
+
+    def _latents(self, split: str, *, images: bool = False) -> LatentDataset:
+        scans = self._dataset(split)
+        preparing = self.settings.preparing
+        cache: LatentCache = load_or_encode(
+            self.settings.run / "cache" / f"latents_{split}.safetensors",
+            fingerprint=f"{self._fingerprint()}:{self.manifest.sha256}:{split}",
+            count=len(scans),
+            encode=lambda indices: self._encode(scans, indices),
+            progress=None if preparing is None else lambda done, total: preparing(f"{split} latents", done, total),
+        )
+        return LatentDataset(cache.mean, scans.keys, scans if images else None)
+
+    def _fingerprint(self) -> str:
+        return hash_tensors(self.networks.compression.state_dict())
+
+    @torch.no_grad()
+    def _encode(self, scans: ScanDataset, indices: Any, *, standardised: bool = True) -> tuple[Tensor, Tensor]:
+        compression = self.networks.compression
+        device = choose_device(self.settings.device)
+        compression.to(device)
+        images = scans.images(list(indices)).to(device, memory_format=torch.channels_last_3d)
+        with self._autocast(device):
+            posterior = compression.encode(images) if standardised else compression.posterior(images)
+        return posterior.mean.cpu(), posterior.std.cpu()
+
+    @torch.no_grad()
+    def _decode(self, latents: Tensor) -> Tensor:
+        device = choose_device(self.settings.device)
+        with self._autocast(device):
+            return self.networks.compression.decode(latents.to(device)).float().cpu()
+
+    def _autocast(self, device: torch.device) -> torch.autocast:
+        dtype = choose_precision(self.settings.precision, device)
+        return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)

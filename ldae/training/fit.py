@@ -1,0 +1,222 @@
+"""One stage from data to saved weights: plan, train or resume, keep the averaged weights."""
+
+import json
+import logging
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from lightning import Trainer
+from lightning.pytorch.callbacks import Callback, EarlyStopping
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from torch import Tensor
+
+from ldae.data.datamodule import StageDataModule
+from ldae.errors import TrainingError
+from ldae.io.checkpoints import hash_tensors, load_tensors, save_tensors
+from ldae.io.files import write_json
+from ldae.models.hardware import Device, Precision, choose_device, choose_precision
+from ldae.training.callbacks import Progress, ProgressCallback, ResumeCheckpoint, SliceImages
+from ldae.training.ema import ExponentialMovingAverage
+from ldae.training.plan import Plan, plan_stage
+from ldae.training.stage import Stage
+
+__all__ = ["FitSettings", "StageRecord", "finished_weights", "fit_stage", "read_history", "start_stage"]
+
+log = logging.getLogger(__name__)
+
+WEIGHTS = "weights.safetensors"
+RECORD = "stage.json"
+INPUTS = "inputs.json"
+RESUME = "resume.ckpt"
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """Where and how a run trains; nothing here changes what is learnt but precision.
+
+    Attributes:
+        run: the run folder.
+        device: where.
+        precision: of matrix work.
+        progress: told of every step.
+        announce: told of each stage's plan before it trains.
+        preparing: told (what, done, total) while scans or latents are made ready.
+    """
+
+    run: Path
+    device: Device = "auto"
+    precision: Precision = "auto"
+    progress: Progress | None = None
+    announce: Callable[[Plan], None] | None = None
+    preparing: Callable[[str, int, int], None] | None = None
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """What a finished stage leaves beside its weights.
+
+    Attributes:
+        fingerprint: hash of the weights.
+        seconds: of training in all sessions.
+        steps: trained.
+        losses: last of each.
+        plan: what was expected.
+    """
+
+    fingerprint: str
+    seconds: float
+    steps: int
+    losses: dict[str, float]
+    plan: dict[str, Any]
+
+
+def start_stage(folder: Path, inputs: dict[str, Any]) -> None:
+    """Claim a stage's folder for these inputs.
+
+    Args:
+        folder: of the stage.
+        inputs: everything the result depends on.
+
+    Raises:
+        TrainingError: if the folder holds a stage with other inputs.
+    """
+    path = folder / INPUTS
+    inputs = json.loads(json.dumps(inputs))
+    if path.is_file():
+        former = json.loads(path.read_text(encoding="utf-8"))
+        changed = sorted(key for key in former.keys() | inputs.keys() if former.get(key) != inputs.get(key))
+        if changed:
+            msg = (
+                f"{folder} holds a stage that was started otherwise (changed: {', '.join(changed)}); "
+                "give another run folder with --out, or delete that one to train again"
+            )
+            raise TrainingError(msg)
+    write_json(path, inputs)
+
+
+def finished_weights(folder: Path) -> tuple[dict[str, Tensor], StageRecord] | None:
+    """Weights and record of a finished stage, or None."""
+    if not (folder / RECORD).is_file():
+        return None
+    record = StageRecord(**json.loads((folder / RECORD).read_text(encoding="utf-8")))
+    tensors, _ = load_tensors(folder / WEIGHTS)
+    if hash_tensors(tensors) != record.fingerprint:
+        msg = f"{folder / WEIGHTS} is not what {RECORD} describes; delete {folder} to train that stage again"
+        raise TrainingError(msg)
+    return tensors, record
+
+
+def fit_stage(
+    name: str,
+    stage: Stage,
+    data: StageDataModule,
+    folder: Path,
+    settings: FitSettings,
+    *,
+    pictures: Callable[[], Tensor] | None = None,
+    finish: Callable[[], dict[str, Tensor]],
+) -> StageRecord:
+    """Train a stage, or go on where a killed run stopped; then save its averaged weights.
+
+    Args:
+        name: of the stage.
+        stage: to train.
+        data: its batches.
+        folder: of the stage.
+        settings: of the run.
+        pictures: draws validation images for the log.
+        finish: called with the averaged weights in place; returns the tensors to save.
+    """
+    device = choose_device(settings.device)
+    dtype = choose_precision(settings.precision, device)
+    data.start = lambda: stage.steps_done
+    plan = plan_stage(name, stage, data, device=device, dtype=dtype)
+    if settings.announce is not None:
+        settings.announce(plan)
+    config = stage.optimisation
+    average = ExponentialMovingAverage(stage.averaged(), config.ema_decay)
+    resume = folder / RESUME
+    callbacks: list[Callback] = [average, Stopwatch(), ResumeCheckpoint(resume, config.checkpoint_every)]
+    if config.patience:
+        callbacks.append(EarlyStopping("validation/loss", patience=config.patience))
+    if settings.progress is not None:
+        callbacks.append(ProgressCallback(name, settings.progress))
+    if pictures is not None:
+        callbacks.append(SliceImages(pictures))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")
+        warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*")
+        logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+        trainer = Trainer(
+            max_epochs=1,
+            accelerator={"cpu": "cpu", "cuda": "gpu", "mps": "mps"}[device.type],
+            devices=1,
+            precision="bf16-mixed" if dtype == torch.bfloat16 else "32-true",
+            gradient_clip_val=config.gradient_clip if stage.automatic_optimization else None,
+            val_check_interval=min(config.validate_every, config.steps),
+            log_every_n_steps=max(1, config.steps // 200),
+            num_sanity_val_steps=0,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            logger=[CSVLogger(folder, name="logs"), TensorBoardLogger(folder, name="tensorboard")],
+            callbacks=callbacks,
+        )
+        trainer.fit(stage, data, ckpt_path=resume if resume.is_file() else None, weights_only=True)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    stage.eval()
+    average.keep()
+    with torch.no_grad():
+        tensors = {key: value.detach().clone() for key, value in finish().items()}
+    save_tensors(folder / WEIGHTS, tensors)
+    record = StageRecord(
+        fingerprint=hash_tensors(tensors),
+        seconds=callbacks[1].seconds,  # type: ignore[attr-defined]
+        steps=stage.steps_done,
+        losses={key: float(value) for key, value in trainer.logged_metrics.items() if key != "step"},
+        plan=asdict(plan),
+    )
+    write_json(folder / RECORD, asdict(record))
+    resume.unlink(missing_ok=True)
+    return record
+
+
+class Stopwatch(Callback):
+    """Seconds of training, over all sessions of a run."""
+
+    def __init__(self) -> None:
+        self.before = 0.0
+        self.started = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """So far."""
+        return self.before + time.perf_counter() - self.started
+
+    def on_train_start(self, *_: Any) -> None:
+        """Start the clock."""
+        self.started = time.perf_counter()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {"seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up former sessions."""
+        self.before = state_dict["seconds"]
+
+
+def read_history(folder: Path) -> pd.DataFrame:
+    """Logged losses of a stage by step, over all its sessions; later sessions replace what they trained again."""
+    files = sorted((folder / "logs").glob("version_*/metrics.csv"), key=lambda path: int(path.parent.name[8:]))
+    tables = [pd.read_csv(path) for path in files]
+    if not tables:
+        return pd.DataFrame({"step": []})
+    return pd.concat(tables).groupby("step", as_index=False).last().sort_values("step")

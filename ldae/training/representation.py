@@ -1,0 +1,98 @@
+"""Stage 3: semantic encoder and gradient estimator around the frozen denoiser."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ldae.diffusion import LossWeighting, NoiseSchedule, ShiftForm, denoising_loss, loss_weight, shift_noise
+from ldae.models.denoiser import Denoiser
+from ldae.models.gradient_estimator import GradientEstimator
+from ldae.models.semantic_encoder import SemanticEncoder, SemanticEncoderConfig
+from ldae.training.denoiser import draw_noisy
+from ldae.training.stage import Batch, OptimisationConfig, Stage
+
+__all__ = ["RepresentationStage", "RepresentationStageConfig"]
+
+
+@dataclass(frozen=True)
+class RepresentationStageConfig:
+    """Everything that is stage 3's own.
+
+    Attributes:
+        semantic_encoder: 2.5D (`slices`) or 3D (`volume`).
+        shift: form of the semantic shift; the same trains and samples.
+        weighting: of the loss over noise levels.
+        optimisation: how it is optimised.
+    """
+
+    semantic_encoder: SemanticEncoderConfig = SemanticEncoderConfig()
+    shift: ShiftForm = "posterior"
+    weighting: LossWeighting = "representation"
+    optimisation: OptimisationConfig = OptimisationConfig()
+
+
+class RepresentationStage(Stage):
+    """E[w_t || eps - (eps_theta + s_t G(z_t, Enc(x), t)) ||^2] (Zhang et al. 2022).
+
+    Args:
+        config: of the stage.
+        denoiser: frozen.
+        semantic_encoder: learns.
+        gradient_estimator: learns.
+        schedule: the noise schedule.
+        seed: of the noise.
+    """
+
+    def __init__(
+        self,
+        config: RepresentationStageConfig,
+        denoiser: Denoiser,
+        semantic_encoder: SemanticEncoder,
+        gradient_estimator: GradientEstimator,
+        schedule: NoiseSchedule,
+        seed: int,
+    ) -> None:
+        super().__init__(config.optimisation, seed)
+        self.config = config
+        self.denoiser = denoiser.requires_grad_(False)
+        self.learning = nn.ModuleDict({"semantic_encoder": semantic_encoder, "gradient_estimator": gradient_estimator})
+        self.schedule = schedule
+
+    def averaged(self) -> nn.Module:
+        """Encoder and gradient estimator."""
+        return self.learning
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave the frozen denoiser out: stage 2 has saved it."""
+        super().on_save_checkpoint(checkpoint)
+        for name in list(checkpoint["state_dict"]):
+            if name.startswith("denoiser."):
+                del checkpoint["state_dict"][name]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put the frozen denoiser back, so that the rest loads strictly."""
+        super().on_load_checkpoint(checkpoint)
+        checkpoint["state_dict"].update(
+            {f"denoiser.{name}": tensor for name, tensor in self.denoiser.state_dict().items()}
+        )
+
+    def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
+        """The frozen denoiser never drops out."""
+        self.denoiser.eval()
+
+    def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """The weighted noise error, and the same error without the code, which tells what the code explains."""
+        z_t, noise, t = draw_noisy(batch["latent"], self.schedule, generator)
+        with torch.no_grad():
+            features = self.denoiser.features(z_t, t)
+            eps = self.denoiser.predict(features)
+        semantic = self.learning["semantic_encoder"](batch["image"])
+        gradient = self.learning["gradient_estimator"](features, semantic)
+        weight = loss_weight(t, self.schedule, self.config.weighting)
+        shifted = shift_noise(eps.float(), gradient.float(), t, self.schedule, self.config.shift)
+        return {
+            "loss": denoising_loss(shifted, noise, weight),
+            "loss_without_code": denoising_loss(eps, noise, weight),
+        }

@@ -1,0 +1,189 @@
+"""What every stage shares: step-wise randomness, the NaN guard, the learning-rate schedule."""
+
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from lightning import LightningModule
+from torch import Tensor, nn
+
+from ldae.errors import ConfigError, TrainingError
+
+__all__ = ["OptimisationConfig", "Stage", "build_scheduler", "step_generator"]
+
+Batch = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class OptimisationConfig:
+    """How a stage is optimised.
+
+    Attributes:
+        steps: batches in all.
+        batch_size: scans a batch.
+        learning_rate: the largest.
+        schedule: `constant` after the warm-up, or `one_cycle` (Smith and Topin 2019), which needs fewer steps.
+        warmup: fraction of the steps over which the rate rises.
+        weight_decay: of AdamW.
+        gradient_clip: largest gradient norm.
+        ema_decay: of the averaged weights, which are the ones that are kept.
+        validate_every: steps between validations.
+        checkpoint_every: steps between checkpoints to resume from.
+        patience: validations without improvement before the stage stops early; 0 never stops.
+    """
+
+    steps: int = 100_000
+    batch_size: int = 4
+    learning_rate: float = 1e-4
+    schedule: Literal["constant", "one_cycle"] = "constant"
+    warmup: float = 0.01
+    weight_decay: float = 0.0
+    gradient_clip: float = 1.0
+    ema_decay: float = 0.999
+    validate_every: int = 1000
+    checkpoint_every: int = 1000
+    patience: int = 0
+
+    def __post_init__(self) -> None:
+        counts = (self.steps, self.batch_size, self.validate_every, self.checkpoint_every)
+        if min(counts) < 1 or not 0 <= self.ema_decay < 1 or self.learning_rate <= 0 or self.gradient_clip <= 0:
+            msg = (
+                "steps, batch_size, validate_every and checkpoint_every must be at least 1, learning_rate and "
+                f"gradient_clip positive and ema_decay in [0, 1), got {self}"
+            )
+            raise ConfigError(msg)
+
+
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """Randomness of one step, a function of seed and step: a resumed run draws what it would have drawn."""
+    return torch.Generator().manual_seed((seed * 1_000_003 + step) % 2**63)
+
+
+def build_scheduler(
+    optimizer: torch.optim.Optimizer, config: OptimisationConfig
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """The learning rate over the stage's steps."""
+    if config.schedule == "one_cycle":
+        return torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, max_lr=config.learning_rate, total_steps=config.steps + 1, pct_start=max(config.warmup, 0.01)
+        )
+    warmup = max(1, round(config.warmup * config.steps))
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / warmup))
+
+
+class Stage(LightningModule):
+    """Base of the three stages. A stage says what its losses are, which parameters learn, and what it leaves behind.
+
+    Args:
+        optimisation: how it is optimised.
+        seed: of its noise.
+    """
+
+    def __init__(self, optimisation: OptimisationConfig, seed: int) -> None:
+        super().__init__()
+        self.optimisation = optimisation
+        self.seed = seed
+        self.steps_done = 0
+        self._keys = ""
+
+    @abstractmethod
+    def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """Losses by name, scalars; `loss` is the one that is minimised.
+
+        Args:
+            batch: of the data module.
+            generator: the only source of randomness.
+        """
+
+    @abstractmethod
+    def averaged(self) -> nn.Module:
+        """The module that learns and whose averaged weights are kept."""
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        """One step of automatic optimisation."""
+        losses = self.losses(batch, step_generator(self.seed, self.steps_done))
+        self.finish_step(losses, batch)
+        return losses["loss"]
+
+    def finish_step(self, losses: Mapping[str, Tensor], batch: Batch) -> None:
+        """Check, log and count a step.
+
+        Raises:
+            TrainingError: if a loss is not finite, naming the scans of the batch.
+        """
+        self._keys = ", ".join(batch["key"])
+        bad = [name for name, value in losses.items() if not bool(torch.isfinite(value))]
+        if bad:
+            msg = (
+                f"{', '.join(bad)} is not finite at step {self.steps_done} on the scans {self._keys}; look "
+                "at those scans ('ldae cohort check'), or lower the learning rate; the last checkpoint is kept"
+            )
+            raise TrainingError(msg)
+        self.steps_done += 1
+        self.log_dict({f"train/{name}": value.detach() for name, value in losses.items()} | self._at_step())
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Refuse a gradient that is not finite before it reaches the weights.
+
+        Raises:
+            TrainingError: naming the scans of the batch.
+        """
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if not bool(torch.isfinite(norm)):
+            msg = (
+                f"the gradient is not finite at step {self.steps_done} on the scans {self._keys}, though the loss is; try "
+                "--precision fp32, or lower the learning rate; the last checkpoint is kept"
+            )
+            raise TrainingError(msg)
+        self.log("train/gradient_norm", norm)
+
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
+        """Losses on validation scans, with the same noise every time."""
+        losses = self.losses(batch, step_generator(self.seed + 1, batch_index))
+        self.log_dict(
+            {f"validation/{name}": value for name, value in losses.items()} | self._at_step(),
+            batch_size=len(batch["key"]),
+        )
+
+    def _at_step(self) -> dict[str, float]:
+        """The x axis of the logs: batches, however many optimizers step on each."""
+        return {"step": float(self.steps_done)}
+
+    def learning_parameters(self) -> Iterable[nn.Parameter]:
+        """Parameters of the averaged module."""
+        return self.averaged().parameters()
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with the configured schedule, stepped every batch."""
+        optimizer = torch.optim.AdamW(
+            self.learning_parameters(),
+            lr=self.optimisation.learning_rate,
+            weight_decay=self.optimisation.weight_decay,
+        )
+        scheduler = build_scheduler(optimizer, self.optimisation)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the step and the global random state (dropout draws from it)."""
+        checkpoint["steps_done"] = self.steps_done
+        checkpoint["rng"] = torch.get_rng_state()
+        if self.device.type == "cuda":
+            checkpoint["rng_cuda"] = torch.cuda.get_rng_state(self.device)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on from the step and random state of the checkpoint."""
+        self.steps_done = checkpoint["steps_done"]
+        self._rng = {name: checkpoint[name] for name in ("rng", "rng_cuda") if name in checkpoint}
+
+    def on_train_start(self) -> None:
+        """Restore the random state last, after everything that draws while a run is set up."""
+        state = getattr(self, "_rng", {})
+        if "rng" in state:
+            torch.set_rng_state(state["rng"].cpu())
+        else:
+            torch.manual_seed(self.seed)
+        if "rng_cuda" in state and self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["rng_cuda"].cpu(), self.device)

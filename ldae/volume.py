@@ -1,0 +1,348 @@
+"""Grid and Volume: where voxels are in the world, and how they are read, written and resampled.
+
+World coordinates are RAS millimetres (x to the right, y to the front, z up), as in NIfTI. An affine maps voxel
+indices (i, j, k) to world coordinates.
+"""
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ldae.errors import VolumeError
+
+__all__ = ["SUFFIXES", "Grid", "Volume", "read_volume", "write_volume"]
+
+NIFTI_SUFFIXES = (".nii.gz", ".nii")
+MGH_SUFFIXES = (".mgz", ".mgh")
+NRRD_SUFFIXES = (".nrrd", ".nhdr")
+SUFFIXES = NIFTI_SUFFIXES + MGH_SUFFIXES + NRRD_SUFFIXES
+
+# ITK keeps world coordinates as LPS; NIfTI and this package keep RAS.
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """A regular lattice of voxels in the world.
+
+    Attributes:
+        shape: number of voxels along each axis.
+        affine: voxel indices to RAS millimetres, (4, 4), invertible.
+
+    Raises:
+        VolumeError: if the shape is not three positive integers or the affine is singular or not finite.
+    """
+
+    shape: tuple[int, int, int]
+    affine: npt.NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        shape = tuple(int(n) for n in self.shape)
+        if len(shape) != 3 or min(shape) < 1:
+            msg = f"a grid needs three positive axis lengths, got {self.shape}; check the image's dimensions"
+            raise VolumeError(msg)
+        affine = np.array(self.affine, dtype=np.float64)
+        if affine.shape != (4, 4) or not np.isfinite(affine).all():
+            msg = f"an affine must be a finite 4x4 matrix, got shape {affine.shape}; rewrite the image's header"
+            raise VolumeError(msg)
+        volume_mm3 = abs(np.linalg.det(affine[:3, :3]))
+        if volume_mm3 < 1e-9:
+            msg = (
+                f"the affine is singular (a voxel of {volume_mm3:.2g} mm3), so voxels have no place in the world; "
+                "rewrite the image's header with its true voxel size"
+            )
+            raise VolumeError(msg)
+        affine.setflags(write=False)
+        object.__setattr__(self, "shape", shape)
+        object.__setattr__(self, "affine", affine)
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Grid) and self.shape == other.shape and np.allclose(self.affine, other.affine, atol=1e-4)
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @classmethod
+    def centred(
+        cls, shape: tuple[int, int, int], voxel_size_mm: float, centre_mm: tuple[float, float, float]
+    ) -> "Grid":
+        """An axis-aligned RAS grid of isotropic voxels around a point.
+
+        Args:
+            shape: number of voxels along each axis.
+            voxel_size_mm: edge of a voxel in mm.
+            centre_mm: world coordinates of the grid's middle in mm.
+        """
+        affine = np.diag([voxel_size_mm] * 3 + [1.0])
+        affine[:3, 3] = np.asarray(centre_mm) - voxel_size_mm * (np.asarray(shape) - 1) / 2
+        return cls(shape, affine)
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Voxel size along each axis in mm."""
+        x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0)
+        return float(x), float(y), float(z)
+
+    @property
+    def voxel_volume_ml(self) -> float:
+        """Volume of one voxel in millilitres."""
+        return float(abs(np.linalg.det(self.affine[:3, :3]))) / 1000.0
+
+    def world_coordinates(self) -> npt.NDArray[np.float64]:
+        """RAS millimetres of every voxel centre, (3, D, H, W)."""
+        indices = np.indices(self.shape).reshape(3, -1)
+        world = self.affine[:3, :3] @ indices + self.affine[:3, 3:]
+        return world.reshape(3, *self.shape)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists, for JSON."""
+        return {"shape": list(self.shape), "affine": self.affine.tolist()}
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> "Grid":
+        """The inverse of :meth:`to_dict`."""
+        d, h, w = plain["shape"]
+        return cls((d, h, w), np.asarray(plain["affine"]))
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """A scalar image with its place in the world.
+
+    Attributes:
+        data: voxel intensities, (D, H, W), float32, finite.
+        affine: voxel indices to RAS millimetres, (4, 4).
+
+    Raises:
+        VolumeError: if the data is not a finite, non-empty 3D array or the affine is singular.
+    """
+
+    data: npt.NDArray[np.float32]
+    affine: npt.NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        data = np.asarray(self.data)
+        if data.ndim != 3:
+            msg = f"a volume has three axes, got an array of shape {data.shape}; choose one volume of the series"
+            raise VolumeError(msg)
+        if data.size == 0:
+            msg = f"the volume is empty (shape {data.shape}); check that the export finished"
+            raise VolumeError(msg)
+        data = data.astype(np.float32, copy=False)
+        if not np.isfinite(data).all():
+            count = int(np.count_nonzero(~np.isfinite(data)))
+            msg = f"{count} of {data.size} voxels are NaN or infinite; replace them (0 is usual outside the brain)"
+            raise VolumeError(msg)
+        object.__setattr__(self, "data", data)
+        object.__setattr__(self, "affine", Grid(data.shape, self.affine).affine)
+
+    @property
+    def grid(self) -> Grid:
+        """Shape and affine together."""
+        return Grid(self.data.shape, self.affine)  # type: ignore[arg-type]
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Voxel size along each axis in mm."""
+        return self.grid.spacing
+
+    def to_ras(self) -> "Volume":
+        """The same voxels with axes reordered and flipped to be closest to right, anterior, superior."""
+        from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
+
+        orientation = io_orientation(self.affine)
+        data = apply_orientation(self.data, orientation)
+        affine = self.affine @ inv_ornt_aff(orientation, self.data.shape)
+        return Volume(np.ascontiguousarray(data), affine)
+
+    def resample_to(self, grid: Grid, *, order: int = 1, outside: float = 0.0) -> "Volume":
+        """Interpolate on another grid; on its own grid the voxels come back unchanged.
+
+        Where the target is coarser, the image is first smoothed with a Gaussian that brings its point spread to that
+        of the target voxel (variance (r^2 - 1) / 12 source voxels squared for a ratio r), so that nothing aliases.
+
+        Args:
+            grid: the target.
+            order: spline order; 0 is nearest neighbour (labels, never smoothed), 1 linear, 3 cubic.
+            outside: value beyond the image's field of view.
+        """
+        if grid == self.grid:
+            return Volume(self.data, self.affine)
+        from scipy.ndimage import affine_transform, gaussian_filter
+
+        target_to_source = np.linalg.inv(self.affine) @ grid.affine
+        data = self.data
+        if order > 0:
+            # How many source voxels one target voxel spans, along each source axis.
+            ratio = np.abs(target_to_source[:3, :3]).max(axis=1)
+            sigma = np.sqrt(np.maximum(ratio**2 - 1.0, 0.0) / 12.0)
+            if (sigma > 0.1).any():
+                data = gaussian_filter(data, sigma)
+        resampled = affine_transform(
+            data,
+            target_to_source[:3, :3],
+            offset=target_to_source[:3, 3],
+            output_shape=grid.shape,
+            order=order,
+            mode="constant",
+            cval=outside,
+        )
+        return Volume(resampled, grid.affine)
+
+
+def volume_suffix(path: Path) -> str:
+    """The image suffix of a path, '.nii.gz' counting as one.
+
+    Raises:
+        VolumeError: if the suffix names no format that is read or written here.
+    """
+    name = path.name.lower()
+    for suffix in SUFFIXES:
+        if name.endswith(suffix):
+            return suffix
+    msg = f"{path}: not an image format this package knows; expected a name ending in {', '.join(SUFFIXES)}"
+    raise VolumeError(msg)
+
+
+def read_volume(path: str | os.PathLike[str]) -> Volume:
+    """Read a NIfTI, MGH/MGZ or NRRD image as it is stored (no reorientation), scaled to its physical intensities.
+
+    Trailing axes of length one are dropped.
+
+    Raises:
+        VolumeError: if the file is missing, unreadable, truncated, 4D or RGB, empty, has non-finite voxels or has
+            no usable voxel size.
+    """
+    path = Path(path)
+    suffix = volume_suffix(path)
+    if not path.is_file():
+        msg = f"{path}: no such file; check the path (relative paths in a manifest resolve against the manifest)"
+        raise VolumeError(msg)
+    try:
+        data, affine = _read_nrrd(path) if suffix in NRRD_SUFFIXES else _read_nibabel(path)
+    except VolumeError:
+        raise
+    except Exception as error:  # the readers raise anything from EOFError to zlib.error on damaged files
+        reason = " ".join(str(error).split()) or type(error).__name__
+        msg = f"{path}: unreadable or truncated ({reason[:200]}); copy or convert the file again"
+        raise VolumeError(msg) from error
+    while data.ndim > 3 and data.shape[-1] == 1:
+        data = data[..., 0]
+    if data.ndim != 3:
+        msg = (
+            f"{path}: a 3D scalar image is needed, got {data.ndim} axes of lengths {data.shape}; "
+            "a 4D series (functional, diffusion) is not a structural scan: extract one volume first"
+        )
+        raise VolumeError(msg)
+    try:
+        return Volume(data, affine)
+    except VolumeError as error:
+        msg = f"{path}: {error}"
+        raise VolumeError(msg) from error
+
+
+def _read_nibabel(path: Path) -> tuple[npt.NDArray[Any], npt.NDArray[np.float64]]:
+    import nibabel
+
+    image = nibabel.load(path)
+    zooms = np.asarray(image.header.get_zooms()[:3], dtype=float)
+    if (zooms <= 0).any() or not np.isfinite(zooms).all():
+        msg = f"{path}: voxel size {tuple(zooms.tolist())} mm is impossible; rewrite the header with the true size"
+        raise VolumeError(msg)
+    if image.get_data_dtype().fields is not None:
+        msg = f"{path}: a colour (RGB) image, not a scan; export the original grey-scale series"
+        raise VolumeError(msg)
+    if image.affine is None:
+        msg = f"{path}: the header has no affine, so left and right are unknown; convert the original again"
+        raise VolumeError(msg)
+    return np.asarray(image.dataobj, dtype=np.float32), np.asarray(image.affine, dtype=np.float64)
+
+
+def _read_nrrd(path: Path) -> tuple[npt.NDArray[Any], npt.NDArray[np.float64]]:
+    import SimpleITK as sitk
+
+    image = sitk.ReadImage(str(path))
+    if image.GetNumberOfComponentsPerPixel() > 1:
+        msg = (
+            f"{path}: {image.GetNumberOfComponentsPerPixel()} values a voxel (colour or a 4D series); "
+            "a 3D scalar image is needed: extract one volume first"
+        )
+        raise VolumeError(msg)
+    data = sitk.GetArrayFromImage(image).T
+    if data.ndim != 3:
+        return data, np.eye(4)
+    affine = np.eye(4)
+    affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * np.asarray(image.GetSpacing())
+    affine[:3, 3] = image.GetOrigin()
+    return data, LPS_TO_RAS @ affine
+
+
+def write_volume(volume: Volume, path: str | os.PathLike[str], *, description: str = "") -> Path:
+    """Write a volume; the format follows the suffix. Written beside its name first, then renamed.
+
+    Args:
+        volume: what to write, as float32.
+        path: the file; its folder is made if need be.
+        description: at most 79 characters for the NIfTI header's `descrip` (synthetic images say so there).
+
+    Returns:
+        The path written.
+
+    Raises:
+        VolumeError: if the suffix is unknown.
+    """
+    path = Path(path)
+    suffix = volume_suffix(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary_name = tempfile.mkstemp(suffix=suffix, prefix=".writing-", dir=path.parent)
+    os.close(handle)
+    temporary = Path(temporary_name)
+    try:
+        if suffix in NRRD_SUFFIXES:
+            _write_nrrd(volume, temporary)
+        else:
+            _write_nibabel(volume, temporary, description)
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def _write_nibabel(volume: Volume, path: Path, description: str) -> None:
+    import nibabel
+
+    if path.name.endswith(MGH_SUFFIXES):
+        nibabel.save(nibabel.MGHImage(np.ascontiguousarray(volume.data), volume.affine), path)
+        return
+    image = nibabel.Nifti1Image(volume.data, volume.affine)
+    image.header.set_xyzt_units("mm")
+    image.header["descrip"] = description.encode("ascii", "replace")[:79]
+    payload = image.to_bytes()
+    if path.name.endswith(".gz"):
+        import gzip
+
+        # No file name and no time stamp in the gzip header: equal volumes give equal bytes.
+        payload = gzip.compress(payload, compresslevel=3, mtime=0)
+    path.write_bytes(payload)
+
+
+def _write_nrrd(volume: Volume, path: Path) -> None:
+    import SimpleITK as sitk
+
+    if path.suffix == ".nhdr":
+        msg = f"{path.suffix} keeps its voxels in a second file; write .nrrd instead"
+        raise VolumeError(msg)
+    image = sitk.GetImageFromArray(np.ascontiguousarray(volume.data.T))
+    affine = LPS_TO_RAS @ volume.affine
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    image.SetSpacing(spacing.tolist())
+    image.SetOrigin(affine[:3, 3].tolist())
+    image.SetDirection((affine[:3, :3] / spacing).ravel().tolist())
+    sitk.WriteImage(image, str(path), useCompression=True)

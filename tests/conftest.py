@@ -1,0 +1,90 @@
+"""Fixtures that many tests share: seeded volumes, tiny models, a tiny cohort."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import settings
+
+from ldae.autoencoder import AutoencoderConfig, LatentDiffusionAutoencoder, Networks, SamplingConfig
+from ldae.io.preprocessing import Preprocessing
+from ldae.models.compression import CompressionConfig
+from ldae.models.convnext import ConvNeXtConfig
+from ldae.models.denoiser import DenoiserConfig
+from ldae.models.semantic_encoder import SemanticEncoderConfig, SliceEncoderConfig
+from ldae.volume import Volume
+
+# A loaded machine must not fail a property.
+settings.register_profile("ldae", deadline=None)
+settings.load_profile("ldae")
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture
+def shared() -> Path:
+    """The folder of reference tensors and real scans, where a developer has one."""
+    if not SHARED.is_dir():
+        pytest.skip(f"reference data is not at {SHARED}")
+    return SHARED
+
+
+@pytest.fixture
+def oblique_affine() -> np.ndarray:
+    """Anisotropic, rotated about two axes, flipped in x, off-centre."""
+    a, b = 0.3, -0.2
+    rotation = np.array([[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]]) @ np.array(
+        [[1, 0, 0], [0, np.cos(b), -np.sin(b)], [0, np.sin(b), np.cos(b)]]
+    )
+    affine = np.eye(4)
+    affine[:3, :3] = rotation @ np.diag([-1.5, 2.0, 3.0])
+    affine[:3, 3] = [30.0, -40.0, -20.0]
+    return affine
+
+
+@pytest.fixture
+def tiny_config() -> AutoencoderConfig:
+    """Every part of the method, as small as it goes."""
+    return AutoencoderConfig(
+        semantic_encoder=SemanticEncoderConfig(
+            slices=SliceEncoderConfig(ConvNeXtConfig(depths=(1, 1), widths=(8, 16), layer_scale=1.0), heads=2)
+        ),
+        preprocessing=Preprocessing(shape=(16, 24, 16), voxel_size_mm=10.0, centre_mm=(0.0, -17.0, 5.0)),
+        compression=CompressionConfig(channels=(4, 4, 8), latent_channels=2, residual_blocks=1, groups=2),
+        denoiser=DenoiserConfig(width=8, multipliers=(1, 2), residual_blocks=1, attention_levels=(1,), dropout=0.0),
+        sampling=SamplingConfig(steps=5, corrections=1),
+    )
+
+
+@pytest.fixture
+def tiny_model(tiny_config: AutoencoderConfig) -> LatentDiffusionAutoencoder:
+    """Random weights, with the zero-initialised layers made alive, in fp32 on the CPU."""
+    torch.manual_seed(0)
+    networks = Networks(tiny_config)
+    for parameter in networks.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.02)
+    return LatentDiffusionAutoencoder(tiny_config, networks, device="cpu", precision="fp32")
+
+
+@pytest.fixture
+def head(tiny_config: AutoencoderConfig) -> Callable[[int], Volume]:
+    """Skull-stripped ellipsoids with texture on an oblique anisotropic grid in MNI space, by seed."""
+
+    def make(seed: int) -> Volume:
+        rng = np.random.default_rng(seed)
+        angle = 0.1
+        affine = np.eye(4)
+        affine[:3, :3] = np.array(
+            [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]]
+        ) @ np.diag([4.0, 5.0, 6.0])
+        shape = (40, 42, 30)
+        affine[:3, 3] = np.array([0.0, -17.0, 5.0]) - affine[:3, :3] @ ((np.array(shape) - 1) / 2)
+        world = affine[:3, :3] @ np.indices(shape).reshape(3, -1) + affine[:3, 3:]
+        radius = np.linalg.norm((world - [[0.0], [-17.0], [5.0]]) / [[65.0], [80.0], [60.0]], axis=0).reshape(shape)
+        data = np.where(radius < 1, 300 + 200 * radius + rng.normal(0, 30, shape), 0.0)
+        return Volume(np.clip(data, 0, None).astype(np.float32), affine)
+
+    return make

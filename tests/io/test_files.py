@@ -1,0 +1,47 @@
+import pytest
+
+from ldae.errors import ConfigError
+from ldae.io.files import atomic_folder, sha256_of, write_json, write_text
+from ldae.io.plain import from_plain, to_plain
+from ldae.models.semantic_encoder import SemanticEncoderConfig, VolumeEncoderConfig
+
+
+def test_an_interrupted_folder_leaves_the_former_one(tmp_path):
+    target = tmp_path / "model"
+    with atomic_folder(target) as folder:
+        (folder / "a").write_text("one")
+
+    def interrupted():
+        with atomic_folder(target) as folder:
+            (folder / "a").write_text("two")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert (target / "a").read_text() == "one"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    with atomic_folder(target) as folder:
+        (folder / "b").write_text("three")
+    assert [path.name for path in target.iterdir()] == ["b"]
+
+
+def test_not_a_number_is_no_json(tmp_path):
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "x.json", {"a": float("nan")})
+    assert not list(tmp_path.iterdir())
+
+
+def test_hash_is_the_standard_one(tmp_path):
+    path = write_text(tmp_path / "x", "abc")
+    assert sha256_of(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_dataclasses_survive_plain_mappings():
+    config = SemanticEncoderConfig(volume=VolumeEncoderConfig(widths=(4, 8), semantic_width=12))
+    assert from_plain(SemanticEncoderConfig, to_plain(config), where="here") == config
+
+
+@pytest.mark.parametrize("plain", [{"volume": {"widht": 3}}, {"volume": {"widths": "many"}}, {"extra": 1}])
+def test_unknown_keys_and_wrong_types_fail(plain):
+    with pytest.raises(ConfigError, match=r"here: .*remove that key"):
+        from_plain(SemanticEncoderConfig, plain, where="here")

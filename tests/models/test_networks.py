@@ -1,0 +1,249 @@
+import json
+import math
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ldae.config import load_experiment
+from ldae.errors import ConfigError
+from ldae.models.blocks import ResidualBlock, SelfAttention, timestep_embedding
+from ldae.models.compression import CompressionAutoencoder, CompressionConfig, Posterior
+from ldae.models.convnext import ConvNeXtConfig
+from ldae.models.denoiser import Denoiser, DenoiserConfig
+from ldae.models.gradient_estimator import GradientEstimator
+from ldae.models.hardware import choose_device, choose_precision
+from ldae.models.semantic_encoder import (
+    SemanticEncoderConfig,
+    SliceEncoder,
+    SliceEncoderConfig,
+    VolumeEncoder,
+    VolumeEncoderConfig,
+    build_semantic_encoder,
+)
+
+TINY = DenoiserConfig(width=8, multipliers=(1, 2), residual_blocks=1, attention_levels=(1,), dropout=0.0)
+
+
+def alive(module):
+    """Zero-initialised layers would hide what lies behind them."""
+    torch.manual_seed(0)
+    for parameter in module.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.1)
+    return module.eval()
+
+
+def test_a_new_residual_block_is_its_skip():
+    block, x = ResidualBlock(8, 8, 16), torch.randn(2, 8, 3, 4, 5)
+    torch.testing.assert_close(block(x, torch.randn(2, 16)), x)
+    attention = SelfAttention(8, 2)
+    torch.testing.assert_close(attention(x), x)
+
+
+def test_attention_does_not_care_where_voxels_lie():
+    attention, x = alive(SelfAttention(8, 2)), torch.randn(1, 8, 2, 3, 4)
+    order = torch.randperm(24)
+    shuffled = x.flatten(2)[..., order].reshape(x.shape)
+    torch.testing.assert_close(attention(shuffled).flatten(2), attention(x).flatten(2)[..., order])
+
+
+def test_timestep_embedding_has_its_closed_form():
+    embedding = timestep_embedding(torch.tensor([0, 7]), 4)
+    torch.testing.assert_close(embedding[0], torch.tensor([1.0, 1.0, 0.0, 0.0]))
+    expected = [math.cos(7), math.cos(0.07), math.sin(7), math.sin(0.07)]
+    torch.testing.assert_close(embedding[1], torch.tensor(expected))
+
+
+@pytest.mark.parametrize("stride", [(2, 2, 2), (1, 2, 2)])
+@pytest.mark.parametrize("shape", [(4, 4, 4), (5, 3, 6)])
+def test_denoiser_keeps_the_shape_of_any_latent(stride, shape):
+    config = DenoiserConfig(width=8, multipliers=(1, 2), residual_blocks=1, attention_levels=(1,), stride=stride)
+    denoiser, z = Denoiser(config, 3).eval(), torch.randn(2, 3, *shape)
+    assert denoiser(z, torch.tensor([0, 999])).shape == z.shape
+    assert not denoiser(z, torch.tensor([0, 999])).any(), "the head starts at zero"
+
+
+def test_batches_are_independent():
+    denoiser, z, t = alive(Denoiser(TINY, 3)), torch.randn(3, 3, 4, 4, 4), torch.tensor([1, 500, 900])
+    together = denoiser(z, t)
+    for row in range(3):
+        torch.testing.assert_close(denoiser(z[row : row + 1], t[row : row + 1]), together[row : row + 1])
+
+
+def test_gradient_estimator_hears_the_code_and_only_its_own_parameters_learn():
+    denoiser, estimator = alive(Denoiser(TINY, 3)).requires_grad_(False), alive(GradientEstimator(TINY, 3, 6))
+    features = denoiser.features(torch.randn(2, 3, 4, 4, 4), torch.tensor([5, 700]))
+    one, two = (estimator(features, torch.randn(2, 6)) for _ in range(2))
+    assert (one - two).abs().max() > 1e-4
+    one.sum().backward()
+    assert all(p.grad is None for p in denoiser.parameters())
+    assert all(p.grad is not None for p in estimator.parameters())
+
+
+def test_stage_three_backward_survives_channels_last_features():
+    # torch 2.13 on the CPU crashes in GroupNorm's backward on channels-last inputs that need no gradient. (And its bf16
+    # convolutions return garbage weight gradients on maps of 2x2x2, which is why no shipped network pools that far.)
+    config = DenoiserConfig(width=16, multipliers=(1, 2), residual_blocks=1, attention_levels=(1,))
+    denoiser, estimator = Denoiser(config, 3).requires_grad_(False), GradientEstimator(config, 3, 6)
+    z = torch.randn(2, 3, 6, 6, 6).contiguous(memory_format=torch.channels_last_3d)
+    denoiser.to(memory_format=torch.channels_last_3d)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        features = denoiser.features(z, torch.tensor([5, 700]))
+        estimator(features, torch.randn(2, 6)).float().square().mean().backward()
+    assert any(s.is_contiguous(memory_format=torch.channels_last_3d) for s in features.skips)
+    assert all(torch.isfinite(p.grad).all() for p in estimator.parameters() if p.grad is not None)
+
+
+def test_slices_are_axial_and_their_order_matters():
+    config = SliceEncoderConfig(ConvNeXtConfig(depths=(1, 1), widths=(8, 16), layer_scale=1.0), heads=2)
+    encoder, x = alive(SliceEncoder(config, 6)), torch.randn(2, 1, 8, 12, 6)
+    stack = torch.stack([x[:, :, :, :, k] for k in range(6)], dim=1)
+    torch.testing.assert_close(encoder(x), encoder.from_slices(stack))
+    assert (encoder(x) - encoder(x.flip(4))).abs().max() > 1e-4
+
+
+def test_volume_encoder_gives_its_width():
+    encoder = build_semantic_encoder(
+        SemanticEncoderConfig(volume=VolumeEncoderConfig(widths=(4, 8), semantic_width=10, pooled=2)), (8, 8, 8)
+    )
+    assert isinstance(encoder, VolumeEncoder)
+    assert encoder(torch.randn(3, 1, 8, 8, 8)).shape == (3, 10)
+    with pytest.raises(ConfigError, match="leave one out"):
+        SemanticEncoderConfig(slices=SliceEncoderConfig(), volume=VolumeEncoderConfig())
+
+
+def test_standardised_latents_decode_as_raw_ones():
+    model = CompressionAutoencoder(
+        CompressionConfig(channels=(4, 8), latent_channels=2, residual_blocks=1, groups=2)
+    ).eval()
+    x = torch.rand(2, 1, 8, 8, 8)
+    model.fit_statistics(torch.tensor([0.3, -1.0]), torch.tensor([2.0, 0.5]))
+    raw, standard = model.posterior(x), model.encode(x)
+    torch.testing.assert_close(model.decode(standard.mean), model.decode_raw(raw.mean))
+    torch.testing.assert_close(standard.std * model.latent_std[:, None, None, None], raw.std)
+    with pytest.raises(ConfigError, match="collapsed"):
+        model.fit_statistics(torch.zeros(2), torch.tensor([1.0, 0.0]))
+
+
+def test_divergence_has_its_closed_form():
+    posterior = Posterior(torch.full((1, 1, 2, 2, 2), 2.0), torch.full((1, 1, 2, 2, 2), 0.5))
+    assert float(posterior.kl()) == pytest.approx(0.5 * (4 + 0.25 - 1 - math.log(0.25)))
+    assert float(Posterior(torch.zeros(1, 1, 2, 2, 2), torch.ones(1, 1, 2, 2, 2)).kl()) == pytest.approx(0)
+
+
+def test_grids_that_do_not_divide_are_refused():
+    with pytest.raises(ConfigError, match="multiple of 4"):
+        CompressionConfig(channels=(32, 32, 32)).latent_shape((8, 10, 8))
+    assert CompressionConfig().latent_shape((128, 160, 128)) == (3, 16, 20, 16)
+
+
+def test_hardware_is_chosen_or_refused():
+    cpu = choose_device("cpu")
+    assert choose_precision("fp32", cpu) == torch.float32
+    assert choose_precision("bf16", cpu) == torch.bfloat16
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match="--device auto"):
+            choose_device("cuda")
+
+
+# Numerical parity with the published implementation, on reference tensors that it produced.
+
+ROOMS = {
+    "in_layers.0": "norm_in",
+    "in_layers.2": "conv_in",
+    "emb_layers.1": "time_projection",
+    "emb_z_layers.1": "semantic_projection",
+    "out_layers.0": "norm_out",
+    "out_layers.3": "conv_out",
+    "skip_connection": "skip",
+    "proj_out": "projection",
+}
+MIDDLE = ("middle_in.block", "middle_in.attention", "middle_out")
+
+
+def renamed(state, prefix=""):
+    """Published decoder names to ours; `shift_` selects the gradient estimator's half."""
+    ours = {}
+    for key, value in state.items():
+        if "qkv.weight" in key or "proj_out.weight" in key:
+            value = value.squeeze(-1)
+        head, _, rest = key.partition(".")
+        for old, new in ROOMS.items():
+            rest = rest.replace(old, new)
+        parts = rest.split(".", 2)
+        if head == "time_embed" and not prefix:
+            ours[f"time_embedding.{rest}"] = value
+        elif head == "label_emb" and prefix:
+            ours[f"semantic_embedding.{rest}"] = value
+        elif head == "input_blocks" and not prefix:
+            place = f"stages.{int(parts[0]) - 1}.{('block', 'attention')[int(parts[1])]}" if int(parts[0]) else "stem"
+            ours[f"encoder.{place}.{parts[2]}"] = value
+        elif head == f"{prefix}middle_block":
+            ours[f"decoder.{MIDDLE[int(parts[0])]}.{rest.split('.', 1)[1]}"] = value
+        elif head == f"{prefix}output_blocks":
+            attends = parts[2].startswith(("norm.", "qkv", "projection"))
+            kind = "block" if parts[1] == "0" else "attention" if attends else "up"
+            ours[f"decoder.stages.{parts[0]}.{kind}.{parts[2]}"] = value
+        elif head == f"{prefix}out":
+            ours[f"decoder.{'norm' if parts[0] == '0' else 'head'}.{parts[1]}"] = value
+    return ours
+
+
+def test_denoiser_and_gradient_estimator_compute_the_published_outputs(shared):
+    parity = shared / "parity"
+    state, io = load_file(parity / "decoder.safetensors"), load_file(parity / "io.safetensors")
+    config = DenoiserConfig(width=32, multipliers=(1, 2), residual_blocks=1, attention_levels=(1,), stride=(1, 2, 2))
+    denoiser, estimator = Denoiser(config, 3).eval(), GradientEstimator(config, 3, 16).eval()
+    denoiser.load_state_dict(renamed(state), strict=True)
+    estimator.load_state_dict(renamed(state, "shift_"), strict=True)
+    with torch.no_grad():
+        features = denoiser.features(io["z"], io["t"])
+        assert (denoiser.predict(features) - io["eps"]).abs().max() < 1e-4
+        assert (estimator(features, io["y"]) - io["gradient"]).abs().max() < 1e-4
+
+
+def test_slice_encoder_computes_the_published_code(shared):
+    parity = shared / "parity"
+    state, io = load_file(parity / "encoder.safetensors"), load_file(parity / "encoder_io.safetensors")
+    encoder = SliceEncoder(SliceEncoderConfig(ConvNeXtConfig((1, 1, 2, 1), (16, 32, 64, 128)), heads=8), 24).eval()
+    rooms = {
+        "backbone.backbone.": "backbone.",
+        "soft_attention.linear": "slice_score",
+        "query_projection": "query",
+        "key_projection": "key",
+        "value_projection": "value",
+        "layer_norm_after_attention": "norm",
+    }
+    ours = {}
+    for key, value in state.items():
+        # The backbone is stored twice; the positions follow from a formula, which ours must reproduce.
+        if key == "positional_encoding.pe":
+            torch.testing.assert_close(encoder.position, value)
+        elif not key.startswith("slice_distributed."):
+            for old, new in rooms.items():
+                key = key.replace(old, new)
+            ours[key] = value
+    encoder.load_state_dict(ours, strict=True)
+    with torch.no_grad():
+        y = encoder.from_slices(io["x_slices_first"].transpose(1, 2))
+    assert (y - io["y"]).abs().max() < 1e-4
+
+
+def test_paper_config_has_the_published_number_of_parameters():
+    experiment = load_experiment("paper")
+    model = experiment.autoencoder
+    with torch.device("meta"):
+        denoiser = Denoiser(model.denoiser, 3)
+        estimator = GradientEstimator(model.denoiser, 3, model.semantic_encoder.semantic_width)
+        encoder = build_semantic_encoder(model.semantic_encoder, model.preprocessing.shape)
+    count = sum(p.numel() for part in (denoiser, estimator) for p in part.parameters())
+    assert count == 865_339_142
+    # ConvNeXt-Small without its last linear layer and with one input channel, and the attention on top.
+    assert sum(p.numel() for p in encoder.backbone.parameters()) == 49_451_616
+    assert model.compression.latent_shape(model.preprocessing.shape) == (3, 16, 20, 16)
+
+
+def test_published_keys_count_the_same(shared):
+    keys = json.loads((shared / "parity" / "official_decoder_keys.json").read_text())
+    assert sum(math.prod(shape) for shape in keys.values()) == 865_339_142

@@ -1,0 +1,140 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from ldae.autoencoder import LatentDiffusionAutoencoder, Networks, SamplingConfig, semantic_predict
+from ldae.errors import CheckpointError, TaskError, VolumeError
+from ldae.volume import Volume
+
+
+def test_a_saved_model_comes_back_bit_for_bit(tiny_model, head, tmp_path):
+    tiny_model.save_pretrained(tmp_path / "model", facts={"cohort": "none"})
+    back = LatentDiffusionAutoencoder.from_pretrained(tmp_path / "model", device="cpu", precision="fp32")
+    assert back.config == tiny_model.config
+    assert back.fingerprint() == tiny_model.fingerprint()
+    one, two = tiny_model.encode(head(1)), back.encode(head(1))
+    assert torch.equal(one.noise, two.noise)
+    assert torch.equal(one.semantic, two.semantic)
+    assert "Not a medical device" in (tmp_path / "model" / "README.md").read_text()
+
+
+def test_encode_then_decode_is_the_identity_up_to_compression(tiny_model, head):
+    # With enough corrections the inversion is exact, so only compression is lost.
+    scan = tiny_model.prepare(head(2))
+    images = torch.from_numpy(scan.data)[None, None]
+    z_0, y = tiny_model.compress(images), tiny_model.semantic(images)
+    sampling = SamplingConfig(steps=10, corrections=30)
+    z_T = tiny_model.invert(z_0, y, sampling)
+    torch.testing.assert_close(tiny_model.sample_latents(z_T, y, sampling), z_0, atol=1e-3, rtol=1e-3)
+
+
+def test_batches_and_single_scans_agree(tiny_model, head):
+    together = tiny_model.encode_batch([head(1), head(2)])
+    alone = tiny_model.encode(head(2))
+    torch.testing.assert_close(together[1].semantic, alone.semantic, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(together[1].noise, alone.noise, atol=1e-3, rtol=1e-3)
+    images = tiny_model.decode_batch(together)
+    np.testing.assert_allclose(images[1].data, tiny_model.decode(together[1]).data, atol=1e-3)
+
+
+def test_native_space_is_the_scans_own(tiny_model, head):
+    volume = head(3)
+    codes = tiny_model.encode(volume)
+    native = tiny_model.decode(codes, space="native")
+    assert native.grid == volume.grid
+    model = tiny_model.decode(codes)
+    assert model.grid == tiny_model.config.preprocessing.grid
+    assert 0 <= model.data.min() <= model.data.max() <= 1
+
+
+def test_orientation_of_the_input_does_not_matter(tiny_model, head):
+    volume = head(4)
+    flipped = Volume(
+        volume.data[::-1].copy(), volume.affine @ np.array([[-1, 0, 0, 39], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
+    )
+    one, two = tiny_model.prepare(volume), tiny_model.prepare(flipped)
+    np.testing.assert_allclose(one.data, two.data, atol=1e-4)
+
+
+def test_intensity_units_do_not_matter(tiny_model, head):
+    volume = head(5)
+    scaled = Volume(volume.data * 7, volume.affine)
+    np.testing.assert_allclose(tiny_model.prepare(volume).data, tiny_model.prepare(scaled).data, atol=1e-5)
+    assert tiny_model.prepare(scaled).window[1] == pytest.approx(7 * tiny_model.prepare(volume).window[1], rel=1e-5)
+
+
+def test_the_code_is_heard(tiny_model, head):
+    codes = tiny_model.encode(head(1))
+    other = codes.with_semantic(codes.semantic + 1)
+    assert np.abs(tiny_model.decode(codes).data - tiny_model.decode(other).data).max() > 1e-5
+
+
+def test_without_a_code_the_denoiser_speaks_alone(tiny_config):
+    torch.manual_seed(0)
+    networks = Networks(tiny_config).eval()
+    z, t = torch.randn(2, 2, 4, 6, 4), torch.tensor([3, 700])
+    torch.nn.init.normal_(networks.denoiser.decoder.head.weight)
+    alone = semantic_predict(networks, None, "posterior")(z, t)
+    torch.testing.assert_close(alone, networks.denoiser(z, t))
+    # A new gradient estimator is zero, so stage 3 starts from the denoiser.
+    torch.testing.assert_close(semantic_predict(networks, torch.randn(2, 16), "posterior")(z, t), alone)
+
+
+def test_random_encoder_leaves_the_rest_alone(tiny_model, head):
+    before = tiny_model.encode(head(1))
+    twin = tiny_model.with_random_encoder(seed=3)
+    images = torch.from_numpy(tiny_model.prepare(head(1)).data)[None, None]
+    assert not torch.equal(twin.semantic(images), tiny_model.semantic(images))
+    assert torch.equal(twin.compress(images), tiny_model.compress(images))
+    assert torch.equal(tiny_model.encode(head(1)).semantic, before.semantic)
+    assert torch.equal(tiny_model.with_random_encoder(seed=3).semantic(images), twin.semantic(images))
+
+
+def test_codes_without_noise_cannot_be_decoded(tiny_model, head):
+    codes = tiny_model.encode_prepared([tiny_model.prepare(head(1))], noise=False)
+    with pytest.raises(TaskError, match="no noise code"):
+        tiny_model.decode_images(codes)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"), [("skull", "skull"), ("elsewhere", "MNI space"), ("mask", "mask, not a scan")]
+)
+def test_the_contract_refuses_what_the_model_never_saw(tiny_model, head, change, words):
+    volume = head(1)
+    data, affine = volume.data, volume.affine.copy()
+    if change == "skull":
+        grid = tiny_model.config.preprocessing.grid
+        data, affine = np.random.default_rng(0).uniform(5, 9, grid.shape), grid.affine
+    elif change == "elsewhere":
+        affine[:3, 3] += 500
+    else:
+        data = (data > 0).astype(np.float32)
+    with pytest.raises(VolumeError, match=words):
+        tiny_model.prepare(Volume(data, affine))
+
+
+@pytest.mark.parametrize("damage", ["missing", "json", "weights", "format", "config", "swapped"])
+def test_damaged_model_folders_are_refused(tiny_model, tmp_path, damage):
+    folder = tiny_model.save_pretrained(tmp_path / "model")
+    config, weights = folder / "config.json", folder / "model.safetensors"
+    if damage == "missing":
+        config.unlink()
+    elif damage == "json":
+        config.write_text("{")
+    elif damage == "weights":
+        weights.write_bytes(weights.read_bytes()[:100])
+    elif damage == "swapped":
+        data = bytearray(weights.read_bytes())
+        data[-1] ^= 1
+        weights.write_bytes(bytes(data))
+    else:
+        plain = json.loads(config.read_text())
+        if damage == "format":
+            plain["format"] = 99
+        else:
+            plain["autoencoder"]["denoiser"]["width"] = 16
+        config.write_text(json.dumps(plain))
+    with pytest.raises(CheckpointError, match="model"):
+        LatentDiffusionAutoencoder.from_pretrained(folder)

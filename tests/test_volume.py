@@ -1,0 +1,143 @@
+import gzip
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ldae.errors import VolumeError
+from ldae.volume import Grid, Volume, read_volume, write_volume
+
+
+@pytest.fixture
+def volume(oblique_affine):
+    return Volume(np.random.default_rng(0).normal(100, 20, (7, 9, 5)), oblique_affine)
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".mgz", ".nrrd"])
+def test_write_then_read_is_the_identity(volume, suffix, tmp_path):
+    back = read_volume(write_volume(volume, tmp_path / "deep" / f"scan{suffix}"))
+    np.testing.assert_array_equal(back.data, volume.data)
+    np.testing.assert_allclose(back.affine, volume.affine, atol=1e-4)
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == [f"scan{suffix}"]
+
+
+def test_equal_volumes_give_equal_bytes(volume, tmp_path):
+    one, two = (write_volume(volume, tmp_path / name) for name in ("a.nii.gz", "b.nii.gz"))
+    assert one.read_bytes() == two.read_bytes()
+
+
+@settings(deadline=None, max_examples=20)
+@given(order=st.permutations([0, 1, 2]), flips=st.tuples(*[st.booleans()] * 3))
+def test_ras_view_keeps_every_voxel_in_its_place(order, flips):
+    base = np.diag([2.0, 3.0, 4.0, 1.0])
+    data = np.random.default_rng(1).normal(size=(4, 5, 6))
+    affine = base.copy()
+    affine[:3, :3] = base[:3, :3][:, order] * np.where(flips, -1, 1)
+    volume = Volume(data, affine)
+    canonical = volume.to_ras()
+    assert (np.diag(canonical.affine[:3, :3]) > 0).all()
+
+    def located(v):
+        world = v.grid.world_coordinates().reshape(3, -1).T
+        return {tuple(np.round(w, 3)): x for w, x in zip(world, v.data.ravel(), strict=True)}
+
+    assert located(canonical) == located(volume)
+
+
+def test_resampling_to_its_own_grid_changes_nothing(volume):
+    np.testing.assert_array_equal(volume.resample_to(volume.grid).data, volume.data)
+
+
+def test_resampling_reproduces_a_linear_ramp(oblique_affine):
+    grid = Grid((20, 20, 20), oblique_affine)
+    ramp = np.einsum("i,i...->...", [0.5, -0.25, 1.0], grid.world_coordinates()) + 3
+    centre = (grid.affine @ [9.5, 9.5, 9.5, 1])[:3]
+    target = Grid.centred((6, 6, 6), 2.0, tuple(centre))
+    expected = np.einsum("i,i...->...", [0.5, -0.25, 1.0], target.world_coordinates()) + 3
+    np.testing.assert_allclose(Volume(ramp, grid.affine).resample_to(target).data, expected, atol=1e-3)
+
+
+def test_downsampling_keeps_the_mean_of_noise_small():
+    noise = Volume(np.random.default_rng(0).normal(size=(40, 40, 40)), np.eye(4))
+    coarse = noise.resample_to(Grid.centred((8, 8, 8), 4.0, (19.5, 19.5, 19.5)))
+    # Without smoothing its variance would stay near 1; the mean of 64 voxels has 1/64.
+    assert coarse.data.var() < 0.1
+
+
+def test_grid_survives_json(oblique_affine):
+    grid = Grid((3, 4, 5), oblique_affine)
+    assert Grid.from_dict(grid.to_dict()) == grid
+    assert grid.voxel_volume_ml == pytest.approx(1.5 * 2 * 3 / 1000)
+    np.testing.assert_allclose(grid.spacing, (1.5, 2.0, 3.0))
+
+
+@pytest.mark.parametrize(
+    ("data", "affine", "words"),
+    [
+        (np.zeros((2, 2, 2, 2)), np.eye(4), "three axes"),
+        (np.zeros((0, 2, 2)), np.eye(4), "empty"),
+        (np.full((2, 2, 2), np.nan), np.eye(4), "NaN"),
+        (np.zeros((2, 2, 2)), np.zeros((4, 4)), "singular"),
+        (np.zeros((2, 2, 2)), np.full((4, 4), np.inf), "finite"),
+    ],
+)
+def test_impossible_volumes_are_refused(data, affine, words):
+    with pytest.raises(VolumeError, match=words):
+        Volume(data, affine)
+
+
+def bad_file(kind: str, folder: Path) -> Path:
+    path = folder / "bad.nii.gz"
+    noise = np.random.default_rng(0).normal(size=(8, 8, 8)).astype(np.float32)
+    whole = gzip.compress(nibabel.Nifti1Image(noise, np.eye(4)).to_bytes())
+    if kind == "text":
+        path.write_text("this is not an image")
+    elif kind == "truncated":
+        path.write_bytes(whole[: len(whole) // 2])
+    elif kind == "4D":
+        nibabel.save(nibabel.Nifti1Image(np.ones((4, 4, 4, 3), np.float32), np.eye(4)), path)
+    elif kind == "RGB":
+        rgb = np.zeros((4, 4, 4), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
+        nibabel.save(nibabel.Nifti1Image(rgb, np.eye(4)), path)
+    elif kind == "NaN":
+        nibabel.save(nibabel.Nifti1Image(np.full((4, 4, 4), np.nan, np.float32), np.eye(4)), path)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["missing", "text", "truncated", "4D", "RGB", "NaN"])
+def test_bad_files_are_refused_by_name(kind, tmp_path):
+    path = bad_file(kind, tmp_path)
+    with pytest.raises(VolumeError, match="bad.nii.gz"):
+        read_volume(path)
+
+
+def test_unknown_suffix_is_refused(volume, tmp_path):
+    with pytest.raises(VolumeError, match="expected a name ending in"):
+        write_volume(volume, tmp_path / "scan.png")
+    assert not list(tmp_path.iterdir())
+
+
+def test_trailing_axes_of_length_one_are_dropped(tmp_path):
+    nibabel.save(nibabel.Nifti1Image(np.ones((3, 4, 5, 1), np.float32), np.eye(4)), tmp_path / "x.nii")
+    assert read_volume(tmp_path / "x.nii").data.shape == (3, 4, 5)
+
+
+@pytest.mark.parametrize("name", ["anatomical.nii", "someones_anatomy.nii.gz", "mgh.mgz", "nrrd.nhdr"])
+def test_real_files_of_every_format_are_read(name, shared):
+    path = shared / "data" / "formats" / name
+    try:
+        volume = read_volume(path)
+    except VolumeError as error:
+        assert "4D" in str(error) or "axes" in str(error)  # noqa: PT017
+    else:
+        assert np.isfinite(volume.data).all()
+        assert min(volume.spacing) > 0
+
+
+@pytest.mark.parametrize("name", ["dmri_4d.nii.gz", "example4d.nii.gz"])
+def test_real_series_are_refused(name, shared):
+    with pytest.raises(VolumeError, match="4D series"):
+        read_volume(shared / "data" / "formats" / name)

@@ -1,0 +1,261 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ldae.config import load_experiment
+from ldae.data.datamodule import LatentDataset, StageDataModule, StepBatchSampler
+from ldae.data.latents import load_or_encode
+from ldae.data.manifest import read_manifest, write_manifest
+from ldae.errors import DependencyError, TrainingError
+from ldae.models.convnext import ConvNeXt, ConvNeXtConfig
+from ldae.training.callbacks import slice_sheet
+from ldae.training.ema import ExponentialMovingAverage
+from ldae.training.experiment import STAGES, Experiment
+from ldae.training.fit import FitSettings, read_history
+from ldae.training.perceptual import PerceptualConfig, build_perceptual
+from ldae.training.stage import OptimisationConfig, Stage, build_scheduler, step_generator
+from ldae.volume import write_volume
+
+OVERRIDES = [
+    "preprocessing={shape: [16, 24, 16], voxel_size_mm: 10.0, centre_mm: [0.0, -17.0, 5.0]}",
+    "compression.loss.perceptual.kind=spectral",
+    "sampling.steps=3",
+    *[f"{stage}.optimisation.steps=8" for stage in STAGES],
+    *[f"{stage}.optimisation.checkpoint_every=2" for stage in STAGES],
+    *[f"{stage}.optimisation.validate_every=4" for stage in STAGES],
+    "denoiser.model.dropout=0.2",
+]
+
+
+@pytest.fixture
+def cohort(tmp_path, head):
+    """Six subjects, one of them for validation and one for testing."""
+    import pandas as pd
+
+    rows = []
+    for seed, split in enumerate(["train"] * 4 + ["validation", "test"]):
+        write_volume(head(seed), tmp_path / f"{seed}.nii.gz")
+        rows.append({"participant_id": f"sub-{seed}", "session_id": "ses-1", "image": f"{seed}.nii.gz", "split": split})
+    return read_manifest(write_manifest(pd.DataFrame(rows), tmp_path / "cohort.tsv"))
+
+
+def fit(manifest, run, *overrides, **settings):
+    experiment = Experiment(
+        load_experiment("quick", [*OVERRIDES, *overrides]),
+        manifest,
+        FitSettings(run, device="cpu", precision="fp32", **settings),
+    )
+    return experiment, experiment.fit()
+
+
+def test_batches_are_a_function_of_seed_and_step():
+    whole = list(StepBatchSampler(5, batch_size=3, steps=7, seed=1))
+    resumed = list(StepBatchSampler(5, batch_size=3, steps=7, seed=1, start=4))
+    assert whole[4:] == resumed
+    first_epoch = [index for batch in whole for index, _ in batch][:5]
+    assert sorted(first_epoch) == list(range(5))
+    assert list(StepBatchSampler(5, batch_size=3, steps=7, seed=2)) != whole
+
+
+class Quadratic(Stage):
+    """Pulls one parameter toward the latents' mean."""
+
+    def __init__(self, optimisation, poison=None):
+        super().__init__(optimisation, seed=0)
+        self.weights = nn.Linear(1, 1, bias=False)
+        nn.init.zeros_(self.weights.weight)
+        self.poison = poison
+
+    def averaged(self):
+        return self.weights
+
+    def losses(self, batch, generator):
+        loss = (self.weights.weight - batch["latent"].mean()).square().sum()
+        if self.poison in batch["key"]:
+            loss = loss * float("nan")
+        return {"loss": loss}
+
+
+def quadratic_data(keys):
+    dataset = LatentDataset(torch.ones(len(keys), 1, 1, 1, 1), keys)
+    return StageDataModule(dataset, dataset, batch_size=1, steps=20, seed=0)
+
+
+def train(stage, folder):
+    from ldae.training.fit import fit_stage
+
+    folder.mkdir(exist_ok=True)
+    return fit_stage(
+        "quadratic",
+        stage,
+        quadratic_data(["sub-a_ses-1", "sub-b_ses-1"]),
+        folder,
+        FitSettings(folder, device="cpu", precision="fp32"),
+        finish=stage.weights.state_dict,
+    )
+
+
+def test_nan_guard_names_the_scan(tmp_path):
+    stage = Quadratic(OptimisationConfig(steps=20, batch_size=1), poison="sub-b_ses-1")
+    with pytest.raises(TrainingError, match="sub-b_ses-1"):
+        train(stage, tmp_path / "run")
+    assert torch.isfinite(stage.weights.weight).all()
+
+
+def test_the_average_lags_behind_and_is_what_is_kept(tmp_path):
+    stage = Quadratic(OptimisationConfig(steps=20, batch_size=1, learning_rate=0.02, ema_decay=0.9, gradient_clip=100))
+    record = train(stage, tmp_path / "run")
+    assert record.steps == 20
+    history = read_history(tmp_path / "run")
+    assert history["train/loss"].dropna().is_monotonic_decreasing
+    last = float(history["train/loss"].dropna().iloc[-1])
+    assert (float(stage.weights.weight) - 1) ** 2 > last, "the average is older than the last step"
+
+
+def test_the_average_of_constant_weights_is_those_weights():
+    module = nn.Linear(2, 2)
+    average, before = ExponentialMovingAverage(module, 0.9), module.weight.detach().clone()
+    average.on_fit_start(None, None)
+    for _ in range(5):
+        average.on_train_batch_end(None, None)
+    average.keep()
+    torch.testing.assert_close(module.weight, before)
+
+
+def test_schedules_rise_and_fall():
+    for kind in ("constant", "one_cycle"):
+        config = OptimisationConfig(steps=100, learning_rate=1.0, schedule=kind, warmup=0.1)
+        optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+        scheduler, rates = build_scheduler(optimizer, config), []
+        for _ in range(100):
+            rates.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            scheduler.step()
+        assert max(rates) == pytest.approx(1.0)
+        assert rates[0] < 0.2
+        assert rates[-1] == pytest.approx(1.0 if kind == "constant" else 0.0, abs=1e-2)
+
+
+def test_steps_draw_their_own_noise():
+    one, again, other = (torch.randn(3, generator=step_generator(0, step)) for step in (4, 4, 5))
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+
+
+def test_latents_are_made_again_only_for_other_weights(tmp_path):
+    calls = []
+
+    def encode(indices):
+        calls.append(list(indices))
+        return torch.zeros(len(indices), 1, 1, 1, 1), torch.ones(len(indices), 1, 1, 1, 1)
+
+    path = tmp_path / "latents.safetensors"
+    for fingerprint in ("a", "a", "b"):
+        cache = load_or_encode(path, fingerprint=fingerprint, count=5, encode=encode, batch_size=2)
+        assert cache.mean.shape == (5, 1, 1, 1, 1)
+        assert cache.std.mean() == 1
+    assert calls == [[0, 1], [2, 3], [4]] * 2
+    path.write_bytes(b"damaged")
+    assert load_or_encode(path, fingerprint="b", count=1, encode=encode).mean.shape[0] == 1
+
+
+def test_a_run_trains_and_is_not_trained_twice(cohort, tmp_path):
+    plans = []
+    experiment, records = fit(cohort, tmp_path / "run", announce=plans.append)
+    assert [plan.stage for plan in plans] == list(STAGES)
+    assert all(plan.trained > 0 and plan.seconds > 0 and plan.memory_gib > 0 for plan in plans)
+    assert all(np.isfinite(list(record.losses.values())).all() for record in records.values())
+    latents = torch.cat([experiment._encode(experiment._dataset("train"), [i])[0] for i in range(4)])
+    torch.testing.assert_close(latents.mean(dim=(0, 2, 3, 4)), torch.zeros(3), atol=1e-4, rtol=0)
+    torch.testing.assert_close(latents.std(dim=(0, 2, 3, 4)), torch.ones(3), atol=1e-3, rtol=0)
+    again, unchanged = fit(cohort, tmp_path / "run", announce=plans.append)
+    assert len(plans) == 3, "nothing was trained again"
+    assert unchanged == records
+    assert again.model().fingerprint() == experiment.model().fingerprint()
+    with pytest.raises(TrainingError, match=r"started otherwise \(changed: stage\)"):
+        fit(cohort, tmp_path / "run", "compression.optimisation.learning_rate=0.5")
+    provenance = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert provenance["manifest"]["sha256"] == cohort.sha256
+    assert (tmp_path / "run" / "compression" / "tensorboard").is_dir()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_run_killed_in_any_stage_resumes_to_the_same_weights(stage, cohort, tmp_path):
+    """SIGKILL after the third step; the same command must reach the weights of a run that was never killed, bit for bit."""
+    whole, records = fit(cohort, tmp_path / "whole")
+    arguments = [
+        sys.executable, "-m", "ldae", "fit", "all", "--config", "quick", "--manifest", str(cohort.path),
+        "--out", str(tmp_path / "killed"), "--device", "cpu", "--precision", "fp32",
+        "--set", json.dumps(OVERRIDES),
+    ]  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    checkpoint = tmp_path / "killed" / stage / "resume.ckpt"
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment)
+    deadline = time.monotonic() + 120
+    while not checkpoint.is_file() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, process.stderr.read().decode()
+    assert not (tmp_path / "killed" / stage / "stage.json").is_file(), "killed too late to prove anything"
+    resumed, again = fit(cohort, tmp_path / "killed")
+    # The stated tolerance is none at all: the same number of threads gives the same bits.
+    assert again[stage].losses["validation/loss"] == records[stage].losses["validation/loss"]
+    assert again[stage].steps == records[stage].steps == 8
+    assert resumed.model().fingerprint() == whole.model().fingerprint()
+
+
+def test_missing_splits_are_refused(cohort, tmp_path):
+    only_train = cohort.select((cohort.table["split"] != "validation").to_numpy(dtype=bool))
+    with pytest.raises(TrainingError, match="validation split is empty"):
+        fit(only_train, tmp_path / "run")
+
+
+def test_slice_sheet_puts_anterior_and_superior_up():
+    volume = torch.zeros(1, 1, 4, 6, 5)
+    volume[0, 0, :, -1, :] = 1.0  # the front
+    sheet = slice_sheet(volume)
+    assert sheet.shape == (1, 6, 18)
+    axial, coronal, sagittal = sheet[0].split(6, dim=1)
+    assert axial[0].sum() == 4
+    assert axial[1:].sum() == 0
+    assert coronal.sum() == 0
+    assert sagittal[:, -1].sum() == 5
+
+
+def test_perceptual_terms_work_offline_or_say_what_to_do(tmp_path):
+    assert build_perceptual(PerceptualConfig()) is None
+    spectral = build_perceptual(PerceptualConfig(kind="spectral"))
+    x = torch.rand(1, 1, 8, 8, 8)
+    assert float(spectral(x, x)) == pytest.approx(0.0, abs=1e-6)
+    assert float(spectral(x, 1 - x)) > 0
+    with pytest.raises(DependencyError, match=r"ldae\[lpips\]"):
+        build_perceptual(PerceptualConfig(kind="lpips"))
+
+
+def test_convnext_small_has_torchvisions_parameter_names():
+    with torch.device("meta"):
+        names = set(ConvNeXt(ConvNeXtConfig()).state_dict())
+    assert {
+        "features.0.0.weight",
+        "features.1.0.block.5.bias",
+        "features.7.2.layer_scale",
+        "classifier.0.weight",
+    } <= names
+
+
+def test_medicalnet_without_network_or_weights_is_a_clear_error(monkeypatch):
+    def unreachable(*_, **__):
+        msg = "no route to host"
+        raise OSError(msg)
+
+    monkeypatch.setattr(torch.hub, "load", unreachable)
+    with pytest.raises(DependencyError, match="weights, a local file"):
+        build_perceptual(PerceptualConfig(kind="medicalnet"))
