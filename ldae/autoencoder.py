@@ -12,7 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from ldae.codes import Codes
-from ldae.diffusion import NoiseSchedule, Predict, ScheduleConfig, ShiftForm, ddim_invert, ddim_sample, shift_noise
+from ldae.diffusion import (
+    NoiseSchedule,
+    Predict,
+    ScheduleConfig,
+    ShiftForm,
+    as_noise,
+    ddim_invert,
+    ddim_sample,
+    shift_noise,
+)
 from ldae.errors import CheckpointError, TaskError
 from ldae.io.card import model_card
 from ldae.io.checkpoints import hash_tensors, load_folder, save_folder
@@ -21,7 +30,7 @@ from ldae.io.preprocessing import PreparedScan, Preprocessing
 from ldae.models.compression import CompressionAutoencoder, CompressionConfig
 from ldae.models.denoiser import Denoiser, DenoiserConfig
 from ldae.models.gradient_estimator import GradientEstimator
-from ldae.models.hardware import Device, Precision, choose_device, choose_precision
+from ldae.models.hardware import Device, Precision, channels_last, choose_device, choose_precision
 from ldae.models.semantic_encoder import SemanticEncoder, SemanticEncoderConfig, build_semantic_encoder
 from ldae.volume import Volume
 
@@ -88,7 +97,8 @@ def semantic_predict(networks: Networks, semantic: Tensor | None, shift: ShiftFo
 
     def predict(z: Tensor, t: Tensor) -> Tensor:
         features = networks.denoiser.features(z, t)
-        eps = networks.denoiser.predict(features).float()
+        output = networks.denoiser.predict(features).float()
+        eps = as_noise(output, z, t, networks.schedule, networks.denoiser.config.prediction)
         if semantic is None:
             return eps
         gradient = networks.gradient_estimator(features, semantic).float()
@@ -119,7 +129,7 @@ class LatentDiffusionAutoencoder:
         self.device = choose_device(device)
         self.dtype = choose_precision(precision, self.device)
         self.networks = networks.to(self.device).eval().requires_grad_(False)
-        self.networks.compression.to(memory_format=torch.channels_last_3d)
+        channels_last(self.networks.compression)
 
     @classmethod
     def from_pretrained(
@@ -214,7 +224,7 @@ class LatentDiffusionAutoencoder:
 
     @torch.inference_mode()
     def semantic(self, images: Tensor) -> Tensor:
-        """y of images (B, 1, D, H, W) in [0, 1]: (B, S) on the CPU."""
+        """Y of images (B, 1, D, H, W) in [0, 1]: (B, S) on the CPU."""
         with self._autocast():
             return self.networks.semantic_encoder(images.to(self.device)).float().cpu()
 
@@ -303,7 +313,7 @@ class LatentDiffusionAutoencoder:
     def decompress(self, z_0: Tensor) -> npt.NDArray[np.float32]:
         """Model images, (N, D, H, W) in [0, 1], of standardised latents. One at a time: it is the costliest in memory."""
         images = []
-        for latent in z_0.to(self.device).split(1):
+        for latent in torch.split(z_0.to(self.device), 1):
             with self._autocast():
                 images.append(self.networks.compression.decode(latent).float().clamp(0.0, 1.0).cpu())
         return torch.cat(images)[:, 0].numpy()

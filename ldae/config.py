@@ -113,8 +113,9 @@ def _set(plain: dict[str, Any], override: str) -> None:
         raise ConfigError(msg) from error
     *parents, last = key.split(".")
     for parent in parents:
-        plain = plain.setdefault(parent, {})
-        if not isinstance(plain, dict):
+        below: Any = plain.setdefault(parent, {})
+        if not isinstance(below, dict):
             msg = f"--set {override}: {parent} is a value, not a group; correct the key"
             raise ConfigError(msg)
+        plain = below
     plain[last] = value

@@ -145,7 +145,7 @@ class Volume:
     @property
     def grid(self) -> Grid:
         """Shape and affine together."""
-        return Grid(self.data.shape, self.affine)  # type: ignore[arg-type]
+        return Grid(self.data.shape, self.affine)
 
     @property
     def spacing(self) -> tuple[float, float, float]:

@@ -110,7 +110,7 @@ def bad_file(kind: str, folder: Path) -> Path:
 @pytest.mark.parametrize("kind", ["missing", "text", "truncated", "4D", "RGB", "NaN"])
 def test_bad_files_are_refused_by_name(kind, tmp_path):
     path = bad_file(kind, tmp_path)
-    with pytest.raises(VolumeError, match="bad.nii.gz"):
+    with pytest.raises(VolumeError, match=r"bad\.nii\.gz"):
         read_volume(path)
 
 

@@ -89,7 +89,8 @@ def run_probe(options: Namespace) -> int:
         names = ["mae", "rmse", "r2"]
     rows = {"codes": report.result, **report.baselines}
     table(
-        f"{options.target}: {report.result.test_scans} scans of {report.result.test_subjects} test subjects, 95 % intervals over subjects",
+        f"{options.target}: {report.result.test_scans} scans of {report.result.test_subjects} test subjects, "
+        "95 % intervals over subjects",
         ["embeddings", *names],
         [[key, *(_interval(getattr(each, name)) for name in names)] for key, each in rows.items()],
     )

@@ -23,7 +23,8 @@ def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
     runs["reconstruct",] = run_reconstruct
 
     manipulate = ArgumentParser(
-        description="Move scans along a probe's direction. Steps are standard deviations of the training cohort; 0 is the reconstruction."
+        description="Move scans along a probe's direction. Steps are standard deviations of the training cohort; "
+        "0 is the reconstruction."
     )
     _add_inputs(manipulate)
     manipulate.add_argument("--probe", type=Path, required=True, help="probe_*_model.json that 'ldae probe' wrote")
@@ -125,7 +126,7 @@ def run_manipulate(options: Namespace) -> int:
     """An image a step, and what the probe and the volumes say of it."""
     from ldae.io.files import write_json
     from ldae.tasks.labels import write_synthetic
-    from ldae.tasks.manipulate import manipulate_many
+    from ldae.tasks.manipulate import manipulate, summarise_edits
     from ldae.tasks.probe import LinearProbe
 
     probe = LinearProbe.load(options.probe)
@@ -133,9 +134,8 @@ def run_manipulate(options: Namespace) -> int:
     model, scans = _open(options)
     steps = options.steps if 0 in options.steps else [0, *options.steps]
     with progress_bar("manipulate") as move:
-        edits, result = manipulate_many(
-            model, scans.codes, probe, steps=sorted(steps), nuisances=nuisances, progress=move
-        )
+        edits = manipulate(model, scans.codes, probe, steps=sorted(steps), nuisances=nuisances, progress=move)
+    result = summarise_edits(edits)
     for record, codes, edit in zip(scans.records, scans.codes, edits, strict=True):
         for amount, image, predicted in zip(edit.steps, edit.images, edit.predicted, strict=True):
             name = f"{record.key}_desc-step{amount:+g}_T1w.nii.gz"

@@ -120,17 +120,19 @@ class ScanDataset(Dataset[Item]):
         item["image"] = torch.as_tensor(item["image"])
         return item
 
-    def images(self, indices: Sequence[int]) -> Tensor:
-        """Prepared scans without augmentation, (B, 1, D, H, W)."""
-        return torch.stack([torch.as_tensor(self.scans[index]["image"]) for index in indices])
+    def images(self, indices: Sequence[int], *, mirrored: bool = False) -> Tensor:
+        """Prepared scans without augmentation, (B, 1, D, H, W), mirrored left to right if asked for."""
+        images = torch.stack([torch.as_tensor(self.scans[index]["image"]) for index in indices])
+        return images.flip(2) if mirrored else images
 
 
 class LatentDataset(Dataset[Item]):
     """Cached latents, with their scans where the stage needs both.
 
     Args:
-        latents: standardised posterior means, (N, C, d, h, w).
-        keys: of the scans.
+        latents: standardised posterior means, (N, C, d, h, w); or (2N, C, d, h, w), where the second half belongs to the scans
+            mirrored left to right.
+        keys: of the scans, N.
         scans: the scans themselves, in the same order.
     """
 
@@ -140,13 +142,14 @@ class LatentDataset(Dataset[Item]):
         self.scans = scans
 
     def __len__(self) -> int:
-        return len(self.keys)
+        return len(self.latents)
 
     def __getitem__(self, index: int | Draw) -> Item:
         position = index[0] if isinstance(index, tuple) else index
-        item: Item = {"latent": self.latents[position], "key": self.keys[position]}
+        mirrored, scan = divmod(position, len(self.keys))
+        item: Item = {"latent": self.latents[position], "key": self.keys[scan]}
         if self.scans is not None:
-            item["image"] = self.scans[position]["image"]
+            (item["image"],) = self.scans.images([scan], mirrored=bool(mirrored))
         return item
 
 

@@ -44,7 +44,7 @@ class AugmentationConfig:
             raise ConfigError(msg)
 
 
-class PrepareScand(MapTransform):
+class PrepareScand(MapTransform):  # type: ignore[misc]
     """Read the image that a key names and bring it to the model's grid and intensities.
 
     Args:

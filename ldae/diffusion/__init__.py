@@ -3,7 +3,9 @@
 from ldae.diffusion.inversion import ddim_invert
 from ldae.diffusion.losses import LossWeighting, denoising_loss, loss_weight
 from ldae.diffusion.prediction import (
+    Prediction,
     ShiftForm,
+    as_noise,
     clean_from_noise,
     noise_from_clean,
     noise_from_velocity,
@@ -17,9 +19,11 @@ __all__ = [
     "LossWeighting",
     "NoiseSchedule",
     "Predict",
+    "Prediction",
     "ScheduleConfig",
     "ShiftForm",
     "StepCallback",
+    "as_noise",
     "clean_from_noise",
     "ddim_invert",
     "ddim_sample",

@@ -1,6 +1,7 @@
 """Deterministic inversion: from a latent to the noise code that the sampler would turn back into it."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import Tensor
 
@@ -42,7 +43,7 @@ def ddim_invert(
         msg = f"corrections must be 0 or more, got {corrections}; 0 is plain DDIM inversion"
         raise ConfigError(msg)
     z = z_0
-    for t_from, t_to in zip(grid[:-1], grid[1:], strict=True):
+    for t_from, t_to in pairwise(grid):
         z_next = ddim_step(z, predict(z, filled(t_from, z)), t_from, t_to, schedule)
         for _ in range(corrections):
             z_next = ddim_step(z, predict(z_next, filled(t_to, z)), t_from, t_to, schedule)

@@ -21,7 +21,7 @@ def change_error(predicted: Image, target: Image, start: Image) -> float:
     brain = (target > 0) | (start > 0)
     truth = target[brain].astype(np.float64) - start[brain]
     error = predicted[brain].astype(np.float64) - target[brain]
-    return float(np.linalg.norm(error) / max(np.linalg.norm(truth), 1e-12))
+    return float(np.linalg.norm(error)) / max(float(np.linalg.norm(truth)), 1e-12)
 
 
 def change_correlation(predicted: Image, target: Image, start: Image) -> float:

@@ -2,7 +2,7 @@
 
 Volumes are in RAS order: axis 0 increases to the patient's right, axis 1 to the front, axis 2 upward. Sections follow
 the radiological convention: the patient's right is on the left of axial and coronal sections, front is up in axial
-ones, up is up in coronal and sagittal ones, and sagittal sections look to the left.
+ones, the top of the head is up in coronal and sagittal ones, and in sagittal ones the face is on the left.
 """
 
 import io
@@ -17,6 +17,7 @@ __all__ = ["Cut", "PanelRow", "Tile", "choose_cuts", "draw_panel", "radiological
 
 Array = npt.NDArray[np.floating]
 Plane = Literal["axial", "coronal", "sagittal"]
+Box = tuple[slice, slice, slice]
 TileKind = Literal["original", "synthetic", "difference"]
 
 # For each plane: the axis it cuts, and what stands at the left and right edge of its section.
@@ -38,7 +39,14 @@ VISIBLE = 0.05
 
 # Lengths in inches; a page is 11.6 inches wide.
 WIDTH, LABEL, GAP, STRIP, LINE, BAR, LARGEST_TILE = 11.6, 0.34, 0.05, 0.17, 0.165, 0.62, 2.25
-DPI = 150
+INK = "#1B1F24"
+DPI = 125
+DIVERGING = "RdBu_r"
+# A page of pictures is small as a palette: enough greys for any screen, the diverging colours, the words' amber.
+GREYS, COLOURS, AMBERS = 176, 71, 9
+
+# An outline follows this intensity of its image.
+EDGE = 0.2
 
 
 @dataclass(frozen=True)
@@ -63,10 +71,12 @@ class Tile:
     Attributes:
         volume: (D, H, W) in RAS order; in [0, 1], or a signed difference.
         kind: decides its scale and the word written on it.
+        outline: an image whose contour is drawn into a difference, so that one sees where it is.
     """
 
     volume: Array
     kind: TileKind
+    outline: Array | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,8 +160,7 @@ def draw_panel(
     from matplotlib.figure import Figure
 
     box = _visible_box([tile for row in rows for tile in row.tiles if tile is not None])
-    sections = [[None if tile is None else _section(tile, row.cut, box) for tile in row.tiles] for row in rows]
-    shapes = [next(section.shape for section in row if section is not None) for row in sections]
+    shapes = [next(_section(tile.volume, row.cut, box).shape for tile in row.tiles if tile is not None) for row in rows]
     tile_width = min((WIDTH - LABEL) / len(headers) - GAP, LARGEST_TILE)
     scale = tile_width / max(columns for _, columns in shapes)
     header_height = LINE * max(header.count("\n") + 1 for header in headers) + 0.1
@@ -167,25 +176,49 @@ def draw_panel(
     for left, header in zip(lefts, headers, strict=True):
         _write(page, left + tile_width / 2, height - header_height + 0.08, header, va="baseline", weight="bold")
     top = height - header_height
-    for row, pictures, tile_height, caption_height in zip(rows, sections, tile_heights, caption_heights, strict=True):
+    for row, tile_height, caption_height in zip(rows, tile_heights, caption_heights, strict=True):
         _write(page, LABEL / 2, top - tile_height / 2, row.cut.label, rotation=90)
-        for column, (tile, section) in enumerate(zip(row.tiles, pictures, strict=True)):
-            if tile is None or section is None:
+        for column, tile in enumerate(row.tiles):
+            if tile is None:
                 continue
             frame = (lefts[column], top - tile_height, tile_width, tile_height)
-            _draw_tile(page, tile, section, frame, scale, row.cut.plane, limit)
+            _draw_tile(page, tile, row.cut, box, frame, scale, limit)
             if row.captions:
                 _write(page, lefts[column] + tile_width / 2, frame[1] - 0.04, row.captions[column], va="top")
         top -= tile_height + caption_height + 2 * GAP
     page.set(xlim=(0, width), ylim=(0, height), aspect="auto")
     if limit is not None:
         _draw_colour_bar(figure, (width, height), limit, limit_label)
+    return _paletted_png(figure)
+
+
+def _paletted_png(figure: Any) -> bytes:
+    """The drawing in 256 colours."""
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+    from scipy.spatial import KDTree
+
+    greys = [(round(level),) * 3 for level in np.linspace(0, 255, GREYS)]
+    shades = matplotlib.colormaps[DIVERGING](np.linspace(0, 1, COLOURS), bytes=True)[:, :3].tolist()
+    ambers = (np.linspace(0.1, 1, AMBERS)[:, None] * (255, 209, 102)).round().astype(int).tolist()
+    palette = np.array([*greys, *shades, *ambers], dtype=np.uint8)
+    figure.set_dpi(DPI)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    # Pillow's own search for the nearest colour is off by several levels; there are few colours to look up.
+    drawn = np.asarray(canvas.buffer_rgba()).astype(np.uint32)
+    packed = drawn[..., 0] << 16 | drawn[..., 1] << 8 | drawn[..., 2]
+    colours, places = np.unique(packed, return_inverse=True)
+    _, nearest = KDTree(palette).query(np.stack([colours >> 16, colours >> 8 & 255, colours & 255], axis=1))
+    picture = Image.fromarray(nearest.astype(np.uint8)[places].reshape(packed.shape), mode="P")
+    picture.putpalette(palette.tobytes())
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+    picture.save(buffer, format="png", optimize=True)
     return buffer.getvalue()
 
 
-def _visible_box(tiles: Sequence[Tile]) -> tuple[slice, slice, slice]:
+def _visible_box(tiles: Sequence[Tile]) -> Box:
     """The part of the grid where any image shows something, with a margin."""
     shape = tiles[0].volume.shape
     seen = np.zeros(shape, dtype=bool)
@@ -202,44 +235,48 @@ def _visible_box(tiles: Sequence[Tile]) -> tuple[slice, slice, slice]:
     return bounds[0], bounds[1], bounds[2]
 
 
-def _section(tile: Tile, cut: Cut, box: tuple[slice, slice, slice]) -> Array:
+def _section(volume: Array, cut: Cut, box: Box) -> Array:
     """The visible part of a section."""
     axis = PLANES[cut.plane][0]
     whole: list[Any] = list(box)
     whole[axis] = slice(None)
-    return radiological_section(np.asarray(tile.volume[tuple(whole)], dtype=np.float32), cut)
+    return radiological_section(np.asarray(volume[tuple(whole)], dtype=np.float32), cut)
 
 
 def _draw_tile(
     page: Any,
     tile: Tile,
-    section: Array,
+    cut: Cut,
+    box: Box,
     frame: tuple[float, float, float, float],
     scale: float,
-    plane: Plane,
     limit: float | None,
 ) -> None:
     """A section in its frame (left, bottom, width, height; inches), the strip with its word below."""
+    import matplotlib
     from matplotlib.patches import Rectangle
 
     left, bottom, width, height = frame
-    difference = tile.kind == "difference"
-    face, ink = ("#FFFFFF", "#1B1F24") if difference else ("#000000", "#FFFFFF")
-    page.add_patch(
-        Rectangle((left, bottom), width, height, facecolor=face, edgecolor="#B8BEC6" if difference else "none", lw=0.6)
-    )
+    shades: dict[str, Any] = {"cmap": "gray", "vmin": 0.0, "vmax": 1.0}
+    face: Any = "#000000"
+    edge, ink = "none", "#FFFFFF"
+    if tile.kind == "difference":
+        assert limit is not None, "a difference needs a limit"
+        shades = {"cmap": DIVERGING, "vmin": -limit, "vmax": limit}
+        face, edge, ink = matplotlib.colormaps[DIVERGING](0.5), "#B8BEC6", INK
+    section = _section(tile.volume, cut, box)
     lines, columns = section.shape
     start = left + (width - columns * scale) / 2
     extent = (start, start + columns * scale, bottom + STRIP, bottom + STRIP + lines * scale)
-    if difference:
-        assert limit is not None, "a difference needs a limit"
-        shades: dict[str, Any] = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
-    else:
-        shades = {"cmap": "gray", "vmin": 0.0, "vmax": 1.0}
+    page.add_patch(Rectangle((left, bottom), width, height, facecolor=face, edgecolor="none"))
+    page.add_patch(Rectangle((left, bottom), width, height, fill=False, edgecolor=edge, linewidth=0.6, zorder=3))
     page.imshow(section, extent=extent, origin="upper", interpolation="bilinear", zorder=2, **shades)
-    _, at_left, at_right = PLANES[plane]
-    _write(page, left + 0.06, bottom + height - 0.05, at_left, va="top", ha="left", color=ink, weight="bold")
-    _write(page, left + width - 0.06, bottom + height - 0.05, at_right, va="top", ha="right", color=ink, weight="bold")
+    if tile.outline is not None:
+        around = _section(tile.outline, cut, box)
+        page.contour(around, [EDGE], extent=extent, origin="upper", colors="#6B7480", linewidths=0.6, zorder=3)
+    _, at_left, at_right = PLANES[cut.plane]
+    for x, letter, side in ((left + 0.06, at_left, "left"), (left + width - 0.06, at_right, "right")):
+        _write(page, x, bottom + height - 0.05, letter, va="top", ha=side, color=ink, weight="bold")
     word, colour = STRIPS[tile.kind]
     _write(page, left + width / 2, bottom + STRIP / 2 + 0.01, word, color=colour, weight="bold", size=8)
 
@@ -251,14 +288,14 @@ def _draw_colour_bar(figure: Any, size: tuple[float, float], limit: float, label
     width, height = size
     axes = figure.add_axes(((width - 4.2) / 2 / width, 0.44 / height, 4.2 / width, 0.13 / height))
     ticks = [-limit, -limit / 2, 0, limit / 2, limit]
-    bar = figure.colorbar(ScalarMappable(Normalize(-limit, limit), "RdBu_r"), cax=axes, orientation="horizontal")
+    bar = figure.colorbar(ScalarMappable(Normalize(-limit, limit), DIVERGING), cax=axes, orientation="horizontal")
     words = ["0" if tick == 0 else f"{tick:+g}".replace("-", "\N{MINUS SIGN}") for tick in ticks]
     bar.set_ticks(ticks, labels=words, fontsize=8.5)
     bar.outline.set_linewidth(0.5)
-    figure.text(0.5, 0.03 / height, label, ha="center", va="bottom", fontsize=9, color="#1B1F24", parse_math=False)
+    figure.text(0.5, 0.03 / height, label, ha="center", va="bottom", fontsize=9, color=INK, parse_math=False)
 
 
 def _write(page: Any, x: float, y: float, text: str, *, size: float = 9, **how: Any) -> None:
     """Text at a place in inches; dollar signs in names stay what they are."""
-    style = {"ha": "center", "va": "center", "color": "#1B1F24", "family": "DejaVu Sans", "linespacing": 1.15} | how
+    style = {"ha": "center", "va": "center", "color": INK, "family": "DejaVu Sans", "linespacing": 1.15} | how
     page.text(x, y, text, fontsize=size, parse_math=False, **style)

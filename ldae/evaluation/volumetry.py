@@ -29,6 +29,9 @@ WINDOW_FADE_MM = 4.0
 # Only the hippocampus' core: its surroundings differ between heads for other reasons than its size.
 HIPPOCAMPUS_REACH_MM = -4.0
 
+# Darker than this share of white matter is background, which decoders leave near 0 but not at it.
+BACKGROUND_LEVEL = 0.1
+
 # Fluid around the brain is no ventricle, however close: where the template has this much of it, none counts.
 OUTER_FLUID_LIMIT = 0.5
 
@@ -104,7 +107,7 @@ def _regions(shape: tuple[int, int, int], affine: tuple[float, ...]) -> Regions:
     }
     windows = {name: on_grid(_window(mask.data, HIPPOCAMPUS_REACH_MM)) for name, mask in structures.items()}
     windows["ventricles_ml"] = near * not_outer
-    return Regions(
+    regions = Regions(
         brain=on_grid(template.brain_mask.data) > 0.5,
         grey=on_grid(grey, 2.0) > 0.6,
         white=on_grid(white, 2.0) > 0.8,
@@ -114,42 +117,44 @@ def _regions(shape: tuple[int, int, int], affine: tuple[float, ...]) -> Regions:
         head_ml=_millilitres(template.brain_mask),
         structure_ml={name: _millilitres(mask) for name, mask in structures.items()},
     )
-
-
-def _fluid_fraction(image: Array, regions: Regions, voxel_ml: float) -> Array:
-    """Fraction of fluid in each voxel, from the image's own levels of grey matter, white matter and fluid.
-
-    Raises:
-        VolumeError: if the image shows no brain where the template has one, or no contrast of tissue and fluid.
-    """
-    inside = image > 0
-    grey, white, dark = (
-        image[inside & regions.grey],
-        image[inside & regions.white],
-        image[inside & regions.near_ventricles],
-    )
-    pure = max(3, round(PURE_FLUID_ML / voxel_ml))
-    if min(grey.size, white.size) == 0 or dark.size < pure:
+    landmarks = (regions.grey, regions.white, regions.near_ventricles, *windows.values())
+    if not all(landmark.any() for landmark in landmarks):
         msg = (
-            "the image shows no brain where the template has one; volumes are measured in skull-stripped images "
-            "in MNI space with a background of 0, so register and skull-strip it first"
+            f"volumes are measured in MNI space, where this image (shape {shape}, voxels of "
+            f"{', '.join(f'{s:.3g}' for s in grid.spacing)} mm) does not show the whole brain; register it to the "
+            "template first ('ldae cohort preprocess')"
         )
         raise VolumeError(msg)
-    fluid_level = float(np.partition(dark, pure - 1)[:pure].mean())
+    return regions
+
+
+def _fluid_fraction(image: Array, inside: npt.NDArray[np.bool_], regions: Regions, voxel_ml: float) -> Array | None:
+    """Fraction of fluid in each voxel, from the image's own levels of grey matter, white matter and fluid.
+
+    Returns:
+        Fractions, (D, H, W); None if the image shows no brain in place, or no fluid darker than the tissue.
+    """
+    grey, white = image[inside & regions.grey], image[inside & regions.white]
+    dark = image[inside & regions.near_ventricles]
+    pure = max(3, round(PURE_FLUID_ML / voxel_ml))
+    if min(grey.size, white.size) == 0 or dark.size < pure:
+        return None
+    fluid_level = np.partition(dark, pure - 1)[:pure].mean()
     share = regions.grey_share
-    tissue = share * np.float32(np.median(grey)) + (1 - share) * np.float32(np.median(white))
-    contrast = tissue - np.float32(fluid_level)
+    contrast = share * np.median(grey) + (1 - share) * np.median(white) - fluid_level
     if float(np.median(contrast[regions.brain])) <= 0:
-        msg = "the ventricles are not darker than the tissue around them; a T1-weighted image is needed"
-        raise VolumeError(msg)
-    fraction = np.clip((tissue - image) / np.maximum(contrast, np.float32(1e-6)), 0.0, 1.0)
+        return None
+    fraction = 1.0 - np.clip((image - fluid_level) / np.maximum(contrast, np.float32(1e-6)), 0.0, 1.0)
     return np.where(inside & (fraction >= LEAST_FRACTION), fraction, np.float32(0.0))
 
 
 def _raw_measures(image: Array, regions: Regions, voxel_ml: float) -> dict[str, float]:
-    """Volumes before calibration, ml."""
-    fluid = _fluid_fraction(image, regions, voxel_ml)
-    head_ml = float(np.count_nonzero(image)) * voxel_ml
+    """Volumes before calibration, ml; not a number where there is nothing to measure."""
+    inside = image > BACKGROUND_LEVEL * max(float(np.median(image[regions.white])), 0.0)
+    fluid = _fluid_fraction(image, inside, regions, voxel_ml)
+    if fluid is None:
+        return dict.fromkeys([*regions.structure_ml, "brain_ml"], float("nan"))
+    head_ml = float(np.count_nonzero(inside)) * voxel_ml
     measures = {"ventricles_ml": float((fluid * regions.windows["ventricles_ml"]).sum()) * voxel_ml}
     for name in ("hippocampus_left_ml", "hippocampus_right_ml"):
         window = regions.windows[name]
@@ -175,22 +180,23 @@ def measure_volumes(volume: Volume) -> dict[str, float]:
     """Measure a T1-weighted brain in template space.
 
     Ventricles are the fluid within 10 mm of the template's, without the fluid around the brain. A hippocampus is the
-    template's, scaled by the head and by the share of tissue that is left in its core; as each head places it a little
-    differently, this follows its atrophy in one person over time better than differences between persons. Factors
-    make the template measure itself exactly; other images' volumes are proportional, not exact: large ventricles
-    come out about a fifth too small.
+    template's, scaled by the head and by the share of tissue that is left in its core; heads place theirs a little
+    differently, so this ranks people only roughly. Factors make the template measure itself exactly; other images'
+    volumes are proportional, not exact: large ventricles come out about a fifth too small, and hippocampi keep less
+    than half of their true spread.
 
     Args:
-        volume: skull-stripped, (D, H, W), in MNI space on any grid, intensities in any unit, background 0.
+        volume: skull-stripped, (D, H, W), in MNI space on any grid, intensities in any unit, background about 0.
 
     Returns:
-        `ventricles_ml`, `hippocampus_left_ml`, `hippocampus_right_ml` and `brain_ml` (grey and white matter).
+        `ventricles_ml`, `hippocampus_left_ml`, `hippocampus_right_ml` and `brain_ml` (grey and white matter); all not
+        a number if the image shows no brain, or no fluid that is darker than its tissue.
 
     Raises:
-        VolumeError: if the image shows no brain in template space, or its fluid is not dark.
+        VolumeError: if the grid lies outside template space, or is too coarse to hold these structures.
     """
     key = (volume.grid.shape, tuple(volume.affine.ravel().tolist()))
     regions = _regions(*key)
-    raw = _raw_measures(np.maximum(volume.data, 0.0), regions, volume.grid.voxel_volume_ml)
+    raw = _raw_measures(volume.data, regions, volume.grid.voxel_volume_ml)
     factors = _calibration(*key)
     return {name: value * factors[name] for name, value in raw.items()}

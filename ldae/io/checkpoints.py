@@ -43,7 +43,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise CheckpointError(msg)
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})
+            return {name: file.get_tensor(name) for name in list(file.keys())}, dict(file.metadata() or {})
     except SafetensorError as error:
         msg = f"{path}: not a readable safetensors file ({error}); copy it again. Pickles are not read"
         raise CheckpointError(msg) from error

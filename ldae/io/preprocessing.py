@@ -9,7 +9,7 @@ import numpy.typing as npt
 from ldae.errors import ConfigError, VolumeError
 from ldae.volume import Grid, Volume
 
-__all__ = ["Preprocessing", "PreprocessingWarning", "PreparedScan"]
+__all__ = ["PreparedScan", "Preprocessing", "PreprocessingWarning"]
 
 
 class PreprocessingWarning(UserWarning):
@@ -94,9 +94,11 @@ class Preprocessing:
                 PreprocessingWarning,
                 stacklevel=2,
             )
-        low, high = (float(v) for v in np.percentile(on_grid[brain], self.percentiles))
-        if high <= low:
-            msg = f"the brain has one intensity, {low:g}; this is a mask, not a scan: give the T1-weighted image"
+        low, median, high = (
+            float(v) for v in np.percentile(on_grid[brain], [self.percentiles[0], 50, self.percentiles[1]])
+        )
+        if high <= low or median >= high:
+            msg = f"most of the brain has one intensity, {median:g}; this is a mask, not a scan: give the T1-weighted image"
             raise VolumeError(msg)
         data = np.where(brain, np.clip((on_grid - low) / (high - low), 0.0, 1.0), 0.0).astype(np.float32)
         return PreparedScan(data, volume.grid, (low, high))

@@ -1,6 +1,7 @@
-"""The denoiser: an ADM-family UNet eps_theta(z_t, t) in three dimensions."""
+"""The denoiser: an ADM-family UNet over (z_t, t) in three dimensions."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +25,9 @@ class DenoiserConfig:
         heads: attention heads.
         dropout: probability inside residual blocks.
         stride: downsampling between levels along each latent axis.
+        prediction: what the output means.
+        coordinates: octaves of sines and cosines of the position that the first layer sees beside the latent. Scans are
+            aligned, so position has a meaning that a convolution must otherwise infer from its padding; 0 is published.
     """
 
     width: int = 256
@@ -33,6 +37,8 @@ class DenoiserConfig:
     heads: int = 1
     dropout: float = 0.1
     stride: tuple[int, int, int] = (2, 2, 2)
+    prediction: Literal["noise", "velocity"] = "noise"
+    coordinates: int = 0
 
     def __post_init__(self) -> None:
         if self.width < 4 or self.width % 4 or self.width % self.heads:
@@ -88,12 +94,26 @@ class Stage(nn.Module):
         return x if self.attention is None else self.attention(x)
 
 
+def position_features(z: Tensor, octaves: int) -> Tensor:
+    """Sines and cosines of the position along each axis, one pair an octave: (B, 6 * octaves, d, h, w).
+
+    Args:
+        z: whose grid it is, (B, C, d, h, w).
+        octaves: the first spans the grid with half a period, each further one with twice as many.
+    """
+    axes = [torch.linspace(0.0, torch.pi, n, device=z.device) for n in z.shape[2:]]
+    maps = torch.stack(torch.meshgrid(*axes, indexing="ij"))
+    angles = torch.cat([maps * 2**octave for octave in range(octaves)])
+    return torch.cat([angles.sin(), angles.cos()]).to(z.dtype).expand(z.shape[0], -1, -1, -1, -1)
+
+
 class UNetEncoder(nn.Module):
     """The way down; its skips feed every decoder half."""
 
     def __init__(self, config: DenoiserConfig, channels: int) -> None:
         super().__init__()
-        self.stem = nn.Conv3d(channels, config.width, 3, padding=1)
+        self.coordinates = config.coordinates
+        self.stem = nn.Conv3d(channels + 6 * config.coordinates, config.width, 3, padding=1)
         self.stages = nn.ModuleList()
         width = config.width
         for level, out in enumerate(config.widths):
@@ -110,7 +130,7 @@ class UNetEncoder(nn.Module):
 
     def forward(self, z: Tensor, embedding: Tensor) -> tuple[Tensor, ...]:
         """Features of every block, finest first."""
-        h = self.stem(z)
+        h = self.stem(torch.cat([z, position_features(z, self.coordinates)], dim=1) if self.coordinates else z)
         skips = [h]
         for stage in self.stages:
             h = stage(h, embedding)
@@ -162,6 +182,7 @@ class UNetDecoder(nn.Module):
         h = self.middle_in(skips[-1], embedding, semantic)
         h = self.middle_out(h, embedding, semantic)
         for stage in self.stages:
+            assert isinstance(stage, Stage)
             h = stage(torch.cat([h, skips.pop()], dim=1), embedding, semantic)
             if stage.up is not None:
                 h = stage.up(h, embedding, semantic, size=skips[-1].shape[2:])
@@ -179,7 +200,7 @@ def _skip_widths(config: DenoiserConfig) -> list[int]:
 
 
 class Denoiser(nn.Module):
-    """eps_theta(z_t, t).
+    """eps_theta(z_t, t), or v_theta(z_t, t) if the config says so.
 
     Args:
         config: shape of the UNet.
@@ -208,9 +229,9 @@ class Denoiser(nn.Module):
         return Features(embedding, self.encoder(z_t, embedding))
 
     def predict(self, features: Features) -> Tensor:
-        """The decoder half: predicted noise, (B, C, d, h, w)."""
+        """The decoder half: the prediction, (B, C, d, h, w)."""
         return self.decoder(features)
 
     def forward(self, z_t: Tensor, t: Tensor) -> Tensor:
-        """Predicted noise, the shape of `z_t`."""
+        """The prediction, the shape of `z_t`."""
         return self.predict(self.features(z_t, t))

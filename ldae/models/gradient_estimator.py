@@ -1,8 +1,9 @@
 """The gradient estimator G(z_t, y, t): an estimate of grad log p(y | z_t) (Zhang et al. 2022)."""
 
+import torch
 from torch import Tensor, nn
 
-from ldae.models.denoiser import DenoiserConfig, Features, UNetDecoder
+from ldae.models.denoiser import Denoiser, DenoiserConfig, Features, UNetDecoder
 
 __all__ = ["GradientEstimator"]
 
@@ -20,6 +21,18 @@ class GradientEstimator(nn.Module):
         super().__init__()
         self.semantic_embedding = nn.Linear(semantic_width, config.embedding_width)
         self.decoder = UNetDecoder(config, channels, semantic_width=config.embedding_width)
+
+    @torch.no_grad()
+    def start_from(self, denoiser: Denoiser) -> None:
+        """Take over the denoiser's decoder, which knows the features already; the head stays zero, so that nothing is shifted.
+
+        Args:
+            denoiser: trained, of the same config.
+        """
+        own = self.decoder.state_dict()
+        for name, tensor in denoiser.decoder.state_dict().items():
+            if not name.startswith("head."):
+                own[name].copy_(tensor)
 
     def forward(self, features: Features, semantic: Tensor) -> Tensor:
         """The gradient, (B, C, d, h, w).

@@ -44,14 +44,16 @@ class VolumeEncoderConfig:
     """The plain 3D encoder.
 
     Attributes:
-        widths: channels of each level; every level but the first halves the resolution.
+        widths: channels of each level; every level halves the resolution.
         semantic_width: width S of y.
         pooled: spatial size of the last feature map that is laid flat (1 is global average pooling).
+        dropout: probability on the flat features, against learning subjects by heart.
     """
 
     widths: tuple[int, ...] = (32, 64, 128, 256)
     semantic_width: int = 256
     pooled: int = 1
+    dropout: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -144,18 +146,18 @@ class VolumeEncoder(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         width = 1
-        for index, out in enumerate(config.widths):
-            stride = 1 if index == 0 else 2
-            layers += [nn.Conv3d(width, out, 3, stride=stride, padding=1), group_norm(out), nn.SiLU()]
+        for out in config.widths:
+            layers += [nn.Conv3d(width, out, 3, stride=2, padding=1), group_norm(out), nn.SiLU()]
             width = out
         layers.append(nn.AdaptiveAvgPool3d(config.pooled))
         self.features = nn.Sequential(*layers)
+        self.dropout = nn.Dropout(config.dropout)
         self.projection = nn.Linear(width * config.pooled**3, config.semantic_width)
         self.norm = nn.LayerNorm(config.semantic_width)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 1, D, H, W) to y, (B, S)."""
-        return self.norm(self.projection(self.features(x).flatten(1)))
+        return self.norm(self.projection(self.dropout(self.features(x).flatten(1))))
 
 
 SemanticEncoder = SliceEncoder | VolumeEncoder

@@ -47,8 +47,9 @@ def correct_bias(volume: Volume, mask: Volume | None = None) -> Volume:
     log_field = SimpleITK.GetArrayFromImage(n4.GetLogBiasFieldAsImage(image)).T
     log_field = log_field - log_field[fitted].mean()
     limit = np.log(MAX_FACTOR)
-    smooth = _at_voxels(Volume(np.clip(log_field, -limit, limit).astype(np.float32), grid.affine), volume)
-    return Volume(volume.data / np.exp(smooth), volume.affine)
+    bounded = np.clip(log_field, -limit, limit).astype(np.float32)
+    factor = np.exp(_at_voxels(Volume(bounded, grid.affine), volume))
+    return Volume(np.asarray(volume.data / factor, dtype=np.float32), volume.affine)
 
 
 def _at_voxels(field: Volume, volume: Volume) -> npt.NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""Brain extraction: the template's brain mask carried to the scan, then moved to where the scan's intensities put it."""
+"""Brain extraction: the template's brain mask carried to the scan, then moved to where its intensities put it."""
 
 from dataclasses import dataclass
 
@@ -19,14 +19,16 @@ from ldae.prepare.morphology import (
 )
 from ldae.volume import Grid, Volume
 
-__all__ = ["brain_of_stripped", "extract_brain"]
+__all__ = ["brain_of_stripped", "extract_brain", "template_brain"]
 
 WORKING_MM = 1.5
 # How far the brain's surface may lie outside the carried template mask, and how deep inside tissue is taken as given.
 REACH_MM, CERTAIN_MM = 7.0, 8.0
-OPEN_MM, CLOSE_MM = 3.0, 9.0
+OPEN_MM, CLOSE_MM = 2.0, 12.0
 # The dark rim of fluid between brain and skull that belongs to the mask.
-FLUID_MM = 2.0
+FLUID_MM = 3.0
+# Where tissue begins on the way from fluid (0) to grey matter (1): thin gyri are mixed with fluid.
+TISSUE_SHARE = 0.3
 # A stripped image is brain where it exceeds this share of its bright tissue.
 STRIPPED_SHARE = 0.02
 
@@ -73,6 +75,20 @@ def extract_brain(scan: Volume, affine_native_to_template: npt.NDArray[np.float6
     return _on_grid(grow(mask, WORKING_MM, spacing), grid, scan.grid)
 
 
+def template_brain(grid: Grid, affine_native_to_template: npt.NDArray[np.float64], *, margin_mm: float = 0.0) -> Volume:
+    """The template's brain mask carried to a scan, grown by a margin.
+
+    Args:
+        grid: the scan's.
+        affine_native_to_template: where it lies in template space (RAS mm), (4, 4).
+        margin_mm: in template mm.
+
+    Returns:
+        0 and 1 on the scan's grid.
+    """
+    return mask_volume(_template_depth(grid, affine_native_to_template) > -margin_mm, grid.affine)
+
+
 def brain_of_stripped(scan: Volume) -> Volume:
     """The mask of an image that is already stripped: what is not background, closed, on the scan's own grid."""
     bright = scan.data > STRIPPED_SHARE * np.percentile(scan.data, 99.0)
@@ -93,9 +109,8 @@ def _template_depth(grid: Grid, affine_native_to_template: npt.NDArray[np.float6
     brain = load_template(1.0).brain_mask.resample_to(around).data > 0.5
     depth = depth_mm(brain, around.spacing) - depth_mm(~brain, around.spacing)
     to_native = np.linalg.inv(affine_native_to_template)
-    return (
-        Volume(depth.astype(np.float32), to_native @ around.affine).resample_to(grid, outside=float(depth.min())).data
-    )
+    carried = Volume(depth.astype(np.float32), to_native @ around.affine)
+    return carried.resample_to(grid, outside=float(depth.min())).data
 
 
 def _window(grid: Grid, affine_native_to_template: npt.NDArray[np.float64]) -> Grid:
@@ -114,7 +129,7 @@ def _window(grid: Grid, affine_native_to_template: npt.NDArray[np.float64]) -> G
 
 
 def _tissue_range(values: npt.NDArray[np.float32]) -> _Tissue:
-    """Fluid, grey and white matter as three clusters; brain tissue lies halfway above fluid, and not far above white."""
+    """Fluid, grey and white matter as three clusters; brain tissue lies between fluid and the brightest white."""
     from sklearn.cluster import KMeans
 
     if values.size < 100 or values.std() == 0:
@@ -125,4 +140,4 @@ def _tissue_range(values: npt.NDArray[np.float32]) -> _Tissue:
     sample = np.quantile(inside, np.linspace(0.0, 1.0, 2000))[:, None]
     start = np.quantile(sample, [0.05, 0.4, 0.8])[:, None]
     fluid, grey, white = sorted(KMeans(3, init=start, n_init=1).fit(sample).cluster_centers_[:, 0])
-    return _Tissue(low=(fluid + grey) / 2, high=white + 1.5 * (white - grey))
+    return _Tissue(low=fluid + TISSUE_SHARE * (grey - fluid), high=white + 1.5 * (white - grey))

@@ -39,8 +39,8 @@ class ScannerConfig:
     gain_sd: float = 0.05
     bias_sd: float = 0.03
     noise_sd: float = 0.026
-    rotation_sd_deg: float = 0.55
-    translation_sd_mm: float = 0.5
+    rotation_sd_deg: float = 0.6
+    translation_sd_mm: float = 0.52
     mask_jitter: float = 0.22
     ghost_probability: float = 0.04
     ghost_amplitude: float = 0.12

@@ -115,7 +115,7 @@ class PopulationConfig:
     rate_log_sd: float = 0.5
     acceleration_per_year: float = 0.25
     sex_offset_volume: float = 0.04
-    volume_mean: float = 0.92
+    volume_mean: float = 0.88
     volume_sd: float = 0.045
     asymmetry: float = 0.5
     ventricle: StructureEffect = field(default_factory=lambda: StructureEffect(2.2, 1.5, 0.25, 3.2, 1.5))

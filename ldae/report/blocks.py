@@ -90,7 +90,7 @@ class Picture:
         data: the file's bytes.
         media_type: of the file.
         alt: what it shows, for who cannot see it.
-        caption: below it.
+        caption: above it.
     """
 
     kind: ClassVar[str] = "picture"

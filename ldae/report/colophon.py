@@ -16,29 +16,32 @@ def methods(run: RunFolder) -> Section:
     subjects = run.result("n_test_subjects")
     blocks: list[Block] = [
         Text(
-            "Method. A compression autoencoder reduces each skull-stripped T1-weighted scan in MNI152 space to a latent volume. A "
-            "diffusion model (the denoiser) learns how such latents are distributed. A semantic encoder reads the scan into a short "
-            "code, and a gradient estimator bends the denoiser by that code, so that denoising leads back to this very scan; running "
-            "the deterministic sampler backward gives the noise code. (Latent diffusion autoencoder, arXiv 2504.08635; after PDAE, "
-            "arXiv 2212.12990.)"
+            "Method. A compression autoencoder reduces each skull-stripped T1-weighted scan in MNI152 space to a "
+            "latent volume. A diffusion model (the denoiser) learns how such latents are distributed. A semantic "
+            "encoder reads the scan into a short code, and a gradient estimator bends the denoiser by that code, so "
+            "that denoising leads back to this very scan; running the deterministic sampler backward gives the "
+            "noise code. (Latent diffusion autoencoder, arXiv 2504.08635; after PDAE, arXiv 2212.12990.)"
         ),
         Text(
-            "Evaluation. Subjects, not scans, were divided into training, validation and test before any label was looked at. Probes are "
-            "linear: features are standardised and the penalty is chosen inside the training subjects (training and validation split). "
-            f"{positive} is the positive class against {negative}; other diagnoses are left out of that probe. 95 % intervals are "
-            "percentiles over resampled test subjects. Images are compared with the real scans, not with their reconstructions."
+            "Evaluation. Subjects, not scans, were divided into training, validation and test before any label was "
+            "looked at. Probes are linear: features are standardised and the penalty is chosen inside the training "
+            f"subjects (training and validation split). {positive} is the positive class against {negative}; other "
+            "diagnoses are left out of that probe. 95 % intervals are percentiles over resampled test subjects. "
+            "Images are compared with the real scans, not with their reconstructions."
         ),
         Text(
-            "Limitations. Intervals hold the chance of who was tested, not of the training: another seed would give another model. "
-            "Baselines and code were tested on the same subjects, so overlapping intervals do not settle which is better. Means "
-            "over scans of reconstruction, manipulation and interpolation come without intervals. Ventricles and hippocampi are measured "
-            "by a template-based yardstick that makes images comparable and is no segmentation; large ventricles come out about a "
-            "fifth too small. The typical and worst scans are chosen by SSIM, not by a reader. Age and disease go together in such "
+            "Limitations. Intervals hold the chance of who was tested, not of the training: another seed would give "
+            "another model. Baselines and code were tested on the same subjects, so overlapping intervals do not "
+            "settle which is better. Means over scans of reconstruction, manipulation and interpolation come "
+            "without intervals. Ventricles and hippocampi are measured by a template-based yardstick that makes "
+            "images comparable and is no segmentation; large ventricles come out about a fifth too small. The "
+            "typical and worst scans are chosen by SSIM, not by a reader. Age and disease go together in such "
             "cohorts, and the diagnosis probe was not adjusted for age."
             + (f" {subjects} test subjects are few." if isinstance(subjects, int) and subjects < 100 else "")
         ),
         Text(
-            "Reconstructed, edited, interpolated and sampled images are synthetic. They must not be used for diagnosis.",
+            "Reconstructed, edited, interpolated and sampled images are synthetic. They must not be used for "
+            "diagnosis.",
             "warning",
         ),
     ]

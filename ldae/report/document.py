@@ -9,8 +9,9 @@ from markupsafe import Markup
 from ldae.io.files import write_text
 from ldae.report.colophon import methods, repeat
 from ldae.report.overview import key_figures, training, what_was_run
-from ldae.report.pictures import interpolation, manipulation, reconstruction, samples
 from ldae.report.prediction import age, diagnosis
+from ldae.report.progression import interpolation, manipulation
+from ldae.report.restoration import reconstruction, samples
 from ldae.report.run_folder import RunFolder, open_run
 
 __all__ = ["write_report"]
@@ -36,7 +37,8 @@ def write_report(run: Path, out: Path | None = None) -> Path:
     """Render a run folder.
 
     Args:
-        run: folder with results.json, as 'ldae demo' and 'ldae study' leave it. Whatever else is missing, its section says so.
+        run: folder with results.json, as 'ldae demo' and 'ldae study' leave it. Whatever else is missing, its
+            section says so.
         out: the HTML file; `report.html` in the run folder if it is not given.
 
     Returns:
@@ -63,6 +65,7 @@ def _render(run: RunFolder) -> str:
         name=run.path.resolve().name,
         notice=NOTICE,
         phantom=run.phantom,
+        trained_here=run.trained_here,
         css=Markup(css),  # ours, read from the package
         sections=[build(run) for build in SECTIONS],
     )

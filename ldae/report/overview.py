@@ -5,7 +5,7 @@ from typing import Any
 
 from ldae.data.manifest import SPLITS, Manifest
 from ldae.evaluation.figures import draw_loss_curves
-from ldae.report.blocks import Absence, Block, Cell, Picture, Row, Section, Table, Text
+from ldae.report.blocks import Absence, Beside, Block, Cell, Picture, Row, Section, Table, Text
 from ldae.report.run_folder import PROVENANCE, RESULTS, STAGES, RunFolder, pointer
 from ldae.report.wording import (
     NOT_MEASURED,
@@ -41,13 +41,18 @@ def key_figures(run: RunFolder) -> Section:
         )
     scans = run.result("n_test_subjects")
     blocks += [
-        Table("Key figures on test subjects, whom no stage of training has seen", columns, rows),
+        Table(f"Key figures on test subjects{_unseen(run)}", columns, rows),
         Text(
             "Intervals are drawn over whole subjects, because scans of one person are not independent"
             + (f"; with {scans} test subjects they are wide." if isinstance(scans, int) and scans < 100 else ".")
         ),
     ]
     return Section("key-figures", "Key figures", blocks)
+
+
+def _unseen(run: RunFolder) -> str:
+    """A claim that only a run that trained its own model can make."""
+    return ", whom no stage of training has seen" if run.trained_here else ""
 
 
 def _answer(question: str, result: Cell, interval: Cell, compare: Cell, reading: str) -> Row:
@@ -120,8 +125,8 @@ def _reconstruction_rows(run: RunFolder) -> list[Row]:
             cell(run, "reconstruct", "ssim"),
             NO_INTERVAL,
             Cell(f"ceiling {fixed(ceiling)}", (pointer(RESULTS, "compression", "ssim"),)),
-            "1 is the very same image. The ceiling is what the compressed form can keep at most; at the ceiling, the codes "
-            "lose nothing more.",
+            "1 is the very same image. The ceiling is what the compressed form can keep at most; at the ceiling, "
+            "the codes lose nothing more.",
         ),
         _answer(
             "How much of it is in the semantic code alone? (SSIM)",
@@ -151,8 +156,8 @@ def _manipulation_rows(run: RunFolder) -> list[Row]:
                 f"mean probability {fixed(probability[0], 2)} to {fixed(probability[-1], 2)}; it {monotone}",
                 tuple(rise),
             ),
-            f"Mean change of volume in the images, from the largest edit away from {positive} to the largest toward it. "
-            f"In {positive} ventricles are larger.",
+            f"Mean change of volume in the images, from the largest edit away from {positive} to the largest toward "
+            f"it. In {positive} ventricles are larger.",
         )
     ]
 
@@ -187,14 +192,13 @@ def what_was_run(run: RunFolder) -> Section:
     if run.phantom:
         blocks.append(
             Text(
-                "The cohort is a phantom: its scans were computed from the MNI152 template with known age, disease and "
-                "anatomy, and none shows a person. The figures prove whether the method finds what is there to find; they "
-                "say nothing about patients.",
+                "The cohort is a phantom: its scans were computed from the MNI152 template with known age, disease "
+                "and anatomy, and none shows a person. The figures prove whether the method finds what is there to "
+                "find; they say nothing about patients.",
                 "note",
             )
         )
-    splits = _splits(run)
-    blocks += [_facts(run), splits]
+    blocks.append(Beside([_facts(run)], [_splits(run)]))
     return Section("run", "What was run on what", blocks)
 
 
@@ -212,9 +216,9 @@ def _facts(run: RunFolder) -> Table:
         Row("Scans", [cell(run, "n_scans", form=_count)]),
         Row("Test subjects", [cell(run, "n_test_subjects", form=_count)]),
         Row("Cohort table", [_words(manifest.get("path"))]),
-        Row("Its fingerprint", [_words(f"SHA-256 {fingerprint[:16]}" if fingerprint else None)]),
+        Row("Table fingerprint", [_words(f"SHA-256 {fingerprint[:16]}" if fingerprint else None)]),
         Row("Model", [_words(_model(run))]),
-        Row("Its fingerprint", [_words(str(run.result("model"))[:16] if run.result("model") else None)]),
+        Row("Model fingerprint", [_words(str(run.result("model"))[:16] if run.result("model") else None)]),
         Row("Computed on", [_words(f"{device}; precision {precision}")]),
         Row("Seed", [Cell("not recorded") if seed is None else Cell(str(seed), (pointer(*seed_at),))]),
         Row("Time in all", [cell(run, "wall_seconds", form=duration)]),
@@ -272,7 +276,7 @@ def _splits(run: RunFolder) -> Table | Absence:
         ]
         rows.append(Row(split or "in no split", [Cell(value, (_table_source(manifest, split),)) for value in values]))
     columns = ("Split", "Subjects", "Scans", *(f"{name} scans" for name in diagnoses), "Age (years)")
-    return Table("The cohort by split; splits were frozen by subject before any label was used", columns, rows)
+    return Table("The cohort by split, frozen by subject before any label was used", columns, rows)
 
 
 def _table_source(manifest: Manifest, split: str | None) -> str:
@@ -296,8 +300,9 @@ def training(run: RunFolder) -> Section:
                 draw_loss_curves(curves),
                 "image/svg+xml",
                 "Training and validation loss by step for each stage. Training loss, first to last: " + "; ".join(ends),
-                "Loss by step. Both curves should fall and level off; a validation curve that rises while the training curve "
-                "falls means that the stage learns its training scans by heart. Losses of different stages are not comparable.",
+                "Loss by step. Both curves should fall and level off; a validation curve that rises while the "
+                "training curve falls means that the stage learns its training scans by heart. Losses of different "
+                "stages are not comparable.",
             )
         )
     if len(absent) == len(STAGES) and run.result("request", "model"):

@@ -1,10 +1,11 @@
 """The report's pages on what the semantic code predicts: diagnosis and age, beside every baseline."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from ldae.evaluation.figures import RocCurve, draw_age_scatter, draw_roc
-from ldae.report.blocks import Absence, Beside, Block, Cell, Picture, Row, Section, Table, Text
+from ldae.report.blocks import Absence, Beside, Block, Picture, Row, Section, Table, Text
 from ldae.report.run_folder import RunFolder
 from ldae.report.wording import (
     SHORT_BASELINES,
@@ -54,10 +55,10 @@ def diagnosis(run: RunFolder) -> Section:
     )
     verdict = _verdict(own.get("auc"), own.get("baselines"), 3, higher_is_better=True)
     introduction = Text(
-        f"A logistic regression on the semantic code tells {long_class(positive)} from {long_class(negative)}. It was fitted "
-        f"on {own.get('train_subjects')} subjects and tested on {own.get('test_scans')} scans of "
-        f"{own.get('test_subjects')} others; {positive} is the positive class. Every baseline had the same subjects and the "
-        "same probe."
+        f"A logistic regression on the semantic code tells {long_class(positive)} from {long_class(negative)}. It "
+        f"was fitted on {own.get('train_subjects')} subjects and tested on {own.get('test_scans')} scans of "
+        f"{own.get('test_subjects')} others; {positive} is the positive class. Every baseline had the same subjects "
+        "and the same probe."
     )
     return Section("diagnosis", title, [introduction, Beside([_roc(run)], [scores, verdict, operating])])
 
@@ -75,9 +76,10 @@ def _roc(run: RunFolder) -> Block:
     return Picture(
         draw_roc(curves, positive=positive, negative=negative),
         "image/svg+xml",
-        f"ROC curves, sensitivity against 1 - specificity, with the line of chance: {'; '.join(c.label for c in curves)}.",
-        f"ROC curve: each point is a threshold on the probability. Up and left is better; the dotted diagonal is chance. The "
-        f"band holds 95 % of the curves over resampled subjects, at each false positive rate by itself.",
+        "ROC curves, sensitivity against 1 - specificity, with the line of chance: "
+        f"{'; '.join(c.label for c in curves)}.",
+        "ROC curve: each point is a threshold on the probability. Up and left is better; the dotted diagonal is "
+        "chance. The band holds 95 % of the curves over resampled subjects, at each false positive rate by itself.",
     )
 
 
@@ -112,7 +114,7 @@ def age(run: RunFolder) -> Section:
             Row(
                 name,
                 [
-                    cell(run, "probe", "age", key, form=lambda value, d=digits, u=unit: fixed(value, d, u)),
+                    cell(run, "probe", "age", key, form=partial(fixed, digits=digits, unit=unit)),
                     interval_cell(run, "probe", "age", "intervals", key, digits=digits, unit=unit),
                 ],
             )
@@ -123,9 +125,9 @@ def age(run: RunFolder) -> Section:
         ],
     )
     introduction = Text(
-        f"A ridge regression on the semantic code predicts age at the scan. It was fitted on {own.get('train_subjects')} "
-        f"subjects and tested on {own.get('test_scans')} scans of {own.get('test_subjects')} others. Every baseline had the "
-        "same subjects and the same probe."
+        "A ridge regression on the semantic code predicts age at the scan. It was fitted on "
+        f"{own.get('train_subjects')} subjects and tested on {own.get('test_scans')} scans of "
+        f"{own.get('test_subjects')} others. Every baseline had the same subjects and the same probe."
     )
     verdict = _verdict(own.get("mae"), own.get("baselines"), 2, higher_is_better=False, unit=" years")
     return Section("age", title, [introduction, Beside([_scatter(run)], [scores, verdict, further])])
@@ -155,9 +157,7 @@ def _score_table(run: RunFolder, task: str, metric: str, digits: int, caption: s
     known = [value for value in values.values() if isinstance(value, int | float)]
     best = (max if higher_is_better else min)(known, default=None)
 
-    def form(value: Any) -> str:
-        return fixed(value, digits)
-
+    form = partial(fixed, digits=digits)
     rows = [
         Row(
             f"{CODE} (this method)".capitalize(),

@@ -119,6 +119,11 @@ class RunFolder:
         return self.get(PROVENANCE, "config")
 
     @property
+    def trained_here(self) -> bool:
+        """Whether the model was trained in this run, on the training subjects of this cohort."""
+        return self.config is not None
+
+    @property
     def preprocessing(self) -> dict[str, Any]:
         """Voxel size and centre of the model's grid where they are known."""
         contract = self.get(PROVENANCE, "config", "preprocessing") or {}
@@ -161,7 +166,9 @@ def open_run(path: Path) -> RunFolder:
     results = path / RESULTS
     if not results.is_file():
         what = "holds no results.json" if path.is_dir() else "is no folder"
-        msg = f"{path} {what}, so there is nothing to report; give the run folder of a finished 'ldae demo' or 'ldae study'"
+        msg = (
+            f"{path} {what}, so nothing can be reported; give the run folder of a finished 'ldae demo' or 'ldae study'"
+        )
         raise TaskError(msg)
     names = [RESULTS, PROVENANCE, *(f"tasks/{t}.json" for t in TASKS), *(f"{stage}/stage.json" for stage in STAGES)]
     documents = {name: _read_json(path / name) for name in names}

@@ -39,8 +39,8 @@ SHORT_BASELINES = {
     "median": "guessing the median age",
 }
 METHODS = {
-    "ldae": "codes between the two sessions",
-    "ldae_residual": "the same, residual-corrected (the method's prediction)",
+    "ldae": "codes blended in time",
+    "ldae_residual": "codes blended in time, residual-corrected (shown below)",
     "latent_linear": "blend of the compressed scans",
     "voxel_linear": "blend of the two scans, voxel by voxel",
     "copy_nearest": "copy of the nearer session",

@@ -19,8 +19,8 @@ from ldae.io.preprocessing import PreparedScan
 from ldae.volume import read_volume
 
 __all__ = [
-    "EncodeResult",
     "Embeddings",
+    "EncodeResult",
     "EncodedScans",
     "Progress",
     "encode_manifest",
@@ -73,7 +73,7 @@ class EncodedScans:
 
     @property
     def semantic(self) -> npt.NDArray[np.float64]:
-        """y of every scan, (N, S)."""
+        """Y of every scan, (N, S)."""
         return np.stack([codes.semantic.numpy() for codes in self.codes]).astype(np.float64)
 
     def select(self, rows: Sequence[int]) -> "EncodedScans":

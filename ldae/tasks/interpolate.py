@@ -142,9 +142,9 @@ def find_triples(scans: EncodedScans) -> list[Triple]:
 
 
 def predict_between(
-    model: LatentDiffusionAutoencoder, scans: EncodedScans, decoded: Images, triple: Triple
+    model: LatentDiffusionAutoencoder, scans: EncodedScans, decoded: Images, triples: Sequence[Triple]
 ) -> dict[str, Images]:
-    """Every method's prediction for one triple, each (D, H, W).
+    """Every method's predictions, each (N, D, H, W).
 
     The residual-corrected estimate D(c_tau) + (1 - w)(x_0 - D(c_0)) + w (x_1 - D(c_1)) keeps the detail of the two real
     scans that compression loses.
@@ -152,22 +152,26 @@ def predict_between(
     Args:
         model: the trained model.
         scans: encoded, with noise codes.
-        decoded: reconstructions of all scans from both codes, (N, D, H, W).
-        triple: which to predict.
+        decoded: reconstructions of all scans from both codes, (M, D, H, W).
+        triples: which to predict, N.
     """
-    w, first, second = triple.weight, triple.first, triple.second
-    between = model.decode_images([interpolate(scans.codes[first], scans.codes[second], w)])[0]
-    residual = (1 - w) * (scans.images[first] - decoded[first]) + w * (scans.images[second] - decoded[second])
-    rows = [scans.latents[first], scans.latents[second], scans.latents[triple.target]]
-    latents = np.stack([(1 - w) * rows[0] + w * rows[1], rows[2]])
-    latent_linear, ceiling = model.decompress(torch.from_numpy(latents.astype(np.float32)))
+    first, target, second = ([getattr(triple, end) for triple in triples] for end in ("first", "target", "second"))
+    weights = np.array([triple.weight for triple in triples], dtype=np.float32)
+
+    def blend(start: Images, end: Images) -> Images:
+        w = weights.reshape(-1, *[1] * (start.ndim - 1))
+        return (1 - w) * start + w * end
+
+    between = model.decode_images([interpolate(scans.codes[t.first], scans.codes[t.second], t.weight) for t in triples])
+    residual = scans.images - decoded
+    nearest = [triple.first if triple.weight < 0.5 else triple.second for triple in triples]
     return {
         "ldae": between,
-        "ldae_residual": np.clip(between + residual, 0.0, 1.0),
-        "latent_linear": latent_linear,
-        "voxel_linear": (1 - w) * scans.images[first] + w * scans.images[second],
-        "copy_nearest": scans.images[first if w < 0.5 else second],
-        "ceiling": ceiling,
+        "ldae_residual": np.clip(between + blend(residual[first], residual[second]), 0.0, 1.0),
+        "latent_linear": model.decompress(torch.from_numpy(blend(scans.latents[first], scans.latents[second]))),
+        "voxel_linear": blend(scans.images[first], scans.images[second]),
+        "copy_nearest": scans.images[nearest],
+        "ceiling": model.decompress(torch.from_numpy(scans.latents[target])),
     }
 
 
@@ -177,9 +181,10 @@ def evaluate_interpolation(
     decoded: Images,
     triples: Sequence[Triple],
     *,
+    batch_size: int = 16,
     progress: Callable[[int, int], None] | None = None,
 ) -> InterpolateResult:
-    """Score every method on every triple; arguments as of :func:`predict_between`.
+    """Score every method on every triple, `batch_size` at a time; other arguments as of :func:`predict_between`.
 
     Raises:
         TaskError: if there is no triple.
@@ -191,16 +196,18 @@ def evaluate_interpolation(
         metric: {method: [] for method in METHODS}
         for metric in ("ssim", "ssim_brain", "mse", "change_error", "change_correlation")
     }
-    for done, triple in enumerate(triples, start=1):
-        target, start = scans.images[triple.target], scans.images[triple.first]
-        for method, image in predict_between(model, scans, decoded, triple).items():
-            agreement = compare_images(image[None], target[None]).mean()
+    for start in range(0, len(triples), batch_size):
+        batch = triples[start : start + batch_size]
+        targets = scans.images[[triple.target for triple in batch]]
+        starts = scans.images[[triple.first for triple in batch]]
+        for method, images in predict_between(model, scans, decoded, batch).items():
+            agreement = compare_images(images, targets)
             for metric in ("ssim", "ssim_brain", "mse"):
-                values[metric][method].append(agreement[metric])
-            values["change_error"][method].append(change_error(image, target, start))
-            values["change_correlation"][method].append(change_correlation(image, target, start))
+                values[metric][method] += getattr(agreement, metric).tolist()
+            for metric, measure in (("change_error", change_error), ("change_correlation", change_correlation)):
+                values[metric][method] += [measure(*each) for each in zip(images, targets, starts, strict=True)]
         if progress is not None:
-            progress(done, len(triples))
+            progress(start + len(batch), len(triples))
     means = {
         metric: {method: float(np.mean(each)) for method, each in methods.items()} for metric, methods in values.items()
     }

@@ -18,7 +18,6 @@ __all__ = [
     "ManipulateResult",
     "manipulate",
     "manipulate_codes",
-    "manipulate_many",
     "project_out",
     "summarise_edits",
 ]
@@ -104,34 +103,55 @@ def manipulate_codes(codes: Codes, step: npt.NDArray[np.float64], amount: float)
 
 def manipulate(
     model: LatentDiffusionAutoencoder,
-    codes: Codes,
+    codes: Sequence[Codes],
     probe: LinearProbe,
     *,
     steps: Sequence[float] = DEFAULT_STEPS,
     nuisances: Sequence[LinearProbe] = (),
-) -> Edits:
-    """Edit one scan.
+    batch_size: int = 32,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Edits]:
+    """Edit scans.
 
     Step 0 is decoded by itself, as :meth:`LatentDiffusionAutoencoder.decode` does it, so that it is the reconstruction bit
     for bit: batches of other sizes may round otherwise.
 
     Args:
         model: the trained model.
-        codes: of the scan, with a noise code.
+        codes: of the scans, with noise codes.
         probe: whose direction is followed; positive steps raise it.
         steps: signed, in standard deviations of the training cohort along the direction.
         nuisances: probes whose value must not move.
+        batch_size: images at a time.
+        progress: told (done, total) scans.
+
+    Raises:
+        TaskError: if the probe was fitted on codes of another width.
     """
-    if probe.weights.shape[0] != codes.semantic.shape[0]:
-        msg = (
-            f"the probe was fitted on {probe.weights.shape[0]} features, the codes have {codes.semantic.shape[0]}; "
-            "fit a probe on this model's codes"
-        )
-        raise TaskError(msg)
+    for each in codes[:1]:
+        if probe.weights.shape[0] != each.semantic.shape[0]:
+            msg = (
+                f"the probe was fitted on {probe.weights.shape[0]} features, the codes have {each.semantic.shape[0]}; "
+                "fit a probe on this model's codes"
+            )
+            raise TaskError(msg)
     step = project_out(probe.step, nuisances)
-    moved = [manipulate_codes(codes, step, amount) for amount in steps if amount != 0]
-    edited = iter(model.decode_images(moved)) if moved else iter(())
-    images = np.stack([next(edited) if amount != 0 else model.decode_images([codes])[0] for amount in steps])
+    edits: list[Edits] = []
+    chunk = max(1, batch_size // max(1, len(steps)))
+    for start in range(0, len(codes), chunk):
+        scans = codes[start : start + chunk]
+        moved = [manipulate_codes(each, step, amount) for each in scans for amount in steps if amount != 0]
+        edited = iter(model.decode_images(moved)) if moved else iter(())
+        for each in scans:
+            images = np.stack([next(edited) if amount != 0 else model.decode_images([each])[0] for amount in steps])
+            edits.append(_describe(model, images, probe, steps))
+        if progress is not None:
+            progress(len(edits), len(codes))
+    return edits
+
+
+def _describe(model: LatentDiffusionAutoencoder, images: Images, probe: LinearProbe, steps: Sequence[float]) -> Edits:
+    """What the probe and the volumes say of the edited images of one scan."""
     semantic = model.semantic(torch.from_numpy(images)[:, None]).double().numpy()
     measured = [measure_volumes(model.config.preprocessing.restore(image)) for image in images]
     return Edits(
@@ -164,21 +184,3 @@ def summarise_edits(edits: Sequence[Edits]) -> ManipulateResult:
         volume_change_ml={name: values.tolist() for name, values in change.items()},
         scans=len(edits),
     )
-
-
-def manipulate_many(
-    model: LatentDiffusionAutoencoder,
-    codes: Sequence[Codes],
-    probe: LinearProbe,
-    *,
-    steps: Sequence[float] = DEFAULT_STEPS,
-    nuisances: Sequence[LinearProbe] = (),
-    progress: Callable[[int, int], None] | None = None,
-) -> tuple[list[Edits], ManipulateResult]:
-    """Edit several scans and summarise; arguments as of :func:`manipulate`."""
-    edits = []
-    for each in codes:
-        edits.append(manipulate(model, each, probe, steps=steps, nuisances=nuisances))
-        if progress is not None:
-            progress(len(edits), len(codes))
-    return edits, summarise_edits(edits)

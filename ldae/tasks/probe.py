@@ -54,7 +54,7 @@ class LinearProbe:
         scale: their standard deviation, (S,).
         weights: w, (S,).
         intercept: of the model.
-        spread: standard deviation of the training features along w / |w|, in standardised units; the unit of a
+        spread: standard deviation of the training features along w / norm(w), in standardised units; the unit of a
             manipulation's step.
         logistic: whether the value is a logit.
         penalty: chosen on training subjects.
@@ -95,8 +95,8 @@ class LinearProbe:
         """
         try:
             plain: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            arrays = {name: np.asarray(plain.pop(name), dtype=np.float64) for name in ("mean", "scale", "weights")}
-            return cls(**arrays, **plain)
+            plain |= {name: np.asarray(plain[name], dtype=np.float64) for name in ("mean", "scale", "weights")}
+            return cls(**plain)
         except (OSError, ValueError, KeyError, TypeError) as error:
             msg = f"{path}: not a saved probe ({error}); give the probe JSON that 'ldae probe' wrote"
             raise TaskError(msg) from error
@@ -185,7 +185,10 @@ def probe_diagnosis(
     for name, samples in (("training", train), ("test", test)):
         classes = {int(value) for value in samples.target}
         if classes != {0, 1}:
-            msg = f"the {name} subjects hold classes {sorted(classes)}, both {negative} (0) and {positive} (1) are needed; check the split"
+            msg = (
+                f"the {name} subjects hold classes {sorted(classes)}, both {negative} (0) and {positive} (1) are needed; "
+                "check the split"
+            )
             raise TaskError(msg)
     model = LogisticRegression(class_weight="balanced", max_iter=5000)
     grid = {"logisticregression__C": np.logspace(-5, 2, 15)}

@@ -14,10 +14,10 @@ from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.data.manifest import Manifest
 from ldae.errors import TaskError
 from ldae.io.files import write_json
-from ldae.tasks.encode import EncodedScans, Embeddings, embeddings_of, encode_scans, write_embeddings
+from ldae.tasks.encode import Embeddings, EncodedScans, embeddings_of, encode_scans, write_embeddings
 from ldae.tasks.evaluate_probe import ProbeReport, evaluate_age_probe, evaluate_diagnosis_probe, latent_pca
 from ldae.tasks.interpolate import Triple, evaluate_interpolation, find_triples, predict_between
-from ldae.tasks.manipulate import DEFAULT_STEPS, Edits, manipulate_many
+from ldae.tasks.manipulate import DEFAULT_STEPS, Edits, manipulate, summarise_edits
 from ldae.tasks.probe import AgeResult, DiagnosisResult
 from ldae.tasks.reconstruct import Reconstructions, evaluate_reconstruction, reconstruct
 from ldae.tasks.sample import sample
@@ -120,7 +120,7 @@ def run_study(
 
 
 def _random_encoder(model: LatentDiffusionAutoencoder, scans: EncodedScans, seed: int) -> Embeddings:
-    """y of the same encoder with the weights it had before training."""
+    """Y of the same encoder with the weights it had before training."""
     twin = model.with_random_encoder(seed)
     parts = [
         twin.semantic(torch.from_numpy(scans.images[start : start + 32])[:, None]).numpy()
@@ -174,6 +174,7 @@ def _probe(study: _Study, name: str, report: ProbeReport) -> dict[str, Any]:
             "penalty": report.probe.penalty,
         },
     )
+    names: tuple[str, ...]
     if isinstance(result, DiagnosisResult):
         names = ("balanced_accuracy", "sensitivity", "specificity")
         first = "auc"
@@ -198,13 +199,14 @@ def _manipulation(study: _Study, test: EncodedScans, report: ProbeReport) -> dic
     for row, record in enumerate(test.records):
         first.setdefault(record.participant_id, row)
     rows = list(first.values())
-    edits, result = manipulate_many(
+    edits = manipulate(
         study.model,
         [test.codes[row] for row in rows],
         report.probe,
         steps=DEFAULT_STEPS,
         progress=study.bar("manipulate"),
     )
+    result = summarise_edits(edits)
     shown = _spread_over_diagnoses(test, rows)
     write_json(
         study.out / "tasks" / "manipulate.json",
@@ -252,7 +254,7 @@ def _interpolation(study: _Study, test: EncodedScans, decoded: Images, triples: 
     result = evaluate_interpolation(study.model, test, decoded, triples, progress=study.bar("interpolate"))
     # The widest gap shows most change.
     shown = max(triples, key=lambda triple: triple.gap_months)
-    predicted = predict_between(study.model, test, decoded, shown)
+    predicted = {name: images[0] for name, images in predict_between(study.model, test, decoded, [shown]).items()}
     records = [test.records[row] for row in (shown.first, shown.target, shown.second)]
     write_json(
         study.out / "tasks" / "interpolate.json",

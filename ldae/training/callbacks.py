@@ -74,7 +74,7 @@ class SliceImages(Callback):
             return
         assert isinstance(pl_module, Stage)
         for logger in trainer.loggers:
-            writer = getattr(logger, "experiment", None)
+            writer: Any = getattr(logger, "experiment", None)
             if hasattr(writer, "add_image"):
                 writer.add_image("slices", slice_sheet(self.draw()), pl_module.steps_done)
 

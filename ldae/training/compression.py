@@ -12,6 +12,7 @@ from ldae.models.compression import (
     DiscriminatorConfig,
     build_discriminator,
 )
+from ldae.models.hardware import channels_last
 from ldae.training.perceptual import PerceptualConfig, build_perceptual
 from ldae.training.stage import Batch, OptimisationConfig, Stage, build_scheduler, step_generator
 
@@ -58,7 +59,7 @@ class CompressionStage(Stage):
         super().__init__(config.optimisation, seed)
         self.config = config
         self.automatic_optimization = False
-        self.autoencoder = autoencoder.to(memory_format=torch.channels_last_3d)
+        self.autoencoder = channels_last(autoencoder)
         self.perceptual = build_perceptual(config.loss.perceptual)
         self.discriminator: nn.Module | None = None
         if config.loss.adversarial > 0:

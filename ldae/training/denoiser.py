@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ldae.diffusion import LossWeighting, NoiseSchedule, denoising_loss, loss_weight
+from ldae.diffusion import LossWeighting, NoiseSchedule, as_noise, denoising_loss, loss_weight
 from ldae.models.denoiser import Denoiser, DenoiserConfig
 from ldae.training.stage import Batch, OptimisationConfig, Stage
 
@@ -67,4 +67,6 @@ class DenoiserStage(Stage):
         """The weighted noise error."""
         z_t, noise, t = draw_noisy(batch["latent"], self.schedule, generator)
         weight = loss_weight(t, self.schedule, self.config.weighting)
-        return {"loss": denoising_loss(self.denoiser(z_t, t), noise, weight)}
+        output = self.denoiser(z_t, t).float()
+        eps = as_noise(output, z_t, t, self.schedule, self.denoiser.config.prediction)
+        return {"loss": denoising_loss(eps, noise, weight)}

@@ -1,5 +1,6 @@
 """An experiment: the three stages in a row, on one manifest, in one run folder."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -41,6 +42,7 @@ class ExperimentConfig:
         denoiser: stage 2.
         representation: stage 3.
         sampling: how codes are found and decoded by default.
+        mirror_latents: train stages 2 and 3 on every scan and its mirror image, left to right.
         seed: of weights, batches and noise.
     """
 
@@ -51,6 +53,7 @@ class ExperimentConfig:
     denoiser: DenoiserStageConfig = DenoiserStageConfig()
     representation: RepresentationStageConfig = RepresentationStageConfig()
     sampling: SamplingConfig = SamplingConfig()
+    mirror_latents: bool = False
     seed: int = 0
 
     @property
@@ -159,7 +162,12 @@ class Experiment:
         """Stage 2, on cached latents."""
         config, denoiser = self.config.denoiser, self.networks.denoiser
         latents = self._fingerprint()
-        inputs = {"latents": latents, "stage": to_plain(config), "schedule": to_plain(self.config.schedule)}
+        inputs = {
+            "latents": latents,
+            "mirrored": self.config.mirror_latents,
+            "stage": to_plain(config),
+            "schedule": to_plain(self.config.schedule),
+        }
         done = self._start("denoiser", inputs)
         if done is not None:
             denoiser.load_state_dict(done[0], strict=True)
@@ -173,6 +181,7 @@ class Experiment:
         config, networks = self.config.representation, self.networks
         inputs = {
             "latents": self._fingerprint(),
+            "mirrored": self.config.mirror_latents,
             "denoiser": hash_tensors(networks.denoiser.state_dict()),
             "stage": to_plain(config),
         }
@@ -254,11 +263,18 @@ class Experiment:
     def _latents(self, split: str, *, images: bool = False) -> LatentDataset:
         scans = self._dataset(split)
         preparing = self.settings.preparing
+        count, mirror = len(scans), self.config.mirror_latents and split == "train"
+
+        def encode(indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+            parts = [self._encode(scans, [i % count], mirrored=i >= count) for i in indices]
+            means, stds = zip(*parts, strict=True)
+            return torch.cat(means), torch.cat(stds)
+
         cache: LatentCache = load_or_encode(
             self.settings.run / "cache" / f"latents_{split}.safetensors",
-            fingerprint=f"{self._fingerprint()}:{self.manifest.sha256}:{split}",
-            count=len(scans),
-            encode=lambda indices: self._encode(scans, indices),
+            fingerprint=f"{self._fingerprint()}:{self.manifest.sha256}:{split}:{mirror}",
+            count=2 * count if mirror else count,
+            encode=encode,
             progress=None if preparing is None else lambda done, total: preparing(f"{split} latents", done, total),
         )
         return LatentDataset(cache.mean, scans.keys, scans if images else None)
@@ -267,11 +283,13 @@ class Experiment:
         return hash_tensors(self.networks.compression.state_dict())
 
     @torch.no_grad()
-    def _encode(self, scans: ScanDataset, indices: Any, *, standardised: bool = True) -> tuple[Tensor, Tensor]:
+    def _encode(
+        self, scans: ScanDataset, indices: Sequence[int], *, standardised: bool = True, mirrored: bool = False
+    ) -> tuple[Tensor, Tensor]:
         compression = self.networks.compression
         device = choose_device(self.settings.device)
         compression.to(device)
-        images = scans.images(list(indices)).to(device, memory_format=torch.channels_last_3d)
+        images = scans.images(list(indices), mirrored=mirrored).to(device, memory_format=torch.channels_last_3d)
         with self._autocast(device):
             posterior = compression.encode(images) if standardised else compression.posterior(images)
         return posterior.mean.cpu(), posterior.std.cpu()

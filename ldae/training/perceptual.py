@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -95,5 +95,6 @@ def _load_weights(loss: nn.Module, path: Path) -> None:
         state = torch.load(path, map_location="cpu", weights_only=True)
     state = state.get("state_dict", state)
     state = {name.removeprefix("module."): value for name, value in state.items()}
-    target = getattr(loss.perceptual_function, "model", loss.perceptual_function)
+    wrapped: Any = loss.perceptual_function
+    target = getattr(wrapped, "model", wrapped)
     target.load_state_dict(state, strict=True)

@@ -74,7 +74,7 @@ def plan_stage(name: str, stage: Stage, data: StageDataModule, *, device: torch.
         start = time.perf_counter()
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
             loss = stage.losses(batch, step_generator(stage.seed, 0))["loss"]
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         loss.item()
         seconds = time.perf_counter() - start
     stage.zero_grad(set_to_none=True)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ldae.diffusion import LossWeighting, NoiseSchedule, ShiftForm, denoising_loss, loss_weight, shift_noise
+from ldae.diffusion import LossWeighting, NoiseSchedule, ShiftForm, as_noise, denoising_loss, loss_weight, shift_noise
 from ldae.models.denoiser import Denoiser
 from ldae.models.gradient_estimator import GradientEstimator
 from ldae.models.semantic_encoder import SemanticEncoder, SemanticEncoderConfig
@@ -24,12 +24,16 @@ class RepresentationStageConfig:
         semantic_encoder: 2.5D (`slices`) or 3D (`volume`).
         shift: form of the semantic shift; the same trains and samples.
         weighting: of the loss over noise levels.
+        image_noise: standard deviation of the noise added to the scans that the encoder is trained on.
+        warm_start: begin the gradient estimator from the denoiser's decoder (False, as published, begins from chance).
         optimisation: how it is optimised.
     """
 
     semantic_encoder: SemanticEncoderConfig = SemanticEncoderConfig()
     shift: ShiftForm = "posterior"
     weighting: LossWeighting = "representation"
+    image_noise: float = 0.0
+    warm_start: bool = False
     optimisation: OptimisationConfig = OptimisationConfig()
 
 
@@ -57,6 +61,8 @@ class RepresentationStage(Stage):
         super().__init__(config.optimisation, seed)
         self.config = config
         self.denoiser = denoiser.requires_grad_(False)
+        if config.warm_start:
+            gradient_estimator.start_from(denoiser)
         self.learning = nn.ModuleDict({"semantic_encoder": semantic_encoder, "gradient_estimator": gradient_estimator})
         self.schedule = schedule
 
@@ -87,11 +93,15 @@ class RepresentationStage(Stage):
         z_t, noise, t = draw_noisy(batch["latent"], self.schedule, generator)
         with torch.no_grad():
             features = self.denoiser.features(z_t, t)
-            eps = self.denoiser.predict(features)
-        semantic = self.learning["semantic_encoder"](batch["image"])
+            output = self.denoiser.predict(features).float()
+            eps = as_noise(output, z_t, t, self.schedule, self.denoiser.config.prediction)
+        image = batch["image"]
+        if self.training and self.config.image_noise > 0:
+            image = image + self.config.image_noise * torch.randn(image.shape, generator=generator).to(image.device)
+        semantic = self.learning["semantic_encoder"](image)
         gradient = self.learning["gradient_estimator"](features, semantic)
         weight = loss_weight(t, self.schedule, self.config.weighting)
-        shifted = shift_noise(eps.float(), gradient.float(), t, self.schedule, self.config.shift)
+        shifted = shift_noise(eps, gradient.float(), t, self.schedule, self.config.shift)
         return {
             "loss": denoising_loss(shifted, noise, weight),
             "loss_without_code": denoising_loss(eps, noise, weight),

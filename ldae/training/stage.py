@@ -122,7 +122,7 @@ class Stage(LightningModule):
             )
             raise TrainingError(msg)
         self.steps_done += 1
-        self.log_dict({f"train/{name}": value.detach() for name, value in losses.items()} | self._at_step())
+        self._log_at_step({f"train/{name}": value.detach() for name, value in losses.items()})
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Refuse a gradient that is not finite before it reaches the weights.
@@ -143,14 +143,12 @@ class Stage(LightningModule):
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Losses on validation scans, with the same noise every time."""
         losses = self.losses(batch, step_generator(self.seed + 1, batch_index))
-        self.log_dict(
-            {f"validation/{name}": value for name, value in losses.items()} | self._at_step(),
-            batch_size=len(batch["key"]),
-        )
+        named = {f"validation/{name}": value for name, value in losses.items()}
+        self._log_at_step(named, batch_size=len(batch["key"]))
 
-    def _at_step(self) -> dict[str, float]:
-        """The x axis of the logs: batches, however many optimizers step on each."""
-        return {"step": float(self.steps_done)}
+    def _log_at_step(self, values: Mapping[str, Tensor], **options: Any) -> None:
+        """Log against batches, however many optimizers step on each."""
+        self.log_dict({**values, "step": float(self.steps_done)}, **options)
 
     def learning_parameters(self) -> Iterable[nn.Parameter]:
         """Parameters of the averaged module."""

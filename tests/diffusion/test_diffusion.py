@@ -1,9 +1,12 @@
+from itertools import pairwise
+
 import pytest
 import torch
 
 from ldae.diffusion import (
     NoiseSchedule,
     ScheduleConfig,
+    as_noise,
     clean_from_noise,
     ddim_invert,
     ddim_sample,
@@ -65,6 +68,27 @@ def test_posterior_shift_tends_to_the_score_shift():
     assert float(shift_noise(zero, gradient, torch.tensor([0]), schedule)) == 0.0
 
 
+def test_velocity_shift_is_a_change_of_the_velocity(schedule):
+    z_t, eps, change, t = latent(0), latent(1), latent(2), torch.tensor([5, 600])
+    shifted = shift_noise(eps, change, t, schedule, "velocity")
+    before, after = (velocity_from_noise(z_t, each, t, schedule) for each in (eps, shifted))
+    torch.testing.assert_close(after - before, change, atol=1e-3, rtol=1e-3)
+    # By Tweedie's formula it is the score shift of G = -(sqrt(alpha_bar) / sigma) F.
+    signal, sigma = schedule.signal_and_noise(t, 5)
+    torch.testing.assert_close(shift_noise(eps, -signal / sigma * change, t, schedule, "score"), shifted)
+
+
+def test_velocity_weight_makes_it_the_error_of_the_velocity(schedule):
+    z_0, noise, eps, t = latent(0), latent(1), latent(2), torch.tensor([5, 600])
+    z_t = schedule.add_noise(z_0, noise, t)
+    error = velocity_from_noise(z_t, eps, t, schedule) - velocity_from_noise(z_t, noise, t, schedule)
+    loss = denoising_loss(eps, noise, loss_weight(t, schedule, "velocity"))
+    torch.testing.assert_close(loss, error.square().mean(), rtol=1e-3, atol=1e-5)
+    assert torch.equal(as_noise(eps, z_t, t, schedule, "noise"), eps)
+    v = velocity_from_noise(z_t, noise, t, schedule)
+    torch.testing.assert_close(as_noise(v, z_t, t, schedule, "velocity"), noise, atol=1e-3, rtol=1e-3)
+
+
 def test_posterior_shift_is_what_moves_the_posterior_mean():
     # mu(eps) = (z - beta / sqrt(1 - abar) eps) / sqrt(alpha); the shifted mean is mu + Sigma G (Zhang et al. 2022).
     schedule = NoiseSchedule(ScheduleConfig("linear"))
@@ -89,7 +113,7 @@ def test_time_grid_spans_the_schedule(schedule, steps):
     assert len(grid) == steps + 1
     assert grid[0] == 0
     assert grid[-1] == 999
-    assert all(low < high for low, high in zip(grid, grid[1:], strict=False))
+    assert all(low < high for low, high in pairwise(grid))
 
 
 @pytest.mark.parametrize("steps", [0, 1000])

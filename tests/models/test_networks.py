@@ -10,7 +10,7 @@ from ldae.errors import ConfigError
 from ldae.models.blocks import ResidualBlock, SelfAttention, timestep_embedding
 from ldae.models.compression import CompressionAutoencoder, CompressionConfig, Posterior
 from ldae.models.convnext import ConvNeXtConfig
-from ldae.models.denoiser import Denoiser, DenoiserConfig
+from ldae.models.denoiser import Denoiser, DenoiserConfig, position_features
 from ldae.models.gradient_estimator import GradientEstimator
 from ldae.models.hardware import choose_device, choose_precision
 from ldae.models.semantic_encoder import (
@@ -93,6 +93,18 @@ def test_stage_three_backward_survives_channels_last_features():
         estimator(features, torch.randn(2, 6)).float().square().mean().backward()
     assert any(s.is_contiguous(memory_format=torch.channels_last_3d) for s in features.skips)
     assert all(torch.isfinite(p.grad).all() for p in estimator.parameters() if p.grad is not None)
+
+
+def test_coordinates_tell_left_from_right_and_a_warm_start_shifts_nothing():
+    config = DenoiserConfig(width=8, multipliers=(1, 2), residual_blocks=1, attention_levels=(1,), coordinates=2)
+    z, t = torch.zeros(1, 3, 4, 4, 4), torch.tensor([5])
+    denoiser, estimator = alive(Denoiser(config, 3)), GradientEstimator(config, 3, 6).eval()
+    position = position_features(z, 2)
+    assert position.shape == (1, 12, 4, 4, 4)
+    assert position.flatten(2).unique(dim=2).shape[2] == 64, "every voxel has its own"
+    estimator.start_from(denoiser)
+    torch.testing.assert_close(estimator.decoder.middle_out.conv_in.weight, denoiser.decoder.middle_out.conv_in.weight)
+    assert not estimator(denoiser.features(z, t), torch.randn(1, 6)).any()
 
 
 def test_slices_are_axial_and_their_order_matters():

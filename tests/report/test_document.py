@@ -12,6 +12,8 @@ from urllib.parse import unquote
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
+from PIL import Image
 from scipy import ndimage
 
 from ldae.data.manifest import read_manifest, write_manifest
@@ -20,13 +22,13 @@ from ldae.evaluation.statistics import Interval
 from ldae.io.files import write_json
 from ldae.io.template import load_template
 from ldae.report import write_report
+from ldae.report.run_folder import STAGES
 from ldae.tasks.interpolate import METHODS, InterpolateResult
 from ldae.tasks.manipulate import DEFAULT_STEPS, ManipulateResult
 from ldae.tasks.probe import AgeResult, DiagnosisResult
 from ldae.tasks.reconstruct import ReconstructResult
 
 NASTY = 'sub-<script>alert("1")</script>&$\\frac$'
-FACTS = "plan"
 
 
 # --- A run folder from seeded data -----------------------------------------------------------------------------------
@@ -171,7 +173,7 @@ def fabricate_reconstruction(folder: Path, keys: list[str], brains: Brains, rng:
 
 
 def interval(value: float, width: float) -> Interval:
-    return Interval(value, value - width, value + 0.9 * width)
+    return Interval(value, value - width, value + 0.9 * width if value > 1 else min(value + 0.9 * width, 1.0))
 
 
 def probe_summary(result: object, first: str, names: tuple[str, ...], baselines: dict[str, object]) -> dict:
@@ -347,3 +349,288 @@ def fabricate_stage(folder: Path, index: int, rng: np.random.Generator) -> None:
         folder / "stage.json",
         {"fingerprint": "ab" * 32, "seconds": 123.4 + 60 * index, "steps": 1000, "losses": losses, "plan": plan},
     )
+
+
+# --- What the report must hold ----------------------------------------------------------------------------------------
+
+
+class Page(html.parser.HTMLParser):
+    """Tags with their attributes, table cells with their text, and all visible text of a document."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.cells: list[tuple[dict[str, str], str]] = []
+        self.text = ""
+        self._open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+        self._open.append(tag)
+        if tag in ("td", "th"):
+            self.cells.append((self.tags[-1][1], ""))
+
+    def handle_endtag(self, tag: str) -> None:
+        while self._open and self._open.pop() != tag:
+            pass
+
+    def handle_data(self, data: str) -> None:
+        if "style" in self._open:
+            return
+        self.text += data
+        if {"td", "th"} & set(self._open):
+            attributes, before = self.cells[-1]
+            self.cells[-1] = (attributes, before + data)
+
+    def attributes(self, tag: str) -> list[dict[str, str]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = fabricate_run(tmp_path_factory.mktemp("runs") / "fabricated")
+    write_report(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(run: Path) -> Page:
+    return Page((run / "report.html").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Path:
+    """A run folder that holds the least that can be reported."""
+    write_json(tmp_path / "results.json", {"n_subjects": 3, "n_scans": 5, "n_test_subjects": 1, "skipped": {}})
+    return tmp_path
+
+
+def numbers(text: str) -> list[str]:
+    return re.findall(r"[-\u2212+]?\d[\d,]*(?:\.\d+)?", text)
+
+
+def leaves(value: object) -> list[float]:
+    if isinstance(value, dict):
+        return [leaf for each in value.values() for leaf in leaves(each)]
+    return [float(value)]
+
+
+def sources(run: Path, attributes: dict[str, str]) -> list[float]:
+    """Values that a cell says it shows."""
+    values: list[float] = []
+    for source in attributes["data-from"].split():
+        name, _, path = source.partition("#")
+        value = json.loads((run / unquote(name)).read_text(encoding="utf-8"))
+        for key in path.split("/")[1:]:
+            key = unquote(key).replace("~1", "/").replace("~0", "~")
+            value = value[int(key) if isinstance(value, list) else key]
+        values += leaves(value)
+    return values
+
+
+def test_every_number_in_the_tables_stands_in_the_file_that_its_cell_names(run: Path, page: Page) -> None:
+    figures = [(a, text) for a, text in page.cells if a.get("class", "").startswith("figure") and numbers(text)]
+    assert len(figures) > 100
+    assert all("data-from" in attributes for attributes, _ in figures), "a figure without a source"
+    checked = 0
+    for attributes, text in figures:
+        if "manifest.tsv" in attributes["data-from"]:
+            continue
+        known = sources(run, attributes)
+        if " min" in text or text.endswith(" s"):
+            minutes = [int(each) for each in numbers(text)]
+            assert 60 * minutes[0] + minutes[1] == round(known[0])
+            continue
+        for number in numbers(text):
+            plain = float(number.replace(",", "").replace("\u2212", "-"))
+            tolerance = 0.5000001 * 10.0 ** -len(number.partition(".")[2])
+            assert any(abs(value - plain) <= tolerance for value in known), (
+                f"{text!r} is not in {attributes['data-from']}"
+            )
+            checked += 1
+    assert checked > 100
+
+
+def test_the_split_table_counts_the_manifest(run: Path, page: Page) -> None:
+    table = pd.read_csv(run / "manifest.tsv", sep="\t")
+    test = table[table["split"] == "test"]
+    shown = [text for a, text in page.cells if a.get("data-from") == "manifest.tsv#/split/test"]
+    counts = [test["participant_id"].nunique(), len(test), *(sum(test["diagnosis"] == d) for d in ("AD", "CN", "MCI"))]
+    assert shown[:5] == [str(count) for count in counts]
+
+
+def test_the_document_asks_nothing_of_the_network(page: Page) -> None:
+    links = [
+        attributes[name]
+        for _, attributes in page.tags
+        for name in ("src", "href", "srcset", "action")
+        if name in attributes
+    ]
+    assert all(link.startswith(("data:", "#")) for link in links)
+    assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in page.tags}
+
+
+def test_the_style_loads_nothing(run: Path) -> None:
+    style = re.search(r"<style>(.*?)</style>", (run / "report.html").read_text(encoding="utf-8"), re.S)
+    assert style is not None
+    assert len(style[1]) > 1000
+    assert not re.search(r"url\(|@import|http", style[1])
+
+
+def test_anchors_of_the_contents_exist(page: Page) -> None:
+    names = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
+    targets = [a["href"][1:] for a in page.attributes("a")]
+    assert len(targets) == 12
+    assert set(targets) <= names
+
+
+def test_every_image_is_inside_decodes_and_has_a_text_for_who_cannot_see_it(page: Page) -> None:
+    images = page.attributes("img")
+    assert len(images) == 4 + 3 + 3 + 1 + 1
+    for attributes in images:
+        kind, _, data = attributes["src"].partition(";base64,")
+        content = base64.b64decode(data, validate=True)
+        assert len(attributes["alt"]) > 40
+        if kind == "data:image/png":
+            picture = Image.open(io.BytesIO(content))
+            picture.load()
+            assert picture.width > 1000
+        else:
+            assert kind == "data:image/svg+xml"
+            assert content.lstrip().startswith(b"<?xml")
+
+
+def test_every_table_has_a_caption_and_headers(page: Page) -> None:
+    tables = len(page.attributes("table"))
+    assert tables == len(page.attributes("caption")) >= 10
+    assert {a.get("scope") for a in page.attributes("th")} == {"col", "row"}
+
+
+def test_the_file_is_small_enough_to_send(run: Path) -> None:
+    assert (run / "report.html").stat().st_size < 6e6
+
+
+def test_names_of_participants_are_text_not_markup(run: Path, page: Page) -> None:
+    raw = (run / "report.html").read_text(encoding="utf-8")
+    assert "<script" not in raw
+    assert NASTY in page.text
+    assert any(NASTY in attributes["alt"] for attributes in page.attributes("img"))
+
+
+def test_the_notice_is_on_top_and_the_phantom_is_named(page: Page) -> None:
+    assert page.text.count("Synthetic images. Not for diagnosis.") == 2
+    assert "The cohort is a phantom" in page.text
+    assert "none shows a person" in page.text
+
+
+def test_a_baseline_that_beats_the_code_is_stated_in_words(page: Page) -> None:
+    assert re.search(r"Better than the semantic code \(0\.880\): true volumes of the phantom .*\(0\.970\)", page.text)
+    assert "No baseline does better than the semantic code (5.46 years)" in page.text
+    assert "Smaller change error than the residual-corrected codes (0.812): blend of the two scans" in page.text
+
+
+def test_the_best_of_each_column_is_marked_and_the_ceiling_does_not_compete(run: Path, page: Page) -> None:
+    best = {a["data-from"] for a, _ in page.cells if "best" in a.get("class", "")}
+    expected = {
+        "probe/diagnosis/baselines/true_volumes",
+        "probe/age/mae/value",
+        "interpolate/ssim/voxel_linear",
+        "interpolate/ssim_brain/ldae_residual",
+        "interpolate/change_error/voxel_linear",
+        "interpolate/change_correlation/ldae_residual",
+    }
+    assert best == {f"results.json#/{each}" for each in expected}
+
+
+def test_the_worst_reconstruction_is_called_the_worst_once(run: Path, page: Page) -> None:
+    scores = json.loads((run / "tasks" / "reconstruct.json").read_text(encoding="utf-8"))["per_scan"]
+    worst = min(scores, key=scores.get)
+    captions = re.findall(r"Worst of 36 test scans: (\S+), SSIM (\S+) from both codes", page.text)
+    assert captions == [(worst, f"{scores[worst]:.3f}")]
+    assert page.text.count("Typical of 36 test scans: ") == 2
+
+
+def test_the_resolved_configuration_can_be_copied_out(run: Path, page: Page) -> None:
+    config = json.loads((run / "run.json").read_text(encoding="utf-8"))["config"]
+    block = page.text[page.text.index("(YAML)") + len("(YAML)") :].split("Synthetic images")[0]
+    assert yaml.safe_load(block) == config
+    assert "ldae demo --out" in page.text
+
+
+def test_the_report_goes_where_it_is_asked_and_leaves_nothing_else(bare: Path) -> None:
+    first = write_report(bare)
+    again = write_report(bare, bare / "elsewhere" / "mine.html")
+    assert first == bare / "report.html"
+    assert again.read_bytes() == first.read_bytes()
+    assert [path.name for path in again.parent.iterdir()] == ["mine.html"]
+
+
+def test_a_folder_without_results_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(TaskError, match=r"holds no results\.json.*ldae demo"):
+        write_report(tmp_path)
+    with pytest.raises(TaskError, match="is no folder"):
+        write_report(tmp_path / "absent")
+    (tmp_path / "results.json").write_text("{", encoding="utf-8")
+    with pytest.raises(TaskError, match=r"not a readable JSON object.*again"):
+        write_report(tmp_path)
+
+
+def test_a_folder_with_results_alone_says_what_is_missing_everywhere(bare: Path) -> None:
+    page = Page(write_report(bare).read_text(encoding="utf-8"))
+    assert not page.attributes("img")
+    reasons = [a for a in page.attributes("p") if a.get("class") == "absence"]
+    sections = page.attributes("section")
+    assert len(reasons) >= len(sections) - 3  # all but key figures, facts and methods
+    for stage in STAGES.values():
+        assert f"{stage}: no log of its training" in page.text
+    assert "results.json holds no diagnosis probe" in page.text
+
+
+def test_a_skipped_task_shows_its_reason(bare: Path) -> None:
+    skipped = {
+        "probe.diagnosis": "no subject has the diagnosis <AD>",
+        "probe.age": "ages are missing",
+        "manipulate": "there is no probe",
+        "interpolate": "no test subject has three dated sessions",
+    }
+    results = {"n_subjects": 3, "n_scans": 5, "n_test_subjects": 1, "skipped": skipped}
+    write_json(bare / "results.json", results)
+    page = Page(write_report(bare).read_text(encoding="utf-8"))
+    for reason in skipped.values():
+        assert f"This part was left out: {reason}." in page.text
+
+
+def test_figures_without_their_files_keep_the_tables(run: Path, bare: Path) -> None:
+    (bare / "results.json").write_bytes((run / "results.json").read_bytes())
+    (bare / "tasks").mkdir()
+    for name in ("reconstruct.json", "interpolate.json"):
+        (bare / "tasks" / name).write_bytes((run / "tasks" / name).read_bytes())
+    (bare / "tasks" / "reconstruct.npz").write_bytes(b"PK cut short")
+    np.savez(bare / "tasks" / "interpolate.npz", first=np.zeros((2, 2, 2)))
+    page = Page(write_report(bare).read_text(encoding="utf-8"))
+    assert "tasks/reconstruct.npz cannot be read" in page.text
+    assert "tasks/interpolate.npz lacks ldae_residual" in page.text
+    assert "tasks/manipulate.npz is not in the run folder" in page.text
+    assert "There is no ROC curve" in page.text
+    assert any(a.get("data-from", "").endswith("interpolate/ssim/ceiling") for a, _ in page.cells)
+
+
+def test_a_study_of_a_trained_model_makes_no_claim_on_its_training(run: Path, bare: Path) -> None:
+    results = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    results["request"] = {"model": "/models/my model", "manifest": "/data/cohort.tsv", "seed": 7}
+    write_json(bare / "results.json", results)
+    page = Page(write_report(bare).read_text(encoding="utf-8"))
+    assert "it used the model in /models/my model" in page.text
+    assert "never seen" not in page.text
+    assert "no stage of training has seen" not in page.text
+    assert "ldae study --model '/models/my model' --manifest /data/cohort.tsv" in page.text
+
+
+def test_a_changed_manifest_is_not_counted(run: Path, bare: Path) -> None:
+    (bare / "run.json").write_bytes((run / "run.json").read_bytes())
+    plain = json.loads((bare / "run.json").read_text(encoding="utf-8"))
+    plain["manifest"]["sha256"] = "0" * 64
+    write_json(bare / "run.json", plain)
+    page = Page(write_report(bare).read_text(encoding="utf-8"))
+    assert "has changed since the run" in page.text

@@ -139,7 +139,7 @@ def test_schedules_rise_and_fall():
             rates.append(optimizer.param_groups[0]["lr"])
             optimizer.step()
             scheduler.step()
-        assert max(rates) == pytest.approx(1.0)
+        assert max(rates) == pytest.approx(1.0, rel=1e-2)
         assert rates[0] < 0.2
         assert rates[-1] == pytest.approx(1.0 if kind == "constant" else 0.0, abs=1e-2)
 

@@ -1,0 +1,256 @@
+"""The report's pages on change: scans moved along the diagnosis, and scans between two sessions."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from ldae.evaluation.figures import draw_dose_response
+from ldae.evaluation.slice_panels import PanelRow, Tile, draw_panel, symmetric_limit
+from ldae.report.blocks import Absence, Block, Picture, Row, Section, Table, Text
+from ldae.report.panels import Image, cuts_of, difference, incomplete
+from ldae.report.run_folder import RunFolder
+from ldae.report.wording import METHODS, STRUCTURES, cell, class_names, fixed, joined, long_class, rivals, signed
+
+__all__ = ["interpolation", "manipulation"]
+
+
+def manipulation(run: RunFolder) -> Section:
+    """Edited scans with what the probe and the volumes say of them."""
+    title = "Manipulation: a scan moved along the diagnosis"
+    if run.result("manipulate") is None:
+        reason = run.skipped("manipulate") or Absence("results.json holds no manipulation; run 'ldae study' again.")
+        return Section("manipulation", title, [reason])
+    positive, negative = class_names(run)
+    text = (
+        f"The semantic code of a scan is moved along the probe's direction from {long_class(negative)} toward "
+        f"{long_class(positive)} and decoded with the scan's own noise code, so that the head stays the same "
+        "person's. A step is one standard deviation of the training cohort. Step 0 is the plain reconstruction. The "
+        "probability is the probe's on the edited image, encoded anew; volumes are measured in the edited image. "
+        "That the probability follows is partly by construction, since the same probe gave the direction; the "
+        "volumes are the independent check."
+    )
+    return Section("manipulation", title, [Text(text), *_dose(run), *_edit_panels(run)])
+
+
+def _dose(run: RunFolder) -> list[Block]:
+    result = run.result("manipulate")
+    positive, _ = class_names(run)
+    steps, probability, change = (result.get(name) for name in ("steps", "probability", "ventricle_change_ml"))
+    if not steps or not probability or not change:
+        return [Absence("The dose-response figures are missing from results.json; run 'ldae study' again.")]
+    volumes = result.get("volume_change_ml") or {}
+    columns = ("Step", f"Mean probability of {positive}", *(f"{_structure(name)} (ml)" for name in volumes))
+    rows = [
+        Row(
+            _step(step),
+            [
+                cell(run, "manipulate", "probability", i, form=lambda value: fixed(value, 2)),
+                *(
+                    cell(run, "manipulate", "volume_change_ml", name, i, form=lambda v: signed(v, 2))
+                    for name in volumes
+                ),
+            ],
+        )
+        for i, step in enumerate(steps)
+    ]
+    verdict = "rises with every step" if result.get("monotone") else "does not rise with every step"
+    return [
+        Picture(
+            draw_dose_response(steps, probability, change, positive=positive),
+            "image/svg+xml",
+            f"Mean probability of {positive} from {fixed(probability[0], 2)} to {fixed(probability[-1], 2)} and "
+            f"mean change of the ventricles from {signed(change[0])} to {signed(change[-1])} ml, by step.",
+            f"Dose and response, means over one scan of each of {result.get('scans')} test subjects. The mean "
+            f"probability {verdict}.",
+        ),
+        Table("Mean probability, and mean change of measured volumes against step 0", columns, rows),
+    ]
+
+
+def _edit_panels(run: RunFolder) -> list[Block]:
+    images = run.images("manipulate", "images", "original")
+    if isinstance(images, Absence):
+        return [images]
+    steps, shown = run.get("tasks/manipulate.json", "steps"), run.get("tasks/manipulate.json", "shown")
+    fits = (
+        isinstance(steps, list) and isinstance(shown, list) and images["images"].shape[:2] == (len(shown), len(steps))
+    )
+    if not fits or 0 not in steps:
+        return [incomplete("manipulate")]
+    zero = steps.index(0)
+    changes = [[difference(image, edits[zero]) for image in edits] for edits in images["images"]]
+    limit = symmetric_limit([each for row in changes for each in row])
+    return [
+        _edit_panel(run, images["original"][at], images["images"][at], changes[at], facts, limit)
+        for at, facts in enumerate(shown)
+    ]
+
+
+def _edit_panel(
+    run: RunFolder, original: Image, edits: Image, changes: Sequence[Image], facts: Mapping[str, Any], limit: float
+) -> Picture:
+    """One subject: its scan, the edits, and their differences to step 0."""
+    positive, _ = class_names(run)
+    steps = run.get("tasks/manipulate.json", "steps")
+    headers = ["original\n", *(f"step {_step(step)}\n" + ("reconstruction" if step == 0 else "") for step in steps)]
+    ventricles = facts["volumes"]["ventricles_ml"]
+    captions = [
+        "",
+        *(f"P({positive}) {p:.2f}\nventricles {v:.1f} ml" for p, v in zip(facts["predicted"], ventricles, strict=True)),
+    ]
+    tiles = [Tile(original, "original"), *(Tile(image, "synthetic") for image in edits)]
+    differences = [None, *(Tile(each, "difference", outline=edits[steps.index(0)]) for each in changes)]
+    axial, coronal = cuts_of(run, original, "axial", "coronal")
+    data = draw_panel(
+        [
+            PanelRow(axial, tiles),
+            PanelRow(coronal, tiles, captions),
+            PanelRow(replace(axial, label="change, axial"), differences),
+            PanelRow(replace(coronal, label="change, coronal"), differences),
+        ],
+        headers,
+        limit=limit,
+        limit_label="change since step 0 (full grey scale = 1); blue: darker, red: brighter; grey line: step 0",
+    )
+    who = facts["key"] + (f", {facts['diagnosis']}" if facts.get("diagnosis") else "")
+    who += f", {facts['age']:.0f} years" if facts.get("age") is not None else ""
+    return Picture(
+        data,
+        "image/png",
+        f"{who}: original and edits from step {_step(steps[0])} to step {_step(steps[-1])}, axial and coronal, with "
+        f"their differences to step 0. Probability of {positive} {facts['predicted'][0]:.2f} to "
+        f"{facts['predicted'][-1]:.2f}, ventricles {ventricles[0]:.1f} to {ventricles[-1]:.1f} ml.",
+        f"{who}. Steps to the right go toward {positive}. Lower rows: what each edit changed.",
+    )
+
+
+def _step(value: float) -> str:
+    return "0" if value == 0 else signed(value, 0 if float(value).is_integer() else 1)
+
+
+def _structure(name: str) -> str:
+    return STRUCTURES.get(name, name.removesuffix("_ml").replace("_", " ")).capitalize()
+
+
+def interpolation(run: RunFolder) -> Section:
+    """A missing session predicted from two others, beside the real scan."""
+    title = "Interpolation: a missing scan between two sessions"
+    result = run.result("interpolate")
+    if not isinstance(result, Mapping):
+        reason = run.skipped("interpolate") or Absence("results.json holds no interpolation; run 'ldae study' again.")
+        return Section("interpolation", title, [reason])
+    text = (
+        "An inner session was left out, predicted from the first and the last one, and compared with the real scan: "
+        f"{result.get('n')} sessions of {result.get('subjects')} subjects, {fixed(result.get('gap_months'), 1)} "
+        "months between the given sessions on average. Codes are blended in time; the residual correction adds what "
+        "compression had lost of the two given scans, blended alike."
+    )
+    warning = Text(
+        "SSIM alone cannot rank these methods: copying the nearer session scores high, because one brain changes "
+        "little in months. The change error tells whether the change itself is predicted.",
+        "note",
+    )
+    return Section(
+        "interpolation",
+        title,
+        [Text(text), warning, _method_table(run, result), _change_verdict(result), *_between(run)],
+    )
+
+
+def _method_table(run: RunFolder, result: Mapping[str, Any]) -> Table:
+    """Every method by every metric; the ceiling has seen the answer and is out of competition."""
+    metrics = {
+        "ssim": ("SSIM", 3, max),
+        "ssim_brain": ("SSIM in the brain", 3, max),
+        "change_error": ("Change error", 3, min),
+        "change_correlation": ("Change correlation", 3, max),
+    }
+    present = {name: spec for name, spec in metrics.items() if isinstance(result.get(name), Mapping)}
+    methods = [name for name in METHODS if any(name in result[metric] for metric in present)]
+    best = {
+        metric: choose((value for name, value in result[metric].items() if name != "ceiling"), default=None)
+        for metric, (_, _, choose) in present.items()
+    }
+    rows = [
+        Row(
+            METHODS[name][:1].upper() + METHODS[name][1:],
+            [
+                cell(
+                    run,
+                    "interpolate",
+                    metric,
+                    name,
+                    form=partial(fixed, digits=digits),
+                    best=name != "ceiling" and result[metric].get(name) == best[metric],
+                )
+                for metric, (_, digits, _) in present.items()
+            ],
+            reference=name == "ceiling",
+        )
+        for name in methods
+    ]
+    caption = (
+        "Every method against the real scan. Change error: 0 is the true change since the first session, 1 is what "
+        "copying the first session scores. Change correlation: agreement of the pattern of change, 1 is perfect. "
+        "Best value of each column in bold; the ceiling has seen the true scan and does not compete."
+    )
+    return Table(caption, ("Method", *(title for title, _, _ in present.values())), rows)
+
+
+def _change_verdict(result: Mapping[str, Any]) -> Text:
+    errors = {name: value for name, value in (result.get("change_error") or {}).items() if name != "ceiling"}
+    own = errors.pop("ldae_residual", None)
+    better = rivals(own, errors, higher_is_better=False, name=lambda key: METHODS.get(key, key))
+    if not better:
+        return Text("No other method predicts the change with a smaller error than the residual-corrected codes.")
+    names = joined([f"{name} ({fixed(value)})" for name, value in better.items()])
+    return Text(f"Smaller change error than the residual-corrected codes ({fixed(own)}): {names}.", "note")
+
+
+def _between(run: RunFolder) -> list[Block]:
+    names = ("first", "ldae_residual", "target", "second", "voxel_linear", "copy_nearest")
+    images = run.images("interpolate", *names)
+    if isinstance(images, Absence):
+        return [images]
+    shown = run.get("tasks/interpolate.json", "shown")
+    if not isinstance(shown, Mapping) or len(shown.get("months", [])) != 3 or len(shown.get("keys", [])) != 3:
+        return [incomplete("interpolate")]
+    first, target, second = (f"{month:g}" for month in shown["months"])
+    differences = [
+        difference(images[name], images["target"]) for name in ("ldae_residual", "voxel_linear", "copy_nearest")
+    ]
+    tiles = [
+        Tile(images["first"], "original"),
+        Tile(images["ldae_residual"], "synthetic"),
+        Tile(images["target"], "original"),
+        Tile(images["second"], "original"),
+        *(Tile(each, "difference", outline=images["target"]) for each in differences),
+    ]
+    headers = (
+        f"first session\nmonth {first}",
+        f"predicted\nmonth {target}",
+        f"true scan\nmonth {target}",
+        f"second session\nmonth {second}",
+        "predicted\nminus true scan",
+        "voxel blend\nminus true scan",
+        "nearest copy\nminus true scan",
+    )
+    data = draw_panel(
+        [PanelRow(cut, tiles) for cut in cuts_of(run, images["target"])],
+        headers,
+        limit=symmetric_limit(differences),
+        limit_label="blue: darker than the true scan, red: brighter (full grey scale = 1); grey line: true scan",
+    )
+    keys = ", ".join(str(key) for key in shown["keys"])
+    return [
+        Picture(
+            data,
+            "image/png",
+            f"Sections of the first session (month {first}), the prediction and the true scan (month {target}), the "
+            f"second session (month {second}), and the differences of three predictions to the true scan. Scans: "
+            f"{keys}.",
+            f"{keys}: the subject with the widest gap. The prediction is the residual-corrected one. Differences "
+            "hold the noise of the true scan, which no method can predict.",
+        )
+    ]

@@ -1,0 +1,130 @@
+"""The report's pages on what is kept and what is drawn: reconstructions beside their scans, and samples."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ldae.evaluation.slice_panels import PanelRow, Tile, draw_panel, symmetric_limit
+from ldae.report.blocks import Absence, Block, Cell, Picture, Row, Section, Table, Text
+from ldae.report.panels import CONVENTION, cuts_of, difference, incomplete
+from ldae.report.run_folder import RunFolder
+from ldae.report.wording import cell, fixed
+
+__all__ = ["reconstruction", "samples"]
+
+
+def reconstruction(run: RunFolder) -> Section:
+    """Scans beside what their codes restore."""
+    title = "Reconstruction: what the codes keep of a scan"
+    if run.result("reconstruct") is None:
+        reason = run.skipped("reconstruct") or Absence("results.json holds no reconstruction; run 'ldae study' again.")
+        return Section("reconstruction", title, [reason])
+    steps = run.result("reconstruct", "steps")
+    text = (
+        f"Every test scan was turned into its two codes and back, in {steps} sampling steps. The semantic code is a "
+        "short list of numbers that should hold what matters; the noise code holds the rest. The compression "
+        "ceiling is the scan through the compression autoencoder alone: no codes can do better."
+    )
+    return Section("reconstruction", title, [Text(text), _reconstruction_table(run), *_reconstruction_panels(run)])
+
+
+def _reconstruction_table(run: RunFolder) -> Table:
+    task = "tasks/reconstruct.json"
+    metrics = {"ssim": 3, "ssim_brain": 3, "mse": 5, "psnr": 1}
+
+    def figure(metric: str, own: Sequence[str], detailed: str) -> Cell:
+        """From results.json, or the task's own file where that says more."""
+
+        def form(value: Any) -> str:
+            return fixed(value, metrics[metric])
+
+        if run.result(*own) is not None:
+            return cell(run, *own, form=form)
+        return cell(run, detailed, metric, document=task, form=form)
+
+    rows = [
+        Row(name, [figure(metric, own(metric), detailed) for metric in metrics])
+        for name, own, detailed in (
+            ("Both codes", lambda m: ("reconstruct", m), "both"),
+            ("Semantic code alone, noise drawn", lambda m: ("reconstruct", f"{m}_semantic_only"), "semantic_only"),
+            ("Mean of all training scans (knows nothing)", lambda m: ("reconstruct", f"{m}_mean_image"), "mean_image"),
+            ("Compression ceiling", lambda m: ("compression", m), "compression"),
+        )
+    ]
+    caption = (
+        "Agreement with the real scan, mean over all test scans. SSIM: 1 is identical; the empty background "
+        "flatters it, inside the brain it does not. MSE: mean squared error for intensities from 0 to 1. PSNR: "
+        "larger is better."
+    )
+    return Table(caption, ("Image from", "SSIM", "SSIM in the brain", "MSE", "PSNR (dB)"), rows)
+
+
+def _reconstruction_panels(run: RunFolder) -> list[Block]:
+    images = run.images("reconstruct", "original", "both", "semantic_only", "compression")
+    if isinstance(images, Absence):
+        return [images]
+    scores, keys = run.get("tasks/reconstruct.json", "per_scan"), run.get("tasks/reconstruct.json", "shown")
+    if not isinstance(scores, Mapping) or not isinstance(keys, list) or len(keys) != len(images["original"]):
+        return [incomplete("reconstruct")]
+    worst = min(scores, key=lambda key: scores[key])
+    rows = list(dict.fromkeys(keys))  # a cohort of few scans shows one twice
+    differences = [difference(images["both"][i], images["original"][i]) for i in range(len(keys))]
+    limit = symmetric_limit(differences)
+    headers = ("original", "from both codes", "both codes minus original", "semantic code alone", "compression ceiling")
+    blocks: list[Block] = [Text(CONVENTION)]
+    for key in rows:
+        at = keys.index(key)
+        original = images["original"][at]
+        tiles = [
+            Tile(original, "original"),
+            Tile(images["both"][at], "synthetic"),
+            Tile(differences[at], "difference", outline=original),
+            Tile(images["semantic_only"][at], "synthetic"),
+            Tile(images["compression"][at], "synthetic"),
+        ]
+        data = draw_panel(
+            [PanelRow(cut, tiles) for cut in cuts_of(run, original)],
+            headers,
+            limit=limit,
+            limit_label="blue: darker than the original, red: brighter (full grey scale = 1); grey line: original",
+        )
+        place = f"{'Worst' if key == worst else 'Typical'} of {len(scores)} test scans"
+        score = f"SSIM {fixed(scores.get(key))} from both codes"
+        blocks.append(
+            Picture(
+                data,
+                "image/png",
+                f"{place}: {key}, {score}. Axial, coronal and sagittal sections of the original, the reconstruction from "
+                "both codes, their difference, the semantic code alone and the compression ceiling.",
+                f"{place}: {key}, {score}",
+            )
+        )
+    return blocks
+
+
+def samples(run: RunFolder) -> Section:
+    """Variations of one scan's code, and samples that follow no scan."""
+    title = "Samples: what the model draws by itself"
+    images = run.images("sample", "original", "variations", "unconditional")
+    if isinstance(images, Absence):
+        return Section("samples", title, [run.skipped("sample") or images])
+    original, variations, free = (images[name] for name in ("original", "variations", "unconditional"))
+    tiles = [Tile(original, "original"), *(Tile(each, "synthetic") for each in (*variations, *free))]
+    headers = [
+        "original\n",
+        *(f"variation {i}\nof its code" for i in range(1, len(variations) + 1)),
+        *(f"sample {i}\nno code" for i in range(1, len(free) + 1)),
+    ]
+    key = run.get("tasks/sample.json", "key") or "a test scan"
+    text = (
+        "Variations keep the semantic code of one scan and draw the noise anew: what stays the same is what the "
+        "code holds, what differs is what it leaves open. The samples without a code come from the denoiser alone "
+        "and show no one. Blur or broken anatomy here means that the denoiser needs more training or more scans."
+    )
+    picture = Picture(
+        draw_panel([PanelRow(cut, tiles) for cut in cuts_of(run, original)], headers),
+        "image/png",
+        f"Sections of {key}, of {len(variations)} variations of its semantic code, and of {len(free)} samples "
+        "without a code; all but the first are synthetic.",
+        f"Original: {key}.",
+    )
+    return Section("samples", title, [Text(text), picture])

@@ -1,0 +1,344 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from ldae.data.manifest import read_manifest, write_manifest
+from ldae.errors import TaskError
+from ldae.tasks.encode import (
+    Embeddings,
+    embeddings_of,
+    encode_manifest,
+    encode_scans,
+    read_embeddings,
+    write_embeddings,
+)
+from ldae.tasks.evaluate_probe import evaluate_age_probe, evaluate_diagnosis_probe, latent_pca
+from ldae.tasks.interpolate import (
+    METHODS,
+    evaluate_interpolation,
+    find_triples,
+    interpolate_codes,
+    interpolate_subject,
+    predict_between,
+)
+from ldae.tasks.labels import SYNTHETIC
+from ldae.tasks.manipulate import manipulate, manipulate_codes, project_out, summarise_edits
+from ldae.tasks.probe import LinearProbe, Samples, probe_age, probe_diagnosis
+from ldae.tasks.reconstruct import evaluate_reconstruction, reconstruct, write_reconstructions
+from ldae.tasks.sample import sample
+from ldae.volume import read_volume, write_volume
+
+
+@pytest.fixture
+def cohort(tmp_path, head):
+    """Two subjects with sessions at months 0, 12 and 24."""
+    rows = []
+    for subject in range(2):
+        for month in (0, 12, 24):
+            name = f"{subject}_{month}.nii.gz"
+            write_volume(head(10 * subject + month), tmp_path / name)
+            rows.append(
+                {
+                    "participant_id": f"sub-{subject}",
+                    "session_id": f"ses-M{month:02d}",
+                    "image": name,
+                    "months": month,
+                    "age": 70 + month / 12,
+                    "diagnosis": ("CN", "AD")[subject],
+                    "split": ("train", "test")[subject],
+                }
+            )
+    return read_manifest(write_manifest(pd.DataFrame(rows), tmp_path / "cohort.tsv"))
+
+
+@pytest.fixture
+def scans(tiny_model, cohort):
+    return encode_scans(tiny_model, cohort.records, batch_size=4).with_noise(tiny_model, batch_size=4)
+
+
+def linear_cohort(n=120, width=8, noise=0.5, seed=0):
+    """Subjects with two scans; the first feature carries the target."""
+    rng = np.random.default_rng(seed)
+    latent = np.repeat(rng.normal(size=n), 2)
+    features = rng.normal(size=(2 * n, width))
+    features[:, 0] = latent + noise * rng.normal(size=2 * n)
+    return features, latent, tuple(f"s{i // 2}" for i in range(2 * n))
+
+
+def halves(features, target, subjects):
+    cut = len(target) // 2
+    return (
+        Samples(features[:cut], target[:cut], subjects[:cut]),
+        Samples(features[cut:], target[cut:], subjects[cut:]),
+    )
+
+
+def test_encoding_a_manifest_writes_one_row_a_scan(tiny_model, cohort, tmp_path):
+    seen = []
+    result = encode_manifest(
+        tiny_model, cohort.records, tmp_path / "codes", noise=True, batch_size=4, progress=lambda *a: seen.append(a)
+    )
+    table = read_embeddings(result.codes)
+    assert table.values.shape == (6, 16)
+    assert seen[-1] == (6, 6)
+    expected = tiny_model.encode(read_volume(cohort.records[4].image)).semantic.numpy()
+    np.testing.assert_allclose(table.of(cohort.records)[4], expected, atol=1e-4)
+    from safetensors.torch import load_file
+
+    assert set(load_file(result.noise)) == {record.key for record in cohort.records}
+
+
+def test_a_corrupt_scan_is_reported_and_stops_nothing(tiny_model, cohort, tmp_path):
+    cohort.records[1].image.write_bytes(b"not gzip")
+    result = encode_manifest(tiny_model, cohort.records, tmp_path / "codes", batch_size=2)
+    assert result.encoded == 5
+    assert list(result.failures) == [cohort.records[1].key]
+    with pytest.raises(TaskError, match="none of 1 scans"):
+        encode_manifest(tiny_model, cohort.records[1:2], tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv"])
+def test_embeddings_of_other_models_are_read(tmp_path, suffix):
+    path = tmp_path / f"other.{suffix}"
+    table = pd.DataFrame({"participant_id": ["a", "b"], "session_id": ["1", "1"], "f": [0.1, 0.2], "note": ["x", "y"]})
+    table.to_csv(path, index=False, sep="," if suffix == "csv" else "\t")
+    assert read_embeddings(path).values.tolist() == [[0.1], [0.2]]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a,b\n1,2", "participant_id"),
+        ("participant_id,session_id,f\na,1,2\na,1,3", "two rows"),
+        ("participant_id,session_id\na,1", "numeric column"),
+        ("participant_id,session_id,f\na,1,", "missing values"),
+        ("", "unreadable"),
+    ],
+)
+def test_bad_embeddings_are_refused(tmp_path, text, words):
+    path = tmp_path / "bad.csv"
+    path.write_text(text)
+    with pytest.raises(TaskError, match=words):
+        read_embeddings(path)
+    with pytest.raises(TaskError, match="no such table"):
+        read_embeddings(tmp_path / "none.csv")
+
+
+def test_reconstruction_is_scored_against_the_real_scan(tiny_model, scans, tmp_path):
+    images = reconstruct(tiny_model, scans, seed=1, batch_size=4)
+    result = evaluate_reconstruction(tiny_model, scans, images, mean_image=scans.images.mean(axis=0))
+    assert result.scans == 6
+    expected = np.square(images.both.astype(float) - scans.images).mean()
+    assert result.both["mse"] == pytest.approx(expected)
+    assert result.per_scan.keys() == {record.key for record in scans.records}
+    again = reconstruct(tiny_model, scans, seed=1, batch_size=4)
+    np.testing.assert_array_equal(again.semantic_only, images.semantic_only)
+    (path, *_) = write_reconstructions(tiny_model, scans, images.both, tmp_path / "out", native=True)
+    assert read_volume(path).grid == read_volume(scans.records[0].image).grid
+    sidecar = json.loads(path.with_name(path.name.replace(".nii.gz", ".json")).read_text())
+    assert sidecar["notice"] == SYNTHETIC
+
+
+def test_probe_finds_a_linear_signal_and_only_that():
+    features, latent, subjects = linear_cohort()
+    train, test = halves(features, (latent > 0).astype(float), subjects)
+    result, probe = probe_diagnosis(train, test, resamples=200)
+    assert result.auc.low < result.auc.value < result.auc.high
+    assert result.auc.value > 0.9
+    assert np.abs(probe.weights).argmax() == 0
+    assert result.balanced_accuracy.value == pytest.approx((result.sensitivity.value + result.specificity.value) / 2)
+    rng = np.random.default_rng(1)
+    blind = Samples(rng.normal(size=train.features.shape), train.target, train.subjects)
+    blind_test = Samples(rng.normal(size=test.features.shape), test.target, test.subjects)
+    chance, _ = probe_diagnosis(blind, blind_test, resamples=200)
+    assert chance.auc.low < 0.5 < chance.auc.high
+
+
+def test_age_probe_has_the_error_of_its_noise():
+    features, latent, subjects = linear_cohort(n=400, noise=0.1)
+    train, test = halves(features, 70 + 10 * latent, subjects)
+    result, probe = probe_age(train, test, resamples=200)
+    # Noise of 0.1 in a feature of slope 10 is an error of about 1 year; its mean absolute value is 0.8.
+    assert result.mae.value == pytest.approx(0.8, abs=0.15)
+    assert result.rmse.value > result.mae.value
+    assert result.r2.value > 0.95
+    np.testing.assert_allclose(probe.predict(test.features), result.predicted)
+
+
+def test_permuting_rows_permutes_predictions():
+    features, latent, subjects = linear_cohort()
+    train, test = halves(features, 70 + latent, subjects)
+    _, probe = probe_age(train, test, resamples=200)
+    order = np.random.default_rng(0).permutation(len(train.target))
+    shuffled = Samples(train.features[order], train.target[order], tuple(train.subjects[i] for i in order))
+    _, other = probe_age(shuffled, test, resamples=200)
+    # Folds are drawn by subject, whatever the order; near-ties between penalties may fall either way.
+    np.testing.assert_allclose(other.predict(test.features), probe.predict(test.features), atol=0.2)
+
+
+def test_too_few_subjects_are_refused():
+    features, latent, subjects = linear_cohort(n=10)
+    train, test = halves(features, 70 + latent, subjects)
+    with pytest.raises(TaskError, match="5 training subjects are too few"):
+        probe_age(train, test)
+    one_class = Samples(features, np.ones(len(latent)), subjects)
+    with pytest.raises(TaskError, match=r"both CN \(0\) and AD \(1\)"):
+        probe_diagnosis(one_class, one_class)
+
+
+def test_a_probe_survives_its_file(tmp_path):
+    features, latent, subjects = linear_cohort()
+    train, test = halves(features, (latent > 0).astype(float), subjects)
+    _, probe = probe_diagnosis(train, test, resamples=200)
+    back = LinearProbe.load(probe.save(tmp_path / "probe.json"))
+    np.testing.assert_array_equal(back.predict(test.features), probe.predict(test.features))
+    (tmp_path / "bad.json").write_text("{}")
+    with pytest.raises(TaskError, match="not a saved probe"):
+        LinearProbe.load(tmp_path / "bad.json")
+
+
+def synthetic_manifest(tmp_path, features_seed=0):
+    features, latent, subjects = linear_cohort(n=90, seed=features_seed)
+    splits = ["train"] * 100 + ["validation"] * 20 + ["test"] * 60
+    table = pd.DataFrame(
+        {
+            "participant_id": subjects,
+            "session_id": [f"ses-{i % 2}" for i in range(180)],
+            "image": "x.nii.gz",
+            "age": 70 + 5 * latent,
+            "diagnosis": np.where(latent > 0.3, "AD", np.where(latent < -0.3, "CN", "MCI")),
+            "split": splits,
+        }
+    )
+    manifest = read_manifest(write_manifest(table, tmp_path / "m.tsv"), check_images=False)
+    return manifest, embeddings_of(manifest.records, features)
+
+
+def test_protocol_uses_the_frozen_split_and_the_same_scans_for_baselines(tmp_path):
+    manifest, embeddings = synthetic_manifest(tmp_path)
+    noise = Embeddings(embeddings.keys, np.random.default_rng(5).normal(size=embeddings.values.shape))
+    report = evaluate_diagnosis_probe(manifest, embeddings, {"noise": noise})
+    assert report.result.auc.value > 0.85 > report.baselines["noise"].auc.value
+    assert report.baselines["noise"].target == report.result.target
+    testing = {record.key for record in manifest.in_split("test").records if record.diagnosis != "MCI"}
+    assert set(report.keys) == testing
+    ages = evaluate_age_probe(manifest, embeddings)
+    assert ages.result.mae.value < ages.baselines["median"].mae.value
+    # Test subjects' features never touch the fit.
+    changed = Embeddings(embeddings.keys, embeddings.values.copy())
+    changed.values[120:] += 100
+    np.testing.assert_array_equal(evaluate_diagnosis_probe(manifest, changed).probe.weights, report.probe.weights)
+
+
+def test_missing_embeddings_are_named(tmp_path):
+    manifest, embeddings = synthetic_manifest(tmp_path)
+    short = Embeddings(embeddings.keys.iloc[:50], embeddings.values[:50])
+    with pytest.raises(TaskError, match="hold no row for"):
+        evaluate_age_probe(manifest, short)
+
+
+def test_components_are_fitted_on_training_subjects_only(tmp_path):
+    manifest, _ = synthetic_manifest(tmp_path)
+    latents = np.random.default_rng(0).normal(size=(180, 2, 3, 3, 3)).astype(np.float32)
+    before = latent_pca(latents, manifest.records, components=5).values
+    latents[120:] *= 10
+    after = latent_pca(latents, manifest.records, components=5).values
+    np.testing.assert_allclose(after[:120], before[:120])
+    np.testing.assert_allclose(np.cov(before[:120].T), np.diag(np.diag(np.cov(before[:120].T))), atol=1e-8)
+
+
+@pytest.fixture
+def probe():
+    rng = np.random.default_rng(0)
+    return LinearProbe(rng.normal(size=16), rng.uniform(0.5, 2, 16), rng.normal(size=16), 0.1, 1.5, True, 1.0)
+
+
+def test_one_step_moves_one_cohort_deviation(probe):
+    y = np.random.default_rng(1).normal(size=(1, 16))
+    moved = probe.value(y + probe.step) - probe.value(y)
+    assert moved[0] == pytest.approx(1.5 * np.linalg.norm(probe.weights))
+
+
+def test_step_zero_is_the_reconstruction_bit_for_bit(tiny_model, scans, probe):
+    (edits,) = manipulate(tiny_model, scans.codes[:1], probe, steps=(-2.0, 0.0, 2.0))
+    np.testing.assert_array_equal(edits.images[1], tiny_model.decode(scans.codes[0]).data)
+    assert np.abs(edits.images[2] - edits.images[1]).max() > 0
+    assert manipulate_codes(scans.codes[0], probe.step, 0.0) is scans.codes[0]
+
+
+def test_projected_steps_leave_the_nuisance_alone(probe):
+    rng = np.random.default_rng(2)
+    nuisance = LinearProbe(rng.normal(size=16), rng.uniform(0.5, 2, 16), rng.normal(size=16), 0.0, 1.0, False, 1.0)
+    step = project_out(probe.step, [nuisance])
+    y = rng.normal(size=(1, 16))
+    assert nuisance.value(y + 3 * step)[0] == pytest.approx(nuisance.value(y)[0])
+    assert probe.value(y + step)[0] > probe.value(y)[0]
+    with pytest.raises(TaskError, match="nothing of the direction is left"):
+        project_out(probe.weights / probe.scale, [probe])
+
+
+def test_changes_are_measured_against_step_zero(tiny_model, scans, probe):
+    edits = manipulate(tiny_model, scans.codes[:2], probe, steps=(-1.0, 0.0, 1.0))
+    result = summarise_edits(edits)
+    assert result.scans == 2
+    assert all(change[1] == 0 for change in result.volume_change_ml.values())
+    assert result.predicted[1] == pytest.approx(np.mean([e.predicted[1] for e in edits]))
+    with pytest.raises(TaskError, match="step 0"):
+        summarise_edits([])
+
+
+def test_a_probe_of_another_width_is_refused(tiny_model, scans, probe):
+    wide = LinearProbe(*[np.ones(5)] * 3, 0.0, 1.0, True, 1.0)
+    with pytest.raises(TaskError, match="fitted on 5 features"):
+        manipulate(tiny_model, scans.codes, wide)
+
+
+def test_triples_lie_between_first_and_last(scans):
+    triples = find_triples(scans)
+    assert [(t.first, t.target, t.second, t.weight) for t in triples] == [(0, 1, 2, 0.5), (3, 4, 5, 0.5)]
+    assert triples[0].gap_months == 24
+
+
+def test_ends_of_an_interpolation_are_the_sessions(scans):
+    (_, start), (_, end) = interpolate_subject(scans.select([0, 1, 2]), [0, 24])
+    assert torch.equal(start.semantic, scans.codes[0].semantic)
+    assert torch.equal(end.noise, scans.codes[2].noise)
+    with pytest.raises(TaskError, match="lies outside"):
+        interpolate_subject(scans.select([0, 1, 2]), [30])
+    with pytest.raises(TaskError, match="in order"):
+        interpolate_codes(scans.codes[0], scans.codes[1], (12, 0), 6)
+
+
+def test_every_method_is_scored_on_the_real_scan(tiny_model, scans):
+    decoded = tiny_model.decode_images(scans.codes)
+    triples = find_triples(scans)
+    result = evaluate_interpolation(tiny_model, scans, decoded, triples)
+    assert result.n == result.subjects == 2
+    assert set(result.ssim) == set(result.change_error) == set(METHODS)
+    predicted = predict_between(tiny_model, scans, decoded, triples[:1])
+    np.testing.assert_allclose(predicted["voxel_linear"][0], (scans.images[0] + scans.images[2]) / 2)
+    # Where nothing changes between the ends, the residual puts back exactly what compression lost.
+    still = scans.select([0, 1, 0])
+    same = predict_between(tiny_model, still, tiny_model.decode_images(still.codes), triples[:1])
+    np.testing.assert_allclose(same["ldae_residual"][0], scans.images[0], atol=1e-4)
+    with pytest.raises(TaskError, match="three dated sessions"):
+        evaluate_interpolation(tiny_model, scans, decoded, [])
+
+
+def test_samples_follow_their_seed_whatever_the_batch(tiny_model, scans):
+    y = scans.codes[0].semantic
+    whole, parts = (sample(tiny_model, 3, seed=4, semantic=y, batch_size=size) for size in (3, 2))
+    np.testing.assert_allclose(whole, parts, atol=1e-3)
+    assert np.abs(whole[0] - whole[1]).max() > 0
+    assert not np.array_equal(sample(tiny_model, 1, seed=4), whole[:1])
+    with pytest.raises(TaskError, match="at least 1"):
+        sample(tiny_model, 0, seed=0)
+
+
+def test_writing_embeddings_keeps_their_order(tmp_path, scans):
+    path = write_embeddings(tmp_path / "y.parquet", scans.records, scans.semantic)
+    np.testing.assert_array_equal(read_embeddings(path).values, scans.semantic)
