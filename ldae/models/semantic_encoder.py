@@ -140,7 +140,11 @@ class SliceEncoder(nn.Module):
 
 
 class VolumeEncoder(nn.Module):
-    """A plain 3D convolutional network: strided levels, pooling, one linear layer, layer norm."""
+    """A plain 3D convolutional network: strided levels, pooling, standardised features, one linear layer, layer norm.
+
+    Pooled features of aligned heads differ by a few thousandths. They are standardised over the cohort (batch norm), and from
+    there on in float32, or the differences would drown in bf16's rounding.
+    """
 
     def __init__(self, config: VolumeEncoderConfig) -> None:
         super().__init__()
@@ -149,15 +153,20 @@ class VolumeEncoder(nn.Module):
         for out in config.widths:
             layers += [nn.Conv3d(width, out, 3, stride=2, padding=1), group_norm(out), nn.SiLU()]
             width = out
-        layers.append(nn.AdaptiveAvgPool3d(config.pooled))
         self.features = nn.Sequential(*layers)
+        self.pool = nn.AdaptiveAvgPool3d(config.pooled)
+        self.standardise = nn.BatchNorm1d(width * config.pooled**3, affine=False, momentum=0.05)
         self.dropout = nn.Dropout(config.dropout)
         self.projection = nn.Linear(width * config.pooled**3, config.semantic_width)
         self.norm = nn.LayerNorm(config.semantic_width)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 1, D, H, W) to y, (B, S)."""
-        return self.norm(self.projection(self.dropout(self.features(x).flatten(1))))
+        features = self.features(x)
+        with torch.autocast(x.device.type, enabled=False):
+            pooled = self.standardise(self.pool(features.float()).flatten(1))
+            y: Tensor = self.norm(self.projection(self.dropout(pooled)))
+        return y
 
 
 SemanticEncoder = SliceEncoder | VolumeEncoder

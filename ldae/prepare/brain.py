@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
 from ldae.errors import CohortError
 from ldae.io.template import load_template, template_grid
@@ -28,7 +29,9 @@ OPEN_MM, CLOSE_MM = 2.0, 12.0
 # The dark rim of fluid between brain and skull that belongs to the mask.
 FLUID_MM = 3.0
 # Where tissue begins on the way from fluid (0) to grey matter (1): thin gyri are mixed with fluid.
-TISSUE_SHARE = 0.3
+TISSUE_SHARE = 0.25
+# The surface is smoothed by a Gaussian of this width.
+SMOOTH_MM = 1.5
 # A stripped image is brain where it exceeds this share of its bright tissue.
 STRIPPED_SHARE = 0.02
 
@@ -97,10 +100,11 @@ def brain_of_stripped(scan: Volume) -> Volume:
 
 
 def _on_grid(mask: Mask, source: Grid, target: Grid) -> Volume:
-    """A mask on another grid, its surface interpolated as a distance so that it stays smooth."""
-    distance = np.minimum(depth_mm(mask, source.spacing), 5.0) - np.minimum(depth_mm(~mask, source.spacing), 5.0)
-    surface = Volume(distance.astype(np.float32), source.affine).resample_to(target, outside=-5.0)
-    return mask_volume(surface.data > 0, target.affine)
+    """A mask on another grid, its surface smoothed and interpolated as a distance."""
+    distance = np.minimum(depth_mm(mask, source.spacing), 10.0) - np.minimum(depth_mm(~mask, source.spacing), 10.0)
+    smooth = ndimage.gaussian_filter(distance, [SMOOTH_MM / size for size in source.spacing], mode="nearest")
+    surface = Volume(smooth.astype(np.float32), source.affine).resample_to(target, outside=-10.0)
+    return mask_volume(largest_piece(surface.data > 0), target.affine)
 
 
 def _template_depth(grid: Grid, affine_native_to_template: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:

@@ -11,8 +11,8 @@ __all__ = ["draw_overlay"]
 
 # Where each plane cuts the template's space, in RAS mm: off the midline, through the thalami, the ventricles.
 CUTS_MM = {0: (-24.0, 3.0), 1: (-52.0, -16.0), 2: (-14.0, 20.0)}
-# What stands at the left and right edge of each plane's pictures (axes increase to the right, front and top).
-EDGES = {0: ("P", "A"), 1: ("L", "R"), 2: ("L", "R")}
+# What stands at the left and right edge of each plane's pictures: the radiological convention.
+EDGES = {0: ("A", "P"), 1: ("R", "L"), 2: ("R", "L")}
 MASK_COLOUR, TEMPLATE_COLOUR = "#ff4d4d", "#4dd2ff"
 
 
@@ -49,6 +49,7 @@ def draw_overlay(image: Volume, brain_mask: Volume, *, title: str) -> bytes:
                 if shape.min() < 0.5 < shape.max():
                     panel.contour(shape, [0.5], origin="lower", extent=extent, colors=colour, linewidths=0.8)
             panel.set_facecolor("black")
+            panel.invert_xaxis()
             panel.set_xticks([])
             panel.set_yticks([])
             panel.set_title(f"{'xyz'[axis]} = {place:g} mm", color="white", fontsize=9)

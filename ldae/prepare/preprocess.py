@@ -27,7 +27,7 @@ from ldae.prepare.derivatives import (
 )
 from ldae.prepare.morphology import depth_mm, grow, mask_volume
 from ldae.prepare.registration import MIN_CORRELATION, Registration, moved, refine, register
-from ldae.volume import Volume, read_volume
+from ldae.volume import Grid, Volume, read_volume
 
 __all__ = ["PreprocessConfig", "PreprocessReport", "PreprocessedScan", "preprocess_manifest", "preprocess_scan"]
 
@@ -47,6 +47,7 @@ class PreprocessConfig:
         voxel_size_mm: of the output, in mm.
         already_stripped: the scans hold the brain alone; what is not background is the brain.
         bias_correction: run N4.
+        margin_mm: room that the output grid leaves around the template's brain, in mm: brains differ in shape.
         multiple: every axis of the output grid is a multiple of this many voxels.
         min_correlation: with the template, below which a registration counts as failed.
     """
@@ -54,11 +55,17 @@ class PreprocessConfig:
     voxel_size_mm: float = 1.0
     already_stripped: bool = False
     bias_correction: bool = True
+    margin_mm: float = 8.0
     multiple: int = 8
     min_correlation: float = MIN_CORRELATION
 
     def __post_init__(self) -> None:
-        template_grid(self.voxel_size_mm, multiple=self.multiple)
+        _ = self.grid  # refuses impossible values
+
+    @property
+    def grid(self) -> Grid:
+        """The output grid, axis-aligned RAS in MNI space."""
+        return template_grid(self.voxel_size_mm, multiple=self.multiple, margin_mm=self.margin_mm)
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +148,7 @@ def _on_template(
     corrected: Volume, brain: Volume, to_template: npt.NDArray[np.float64], config: PreprocessConfig
 ) -> tuple[Volume, Volume]:
     """Image and mask on the template grid, each interpolated once."""
-    grid = template_grid(config.voxel_size_mm, multiple=config.multiple)
+    grid = config.grid
     inside = moved(brain, to_template).resample_to(grid).data > 0.5
     if not inside.any():
         msg = "no brain on the template grid; the registration must have failed"

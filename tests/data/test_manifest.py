@@ -130,7 +130,7 @@ def test_missing_images_are_counted_and_named(folder: Path) -> None:
         ("participant_id\tsession_id\timage\timage\np\t01\ta.nii.gz\ta.nii.gz\n", "appear twice"),
         ("participant_id\tsession_id\timage\t\np\t01\ta.nii.gz\tx\n", "no name"),
         ("participant_id\tsession_id\timage\np\t01\n", "line 2 has 2"),
-        ('participant_id\tsession_id\timage\np\t01\t"a.nii.gz"\n"q', "image"),
+        ('participant_id\tsession_id\timage\np\t01\t"a.nii.gz"\n"q', "line 3 has 1"),
     ],
 )
 def test_malformed_tables_are_refused(folder: Path, content: str, expected: str) -> None:

@@ -485,7 +485,7 @@ def test_anchors_of_the_contents_exist(page: Page) -> None:
     assert set(targets) <= names
 
 
-def test_every_image_is_inside_decodes_and_has_a_text_for_who_cannot_see_it(page: Page) -> None:
+def test_every_image_is_inside_decodes_is_marked_and_has_a_text_for_who_cannot_see_it(page: Page) -> None:
     images = page.attributes("img")
     assert len(images) == 4 + 3 + 3 + 1 + 1
     for attributes in images:
@@ -496,6 +496,9 @@ def test_every_image_is_inside_decodes_and_has_a_text_for_who_cannot_see_it(page
             picture = Image.open(io.BytesIO(content))
             picture.load()
             assert picture.width > 1000
+            red, green, blue = np.moveaxis(np.asarray(picture.convert("RGB")).astype(int), -1, 0)
+            amber = (red > 220) & (abs(green - 209) < 25) & (abs(blue - 102) < 40)
+            assert np.count_nonzero(amber) > 200, "no SYNTHETIC on a picture that holds synthetic images"
         else:
             assert kind == "data:image/svg+xml"
             assert content.lstrip().startswith(b"<?xml")

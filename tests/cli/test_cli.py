@@ -1,0 +1,236 @@
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ldae.cli import main
+from ldae.volume import read_volume
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*arguments):
+    """The exit code of a command run in this process."""
+    with pytest.raises(SystemExit) as stopped:
+        main([str(argument) for argument in arguments])
+    return stopped.value.code
+
+
+def fresh(*code, **environment):
+    """A fresh interpreter."""
+    return subprocess.run(
+        [sys.executable, *code], capture_output=True, text=True, env={**os.environ, **environment}, check=False
+    )
+
+
+def test_help_and_import_cost_nothing_heavy():
+    names = {"torch", "monai", "lightning", "sklearn", "pandas", "nibabel", "SimpleITK", "scipy"}
+    heavy = f"import sys; heavy = {names} & set(sys.modules)"
+    imported = fresh("-c", f"import ldae; ldae.__all__; {heavy}; assert not heavy, heavy")
+    assert imported.returncode == 0, imported.stderr
+    parsed = fresh("-c", f"from ldae.cli.main import build_parser; build_parser(); {heavy}; assert not heavy, heavy")
+    assert parsed.returncode == 0, parsed.stderr
+    shown = fresh("-m", "ldae", "--version")
+    assert shown.stdout.strip().startswith("ldae 0")
+
+
+def test_public_names_resolve():
+    import ldae
+
+    assert all(getattr(ldae, name) is not None for name in ldae.__all__)
+    assert set(ldae.__all__) <= set(dir(ldae))
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = ldae.nonsense
+
+
+@pytest.mark.parametrize(
+    "command", ["demo", "study", "fit all", "cohort import csv", "cohort synth", "interpolate subject", "probe"]
+)
+def test_every_command_has_help(command, capsys):
+    assert run(*command.split(), "--help") == 0
+    assert "usage: ldae" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["cohrt"], "invalid choice"),
+        (["encode"], "--manifest"),
+        (["config", "nope"], "no such config"),
+        (["config", "demo", "--set", "[seedd=3]"], "seedd"),
+        (["cohort", "synth", "--out", "OUT", "--subjects", "-3"], "got -3"),
+        (["cohort", "split", "--manifest", "none.tsv"], "none.tsv"),
+        (["encode", "--model", "EMPTY", "--manifest", "none.tsv", "--out", "OUT"], "none.tsv"),
+        (["report", "EMPTY"], "results.json"),
+        (["sample", "--model", "EMPTY", "--out", "OUT"], "config.json is missing"),
+        (["fit", "all", "--config", "demo", "--manifest", "none.tsv", "--out", "OUT"], "none.tsv"),
+        (["cohort", "import", "csv", "--images", "EMPTY", "--table", "none.csv", "--out", "OUT.tsv"], "none.csv"),
+    ],
+)
+def test_bad_input_is_one_paragraph_and_exit_code_two(arguments, words, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "EMPTY").mkdir()
+    assert run(*arguments) == 2
+    printed = capsys.readouterr()
+    assert words in printed.err
+    assert "Traceback" not in printed.err
+    assert len(printed.err.strip().splitlines()) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["EMPTY"], "nothing half-written is left"
+
+
+def test_verbose_shows_the_traceback(tmp_path, capsys):
+    assert run("--verbose", "report", tmp_path) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_config_prints_what_it_resolves_to(capsys):
+    import yaml
+
+    assert run("config", "demo", "--set", "[seed=5]") == 0
+    assert yaml.safe_load(capsys.readouterr().out)["seed"] == 5
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory):
+    """A finished quick demo."""
+    out = tmp_path_factory.mktemp("runs") / "demo"
+    assert run("demo", "--quick", "--out", out, "--device", "cpu", "--precision", "fp32") == 0
+    return out
+
+
+def test_demo_leaves_everything_it_promises(quick):
+    results = json.loads((quick / "results.json").read_text())
+    assert {"wall_seconds", "peak_memory_gib", "n_subjects", "n_scans", "n_test_subjects"} <= results.keys()
+    assert {"ssim", "mse"} <= results["compression"].keys()
+    reconstruct = {"steps", "ssim", "mse", "ssim_semantic_only", "mse_semantic_only"}
+    assert reconstruct <= results["reconstruct"].keys()
+    diagnosis, age = results["probe"]["diagnosis"], results["probe"]["age"]
+    assert diagnosis["auc"]["low"] <= diagnosis["auc"]["value"] <= diagnosis["auc"]["high"]
+    assert {"random_encoder", "latent_pca", "true_volumes"} == diagnosis["baselines"].keys()
+    assert {"median", "random_encoder", "latent_pca", "true_volumes"} == age["baselines"].keys()
+    steps = results["manipulate"]["steps"]
+    assert len(steps) == len(results["manipulate"]["probability"]) == len(results["manipulate"]["ventricle_change_ml"])
+    assert {"ldae", "ldae_residual", "voxel_linear", "copy_nearest", "ceiling"} <= results["interpolate"]["ssim"].keys()
+    assert results["skipped"] == {}
+    assert (quick / "report.html").stat().st_size > 10_000
+    assert (quick / "model" / "model.safetensors").is_file()
+
+
+def test_demo_again_says_that_all_is_done(quick, capsys):
+    before = (quick / "results.json").read_text()
+    assert run("demo", "--quick", "--out", quick, "--device", "cpu", "--precision", "fp32") == 0
+    assert "all done already" in capsys.readouterr().out
+    assert (quick / "results.json").read_text() == before
+    assert run("demo", "--quick", "--out", quick, "--seed", "9") == 2
+    assert "give another --out" in capsys.readouterr().err
+
+
+def test_commands_work_on_the_demos_model(quick, tmp_path, capsys):
+    model, manifest = ("--model", quick / "model"), ("--manifest", quick / "manifest.tsv")
+    fp32 = ("--device", "cpu", "--precision", "fp32")
+    assert run("encode", *model, *manifest, "--out", tmp_path / "codes", "--noise", *fp32) == 0
+    codes = tmp_path / "codes" / "codes.parquet"
+    np.testing.assert_allclose(
+        pd.read_parquet(codes).iloc[:, 2:], pd.read_parquet(quick / "codes.parquet").iloc[:, 2:], atol=1e-4
+    )
+    for target in ("diagnosis", "age"):
+        assert run("probe", "--codes", codes, *manifest, "--target", target, "--out", tmp_path / "probe") == 0
+    other = f"again={codes}"
+    assert (
+        run("probe", "--codes", codes, *manifest, "--target", "age", "--out", tmp_path / "b", "--baseline", other) == 0
+    )
+    assert run("probe", "--codes", codes, *manifest, "--target", "age", "--out", tmp_path / "b", "--baseline", "x") == 2
+    assert run("reconstruct", *model, *manifest, "--split", "test", "--out", tmp_path / "rec", "--native", *fp32) == 0
+    image = next((tmp_path / "rec").glob("*.nii.gz"))
+    assert read_volume(image).data.max() > 0
+    probe = tmp_path / "probe" / "probe_diagnosis_model.json"
+    nuisance = tmp_path / "probe" / "probe_age_model.json"
+    arguments = ("--split", "validation", "--probe", probe, "--nuisance", nuisance, "--steps", "[-1,1]")
+    assert run("manipulate", *model, *manifest, *arguments, "--out", tmp_path / "edits", *fp32) == 0
+    assert list((tmp_path / "edits").glob("*_desc-step+0_T1w.nii.gz"))
+    assert run("interpolate", "evaluate", *model, *manifest, "--split", "all", "--out", tmp_path / "int", *fp32) == 0
+    table = pd.read_csv(quick / "manifest.tsv", sep="\t")
+    counts = table.groupby("participant_id")["months"].agg(["count", "min", "max"])
+    subject = counts[counts["count"] > 1].index[0]
+    middle = counts.loc[subject, ["min", "max"]].mean()
+    arguments = ("--subject", subject, "--months", f"[{middle}]")
+    assert run("interpolate", "subject", *model, *manifest, *arguments, "--out", tmp_path / "months", *fp32) == 0
+    assert len(list((tmp_path / "months").glob("*.nii.gz"))) == 1
+    assert (
+        run("interpolate", "subject", *model, *manifest, "--subject", "nobody", "--months", "[3]", "--out", tmp_path)
+        == 2
+    )
+    scan = quick / table["image"].iloc[0]
+    assert run("sample", *model, "--count", "2", "--like", scan, "--out", tmp_path / "samples", *fp32) == 0
+    assert len(list((tmp_path / "samples").glob("*.nii.gz"))) == 2
+    assert run("report", quick, "--out", tmp_path / "again.html") == 0
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_study_of_a_model_that_is_there(quick, tmp_path, capsys):
+    arguments = ("--model", quick / "model", "--manifest", quick / "manifest.tsv", "--out", tmp_path / "study")
+    assert run("study", *arguments, "--device", "cpu", "--precision", "fp32") == 0
+    study, demo = (json.loads((path / "results.json").read_text()) for path in (tmp_path / "study", quick))
+    assert study["reconstruct"] == demo["reconstruct"]
+    assert (tmp_path / "study" / "report.html").is_file()
+
+
+def test_the_wheel_works_outside_the_repository(tmp_path):
+    build = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--wheel-dir",
+        tmp_path,
+        ROOT,
+    ]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    out = tmp_path / "run"
+    script = (
+        "import ldae, sys; from ldae.config import shipped_configs; assert 'site' in ldae.__file__, ldae.__file__; "
+        f"assert 'site' in str(shipped_configs()); from ldae.cli import main; main(['demo', '--quick', '--out', {str(out)!r}])"
+    )
+    finished = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert (out / "report.html").is_file()
+
+
+def test_the_phantom_study_script_runs(tmp_path):
+    environment = {
+        **os.environ,
+        "OUT": str(tmp_path / "study"),
+        "SUBJECTS": "24",
+        "VOXEL_SIZE": "6",
+        "CONFIG": "quick",
+        "DEVICE": "cpu",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    finished = subprocess.run(
+        ["bash", str(ROOT / "scripts" / "phantom_study.sh")],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stdout[-2000:] + finished.stderr[-2000:]
+    assert list((tmp_path / "study").rglob("report.html"))
