@@ -57,7 +57,9 @@ def main() -> None:
         "threads": torch.get_num_threads(),
         "processor": platform.processor() or platform.machine(),
     }
-    print(f"fp32 {medians['fp32']:.2f} s, bf16 + channels-last {medians['bf16_channels_last']:.2f} s: {record['ratio']:.1f} x")
+    print(
+        f"fp32 {medians['fp32']:.2f} s, bf16 + channels-last {medians['bf16_channels_last']:.2f} s: {record['ratio']:.1f} x"
+    )
     if options.out is not None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(record, indent=2) + "\n")

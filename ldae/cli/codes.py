@@ -34,7 +34,8 @@ def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
     probe.add_argument("--negative", default="CN", help="diagnosis that counts as negative")
     probe.add_argument(
         "--baseline",
-        type=list[str],
+        type=str,
+        nargs="+",
         default=[],
         help="NAME=TABLE of other embeddings of the same scans, to set beside it",
     )

@@ -36,7 +36,7 @@ def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
     add_model(study)
     add_manifest(study)
     study.add_argument(
-        "--baseline", type=list[str], default=[], help="NAME=TABLE of other embeddings of the same scans"
+        "--baseline", type=str, nargs="+", default=[], help="NAME=TABLE of other embeddings of the same scans"
     )
     add_out(study, "run folder")
     add_seed(study)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["announce", "fit_experiment", "register"]
 
+SIDES = ("train", "validation")
 HELP = {
     "compression": "stage 1: the compression autoencoder",
     "denoiser": "stage 2: the denoiser (and stage 1 if need be)",
@@ -36,7 +37,8 @@ def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
         add_out(parser, "run folder")
         parser.add_argument(
             "--set",
-            type=list[str],
+            type=str,
+            nargs="+",
             default=[],
             help="override, as key.path=value, e.g. denoiser.optimisation.steps=500",
         )
@@ -90,9 +92,14 @@ def fit_experiment(experiment: Any, manifest: Any, options: Namespace, *, until:
         records = run.fit(until)
     table(
         "trained",
-        ["stage", "steps", "seconds", "losses"],
+        ["stage", "steps", "seconds", "training loss", "validation loss"],
         [
-            [name, str(r.steps), f"{r.seconds:.0f}", " ".join(f"{k} {v:.4f}" for k, v in r.losses.items())]
+            [
+                name,
+                str(r.steps),
+                f"{r.seconds:.0f}",
+                *(f"{r.losses.get(f'{side}/loss', float('nan')):.4f}" for side in SIDES),
+            ]
             for name, r in records.items()
         ],
     )

@@ -28,8 +28,10 @@ def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
     )
     _add_inputs(manipulate)
     manipulate.add_argument("--probe", type=Path, required=True, help="probe_*_model.json that 'ldae probe' wrote")
-    manipulate.add_argument("--nuisance", type=list[Path], default=[], help="probes whose prediction must not move")
-    manipulate.add_argument("--steps", type=list[float], default=[-3, -2, -1, 0, 1, 2, 3], help="signed steps")
+    manipulate.add_argument(
+        "--nuisance", type=Path, nargs="+", default=[], help="probes whose prediction must not move"
+    )
+    manipulate.add_argument("--steps", type=float, nargs="+", default=[-3, -2, -1, 0, 1, 2, 3], help="signed steps")
     commands.add_subcommand("manipulate", manipulate, help="edit scans along a probe's direction")
     runs["manipulate",] = run_manipulate
 
@@ -39,9 +41,7 @@ def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
     subject = ArgumentParser(description="Write a NIfTI for each month asked for, between two sessions of one subject.")
     _add_inputs(subject)
     subject.add_argument("--subject", required=True, help="participant_id")
-    subject.add_argument(
-        "--months", type=list[float], required=True, help="months since baseline, in brackets for several"
-    )
+    subject.add_argument("--months", type=float, nargs="+", required=True, help="months since baseline")
     kinds.add_subcommand("subject", subject, help="images of one subject")
     runs["interpolate", "subject"] = run_interpolate
     evaluate = ArgumentParser(

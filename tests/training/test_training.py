@@ -194,7 +194,7 @@ def test_a_run_killed_in_any_stage_resumes_to_the_same_weights(stage, cohort, tm
     arguments = [
         sys.executable, "-m", "ldae", "fit", "all", "--config", "quick", "--manifest", str(cohort.path),
         "--out", str(tmp_path / "killed"), "--device", "cpu", "--precision", "fp32",
-        "--set", json.dumps(OVERRIDES),
+        "--set", *OVERRIDES,
     ]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     checkpoint = tmp_path / "killed" / stage / "resume.ckpt"
