@@ -224,7 +224,7 @@ class LatentDiffusionAutoencoder:
 
     @torch.inference_mode()
     def semantic(self, images: Tensor) -> Tensor:
-        """Y of images (B, 1, D, H, W) in [0, 1]: (B, S) on the CPU."""
+        """y of images (B, 1, D, H, W) in [0, 1]: (B, S) on the CPU."""
         with self._autocast():
             return self.networks.semantic_encoder(images.to(self.device)).float().cpu()
 

@@ -73,7 +73,7 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     plain = {} if plain is None else plain
     if not isinstance(plain, dict):
         msg = (
-            f"{path}: a config is a mapping of names to values, got {type(plain).__name__}; see 'ldae config show demo'"
+            f"{path}: a config is a mapping of names to values, got {type(plain).__name__}; see 'ldae config demo'"
         )
         raise ConfigError(msg)
     includes = plain.pop("include", [])

@@ -5,7 +5,6 @@ import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from types import GenericAlias
 from typing import Any
 
 import ldae
@@ -81,11 +80,9 @@ def kind_of(action: argparse.Action) -> str:
     if action.choices is not None:
         return ", ".join(f"`{choice}`" for choice in action.choices)
     hint = getattr(action, "_typehint", None) or action.type or str
-    items = getattr(hint, "__args__", ())
-    if isinstance(hint, GenericAlias):
-        return f"list, as `[a,b]`, each a {KINDS.get(items[0], 'value')}"
-    known = [KINDS[each] for each in (hint, *items) if each in KINDS]
-    return known[0] if known else "text"
+    known = [KINDS[each] for each in (hint, *getattr(hint, "__args__", ())) if each in KINDS]
+    kind = known[0] if known else "text"
+    return f"{kind}, one or more" if action.nargs == "+" else kind
 
 
 def default_of(action: argparse.Action) -> str:
@@ -93,14 +90,16 @@ def default_of(action: argparse.Action) -> str:
         return "required"
     if is_flag(action) or action.default in (None, [], argparse.SUPPRESS):
         return ""
-    return f"`{action.default}`".replace(" ", "")
+    values = action.default if isinstance(action.default, list) else [action.default]
+    return f"`{' '.join(map(str, values))}`"
 
 
 def synopsis(path: tuple[str, ...], parser: argparse.ArgumentParser) -> str:
     words = [" ".join(("ldae", *path))]
     for action in options(parser):
         name = name_of(action)
-        word = name if is_flag(action) or not action.option_strings else f"{name} {action.dest.upper()}"
+        value = f"{action.dest.upper()} ..." if action.nargs == "+" else action.dest.upper()
+        word = name if is_flag(action) or not action.option_strings else f"{name} {value}"
         words.append(word if action.required else f"[{word}]")
     return " ".join(words)
 
@@ -119,7 +118,7 @@ def describe(path: tuple[str, ...], parser: argparse.ArgumentParser) -> list[str
 def wrapped(text: str, width: int = 88) -> list[str]:
     """Lines that break between options only."""
     lines = [""]
-    for word in re.findall(r"\[[^\]]*\]|--\S+ [A-Z_]+|\S+", text):
+    for word in re.findall(r"\[[^\]]*\]|--\S+ [A-Z_]+(?: \.\.\.)?|\S+", text):
         if lines[-1] and len(lines[-1]) + len(word) >= width:
             lines.append("   ")
         lines[-1] = f"{lines[-1]} {word}" if lines[-1] else word
@@ -134,7 +133,7 @@ def command_line_page() -> str:
         "# Command line",
         "",
         "Made from the parsers of this very version. `python -m ldae` is the same command; every command has `--help`.",
-        "Lists are written in brackets, quoted where the shell would read them: `--steps '[-2,0,2]'`.",
+        "An option that takes several values is given once, with all of them: `--steps -2 0 2`.",
         "",
         "`ldae --version` prints the version. `ldae --verbose COMMAND ...` shows the traceback of an error and what the",
         "library logs. The exit code is 0 on success, 1 where some scans were left out, 2 where the input is bad.",

@@ -1,9 +1,24 @@
-"""Options that several commands share."""
+"""The parser of every command, and the options that several share."""
 
+import re
 from pathlib import Path
 from typing import Any
 
-__all__ = ["add_hardware", "add_manifest", "add_model", "add_out", "add_seed"]
+from jsonargparse import ArgumentParser
+
+__all__ = ["Parser", "add_hardware", "add_manifest", "add_model", "add_out", "add_seed"]
+
+
+class Parser(ArgumentParser):
+    """A parser whose errors are one paragraph and exit code 2."""
+
+    def error(self, message: str, ex: Exception | None = None) -> Any:
+        """Say what was wrong and where help is."""
+        reason = " ".join(str(message).split())
+        # jsonargparse names a missing option by its place in the tree.
+        reason = re.sub(r"\b(?:[\w-]+\.)+([\w-]+)", lambda match: "--" + match[1].replace("_", "-"), reason)
+        program = self.prog.replace(" [options]", "")
+        self.exit(2, f"{program}: {reason}; run '{program} --help' for what it takes\n")
 
 
 def add_hardware(parser: Any) -> None:

@@ -1,12 +1,11 @@
 """`ldae encode` and `ldae probe`: scans to codes, and what codes predict."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
-from ldae.cli.arguments import add_hardware, add_manifest, add_model, add_out, add_seed
+from ldae.cli.arguments import Parser, add_hardware, add_manifest, add_model, add_out, add_seed
 from ldae.cli.console import progress_bar, say, table
 
 __all__ = ["read_baselines", "register"]
@@ -14,7 +13,7 @@ __all__ = ["read_baselines", "register"]
 
 def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
     """Add the commands."""
-    encode = ArgumentParser(description="Encode every scan of a manifest to OUT/codes.parquet.")
+    encode = Parser(description="Encode every scan of a manifest to OUT/codes.parquet.")
     add_model(encode)
     add_manifest(encode)
     add_out(encode, "folder for codes.parquet (and noise.safetensors)")
@@ -24,7 +23,7 @@ def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
     commands.add_subcommand("encode", encode, help="scans to codes")
     runs["encode",] = run_encode
 
-    probe = ArgumentParser(
+    probe = Parser(
         description="Probe codes: logistic regression for diagnosis, ridge regression for age, by the manifest's frozen split."
     )
     probe.add_argument("--codes", type=Path, required=True, help="table of 'ldae encode' or of any other model")
@@ -68,7 +67,6 @@ def run_encode(options: Namespace) -> int:
 def run_probe(options: Namespace) -> int:
     """Fit on training subjects, test on test subjects."""
     from ldae.data.manifest import read_manifest
-    from ldae.io.files import write_json
     from ldae.tasks.encode import read_embeddings
     from ldae.tasks.evaluate_probe import evaluate_age_probe, evaluate_diagnosis_probe
 
@@ -95,18 +93,8 @@ def run_probe(options: Namespace) -> int:
         ["embeddings", *names],
         [[key, *(_interval(getattr(each, name)) for name in names)] for key, each in rows.items()],
     )
-    out = options.out / f"probe_{options.target}.json"
-    write_json(
-        out,
-        {
-            "result": asdict(report.result),
-            "baselines": {key: asdict(each) for key, each in report.baselines.items()},
-            "keys": report.keys,
-            "penalty": report.probe.penalty,
-        },
-    )
-    saved = report.probe.save(options.out / f"probe_{options.target}_model.json")
-    say(f"results: {out}\nprobe: {saved}")
+    results, probe = report.write(options.out, options.target)
+    say(f"results: {results}\nprobe: {probe}")
     return 0
 
 

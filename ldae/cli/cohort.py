@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
-from ldae.cli.arguments import add_manifest, add_out, add_seed
+from ldae.cli.arguments import Parser, add_manifest, add_out, add_seed
 from ldae.cli.console import progress_bar, say
 
 __all__ = ["register"]
@@ -13,7 +13,7 @@ __all__ = ["register"]
 
 def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
     """Add the command group."""
-    group = ArgumentParser(description="Make, import, split and preprocess cohorts.")
+    group = Parser(description="Make, import, split and preprocess cohorts.")
     commands.add_subcommand("cohort", group, help="make, import, split and preprocess cohorts")
     actions = group.add_subcommands(required=True, dest="subcommand")
     for name, build, text, run in (
@@ -23,17 +23,15 @@ def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
     ):
         actions.add_subcommand(name, build(), help=text)
         runs["cohort", name] = run
-    importing = ArgumentParser(description="Make a manifest of images that lie elsewhere.")
+    importing = Parser(description="Make a manifest of images that lie elsewhere.")
     actions.add_subcommand("import", importing, help="make a manifest of images that lie elsewhere")
     kinds = importing.add_subcommands(required=True, dest="subcommand")
     kinds.add_subcommand("csv", _import_csv(), help="a folder of images and a table")
     runs["cohort", "import", "csv"] = run_import_csv
 
 
-def _synth() -> ArgumentParser:
-    parser = ArgumentParser(
-        description="Generate a longitudinal phantom cohort with known truth, as BIDS with a manifest."
-    )
+def _synth() -> Parser:
+    parser = Parser(description="Generate a longitudinal phantom cohort with known truth, as BIDS with a manifest.")
     add_out(parser, "folder of the cohort")
     parser.add_argument("--subjects", type=int, default=160, help="number of subjects")
     parser.add_argument("--voxel-size", type=float, default=5.0, help="mm, 1 to 6")
@@ -44,8 +42,8 @@ def _synth() -> ArgumentParser:
     return parser
 
 
-def _split() -> ArgumentParser:
-    parser = ArgumentParser(
+def _split() -> Parser:
+    parser = Parser(
         description="Freeze a split by subject, stratified by diagnosis and age, and write it into the manifest."
     )
     add_manifest(parser)
@@ -58,8 +56,8 @@ def _split() -> ArgumentParser:
     return parser
 
 
-def _import_csv() -> ArgumentParser:
-    parser = ArgumentParser(description="A folder of images and a table of people, matched by identifier.")
+def _import_csv() -> Parser:
+    parser = Parser(description="A folder of images and a table of people, matched by identifier.")
     parser.add_argument("--images", type=Path, required=True, help="folder of images")
     parser.add_argument("--table", type=Path, required=True, help="CSV or TSV, a row a scan or a subject")
     parser.add_argument("--id-column", default=None, help="column of the identifier that file names hold")
@@ -67,8 +65,8 @@ def _import_csv() -> ArgumentParser:
     return parser
 
 
-def _preprocess() -> ArgumentParser:
-    parser = ArgumentParser(
+def _preprocess() -> Parser:
+    parser = Parser(
         description="Raw T1w heads to the template: N4 bias correction, affine registration to MNI152, brain extraction."
     )
     add_manifest(parser)
@@ -135,7 +133,10 @@ def run_preprocess(options: Namespace) -> int:
     config = PreprocessConfig(voxel_size_mm=options.voxel_size, already_stripped=options.already_stripped)
     with progress_bar("preprocess") as move:
         report = preprocess_manifest(manifest, options.out, config, workers=options.workers, progress=move)
-    say(f"manifest: {report.manifest}")
+    say(f"manifest: {report.manifest}; {len(report.finished)} scans done now, {len(report.skipped)} done before")
+    for key, reasons in report.warnings.items():
+        say(f"look at {key}: {'; '.join(reasons)}")
+    say(f"look at the overlays: {options.out}/sub-*/ses-*/anat/*.png")
     for key, reason in report.failures.items():
         say(f"failed {key}: {reason}")
     return 1 if report.failures else 0

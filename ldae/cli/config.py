@@ -2,14 +2,16 @@
 
 from typing import Any
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
+
+from ldae.cli.arguments import Parser
 
 __all__ = ["register"]
 
 
 def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
     """Add the command."""
-    parser = ArgumentParser(description="Print the resolved values of a config, defaults included.")
+    parser = Parser(description="Print the resolved values of a config, defaults included.")
     parser.add_argument("name", help="YAML file, or a shipped config: demo, quick, paper, demo/compression, ...")
     parser.add_argument("--set", type=str, nargs="+", default=[], help="override values, each as key.path=value")
     commands.add_subcommand("config", parser, help="print what a config resolves to")

@@ -5,9 +5,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
-from ldae.cli.arguments import add_hardware, add_manifest, add_model, add_out, add_seed
+from ldae.cli.arguments import Parser, add_hardware, add_manifest, add_model, add_out, add_seed
 from ldae.cli.console import progress_bar, say
 from ldae.cli.fit import fit_experiment
 
@@ -16,7 +16,7 @@ __all__ = ["register"]
 
 def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
     """Add the commands."""
-    demo = ArgumentParser(
+    demo = Parser(
         description="Make a phantom cohort, train the three stages, run every task on held-out subjects and write a report. "
         "The same command again goes on where a killed run stopped."
     )
@@ -30,7 +30,7 @@ def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
     commands.add_subcommand("demo", demo, help="the whole method on a phantom cohort, in minutes")
     runs["demo",] = run_demo
 
-    study = ArgumentParser(
+    study = Parser(
         description="Run every task with a trained model on the test subjects of a manifest, and write a report."
     )
     add_model(study)

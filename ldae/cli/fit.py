@@ -4,9 +4,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
-from ldae.cli.arguments import add_hardware, add_manifest, add_out
+from ldae.cli.arguments import Parser, add_hardware, add_manifest, add_out
 from ldae.cli.console import progress_bar, say, table
 
 if TYPE_CHECKING:
@@ -25,13 +25,13 @@ HELP = {
 
 def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
     """Add the command group."""
-    group = ArgumentParser(
+    group = Parser(
         description="Train. The same command again goes on where a killed run stopped, and skips what is done."
     )
     commands.add_subcommand("fit", group, help="train the stages")
     stages = group.add_subcommands(required=True, dest="subcommand")
     for stage, text in HELP.items():
-        parser = ArgumentParser(description=f"Train {text}.")
+        parser = Parser(description=f"Train {text}.")
         parser.add_argument("--config", type=str, required=True, help="YAML file or shipped name: demo, paper")
         add_manifest(parser)
         add_out(parser, "run folder")

@@ -4,9 +4,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
-from ldae.cli.arguments import add_hardware, add_manifest, add_model, add_out, add_seed
+from ldae.cli.arguments import Parser, add_hardware, add_manifest, add_model, add_out, add_seed
 from ldae.cli.console import progress_bar, say, table
 
 __all__ = ["register"]
@@ -14,7 +14,7 @@ __all__ = ["register"]
 
 def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
     """Add the commands."""
-    reconstruct = ArgumentParser(
+    reconstruct = Parser(
         description="Encode scans and decode them again: NIfTI images and the agreement with the scans."
     )
     _add_inputs(reconstruct)
@@ -22,7 +22,7 @@ def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
     commands.add_subcommand("reconstruct", reconstruct, help="scans through their codes and back")
     runs["reconstruct",] = run_reconstruct
 
-    manipulate = ArgumentParser(
+    manipulate = Parser(
         description="Move scans along a probe's direction. Steps are standard deviations of the training cohort; "
         "0 is the reconstruction."
     )
@@ -35,23 +35,23 @@ def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
     commands.add_subcommand("manipulate", manipulate, help="edit scans along a probe's direction")
     runs["manipulate",] = run_manipulate
 
-    group = ArgumentParser(description="Scans at months between two sessions.")
+    group = Parser(description="Scans at months between two sessions.")
     commands.add_subcommand("interpolate", group, help="missing time points")
     kinds = group.add_subcommands(required=True, dest="subcommand")
-    subject = ArgumentParser(description="Write a NIfTI for each month asked for, between two sessions of one subject.")
+    subject = Parser(description="Write a NIfTI for each month asked for, between two sessions of one subject.")
     _add_inputs(subject)
     subject.add_argument("--subject", required=True, help="participant_id")
     subject.add_argument("--months", type=float, nargs="+", required=True, help="months since baseline")
     kinds.add_subcommand("subject", subject, help="images of one subject")
     runs["interpolate", "subject"] = run_interpolate
-    evaluate = ArgumentParser(
+    evaluate = Parser(
         description="Leave out each inner session of the test subjects, predict it, and score every method against the real scan."
     )
     _add_inputs(evaluate)
     kinds.add_subcommand("evaluate", evaluate, help="every method against real scans")
     runs["interpolate", "evaluate"] = run_evaluate_interpolation
 
-    sample = ArgumentParser(description="Draw synthetic scans: unconditional, or variations of one scan.")
+    sample = Parser(description="Draw synthetic scans: unconditional, or variations of one scan.")
     add_model(sample)
     add_out(sample, "folder")
     sample.add_argument("--count", type=int, default=4, help="number of images")
@@ -62,10 +62,15 @@ def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
     runs["sample",] = run_sample
 
 
-def _add_inputs(parser: ArgumentParser) -> None:
+def _add_inputs(parser: Parser) -> None:
     add_model(parser)
     add_manifest(parser)
-    parser.add_argument("--split", choices=["train", "validation", "test", "all"], default="all", help="which scans")
+    parser.add_argument(
+        "--split",
+        choices=["train", "validation", "test", "all"],
+        default=None,
+        help="which scans; the test subjects where the manifest has a split, else all",
+    )
     add_out(parser, "folder")
     add_seed(parser)
     add_hardware(parser)
@@ -79,7 +84,10 @@ def _open(options: Namespace, subject: str | None = None) -> tuple[Any, Any]:
     from ldae.tasks.encode import encode_scans
 
     manifest = read_manifest(options.manifest)
-    records = manifest.records if options.split == "all" else manifest.in_split(options.split).records
+    split = options.split
+    if split is None:
+        split = "test" if subject is None and manifest.table["split"].notna().any() else "all"
+    records = manifest.records if split == "all" else manifest.in_split(split).records
     if subject is not None:
         records = tuple(record for record in records if record.participant_id == subject)
         if not records:

@@ -1,12 +1,11 @@
 """The `ldae` command: finds the command's module and runs it."""
 
 import importlib
-import re
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
+from ldae.cli.arguments import Parser
 from ldae.cli.console import exit_on_error
 
 __all__ = ["build_parser", "main"]
@@ -15,17 +14,6 @@ __all__ = ["build_parser", "main"]
 MODULES = ("demo", "cohort", "fit", "codes", "images", "report", "config")
 
 Run = Callable[[Namespace], int | None]
-
-
-class Parser(ArgumentParser):
-    """A parser whose errors are one paragraph and exit code 2."""
-
-    def error(self, message: str, ex: Exception | None = None) -> Any:
-        """Say what was wrong and where help is."""
-        reason = " ".join(str(message).split())
-        # jsonargparse names a missing option by its place in the tree.
-        reason = re.sub(r"\b(?:[\w-]+\.)+([\w-]+)", lambda match: "--" + match[1].replace("_", "-"), reason)
-        self.exit(2, f"{self.prog}: {reason}; run '{self.prog} --help' for what it takes\n")
 
 
 def build_parser() -> tuple[ArgumentParser, dict[tuple[str, ...], Run]]:

@@ -3,16 +3,16 @@
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
+
+from ldae.cli.arguments import Parser
 
 __all__ = ["register"]
 
 
 def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
     """Add the command."""
-    parser = ArgumentParser(
-        description="Render a run folder (of 'ldae demo' or 'ldae study') as one self-contained HTML file."
-    )
+    parser = Parser(description="Render a run folder (of 'ldae demo' or 'ldae study') as one self-contained HTML file.")
     parser.add_argument("run", type=Path, help="the run folder")
     parser.add_argument("--out", type=Path, default=None, help="HTML file; RUN/report.html if not given")
     commands.add_subcommand("report", parser, help="render a run as one HTML file")

@@ -135,7 +135,7 @@ def _split_problems(text: pd.DataFrame) -> list[str]:
             seen.setdefault(subject, {}).setdefault(split, line)
     return [
         f"lines {' and '.join(str(line) for line in splits.values())}: subject {subject} is in "
-        f"{' and in '.join(splits)}; run 'ldae cohort split' to freeze a new split"
+        f"{' and in '.join(splits)}; empty the split column and run 'ldae cohort split' to freeze a new one"
         for subject, splits in seen.items()
         if len(splits) > 1
     ]

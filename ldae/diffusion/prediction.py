@@ -44,13 +44,13 @@ def noise_from_clean(z_t: Tensor, z_0: Tensor, t: Tensor, schedule: NoiseSchedul
 
 
 def velocity_from_noise(z_t: Tensor, eps: Tensor, t: Tensor, schedule: NoiseSchedule) -> Tensor:
-    """V = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) z_0 (Salimans and Ho 2022, section 4)."""
+    """v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) z_0 (Salimans and Ho 2022, section 4)."""
     signal, sigma = schedule.signal_and_noise(t, z_t.ndim)
     return (eps - sigma * z_t) / signal
 
 
 def noise_from_velocity(z_t: Tensor, v: Tensor, t: Tensor, schedule: NoiseSchedule) -> Tensor:
-    """Eps = sqrt(alpha_bar) v + sqrt(1 - alpha_bar) z_t, the inverse of :func:`velocity_from_noise`."""
+    """eps = sqrt(alpha_bar) v + sqrt(1 - alpha_bar) z_t, the inverse of :func:`velocity_from_noise`."""
     signal, sigma = schedule.signal_and_noise(t, z_t.ndim)
     return signal * v + sigma * z_t
 

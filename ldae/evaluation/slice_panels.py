@@ -136,7 +136,7 @@ def symmetric_limit(differences: Iterable[Array]) -> float:
     largest = max((float(np.percentile(np.abs(each), 99.5)) for each in differences), default=0.0)
     largest = max(largest, 0.01)
     decade = 10.0 ** np.floor(np.log10(largest))
-    return float(next(m * decade for m in (1, 2, 5, 10) if m * decade >= largest * (1 - 1e-9)))
+    return float(next(m * decade for m in (1, 1.5, 2, 3, 4, 5, 6, 8, 10) if m * decade >= largest * (1 - 1e-9)))
 
 
 def draw_panel(

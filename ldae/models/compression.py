@@ -52,7 +52,7 @@ class CompressionConfig:
             ConfigError: if an axis is not a multiple of the downsampling.
         """
         if any(n % self.downsampling for n in shape):
-            msg = f"the model grid {shape} must be a multiple of {self.downsampling} along each axis; change data.grid.shape"
+            msg = f"the model grid {shape} must be a multiple of {self.downsampling} along each axis; change preprocessing.shape"
             raise ConfigError(msg)
         d, h, w = (n // self.downsampling for n in shape)
         return self.latent_channels, d, h, w

@@ -320,7 +320,7 @@ def training(run: RunFolder) -> Section:
             "Steps",
             "Batch",
             "Time",
-            "Last training loss",
+            "Last training loss (one batch)",
             "Last validation loss",
         )
         blocks.append(Table("How each stage was trained", columns, rows))

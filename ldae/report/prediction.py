@@ -130,7 +130,19 @@ def age(run: RunFolder) -> Section:
         f"{own.get('test_subjects')} others. Every baseline had the same subjects and the same probe."
     )
     verdict = _verdict(own.get("mae"), own.get("baselines"), 2, higher_is_better=False, unit=" years")
-    return Section("age", title, [introduction, Beside([_scatter(run)], [scores, verdict, further])])
+    return Section("age", title, [introduction, Beside([_scatter(run)], [scores, verdict, further, *_doubt(run)])])
+
+
+def _doubt(run: RunFolder) -> list[Text]:
+    """That the code may know nothing of age, where the interval of R2 says so."""
+    low = run.result("probe", "age", "intervals", "r2", "low")
+    if not isinstance(low, int | float) or low > 0:
+        return []
+    words = (
+        "The interval of R\u00b2 reaches 0 or below: these scans do not show that the code tells age better than their "
+        "mean does."
+    )
+    return [Text(words, "note")]
 
 
 def _scatter(run: RunFolder) -> Block:
@@ -162,7 +174,7 @@ def _score_table(run: RunFolder, task: str, metric: str, digits: int, caption: s
         Row(
             f"{CODE} (this method)".capitalize(),
             [
-                cell(run, "probe", task, metric, "value", form=form, best=values[None] == best),
+                cell(run, "probe", task, metric, "value", form=form, best=form(values[None]) == form(best)),
                 interval_cell(run, "probe", task, metric, digits=digits),
             ],
         )
@@ -171,7 +183,7 @@ def _score_table(run: RunFolder, task: str, metric: str, digits: int, caption: s
         Row(
             _sentence(baseline_name(name)),
             [
-                cell(run, "probe", task, "baselines", name, form=form, best=value == best),
+                cell(run, "probe", task, "baselines", name, form=form, best=form(value) == form(best)),
                 interval_cell(run, "probe", task, "baseline_intervals", name, digits=digits),
             ],
         )

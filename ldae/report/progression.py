@@ -182,7 +182,7 @@ def _method_table(run: RunFolder, result: Mapping[str, Any]) -> Table:
                     metric,
                     name,
                     form=partial(fixed, digits=digits),
-                    best=name != "ceiling" and result[metric].get(name) == best[metric],
+                    best=name != "ceiling" and fixed(result[metric].get(name), digits) == fixed(best[metric], digits),
                 )
                 for metric, (_, digits, _) in present.items()
             ],
@@ -250,7 +250,7 @@ def _between(run: RunFolder) -> list[Block]:
             f"Sections of the first session (month {first}), the prediction and the true scan (month {target}), the "
             f"second session (month {second}), and the differences of three predictions to the true scan. Scans: "
             f"{keys}.",
-            f"{keys}: the subject with the widest gap. The prediction is the residual-corrected one. Differences "
-            "hold the noise of the true scan, which no method can predict.",
+            f"{keys}: the widest gap. The prediction is the residual-corrected one. Differences also hold the noise "
+            "and scanner contrast of the true scan, which no method can foresee.",
         )
     ]

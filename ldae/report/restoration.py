@@ -7,7 +7,7 @@ from ldae.evaluation.slice_panels import PanelRow, Tile, draw_panel, symmetric_l
 from ldae.report.blocks import Absence, Block, Cell, Picture, Row, Section, Table, Text
 from ldae.report.panels import CONVENTION, cuts_of, difference, incomplete
 from ldae.report.run_folder import RunFolder
-from ldae.report.wording import cell, fixed
+from ldae.report.wording import cell, fixed, joined
 
 __all__ = ["reconstruction", "samples"]
 
@@ -24,7 +24,9 @@ def reconstruction(run: RunFolder) -> Section:
         "short list of numbers that should hold what matters; the noise code holds the rest. The compression "
         "ceiling is the scan through the compression autoencoder alone: no codes can do better."
     )
-    return Section("reconstruction", title, [Text(text), _reconstruction_table(run), *_reconstruction_panels(run)])
+    return Section(
+        "reconstruction", title, [Text(text), _reconstruction_table(run), *_verdict(run), *_reconstruction_panels(run)]
+    )
 
 
 def _reconstruction_table(run: RunFolder) -> Table:
@@ -56,6 +58,32 @@ def _reconstruction_table(run: RunFolder) -> Table:
         "larger is better."
     )
     return Table(caption, ("Image from", "SSIM", "SSIM in the brain", "MSE", "PSNR (dB)"), rows)
+
+
+def _verdict(run: RunFolder) -> list[Text]:
+    """Whether the semantic code alone beats knowing nothing, in words."""
+    task = "tasks/reconstruct.json"
+    compared, lost = 0, []
+    for metric, name, digits, sign in (
+        ("ssim", "SSIM", 3, 1),
+        ("ssim_brain", "SSIM in the brain", 3, 1),
+        ("mse", "MSE", 5, -1),
+    ):
+        alone, mean = run.get(task, "semantic_only", metric), run.get(task, "mean_image", metric)
+        if isinstance(alone, float) and isinstance(mean, float):
+            compared += 1
+            if sign * mean >= sign * alone:
+                lost.append(f"{name} ({fixed(mean, digits)} against {fixed(alone, digits)})")
+    if lost:
+        return [
+            Text(
+                f"The mean of all training scans does no worse than the semantic code alone in {joined(lost)}.", "note"
+            )
+        ]
+    words = (
+        "The semantic code alone does better than the mean of all training scans in SSIM, in the brain too, and in MSE."
+    )
+    return [Text(words)] if compared == 3 else []
 
 
 def _reconstruction_panels(run: RunFolder) -> list[Block]:
@@ -93,8 +121,8 @@ def _reconstruction_panels(run: RunFolder) -> list[Block]:
             Picture(
                 data,
                 "image/png",
-                f"{place}: {key}, {score}. Axial, coronal and sagittal sections of the original, the reconstruction from "
-                "both codes, their difference, the semantic code alone and the compression ceiling.",
+                f"{place}: {key}, {score}. Axial, coronal and sagittal sections of the original, the reconstruction "
+                "from both codes, their difference, the semantic code alone and the compression ceiling.",
                 f"{place}: {key}, {score}",
             )
         )
@@ -118,7 +146,8 @@ def samples(run: RunFolder) -> Section:
     text = (
         "Variations keep the semantic code of one scan and draw the noise anew: what stays the same is what the "
         "code holds, what differs is what it leaves open. The samples without a code come from the denoiser alone "
-        "and show no one. Blur or broken anatomy here means that the denoiser needs more training or more scans."
+        "and show no one. Blur is compression's as much as the denoiser's; broken anatomy means that the denoiser "
+        "needs more training or more scans."
     )
     picture = Picture(
         draw_panel([PanelRow(cut, tiles) for cut in cuts_of(run, original)], headers),

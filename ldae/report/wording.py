@@ -72,9 +72,9 @@ def fixed(value: Any, digits: int = 3, unit: str = "") -> str:
 def signed(value: Any, digits: int = 1, unit: str = "") -> str:
     """A change: its sign is always written."""
     text = fixed(value, digits, unit)
-    return (
-        text if not isinstance(value, int | float) or text[0] == "\N{MINUS SIGN}" or float(value) == 0 else f"+{text}"
-    )
+    if not isinstance(value, int | float) or text[0] == "\N{MINUS SIGN}" or float(f"{value:.{digits}f}") == 0:
+        return text
+    return f"+{text}"
 
 
 def duration(seconds: Any) -> str:

@@ -73,7 +73,7 @@ class EncodedScans:
 
     @property
     def semantic(self) -> npt.NDArray[np.float64]:
-        """Y of every scan, (N, S)."""
+        """y of every scan, (N, S)."""
         return np.stack([codes.semantic.numpy() for codes in self.codes]).astype(np.float64)
 
     def select(self, rows: Sequence[int]) -> "EncodedScans":

@@ -1,7 +1,8 @@
 """The probe's protocol on a manifest: frozen split, scans with the labels, and baselines on the same folds."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -9,6 +10,7 @@ from sklearn.decomposition import PCA
 
 from ldae.data.manifest import Manifest, Record
 from ldae.errors import TaskError
+from ldae.io.files import write_json
 from ldae.tasks.encode import Embeddings, embeddings_of
 from ldae.tasks.probe import (
     AgeResult,
@@ -40,6 +42,24 @@ class ProbeReport:
     baselines: dict[str, DiagnosisResult | AgeResult]
     probe: LinearProbe
     keys: list[str]
+
+    def write(self, folder: Path, target: str) -> tuple[Path, Path]:
+        """Write the results as probe_TARGET.json and the fitted probe as probe_TARGET_model.json.
+
+        Args:
+            folder: where.
+            target: what is predicted, for the names.
+        """
+        results = {
+            "result": asdict(self.result),
+            "baselines": {name: asdict(each) for name, each in self.baselines.items()},
+            "keys": self.keys,
+            "penalty": self.probe.penalty,
+        }
+        return (
+            write_json(folder / f"probe_{target}.json", results),
+            self.probe.save(folder / f"probe_{target}_model.json"),
+        )
 
 
 def evaluate_diagnosis_probe(

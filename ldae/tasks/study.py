@@ -120,7 +120,7 @@ def run_study(
 
 
 def _random_encoder(model: LatentDiffusionAutoencoder, scans: EncodedScans, seed: int) -> Embeddings:
-    """Y of the same encoder with the weights it had before training."""
+    """y of the same encoder with the weights it had before training."""
     twin = model.with_random_encoder(seed)
     parts = [
         twin.semantic(torch.from_numpy(scans.images[start : start + 32])[:, None]).numpy()
@@ -163,17 +163,8 @@ def _reconstruction(study: _Study, test: EncodedScans, images: Reconstructions, 
 
 def _probe(study: _Study, name: str, report: ProbeReport) -> dict[str, Any]:
     """Write a probe and its report; what the results hold of it."""
-    report.probe.save(study.out / "tasks" / f"probe_{name}_model.json")
+    report.write(study.out / "tasks", name)
     result = report.result
-    write_json(
-        study.out / "tasks" / f"probe_{name}.json",
-        {
-            "result": asdict(result),
-            "baselines": {key: asdict(each) for key, each in report.baselines.items()},
-            "keys": report.keys,
-            "penalty": report.probe.penalty,
-        },
-    )
     names: tuple[str, ...]
     if isinstance(result, DiagnosisResult):
         names = ("balanced_accuracy", "sensitivity", "specificity")

@@ -118,7 +118,7 @@ class Stage(LightningModule):
         if bad:
             msg = (
                 f"{', '.join(bad)} is not finite at step {self.steps_done} on the scans {self._keys}; look "
-                "at those scans ('ldae cohort check'), or lower the learning rate; the last checkpoint is kept"
+                "at those scans, or lower the learning rate; the last checkpoint is kept"
             )
             raise TrainingError(msg)
         self.steps_done += 1

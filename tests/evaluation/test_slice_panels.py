@@ -143,8 +143,8 @@ def test_places_may_stay_empty_and_captions_may_hold_anything() -> None:
 
 def test_the_limit_is_round_and_holds_nearly_all() -> None:
     values = np.linspace(-0.13, 0.13, 2001)
-    assert symmetric_limit([values]) == pytest.approx(0.2)
-    assert symmetric_limit([values, 3 * values]) == pytest.approx(0.5)
+    assert symmetric_limit([values]) == pytest.approx(0.15)
+    assert symmetric_limit([values, 3 * values]) == pytest.approx(0.4)
     assert symmetric_limit([0.1 * np.ones(10)]) == pytest.approx(0.1)
     assert symmetric_limit([np.zeros(5)]) == pytest.approx(0.01)
     assert symmetric_limit([]) == pytest.approx(0.01)

@@ -630,6 +630,20 @@ def test_a_study_of_a_trained_model_makes_no_claim_on_its_training(run: Path, ba
     assert "ldae study --model '/models/my model' --manifest /data/cohort.tsv" in page.text
 
 
+def test_doubts_are_stated_in_words(run: Path, page: Page, bare: Path) -> None:
+    assert "does better than the mean of all training scans in SSIM, in the brain too, and in MSE" in page.text
+    assert "The interval of R\u00b2 reaches 0" not in page.text
+    results = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    results["probe"]["age"]["intervals"]["r2"]["low"] = -0.1
+    write_json(bare / "results.json", results)
+    reconstruct = json.loads((run / "tasks" / "reconstruct.json").read_text(encoding="utf-8"))
+    reconstruct["mean_image"]["ssim_brain"] = 0.9
+    write_json(bare / "tasks" / "reconstruct.json", reconstruct)
+    page = Page(write_report(bare).read_text(encoding="utf-8"))
+    assert "The interval of R\u00b2 reaches 0 or below" in page.text
+    assert "no worse than the semantic code alone in SSIM in the brain (0.900 against 0.764)" in page.text
+
+
 def test_a_changed_manifest_is_not_counted(run: Path, bare: Path) -> None:
     (bare / "run.json").write_bytes((run / "run.json").read_bytes())
     plain = json.loads((bare / "run.json").read_text(encoding="utf-8"))
