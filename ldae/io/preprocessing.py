@@ -97,7 +97,8 @@ class Preprocessing:
         low, median, high = (
             float(v) for v in np.percentile(on_grid[brain], [self.percentiles[0], 50, self.percentiles[1]])
         )
-        if high <= low or median >= high:
+        # A mask keeps a few other values at its rim once it is resampled.
+        if high <= low or median - low > 0.9 * (high - low):
             msg = f"most of the brain has one intensity, {median:g}; this is a mask, not a scan: give the T1-weighted image"
             raise VolumeError(msg)
         data = np.where(brain, np.clip((on_grid - low) / (high - low), 0.0, 1.0), 0.0).astype(np.float32)
