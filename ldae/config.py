@@ -72,9 +72,7 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         raise ConfigError(msg) from error
     plain = {} if plain is None else plain
     if not isinstance(plain, dict):
-        msg = (
-            f"{path}: a config is a mapping of names to values, got {type(plain).__name__}; see 'ldae config demo'"
-        )
+        msg = f"{path}: a config is a mapping of names to values, got {type(plain).__name__}; see 'ldae config demo'"
         raise ConfigError(msg)
     includes = plain.pop("include", [])
     merged: dict[str, Any] = {}

@@ -113,7 +113,8 @@ def test_the_contract_refuses_what_the_model_never_saw(tiny_model, head, change,
     elif change == "elsewhere":
         affine[:3, 3] += 500
     else:
-        data = (data > 0).astype(np.float32)
+        grid = tiny_model.config.preprocessing.grid
+        data, affine = (volume.resample_to(grid).data > 100).astype(np.float32), grid.affine
     with pytest.raises(VolumeError, match=words):
         tiny_model.prepare(Volume(data, affine))
 

@@ -156,12 +156,20 @@ def run_manipulate(options: Namespace) -> int:
         f"means over {result.scans} scans; changes against step 0",
         ["step", "probe", *result.volume_change_ml],
         [
-            [f"{step:+g}", f"{result.predicted[i]:.3f}", *(f"{v[i]:+.2f} ml" for v in result.volume_change_ml.values())]
+            [
+                f"{step:+g}",
+                f"{result.predicted[i]:.3f}",
+                *(_millilitres(v[i]) for v in result.volume_change_ml.values()),
+            ]
             for i, step in enumerate(result.steps)
         ],
     )
     say(f"images and manipulate.json in {options.out}")
     return 0
+
+
+def _millilitres(change: float | None) -> str:
+    return "not measurable" if change is None else f"{change:+.2f} ml"
 
 
 def run_interpolate(options: Namespace) -> int:

@@ -97,7 +97,10 @@ def _edit_panel(
     ventricles = facts["volumes"]["ventricles_ml"]
     captions = [
         "",
-        *(f"P({positive}) {p:.2f}\nventricles {v:.1f} ml" for p, v in zip(facts["predicted"], ventricles, strict=True)),
+        *(
+            f"P({positive}) {p:.2f}\nventricles {fixed(v, 1)} ml"
+            for p, v in zip(facts["predicted"], ventricles, strict=True)
+        ),
     ]
     tiles = [Tile(original, "original"), *(Tile(image, "synthetic") for image in edits)]
     differences = [None, *(Tile(each, "difference", outline=edits[steps.index(0)]) for each in changes)]
@@ -120,7 +123,7 @@ def _edit_panel(
         "image/png",
         f"{who}: original and edits from step {_step(steps[0])} to step {_step(steps[-1])}, axial and coronal, with "
         f"their differences to step 0. Probability of {positive} {facts['predicted'][0]:.2f} to "
-        f"{facts['predicted'][-1]:.2f}, ventricles {ventricles[0]:.1f} to {ventricles[-1]:.1f} ml.",
+        f"{facts['predicted'][-1]:.2f}, ventricles {fixed(ventricles[0], 1)} to {fixed(ventricles[-1], 1)} ml.",
         f"{who}. Steps to the right go toward {positive}. Lower rows: what each edit changed.",
     )
 

@@ -1,6 +1,6 @@
 """Manipulate: move a scan's semantic code along a probe's direction, and see what the edited image says."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,13 +34,13 @@ class Edits:
         steps: signed, in standard deviations of the training cohort along the direction.
         images: (K, D, H, W) in [0, 1].
         predicted: the probe on the re-encoded images: probability or years, (K,).
-        volumes: measured in each image in ml, by structure.
+        volumes: measured in each image in ml, by structure; None where the image does not show it.
     """
 
     steps: tuple[float, ...]
     images: Images
     predicted: list[float]
-    volumes: dict[str, list[float]]
+    volumes: dict[str, list[float | None]]
 
 
 @dataclass(frozen=True)
@@ -50,13 +50,13 @@ class ManipulateResult:
     Attributes:
         steps: signed, in standard deviations of the training cohort along the direction.
         predicted: mean of the probe on the re-encoded edited images, at each step.
-        volume_change_ml: mean change of each measured volume against step 0, at each step.
+        volume_change_ml: mean change of each measured volume against step 0, at each step; None where no image shows it.
         scans: number of them.
     """
 
     steps: list[float]
     predicted: list[float]
-    volume_change_ml: dict[str, list[float]]
+    volume_change_ml: dict[str, list[float | None]]
     scans: int
 
     @property
@@ -158,7 +158,10 @@ def _describe(model: LatentDiffusionAutoencoder, images: Images, probe: LinearPr
         steps=tuple(float(amount) for amount in steps),
         images=images,
         predicted=probe.predict(semantic).tolist(),
-        volumes={name: [volumes[name] for volumes in measured] for name in measured[0]},
+        volumes={
+            name: [volumes[name] if np.isfinite(volumes[name]) else None for volumes in measured]
+            for name in measured[0]
+        },
     )
 
 
@@ -174,13 +177,16 @@ def summarise_edits(edits: Sequence[Edits]) -> ManipulateResult:
         )
         raise TaskError(msg)
     zero = edits[0].steps.index(0.0)
-    change: Mapping[str, npt.NDArray[np.float64]] = {
-        name: np.mean([np.asarray(e.volumes[name]) - e.volumes[name][zero] for e in edits], axis=0)
-        for name in edits[0].volumes
-    }
+
+    def change(name: str) -> list[float | None]:
+        """Mean over the scans whose volume could be measured at this step and at step 0."""
+        volumes = np.array([edit.volumes[name] for edit in edits], dtype=np.float64)
+        changes = np.ma.masked_invalid(volumes - volumes[:, [zero]]).mean(axis=0)
+        return [None if value is np.ma.masked else float(value) for value in changes]
+
     return ManipulateResult(
         steps=list(edits[0].steps),
         predicted=np.mean([e.predicted for e in edits], axis=0).tolist(),
-        volume_change_ml={name: values.tolist() for name, values in change.items()},
+        volume_change_ml={name: change(name) for name in edits[0].volumes},
         scans=len(edits),
     )
