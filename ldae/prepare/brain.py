@@ -20,7 +20,7 @@ from ldae.prepare.morphology import (
 )
 from ldae.volume import Grid, Volume
 
-__all__ = ["brain_of_stripped", "extract_brain", "template_brain"]
+__all__ = ["brain_of_stripped", "extract_brain", "inside", "template_brain"]
 
 WORKING_MM = 1.5
 # How far the brain's surface may lie outside the carried template mask, and how deep inside tissue is taken as given.
@@ -32,6 +32,7 @@ FLUID_MM = 3.0
 TISSUE_SHARE = 0.25
 # The surface is smoothed by a Gaussian of this width.
 SMOOTH_MM = 1.5
+DEPTH_LIMIT_MM = 10.0
 # A stripped image is brain where it exceeds this share of its bright tissue.
 STRIPPED_SHARE = 0.02
 
@@ -45,22 +46,23 @@ class _Tissue:
 
 
 def extract_brain(scan: Volume, affine_native_to_template: npt.NDArray[np.float64]) -> Volume:
-    """The mask of brain and the fluid around it on the scan's own grid.
+    """The surface around the brain and its fluid, as the depth below it.
 
     Grey and white matter are found by intensity within reach of the carried template mask, cut off from meninges by
-    opening, closed over sulci and ventricles, and given a thin rim of the dark fluid around them.
+    opening, closed over sulci and ventricles, and given a thin rim of the dark fluid around them. A depth, unlike a
+    mask, can be interpolated: `inside(surface, grid)` is the mask on any grid.
 
     Args:
         scan: a bias-corrected T1w head.
         affine_native_to_template: where it lies in template space (RAS mm), (4, 4).
 
     Returns:
-        0 and 1 on the scan's grid.
+        Depth below the brain's surface in mm, negative outside, within 10; on the scan's axes with cubic voxels.
 
     Raises:
         CohortError: if no brain tissue is found where the template's brain lies.
     """
-    grid = _window(coarse_grid(scan.grid, WORKING_MM), affine_native_to_template)
+    grid = _window(coarse_grid(scan.grid, WORKING_MM, finer_too=True), affine_native_to_template)
     image = scan.resample_to(grid).data
     depth = _template_depth(grid, affine_native_to_template)
     tissue = _tissue_range(image[depth > CERTAIN_MM / 2])
@@ -75,7 +77,18 @@ def extract_brain(scan: Volume, affine_native_to_template: npt.NDArray[np.float6
     filled = close(largest_piece(parenchyma), CLOSE_MM, spacing) & within_reach
     rim = grow(filled, FLUID_MM, spacing) & (image < tissue.low)
     mask = largest_piece(shrink(filled | rim, WORKING_MM, spacing))
-    return _on_grid(grow(mask, WORKING_MM, spacing), grid, scan.grid)
+    return _surface(grow(mask, WORKING_MM, spacing), grid)
+
+
+def brain_of_stripped(scan: Volume) -> Volume:
+    """The surface of an image that is already stripped: what is not background, closed; as :func:`extract_brain`."""
+    bright = scan.data > STRIPPED_SHARE * np.percentile(scan.data, 99.0)
+    return _surface(close(largest_piece(bright), CLOSE_MM, scan.spacing), scan.grid, smooth_mm=0.0)
+
+
+def inside(surface: Volume, grid: Grid) -> Mask:
+    """Where a grid is below a brain's surface, the largest piece, (D, H, W)."""
+    return largest_piece(surface.resample_to(grid, outside=-DEPTH_LIMIT_MM).data > 0)
 
 
 def template_brain(grid: Grid, affine_native_to_template: npt.NDArray[np.float64], *, margin_mm: float = 0.0) -> Volume:
@@ -92,19 +105,10 @@ def template_brain(grid: Grid, affine_native_to_template: npt.NDArray[np.float64
     return mask_volume(_template_depth(grid, affine_native_to_template) > -margin_mm, grid.affine)
 
 
-def brain_of_stripped(scan: Volume) -> Volume:
-    """The mask of an image that is already stripped: what is not background, closed, on the scan's own grid."""
-    bright = scan.data > STRIPPED_SHARE * np.percentile(scan.data, 99.0)
-    mask = close(largest_piece(bright), CLOSE_MM, scan.spacing)
-    return mask_volume(mask, scan.affine)
-
-
-def _on_grid(mask: Mask, source: Grid, target: Grid) -> Volume:
-    """A mask on another grid, its surface smoothed and interpolated as a distance."""
-    distance = np.minimum(depth_mm(mask, source.spacing), 10.0) - np.minimum(depth_mm(~mask, source.spacing), 10.0)
-    smooth = ndimage.gaussian_filter(distance, [SMOOTH_MM / size for size in source.spacing], mode="nearest")
-    surface = Volume(smooth.astype(np.float32), source.affine).resample_to(target, outside=-10.0)
-    return mask_volume(largest_piece(surface.data > 0), target.affine)
+def _surface(mask: Mask, grid: Grid, *, smooth_mm: float = SMOOTH_MM) -> Volume:
+    outer, inner = (np.minimum(depth_mm(part, grid.spacing), DEPTH_LIMIT_MM) for part in (~mask, mask))
+    smooth = ndimage.gaussian_filter(inner - outer, [smooth_mm / size for size in grid.spacing], mode="nearest")
+    return Volume(smooth.astype(np.float32), grid.affine)
 
 
 def _template_depth(grid: Grid, affine_native_to_template: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:

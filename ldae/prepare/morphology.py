@@ -71,15 +71,17 @@ def mask_volume(mask: Mask, affine: npt.NDArray[np.float64]) -> Volume:
     return Volume(mask.astype(np.float32), affine)
 
 
-def coarse_grid(grid: Grid, voxel_size_mm: float) -> Grid:
+def coarse_grid(grid: Grid, voxel_size_mm: float, *, finer_too: bool = False) -> Grid:
     """The grid's own axes and field of view with voxels of about `voxel_size_mm` where its own are finer.
 
     Args:
         grid: the grid to coarsen.
         voxel_size_mm: wanted edge of a voxel in mm.
+        finer_too: where its own are coarser as well.
     """
     spacing, shape = np.asarray(grid.spacing), np.asarray(grid.shape)
-    target = np.maximum(np.round(shape * spacing / np.maximum(spacing, voxel_size_mm)), 1).astype(int)
+    wanted = np.full(3, voxel_size_mm) if finer_too else np.maximum(spacing, voxel_size_mm)
+    target = np.maximum(np.round(shape * spacing / wanted), 1).astype(int)
     step = shape / target
     affine = np.array(grid.affine)
     affine[:3, :3] = affine[:3, :3] * step

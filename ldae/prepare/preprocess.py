@@ -16,7 +16,7 @@ from ldae.data.manifest import Manifest
 from ldae.errors import CohortError, LdaeError
 from ldae.io.template import template_grid
 from ldae.prepare.bias_field import correct_bias
-from ldae.prepare.brain import brain_of_stripped, extract_brain, template_brain
+from ldae.prepare.brain import brain_of_stripped, extract_brain, inside, template_brain
 from ldae.prepare.derivatives import (
     Outcome,
     ScanJob,
@@ -31,8 +31,8 @@ from ldae.volume import Grid, Volume, read_volume
 
 __all__ = ["PreprocessConfig", "PreprocessReport", "PreprocessedScan", "preprocess_manifest", "preprocess_scan"]
 
-# The bias field of the final image is fitted on the brain and this much around the carried template mask.
-BIAS_MARGIN_MM = 4.0
+# The bias field of the final image is fitted on the brain, without the dark fluid at its surface.
+BIAS_MARGIN_MM = -2.0
 # Brain and surrounding fluid of anyone above infancy.
 PLAUSIBLE_BRAIN_ML = (750.0, 2200.0)
 # A rim around the brain that is this empty says that somebody has stripped the scan before.
@@ -77,7 +77,7 @@ class PreprocessedScan:
         brain_mask: 0 and 1 on the same grid.
         affine_native_to_template: RAS mm of the scan to RAS mm of the template, (4, 4).
         quality: Pearson correlation with the template's T1 inside the template's brain, at 6 mm.
-        brain_volume_ml: of the brain mask on the scan's own grid, in ml.
+        brain_volume_ml: inside the brain's surface in native space, in ml.
         warnings: what deserves a look.
     """
 
@@ -120,16 +120,16 @@ def preprocess_scan(volume: Volume, config: PreprocessConfig | None = None) -> P
     """
     config = config or PreprocessConfig()
     native = volume.to_ras()
-    registration, brain, corrected = _locate_brain(native, config)
+    registration, surface, corrected = _locate_brain(native, config)
     to_template = registration.affine_native_to_template
-    image, mask = _on_template(corrected, brain, to_template, config)
-    brain_volume_ml = float(brain.data.sum()) * brain.grid.voxel_volume_ml
-    warnings = [*registration.warnings, *_brain_warnings(native, brain, brain_volume_ml, config)]
+    image, mask = _on_template(corrected, surface, to_template, config)
+    brain_volume_ml = float((surface.data > 0).sum()) * surface.grid.voxel_volume_ml
+    warnings = [*registration.warnings, *_brain_warnings(native, surface, brain_volume_ml, config)]
     return PreprocessedScan(image, mask, to_template, registration.correlation, brain_volume_ml, tuple(warnings))
 
 
 def _locate_brain(native: Volume, config: PreprocessConfig) -> tuple[Registration, Volume, Volume]:
-    """Registration, brain mask and bias-corrected image, the latter two on the native grid."""
+    """Registration, brain surface and bias-corrected image, the latter two in native space."""
     # N4 runs before resampling, twice: over the head, so that the registration sees one contrast; then from the raw
     # image over the brain, where its field then has to fit nothing else.
     corrected = correct_bias(native) if config.bias_correction else native
@@ -139,35 +139,35 @@ def _locate_brain(native: Volume, config: PreprocessConfig) -> tuple[Registratio
     to_template = registration.affine_native_to_template
     if config.bias_correction:
         corrected = correct_bias(native, template_brain(native.grid, to_template, margin_mm=BIAS_MARGIN_MM))
-    brain = extract_brain(corrected, to_template)
-    stripped = Volume(corrected.data * brain.data, native.affine)
-    return refine(stripped, registration, min_correlation=config.min_correlation), brain, corrected
+    surface = extract_brain(corrected, to_template)
+    stripped = Volume(corrected.resample_to(surface.grid).data * (surface.data > 0), surface.affine)
+    return refine(stripped, registration, min_correlation=config.min_correlation), surface, corrected
 
 
 def _on_template(
-    corrected: Volume, brain: Volume, to_template: npt.NDArray[np.float64], config: PreprocessConfig
+    corrected: Volume, surface: Volume, to_template: npt.NDArray[np.float64], config: PreprocessConfig
 ) -> tuple[Volume, Volume]:
     """Image and mask on the template grid, each interpolated once."""
     grid = config.grid
-    inside = moved(brain, to_template).resample_to(grid).data > 0.5
-    if not inside.any():
+    mask = inside(moved(surface, to_template), grid)
+    if not mask.any():
         msg = "no brain on the template grid; the registration must have failed"
         raise CohortError(msg)
-    values = corrected.data[brain.data > 0]
+    values = corrected.data[inside(surface, corrected.grid)]
     # Cubic splines overshoot at edges; the brain's darkest voxels stay above 0, which means background.
     floor = max(float(values.min()), 1e-4 * float(np.percentile(values, 99.0)), float(np.finfo(np.float32).tiny))
     cubic = moved(corrected, to_template).resample_to(grid, order=3).data
-    image = np.where(inside, np.clip(cubic, floor, max(floor, float(values.max()))), 0.0)
-    return Volume(image.astype(np.float32), grid.affine), mask_volume(inside, grid.affine)
+    image = np.where(mask, np.clip(cubic, floor, max(floor, float(values.max()))), 0.0)
+    return Volume(image.astype(np.float32), grid.affine), mask_volume(mask, grid.affine)
 
 
-def _brain_warnings(native: Volume, brain: Volume, brain_volume_ml: float, config: PreprocessConfig) -> list[str]:
+def _brain_warnings(native: Volume, surface: Volume, brain_volume_ml: float, config: PreprocessConfig) -> list[str]:
     found = []
     low, high = PLAUSIBLE_BRAIN_ML
     if not low <= brain_volume_ml <= high:
         found.append(f"a brain of {brain_volume_ml:.0f} ml, outside {low:.0f} to {high:.0f}; look at the overlay")
-    inside = brain.data > 0
-    rim = grow(inside, RIM_MM, native.spacing) & (depth_mm(~inside, native.spacing) > RIM_MM / 2)
+    brain = inside(surface, native.grid)
+    rim = grow(brain, RIM_MM, native.spacing) & (depth_mm(~brain, native.spacing) > RIM_MM / 2)
     if not config.already_stripped and rim.any() and (native.data[rim] == native.data.min()).mean() > EMPTY_SHARE:
         found.append("the scan seems to be stripped already; preprocess it with already_stripped")
     return found
