@@ -70,7 +70,10 @@ def test_every_command_has_help(command, capsys):
         (["report", "EMPTY"], "results.json"),
         (["sample", "--model", "EMPTY", "--out", "OUT"], "config.json is missing"),
         (["fit", "all", "--config", "demo", "--manifest", "none.tsv", "--out", "OUT"], "none.tsv"),
-        (["cohort", "import", "csv", "--images", "EMPTY", "--table", "none.csv", "--out", "OUT.tsv"], "no image ending in"),
+        (
+            ["cohort", "import", "csv", "--images", "EMPTY", "--table", "none.csv", "--out", "OUT.tsv"],
+            "no image ending in",
+        ),
     ],
 )
 def test_bad_input_is_one_paragraph_and_exit_code_two(arguments, words, tmp_path, capsys, monkeypatch):
