@@ -1,6 +1,7 @@
 """Preprocessing: a synthetic head of known pose, a real one, and a cohort with a bad scan in it."""
 
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,9 @@ from scipy.spatial.transform import Rotation
 from ldae.data.manifest import build_manifest, read_manifest
 from ldae.errors import CohortError, VolumeError
 from ldae.io.template import load_template, template_grid
+from ldae.prepare import registration
 from ldae.prepare.bias_field import correct_bias
+from ldae.prepare.derivatives import finished_outcome, plan_jobs
 from ldae.prepare.morphology import close, coarse_grid, depth_mm, grow, largest_piece, shrink
 from ldae.prepare.preprocess import PreprocessConfig, preprocess_manifest, preprocess_scan
 from ldae.prepare.registration import Registration, moved, refine, register
@@ -81,7 +84,9 @@ def test_the_known_pose_of_a_synthetic_head_is_recovered() -> None:
     assert 200 < np.median(scan.image.data[truth]) < 500
 
 
-def test_a_wrong_orientation_in_the_header_is_mended_and_told() -> None:
+def test_a_wrong_orientation_in_the_header_is_mended_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registration, "STARTS_REFINED", 3)
+    monkeypatch.setattr(registration, "FINALISTS", 1)
     template_to_scan = pose((0.0, 0.0, 0.0), (0.9, 0.9, 0.9))
     brain = synthetic_head(template_to_scan, skull=False)
     turn = np.eye(4)
@@ -174,10 +179,16 @@ def test_a_cohort_survives_its_bad_scan_and_is_not_done_twice(tmp_path: Path) ->
     assert np.asarray(sidecar["AffineNativeToTemplate"]).shape == (4, 4)
     assert sidecar["Fingerprint"]["Config"]["voxel_size_mm"] == 5.0
 
-    sidecar_path.write_text("{")
     again = preprocess_manifest(manifest, out, config)
-    assert (again.finished, again.skipped) == (("sub-A-1_ses-M00",), ("sub-B_02",))
+    assert (again.finished, again.skipped) == ((), report.finished)
     assert read_manifest(again.manifest).sha256 == done.sha256
+    job, other = plan_jobs(manifest, out, asdict(config))[:2]
+    assert finished_outcome(replace(job, config={**job.config, "voxel_size_mm": 4.0})) is None
+    assert finished_outcome(replace(job, image=other.image)) is None
+    sidecar_path.write_text("{")
+    assert finished_outcome(job) is None
+    other.overlay.unlink()
+    assert finished_outcome(other) is None
 
 
 def test_a_cohort_without_one_good_scan_is_an_error(tmp_path: Path) -> None:
