@@ -1,11 +1,13 @@
 """The compression autoencoder (MONAI's AutoencoderKL) with its measured latent statistics."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from ldae.errors import ConfigError
+from ldae.models.padding import crop_to, pad_to_multiple, padded_shape
 
 __all__ = [
     "CompressionAutoencoder",
@@ -46,15 +48,15 @@ class CompressionConfig:
         return int(2 ** (len(self.channels) - 1))
 
     def latent_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int, int]:
-        """(C, d, h, w) of a scan of shape (D, H, W).
+        """(C, d, h, w) of a scan of shape (D, H, W), padded to whole cells where it does not divide.
 
         Raises:
-            ConfigError: if an axis is not a multiple of the downsampling.
+            ConfigError: if an axis is empty.
         """
-        if any(n % self.downsampling for n in shape):
-            msg = f"the model grid {shape} must be a multiple of {self.downsampling} along each axis; change preprocessing.shape"
+        if min(shape) < 1:
+            msg = f"the model grid {shape} must be at least one voxel along each axis; change preprocessing.shape"
             raise ConfigError(msg)
-        d, h, w = (n // self.downsampling for n in shape)
+        d, h, w = (n // self.downsampling for n in padded_shape(shape, self.downsampling))
         return self.latent_channels, d, h, w
 
 
@@ -132,13 +134,19 @@ class CompressionAutoencoder(nn.Module):
         self.register_buffer("latent_std", torch.ones(config.latent_channels))
 
     def posterior(self, x: Tensor) -> Posterior:
-        """The raw posterior, before standardisation, of scans (B, 1, D, H, W) in [0, 1]."""
-        mean, std = self.network.encode(x)
+        """The raw posterior, before standardisation, of scans (B, 1, D, H, W) in [0, 1]; any grid, padded to whole cells."""
+        mean, std = self.network.encode(pad_to_multiple(x, self.config.downsampling))
         return Posterior(mean.float(), std.float())
 
-    def decode_raw(self, latent: Tensor) -> Tensor:
-        """Scans of raw latents, (B, C, d, h, w) to (B, 1, D, H, W)."""
-        return self.network.decode(latent)
+    def decode_raw(self, latent: Tensor, shape: Sequence[int] | None = None) -> Tensor:
+        """Scans of raw latents, (B, C, d, h, w) to (B, 1, D, H, W).
+
+        Args:
+            latent: raw latents.
+            shape: (D, H, W) of the scans, which takes the padding off again; without it whole cells are returned.
+        """
+        decoded: Tensor = self.network.decode(latent)
+        return decoded if shape is None else crop_to(decoded, shape)
 
     def fit_statistics(self, mean: Tensor, std: Tensor) -> None:
         """Keep what was measured over the training split: mean and std of each latent channel, (C,).
@@ -160,10 +168,10 @@ class CompressionAutoencoder(nn.Module):
         mean, std = self._statistics()
         return Posterior((raw.mean - mean) / std, raw.std / std)
 
-    def decode(self, z_0: Tensor) -> Tensor:
-        """Scans, (B, 1, D, H, W), of standardised latents, (B, C, d, h, w)."""
+    def decode(self, z_0: Tensor, shape: Sequence[int] | None = None) -> Tensor:
+        """Scans, (B, 1, D, H, W), of standardised latents, (B, C, d, h, w); `shape` as in :meth:`decode_raw`."""
         mean, std = self._statistics()
-        return self.decode_raw(z_0 * std + mean)
+        return self.decode_raw(z_0 * std + mean, shape)
 
     def _statistics(self) -> tuple[Tensor, Tensor]:
         return self.latent_mean[:, None, None, None], self.latent_std[:, None, None, None]

@@ -82,7 +82,7 @@ class CompressionStage(Stage):
         """A reconstruction through one posterior draw, and the divergence per element, (B,)."""
         x = x.contiguous(memory_format=torch.channels_last_3d)
         posterior = self.autoencoder.posterior(x)
-        return self.autoencoder.decode_raw(posterior.sample(generator)).float(), posterior.kl()
+        return self.autoencoder.decode_raw(posterior.sample(generator), x.shape[2:]).float(), posterior.kl()
 
     def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """The generator's side."""

@@ -298,7 +298,8 @@ class Experiment:
     def _decode(self, latents: Tensor) -> Tensor:
         device = choose_device(self.settings.device)
         with self._autocast(device):
-            return self.networks.compression.decode(latents.to(device)).float().cpu()
+            shape = self.config.preprocessing.shape
+            return self.networks.compression.decode(latents.to(device), shape).float().cpu()
 
     def _autocast(self, device: torch.device) -> torch.autocast:
         dtype = choose_precision(self.settings.precision, device)

@@ -144,10 +144,11 @@ def test_divergence_has_its_closed_form():
     assert float(Posterior(torch.zeros(1, 1, 2, 2, 2), torch.ones(1, 1, 2, 2, 2)).kl()) == pytest.approx(0)
 
 
-def test_grids_that_do_not_divide_are_refused():
-    with pytest.raises(ConfigError, match="multiple of 4"):
-        CompressionConfig(channels=(32, 32, 32)).latent_shape((8, 10, 8))
+def test_grids_that_do_not_divide_have_whole_cells():
+    assert CompressionConfig(channels=(32, 32, 32)).latent_shape((8, 10, 9)) == (3, 2, 3, 3)
     assert CompressionConfig().latent_shape((128, 160, 128)) == (3, 16, 20, 16)
+    with pytest.raises(ConfigError, match="at least one voxel"):
+        CompressionConfig().latent_shape((128, 0, 128))
 
 
 def test_hardware_is_chosen_or_refused():

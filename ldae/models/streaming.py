@@ -1,0 +1,123 @@
+"""Large volumes through a compression network layer by layer, each layer slab by slab: exact, with little memory.
+
+A whole volume needs several feature maps of its finest level at once, and its convolutions as much scratch. Here a feature map
+is a list of slabs. A layer computes one slab at a time from it and a plane of each neighbour, and slabs are let go of once
+the layer has used them, so that about one feature map is alive. Group norms take their statistics over all slabs. The result
+is the whole volume's, up to rounding.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["stream", "streamed"]
+
+Slabs = list[Tensor]
+"""A feature map in parts along its first spatial axis, each (1, C, k, H, W). Whoever reads them empties the list."""
+
+
+@contextmanager
+def streamed(half: Any, planes: int) -> Iterator[None]:
+    """Within the block, an encoder or decoder streams what it is given.
+
+    Args:
+        half: `network.encoder` or `network.decoder` of MONAI's AutoencoderKL.
+        planes: as in :func:`stream`.
+    """
+    half.forward = partial(stream, half.blocks, planes=planes)
+    try:
+        yield
+    finally:
+        del half.forward
+
+
+def stream(blocks: Iterable[nn.Module], x: Tensor, planes: int) -> Tensor:
+    """Run the encoder or the decoder of MONAI's AutoencoderKL on one volume.
+
+    Args:
+        blocks: `network.encoder.blocks` or `network.decoder.blocks`.
+        x: (1, C, D, H, W).
+        planes: of x in a slab; for an encoder a multiple of its downsampling.
+
+    Returns:
+        What the blocks return in a row.
+    """
+    from monai.networks.blocks import Convolution, UpSample
+    from monai.networks.nets.autoencoderkl import AEKLDownsample, AEKLResBlock
+
+    slabs: Slabs = list(torch.split(x, planes, dim=2))
+    for block in blocks:
+        if isinstance(block, AEKLResBlock):
+            slabs = _residual(block, slabs)
+        elif isinstance(block, nn.GroupNorm):
+            norm = _whole_norm(block, slabs)
+            slabs = [norm(slab) for slab, _, _ in _with_neighbours(slabs, 0, 0)]
+        elif isinstance(block, AEKLDownsample):
+            # It pads behind only, and leaves the plane that it borrowed out by itself.
+            slabs = [block(slab) for slab, _, _ in _with_neighbours(slabs, 0, 1)]
+        elif isinstance(block, Convolution | UpSample):
+            scale = 2 if isinstance(block, UpSample) else 1
+            slabs = [_cut(block(slab), *(scale * n for n in borrowed)) for slab, *borrowed in _with_neighbours(slabs)]
+        else:
+            # Attention sees the whole feature map, which is small where networks attend.
+            sizes = [slab.shape[2] for slab in slabs]
+            slabs = list(torch.split(block(torch.cat(slabs, dim=2)), sizes, dim=2))
+    return torch.cat(slabs, dim=2)
+
+
+def _residual(block: Any, slabs: Slabs) -> Slabs:
+    """An AEKLResBlock: norm, SiLU, convolution, twice, beside a shortcut."""
+    norm = _whole_norm(block.norm1, slabs)
+    hidden: Slabs = []
+    shortcuts: Slabs = []
+    for slab, before, after in _with_neighbours(slabs):
+        hidden.append(_cut(block.conv1(F.silu(norm(slab), inplace=True)), before, after))
+        shortcuts.append(block.nin_shortcut(_cut(slab, before, after)))
+    norm = _whole_norm(block.norm2, hidden)
+    output: Slabs = []
+    for slab, before, after in _with_neighbours(hidden):
+        output.append(shortcuts.pop(0) + _cut(block.conv2(F.silu(norm(slab), inplace=True)), before, after))
+    return output
+
+
+def _with_neighbours(slabs: Slabs, before: int = 1, after: int = 1) -> Iterator[tuple[Tensor, int, int]]:
+    """Each slab with planes of its neighbours, and how many it got in front and behind; the list is emptied on the way."""
+    front: Tensor | None = None
+    while slabs:
+        slab = slabs.pop(0)
+        parts = [] if front is None or not before else [front]
+        behind = [slabs[0][:, :, :after]] if slabs and after else []
+        front = slab[:, :, -before:].clone() if before else None
+        whole = torch.cat([*parts, slab, *behind], dim=2) if parts or behind else slab
+        yield whole, before if parts else 0, after if behind else 0
+
+
+def _cut(slab: Tensor, before: int, after: int) -> Tensor:
+    """The slab without planes in front and behind; a copy, as a view would keep them alive."""
+    return slab if not before and not after else slab[:, :, before : slab.shape[2] - after].clone()
+
+
+def _whole_norm(norm: nn.GroupNorm, slabs: Slabs) -> Callable[[Tensor], Tensor]:
+    """A group norm with the statistics of all slabs, for parts of them."""
+    sums = torch.zeros(2, norm.num_channels, dtype=torch.float64, device=slabs[0].device)
+    for slab in slabs:
+        values = slab.float()
+        sums[0] += values.sum(dim=(0, 2, 3, 4))
+        sums[1] += values.square().sum(dim=(0, 2, 3, 4))
+    count = sum(slab[0].numel() for slab in slabs) / norm.num_groups
+    mean, square = sums.reshape(2, norm.num_groups, -1).sum(dim=2) / count
+    variance = (square - mean.square()).clamp_min(0.0)
+    # As inference with a batch norm, which takes statistics for each channel.
+    mean, variance = (
+        torch.stack([mean, variance]).float().repeat_interleave(norm.num_channels // norm.num_groups, dim=1)
+    )
+
+    def apply(x: Tensor) -> Tensor:
+        return F.batch_norm(x, mean, variance, norm.weight, norm.bias, training=False, eps=norm.eps)
+
+    return apply
