@@ -7,14 +7,14 @@ from typing import Any
 __all__ = ["model_card"]
 
 TEMPLATE = """---
-license: apache-2.0
+license: {licence}
 library_name: ldae
 tags: [medical-imaging, brain-mri, diffusion-autoencoder, representation-learning]
 ---
 
 # Latent diffusion autoencoder
 
-A compression autoencoder, a latent denoiser, a gradient estimator and a semantic encoder, trained with `ldae`
+A compression autoencoder, a latent denoiser, a gradient estimator and a semantic encoder, {origin}
 (method: arXiv 2504.08635, after PDAE, arXiv 2212.12990).
 
 **Not a medical device.** Reconstructed, edited and sampled images are synthetic and not for diagnosis.
@@ -49,16 +49,27 @@ Model grid {shape} voxels of {voxel_size_mm:g} mm around {centre_mm} mm; brain p
 """
 
 
-def model_card(config: Mapping[str, Any], parameters: Mapping[str, int], facts: Mapping[str, str]) -> str:
+def model_card(
+    config: Mapping[str, Any],
+    parameters: Mapping[str, int],
+    facts: Mapping[str, str],
+    *,
+    origin: str = "trained with `ldae`",
+    licence: str = "apache-2.0",
+) -> str:
     """A card in Markdown.
 
     Args:
         config: plain configuration of the autoencoder.
         parameters: count by network.
         facts: of the training, by name.
+        origin: where the weights come from.
+        licence: of the weights.
     """
     contract = config["preprocessing"]
     return TEMPLATE.format(
+        origin=origin,
+        licence=licence,
         shape=tuple(contract["shape"]),
         voxel_size_mm=contract["voxel_size_mm"],
         centre_mm=tuple(contract["centre_mm"]),

@@ -11,7 +11,16 @@ from torch import Tensor
 from ldae.errors import CheckpointError
 from ldae.io.files import atomic_folder, sha256_of, write_json, write_text
 
-__all__ = ["FORMAT_VERSION", "hash_tensors", "load_folder", "load_tensors", "save_folder", "save_tensors"]
+__all__ = [
+    "FORMAT_VERSION",
+    "WEIGHTS",
+    "describe_folder",
+    "hash_tensors",
+    "load_folder",
+    "load_tensors",
+    "save_folder",
+    "save_tensors",
+]
 
 FORMAT_VERSION = 1
 WEIGHTS = "model.safetensors"
@@ -62,10 +71,14 @@ def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
 def save_folder(folder: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any], card: str) -> Path:
     """Write a model folder whole: weights, config with format version and the weights' hash, card."""
     with atomic_folder(folder) as temporary:
-        weights = save_tensors(temporary / WEIGHTS, tensors)
-        write_json(temporary / CONFIG, {"format": FORMAT_VERSION, "sha256": sha256_of(weights), **config})
-        write_text(temporary / CARD, card)
+        describe_folder(temporary, sha256_of(save_tensors(temporary / WEIGHTS, tensors)), config, card)
     return folder
+
+
+def describe_folder(folder: Path, sha256: str, config: Mapping[str, Any], card: str) -> None:
+    """Write a model folder's config and card beside its weights, whose hash is given."""
+    write_json(folder / CONFIG, {"format": FORMAT_VERSION, "sha256": sha256, **config})
+    write_text(folder / CARD, card)
 
 
 def load_folder(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -10,6 +10,7 @@ from ldae.errors import ConfigError
 from ldae.models.padding import crop_to, pad_to_multiple, padded_shape
 
 __all__ = [
+    "CompressionAttention",
     "CompressionAutoencoder",
     "CompressionConfig",
     "DiscriminatorConfig",
@@ -22,6 +23,19 @@ INITIAL_LOG_VARIANCE = -6.0
 
 
 @dataclass(frozen=True)
+class CompressionAttention:
+    """Where the autoencoder attends; each voxel then sees all others, so memory grows with the square of the grid.
+
+    Attributes:
+        levels: with self-attention after each residual block, 0 being the finest.
+        coarsest: whether one more follows the coarsest level, between two residual blocks.
+    """
+
+    levels: tuple[int, ...] = ()
+    coarsest: bool = True
+
+
+@dataclass(frozen=True)
 class CompressionConfig:
     """Shape of the autoencoder.
 
@@ -30,16 +44,24 @@ class CompressionConfig:
         latent_channels: C.
         residual_blocks: a level.
         groups: of the group norms.
+        attention: self-attention, if any; the published network has none.
     """
 
     channels: tuple[int, ...] = (64, 128, 128, 128)
     latent_channels: int = 3
     residual_blocks: int = 2
     groups: int = 32
+    attention: CompressionAttention | None = None
 
     def __post_init__(self) -> None:
         if not self.channels or any(width % self.groups for width in self.channels):
             msg = f"every width in channels {self.channels} must be a multiple of groups={self.groups}; change one of them"
+            raise ConfigError(msg)
+        if self.attention is not None and not set(self.attention.levels) <= set(range(len(self.channels))):
+            msg = (
+                f"attention.levels {self.attention.levels} must name levels 0..{len(self.channels) - 1} of channels "
+                f"{self.channels}; remove the others"
+            )
             raise ConfigError(msg)
 
     @property
@@ -112,6 +134,7 @@ class CompressionAutoencoder(nn.Module):
         from monai.networks.nets import AutoencoderKL
 
         self.config = config
+        attention = config.attention or CompressionAttention(coarsest=False)
         self.network = AutoencoderKL(
             spatial_dims=3,
             in_channels=1,
@@ -119,10 +142,10 @@ class CompressionAutoencoder(nn.Module):
             channels=config.channels,
             latent_channels=config.latent_channels,
             num_res_blocks=(config.residual_blocks,) * len(config.channels),
-            attention_levels=(False,) * len(config.channels),
+            attention_levels=tuple(level in attention.levels for level in range(len(config.channels))),
             norm_num_groups=config.groups,
-            with_encoder_nonlocal_attn=False,
-            with_decoder_nonlocal_attn=False,
+            with_encoder_nonlocal_attn=attention.coarsest,
+            with_decoder_nonlocal_attn=attention.coarsest,
         )
         # A posterior as wide as its prior hides what the encoder says; starting narrow, training reaches the same loss in
         # far fewer steps, and the divergence widens it again where that costs nothing.

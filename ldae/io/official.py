@@ -1,0 +1,279 @@
+"""The published checkpoints: their names to ours, and what the shapes of their tensors say of the architecture."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ldae.errors import CheckpointError
+from ldae.io.renaming import Renamed, find_network
+from ldae.io.weights_file import WeightsFile
+
+__all__ = ["DecoderShape", "EncoderShape", "rename_decoder", "rename_encoder"]
+
+BLOCK = {
+    "in_layers.0": "norm_in",
+    "in_layers.2": "conv_in",
+    "emb_layers.1": "time_projection",
+    "emb_z_layers.1": "semantic_projection",
+    "out_layers.0": "norm_out",
+    "out_layers.3": "conv_out",
+    "skip_connection": "skip",
+}
+ATTENTION = {"norm": "norm", "qkv": "qkv", "proj_out": "projection"}
+HEAD = {"0": "norm", "2": "head"}
+MIDDLE = {"0": "middle_in.block", "1": "middle_in.attention", "2": "middle_out"}
+ENCODER = {
+    "backbone.backbone.": "backbone.",
+    "soft_attention.linear.": "slice_score.",
+    "query_projection.": "query.",
+    "key_projection.": "key.",
+    "value_projection.": "value.",
+    "cross_attention.": "cross_attention.",
+    "layer_norm_after_attention.": "norm.",
+}
+SECOND_BACKBONE = "slice_distributed.module.backbone."
+POSITIONS = "positional_encoding.pe"
+
+
+@dataclass(frozen=True)
+class DecoderShape:
+    """What a published decoder's tensors say of its architecture.
+
+    Attributes:
+        latent_channels: C.
+        width: channels of the finest level.
+        multipliers: width of each level relative to the first.
+        residual_blocks: a level on the way down.
+        attention_levels: levels with self-attention.
+        semantic_width: S, of the code that it takes.
+    """
+
+    latent_channels: int
+    width: int
+    multipliers: tuple[int, ...]
+    residual_blocks: int
+    attention_levels: tuple[int, ...]
+    semantic_width: int
+
+
+@dataclass(frozen=True)
+class EncoderShape:
+    """What a published semantic encoder's tensors say of its architecture.
+
+    Attributes:
+        depths: residual blocks of each stage of the backbone.
+        widths: channels of each stage.
+        stem: patch size of the first layer, pixels.
+        slices: axial slices that have a position.
+    """
+
+    depths: tuple[int, ...]
+    widths: tuple[int, ...]
+    stem: int
+    slices: int
+
+
+def rename_decoder(file: WeightsFile, ignore: tuple[str, ...] = ()) -> tuple[Renamed, DecoderShape, list[str]]:
+    """The denoiser and the gradient estimator.
+
+    Args:
+        file: a published decoder, alone or in a Lightning checkpoint.
+        ignore: beginnings of names to leave out.
+
+    Returns:
+        The account, the architecture, and the names that mean nothing in a decoder.
+
+    Raises:
+        CheckpointError: if the file holds no decoder, or one whose architecture cannot be read.
+    """
+    inside, prefix, account = find_network(file, "decoder", ignore)
+    shape = _decoder_shape(file, inside)
+    unexpected = []
+    for name, tensor in inside.items():
+        ours = decoder_name(name)
+        if ours is None:
+            unexpected.append(prefix + name)
+        else:
+            # Queries, keys, values and the projection are convolutions of size 1 there, linear layers here.
+            linear = ".attention." in ours and tensor.ndim == 3 and tensor.shape[-1] == 1
+            account.add(ours, prefix + name, tensor[..., 0] if linear else tensor)
+    return account, shape, unexpected
+
+
+def decoder_name(name: str) -> str | None:
+    """Our name of a tensor of the published decoder, or None."""
+    if match := re.fullmatch(r"time_embed\.([02])\.(weight|bias)", name):
+        return f"denoiser.time_embedding.{match[1]}.{match[2]}"
+    if match := re.fullmatch(r"label_emb\.(weight|bias)", name):
+        return f"gradient_estimator.semantic_embedding.{match[1]}"
+    if match := re.fullmatch(r"input_blocks\.0\.0\.(weight|bias)", name):
+        return f"denoiser.encoder.stem.{match[1]}"
+    match = re.fullmatch(r"(shift_)?(input_blocks|middle_block|output_blocks|out)\.(.+)\.(weight|bias)", name)
+    if match is None:
+        return None
+    shifted, part, place, parameter = match.groups()
+    network = "gradient_estimator" if shifted else "denoiser"
+    layer = PLACES[part](place)
+    if layer is None or (shifted and part == "input_blocks"):
+        return None
+    return f"{network}.{'encoder' if part == 'input_blocks' else 'decoder'}.{layer}.{parameter}"
+
+
+def _layer(kind: str, layer: str) -> str | None:
+    """Our name of a layer inside a block or an attention."""
+    ours = (ATTENTION if kind == "attention" else BLOCK).get(layer)
+    return None if ours is None else f"{kind}.{ours}"
+
+
+def _input(place: str) -> str | None:
+    index, position, layer = [*place.split(".", 2), "", ""][:3]
+    kind = {"0": "block", "1": "attention"}.get(position)
+    inner = None if kind is None else _layer(kind, layer)
+    return f"stages.{int(index) - 1}.{inner}" if inner is not None and index.isdecimal() and index != "0" else None
+
+
+def _middle(place: str) -> str | None:
+    position, layer = [*place.split(".", 1), ""][:2]
+    room = MIDDLE.get(position)
+    inner = None if room is None else (ATTENTION if position == "1" else BLOCK).get(layer)
+    return None if inner is None else f"{room}.{inner}"
+
+
+def _output(place: str) -> str | None:
+    index, position, layer = [*place.split(".", 2), "", ""][:3]
+    kind = "block" if position == "0" else "attention" if layer in ATTENTION else "up"
+    inner = _layer(kind, layer)
+    return f"stages.{index}.{inner}" if inner is not None and index.isdecimal() else None
+
+
+PLACES: dict[str, Callable[[str], str | None]] = {
+    "input_blocks": _input,
+    "middle_block": _middle,
+    "output_blocks": _output,
+    "out": HEAD.get,
+}
+
+
+def _decoder_shape(file: WeightsFile, inside: Mapping[str, Tensor]) -> DecoderShape:
+    def shape_of(name: str) -> tuple[int, ...]:
+        if name not in inside:
+            raise CheckpointError(_missing_layer(file, name))
+        return tuple(inside[name].shape)
+
+    stem = shape_of("input_blocks.0.0.weight")
+    if len(stem) != 5:
+        msg = f"{file.path}: a network of {len(stem) - 2} spatial dimensions, only 3 are supported; give the 3D checkpoint"
+        raise CheckpointError(msg)
+    # On the way up, a level is `residual_blocks` + 1 blocks, and all but the finest end in a block that resamples.
+    blocks = len(list(_counted(inside, "output_blocks.{}.0.in_layers.0.weight")))
+    widths, ends, attends = [], [], []
+    for index in range(blocks):
+        widths.append(shape_of(f"output_blocks.{index}.0.out_layers.3.weight")[0])
+        attends.append(f"output_blocks.{index}.1.qkv.weight" in inside)
+        if any(f"output_blocks.{index}.{place}.in_layers.0.weight" in inside for place in (1, 2)):
+            ends.append(index)
+    levels = len(ends) + 1
+    size = blocks // levels
+    if size < 2 or blocks % levels or ends != [size * (level + 1) - 1 for level in range(levels - 1)]:
+        msg = (
+            f"{file.path}: {blocks} output blocks with resampling after blocks {ends} do not make levels of equal depth; "
+            "this UNet is of another design"
+        )
+        raise CheckpointError(msg)
+    finest_first = [widths[start] for start in range(0, blocks, size)][::-1]
+    attention = [attends[start] for start in range(0, blocks, size)][::-1]
+    width = stem[0]
+    if any(each % width for each in finest_first):
+        msg = f"{file.path}: level widths {finest_first} are not multiples of {width}; this UNet is of another design"
+        raise CheckpointError(msg)
+    return DecoderShape(
+        latent_channels=stem[1],
+        width=width,
+        multipliers=tuple(each // width for each in finest_first),
+        residual_blocks=size - 1,
+        attention_levels=tuple(level for level, attends_here in enumerate(attention) if attends_here),
+        semantic_width=shape_of("label_emb.weight")[-1],
+    )
+
+
+def _missing_layer(file: WeightsFile, name: str) -> str:
+    if name == "label_emb.weight":
+        return (
+            f"{file.path}: a denoiser without a gradient estimator (no {name}), as the second training stage leaves it; "
+            "give the decoder of the third stage"
+        )
+    return f"{file.path}: the decoder lacks {name}; the file is incomplete or of another version: download it again"
+
+
+def _counted(inside: Mapping[str, Tensor], pattern: str) -> Iterator[Tensor]:
+    """Tensors whose names count up from 0."""
+    index = 0
+    while (name := pattern.format(index)) in inside:
+        yield inside[name]
+        index += 1
+
+
+def rename_encoder(file: WeightsFile, ignore: tuple[str, ...] = ()) -> tuple[Renamed, EncoderShape, list[str]]:
+    """The semantic encoder. Its backbone is stored twice; the copies must be equal.
+
+    Args:
+        file: a published encoder, alone or in a Lightning checkpoint.
+        ignore: beginnings of names to leave out.
+
+    Returns:
+        The account, the architecture, and the names that mean nothing in an encoder.
+
+    Raises:
+        CheckpointError: if the file holds no encoder, one whose architecture cannot be read, or two different backbones.
+    """
+    inside, prefix, account = find_network(file, "encoder", ignore)
+    unexpected = []
+    for name, tensor in inside.items():
+        old = next((old for old in ENCODER if name.startswith(old)), None)
+        if name == POSITIONS:
+            account.recomputed[prefix + name] = tensor
+        elif old is not None:
+            account.add("semantic_encoder." + ENCODER[old] + name.removeprefix(old), prefix + name, tensor)
+        elif not name.startswith(SECOND_BACKBONE):
+            unexpected.append(prefix + name)
+    for name, tensor in inside.items():
+        if not name.startswith(SECOND_BACKBONE):
+            continue
+        ours = f"semantic_encoder.backbone.{name.removeprefix(SECOND_BACKBONE)}"
+        # A writer that knows of shared tensors keeps either of the two names.
+        if ours not in account.tensors:
+            account.add(ours, prefix + name, tensor)
+        elif torch.equal(account.tensors[ours], tensor):
+            account.equal.append(prefix + name)
+        else:
+            msg = (
+                f"{file.path}: the backbone is stored twice, and {prefix + name} differs from {account.sources[ours]}; "
+                "which one was used cannot be known: take another checkpoint"
+            )
+            raise CheckpointError(msg)
+    return account, _encoder_shape(account, inside.get(POSITIONS)), unexpected
+
+
+def _encoder_shape(account: Renamed, positions: Tensor | None) -> EncoderShape:
+    features = "semantic_encoder.backbone.features"
+    stem = account.tensors.get(f"{features}.0.0.weight")
+    if stem is None or stem.ndim != 4 or stem.shape[1] != 1:
+        shape = "missing" if stem is None else str(tuple(stem.shape))
+        msg = (
+            f"{account.file.path}: the first layer of a backbone over slices of one channel is expected, "
+            f"(width, 1, patch, patch), and is {shape}; this encoder is of another design"
+        )
+        raise CheckpointError(msg)
+    depths: list[int] = []
+    widths: list[int] = []
+    # Stages of residual blocks are layers 1, 3, 5, ..., with downsampling between them.
+    while stage := list(_counted(account.tensors, f"{features}.{2 * len(depths) + 1}.{{}}.layer_scale")):
+        depths.append(len(stage))
+        widths.append(stage[0].shape[0])
+    if positions is None or positions.ndim != 3 or not depths:
+        msg = f"{account.file.path}: no slice positions ({POSITIONS}) or no backbone; this encoder is of another design"
+        raise CheckpointError(msg)
+    return EncoderShape(tuple(depths), tuple(widths), stem.shape[2], positions.shape[1])

@@ -1,0 +1,204 @@
+"""Foreign names to ours, with an account of every tensor of the file."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ldae.errors import CheckpointError
+from ldae.io.weights_file import WeightsFile
+
+__all__ = ["NETWORKS", "Network", "Renamed", "as_float32", "check_complete", "find_network"]
+
+TRAINING_ONLY = ("discriminator.", "perceptual_loss.")
+"""Networks that only a training needs."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """A kind of network that a file may hold.
+
+    Attributes:
+        name: in words.
+        anchor: a tensor that every network of this kind has, and no other.
+        option: of the command line that takes such a file.
+    """
+
+    name: str
+    anchor: str
+    option: str
+
+
+NETWORKS = {
+    "decoder": Network("denoiser with gradient estimator", "time_embed.0.weight", "--decoder"),
+    "encoder": Network("semantic encoder", "soft_attention.linear.weight", "--encoder"),
+    "autoencoder": Network("compression autoencoder", "quant_conv_mu.conv.weight", "--autoencoder"),
+}
+
+
+@dataclass
+class Renamed:
+    """One network of a file under our names; every tensor of the file is in exactly one of the groups.
+
+    Attributes:
+        file: where the tensors come from.
+        tensors: our name to the tensor, a view of the file's.
+        sources: our name to the file's.
+        equal: names of second copies, found equal to the first.
+        recomputed: tensors that follow from a formula, by the file's names; whoever knows the formula compares them.
+        left_out: names of tensors that the model does not need, by reason.
+    """
+
+    file: WeightsFile
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)
+    equal: list[str] = field(default_factory=list)
+    recomputed: dict[str, Tensor] = field(default_factory=dict)
+    left_out: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, ours: str, source: str, tensor: Tensor) -> None:
+        """Use a tensor of the file."""
+        self.tensors[ours] = tensor
+        self.sources[ours] = source
+
+    @property
+    def widened(self) -> dict[str, int]:
+        """How many of the used tensors are of less than 32 bits, by type."""
+        kinds = [str(t.dtype).removeprefix("torch.") for t in self.tensors.values() if t.dtype != torch.float32]
+        return {kind: kinds.count(kind) for kind in sorted(set(kinds))}
+
+
+def find_network(file: WeightsFile, kind: str, ignore: Sequence[str] = ()) -> tuple[dict[str, Tensor], str, Renamed]:
+    """One network's tensors among all of a file, the averaged ones where there are any.
+
+    Args:
+        file: to search.
+        kind: key of :data:`NETWORKS`.
+        ignore: beginnings of names that are left out because the caller says so.
+
+    Returns:
+        The tensors by their names inside the network, the prefix they had, and the account so far.
+
+    Raises:
+        CheckpointError: if there is no such network, or several, or if a tensor belongs to nothing that is known.
+    """
+    network = NETWORKS[kind]
+    file, ignored = file.without(tuple(ignore))
+    account = Renamed(file)
+    if ignored:
+        account.left_out["left out by request"] = ignored
+    prefixes = {key: _prefixes(file, each.anchor) for key, each in NETWORKS.items()}
+    own = prefixes[kind]
+    averaged = [prefix for prefix in own if re.search(r"(^|[._])ema[._]", prefix)]
+    chosen = averaged if averaged else own
+    if not chosen:
+        raise CheckpointError(_no_network(file, network, prefixes))
+    if len(chosen) > 1:
+        msg = (
+            f"{file.path}: holds {len(chosen)} networks of the kind {network.name} (under {', '.join(map(repr, chosen))}); "
+            "name those that you do not mean with --ignore"
+        )
+        raise CheckpointError(msg)
+    prefix = chosen[0]
+    reasons = {each: "not averaged" if averaged else "another copy" for each in own if each != prefix}
+    for key, found in prefixes.items():
+        reasons |= {each: f"another network: {NETWORKS[key].name}" for each in found if key != kind and each}
+    reasons |= dict.fromkeys(TRAINING_ONLY, "only for training")
+    inside, unknown = {}, []
+    for name, tensor in file.tensors.items():
+        reason = next((reasons[each] for each in sorted(reasons, key=len, reverse=True) if name.startswith(each)), None)
+        if name.startswith(prefix) and (reason is None or not prefix):
+            inside[name.removeprefix(prefix)] = tensor
+        elif reason is not None:
+            account.left_out.setdefault(reason, []).append(name)
+        else:
+            unknown.append(name)
+    if unknown:
+        raise CheckpointError(_unexpected(file, network, unknown))
+    return inside, prefix, account
+
+
+def check_complete(
+    account: Renamed, kind: str, expected: Mapping[str, tuple[int, ...]], unexpected: Sequence[str]
+) -> None:
+    """Refuse a network that is not exactly what its architecture says.
+
+    Args:
+        account: what was renamed.
+        kind: key of :data:`NETWORKS`.
+        expected: shapes by our names.
+        unexpected: names of the file that mean nothing in such a network.
+
+    Raises:
+        CheckpointError: naming the first tensor that is missing, unexpected or of another shape.
+    """
+    network, path = NETWORKS[kind], account.file.path
+    unexpected = [*unexpected, *(account.sources[ours] for ours in account.tensors if ours not in expected)]
+    if unexpected:
+        raise CheckpointError(_unexpected(account.file, network, unexpected))
+    missing = [ours for ours in expected if ours not in account.tensors]
+    if missing:
+        msg = (
+            f"{path}: {len(missing)} of {len(expected)} tensors of the {network.name} are missing (first: what becomes "
+            f"{missing[0]}); the file is incomplete or of another version: download it again"
+        )
+        raise CheckpointError(msg)
+    wrong = [ours for ours, shape in expected.items() if tuple(account.tensors[ours].shape) != shape]
+    if wrong:
+        first = wrong[0]
+        msg = (
+            f"{path}: {len(wrong)} tensors do not have the shape that the others ask for (first: {account.sources[first]} "
+            f"is {tuple(account.tensors[first].shape)}, needed is {expected[first]}); is this one model's file?"
+        )
+        raise CheckpointError(msg)
+    kinds = (torch.float32, torch.float16, torch.bfloat16)
+    other = [ours for ours, tensor in account.tensors.items() if tensor.dtype not in kinds]
+    if other:
+        msg = (
+            f"{path}: {account.sources[other[0]]} is {account.tensors[other[0]].dtype}; float32, float16 and bfloat16 "
+            "are read: save the weights in one of them"
+        )
+        raise CheckpointError(msg)
+
+
+def as_float32(account: Renamed, ours: str) -> Tensor:
+    """A tensor as it is written: float32, its values unchanged.
+
+    Raises:
+        CheckpointError: if it holds NaN or infinity.
+    """
+    tensor = account.tensors[ours].float().contiguous()
+    low, high = tensor.aminmax()
+    if not bool(torch.isfinite(low) & torch.isfinite(high)):
+        msg = (
+            f"{account.file.path}: {account.sources[ours]} holds NaN or infinity, so this training went wrong or the file "
+            "is damaged; take an earlier checkpoint"
+        )
+        raise CheckpointError(msg)
+    return tensor
+
+
+def _prefixes(file: WeightsFile, anchor: str) -> list[str]:
+    """What stands before an anchor in the file's names: '' or something that ends in a dot."""
+    found = {name.removesuffix(anchor) for name in file.tensors if name.endswith(anchor)}
+    return sorted(prefix for prefix in found if not prefix or prefix.endswith("."))
+
+
+def _no_network(file: WeightsFile, network: Network, prefixes: Mapping[str, list[str]]) -> str:
+    some = ", ".join(list(file.tensors)[:3])
+    others = [NETWORKS[key] for key, found in prefixes.items() if found]
+    remedy = "; ".join(f"it holds a {each.name}: give it as {each.option}" for each in others)
+    return (
+        f"{file.path}: no {network.name} among its {len(file.tensors)} tensors ({some}, ...; none is called "
+        f"{network.anchor}); {remedy or 'give the file of that network'}"
+    )
+
+
+def _unexpected(file: WeightsFile, network: Network, names: Sequence[str]) -> str:
+    some = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return (
+        f"{file.path}: {len(names)} of {len(file.tensors)} tensors have no place in a {network.name} ({some}); this is "
+        "another model, or, if you know that they are not needed, name their beginning with --ignore"
+    )
