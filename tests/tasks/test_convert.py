@@ -20,7 +20,7 @@ from ldae.models.denoiser import DenoiserConfig
 from ldae.models.semantic_encoder import SemanticEncoderConfig, SliceEncoderConfig, positional_encoding
 from ldae.tasks.convert import OfficialContract, plan_autoencoder, plan_official
 
-SHAPE = (8, 12, 6)
+SHAPE = (8, 16, 8)
 TINY = AutoencoderConfig(
     semantic_encoder=SemanticEncoderConfig(
         slices=SliceEncoderConfig(ConvNeXtConfig(depths=(1, 2), widths=(8, 16), stem=2), heads=2)
@@ -171,6 +171,9 @@ def test_a_lightning_checkpoint_becomes_the_model_that_it_holds(files, networks,
     raw = torch.randn(1, 3, 2, 2, 2)
     compression = model.networks.compression
     torch.testing.assert_close(compression.decode(raw * 0.873), compression.decode_raw(raw))
+    images = model.generate(model.draw_noise(1, torch.Generator().manual_seed(0)), torch.zeros(1, 16))
+    assert images.shape == (1, *SHAPE)
+    assert np.isfinite(images).all()
     assert "AD = 0, CN = 1" in (out / "README.md").read_text()
     assert "license: other" in (out / "README.md").read_text()
     facts = json.loads((out / "config.json").read_text())["facts"]
@@ -279,12 +282,12 @@ def test_faults_of_an_encoder_are_named(files, tmp_path):
 
     second = "slice_distributed.module.backbone.features.1.0.block.3.bias"
     refused("stored twice, and slice_distributed", {second: torch.ones(32)})
-    refused("not the sinusoidal encoding", {"positional_encoding.pe": torch.zeros(1, 6, 16)})
+    refused("not the sinusoidal encoding", {"positional_encoding.pe": torch.zeros(1, 8, 16)})
     colour = torch.zeros(8, 3, 2, 2)
     stems = ("backbone.backbone", "slice_distributed.module.backbone")
     refused("first layer of a backbone", {f"{stem}.features.0.0.weight": colour for stem in stems})
     refused("no place in a semantic encoder .*classifier.2.weight", {"backbone.backbone.classifier.2.weight": colour})
-    refused("positions of 6 axial slices", {}, OfficialContract(encoder_heads=2, groups=2))
+    refused("positions of 8 axial slices", {}, OfficialContract(encoder_heads=2, groups=2))
     refused("no multiple of 3 heads", {}, OfficialContract(encoder_heads=3, groups=2, shape=SHAPE))
 
 
