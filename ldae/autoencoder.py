@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,99 +12,33 @@ import torch
 from torch import Tensor, nn
 
 from ldae.codes import Codes
-from ldae.diffusion import (
-    NoiseSchedule,
-    Predict,
-    ScheduleConfig,
-    ShiftForm,
-    as_noise,
-    ddim_invert,
-    ddim_sample,
-    shift_noise,
-)
+from ldae.diffusion import Predict, SamplingConfig, invert_latents, sample_latents
 from ldae.errors import CheckpointError, TaskError
 from ldae.io.card import model_card
 from ldae.io.checkpoints import hash_tensors, load_folder, save_folder
 from ldae.io.plain import from_plain, to_plain
-from ldae.io.preprocessing import PreparedScan, Preprocessing
-from ldae.models.compression import CompressionAutoencoder, CompressionConfig
-from ldae.models.denoiser import Denoiser, DenoiserConfig
-from ldae.models.gradient_estimator import GradientEstimator
+from ldae.io.preprocessing import PreparedScan
 from ldae.models.hardware import Device, Precision, channels_last, choose_device, choose_precision
-from ldae.models.semantic_encoder import SemanticEncoder, SemanticEncoderConfig, build_semantic_encoder
+from ldae.models.semantic_encoder import build_semantic_encoder
+from ldae.networks import AutoencoderConfig, Networks, semantic_predict
 from ldae.volume import Volume
 
-__all__ = ["AutoencoderConfig", "LatentDiffusionAutoencoder", "Networks", "SamplingConfig", "semantic_predict"]
+__all__ = ["AutoencoderConfig", "LatentDiffusionAutoencoder", "Networks", "NoiseCodes", "SamplingConfig"]
 
 
 @dataclass(frozen=True)
-class SamplingConfig:
-    """How noise codes are found and decoded.
+class NoiseCodes:
+    """What inversion found for a batch.
 
     Attributes:
-        steps: of the time grid; one pass through the networks each to decode.
-        corrections: fixed-point iterations a step to encode, see :func:`ldae.diffusion.ddim_invert`.
+        noise: z_T, (B, C, d, h, w).
+        record: what an exact solver needs beside it, (K, B, C, d, h, w), or None.
+        round_trip: rms error of the latent after sampling back, (B,), in units of the latent's std.
     """
 
-    steps: int = 20
-    corrections: int = 1
-
-
-@dataclass(frozen=True)
-class AutoencoderConfig:
-    """Everything that the networks' shapes and the meaning of the codes depend on."""
-
-    semantic_encoder: SemanticEncoderConfig
-    preprocessing: Preprocessing = Preprocessing()
-    compression: CompressionConfig = CompressionConfig()
-    schedule: ScheduleConfig = ScheduleConfig()
-    denoiser: DenoiserConfig = DenoiserConfig()
-    shift: ShiftForm = "posterior"
-    sampling: SamplingConfig = SamplingConfig()
-
-
-class Networks(nn.Module):
-    """The four networks of a latent diffusion autoencoder.
-
-    Args:
-        config: their shapes.
-
-    Raises:
-        ConfigError: if the model's grid does not suit the compression.
-    """
-
-    def __init__(self, config: AutoencoderConfig) -> None:
-        super().__init__()
-        channels = config.compression.latent_shape(config.preprocessing.shape)[0]
-        width = config.semantic_encoder.semantic_width
-        self.compression = CompressionAutoencoder(config.compression)
-        self.denoiser = Denoiser(config.denoiser, channels)
-        self.gradient_estimator = GradientEstimator(config.denoiser, channels, width)
-        self.semantic_encoder: SemanticEncoder = build_semantic_encoder(
-            config.semantic_encoder, config.preprocessing.shape
-        )
-        self.schedule = NoiseSchedule(config.schedule)
-
-
-def semantic_predict(networks: Networks, semantic: Tensor | None, shift: ShiftForm) -> Predict:
-    """The noise prediction under a semantic code; the denoiser's encoder half runs once for both terms.
-
-    Args:
-        networks: the four networks.
-        semantic: y, (B, S); None gives the denoiser alone.
-        shift: form of the semantic shift.
-    """
-
-    def predict(z: Tensor, t: Tensor) -> Tensor:
-        features = networks.denoiser.features(z, t)
-        output = networks.denoiser.predict(features).float()
-        eps = as_noise(output, z, t, networks.schedule, networks.denoiser.config.prediction)
-        if semantic is None:
-            return eps
-        gradient = networks.gradient_estimator(features, semantic).float()
-        return shift_noise(eps, gradient, t, networks.schedule, shift)
-
-    return predict
+    noise: Tensor
+    record: Tensor | None
+    round_trip: Tensor
 
 
 class LatentDiffusionAutoencoder:
@@ -212,10 +146,26 @@ class LatentDiffusionAutoencoder:
             noise: whether to invert the diffusion too; without it only y is computed.
         """
         images = stack_images(scans)
-        semantic = self.semantic(images)
-        noise_codes = self.invert(self.compress(images), semantic) if noise else [None] * len(scans)
+        codes = [Codes(y, None, scan.grid, scan.window) for y, scan in zip(self.semantic(images), scans, strict=True)]
+        return self.with_noise(codes, self.compress(images)) if noise else codes
+
+    def with_noise(self, codes: Sequence[Codes], z_0: Tensor) -> list[Codes]:
+        """The codes with the noise codes of their latents, the solver that found them, and its measured round-trip error.
+
+        Args:
+            codes: with y.
+            z_0: standardised latents, (B, C, d, h, w).
+        """
+        found = self.invert(z_0, torch.stack([each.semantic for each in codes]))
         return [
-            Codes(y, z_T, scan.grid, scan.window) for y, z_T, scan in zip(semantic, noise_codes, scans, strict=True)
+            replace(
+                each,
+                noise=found.noise[row],
+                record=None if found.record is None else found.record[:, row],
+                solver=str(self.config.sampling),
+                round_trip=float(found.round_trip[row]),
+            )
+            for row, each in enumerate(codes)
         ]
 
     def compress_prepared(self, scans: Sequence[PreparedScan]) -> Tensor:
@@ -236,18 +186,15 @@ class LatentDiffusionAutoencoder:
             return self.networks.compression.encode(images).mean.contiguous().cpu()
 
     @torch.inference_mode()
-    def invert(self, z_0: Tensor, semantic: Tensor, sampling: SamplingConfig | None = None) -> Tensor:
-        """Noise codes of latents under their semantic codes, (B, C, d, h, w) on the CPU."""
+    def invert(self, z_0: Tensor, semantic: Tensor, sampling: SamplingConfig | None = None) -> NoiseCodes:
+        """Noise codes of latents, (B, C, d, h, w), under their semantic codes, (B, S), and how well they come back."""
         sampling = sampling or self.config.sampling
-        with self._predicting(semantic) as predict:
-            z_T = ddim_invert(
-                predict,
-                z_0.to(self.device),
-                schedule=self.networks.schedule,
-                grid=self.networks.schedule.time_grid(sampling.steps),
-                corrections=sampling.corrections,
-            )
-        return z_T.cpu()
+        latents = z_0.to(self.device)
+        with self._predicting(semantic, sampling) as predict:
+            noise, record = invert_latents(predict, latents, schedule=self.networks.schedule, sampling=sampling)
+        noise, record = noise.cpu(), None if record is None else record.cpu()
+        missed = self.sample_latents(noise, semantic, sampling, record=record) - z_0.cpu()
+        return NoiseCodes(noise, record, missed.square().flatten(1).mean(dim=1).sqrt())
 
     # Codes to scans
 
@@ -290,22 +237,39 @@ class LatentDiffusionAutoencoder:
             msg = "these codes hold no noise code, so only y is known; encode again with noise codes, or sample instead"
             raise TaskError(msg)
         noise = torch.stack([each.noise for each in codes if each.noise is not None])
-        return self.sample_latents(noise, torch.stack([each.semantic for each in codes]))
+        records = [each.record for each in codes if each.record is not None]
+        record = torch.stack(records, dim=1) if len(records) == len(codes) else None
+        return self.sample_latents(noise, torch.stack([each.semantic for each in codes]), record=record)
 
     def generate(self, noise: Tensor, semantic: Tensor | None) -> npt.NDArray[np.float32]:
         """Model images, (N, D, H, W), of noise codes (N, C, d, h, w) under y (N, S); without y, unconditionally."""
         return self.decompress(self.sample_latents(noise, semantic))
 
     @torch.inference_mode()
-    def sample_latents(self, noise: Tensor, semantic: Tensor | None, sampling: SamplingConfig | None = None) -> Tensor:
-        """Standardised latents that noise codes sample to, (N, C, d, h, w) on the CPU."""
+    def sample_latents(
+        self,
+        noise: Tensor,
+        semantic: Tensor | None,
+        sampling: SamplingConfig | None = None,
+        *,
+        record: Tensor | None = None,
+    ) -> Tensor:
+        """Standardised latents that noise codes sample to, (N, C, d, h, w) on the CPU.
+
+        Args:
+            noise: noise codes, (N, C, d, h, w).
+            semantic: y, (N, S); None samples the denoiser alone.
+            sampling: the solver; the model's own if not given.
+            record: what an exact solver recorded, (K, N, C, d, h, w); None for drawn noise.
+        """
         sampling = sampling or self.config.sampling
-        with self._predicting(semantic) as predict:
-            z_0 = ddim_sample(
+        with self._predicting(semantic, sampling) as predict:
+            z_0 = sample_latents(
                 predict,
                 noise.to(self.device),
                 schedule=self.networks.schedule,
-                grid=self.networks.schedule.time_grid(sampling.steps),
+                sampling=sampling,
+                record=None if record is None else record.to(self.device),
             )
         return z_0.cpu()
 
@@ -324,10 +288,10 @@ class LatentDiffusionAutoencoder:
         return torch.randn((count, *shape), generator=generator)
 
     @contextmanager
-    def _predicting(self, semantic: Tensor | None) -> Iterator[Predict]:
+    def _predicting(self, semantic: Tensor | None, sampling: SamplingConfig) -> Iterator[Predict]:
         y = None if semantic is None else semantic.to(self.device)
         with self._autocast():
-            yield semantic_predict(self.networks, y, self.config.shift)
+            yield semantic_predict(self.networks, y, self.config, sampling)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16)

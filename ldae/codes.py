@@ -19,12 +19,19 @@ class Codes:
         noise: z_T, (C, d, h, w), float32, about unit variance; None if only y was asked for.
         grid: the scan's own grid, where decoded images go back to.
         window: intensities that the model's 0 and 1 stand for, in the scan's units.
+        record: what an exact solver must be told to come back from `noise`, (K, C, d, h, w), small; None if it needs nothing.
+        solver: that found the noise code, in words.
+        round_trip: measured rms error of the latent after inversion and sampling, in units of its std; None where it was not
+            measured, as for codes that no scan has.
     """
 
     semantic: Tensor
     noise: Tensor | None
     grid: Grid
     window: tuple[float, float] = (0.0, 1.0)
+    record: Tensor | None = None
+    solver: str = ""
+    round_trip: float | None = None
 
     def with_semantic(self, semantic: Tensor) -> "Codes":
         """The same scan with another semantic code, (S,)."""
@@ -64,18 +71,21 @@ def slerp(a: Tensor, b: Tensor, weight: float) -> Tensor:
 
 
 def interpolate(first: Codes, second: Codes, weight: float) -> Codes:
-    """Codes between two scans: lerp in y, slerp in z_T.
+    """Codes between two scans: lerp in y, slerp in z_T, lerp in what an exact solver recorded.
 
     Args:
         first: codes at weight 0; its grid and window are kept.
         second: codes at weight 1.
         weight: (tau - t_0) / (t_1 - t_0).
     """
-    noise = None
+    noise = record = None
     if first.noise is not None and second.noise is not None:
         noise = slerp(first.noise, second.noise, weight)
+    if first.record is not None and second.record is not None:
+        record = lerp(first.record, second.record, weight)
     window = (
         first.window[0] + weight * (second.window[0] - first.window[0]),
         first.window[1] + weight * (second.window[1] - first.window[1]),
     )
-    return Codes(lerp(first.semantic, second.semantic, weight), noise, first.grid, window)
+    semantic = lerp(first.semantic, second.semantic, weight)
+    return Codes(semantic, noise, first.grid, window, record, first.solver)

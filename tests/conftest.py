@@ -53,8 +53,17 @@ def tiny_config() -> AutoencoderConfig:
         ),
         preprocessing=Preprocessing(shape=(16, 24, 16), voxel_size_mm=10.0, centre_mm=(0.0, -17.0, 5.0)),
         compression=CompressionConfig(channels=(4, 4, 8), latent_channels=2, residual_blocks=1, groups=2),
-        denoiser=DenoiserConfig(width=8, multipliers=(1, 2), residual_blocks=1, attention_levels=(1,), dropout=0.0),
-        sampling=SamplingConfig(steps=5, corrections=1),
+        denoiser=DenoiserConfig(
+            width=8,
+            multipliers=(1, 2),
+            residual_blocks=1,
+            attention_levels=(1,),
+            dropout=0.0,
+            # A noise prediction at the last level is divided by a signal of 0.006, and so are its rounding errors.
+            prediction="velocity",
+        ),
+        shift="velocity",
+        sampling=SamplingConfig(steps=5),
     )
 
 

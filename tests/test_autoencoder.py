@@ -1,11 +1,14 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from ldae.autoencoder import LatentDiffusionAutoencoder, Networks, SamplingConfig, semantic_predict
-from ldae.errors import CheckpointError, TaskError, VolumeError
+from ldae.autoencoder import LatentDiffusionAutoencoder, Networks, SamplingConfig
+from ldae.diffusion import ScheduleConfig
+from ldae.errors import CheckpointError, ConfigError, TaskError, VolumeError
+from ldae.networks import semantic_predict
 from ldae.volume import Volume
 
 
@@ -20,17 +23,29 @@ def test_a_saved_model_comes_back_bit_for_bit(tiny_model, head, tmp_path):
     assert "Not a medical device" in (tmp_path / "model" / "README.md").read_text()
 
 
-def test_encode_then_decode_is_the_identity_up_to_compression(tiny_model, head):
-    # With enough corrections the inversion is exact, so only compression is lost.
-    scan = tiny_model.prepare(head(2))
-    images = torch.from_numpy(scan.data)[None, None]
+@pytest.mark.parametrize("solver", ["bdia", "direct"])
+def test_encode_then_decode_is_the_identity_up_to_compression(tiny_model, head, solver):
+    scans = [tiny_model.prepare(head(seed)) for seed in (2, 3)]
+    images = torch.from_numpy(np.stack([scan.data for scan in scans]))[:, None]
     z_0, y = tiny_model.compress(images), tiny_model.semantic(images)
-    with torch.no_grad():
-        for decoder in (tiny_model.networks.denoiser.decoder, tiny_model.networks.gradient_estimator.decoder):
-            decoder.head.weight.mul_(0.01)  # so that the fixed point attracts
-    sampling = SamplingConfig(steps=20, corrections=30)
-    z_T = tiny_model.invert(z_0, y, sampling)
-    torch.testing.assert_close(tiny_model.sample_latents(z_T, y, sampling), z_0, atol=1e-3, rtol=1e-3)
+    sampling = SamplingConfig(solver, steps=6)
+    found = tiny_model.invert(z_0, y, sampling)
+    back = tiny_model.sample_latents(found.noise, y, sampling, record=found.record)
+    torch.testing.assert_close(back, z_0, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(found.round_trip, (back - z_0).square().flatten(1).mean(dim=1).sqrt())
+
+
+def test_codes_say_who_found_them_and_how_well_they_come_back(tiny_model, head):
+    rough = replace(tiny_model.config, sampling=SamplingConfig("ddim", steps=2))
+    model = LatentDiffusionAutoencoder(rough, tiny_model.networks, device="cpu", precision="fp32")
+    exact, drifted = tiny_model.encode(head(2)), model.encode(head(2))
+    assert exact.solver == "bdia, 5 steps"
+    assert exact.round_trip < 1e-5
+    assert drifted.record is None
+    returned = model.latents_of([drifted])
+    missed = returned - model.compress_prepared([model.prepare(head(2))])
+    assert drifted.round_trip == pytest.approx(float(missed.square().mean().sqrt()), rel=1e-4)
+    assert drifted.round_trip > 10 * exact.round_trip
 
 
 def test_batches_and_single_scans_agree(tiny_model, head):
@@ -74,15 +89,66 @@ def test_the_code_is_heard(tiny_model, head):
     assert np.abs(tiny_model.decode(codes).data - tiny_model.decode(other).data).max() > 1e-5
 
 
-def test_without_a_code_the_denoiser_speaks_alone(tiny_config):
+def living(config):
     torch.manual_seed(0)
+    networks = Networks(config).eval()
+    for parameter in networks.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.02)
+    return networks
+
+
+@pytest.mark.parametrize("shift", ["posterior", "score", "velocity"])
+def test_without_a_code_the_denoiser_speaks_alone(tiny_config, shift):
+    torch.manual_seed(0)
+    denoiser = replace(tiny_config.denoiser, prediction="noise")
+    tiny_config = replace(tiny_config, denoiser=denoiser, shift=shift)
     networks = Networks(tiny_config).eval()
     z, t = torch.randn(2, 2, 4, 6, 4), torch.tensor([3, 700])
     torch.nn.init.normal_(networks.denoiser.decoder.head.weight)
-    alone = semantic_predict(networks, None, "posterior")(z, t)
-    torch.testing.assert_close(alone, networks.denoiser(z, t))
+    alone = semantic_predict(networks, None, tiny_config)(z, t)
+    torch.testing.assert_close(alone.noise, networks.denoiser(z, t))
     # A new gradient estimator is zero, so stage 3 starts from the denoiser.
-    torch.testing.assert_close(semantic_predict(networks, torch.randn(2, 16), "posterior")(z, t), alone)
+    shifted = semantic_predict(networks, torch.randn(2, 16), tiny_config)(z, t)
+    torch.testing.assert_close(shifted.noise, alone.noise)
+
+
+@torch.no_grad()
+def test_guidance_goes_on_in_the_direction_of_the_code(tiny_config):
+    networks, y = living(tiny_config), torch.randn(2, 16)
+    z, t = torch.randn(2, 2, 4, 6, 4), torch.tensor([300, 700])
+
+    def noise(semantic, guidance, *, dropout=False):
+        config = replace(tiny_config, semantic_dropout=dropout)
+        return semantic_predict(networks, semantic, config, SamplingConfig(guidance=guidance))(z, t).noise
+
+    alone, heard = noise(None, 1.0), noise(y, 1.0)
+    torch.testing.assert_close(noise(y, 0.0), alone)
+    torch.testing.assert_close(noise(y, 2.5) - alone, 2.5 * (heard - alone), atol=1e-5, rtol=1e-4)
+    # Where the estimator has learnt to do without the code, guidance starts from what it says then.
+    without = noise(y, 0.0, dropout=True)
+    assert (without - alone).abs().max() > 1e-4
+    torch.testing.assert_close(noise(y, 1.0, dropout=True), heard)
+    torch.testing.assert_close(noise(y, 2.5, dropout=True) - without, 2.5 * (heard - without), atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_reuse_keeps_the_coarse_levels_between_full_passes(tiny_config):
+    networks, y = living(tiny_config), torch.randn(2, 16)
+    z, times = torch.randn(2, 2, 4, 6, 4), [torch.tensor([t, t]) for t in (900, 800, 700)]
+    exact = semantic_predict(networks, y, tiny_config, SamplingConfig(reuse=1))
+    reused = semantic_predict(networks, y, tiny_config, SamplingConfig(reuse=2))
+    first, second, third = ((exact(z, t).noise, reused(z, t).noise) for t in times)
+    torch.testing.assert_close(*first)
+    assert 1e-6 < (second[0] - second[1]).abs().max() < 0.1
+    torch.testing.assert_close(*third)
+    # A point met again at the same level is evaluated in the same way.
+    torch.testing.assert_close(reused(z, times[1]).noise, second[1], atol=0.1, rtol=0)
+
+
+def test_a_schedule_that_ends_in_pure_noise_wants_velocities(tiny_config):
+    with pytest.raises(ConfigError, match="pure noise"):
+        Networks(replace(tiny_config, schedule=ScheduleConfig("rectified"), shift="score"))
 
 
 def test_random_encoder_leaves_the_rest_alone(tiny_model, head):

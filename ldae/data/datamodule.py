@@ -134,10 +134,14 @@ class LatentDataset(Dataset[Item]):
             mirrored left to right.
         keys: of the scans, N.
         scans: the scans themselves, in the same order.
+        std: standardised posterior stds, the shape of `latents`, for stages that draw from the posterior.
     """
 
-    def __init__(self, latents: Tensor, keys: Sequence[str], scans: ScanDataset | None = None) -> None:
+    def __init__(
+        self, latents: Tensor, keys: Sequence[str], scans: ScanDataset | None = None, *, std: Tensor | None = None
+    ) -> None:
         self.latents = latents
+        self.std = std
         self.keys = list(keys)
         self.scans = scans
 
@@ -148,6 +152,8 @@ class LatentDataset(Dataset[Item]):
         position = index[0] if isinstance(index, tuple) else index
         mirrored, scan = divmod(position, len(self.keys))
         item: Item = {"latent": self.latents[position], "key": self.keys[scan]}
+        if self.std is not None:
+            item["latent_std"] = self.std[position]
         if self.scans is not None:
             (item["image"],) = self.scans.images([scan], mirrored=bool(mirrored))
         return item

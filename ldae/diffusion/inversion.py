@@ -1,15 +1,40 @@
 """Deterministic inversion: from a latent to the noise code that the sampler would turn back into it."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
+import torch
 from torch import Tensor
 
-from ldae.diffusion.samplers import Predict, StepCallback, ddim_step, filled
+from ldae.diffusion.prediction import Estimate
+from ldae.diffusion.samplers import Predict, StepCallback, filled, heun_step, second_order
 from ldae.diffusion.schedule import NoiseSchedule
 from ldae.errors import ConfigError
 
-__all__ = ["ddim_invert"]
+__all__ = ["Solve", "ddim_invert", "direct_invert", "dpm_invert", "heun_invert"]
+
+
+@dataclass(frozen=True)
+class Solve:
+    """How hard the implicit equation of a step is solved.
+
+    The sampler's step S takes z_{i+1} to z_i; inversion looks for the z_{i+1} with S(z_{i+1}) = z_i, starting from the
+    explicit step (plain inversion, Song et al. 2021) and moving by what the sampler would miss (fixed-point
+    iteration: Pan et al. 2023, Meiri et al. 2023).
+
+    Attributes:
+        corrections: iterations a step, at most; 0 is plain inversion. Each is one network evaluation.
+        tolerance: stop a step once the sampler would miss by less than this, rms in units of the latent's std.
+    """
+
+    corrections: int = 0
+    tolerance: float = 1e-6
+
+    def __post_init__(self) -> None:
+        if self.corrections < 0 or self.tolerance < 0:
+            msg = f"corrections and tolerance must be 0 or more, got {self}; corrections 0 is plain DDIM inversion"
+            raise ConfigError(msg)
 
 
 def ddim_invert(
@@ -18,36 +43,147 @@ def ddim_invert(
     *,
     schedule: NoiseSchedule,
     grid: Sequence[int],
-    corrections: int = 0,
+    solve: Solve = Solve(),
     callback: StepCallback | None = None,
 ) -> Tensor:
-    """Walk from the clean end of the grid to its noisy end.
+    """Walk the grid from its clean end to its noisy end, against :func:`ldae.diffusion.ddim_sample`.
 
-    Plain inversion (`corrections` = 0; Song et al. 2021) predicts the noise at the point it leaves, whereas the sampler
-    predicts it at the point it leaves in the other direction: the round trip drifts. Each correction solves for the point
-    that the sampler's own step would bring back here, by one fixed-point iteration z' = step(z, predict(z', t_to))
-    (Pan et al. 2023, accelerated iterative diffusion inversion).
+    The evaluation at the point found serves twice: it tells what the sampler misses there, and it is the explicit step
+    onwards. So n steps cost n evaluations and one for each correction.
 
     Args:
-        predict: the noise prediction.
+        predict: what is believed of a noisy latent.
         z_0: clean latent, (B, C, d, h, w).
         schedule: the noise schedule.
         grid: ascending timesteps.
-        corrections: fixed-point iterations a step; the cost is 1 + `corrections` network evaluations a step.
+        solve: how hard each step is solved.
         callback: told of every step.
 
     Returns:
         The noise code, the shape of `z_0`.
     """
-    if corrections < 0:
-        msg = f"corrections must be 0 or more, got {corrections}; 0 is plain DDIM inversion"
-        raise ConfigError(msg)
-    z = z_0
+    z, estimate = z_0, predict(z_0, filled(grid[0], z_0))
     for t_from, t_to in pairwise(grid):
-        z_next = ddim_step(z, predict(z, filled(t_from, z)), t_from, t_to, schedule)
-        for _ in range(corrections):
-            z_next = ddim_step(z, predict(z_next, filled(t_to, z)), t_from, t_to, schedule)
-        z = z_next
+        found, estimate = _solve_step(predict, z, estimate, t_from, t_to, schedule, solve, last=t_to == grid[-1])
+        z = found
         if callback is not None:
             callback(t_to, z)
     return z
+
+
+def direct_invert(
+    predict: Predict, z_0: Tensor, *, schedule: NoiseSchedule, grid: Sequence[int], solve: Solve = Solve()
+) -> tuple[Tensor, Tensor]:
+    """Inversion that records what the sampler misses at every step (Ju et al. 2024, direct inversion).
+
+    Sampling with the record is exact to float error, whatever `solve` leaves; one more network evaluation than without.
+
+    Returns:
+        The noise code, the shape of `z_0`; and the record, (len(grid) - 1, B, C, d, h, w), noisy end first.
+    """
+    z, estimate = z_0, predict(z_0, filled(grid[0], z_0))
+    record: list[Tensor] = []
+    for t_from, t_to in pairwise(grid):
+        found, estimate = _solve_step(predict, z, estimate, t_from, t_to, schedule, solve, last=False)
+        record.insert(0, z - estimate.at(filled(t_from, z), schedule))
+        z = found
+    return z, torch.stack(record)
+
+
+def _solve_step(
+    predict: Predict,
+    z: Tensor,
+    estimate: Estimate,
+    t_from: int,
+    t_to: int,
+    schedule: NoiseSchedule,
+    solve: Solve,
+    *,
+    last: bool,
+) -> tuple[Tensor, Estimate]:
+    """The point that the sampler's step takes to `z`, and what is believed there (not evaluated after the last step)."""
+    here, there = filled(t_from, z), filled(t_to, z)
+    found = estimate.at(there, schedule)
+    for correction in range(solve.corrections + 1):
+        final = correction == solve.corrections
+        if final and last:
+            break
+        estimate = predict(found, there)
+        if final:
+            break
+        missed = z - estimate.at(here, schedule)
+        if _rms(missed) <= solve.tolerance:
+            break
+        found = found + _gain(t_from, t_to, schedule) * missed
+    return found, estimate
+
+
+def heun_invert(
+    predict: Predict,
+    z_0: Tensor,
+    *,
+    schedule: NoiseSchedule,
+    grid: Sequence[int],
+    solve: Solve = Solve(),
+    callback: StepCallback | None = None,
+) -> Tensor:
+    """Walk against :func:`ldae.diffusion.heun_sample`; arguments as for :func:`ddim_invert`.
+
+    Heun's step upward is the explicit start; each correction costs the two evaluations of the sampler's step.
+    """
+    z = z_0
+    for t_from, t_to in pairwise(grid):
+        found = heun_step(predict, z, t_from, t_to, schedule)
+        gain = _gain(t_from, t_to, schedule)
+        for _ in range(solve.corrections):
+            missed = z - heun_step(predict, found, t_to, t_from, schedule)
+            if _rms(missed) <= solve.tolerance:
+                break
+            found = found + gain * missed
+        z = found
+        if callback is not None:
+            callback(t_to, z)
+    return z
+
+
+def dpm_invert(
+    predict: Predict, z_0: Tensor, *, schedule: NoiseSchedule, grid: Sequence[int], solve: Solve = Solve()
+) -> Tensor:
+    """Walk against :func:`ldae.diffusion.dpm_sample` (after Hong et al. 2024, on exact inversion of DPM-solvers).
+
+    A step of the multistep sampler also reads the clean prediction of the noisier level, which inversion has not reached
+    yet. The first sweep is DDIM inversion; each of `solve.corrections` further sweeps walks the whole grid again with the
+    predictions of the sweep before, one evaluation a step.
+    """
+    path = [z_0]
+    ddim_invert(predict, z_0, schedule=schedule, grid=grid, callback=lambda t, z: path.append(z))
+    if solve.corrections == 0:
+        return path[-1]
+    beliefs: list[Estimate] = [predict(z, filled(t, z)) for z, t in zip(path[1:], grid[1:], strict=True)]
+    for _ in range(solve.corrections):
+        worst = 0.0
+        for index in range(1, len(grid)):
+            target, here = path[index - 1], filled(grid[index - 1], z_0)
+            reached = beliefs[index - 1].at(here, schedule)
+            if index < len(grid) - 1:
+                slope = beliefs[index - 1].clean - beliefs[index].clean
+                reached = reached + second_order(grid, index, schedule) * slope
+            missed = target - reached
+            worst = max(worst, _rms(missed))
+            path[index] = path[index] + _gain(grid[index - 1], grid[index], schedule) * missed
+            beliefs[index - 1] = predict(path[index], filled(grid[index], z_0))
+        if worst <= solve.tolerance:
+            break
+    return path[-1]
+
+
+def _gain(t_from: int, t_to: int, schedule: NoiseSchedule) -> float:
+    """How far the noisier latent moves for a miss at the cleaner one, if the velocity stays."""
+    signal, sigma = schedule.signal, schedule.sigma
+    if not schedule.variance_preserving:
+        return 1.0
+    return float(signal[t_from] * signal[t_to] + sigma[t_from] * sigma[t_to])
+
+
+def _rms(x: Tensor) -> float:
+    return float(x.square().mean().sqrt())

@@ -7,33 +7,40 @@ from torch import Tensor
 
 from ldae.diffusion.schedule import NoiseSchedule
 
-__all__ = ["LossWeighting", "denoising_loss", "loss_weight"]
+__all__ = ["LossWeighting", "loss_weight", "velocity_loss"]
 
-LossWeighting = Literal["constant", "representation", "velocity"]
+LossWeighting = Literal["constant", "representation", "velocity", "min_snr"]
+
+MIN_SNR_GAMMA = 5.0
 
 
 def loss_weight(t: Tensor, schedule: NoiseSchedule, weighting: LossWeighting) -> Tensor:
-    """Weight of the squared noise error at each timestep, (B,).
+    """Weight of the squared velocity error at each timestep, (B,).
 
-    `constant` is Ho et al. 2020. `representation` is SNR^0.1 / (1 + SNR) (Zhang et al. 2022), which leaves out
-    the levels where the code has nothing to add. `velocity` is 1 / alpha_bar, which makes it the squared error of the
-    velocity (Salimans and Ho 2022) and asks for the clean latent even near pure noise.
+    A squared error of the noise is a_t^2 times that of the velocity, one of the clean latent b_t^2 times. So
+    `constant`, the plain noise error of Ho et al. 2020, is a^2; `representation` is a^2 SNR^0.1 / (1 + SNR) (Zhang et al.
+    2022), which leaves out the levels where the code has nothing to add; `velocity` is 1 (Salimans and Ho 2022), which asks for
+    the clean latent even near pure noise; `min_snr` is b^2 min(SNR, 5) (Hang et al. 2023), which does so
+    too but eases off where the latent is nearly clean.
     """
-    if weighting == "constant":
-        return torch.ones_like(t, dtype=torch.float32)
     if weighting == "velocity":
-        return 1.0 / schedule.alpha_bar[t]
+        return torch.ones_like(t, dtype=torch.float32)
     snr = schedule.snr(t)
-    return snr**0.1 / (1.0 + snr)
+    if weighting == "min_snr":
+        return schedule.sigma[t].square() * snr.clamp(max=MIN_SNR_GAMMA)
+    noise_error = schedule.signal[t].square()
+    if weighting == "constant":
+        return noise_error
+    return noise_error * snr**0.1 / (1.0 + snr)
 
 
-def denoising_loss(predicted: Tensor, noise: Tensor, weight: Tensor) -> Tensor:
+def velocity_loss(predicted: Tensor, velocity: Tensor, weight: Tensor) -> Tensor:
     """Mean over the batch of weight x mean squared error per element, a scalar.
 
     Args:
-        predicted: predicted noise, (B, C, d, h, w).
-        noise: true noise, the same shape.
+        predicted: predicted velocity, (B, C, d, h, w).
+        velocity: true velocity, the same shape.
         weight: (B,).
     """
-    error = (predicted.float() - noise.float()).square().flatten(1).mean(dim=1)
+    error = (predicted.float() - velocity.float()).square().flatten(1).mean(dim=1)
     return (weight * error).mean()

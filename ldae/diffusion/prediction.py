@@ -1,62 +1,99 @@
-"""What a denoiser may predict (eps, x0, v), the conversions between them, and the semantic shift."""
+"""What a denoiser may predict, what it implies of the clean latent and of the noise, and the semantic shift."""
 
+from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from ldae.diffusion.schedule import NoiseSchedule
+from ldae.errors import ConfigError
 
 __all__ = [
+    "Estimate",
     "Prediction",
     "ShiftForm",
-    "as_noise",
-    "clean_from_noise",
-    "noise_from_clean",
-    "noise_from_velocity",
-    "shift_noise",
-    "velocity_from_noise",
+    "check_forms",
+    "estimate_from_noise",
+    "estimate_from_velocity",
+    "interpret",
+    "shift_scale",
+    "velocity_of",
 ]
 
 Prediction = Literal["noise", "velocity"]
 """What a denoiser's output means."""
 
 ShiftForm = Literal["posterior", "score", "velocity"]
-"""What a gradient estimator's output means, see :func:`shift_noise`."""
+"""What a gradient estimator's output means, see :func:`shift_scale`."""
 
 
-def clean_from_noise(z_t: Tensor, eps: Tensor, t: Tensor, schedule: NoiseSchedule) -> Tensor:
-    """z_0 implied by a noise prediction: (z_t - sqrt(1 - alpha_bar) eps) / sqrt(alpha_bar).
+@dataclass(frozen=True)
+class Estimate:
+    """What is believed of z_t: z_t = a_t clean + b_t noise, always.
+
+    Attributes:
+        clean: of the latent z_0, (B, C, d, h, w).
+        noise: of eps, the same shape.
+    """
+
+    clean: Tensor
+    noise: Tensor
+
+    def at(self, t: Tensor, schedule: NoiseSchedule) -> Tensor:
+        """The latent at another noise level under this belief; between two levels that is a DDIM step."""
+        return schedule.add_noise(self.clean, self.noise, t)
+
+    def shifted(self, change: Tensor, t: Tensor, schedule: NoiseSchedule) -> "Estimate":
+        """The belief after a change of the velocity: the noise moves by a_t of it, the clean latent by -b_t."""
+        signal, sigma = schedule.signal_and_noise(t, change.ndim)
+        return Estimate(self.clean - sigma * change, self.noise + signal * change)
+
+    def clamped(self, bound: float, z_t: Tensor, t: Tensor, schedule: NoiseSchedule) -> "Estimate":
+        """The belief with its clean latent held within +-bound, and the noise that then follows from z_t.
+
+        Published checkpoints sample so. It breaks inversion wherever it bites.
+        """
+        clean = self.clean.clamp(-bound, bound)
+        signal, sigma = schedule.signal_and_noise(t, z_t.ndim)
+        return Estimate(clean, (z_t - signal * clean) / sigma)
+
+
+def estimate_from_noise(z_t: Tensor, eps: Tensor, t: Tensor, schedule: NoiseSchedule) -> Estimate:
+    """z_0 = (z_t - b eps) / a.
 
     Args:
         z_t: noisy latent, (B, C, d, h, w).
         eps: predicted noise, the same shape.
-        t: timesteps, (B,).
+        t: timesteps, (B,), where signal is left.
         schedule: the noise schedule.
     """
     signal, sigma = schedule.signal_and_noise(t, z_t.ndim)
-    return (z_t - sigma * eps) / signal
+    return Estimate((z_t - sigma * eps) / signal, eps)
 
 
-def noise_from_clean(z_t: Tensor, z_0: Tensor, t: Tensor, schedule: NoiseSchedule) -> Tensor:
-    """Noise implied by a clean prediction: (z_t - sqrt(alpha_bar) z_0) / sqrt(1 - alpha_bar)."""
+def estimate_from_velocity(z_t: Tensor, velocity: Tensor, t: Tensor, schedule: NoiseSchedule) -> Estimate:
+    """What a velocity implies; well conditioned at every level, pure noise included.
+
+    Variance preserving (Salimans and Ho 2022, section 4): v = a eps - b z_0, hence z_0 = a z_t - b v and eps = b z_t + a v.
+    Rectified (Liu et al. 2023): v = eps - z_0, hence z_0 = z_t - b v and eps = z_t + a v.
+    """
     signal, sigma = schedule.signal_and_noise(t, z_t.ndim)
-    return (z_t - signal * z_0) / sigma
+    if schedule.variance_preserving:
+        return Estimate(signal * z_t - sigma * velocity, sigma * z_t + signal * velocity)
+    return Estimate(z_t - sigma * velocity, z_t + signal * velocity)
 
 
-def velocity_from_noise(z_t: Tensor, eps: Tensor, t: Tensor, schedule: NoiseSchedule) -> Tensor:
-    """v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) z_0 (Salimans and Ho 2022, section 4)."""
-    signal, sigma = schedule.signal_and_noise(t, z_t.ndim)
-    return (eps - sigma * z_t) / signal
+def velocity_of(estimate: Estimate, t: Tensor, schedule: NoiseSchedule) -> Tensor:
+    """The velocity of a clean latent and a noise: the derivative of z_t along the schedule's path."""
+    if not schedule.variance_preserving:
+        return estimate.noise - estimate.clean
+    signal, sigma = schedule.signal_and_noise(t, estimate.clean.ndim)
+    return signal * estimate.noise - sigma * estimate.clean
 
 
-def noise_from_velocity(z_t: Tensor, v: Tensor, t: Tensor, schedule: NoiseSchedule) -> Tensor:
-    """eps = sqrt(alpha_bar) v + sqrt(1 - alpha_bar) z_t, the inverse of :func:`velocity_from_noise`."""
-    signal, sigma = schedule.signal_and_noise(t, z_t.ndim)
-    return signal * v + sigma * z_t
-
-
-def as_noise(output: Tensor, z_t: Tensor, t: Tensor, schedule: NoiseSchedule, prediction: Prediction) -> Tensor:
-    """The noise that a denoiser's output stands for.
+def interpret(output: Tensor, z_t: Tensor, t: Tensor, schedule: NoiseSchedule, prediction: Prediction) -> Estimate:
+    """What a denoiser's output stands for.
 
     A velocity is the better conditioned of the two: near pure noise it is minus the clean latent, where a noise prediction
     must get that out of the last digits.
@@ -68,32 +105,46 @@ def as_noise(output: Tensor, z_t: Tensor, t: Tensor, schedule: NoiseSchedule, pr
         schedule: the noise schedule.
         prediction: what the output means.
     """
-    return output if prediction == "noise" else noise_from_velocity(z_t, output, t, schedule)
+    read = estimate_from_noise if prediction == "noise" else estimate_from_velocity
+    return read(z_t, output, t, schedule)
 
 
-def shift_noise(
-    eps: Tensor, gradient: Tensor, t: Tensor, schedule: NoiseSchedule, form: ShiftForm = "posterior"
-) -> Tensor:
-    """Move a noise prediction by the semantic gradient G(z_t, y, t), an estimate of grad log p(y | z_t).
+def shift_scale(t: Tensor, ndim: int, schedule: NoiseSchedule, form: ShiftForm) -> Tensor:
+    """Factor that makes a gradient estimator's output a change of the velocity, (B, 1, ..., 1).
 
-    The `posterior` form is what shifting the posterior mean by Sigma_t G amounts to (Zhang et al. 2022):
-    eps + s_t G with s_t = -sqrt(alpha_t) (1 - alpha_bar_{t-1}) / sqrt(1 - alpha_bar_t). The `score` form is classifier
-    guidance (Dhariwal and Nichol 2021, algorithm 2): eps - sqrt(1 - alpha_bar_t) G. They agree as t grows.
+    G estimates grad log p(y | z_t). The `posterior` form shifts the mean of the reverse step by Sigma_t G (Zhang et al.
+    2022), that is the noise by s_t G with s_t = -sqrt(alpha_t) (1 - alpha_bar_{t-1}) / sqrt(1 - alpha_bar_t). The
+    `score` form is classifier guidance (Dhariwal and Nichol 2021, algorithm 2), the noise by -b_t G; the two agree as t grows,
+    and it holds for every Gaussian path, as eps = -b_t score (Tweedie). The noise moves by a_t times the change of the
+    velocity, hence the factors s_t / a_t and -b_t / a_t.
 
-    In the `velocity` form the estimator's output F is the change of the velocity, F = -(sqrt(1 - alpha_bar_t) /
-    sqrt(alpha_bar_t)) G by Tweedie's formula, so that eps + sqrt(alpha_bar_t) F. G must span five orders of magnitude over
+    In the `velocity` form the output is that change itself, F = -(b_t / a_t) G. G must span five orders of magnitude over
     the noise levels; F is of the latent's own scale at all of them.
 
     Args:
-        eps: noise prediction without the semantic code, (B, C, d, h, w).
-        gradient: G (or F), the same shape.
         t: timesteps, (B,).
+        ndim: number of axes of the tensors to be scaled.
         schedule: the noise schedule.
         form: which of the three.
     """
-    signal, sigma = schedule.signal_and_noise(t, eps.ndim)
-    if form == "score":
-        return eps - sigma * gradient
+    signal, sigma = schedule.signal_and_noise(t, ndim)
     if form == "velocity":
-        return eps + signal * gradient
-    return eps + schedule.semantic_shift[t].reshape(-1, *[1] * (eps.ndim - 1)) * gradient
+        return torch.ones_like(signal)
+    if form == "score":
+        return -sigma / signal
+    return schedule.semantic_shift[t].reshape(signal.shape) / signal
+
+
+def check_forms(schedule: NoiseSchedule, prediction: Prediction, shift: ShiftForm) -> None:
+    """Refuse what a schedule cannot carry.
+
+    Raises:
+        ConfigError: if a noise prediction or a shift of the noise is to say what z_0 is where there is no signal.
+    """
+    pure = schedule.config.ends_in_pure_noise
+    if pure and (prediction != "velocity" or shift != "velocity"):
+        msg = (
+            f"schedule {schedule.config.kind!r} ends in pure noise, where noise says nothing of the latent, but the prediction "
+            f"is {prediction!r} and the shift {shift!r}; set both to 'velocity' (denoiser.model.prediction, representation.shift)"
+        )
+        raise ConfigError(msg)

@@ -1,4 +1,4 @@
-"""Noise schedules: how much signal is left at each timestep."""
+"""Noise schedules: how much signal and how much noise there is at each timestep."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -13,20 +13,24 @@ __all__ = ["NoiseSchedule", "ScheduleConfig"]
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """A discrete variance-preserving noise schedule.
+    """A discrete noise schedule.
 
     Attributes:
-        kind: `linear` betas (Ho et al. 2020), `scaled_linear` (linear in sqrt(beta), Rombach et al. 2022) or `cosine`
-            (Nichol and Dhariwal 2021, which ignores the beta range).
+        kind: of the variance-preserving ones, `linear` betas (Ho et al. 2020), `scaled_linear` (linear in sqrt(beta), Rombach
+            et al. 2022) or `cosine` (Nichol and Dhariwal 2021, which ignores the beta range); or `rectified`, the straight
+            line from latent to noise of rectified flow (Liu et al. 2023), which ignores it too.
         timesteps: T, the number of noise levels.
         beta_start: first variance of the linear kinds.
         beta_end: last variance of the linear kinds.
+        zero_terminal_snr: rescale a variance-preserving schedule so that its last level is pure noise (Lin et al. 2024,
+            algorithm 1); the rectified one ends there anyway. A denoiser must then predict velocities.
     """
 
-    kind: Literal["linear", "scaled_linear", "cosine"] = "linear"
+    kind: Literal["linear", "scaled_linear", "cosine", "rectified"] = "linear"
     timesteps: int = 1000
     beta_start: float = 1e-4
     beta_end: float = 2e-2
+    zero_terminal_snr: bool = False
 
     def __post_init__(self) -> None:
         if self.timesteps < 2 or not 0 < self.beta_start <= self.beta_end < 1:
@@ -36,25 +40,40 @@ class ScheduleConfig:
             )
             raise ConfigError(msg)
 
+    @property
+    def ends_in_pure_noise(self) -> bool:
+        """Whether no signal is left at the last timestep."""
+        return self.zero_terminal_snr or self.kind == "rectified"
+
 
 class NoiseSchedule(nn.Module):
-    """alpha_bar_t and what follows from it, as buffers that move with the model.
+    """Signal a_t and noise b_t, and what follows from them, as buffers that move with the model.
 
-    Timesteps run over 0..T-1. z_t = sqrt(alpha_bar_t) z_0 + sqrt(1 - alpha_bar_t) eps.
+    Timesteps run over 0..T-1. z_t = a_t z_0 + b_t eps; the variance-preserving kinds have a_t = sqrt(alpha_bar_t) and
+    b_t = sqrt(1 - alpha_bar_t), the rectified one a_t = 1 - b_t and b_t = t / (T - 1).
     """
 
-    alpha_bar: Tensor
+    signal: Tensor
+    sigma: Tensor
     semantic_shift: Tensor
 
     def __init__(self, config: ScheduleConfig) -> None:
         super().__init__()
         self.config = config
-        betas = _betas(config)
-        alpha_bar = torch.cumprod(1.0 - betas, dim=0)
-        previous = torch.cat([torch.ones(1, dtype=torch.float64), alpha_bar[:-1]])
-        shift = -torch.sqrt(1.0 - betas) * (1.0 - previous) / torch.sqrt(1.0 - alpha_bar)
+        if config.kind == "rectified":
+            sigma = torch.linspace(0.0, 1.0, config.timesteps, dtype=torch.float64)
+            signal = 1.0 - sigma
+            shift = torch.zeros_like(sigma)
+        else:
+            alpha_bar = torch.cumprod(1.0 - _betas(config), dim=0)
+            if config.zero_terminal_snr:
+                alpha_bar = _without_terminal_signal(alpha_bar)
+            signal, sigma = alpha_bar.sqrt(), (1.0 - alpha_bar).sqrt()
+            previous = torch.cat([torch.ones(1, dtype=torch.float64), alpha_bar[:-1]])
+            shift = -torch.sqrt(alpha_bar / previous) * (1.0 - previous) / sigma
         # Not saved with weights: they follow from the config.
-        self.register_buffer("alpha_bar", alpha_bar.float(), persistent=False)
+        self.register_buffer("signal", signal.float(), persistent=False)
+        self.register_buffer("sigma", sigma.float(), persistent=False)
         self.register_buffer("semantic_shift", shift.float(), persistent=False)
 
     @property
@@ -62,8 +81,13 @@ class NoiseSchedule(nn.Module):
         """T, the number of noise levels."""
         return self.config.timesteps
 
+    @property
+    def variance_preserving(self) -> bool:
+        """Whether a_t^2 + b_t^2 = 1."""
+        return self.config.kind != "rectified"
+
     def signal_and_noise(self, t: Tensor, ndim: int) -> tuple[Tensor, Tensor]:
-        """sqrt(alpha_bar_t) and sqrt(1 - alpha_bar_t), shaped to broadcast.
+        """a_t and b_t, shaped to broadcast.
 
         Args:
             t: timesteps, (B,), integers in 0..T-1.
@@ -72,8 +96,8 @@ class NoiseSchedule(nn.Module):
         Returns:
             Two tensors of shape (B, 1, ..., 1).
         """
-        alpha_bar = self.alpha_bar[t].reshape(-1, *[1] * (ndim - 1))
-        return alpha_bar.sqrt(), (1.0 - alpha_bar).sqrt()
+        shape = (-1, *[1] * (ndim - 1))
+        return self.signal[t].reshape(shape), self.sigma[t].reshape(shape)
 
     def add_noise(self, z_0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """Draw z_t given z_0 (Ho et al. 2020, eq. 4).
@@ -87,9 +111,8 @@ class NoiseSchedule(nn.Module):
         return signal * z_0 + sigma * noise
 
     def snr(self, t: Tensor) -> Tensor:
-        """Signal-to-noise ratio alpha_bar / (1 - alpha_bar), (B,)."""
-        alpha_bar = self.alpha_bar[t]
-        return alpha_bar / (1.0 - alpha_bar)
+        """Signal-to-noise ratio a^2 / b^2, (B,); at most 1e8, where b is 0."""
+        return (self.signal[t].square() / self.sigma[t].square()).clamp(max=1e8)
 
     def time_grid(self, steps: int) -> tuple[int, ...]:
         """`steps` + 1 timesteps from the clean end 0 to the noisy end T-1, as evenly spaced as integers allow.
@@ -101,6 +124,12 @@ class NoiseSchedule(nn.Module):
             msg = f"sampling steps must be 1..{self.timesteps - 1}, got {steps}; 20 is usual"
             raise ConfigError(msg)
         return tuple(step * (self.timesteps - 1) // steps for step in range(steps + 1))
+
+
+def _without_terminal_signal(alpha_bar: Tensor) -> Tensor:
+    """Shift and scale sqrt(alpha_bar) so that it ends at 0 and starts where it was (Lin et al. 2024, algorithm 1)."""
+    root = alpha_bar.sqrt()
+    return ((root - root[-1]) * root[0] / (root[0] - root[-1])).square()
 
 
 def _betas(config: ScheduleConfig) -> Tensor:

@@ -34,14 +34,25 @@ class GradientEstimator(nn.Module):
             if not name.startswith("head."):
                 own[name].copy_(tensor)
 
-    def forward(self, features: Features, semantic: Tensor) -> Tensor:
+    def embed(self, semantic: Tensor, keep: Tensor | None = None) -> Tensor:
+        """The code as the blocks read it, (B, E).
+
+        Args:
+            semantic: y, (B, S).
+            keep: 0 for the scans whose code is withheld, else 1, (B,).
+        """
+        embedded: Tensor = self.semantic_embedding(semantic)
+        return embedded if keep is None else embedded * keep[:, None]
+
+    def forward(self, features: Features, semantic: Tensor, keep: Tensor | None = None) -> Tensor:
         """The gradient, (B, C, d, h, w).
 
         Args:
             features: of the frozen denoiser at (z_t, t).
             semantic: y, (B, S).
+            keep: 0 for the scans whose code is withheld, else 1, (B,).
         """
         # torch 2.13 crashes in GroupNorm's backward on the CPU where the input is channels-last and needs no gradient
         # while its weight does; frozen features are exactly that. On contiguous tensors this copies nothing.
         skips = tuple(skip.contiguous() for skip in features.skips)
-        return self.decoder(Features(features.embedding, skips), self.semantic_embedding(semantic))
+        return self.decoder(Features(features.embedding, skips), self.embed(semantic, keep))

@@ -63,10 +63,8 @@ class EncodedScans:
         """
         codes: list[Codes] = []
         for start in range(0, len(self), batch_size):
-            batch = self.codes[start : start + batch_size]
-            semantic = torch.stack([each.semantic for each in batch])
-            noise = model.invert(torch.from_numpy(self.latents[start : start + batch_size]), semantic)
-            codes += [replace(each, noise=z_T) for each, z_T in zip(batch, noise, strict=True)]
+            rows = slice(start, start + batch_size)
+            codes += model.with_noise(self.codes[rows], torch.from_numpy(self.latents[rows]))
             if progress is not None:
                 progress(len(codes), len(self))
         return replace(self, codes=tuple(codes))

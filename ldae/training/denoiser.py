@@ -5,11 +5,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ldae.diffusion import LossWeighting, NoiseSchedule, as_noise, denoising_loss, loss_weight
+from ldae.diffusion import (
+    Estimate,
+    LossWeighting,
+    NoiseSchedule,
+    interpret,
+    loss_weight,
+    velocity_loss,
+    velocity_of,
+)
 from ldae.models.denoiser import Denoiser, DenoiserConfig
 from ldae.training.stage import Batch, OptimisationConfig, Stage
 
-__all__ = ["DenoiserStage", "DenoiserStageConfig", "draw_noisy"]
+__all__ = ["DenoiserStage", "DenoiserStageConfig", "Noisy", "draw_noisy"]
 
 
 @dataclass(frozen=True)
@@ -27,24 +35,39 @@ class DenoiserStageConfig:
     optimisation: OptimisationConfig = OptimisationConfig()
 
 
-def draw_noisy(z_0: Tensor, schedule: NoiseSchedule, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+@dataclass(frozen=True)
+class Noisy:
+    """Latents with noise.
+
+    Attributes:
+        z_t: (B, C, d, h, w).
+        velocity: the true one, the same shape.
+        t: timesteps, (B,).
+    """
+
+    z_t: Tensor
+    velocity: Tensor
+    t: Tensor
+
+
+def draw_noisy(batch: Batch, schedule: NoiseSchedule, generator: torch.Generator) -> Noisy:
     """A noise level and noise for each latent.
 
     Args:
-        z_0: clean latents, (B, C, d, h, w).
+        batch: with `latent`, (B, C, d, h, w), and perhaps `latent_std`, by which a posterior draw takes the mean's place.
         schedule: the noise schedule.
-        generator: of both draws, on the CPU.
-
-    Returns:
-        z_t, the noise, and the timesteps (B,).
+        generator: of all draws, on the CPU.
     """
+    z_0 = batch["latent"]
     t = torch.randint(schedule.timesteps, (z_0.shape[0],), generator=generator).to(z_0.device)
     noise = torch.randn(z_0.shape, generator=generator).to(z_0.device)
-    return schedule.add_noise(z_0, noise, t), noise, t
+    if "latent_std" in batch:
+        z_0 = z_0 + batch["latent_std"] * torch.randn(z_0.shape, generator=generator).to(z_0.device)
+    return Noisy(schedule.add_noise(z_0, noise, t), velocity_of(Estimate(z_0, noise), t, schedule), t)
 
 
 class DenoiserStage(Stage):
-    """E[|| eps - eps_theta(z_t, t) ||^2] over cached latents (Ho et al. 2020).
+    """E[|| eps - eps_theta(z_t, t) ||^2] over cached latents (Ho et al. 2020), or another weighting of the noise levels.
 
     Args:
         config: of the stage.
@@ -64,9 +87,9 @@ class DenoiserStage(Stage):
         return self.denoiser
 
     def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        """The weighted noise error."""
-        z_t, noise, t = draw_noisy(batch["latent"], self.schedule, generator)
-        weight = loss_weight(t, self.schedule, self.config.weighting)
-        output = self.denoiser(z_t, t).float()
-        eps = as_noise(output, z_t, t, self.schedule, self.denoiser.config.prediction)
-        return {"loss": denoising_loss(eps, noise, weight)}
+        """The weighted velocity error."""
+        noisy = draw_noisy(batch, self.schedule, generator)
+        output = self.denoiser(noisy.z_t, noisy.t).float()
+        estimate = interpret(output, noisy.z_t, noisy.t, self.schedule, self.denoiser.config.prediction)
+        weight = loss_weight(noisy.t, self.schedule, self.config.weighting)
+        return {"loss": velocity_loss(velocity_of(estimate, noisy.t, self.schedule), noisy.velocity, weight)}

@@ -42,6 +42,7 @@ class ExperimentConfig:
         denoiser: stage 2.
         representation: stage 3.
         sampling: how codes are found and decoded by default.
+        resample_posterior: train stages 2 and 3 on draws from each scan's posterior, not on its mean.
         mirror_latents: train stages 2 and 3 on every scan and its mirror image, left to right.
         seed: of weights, batches and noise.
     """
@@ -53,6 +54,7 @@ class ExperimentConfig:
     denoiser: DenoiserStageConfig = DenoiserStageConfig()
     representation: RepresentationStageConfig = RepresentationStageConfig()
     sampling: SamplingConfig = SamplingConfig()
+    resample_posterior: bool = False
     mirror_latents: bool = False
     seed: int = 0
 
@@ -66,6 +68,7 @@ class ExperimentConfig:
             schedule=self.schedule,
             denoiser=self.denoiser.model,
             shift=self.representation.shift,
+            semantic_dropout=self.representation.semantic_dropout > 0,
             sampling=self.sampling,
         )
 
@@ -165,6 +168,7 @@ class Experiment:
         inputs = {
             "latents": latents,
             "mirrored": self.config.mirror_latents,
+            "resampled": self.config.resample_posterior,
             "stage": to_plain(config),
             "schedule": to_plain(self.config.schedule),
         }
@@ -182,6 +186,7 @@ class Experiment:
         inputs = {
             "latents": self._fingerprint(),
             "mirrored": self.config.mirror_latents,
+            "resampled": self.config.resample_posterior,
             "denoiser": hash_tensors(networks.denoiser.state_dict()),
             "stage": to_plain(config),
         }
@@ -277,7 +282,8 @@ class Experiment:
             encode=encode,
             progress=None if preparing is None else lambda done, total: preparing(f"{split} latents", done, total),
         )
-        return LatentDataset(cache.mean, scans.keys, scans if images else None)
+        std = cache.std if self.config.resample_posterior and split == "train" else None
+        return LatentDataset(cache.mean, scans.keys, scans if images else None, std=std)
 
     def _fingerprint(self) -> str:
         return hash_tensors(self.networks.compression.state_dict())

@@ -6,7 +6,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ldae.diffusion import LossWeighting, NoiseSchedule, ShiftForm, as_noise, denoising_loss, loss_weight, shift_noise
+from ldae.diffusion import (
+    LossWeighting,
+    NoiseSchedule,
+    ShiftForm,
+    interpret,
+    loss_weight,
+    shift_scale,
+    velocity_loss,
+    velocity_of,
+)
 from ldae.models.denoiser import Denoiser
 from ldae.models.gradient_estimator import GradientEstimator
 from ldae.models.semantic_encoder import SemanticEncoder, SemanticEncoderConfig
@@ -25,6 +34,8 @@ class RepresentationStageConfig:
         shift: form of the semantic shift; the same trains and samples.
         weighting: of the loss over noise levels.
         image_noise: standard deviation of the noise added to the scans that the encoder is trained on.
+        semantic_dropout: share of scans whose code is withheld from the gradient estimator in training, so that guidance can
+            tell what the code adds (Ho and Salimans 2022); 0 is published.
         warm_start: begin the gradient estimator from the denoiser's decoder (False, as published, begins from chance).
         optimisation: how it is optimised.
     """
@@ -33,12 +44,13 @@ class RepresentationStageConfig:
     shift: ShiftForm = "posterior"
     weighting: LossWeighting = "representation"
     image_noise: float = 0.0
+    semantic_dropout: float = 0.0
     warm_start: bool = False
     optimisation: OptimisationConfig = OptimisationConfig()
 
 
 class RepresentationStage(Stage):
-    """E[w_t || eps - (eps_theta + s_t G(z_t, Enc(x), t)) ||^2] (Zhang et al. 2022).
+    """E[w_t || eps - (eps_theta + s_t G(z_t, Enc(x), t)) ||^2] (Zhang et al. 2022), written for velocities.
 
     Args:
         config: of the stage.
@@ -89,20 +101,25 @@ class RepresentationStage(Stage):
         self.denoiser.eval()
 
     def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        """The weighted noise error, and the same error without the code, which tells what the code explains."""
-        z_t, noise, t = draw_noisy(batch["latent"], self.schedule, generator)
+        """The weighted velocity error, and the same error without the code, which tells what the code explains."""
+        noisy = draw_noisy(batch, self.schedule, generator)
+        z_t, t = noisy.z_t, noisy.t
         with torch.no_grad():
             features = self.denoiser.features(z_t, t)
             output = self.denoiser.predict(features).float()
-            eps = as_noise(output, z_t, t, self.schedule, self.denoiser.config.prediction)
+            estimate = interpret(output, z_t, t, self.schedule, self.denoiser.config.prediction)
+            alone = velocity_of(estimate, t, self.schedule)
         image = batch["image"]
         if self.training and self.config.image_noise > 0:
             image = image + self.config.image_noise * torch.randn(image.shape, generator=generator).to(image.device)
         semantic = self.learning["semantic_encoder"](image)
-        gradient = self.learning["gradient_estimator"](features, semantic)
+        keep = None
+        if self.training and self.config.semantic_dropout > 0:
+            keep = (torch.rand(t.shape, generator=generator) >= self.config.semantic_dropout).to(semantic)
+        gradient = self.learning["gradient_estimator"](features, semantic, keep).float()
+        change = shift_scale(t, z_t.ndim, self.schedule, self.config.shift) * gradient
         weight = loss_weight(t, self.schedule, self.config.weighting)
-        shifted = shift_noise(eps, gradient.float(), t, self.schedule, self.config.shift)
         return {
-            "loss": denoising_loss(shifted, noise, weight),
-            "loss_without_code": denoising_loss(eps, noise, weight),
+            "loss": velocity_loss(alone + change, noisy.velocity, weight),
+            "loss_without_code": velocity_loss(alone, noisy.velocity, weight),
         }

@@ -1,0 +1,128 @@
+"""The four networks, and what they believe together of a noisy latent."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ldae.diffusion import (
+    Estimate,
+    NoiseSchedule,
+    Predict,
+    SamplingConfig,
+    ScheduleConfig,
+    ShiftForm,
+    check_forms,
+    interpret,
+    shift_scale,
+)
+from ldae.io.preprocessing import Preprocessing
+from ldae.models.compression import CompressionAutoencoder, CompressionConfig
+from ldae.models.denoiser import Denoiser, DenoiserConfig, Features, UNetDecoder
+from ldae.models.gradient_estimator import GradientEstimator
+from ldae.models.semantic_encoder import SemanticEncoder, SemanticEncoderConfig, build_semantic_encoder
+
+__all__ = ["AutoencoderConfig", "Networks", "semantic_predict"]
+
+
+@dataclass(frozen=True)
+class AutoencoderConfig:
+    """Everything that the networks' shapes and the meaning of the codes depend on.
+
+    Attributes:
+        semantic_encoder: 2.5D or 3D.
+        preprocessing: the contract with scans.
+        compression: shape of stage 1.
+        schedule: of the noise.
+        denoiser: shape of stage 2.
+        shift: what the gradient estimator's output means.
+        semantic_dropout: whether the gradient estimator was also trained without y, which guidance then starts from.
+        sampling: how noise codes are found and decoded, unless told otherwise.
+    """
+
+    semantic_encoder: SemanticEncoderConfig
+    preprocessing: Preprocessing = Preprocessing()
+    compression: CompressionConfig = CompressionConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    denoiser: DenoiserConfig = DenoiserConfig()
+    shift: ShiftForm = "posterior"
+    semantic_dropout: bool = False
+    sampling: SamplingConfig = SamplingConfig()
+
+
+class Networks(nn.Module):
+    """The four networks of a latent diffusion autoencoder.
+
+    Args:
+        config: their shapes.
+
+    Raises:
+        ConfigError: if the model's grid does not suit the compression.
+    """
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__()
+        channels = config.compression.latent_shape(config.preprocessing.shape)[0]
+        width = config.semantic_encoder.semantic_width
+        self.compression = CompressionAutoencoder(config.compression)
+        self.denoiser = Denoiser(config.denoiser, channels)
+        self.gradient_estimator = GradientEstimator(config.denoiser, channels, width)
+        self.semantic_encoder: SemanticEncoder = build_semantic_encoder(
+            config.semantic_encoder, config.preprocessing.shape
+        )
+        self.schedule = NoiseSchedule(config.schedule)
+        check_forms(self.schedule, config.denoiser.prediction, config.shift)
+
+
+def semantic_predict(
+    networks: Networks, semantic: Tensor | None, config: AutoencoderConfig, sampling: SamplingConfig | None = None
+) -> Predict:
+    """What the networks believe of a noisy latent under a semantic code.
+
+    One pass a call: the denoiser's encoder half runs once for both terms. With `sampling.reuse` above 1 the function
+    remembers the coarse features of the last full pass, so it serves one walk along a time grid.
+
+    Args:
+        networks: the four networks.
+        semantic: y, (B, S); None gives the denoiser alone.
+        config: what their outputs mean.
+        sampling: guidance, clamp and reuse.
+    """
+    sampling = sampling or config.sampling
+    denoiser, estimator, schedule = networks.denoiser, networks.gradient_estimator, networks.schedule
+    embedded = None if semantic is None else estimator.embed(semantic)
+    kept: dict[str, Tensor] = {}
+    seen: list[int] = []
+
+    def is_full_pass(t: Tensor) -> bool:
+        """Whether this timestep evaluates the coarse levels too: every `sampling.reuse`-th one that is met."""
+        if sampling.reuse == 1:
+            return True
+        now = int(t[0])
+        if now not in seen:
+            seen.append(now)
+        return seen.index(now) % sampling.reuse == 0
+
+    def decode(name: str, decoder: UNetDecoder, features: Features, code: Tensor | None, *, full: bool) -> Tensor:
+        if full:
+            kept[name] = decoder.coarse(features, code)
+        return decoder.fine(kept[name], features, code).float()
+
+    def predict(z: Tensor, t: Tensor) -> Estimate:
+        full = is_full_pass(t)
+        features = denoiser.features(z, t, fine_only=not full)
+        output = decode("denoiser", denoiser.decoder, features, None, full=full)
+        estimate = interpret(output, z, t, schedule, config.denoiser.prediction)
+        if embedded is not None:
+            gradient = decode("estimator", estimator.decoder, features, embedded, full=full)
+            if sampling.guidance != 1.0:
+                without = torch.zeros_like(gradient)
+                if config.semantic_dropout:
+                    nothing = torch.zeros_like(embedded)
+                    without = decode("without code", estimator.decoder, features, nothing, full=full)
+                gradient = without + sampling.guidance * (gradient - without)
+            change = shift_scale(t, z.ndim, schedule, config.shift) * gradient
+            estimate = estimate.shifted(change, t, schedule)
+        return estimate if sampling.clamp is None else estimate.clamped(sampling.clamp, z, t, schedule)
+
+    return predict

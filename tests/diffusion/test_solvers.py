@@ -1,0 +1,168 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ldae.diffusion import (
+    Estimate,
+    NoiseSchedule,
+    SamplingConfig,
+    ScheduleConfig,
+    Solve,
+    ddim_invert,
+    ddim_sample,
+    estimate_from_velocity,
+    invert_latents,
+    sample_latents,
+)
+from ldae.errors import ConfigError
+
+SCHEDULES = [
+    ScheduleConfig("linear"),
+    ScheduleConfig("cosine"),
+    ScheduleConfig("linear", zero_terminal_snr=True),
+    ScheduleConfig("rectified"),
+]
+SOLVERS = ["ddim", "direct", "bdia", "dpm", "heun"]
+
+
+def latent(seed=0, batch=2):
+    return torch.randn(batch, 3, 2, 4, 3, generator=torch.Generator().manual_seed(seed))
+
+
+def curved(schedule):
+    """A smooth velocity that no step is exact for."""
+
+    def predict(z, t):
+        time = t.reshape(-1, 1, 1, 1, 1) / 1000
+        return estimate_from_velocity(z, 0.4 * torch.tanh(z + time) - 0.2 * z.flip(1), t, schedule)
+
+    return predict
+
+
+def gaussian(schedule, std):
+    """The perfect belief if z_0 ~ N(0, std^2)."""
+
+    def predict(z, t):
+        signal, sigma = schedule.signal_and_noise(t, z.ndim)
+        variance = signal**2 * std**2 + sigma**2
+        return Estimate(signal * std**2 * z / variance, sigma * z / variance)
+
+    return predict
+
+
+@pytest.mark.parametrize("config", SCHEDULES, ids=lambda c: c.kind + str(c.zero_terminal_snr))
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_sampling_solves_the_case_with_a_closed_form(config, solver):
+    # For z_0 ~ N(0, s^2) the probability-flow path scales z by its std.
+    schedule, s = NoiseSchedule(config), 0.5
+    z_T, t = latent().double(), torch.tensor([0, 999])
+    signal, sigma = schedule.signal_and_noise(t, 1)
+    start, end = (signal**2 * s**2 + sigma**2).double().sqrt()
+    sampling = SamplingConfig(solver, steps=400)
+    z_0 = sample_latents(gaussian(schedule, s), z_T, schedule=schedule, sampling=sampling)
+    torch.testing.assert_close(z_0, z_T * start / end, atol=6e-3, rtol=6e-3)
+
+
+@pytest.mark.parametrize(("solver", "order"), [("ddim", 1), ("bdia", 2), ("dpm", 2), ("heun", 2)])
+def test_halving_the_step_divides_the_error_as_the_order_says(solver, order):
+    schedule, s = NoiseSchedule(ScheduleConfig("linear")), 0.5
+    z_T = latent().double()
+    start, end = ((schedule.signal[t].double() ** 2 * s**2 + schedule.sigma[t].double() ** 2).sqrt() for t in (0, -1))
+
+    def error(steps):
+        sampling = SamplingConfig(solver, steps=steps)
+        z_0 = sample_latents(gaussian(schedule, s), z_T, schedule=schedule, sampling=sampling)
+        return float((z_0 - z_T * start / end).abs().max())
+
+    assert error(80) / error(320) == pytest.approx(4**order, rel=0.3)
+
+
+@given(seed=st.integers(0, 50), steps=st.integers(1, 25), index=st.integers(0, len(SCHEDULES) - 1))
+def test_exact_solvers_come_back_to_float_error(seed, steps, index):
+    schedule, z_0 = NoiseSchedule(SCHEDULES[index]), latent(seed)
+    for solver in ("bdia", "direct"):
+        sampling = SamplingConfig(solver, steps=steps)
+        z_T, record = invert_latents(curved(schedule), z_0, schedule=schedule, sampling=sampling)
+        back = sample_latents(curved(schedule), z_T, schedule=schedule, sampling=sampling, record=record)
+        torch.testing.assert_close(back, z_0, atol=2e-4, rtol=2e-4)
+
+
+def test_the_exact_pair_is_exact_in_double_precision():
+    schedule, z_0 = NoiseSchedule(ScheduleConfig("linear")).double(), latent().double()
+    sampling = SamplingConfig("bdia", steps=10)
+    z_T, record = invert_latents(curved(schedule), z_0, schedule=schedule, sampling=sampling)
+    assert record.shape == (1, *z_0.shape)
+    back = sample_latents(curved(schedule), z_T, schedule=schedule, sampling=sampling, record=record)
+    assert (back - z_0).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("solver", ["ddim", "heun", "dpm"])
+@pytest.mark.parametrize("config", [SCHEDULES[0], SCHEDULES[3]], ids=lambda c: c.kind)
+def test_corrections_close_the_round_trip(solver, config):
+    schedule, z_0 = NoiseSchedule(config), latent()
+    errors = []
+    for corrections in (0, 2, 12):
+        sampling = SamplingConfig(solver, steps=20, corrections=corrections)
+        z_T, record = invert_latents(curved(schedule), z_0, schedule=schedule, sampling=sampling)
+        assert record is None
+        back = sample_latents(curved(schedule), z_T, schedule=schedule, sampling=sampling)
+        errors.append(float((back - z_0).square().mean().sqrt()))
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] < errors[0] / 50
+
+
+class Counted:
+    def __init__(self, predict):
+        self.predict, self.calls = predict, 0
+
+    def __call__(self, z, t):
+        self.calls += 1
+        return self.predict(z, t)
+
+
+@pytest.mark.parametrize(
+    ("solver", "corrections", "encode", "decode"),
+    [("ddim", 0, 10, 10), ("ddim", 2, 30, 10), ("direct", 0, 11, 10), ("bdia", 0, 11, 10), ("heun", 0, 20, 20)],
+)
+def test_evaluations_are_as_few_as_the_documentation_says(solver, corrections, encode, decode):
+    schedule, z_0 = NoiseSchedule(ScheduleConfig("cosine")), latent()
+    sampling = SamplingConfig(solver, steps=10, corrections=corrections, tolerance=0.0)
+    counted = Counted(curved(schedule))
+    z_T, record = invert_latents(counted, z_0, schedule=schedule, sampling=sampling)
+    assert counted.calls == encode
+    counted.calls = 0
+    sample_latents(counted, z_T, schedule=schedule, sampling=sampling, record=record)
+    assert counted.calls == decode
+
+
+def test_a_solved_step_stops_correcting():
+    schedule, z_0 = NoiseSchedule(ScheduleConfig("linear")), latent()
+    counted = Counted(curved(schedule))
+    solve = Solve(corrections=50, tolerance=1e-3)
+    ddim_invert(counted, z_0, schedule=schedule, grid=schedule.time_grid(10), solve=solve)
+    assert counted.calls < 10 * 20
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_drawn_codes_need_no_record(solver):
+    schedule = NoiseSchedule(ScheduleConfig("linear"))
+    z_0 = sample_latents(curved(schedule), latent(), schedule=schedule, sampling=SamplingConfig(solver, steps=4))
+    assert torch.isfinite(z_0).all()
+
+
+def test_walks_tell_of_every_step():
+    schedule = NoiseSchedule(ScheduleConfig("linear"))
+    grid, seen = schedule.time_grid(4), []
+    ddim_sample(curved(schedule), latent(), schedule=schedule, grid=grid, callback=lambda t, z: seen.append(t))
+    assert seen == list(reversed(grid[:-1]))
+    seen.clear()
+    ddim_invert(curved(schedule), latent(), schedule=schedule, grid=grid, callback=lambda t, z: seen.append(t))
+    assert seen == list(grid[1:])
+
+
+def test_impossible_settings_are_refused_and_settings_read_as_words():
+    for wrong in ({"corrections": -1}, {"steps": 0}, {"reuse": 0}, {"clamp": -1.0}):
+        with pytest.raises(ConfigError, match="got"):
+            SamplingConfig(**wrong)
+    assert str(SamplingConfig("ddim", 20, 3, guidance=1.5)) == "ddim, 20 steps, 3 corrections, guidance 1.5"
