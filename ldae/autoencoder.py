@@ -1,6 +1,6 @@
 """The door: scans to codes and back. Latent scaling, axis order, intensities and precision are settled here, once."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,15 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from ldae.codes import Codes
-from ldae.diffusion import Predict, SamplingConfig, invert_latents, sample_latents
+from ldae.diffusion import Estimate, Predict, SamplingConfig, invert_latents, sample_latents, velocity_of
 from ldae.errors import CheckpointError, TaskError
 from ldae.io.card import model_card
 from ldae.io.checkpoints import hash_tensors, load_folder, save_folder
-from ldae.io.plain import from_plain, to_plain
+from ldae.io.plain import from_plain, read_setting, to_plain
 from ldae.io.preprocessing import PreparedScan
 from ldae.models.hardware import Device, Precision, channels_last, choose_device, choose_precision
 from ldae.models.semantic_encoder import build_semantic_encoder
-from ldae.networks import AutoencoderConfig, Networks, semantic_predict
+from ldae.networks import AutoencoderConfig, Networks, semantic_predict, semantic_velocities
 from ldae.volume import Volume
 
 __all__ = ["AutoencoderConfig", "LatentDiffusionAutoencoder", "Networks", "NoiseCodes", "SamplingConfig"]
@@ -33,12 +33,12 @@ class NoiseCodes:
     Attributes:
         noise: z_T, (B, C, d, h, w).
         record: what an exact solver needs beside it, (K, B, C, d, h, w), or None.
-        round_trip: rms error of the latent after sampling back, (B,), in units of the latent's std.
+        round_trip: rms error of the latent after sampling back, (B,), in units of the latent's std; None if not measured.
     """
 
     noise: Tensor
     record: Tensor | None
-    round_trip: Tensor
+    round_trip: Tensor | None
 
 
 class LatentDiffusionAutoencoder:
@@ -109,6 +109,22 @@ class LatentDiffusionAutoencoder:
         """Hash of all weights; what caches and results are keyed by."""
         return hash_tensors(self.networks.state_dict())
 
+    def with_sampling(self, settings: Iterable[str]) -> "LatentDiffusionAutoencoder":
+        """The same networks with another way to find and decode noise codes.
+
+        Args:
+            settings: changes of :class:`SamplingConfig`, as `name=value`.
+
+        Raises:
+            ConfigError: for a name or value that is none.
+        """
+        plain = to_plain(self.config.sampling) | dict(read_setting(each) for each in settings)
+        sampling = from_plain(SamplingConfig, plain, where="sampling")
+        twin = LatentDiffusionAutoencoder.__new__(LatentDiffusionAutoencoder)
+        twin.__dict__.update(self.__dict__)
+        twin.config = replace(self.config, sampling=sampling)
+        return twin
+
     def with_random_encoder(self, seed: int = 0) -> "LatentDiffusionAutoencoder":
         """The same model with its semantic encoder as it was before training: the baseline that any code must beat."""
         twin = LatentDiffusionAutoencoder.__new__(LatentDiffusionAutoencoder)
@@ -163,7 +179,7 @@ class LatentDiffusionAutoencoder:
                 noise=found.noise[row],
                 record=None if found.record is None else found.record[:, row],
                 solver=str(self.config.sampling),
-                round_trip=float(found.round_trip[row]),
+                round_trip=None if found.round_trip is None else float(found.round_trip[row]),
             )
             for row, each in enumerate(codes)
         ]
@@ -186,15 +202,46 @@ class LatentDiffusionAutoencoder:
             return self.networks.compression.encode(images).mean.contiguous().cpu()
 
     @torch.inference_mode()
-    def invert(self, z_0: Tensor, semantic: Tensor, sampling: SamplingConfig | None = None) -> NoiseCodes:
-        """Noise codes of latents, (B, C, d, h, w), under their semantic codes, (B, S), and how well they come back."""
+    def invert(
+        self, z_0: Tensor, semantic: Tensor, sampling: SamplingConfig | None = None, *, measure: bool = True
+    ) -> NoiseCodes:
+        """Noise codes of latents under their semantic codes, and how well they come back.
+
+        Args:
+            z_0: standardised latents, (B, C, d, h, w).
+            semantic: y, (B, S).
+            sampling: the solver; the model's own if not given.
+            measure: sample back and measure the error of the round trip, which costs as much as decoding.
+        """
         sampling = sampling or self.config.sampling
         latents = z_0.to(self.device)
         with self._predicting(semantic, sampling) as predict:
             noise, record = invert_latents(predict, latents, schedule=self.networks.schedule, sampling=sampling)
         noise, record = noise.cpu(), None if record is None else record.cpu()
+        if not measure:
+            return NoiseCodes(noise, record, None)
         missed = self.sample_latents(noise, semantic, sampling, record=record) - z_0.cpu()
         return NoiseCodes(noise, record, missed.square().flatten(1).mean(dim=1).sqrt())
+
+    @torch.inference_mode()
+    def velocity_errors(self, z_0: Tensor, noise: Tensor, t: int, semantics: Sequence[Tensor | None]) -> Tensor:
+        """Mean squared error per latent element of the velocities believed under each of K codes, (K, B) on the CPU.
+
+        Args:
+            z_0: standardised latents, (B, C, d, h, w).
+            noise: that is added, standard normal, the same shape.
+            t: the timestep it is added at.
+            semantics: codes y, (B, S) each; None is the denoiser alone.
+        """
+        schedule, clean, noise = self.networks.schedule, z_0.to(self.device), noise.to(self.device)
+        times = torch.full((len(clean),), t, dtype=torch.long, device=self.device)
+        codes = [None if each is None else each.to(self.device) for each in semantics]
+        with self._autocast():
+            believed = semantic_velocities(
+                self.networks, schedule.add_noise(clean, noise, times), times, codes, self.config
+            )
+        velocity = velocity_of(Estimate(clean, noise), times, schedule)
+        return torch.stack([(each - velocity).square().flatten(1).mean(dim=1) for each in believed]).cpu()
 
     # Codes to scans
 

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from ldae.errors import ConfigError
-from ldae.io.plain import from_plain
+from ldae.io.plain import from_plain, read_setting
 from ldae.training.experiment import ExperimentConfig
 
 __all__ = ["find_config", "load_experiment", "shipped_configs"]
@@ -100,14 +100,10 @@ def _merge(base: Mapping[str, Any], more: Mapping[str, Any], path: Path, prefix:
 
 
 def _set(plain: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        msg = f"--set {override}: expected key.path=value, for example denoiser.optimisation.steps=100"
-        raise ConfigError(msg)
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        msg = f"--set {override}: {text!r} is not a YAML value ({' '.join(str(error).split())})"
+        key, value = read_setting(override)
+    except ConfigError as error:
+        msg = f"--set {error}"
         raise ConfigError(msg) from error
     *parents, last = key.split(".")
     for parent in parents:

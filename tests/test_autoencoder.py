@@ -208,3 +208,18 @@ def test_damaged_model_folders_are_refused(tiny_model, tmp_path, damage):
         config.write_text(json.dumps(plain))
     with pytest.raises(CheckpointError, match="model"):
         LatentDiffusionAutoencoder.from_pretrained(folder)
+
+
+def test_another_way_to_sample_leaves_the_networks_alone(tiny_model):
+    other = tiny_model.with_sampling(["solver=ddim", "steps=7", "guidance=1.5"])
+    assert other.config.sampling == SamplingConfig("ddim", 7, guidance=1.5)
+    assert other.networks is tiny_model.networks
+    assert tiny_model.config.sampling.steps == 5
+    for wrong, words in (
+        ("solver=euler", "euler"),
+        ("step=7", "step"),
+        ("steps", "name=value"),
+        ("steps=0", "at least 1"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            tiny_model.with_sampling([wrong])

@@ -34,7 +34,7 @@ def test_overrides_reach_their_key():
     ("override", "words"),
     [
         ("denoiser.stepz=7", "stepz"),
-        ("seed", "key.path=value"),
+        ("seed", "name=value"),
         ("seed=[", "YAML"),
         ("seed.x=1", "seed"),
         ("seed=abc", "seed"),

@@ -2,11 +2,14 @@
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 
-__all__ = ["Parser", "add_hardware", "add_manifest", "add_model", "add_out", "add_seed"]
+if TYPE_CHECKING:
+    from ldae.autoencoder import LatentDiffusionAutoencoder
+
+__all__ = ["Parser", "add_hardware", "add_manifest", "add_model", "add_out", "add_seed", "load_model"]
 
 
 class Parser(ArgumentParser):
@@ -33,8 +36,31 @@ def add_hardware(parser: Any) -> None:
 
 
 def add_model(parser: Any) -> None:
-    """`--model`."""
+    """`--model` and `--sampling`."""
     parser.add_argument("--model", type=Path, required=True, help="model folder that 'ldae fit' or 'ldae demo' wrote")
+    parser.add_argument(
+        "--sampling",
+        type=str,
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="how noise codes are found and decoded, if not in the model's own way: solver=bdia, ddim, direct, dpm or heun; "
+        "steps=10; corrections=3; guidance=1.5; reuse=2",
+    )
+
+
+def load_model(options: Namespace) -> "LatentDiffusionAutoencoder":
+    """The model that `--model` names, sampling as `--sampling` says.
+
+    Raises:
+        ConfigError: for a setting that is not one.
+    """
+    from ldae.autoencoder import LatentDiffusionAutoencoder
+
+    model = LatentDiffusionAutoencoder.from_pretrained(
+        options.model, device=options.device, precision=options.precision
+    )
+    return model.with_sampling(options.sampling) if options.sampling else model
 
 
 def add_manifest(parser: Any, *, required: bool = True) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from ldae.cli.arguments import Parser, add_hardware, add_manifest, add_model, add_out, add_seed
+from ldae.cli.arguments import Parser, add_hardware, add_manifest, add_model, add_out, add_seed, load_model
 from ldae.cli.console import progress_bar, say, table
 
 __all__ = ["read_baselines", "register"]
@@ -46,19 +46,21 @@ def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
 
 def run_encode(options: Namespace) -> int:
     """Encode; exit code 1 if some scans could not be."""
-    from ldae.autoencoder import LatentDiffusionAutoencoder
     from ldae.data.manifest import read_manifest
     from ldae.tasks.encode import encode_manifest
 
     manifest = read_manifest(options.manifest)
-    model = LatentDiffusionAutoencoder.from_pretrained(
-        options.model, device=options.device, precision=options.precision
-    )
+    model = load_model(options)
     with progress_bar("encode") as move:
         result = encode_manifest(
             model, manifest.records, options.out, noise=options.noise, batch_size=options.batch_size, progress=move
         )
     say(f"codes of {result.encoded} scans: {result.codes}")
+    if result.worst_round_trip is not None:
+        say(
+            f"noise codes ({model.config.sampling}): {result.noise}; on the way there and back a latent loses "
+            f"{result.worst_round_trip:.1e} of its standard deviation at worst"
+        )
     for key, reason in result.failures.items():
         say(f"left out {key}: {reason}")
     return 1 if result.failures else 0

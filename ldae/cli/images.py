@@ -6,7 +6,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from ldae.cli.arguments import Parser, add_hardware, add_manifest, add_model, add_out, add_seed
+from ldae.cli.arguments import Parser, add_hardware, add_manifest, add_model, add_out, add_seed, load_model
 from ldae.cli.console import progress_bar, say, table
 
 __all__ = ["register"]
@@ -78,7 +78,6 @@ def _add_inputs(parser: Parser) -> None:
 
 def _open(options: Namespace, subject: str | None = None) -> tuple[Any, Any]:
     """The model, and the scans asked for with both codes."""
-    from ldae.autoencoder import LatentDiffusionAutoencoder
     from ldae.data.manifest import read_manifest
     from ldae.errors import TaskError
     from ldae.tasks.encode import encode_scans
@@ -94,9 +93,7 @@ def _open(options: Namespace, subject: str | None = None) -> tuple[Any, Any]:
             some = ", ".join(manifest.subjects[:5])
             msg = f"{options.manifest}: no subject {subject!r} there; it holds {some}, ..."
             raise TaskError(msg)
-    model = LatentDiffusionAutoencoder.from_pretrained(
-        options.model, device=options.device, precision=options.precision
-    )
+    model = load_model(options)
     with progress_bar("encode") as move:
         scans = encode_scans(model, records, progress=move)
     with progress_bar("invert") as move:
@@ -220,14 +217,11 @@ def run_evaluate_interpolation(options: Namespace) -> int:
 
 def run_sample(options: Namespace) -> int:
     """One NIfTI an image."""
-    from ldae.autoencoder import LatentDiffusionAutoencoder
     from ldae.tasks.labels import write_synthetic
     from ldae.tasks.sample import sample
     from ldae.volume import read_volume
 
-    model = LatentDiffusionAutoencoder.from_pretrained(
-        options.model, device=options.device, precision=options.precision
-    )
+    model = load_model(options)
     semantic = None
     if options.like is not None:
         semantic = model.encode_prepared([model.prepare(read_volume(options.like))], noise=False)[0].semantic

@@ -4,11 +4,30 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, TypeVar
 
+import yaml
+
 from ldae.errors import ConfigError, LdaeError
 
-__all__ = ["from_plain", "to_plain"]
+__all__ = ["from_plain", "read_setting", "to_plain"]
 
 T = TypeVar("T")
+
+
+def read_setting(text: str) -> tuple[str, Any]:
+    """Name and value of a setting `name=value`, the value as YAML.
+
+    Raises:
+        ConfigError: if it is not one.
+    """
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        msg = f"{text}: expected name=value, for example steps=20"
+        raise ConfigError(msg)
+    try:
+        return name, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        msg = f"{text}: {value!r} is not a YAML value ({' '.join(str(error).split())})"
+        raise ConfigError(msg) from error
 
 
 def from_plain(cls: type[T], plain: Mapping[str, Any], *, where: str) -> T:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,8 +41,9 @@ class CompressionConfig:
     """Shape of the autoencoder.
 
     Attributes:
-        channels: width of each level; each level but the last halves the resolution.
-        latent_channels: C.
+        channels: width of each level; each level but the last halves the resolution. With none there is no compression, and
+            diffusion runs in voxel space: the baseline that latent diffusion is measured against.
+        latent_channels: C; 1 in voxel space.
         residual_blocks: a level.
         groups: of the group norms.
         attention: self-attention, if any; the published network has none.
@@ -54,7 +56,10 @@ class CompressionConfig:
     attention: CompressionAttention | None = None
 
     def __post_init__(self) -> None:
-        if not self.channels or any(width % self.groups for width in self.channels):
+        if not self.channels and self.latent_channels != 1:
+            msg = f"without channels the latent is the scan itself, so latent_channels must be 1, got {self.latent_channels}"
+            raise ConfigError(msg)
+        if any(width % self.groups for width in self.channels):
             msg = f"every width in channels {self.channels} must be a multiple of groups={self.groups}; change one of them"
             raise ConfigError(msg)
         if self.attention is not None and not set(self.attention.levels) <= set(range(len(self.channels))):
@@ -67,7 +72,7 @@ class CompressionConfig:
     @property
     def downsampling(self) -> int:
         """Voxels along an axis that one latent cell spans."""
-        return int(2 ** (len(self.channels) - 1))
+        return int(2 ** max(0, len(self.channels) - 1))
 
     def latent_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int, int]:
         """(C, d, h, w) of a scan of shape (D, H, W), padded to whole cells where it does not divide.
@@ -119,6 +124,44 @@ class Posterior:
         return divergence.flatten(1).mean(dim=1)
 
 
+class VoxelSpace(nn.Module):
+    """No compression: every voxel is its own latent."""
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The scans themselves, known exactly."""
+        return x, torch.zeros_like(x)
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """The scans themselves."""
+        return latent
+
+
+def build_network(config: CompressionConfig) -> nn.Module:
+    """MONAI's AutoencoderKL of this shape."""
+    from monai.networks.nets import AutoencoderKL
+
+    attention = config.attention or CompressionAttention(coarsest=False)
+    network = AutoencoderKL(
+        spatial_dims=3,
+        in_channels=1,
+        out_channels=1,
+        channels=config.channels,
+        latent_channels=config.latent_channels,
+        num_res_blocks=(config.residual_blocks,) * len(config.channels),
+        attention_levels=tuple(level in attention.levels for level in range(len(config.channels))),
+        norm_num_groups=config.groups,
+        with_encoder_nonlocal_attn=attention.coarsest,
+        with_decoder_nonlocal_attn=attention.coarsest,
+    )
+    # A posterior as wide as its prior hides what the encoder says; starting narrow, training reaches the same loss in far
+    # fewer steps, and the divergence widens it again where that costs nothing.
+    log_variance = network.quant_conv_log_sigma.conv
+    with torch.no_grad():
+        log_variance.weight.mul_(0.1)
+        log_variance.bias.fill_(INITIAL_LOG_VARIANCE)
+    return network
+
+
 class CompressionAutoencoder(nn.Module):
     """x to latent and back; latents are standardised per channel once their statistics are fitted.
 
@@ -131,28 +174,8 @@ class CompressionAutoencoder(nn.Module):
 
     def __init__(self, config: CompressionConfig) -> None:
         super().__init__()
-        from monai.networks.nets import AutoencoderKL
-
         self.config = config
-        attention = config.attention or CompressionAttention(coarsest=False)
-        self.network = AutoencoderKL(
-            spatial_dims=3,
-            in_channels=1,
-            out_channels=1,
-            channels=config.channels,
-            latent_channels=config.latent_channels,
-            num_res_blocks=(config.residual_blocks,) * len(config.channels),
-            attention_levels=tuple(level in attention.levels for level in range(len(config.channels))),
-            norm_num_groups=config.groups,
-            with_encoder_nonlocal_attn=attention.coarsest,
-            with_decoder_nonlocal_attn=attention.coarsest,
-        )
-        # A posterior as wide as its prior hides what the encoder says; starting narrow, training reaches the same loss in
-        # far fewer steps, and the divergence widens it again where that costs nothing.
-        log_variance = self.network.quant_conv_log_sigma.conv
-        with torch.no_grad():
-            log_variance.weight.mul_(0.1)
-            log_variance.bias.fill_(INITIAL_LOG_VARIANCE)
+        self.network: Any = build_network(config) if config.channels else VoxelSpace()
         self.register_buffer("latent_mean", torch.zeros(config.latent_channels))
         self.register_buffer("latent_std", torch.ones(config.latent_channels))
 

@@ -123,12 +123,14 @@ class EncodeResult:
         noise: the file of noise codes, if asked for.
         encoded: number of scans.
         failures: reason by scan, for those that could not be encoded.
+        worst_round_trip: largest rms error of a latent after inversion and sampling; None without noise codes.
     """
 
     codes: Path
     noise: Path | None
     encoded: int
     failures: dict[str, str]
+    worst_round_trip: float | None = None
 
 
 def encode_scans(
@@ -189,7 +191,8 @@ def encode_manifest(
         model: the trained model.
         records: rows of a manifest.
         out: folder.
-        noise: write `out`/noise.safetensors too, one tensor (C, d, h, w) a scan under its key.
+        noise: write `out`/noise.safetensors too: of each scan one tensor (C, d, h, w) under its key, and what an exact solver
+            recorded, (K, C, d, h, w), under its key and `:record`.
         batch_size: scans at a time.
         progress: told (done, total).
 
@@ -221,12 +224,21 @@ def encode_manifest(
     noise_path = None
     if noise:
         tensors = {record.key: each.noise for record, each in rows if each.noise is not None}
-        noise_path = save_tensors(out / "noise.safetensors", tensors, {"model": model.fingerprint()})
-    result = EncodeResult(path, noise_path, len(rows), failures)
-    write_json(
-        out / "encode.json",
-        {"model": model.fingerprint(), "encoded": len(rows), "semantic_width": values.shape[1], "failures": failures},
-    )
+        tensors |= {f"{record.key}:record": each.record for record, each in rows if each.record is not None}
+        about = {"model": model.fingerprint(), "solver": str(model.config.sampling)}
+        noise_path = save_tensors(out / "noise.safetensors", tensors, about)
+    round_trips = [each.round_trip for _, each in rows if each.round_trip is not None]
+    worst = max(round_trips, default=None)
+    result = EncodeResult(path, noise_path, len(rows), failures, worst)
+    facts = {
+        "model": model.fingerprint(),
+        "encoded": len(rows),
+        "semantic_width": values.shape[1],
+        "failures": failures,
+    }
+    if noise:
+        facts |= {"solver": str(model.config.sampling), "worst_round_trip_rms": worst}
+    write_json(out / "encode.json", facts)
     return result
 
 

@@ -1,5 +1,6 @@
 """Manipulate: move a scan's semantic code along a probe's direction, and see what the edited image says."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from ldae.evaluation.volumetry import measure_volumes
 from ldae.tasks.probe import LinearProbe
 
 __all__ = [
+    "DriftWarning",
     "Edits",
     "ManipulateResult",
     "manipulate",
@@ -23,7 +25,13 @@ __all__ = [
 ]
 
 Images = npt.NDArray[np.float32]
+# About a fifth of what one standard deviation along a probe's direction changes in a latent of the demo's model.
+DRIFT = 0.02
 DEFAULT_STEPS = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
+
+
+class DriftWarning(UserWarning):
+    """Codes that do not bring their scans back well enough to be edited."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +143,7 @@ def manipulate(
                 "fit a probe on this model's codes"
             )
             raise TaskError(msg)
+    warn_of_drift(codes)
     step = project_out(probe.step, nuisances)
     edits: list[Edits] = []
     chunk = max(1, batch_size // max(1, len(steps)))
@@ -148,6 +157,19 @@ def manipulate(
         if progress is not None:
             progress(len(edits), len(codes))
     return edits
+
+
+def warn_of_drift(codes: Sequence[Codes]) -> None:
+    """Warn if codes do not come back to their scans: what then looks like an edit is partly the solver's error."""
+    drifted = [each.round_trip for each in codes if each.round_trip is not None and each.round_trip > DRIFT]
+    if drifted:
+        warnings.warn(
+            f"{len(drifted)} of {len(codes)} codes come back to their latents only within {max(drifted):.2g} of their standard "
+            f"deviation ({codes[0].solver}), more than {DRIFT:g}: differences from the real scan are not all of the edit; "
+            "encode with the solver bdia, or with more steps",
+            DriftWarning,
+            stacklevel=3,
+        )
 
 
 def _describe(model: LatentDiffusionAutoencoder, images: Images, probe: LinearProbe, steps: Sequence[float]) -> Edits:

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -25,7 +26,7 @@ from ldae.tasks.interpolate import (
     predict_between,
 )
 from ldae.tasks.labels import SYNTHETIC
-from ldae.tasks.manipulate import manipulate, manipulate_codes, project_out, summarise_edits
+from ldae.tasks.manipulate import DriftWarning, manipulate, manipulate_codes, project_out, summarise_edits
 from ldae.tasks.probe import LinearProbe, Samples, probe_age, probe_diagnosis
 from ldae.tasks.reconstruct import evaluate_reconstruction, reconstruct, write_reconstructions
 from ldae.tasks.sample import sample
@@ -279,6 +280,12 @@ def test_projected_steps_leave_the_nuisance_alone(probe):
     assert probe.value(y + step)[0] > probe.value(y)[0]
     with pytest.raises(TaskError, match="nothing of the direction is left"):
         project_out(probe.weights / probe.scale, [probe])
+
+
+def test_editing_codes_that_do_not_come_back_warns(tiny_model, scans, probe):
+    codes = [replace(each, round_trip=0.3) for each in scans.codes[:2]]
+    with pytest.warns(DriftWarning, match="2 of 2 codes come back"):
+        manipulate(tiny_model, codes, probe, steps=(0.0,))
 
 
 def test_changes_are_measured_against_step_zero(tiny_model, scans, probe):
