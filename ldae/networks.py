@@ -1,5 +1,6 @@
 """The four networks, and what they believe together of a noisy latent."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +16,7 @@ from ldae.diffusion import (
     check_forms,
     interpret,
     shift_scale,
+    velocity_of,
 )
 from ldae.io.preprocessing import Preprocessing
 from ldae.models.compression import CompressionAutoencoder, CompressionConfig
@@ -22,7 +24,7 @@ from ldae.models.denoiser import Denoiser, DenoiserConfig, Features, UNetDecoder
 from ldae.models.gradient_estimator import GradientEstimator
 from ldae.models.semantic_encoder import SemanticEncoder, SemanticEncoderConfig, build_semantic_encoder
 
-__all__ = ["AutoencoderConfig", "Networks", "semantic_predict"]
+__all__ = ["AutoencoderConfig", "Networks", "semantic_predict", "semantic_velocities"]
 
 
 @dataclass(frozen=True)
@@ -126,3 +128,26 @@ def semantic_predict(
         return estimate if sampling.clamp is None else estimate.clamped(sampling.clamp, z, t, schedule)
 
     return predict
+
+
+def semantic_velocities(
+    networks: Networks, z_t: Tensor, t: Tensor, semantics: Sequence[Tensor | None], config: AutoencoderConfig
+) -> list[Tensor]:
+    """Velocities believed of a noisy latent under several codes, without guidance; the denoiser runs once for all of them.
+
+    Args:
+        networks: the four networks.
+        z_t: noisy latent, (B, C, d, h, w).
+        t: timesteps, (B,).
+        semantics: codes y, (B, S) each; None is the denoiser alone.
+        config: what the networks' outputs mean.
+    """
+    schedule = networks.schedule
+    features = networks.denoiser.features(z_t, t)
+    output = networks.denoiser.predict(features).float()
+    alone = velocity_of(interpret(output, z_t, t, schedule, config.denoiser.prediction), t, schedule)
+    scale = shift_scale(t, z_t.ndim, schedule, config.shift)
+    return [
+        alone if semantic is None else alone + scale * networks.gradient_estimator(features, semantic).float()
+        for semantic in semantics
+    ]
