@@ -3,8 +3,9 @@
     python benchmarks/ablation.py --out runs/ablation [--seeds 0 1] [--steps 300] [--record docs/benchmarks/ablation.json]
 
 One phantom cohort, which the demo does not use (so that choosing by it does not touch the demo's test subjects), one
-compression stage; each recipe then trains denoiser and representation for the same number of steps with each seed. Everything
-below is measured on its test subjects. A recipe that is done already is not trained again.
+compression stage (trained here, or a demo run's, named by --compression); each recipe then trains denoiser and
+representation for the same number of steps with each seed. Everything below is measured on its test subjects. A recipe that
+is done already is not trained again.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from ldae.autoencoder import LatentDiffusionAutoencoder, SamplingConfig
 from ldae.config import load_experiment
 from ldae.data.manifest import Manifest, read_manifest
 from ldae.data.splits import assign_splits
+from ldae.io.checkpoints import load_tensors
 from ldae.prepare.phantom import PhantomConfig, synthesise_cohort
 from ldae.tasks.encode import embeddings_of, encode_scans
 from ldae.tasks.evaluate_probe import evaluate_age_probe, evaluate_diagnosis_probe
@@ -159,6 +161,7 @@ def main() -> None:
     parser.add_argument("--subjects", type=int, default=160)
     parser.add_argument("--cohort-seed", type=int, default=1)
     parser.add_argument("--recipes", nargs="+", default=list(RECIPES), choices=list(RECIPES))
+    parser.add_argument("--compression", type=Path, default=None, help="weights.safetensors of a demo run's stage 1")
     parser.add_argument("--record", type=Path, default=None, help="JSON to write all figures to")
     options = parser.parse_args()
     overrides = [f"{stage}.optimisation.steps={options.steps}" for stage in ("denoiser", "representation")]
@@ -169,7 +172,10 @@ def main() -> None:
         assign_splits(read_manifest(path), fractions=(0.5, 0.1, 0.4), seed=options.cohort_seed).write(manifest_path)
     manifest = read_manifest(manifest_path)
     base = Experiment(load_experiment("demo", overrides), manifest, FitSettings(run=options.out / "base"))
-    base.fit("compression")
+    if options.compression is None:
+        base.fit("compression")
+    else:
+        base.networks.compression.load_state_dict(load_tensors(options.compression)[0])
     (options.out / "base" / "cache").mkdir(exist_ok=True)
     found = []
     for seed in options.seeds:

@@ -89,7 +89,11 @@ def test_encoding_a_manifest_writes_one_row_a_scan(tiny_model, cohort, tmp_path)
     np.testing.assert_allclose(table.of(cohort.records)[4], expected, atol=1e-4)
     from safetensors.torch import load_file
 
-    assert set(load_file(result.noise)) == {record.key for record in cohort.records}
+    keys = {record.key for record in cohort.records}
+    assert set(load_file(result.noise)) == keys | {f"{key}:record" for key in keys}
+    facts = json.loads((tmp_path / "codes" / "encode.json").read_text())
+    assert facts["solver"] == "bdia, 5 steps"
+    assert facts["worst_round_trip_rms"] == result.worst_round_trip < 1e-4
 
 
 def test_a_corrupt_scan_is_reported_and_stops_nothing(tiny_model, cohort, tmp_path):
