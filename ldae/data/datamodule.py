@@ -105,6 +105,7 @@ class ScanDataset(Dataset[Item]):
         else:
             self.scans = PersistentDataset(items, prepare, cache_dir=cache_folder)
         self.keys = [record.key for record in records]
+        self.subjects = [record.participant_id for record in records]
         self.seed = seed
         self.augment = None if seed is None else augmentation(data.augmentation)
 
@@ -156,6 +157,7 @@ class LatentDataset(Dataset[Item]):
             item["latent_std"] = self.std[position]
         if self.scans is not None:
             (item["image"],) = self.scans.images([scan], mirrored=bool(mirrored))
+            item["subject"] = self.scans.subjects[scan]
         return item
 
 

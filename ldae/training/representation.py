@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -16,9 +17,11 @@ from ldae.diffusion import (
     velocity_loss,
     velocity_of,
 )
+from ldae.evaluation.information import strangers
 from ldae.models.denoiser import Denoiser
 from ldae.models.gradient_estimator import GradientEstimator
 from ldae.models.semantic_encoder import SemanticEncoder, SemanticEncoderConfig
+from ldae.training.code_watch import CodeWatch
 from ldae.training.denoiser import draw_noisy
 from ldae.training.stage import Batch, OptimisationConfig, Stage
 
@@ -77,6 +80,7 @@ class RepresentationStage(Stage):
             gradient_estimator.start_from(denoiser)
         self.learning = nn.ModuleDict({"semantic_encoder": semantic_encoder, "gradient_estimator": gradient_estimator})
         self.schedule = schedule
+        self.watch = CodeWatch()
 
     def averaged(self) -> nn.Module:
         """Encoder and gradient estimator."""
@@ -101,7 +105,11 @@ class RepresentationStage(Stage):
         self.denoiser.eval()
 
     def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        """The weighted velocity error, and the same error without the code, which tells what the code explains."""
+        """The weighted velocity error, and the same error without the code, which tells what the code explains.
+
+        In validation the error with the codes of other people comes beside them, if the batch holds two people or more; what
+        it is above the loss tells what of the code is specific to the scan.
+        """
         noisy = draw_noisy(batch, self.schedule, generator)
         z_t, t = noisy.z_t, noisy.t
         with torch.no_grad():
@@ -116,10 +124,29 @@ class RepresentationStage(Stage):
         keep = None
         if self.training and self.config.semantic_dropout > 0:
             keep = (torch.rand(t.shape, generator=generator) >= self.config.semantic_dropout).to(semantic)
-        gradient = self.learning["gradient_estimator"](features, semantic, keep).float()
-        change = shift_scale(t, z_t.ndim, self.schedule, self.config.shift) * gradient
         weight = loss_weight(t, self.schedule, self.config.weighting)
-        return {
-            "loss": velocity_loss(alone + change, noisy.velocity, weight),
-            "loss_without_code": velocity_loss(alone, noisy.velocity, weight),
-        }
+        scale = shift_scale(t, z_t.ndim, self.schedule, self.config.shift)
+
+        def error(code: Tensor) -> Tensor:
+            change = scale * self.learning["gradient_estimator"](features, code, keep).float()
+            return velocity_loss(alone + change, noisy.velocity, weight)
+
+        losses = {"loss": error(semantic), "loss_without_code": velocity_loss(alone, noisy.velocity, weight)}
+        if not self.training:
+            self.watch.see(semantic)
+            subjects = batch.get("subject", ())
+            if len(set(subjects)) > 1:
+                partners = torch.from_numpy(strangers(subjects, np.random.default_rng(self.seed)))
+                losses["loss_with_shuffled_code"] = error(semantic[partners.to(semantic.device)])
+                self.watch.compare(losses["loss"], losses["loss_with_shuffled_code"], len(semantic))
+        return losses
+
+    def on_validation_epoch_start(self) -> None:
+        """Watch the codes anew."""
+        self.watch.begin()
+
+    def on_validation_epoch_end(self) -> None:
+        """Log how far the validation's codes spread; from the second validation on, or at the end, say if they are not used."""
+        self._log_at_step({f"validation/{name}": value for name, value in self.watch.figures().items()})
+        if self.steps_done > self.optimisation.validate_every or self.steps_done >= self.optimisation.steps:
+            self.watch.warn_if_unused(self.steps_done)

@@ -1,0 +1,145 @@
+"""Whether the code is used, as validation of the representation stage tells it."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ldae.data.datamodule import StageDataModule
+from ldae.evaluation.information import effective_rank, strangers
+from ldae.networks import Networks
+from ldae.training.code_watch import CodeWatch
+from ldae.training.fit import FitSettings, fit_stage, read_history
+from ldae.training.representation import RepresentationStage, RepresentationStageConfig
+from ldae.training.stage import OptimisationConfig, step_generator
+
+SUBJECTS = ["a", "a", "b", "c"]
+
+
+@pytest.fixture
+def stage(tiny_config, tiny_model):
+    """The representation stage around networks whose zero-initialised layers are alive."""
+    networks: Networks = tiny_model.networks
+    config = RepresentationStageConfig(
+        semantic_encoder=tiny_config.semantic_encoder,
+        shift="velocity",
+        weighting="velocity",
+        optimisation=OptimisationConfig(steps=4, batch_size=2, validate_every=2, checkpoint_every=2),
+    )
+    stage = RepresentationStage(
+        config, networks.denoiser, networks.semantic_encoder, networks.gradient_estimator, networks.schedule, seed=3
+    )
+    stage.learning.requires_grad_(True)
+    return stage.eval()
+
+
+@pytest.fixture
+def items():
+    generator = torch.Generator().manual_seed(0)
+    return [
+        {
+            "latent": torch.randn(2, 4, 6, 4, generator=generator),
+            "image": torch.rand(1, 16, 24, 16, generator=generator),
+            "key": f"{subject}_{row}",
+            "subject": subject,
+        }
+        for row, subject in enumerate(SUBJECTS)
+    ]
+
+
+@pytest.fixture
+def batch(items):
+    return torch.utils.data.default_collate(items)
+
+
+class Scans(torch.utils.data.Dataset):
+    """Items, found by index or by index and number of the draw."""
+
+    def __init__(self, items):
+        self.items = items
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, index):
+        return self.items[index[0] if isinstance(index, tuple) else index]
+
+
+class Deaf(nn.Module):
+    """A semantic encoder that has collapsed: one code for everybody."""
+
+    def forward(self, image):
+        return torch.ones(len(image), 16)
+
+
+@torch.no_grad()
+def test_shuffled_codes_are_the_codes_of_other_peoples_scans(stage, batch):
+    partners = strangers(batch["subject"], np.random.default_rng(stage.seed))
+    losses = stage.losses(batch, step_generator(0, 0))
+    swapped = stage.losses({**batch, "image": batch["image"][partners]}, step_generator(0, 0))
+    torch.testing.assert_close(losses["loss_with_shuffled_code"], swapped["loss"])
+    assert losses["loss_with_shuffled_code"] != losses["loss"]
+    # What is logged besides does not depend on it.
+    alone = stage.losses({**batch, "subject": ["a"] * 4}, step_generator(0, 0))
+    assert "loss_with_shuffled_code" not in alone
+    assert alone["loss"] == losses["loss"]
+
+
+@torch.no_grad()
+def test_training_pays_nothing_for_it(stage, batch):
+    stage.train()
+    assert stage.losses(batch, step_generator(0, 0)).keys() == {"loss", "loss_without_code"}
+    assert not stage.watch.codes
+
+
+@torch.no_grad()
+def test_a_collapsed_encoder_is_told_once(stage, batch, caplog):
+    stage.learning["semantic_encoder"] = Deaf()
+    losses = stage.losses(batch, step_generator(0, 0))
+    assert losses["loss_with_shuffled_code"] == losses["loss"]
+    assert {name: float(value) for name, value in stage.watch.figures().items()} == {
+        "effective_rank": 0,
+        "active_dimensions": 0,
+    }
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            stage.watch.warn_if_unused(100)
+    assert caplog.text.count("the semantic code is not used") == 1
+
+
+def test_a_code_that_is_used_is_no_reason_to_warn(caplog):
+    watch = CodeWatch()
+    with caplog.at_level(logging.WARNING):
+        watch.warn_if_unused(1)  # nothing could be compared
+        watch.compare(torch.tensor(1.0), torch.tensor(1.5), scans=2)
+        watch.compare(torch.tensor(1.0), torch.tensor(0.9), scans=2)
+        watch.warn_if_unused(1)
+        assert not caplog.text
+        watch.begin()
+        watch.compare(torch.tensor(1.0), torch.tensor(0.9), scans=2)
+        watch.warn_if_unused(1)
+    assert "not used" in caplog.text
+
+
+def test_validation_logs_how_far_codes_spread(stage, items, tmp_path):
+    stage.train()
+    data = StageDataModule(Scans(items), Scans(items), batch_size=2, steps=4, seed=0)
+    record = fit_stage(
+        "representation",
+        stage,
+        data,
+        tmp_path,
+        FitSettings(tmp_path, device="cpu", precision="fp32"),
+        finish=stage.learning.state_dict,
+    )
+    history = read_history(tmp_path)
+    for name in ("loss", "loss_without_code", "loss_with_shuffled_code", "effective_rank", "active_dimensions"):
+        assert history[f"validation/{name}"].notna().sum() == 2
+        assert np.isfinite(record.losses[f"validation/{name}"])
+    assert history.loc[history["validation/loss"].notna(), "step"].tolist() == [2, 4]
+    # The averaged weights, which are in place now, were validated last, on all scans.
+    with torch.no_grad():
+        codes = stage.learning["semantic_encoder"](torch.stack([item["image"] for item in items]))
+    assert record.losses["validation/effective_rank"] == pytest.approx(effective_rank(codes.double().numpy()), rel=1e-3)
