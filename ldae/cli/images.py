@@ -9,7 +9,7 @@ from jsonargparse import Namespace
 from ldae.cli.arguments import Parser, add_hardware, add_manifest, add_model, add_out, add_seed, load_model
 from ldae.cli.console import progress_bar, say, table
 
-__all__ = ["register"]
+__all__ = ["add_inputs", "open_scans", "register"]
 
 
 def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
@@ -17,7 +17,7 @@ def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
     reconstruct = Parser(
         description="Encode scans and decode them again: NIfTI images and the agreement with the scans."
     )
-    _add_inputs(reconstruct)
+    add_inputs(reconstruct)
     reconstruct.add_argument("--native", action="store_true", help="write on each scan's own grid and in its units")
     commands.add_subcommand("reconstruct", reconstruct, help="scans through their codes and back")
     runs["reconstruct",] = run_reconstruct
@@ -26,7 +26,7 @@ def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
         description="Move scans along a probe's direction. Steps are standard deviations of the training cohort; "
         "0 is the reconstruction."
     )
-    _add_inputs(manipulate)
+    add_inputs(manipulate)
     manipulate.add_argument("--probe", type=Path, required=True, help="probe_*_model.json that 'ldae probe' wrote")
     manipulate.add_argument(
         "--nuisance", type=Path, nargs="+", default=[], help="probes whose prediction must not move"
@@ -39,7 +39,7 @@ def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
     commands.add_subcommand("interpolate", group, help="missing time points")
     kinds = group.add_subcommands(required=True, dest="subcommand")
     subject = Parser(description="Write a NIfTI for each month asked for, between two sessions of one subject.")
-    _add_inputs(subject)
+    add_inputs(subject)
     subject.add_argument("--subject", required=True, help="participant_id")
     subject.add_argument("--months", type=float, nargs="+", required=True, help="months since baseline")
     kinds.add_subcommand("subject", subject, help="images of one subject")
@@ -47,7 +47,7 @@ def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
     evaluate = Parser(
         description="Leave out each inner session of the test subjects, predict it, and score every method against the real scan."
     )
-    _add_inputs(evaluate)
+    add_inputs(evaluate)
     kinds.add_subcommand("evaluate", evaluate, help="every method against real scans")
     runs["interpolate", "evaluate"] = run_evaluate_interpolation
 
@@ -62,7 +62,8 @@ def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
     runs["sample",] = run_sample
 
 
-def _add_inputs(parser: Parser) -> None:
+def add_inputs(parser: Parser) -> None:
+    """`--model`, `--manifest`, `--split`, `--out` and the rest of what a command on held-out scans takes."""
     add_model(parser)
     add_manifest(parser)
     parser.add_argument(
@@ -76,8 +77,8 @@ def _add_inputs(parser: Parser) -> None:
     add_hardware(parser)
 
 
-def _open(options: Namespace, subject: str | None = None) -> tuple[Any, Any]:
-    """The model, and the scans asked for with both codes."""
+def open_scans(options: Namespace, subject: str | None = None, *, noise: bool = True) -> tuple[Any, Any]:
+    """The model, and the scans asked for with both codes; without noise codes, which take longest, if they are not needed."""
     from ldae.data.manifest import read_manifest
     from ldae.errors import TaskError
     from ldae.tasks.encode import encode_scans
@@ -96,6 +97,8 @@ def _open(options: Namespace, subject: str | None = None) -> tuple[Any, Any]:
     model = load_model(options)
     with progress_bar("encode") as move:
         scans = encode_scans(model, records, progress=move)
+    if not noise:
+        return model, scans
     with progress_bar("invert") as move:
         return model, scans.with_noise(model, progress=move)
 
@@ -105,7 +108,7 @@ def run_reconstruct(options: Namespace) -> int:
     from ldae.io.files import write_json
     from ldae.tasks.reconstruct import evaluate_reconstruction, reconstruct, write_reconstructions
 
-    model, scans = _open(options)
+    model, scans = open_scans(options)
     images = reconstruct(model, scans, seed=options.seed)
     result = evaluate_reconstruction(model, scans, images)
     paths = write_reconstructions(model, scans, images.both, options.out, native=options.native)
@@ -136,7 +139,7 @@ def run_manipulate(options: Namespace) -> int:
 
     probe = LinearProbe.load(options.probe)
     nuisances = [LinearProbe.load(path) for path in options.nuisance]
-    model, scans = _open(options)
+    model, scans = open_scans(options)
     steps = options.steps if 0 in options.steps else [0, *options.steps]
     with progress_bar("manipulate") as move:
         edits = manipulate(model, scans.codes, probe, steps=sorted(steps), nuisances=nuisances, progress=move)
@@ -175,7 +178,7 @@ def run_interpolate(options: Namespace) -> int:
     from ldae.tasks.interpolate import interpolate_subject
     from ldae.tasks.labels import write_synthetic
 
-    model, scans = _open(options, options.subject)
+    model, scans = open_scans(options, options.subject)
     if len(scans) < 2:
         msg = f"subject {options.subject} has one session; two with months are needed to interpolate between"
         raise TaskError(msg)
@@ -192,7 +195,7 @@ def run_evaluate_interpolation(options: Namespace) -> int:
     from ldae.tasks.interpolate import METHODS, evaluate_interpolation, find_triples
     from ldae.tasks.reconstruct import reconstruct
 
-    model, scans = _open(options)
+    model, scans = open_scans(options)
     decoded = reconstruct(model, scans, seed=options.seed).both
     with progress_bar("interpolate") as move:
         result = evaluate_interpolation(model, scans, decoded, find_triples(scans), progress=move)

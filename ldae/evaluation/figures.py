@@ -8,7 +8,16 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["LossCurve", "RocCurve", "draw_age_scatter", "draw_dose_response", "draw_loss_curves", "draw_roc"]
+__all__ = [
+    "CodeCurve",
+    "LossCurve",
+    "RocCurve",
+    "draw_age_scatter",
+    "draw_code_use",
+    "draw_dose_response",
+    "draw_loss_curves",
+    "draw_roc",
+]
 
 # Okabe and Ito's colours, which remain distinct to colour-blind readers and on a grey printer.
 BLUE, VERMILLION, GREEN, PURPLE, INK, GREY = "#0072B2", "#D55E00", "#00795A", "#A0457F", "#1B1F24", "#5B6470"
@@ -67,6 +76,23 @@ class RocCurve:
     false_positive_rate: Sequence[float]
     true_positive_rate: Sequence[float]
     band: tuple[Sequence[float], Sequence[float], Sequence[float]] | None = None
+
+
+@dataclass(frozen=True)
+class CodeCurve:
+    """What a code is worth at each noise level.
+
+    Attributes:
+        label: whose code it is, for the legend.
+        explained: share of the error without a code that it removes.
+        unexplained: share of the latent's variance that it leaves open.
+        band: lower and upper end of the 95 % interval of `explained`.
+    """
+
+    label: str
+    explained: Sequence[float]
+    unexplained: Sequence[float]
+    band: tuple[Sequence[float], Sequence[float]] | None = None
 
 
 @contextmanager
@@ -208,6 +234,42 @@ def draw_dose_response(
         first.set_ylim(-0.03, 1.03)
         second.axhline(0, color=GREY, linewidth=1, linestyle=(0, (2, 3)))
         return _svg(figure)
+
+
+def draw_code_use(snr: Sequence[float], curves: Sequence[CodeCurve]) -> bytes:
+    """What is explained and what is left open with several codes by noise level, SVG.
+
+    Args:
+        snr: signal-to-noise ratio of each level, descending; levels are drawn evenly spaced, as the schedule has them.
+        curves: the first is drawn strong; one that explains 0 everywhere is the line of no code.
+    """
+    styles = ((BLUE, "-", "o"), (VERMILLION, (0, (5, 2)), "s"), (GREY, (0, (2, 2)), "D"))
+    places = range(len(snr))
+    with _drawing(11.6, 3.9) as figure:
+        first, second = figure.subplots(1, 2)
+        for curve, (colour, dashes, marker) in zip(curves, styles, strict=False):
+            options: dict[str, Any] = {"color": colour, "linestyle": dashes, "marker": marker, "markersize": 5}
+            first.plot(places, curve.explained, linewidth=2, label=curve.label, **options)
+            second.plot(places, curve.unexplained, linewidth=2, label=curve.label, **options)
+            if curve.band is not None:
+                first.fill_between(places, *curve.band, color=colour, alpha=0.18, linewidth=0)
+        for axes in (first, second):
+            axes.set_xticks(list(places), [_ratio(value) for value in snr], fontsize=9)
+            axes.set(xlabel="signal-to-noise ratio of the latent (left: nearly clean, right: nearly all noise)")
+            _plain_axes(axes)
+        first.set(title="Share of the open rest that is explained", ylabel="0: as without a code, 1: everything")
+        second.set(title="What is still open", ylabel="share of the latent's variance")
+        second.set_ylim(bottom=0)
+        first.legend(loc="best", fontsize=9)
+        return _svg(figure)
+
+
+def _ratio(value: float) -> str:
+    """A signal-to-noise ratio in few letters."""
+    if value == 0 or 1e-3 <= value < 1e4:
+        return f"{float(f'{value:.1g}' if value < 10 else f'{value:.2g}'):g}"
+    mantissa, exponent = f"{value:.0e}".split("e")
+    return f"{mantissa}e{int(exponent)}".replace("-", "\N{MINUS SIGN}")
 
 
 def _signed(value: float) -> str:

@@ -12,6 +12,7 @@ from ldae.evaluation.statistics import Interval, Rows, rows_by_subject, subject_
 
 __all__ = [
     "ACTIVE_ABOVE",
+    "VERDICTS",
     "CodeSpread",
     "CodeUse",
     "ThreeWays",
@@ -30,6 +31,12 @@ Array = npt.NDArray[np.float64]
 
 Verdict = Literal["used", "unhelpful", "collapsed"]
 """See :func:`measure_use`."""
+
+VERDICTS: dict[Verdict, str] = {
+    "used": "a scan's own code explains more than no code, and more than the code of somebody else",
+    "unhelpful": "a scan's own code does better than the code of somebody else, but no better than no code",
+    "collapsed": "a scan's own code does no better than the code of somebody else, so it says nothing of the scan",
+}
 
 ACTIVE_ABOVE = 0.01
 """Of Burda et al. 2016, where the prior variance is 1."""

@@ -8,6 +8,7 @@ from markupsafe import Markup
 
 from ldae.io.files import write_text
 from ldae.report.colophon import methods, repeat
+from ldae.report.information import information
 from ldae.report.overview import key_figures, training, what_was_run
 from ldae.report.prediction import age, diagnosis
 from ldae.report.progression import interpolation, manipulation
@@ -23,6 +24,7 @@ SECTIONS = (
     what_was_run,
     training,
     reconstruction,
+    information,
     diagnosis,
     age,
     manipulation,

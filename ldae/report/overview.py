@@ -31,6 +31,7 @@ def key_figures(run: RunFolder) -> Section:
         *_diagnosis_rows(run),
         *_age_rows(run),
         *_reconstruction_rows(run),
+        *_code_rows(run),
         *_manipulation_rows(run),
         *_interpolation_rows(run),
     ]
@@ -135,6 +136,24 @@ def _reconstruction_rows(run: RunFolder) -> list[Row]:
             Cell(f"mean of all training scans {fixed(mean)}", sources),
             "Above the mean image, the code knows something about this person; the rest is left to chance.",
         ),
+    ]
+
+
+def _code_rows(run: RunFolder) -> list[Row]:
+    if run.result("diagnose") is None:
+        return []
+    shuffled = cell(
+        run, "diagnose", "shuffled_share", "value", form=lambda value: f"somebody else's code {fixed(value)}"
+    )
+    return [
+        _answer(
+            "Is the semantic code used at all? (share explained)",
+            cell(run, "diagnose", "share", "value"),
+            interval_cell(run, "diagnose", "share"),
+            shuffled,
+            "The share of what the model leaves open without a code that a scan's own code explains. Near 0, or no better "
+            "than somebody else's code, the code is not used.",
+        )
     ]
 
 

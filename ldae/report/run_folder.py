@@ -28,7 +28,7 @@ STAGES = {
     "denoiser": "2 Denoiser",
     "representation": "3 Semantic encoder",
 }
-TASKS = ("reconstruct", "probe_diagnosis", "probe_age", "manipulate", "interpolate", "sample")
+TASKS = ("reconstruct", "diagnose", "probe_diagnosis", "probe_age", "manipulate", "interpolate", "sample")
 
 
 @dataclass(frozen=True, eq=False)

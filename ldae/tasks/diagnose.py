@@ -37,8 +37,8 @@ class ImageUse:
         right: mean `ssim`, `ssim_brain`, `mse` and `psnr` with the scan's own code.
         shuffled: the same with the code of a scan of somebody else.
         none: the same without a code.
-        ssim_gap: SSIM lost when the code is shuffled, with its interval over subjects.
-        mse_gap: MSE added when the code is shuffled.
+        gaps: by how much the own code does better than somebody else's in `ssim`, `ssim_brain` and `mse`, with intervals
+            over subjects.
     """
 
     scans: int
@@ -46,8 +46,7 @@ class ImageUse:
     right: dict[str, float]
     shuffled: dict[str, float]
     none: dict[str, float]
-    ssim_gap: Interval
-    mse_gap: Interval
+    gaps: dict[str, Interval]
 
 
 @dataclass(frozen=True)
@@ -161,8 +160,14 @@ def _compare_images(
         right=right.mean(),
         shuffled=shuffled.mean(),
         none=none.mean(),
-        ssim_gap=paired_gap(right.ssim, shuffled.ssim, subjects, seed=seed, resamples=resamples),
-        mse_gap=paired_gap(shuffled.mse, right.mse, subjects, seed=seed, resamples=resamples),
+        gaps={
+            name: paired_gap(better, worse, subjects, seed=seed, resamples=resamples)
+            for name, better, worse in (
+                ("ssim", right.ssim, shuffled.ssim),
+                ("ssim_brain", right.ssim_brain, shuffled.ssim_brain),
+                ("mse", shuffled.mse, right.mse),
+            )
+        },
     )
 
 

@@ -14,6 +14,7 @@ from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.data.manifest import Manifest
 from ldae.errors import TaskError
 from ldae.io.files import write_json
+from ldae.tasks.diagnose import diagnose
 from ldae.tasks.encode import Embeddings, EncodedScans, embeddings_of, encode_scans, write_embeddings
 from ldae.tasks.evaluate_probe import ProbeReport, evaluate_age_probe, evaluate_diagnosis_probe, latent_pca
 from ldae.tasks.interpolate import Triple, evaluate_interpolation, find_triples, predict_between
@@ -55,7 +56,7 @@ def run_study(
     seed: int = 0,
     progress: StudyProgress = lambda what, done, total: None,
 ) -> dict[str, Any]:
-    """Encode the cohort, then reconstruct, probe, manipulate, interpolate and sample on its test subjects.
+    """Encode the cohort, then reconstruct, diagnose, probe, manipulate, interpolate and sample on its test subjects.
 
     A task that the cohort cannot answer (no diagnosis, no third session) is left out, and `skipped` says why.
 
@@ -88,12 +89,17 @@ def run_study(
     images = reconstruct(model, test, seed=seed)
     results |= _reconstruction(study, test, images, scans.images[fitting].mean(axis=0))
 
+    skipped: dict[str, str] = {}
+    try:
+        results["diagnose"] = _diagnose(study, test)
+    except TaskError as error:
+        skipped["diagnose"] = str(error)
+
     others = {
         "random_encoder": _random_encoder(model, scans, seed),
         "latent_pca": latent_pca(scans.latents, scans.records),
         **(baselines or {}),
     }
-    skipped: dict[str, str] = {}
     results["probe"] = {}
     diagnosis: ProbeReport | None = None
     try:
@@ -158,6 +164,23 @@ def _reconstruction(study: _Study, test: EncodedScans, images: Reconstructions, 
             "mse_mean_image": None if result.mean_image is None else result.mean_image["mse"],
             "round_trip_rms": result.round_trip_rms,
         },
+    }
+
+
+def _diagnose(study: _Study, test: EncodedScans) -> dict[str, Any]:
+    """Whether the semantic code is used."""
+    result = diagnose(study.model, test, seed=study.seed, progress=study.bar("diagnose"))
+    write_json(study.out / "tasks" / "diagnose.json", asdict(result))
+    use, images = result.use, result.images
+    return {
+        "verdict": use.verdict,
+        **{name: asdict(getattr(use, name)) for name in ("share", "shuffled_share", "gap")},
+        **asdict(result.spread),
+        **{
+            metric: {name: getattr(images, name)[metric] for name in ("right", "shuffled", "none")}
+            for metric in ("ssim", "ssim_brain", "mse")
+        },
+        "image_gaps": {name: asdict(gap) for name, gap in images.gaps.items()},
     }
 
 

@@ -116,6 +116,9 @@ def test_demo_leaves_everything_it_promises(quick):
     steps = results["manipulate"]["steps"]
     assert len(steps) == len(results["manipulate"]["probability"]) == len(results["manipulate"]["ventricle_change_ml"])
     assert {"ldae", "ldae_residual", "voxel_linear", "copy_nearest", "ceiling"} <= results["interpolate"]["ssim"].keys()
+    assert {"verdict", "share", "shuffled_share", "gap", "effective_rank", "active_dimensions"} <= results[
+        "diagnose"
+    ].keys()
     assert results["skipped"] == {}
     assert (quick / "report.html").stat().st_size > 10_000
     assert (quick / "model" / "model.safetensors").is_file()
@@ -148,6 +151,11 @@ def test_commands_work_on_the_demos_model(quick, tmp_path, capsys):
     assert run("reconstruct", *model, *manifest, "--split", "test", "--out", tmp_path / "rec", "--native", *fp32) == 0
     image = next((tmp_path / "rec").glob("*.nii.gz"))
     assert read_volume(image).data.max() > 0
+    assert run("diagnose", *model, *manifest, "--split", "test", "--out", tmp_path / "diagnose", *fp32) == 0
+    diagnosed, studied = (
+        json.loads((folder / "diagnose.json").read_text()) for folder in (tmp_path / "diagnose", quick / "tasks")
+    )
+    assert diagnosed["use"]["gap"]["value"] == pytest.approx(studied["use"]["gap"]["value"], abs=1e-4)
     probe = tmp_path / "probe" / "probe_diagnosis_model.json"
     nuisance = tmp_path / "probe" / "probe_age_model.json"
     arguments = ("--split", "validation", "--probe", probe, "--nuisance", nuisance, "--steps", "-1", "1")

@@ -6,9 +6,11 @@ from xml.etree import ElementTree
 import pytest
 
 from ldae.evaluation.figures import (
+    CodeCurve,
     LossCurve,
     RocCurve,
     draw_age_scatter,
+    draw_code_use,
     draw_dose_response,
     draw_loss_curves,
     draw_roc,
@@ -41,7 +43,13 @@ def dose_chart() -> bytes:
     return draw_dose_response([-1.0, 0.0, 1.5], [0.1, 0.5, 0.9], [-2.0, 0.0, 3.0], positive="AD")
 
 
-CHARTS = (loss_chart, roc_chart, scatter_chart, dose_chart)
+def code_chart() -> bytes:
+    own = CodeCurve("own code", [0.0, 0.4, 0.4], [0.01, 0.04, 0.04], band=([-0.1, 0.3, 0.3], [0.1, 0.5, 0.5]))
+    others = [CodeCurve(name, [-0.2, -0.6, -0.5], [0.01, 0.1, 0.1]) for name in ("other $x$", "none")]
+    return draw_code_use([12.3, 0.02, 0.0], [own, *others])
+
+
+CHARTS = (loss_chart, roc_chart, scatter_chart, dose_chart, code_chart)
 
 
 @pytest.mark.parametrize("draw", CHARTS)

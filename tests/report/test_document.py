@@ -18,16 +18,19 @@ from scipy import ndimage
 
 from ldae.data.manifest import read_manifest, write_manifest
 from ldae.errors import TaskError
+from ldae.evaluation.information import CodeSpread, CodeUse
 from ldae.evaluation.statistics import Interval
 from ldae.io.files import write_json
 from ldae.io.template import load_template
 from ldae.report import write_report
 from ldae.report.run_folder import STAGES
+from ldae.tasks.diagnose import DiagnoseResult, ImageUse
 from ldae.tasks.interpolate import METHODS, InterpolateResult
 from ldae.tasks.manipulate import DEFAULT_STEPS, ManipulateResult
 from ldae.tasks.probe import AgeResult, DiagnosisResult
 from ldae.tasks.reconstruct import ReconstructResult
 
+WARNINGS = re.compile(r'<p class="warning">(.*?)</p>', re.S)
 NASTY = 'sub-<script>alert("1")</script>&$\\frac$'
 
 
@@ -53,6 +56,7 @@ def fabricate_run(folder: Path, *, seed: int = 0) -> Path:
         "n_test_subjects": 12,
     }
     results |= fabricate_reconstruction(folder, keys, brains, rng)
+    results["diagnose"] = fabricate_code_use(folder)
     results["probe"] = {"diagnosis": fabricate_diagnosis(folder, rng), "age": fabricate_age(folder, rng)}
     results["manipulate"] = fabricate_manipulation(folder, keys, brains)
     results["interpolate"] = fabricate_interpolation(folder, brains)
@@ -169,6 +173,55 @@ def fabricate_reconstruction(folder: Path, keys: list[str], brains: Brains, rng:
             "mse_mean_image": result.mean_image["mse"],
             "round_trip_rms": result.round_trip_rms,
         },
+    }
+
+
+def fabricate_code_use(folder: Path) -> dict:
+    shares, misled, left = [0.0123, 0.2456, 0.4567], [-0.1357, -0.3579, -0.5791], [0.0234, 0.0567, 0.0789]
+
+    def around(value: float) -> Interval:
+        return Interval(value, value - 0.0311, value + 0.0277)
+
+    def metrics(ssim: float, mse: float) -> dict[str, float]:
+        return {"ssim": ssim, "ssim_brain": ssim - 0.07777, "mse": mse, "psnr": -10 * np.log10(mse)}
+
+    result = DiagnoseResult(
+        scans=36,
+        subjects=12,
+        timesteps=[333, 666, 999],
+        snr=[0.567, 0.0123, 4.04e-05],
+        unexplained={
+            "right": [rest * (1 - share) for rest, share in zip(left, shares, strict=True)],
+            "shuffled": [rest * (1 - share) for rest, share in zip(left, misled, strict=True)],
+            "none": left,
+        },
+        use=CodeUse(
+            "used",
+            around(0.2382),
+            around(-0.3576),
+            around(0.5958),
+            list(map(around, shares)),
+            list(map(around, misled)),
+            [around(own - other) for own, other in zip(shares, misled, strict=True)],
+        ),
+        spread=CodeSpread(36, 128, 23.456, 14, 121, 0.8765),
+        images=ImageUse(
+            scans=12,
+            steps=20,
+            right=metrics(0.84111, 0.00571),
+            shuffled=metrics(0.77222, 0.00944),
+            none=metrics(0.78333, 0.00888),
+            gaps={"ssim": around(0.06889), "ssim_brain": around(0.07123), "mse": Interval(0.00373, 0.00298, 0.00441)},
+        ),
+    )
+    write_json(folder / "tasks" / "diagnose.json", asdict(result))
+    images = {name: getattr(result.images, name) for name in ("right", "shuffled", "none")}
+    return {
+        "verdict": "used",
+        **{name: asdict(getattr(result.use, name)) for name in ("share", "shuffled_share", "gap")},
+        **asdict(result.spread),
+        **{metric: {name: of[metric] for name, of in images.items()} for metric in ("ssim", "ssim_brain", "mse")},
+        "image_gaps": {name: asdict(gap) for name, gap in result.images.gaps.items()},
     }
 
 
@@ -481,13 +534,13 @@ def test_the_style_loads_nothing(run: Path) -> None:
 def test_anchors_of_the_contents_exist(page: Page) -> None:
     names = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
     targets = [a["href"][1:] for a in page.attributes("a")]
-    assert len(targets) == 12
+    assert len(targets) == 13
     assert set(targets) <= names
 
 
 def test_every_image_is_inside_decodes_is_marked_and_has_a_text_for_who_cannot_see_it(page: Page) -> None:
     images = page.attributes("img")
-    assert len(images) == 4 + 3 + 3 + 1 + 1
+    assert len(images) == 5 + 3 + 3 + 1 + 1
     for attributes in images:
         kind, _, data = attributes["src"].partition(";base64,")
         content = base64.b64decode(data, validate=True)
@@ -592,6 +645,7 @@ def test_a_folder_with_results_alone_says_what_is_missing_everywhere(bare: Path)
 
 def test_a_skipped_task_shows_its_reason(bare: Path) -> None:
     skipped = {
+        "diagnose": "codes cannot be shuffled between people",
         "probe.diagnosis": "no subject has the diagnosis <AD>",
         "probe.age": "ages are missing",
         "manipulate": "there is no probe",
@@ -628,6 +682,29 @@ def test_a_study_of_a_trained_model_makes_no_claim_on_its_training(run: Path, ba
     assert "never seen" not in page.text
     assert "no stage of training has seen" not in page.text
     assert "ldae study --model '/models/my model' --manifest /data/cohort.tsv" in page.text
+
+
+@pytest.mark.parametrize(
+    ("verdict", "words"),
+    [
+        (
+            "used",
+            "own code explains 24 % of what stays open without a code, while somebody else's makes it larger by 36 %",
+        ),
+        ("unhelpful", "The code is read, but to no advantage."),
+        ("collapsed", "The code has collapsed."),
+    ],
+)
+def test_whether_the_code_is_used_is_said_in_words(run: Path, bare: Path, verdict: str, words: str) -> None:
+    diagnose = json.loads((run / "results.json").read_text(encoding="utf-8"))["diagnose"]
+    write_json(bare / "results.json", {"diagnose": diagnose | {"verdict": verdict, "between_subjects": None}})
+    page = Page(write_report(bare).read_text(encoding="utf-8"))
+    assert words in page.text
+    warnings = WARNINGS.findall((bare / "report.html").read_text(encoding="utf-8"))
+    assert any(words in warning for warning in warnings) == (verdict != "used")
+    assert "There is no chart by noise level" in page.text
+    write_json(bare / "tasks" / "diagnose.json", {"snr": [1.0], "unexplained": {}, "use": {}})
+    assert "There is no chart by noise level" in Page(write_report(bare).read_text(encoding="utf-8")).text
 
 
 def test_doubts_are_stated_in_words(run: Path, page: Page, bare: Path) -> None:
