@@ -39,8 +39,9 @@ test: lint types layers unit  ## Lint, types, layers, tests
 docs: $(STAMP)   ## The documentation, warnings as errors
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
-bench: $(STAMP)  ## Ratios measured side by side in one run
-	$(BIN)/python benchmarks/precision.py
+bench: $(STAMP)  ## Ratios measured side by side in one run; the first run trains what it measures
+	$(BIN)/python benchmarks/precision.py --out benchmarks/results/precision.json
+	$(BIN)/python benchmarks/throughput.py
 
 clean:           ## Remove the environment and built files
 	rm -rf $(VENV) build dist docs/_build docs/reference .coverage* *.egg-info

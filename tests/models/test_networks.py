@@ -260,3 +260,37 @@ def test_paper_config_has_the_published_number_of_parameters():
 def test_published_keys_count_the_same(shared):
     keys = json.loads((shared / "parity" / "official_decoder_keys.json").read_text())
     assert sum(math.prod(shape) for shape in keys.values()) == 865_339_142
+
+
+def test_without_channels_the_latent_is_the_scan():
+    config = CompressionConfig(channels=(), latent_channels=1)
+    model, x = CompressionAutoencoder(config), torch.rand(2, 1, 6, 5, 7)
+    assert config.latent_shape((6, 5, 7)) == (1, 6, 5, 7)
+    model.fit_statistics(torch.tensor([0.4]), torch.tensor([0.2]))
+    posterior = model.encode(x)
+    torch.testing.assert_close(posterior.mean, (x - 0.4) / 0.2)
+    assert not posterior.std.any()
+    torch.testing.assert_close(model.decode(posterior.mean), x)
+    assert not list(model.parameters())
+    with pytest.raises(ConfigError, match="latent_channels must be 1"):
+        CompressionConfig(channels=(), latent_channels=3)
+
+
+@torch.no_grad()
+def test_coarse_and_fine_together_are_the_decoder():
+    denoiser, z, t = alive(Denoiser(TINY, 3)), torch.randn(2, 3, 4, 6, 4), torch.tensor([5, 700])
+    features, fine = denoiser.features(z, t), denoiser.features(z, t, fine_only=True)
+    assert len(fine.skips) < len(features.skips)
+    coarse = denoiser.decoder.coarse(features)
+    torch.testing.assert_close(denoiser.decoder.fine(coarse, fine), denoiser.predict(features))
+
+
+@torch.no_grad()
+def test_a_withheld_code_is_not_heard():
+    denoiser, estimator = alive(Denoiser(TINY, 3)), alive(GradientEstimator(TINY, 3, 6))
+    features = denoiser.features(torch.randn(2, 3, 4, 4, 4), torch.tensor([5, 700]))
+    keep = torch.tensor([1.0, 0.0])
+    one, two = torch.randn(2, 6), torch.randn(2, 6)
+    torch.testing.assert_close(estimator(features, one, keep)[1], estimator(features, two, keep)[1])
+    assert (estimator(features, one, keep)[0] - estimator(features, two, keep)[0]).abs().max() > 1e-4
+    torch.testing.assert_close(estimator(features, one, keep)[0], estimator(features, one)[0])

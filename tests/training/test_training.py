@@ -212,6 +212,53 @@ def test_a_run_killed_in_every_stage_resumes_to_the_same_weights(cohort, tmp_pat
     assert resumed.model().fingerprint() == whole.model().fingerprint()
 
 
+VELOCITY = ["denoiser.model.prediction=velocity", "representation.shift=velocity"]
+SHORT = [f"{stage}.optimisation.steps=2" for stage in STAGES]
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        ["schedule.kind=rectified", *VELOCITY],
+        ["schedule.zero_terminal_snr=true", "denoiser.weighting=min_snr", "representation.weighting=min_snr", *VELOCITY],
+        ["representation.semantic_dropout=0.5", "resample_posterior=true", "sampling.guidance=1.5"],
+        ["compression.model.channels=[]", "compression.model.latent_channels=1", *VELOCITY],
+    ],
+    ids=["rectified", "zero_terminal_snr", "dropout_and_draws", "voxel_space"],
+)
+def test_every_recipe_trains_and_its_codes_come_back(cohort, tmp_path, recipe):
+    experiment, records = fit(cohort, tmp_path / "run", *SHORT, *recipe)
+    assert all(np.isfinite(list(record.losses.values())).all() for record in records.values())
+    model = experiment.model()
+    assert model.config.semantic_dropout == ("representation.semantic_dropout=0.5" in recipe)
+    scans = experiment._dataset("validation").images([0])
+    z_0, y = model.compress(scans), model.semantic(scans)
+    assert float(model.invert(z_0, y).round_trip) < 1e-4
+    if "compression.model.channels=[]" in recipe:
+        assert records["compression"].steps == 0
+        np.testing.assert_allclose(model.decompress(z_0), scans[:, 0].numpy(), atol=1e-6)
+        assert z_0.shape == scans.shape
+
+
+def test_posterior_draws_reach_training_only(cohort, tmp_path):
+    experiment, _ = fit(cohort, tmp_path / "run", *SHORT, "resample_posterior=true")
+    assert "latent_std" in experiment._latents("train")[0]
+    assert "latent_std" not in experiment._latents("validation")[0]
+
+
+def test_one_thread_in_single_precision_gives_the_same_bits_twice(cohort, tmp_path):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        (first, _), (second, _) = (fit(cohort, tmp_path / name, *SHORT) for name in ("first", "second"))
+        scans = first._dataset("validation").images([0])
+        found = [(m := e.model()).invert(m.compress(scans), m.semantic(scans)) for e in (first, second)]
+    finally:
+        torch.set_num_threads(threads)
+    assert first.model().fingerprint() == second.model().fingerprint()
+    assert torch.equal(found[0].noise, found[1].noise)
+
+
 def test_missing_splits_are_refused(cohort, tmp_path):
     only_train = cohort.select((cohort.table["split"] != "validation").to_numpy(dtype=bool))
     with pytest.raises(TrainingError, match="validation split is empty"):

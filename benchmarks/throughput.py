@@ -1,0 +1,295 @@
+"""Scans a second for encoding and decoding, ours beside the same method in voxel space, in one run.
+
+    python benchmarks/throughput.py [--models runs/bench] [--out benchmarks/results/throughput.json] [--device auto]
+
+Without trained models in the folder they are trained first, by the recipe below, on a phantom cohort: that takes several
+times as long as the measurement. Each setting is measured end to end: scan to both codes, codes to scan. The SSIM is that of the
+same scans, against the real ones. `ratio_over_voxel_space` is taken at our fastest setting whose SSIM is at least the
+baseline's; if none is, it is null, and `ratio_at_default` is what there is. With --untrained only speed is measured.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from roofline import machine_rates, roofline
+from torch import Tensor
+
+from ldae.autoencoder import AutoencoderConfig, LatentDiffusionAutoencoder, Networks, SamplingConfig
+from ldae.config import load_experiment
+from ldae.data.manifest import Manifest, read_manifest
+from ldae.data.splits import assign_splits
+from ldae.evaluation.image_metrics import compare_images
+from ldae.models.hardware import choose_device
+from ldae.models.memory import PeakMemory, release_memory
+from ldae.prepare.phantom import PhantomConfig, synthesise_cohort
+from ldae.tasks.encode import prepare_record
+from ldae.training.experiment import Experiment
+from ldae.training.fit import FitSettings
+
+RECIPE = {
+    "demo": [
+        "compression.optimisation.steps=800",
+        "denoiser.optimisation.steps=600",
+        "representation.optimisation.steps=600",
+    ],
+    # About the same time on two cores as the demo's three stages.
+    "demo_voxel": ["denoiser.optimisation.steps=160", "representation.optimisation.steps=80"],
+}
+STEPS = (10, 20, 50, 100)
+BASELINE_STEPS = 100
+
+
+def trained(name: str, folder: Path, manifest: Manifest, device: str) -> LatentDiffusionAutoencoder:
+    """A model of a shipped config, trained by the recipe unless it is there."""
+    model = folder / name / "model"
+    if not (model / "config.json").is_file():
+        settings = FitSettings(run=folder / name, device=device)  # type: ignore[arg-type]
+        experiment = Experiment(load_experiment(name, RECIPE.get(name, [])), manifest, settings)
+        records = experiment.fit()
+        facts = {f"{stage} steps": str(record.steps) for stage, record in records.items()}
+        facts |= {f"{stage} seconds": f"{record.seconds:.0f}" for stage, record in records.items()}
+        experiment.model().save_pretrained(model, facts=facts)
+    return LatentDiffusionAutoencoder.from_pretrained(model, device=device)  # type: ignore[arg-type]
+
+
+def untrained(name: str, device: str) -> LatentDiffusionAutoencoder:
+    """Random weights: as fast as any."""
+    config = load_experiment(name).autoencoder
+    torch.manual_seed(0)
+    return LatentDiffusionAutoencoder(config, Networks(config), device=device)  # type: ignore[arg-type]
+
+
+def cohort(folder: Path, subjects: int) -> Manifest:
+    """The phantoms that both models are trained on."""
+    voxel_size = load_experiment("demo").preprocessing.voxel_size_mm
+    path = synthesise_cohort(folder / "cohort", PhantomConfig(n_subjects=subjects, voxel_size_mm=voxel_size), workers=2)
+    split = folder / "manifest.tsv"
+    if not split.is_file():
+        assign_splits(read_manifest(path), fractions=(0.6, 0.1, 0.3), seed=0).write(split)
+    return read_manifest(split)
+
+
+class Bench:
+    """One model on some scans.
+
+    Args:
+        model: what runs.
+        images: scans on its grid, (N, 1, D, H, W) in [0, 1].
+    """
+
+    def __init__(self, model: LatentDiffusionAutoencoder, images: Tensor) -> None:
+        self.model = model
+        self.images = images
+
+    def synchronise(self) -> float:
+        """The time, once all that was asked for is done."""
+        if self.model.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def round_trip(self, sampling: SamplingConfig, images: Tensor) -> tuple[np.ndarray, dict[str, float]]:
+        """Scans through both codes and back, and the seconds of each part."""
+        marks = [self.synchronise()]
+        z_0 = self.model.compress(images)
+        marks.append(self.synchronise())
+        semantic = self.model.semantic(images)
+        marks.append(self.synchronise())
+        found = self.model.invert(z_0, semantic, sampling, measure=False)
+        marks.append(self.synchronise())
+        latents = self.model.sample_latents(found.noise, semantic, sampling, record=found.record)
+        marks.append(self.synchronise())
+        decoded = self.model.decompress(latents)
+        marks.append(self.synchronise())
+        parts = ("compress", "semantic encoder", "invert", "sample", "decompress")
+        return decoded, dict(zip(parts, np.diff(marks).tolist(), strict=True))
+
+    def measure(self, sampling: SamplingConfig, *, batch: int, repeats: int, score: bool = True) -> dict[str, Any]:
+        """Medians over repeats, after one that warms up where a repeat is short."""
+        batch = min(batch, len(self.images))
+        chosen = self.images[:batch]
+        if repeats > 1:
+            self.round_trip(sampling, chosen)
+        release_memory()
+        seconds, parts = [], []
+        with PeakMemory(self.model.device) as memory:
+            for _ in range(repeats):
+                _, taken = self.round_trip(sampling, chosen)
+                parts.append(taken)
+                seconds.append(sum(taken.values()))
+        found = {
+            "sampling": asdict(sampling),
+            "setting": str(sampling),
+            "batch": batch,
+            "repeats": repeats,
+            "seconds_per_scan": statistics.median(seconds) / batch,
+            "spread_seconds_per_scan": [min(seconds) / batch, max(seconds) / batch],
+            "scans_per_second": batch / statistics.median(seconds),
+            "parts_seconds_per_scan": {
+                name: statistics.median(each[name] for each in parts) / batch for name in parts[0]
+            },
+            "peak_memory_gib": memory.peak_gib,
+        }
+        if score:
+            images = [
+                self.round_trip(sampling, self.images[i : i + batch])[0] for i in range(0, len(self.images), batch)
+            ]
+            real = self.images[:, 0].numpy()
+            found["ssim"] = compare_images(np.concatenate(images), real).mean()["ssim"]
+        print(row(found), flush=True)
+        return found
+
+
+def row(found: dict[str, Any]) -> str:
+    """One line of the table."""
+    ssim = f"SSIM {found['ssim']:.4f}" if "ssim" in found else ""
+    return (
+        f"{found['setting']:32s} batch {found['batch']:2d}  {found['scans_per_second']:9.4f} scans/s  "
+        f"{found['peak_memory_gib']:6.2f} GiB  {ssim}"
+    )
+
+
+def scaling(
+    config: AutoencoderConfig, device: str, sampling: SamplingConfig, factors: tuple[float, ...]
+) -> list[dict[str, Any]]:
+    """Cost against the size of the volume, with random weights."""
+    found = []
+    for factor in factors:
+        cell = config.compression.downsampling
+        shape = tuple(max(cell, round(n * factor / cell) * cell) for n in config.preprocessing.shape)
+        sized = replace(config, preprocessing=replace(config.preprocessing, shape=shape))
+        model = LatentDiffusionAutoencoder(sized, Networks(sized), device=device)  # type: ignore[arg-type]
+        result = Bench(model, torch.rand(1, 1, *shape)).measure(sampling, batch=1, repeats=2, score=False)
+        found.append({"shape": shape, "voxels": int(np.prod(shape)), **result})
+    return found
+
+
+def compare(ours: Bench, baseline: Bench, options: argparse.Namespace) -> dict[str, Any]:
+    """Both sides, and the ratio."""
+    score = not options.untrained
+    default = ours.model.config.sampling
+    settings = [default, *(replace(default, steps=n) for n in STEPS if n != default.steps), replace(default, steps=5)]
+    settings += [replace(default, solver="ddim", steps=10), replace(default, reuse=2), replace(default, reuse=3)]
+    # The baseline's scans are few, as each takes minutes; ours are scored on the same.
+    rows = [ours.measure(each, batch=options.batch, repeats=options.repeats, score=score) for each in settings]
+    single = [
+        ours.measure(default, batch=n, repeats=options.repeats, score=False) for n in (1, 2, 4, 8) if n < options.batch
+    ]
+    base = baseline.measure(
+        SamplingConfig("ddim", steps=options.baseline_steps), batch=options.baseline_batch, repeats=1, score=score
+    )
+    ratios = {
+        "ratio_at_default": rows[0]["scans_per_second"] / base["scans_per_second"],
+        "ratio_at_equal_steps": next(r for r in rows if r["sampling"]["steps"] == BASELINE_STEPS)["scans_per_second"]
+        / base["scans_per_second"],
+        "ratio_at_batch_one": (single or rows)[0]["scans_per_second"] / base["scans_per_second"],
+        "ratio_over_voxel_space": None,
+    }
+    if score:
+        # Reuse of features is an approximation, so it has to earn its place like any other setting.
+        equal = [each for each in rows if each["ssim"] >= base["ssim"]]
+        if equal:
+            fastest = max(equal, key=lambda each: float(each["scans_per_second"]))
+            ratios["ratio_over_voxel_space"] = fastest["scans_per_second"] / base["scans_per_second"]
+            ratios["ratio_taken_at"] = fastest["setting"]
+    return {"ours": rows, "ours_by_batch": single, "voxel_space": base, **ratios}
+
+
+def parse() -> argparse.Namespace:
+    """Options."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", type=Path, default=Path("runs/bench"), help="where models are, or are trained")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/throughput.json"))
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    parser.add_argument("--config", default="demo")
+    parser.add_argument("--baseline", default="demo_voxel")
+    parser.add_argument("--untrained", action="store_true", help="random weights: speed alone")
+    parser.add_argument("--train", action="store_true", help="train what is missing, and stop")
+    parser.add_argument("--subjects", type=int, default=160)
+    parser.add_argument("--scans", type=int, default=4, help="test scans that both sides are scored on")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--baseline-batch", type=int, default=2)
+    parser.add_argument("--baseline-steps", type=int, default=BASELINE_STEPS)
+    parser.add_argument("--compile", action="store_true", help="compile the passes of both sides first")
+    parser.add_argument("--no-scaling", action="store_true", help="leave out cost against volume size")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure, print, write the record."""
+    options = parse()
+    models: list[LatentDiffusionAutoencoder]
+    if options.untrained:
+        models = [untrained(name, options.device) for name in (options.config, options.baseline)]
+        images = torch.rand(max(options.batch, options.scans), 1, *models[0].config.preprocessing.shape)
+        sides = [images, images[: options.scans]]
+    else:
+        manifest = cohort(options.models, options.subjects)
+        models = [
+            trained(name, options.models, manifest, options.device) for name in (options.config, options.baseline)
+        ]
+        if options.train:
+            return
+        first = {r.participant_id: r for r in reversed(manifest.in_split("test").records)}
+        scans = [prepare_record(models[0], record).data for record in list(first.values())[: options.scans]]
+        images = torch.from_numpy(np.stack(scans))[:, None]
+        sides = [images, images]
+    if options.compile:
+        for model in models:
+            model.networks.compile_passes()
+    start = time.perf_counter()
+    ours, baseline = (Bench(model, each) for model, each in zip(models, sides, strict=True))
+    record: dict[str, Any] = {
+        "what": "scan to both codes and back; scans a second are medians of whole batches",
+        "hardware": hardware(options.device),
+        "configs": {"ours": options.config, "voxel_space": options.baseline},
+        "grid": models[0].config.preprocessing.shape,
+        "parameters": {"ours": models[0].count_parameters(), "voxel_space": models[1].count_parameters()},
+        "precision": str(models[0].dtype).removeprefix("torch."),
+        "trained": not options.untrained,
+        "compiled": options.compile,
+    }
+    if not options.untrained:
+        real = images[:, 0].numpy()
+        record["ceiling_ssim"] = compare_images(models[0].decompress(models[0].compress(images)), real).mean()["ssim"]
+        record["recipe"] = RECIPE
+    record |= compare(ours, baseline, options)
+    rates = machine_rates(models[0].device, models[0].dtype)
+    record["machine"] = rates
+    record["roofline"] = {
+        name: roofline(side.model, rates, options.batch if name == "ours" else options.baseline_batch)
+        for name, side in (("ours", ours), ("voxel_space", baseline))
+    }
+    if not options.no_scaling:
+        record["by_volume"] = scaling(models[0].config, options.device, models[0].config.sampling, (0.5, 1.0, 1.5, 2.0))
+    record["wall_seconds"] = time.perf_counter() - start
+    ratio = record["ratio_over_voxel_space"]
+    print("voxel space, T = 100, against ours:")
+    print(f"  at the default setting: {record['ratio_at_default']:.0f} x")
+    print(f"  at equal or better SSIM: {'none' if ratio is None else f'{ratio:.0f} x'}")
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def hardware(device: str) -> dict[str, Any]:
+    """What it ran on."""
+    chosen = choose_device(device)  # type: ignore[arg-type]
+    return {
+        "device": torch.cuda.get_device_name() if chosen.type == "cuda" else platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+    }
+
+
+if __name__ == "__main__":
+    main()
