@@ -103,9 +103,9 @@ def _study(
     from ldae.autoencoder import LatentDiffusionAutoencoder
     from ldae.data.manifest import read_manifest
     from ldae.io.files import write_json
+    from ldae.models.memory import peak_memory_gib
     from ldae.report import write_report
     from ldae.tasks.study import run_study
-    from ldae.training.plan import peak_memory_gib
 
     model = LatentDiffusionAutoencoder.from_pretrained(model_folder, device=options.device, precision=options.precision)
     with progress_bar("study") as move:
@@ -178,7 +178,7 @@ class Clock:
     def save(self) -> float:
         """Write the seconds so far, and return them."""
         from ldae.io.files import write_json
-        from ldae.training.plan import peak_memory_gib
+        from ldae.models.memory import peak_memory_gib
 
         seconds = self.before + time.perf_counter() - self.start
         self.peak_gib = max(self.peak_gib, peak_memory_gib())

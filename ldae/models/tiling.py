@@ -158,10 +158,10 @@ def encode_tiled(compression: CompressionAutoencoder, images: Tensor, tiling: Ti
     """
     device, cell = compression.latent_mean.device, compression.config.downsampling
     voxels = images[0, 0].numel()
-    if voxels <= tiling.whole:
+    if voxels <= tiling.whole or not compression.config.channels:
         parts = [
             compression.encode(chunk.to(device, memory_format=torch.channels_last_3d))
-            for chunk in torch.split(images, tiling.whole // voxels)
+            for chunk in torch.split(images, max(1, tiling.whole // voxels))
         ]
         means, stds = ([getattr(part, name).contiguous().cpu() for part in parts] for name in ("mean", "std"))
         return Posterior(torch.cat(means), torch.cat(stds))
@@ -190,7 +190,7 @@ def decode_tiled(
         tiling: budgets and overlap.
     """
     device, cell = compression.latent_mean.device, compression.config.downsampling
-    if math.prod(shape) <= tiling.whole:
+    if math.prod(shape) <= tiling.whole or not compression.config.channels:
         return torch.cat([compression.decode(latent.to(device), shape).float().cpu() for latent in torch.split(z_0, 1)])
 
     def decode(part: Tensor) -> Tensor:

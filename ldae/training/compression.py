@@ -109,19 +109,37 @@ class CompressionStage(Stage):
         x = batch["image"]
         optimizers, schedulers = self._optimizers()
         plays = self.plays
-        losses, reconstruction = self._generator_losses(x, step_generator(self.seed, self.steps_done))
+        with self.keeping_activations():
+            losses, reconstruction = self._generator_losses(x, step_generator(self.seed, self.steps_done))
         self._descend(optimizers[0], schedulers[0], losses["loss"])
         if plays:
-            assert self.discriminator is not None
-            fake = self.discriminator(reconstruction.detach().contiguous())[-1].float()
-            real = self.discriminator(x.contiguous())[-1].float()
-            losses["discriminator"] = 0.5 * (
-                self.adversarial(fake, target_is_real=False, for_discriminator=True)
-                + self.adversarial(real, target_is_real=True, for_discriminator=True)
-            )
+            losses["discriminator"] = self._discriminator_loss(x, reconstruction)
             self._descend(optimizers[1], schedulers[1], losses["discriminator"])
         self.finish_step(losses, batch)
         return losses["loss"].detach()
+
+    def _discriminator_loss(self, x: Tensor, reconstruction: Tensor) -> Tensor:
+        assert self.discriminator is not None
+        fake = self.discriminator(reconstruction.detach().contiguous())[-1].float()
+        real = self.discriminator(x.contiguous())[-1].float()
+        loss: Tensor = 0.5 * (
+            self.adversarial(fake, target_is_real=False, for_discriminator=True)
+            + self.adversarial(real, target_is_real=True, for_discriminator=True)
+        )
+        return loss
+
+    def rehearse(self, batch: Batch) -> None:
+        """Both sides, each with the other's weights held."""
+        x = batch["image"]
+        if self.discriminator is not None:
+            self.discriminator.requires_grad_(False)
+        with self.keeping_activations():
+            losses, reconstruction = self._generator_losses(x, step_generator(self.seed, self.steps_done))
+        losses["loss"].backward()  # type: ignore[no-untyped-call]
+        if self.discriminator is not None:
+            self.discriminator.requires_grad_(True)
+            if self.plays:
+                self._discriminator_loss(x, reconstruction).backward()  # type: ignore[no-untyped-call]
 
     def _descend(self, optimizer: Any, scheduler: Any, loss: Tensor) -> None:
         self.toggle_optimizer(optimizer)

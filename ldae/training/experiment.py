@@ -229,6 +229,8 @@ class Experiment:
             "seed": self.config.seed,
             "preprocessing": to_plain(self.config.preprocessing),
         }
+        # It changes nothing that is learnt, so a run that has run out of memory may go on with it.
+        inputs["stage"]["optimisation"].pop("checkpoint_activations")
         start_stage(folder, {**common, **inputs})
         return finished_weights(folder)
 

@@ -21,6 +21,7 @@ from ldae.errors import TrainingError
 from ldae.io.checkpoints import hash_tensors, load_tensors, save_tensors
 from ldae.io.files import write_json
 from ldae.models.hardware import Device, Precision, choose_device, choose_precision
+from ldae.models.memory import PeakMemory, release_memory
 from ldae.training.callbacks import Progress, ProgressCallback, ResumeCheckpoint, SliceImages
 from ldae.training.ema import ExponentialMovingAverage
 from ldae.training.plan import Plan, plan_stage
@@ -63,10 +64,11 @@ class StageRecord:
 
     Attributes:
         fingerprint: hash of the weights.
-        seconds: of training in all sessions.
+        seconds: of training in all sessions, with validations; measuring latents and saving come on top.
         steps: trained.
         losses: last of each.
         plan: what was expected.
+        memory_gib: peak while it trained in the last session; None for a run of before it was recorded.
     """
 
     fingerprint: str
@@ -74,6 +76,7 @@ class StageRecord:
     steps: int
     losses: dict[str, float]
     plan: dict[str, Any]
+    memory_gib: float | None = None
 
 
 def start_stage(folder: Path, inputs: dict[str, Any]) -> None:
@@ -142,7 +145,8 @@ def fit_stage(
     config = stage.optimisation
     average = ExponentialMovingAverage(stage.averaged(), config.ema_decay)
     resume = folder / RESUME
-    callbacks: list[Callback] = [average, Stopwatch(), ResumeCheckpoint(resume, config.checkpoint_every)]
+    stopwatch = Stopwatch()
+    callbacks: list[Callback] = [average, stopwatch, ResumeCheckpoint(resume, config.checkpoint_every)]
     if config.patience:
         callbacks.append(EarlyStopping("validation/loss", patience=config.patience))
     if settings.progress is not None:
@@ -168,7 +172,10 @@ def fit_stage(
             logger=[CSVLogger(folder, name="logs"), TensorBoardLogger(folder, name="tensorboard")],
             callbacks=callbacks,
         )
-        trainer.fit(stage, data, ckpt_path=resume if resume.is_file() else None, weights_only=True)
+        release_memory()
+        with PeakMemory(device) as memory:
+            trainer.fit(stage, data, ckpt_path=resume if resume.is_file() else None, weights_only=True)
+    seconds = stopwatch.seconds
     if trainer.interrupted:
         raise KeyboardInterrupt
     stage.eval()
@@ -178,10 +185,11 @@ def fit_stage(
     save_tensors(folder / WEIGHTS, tensors)
     record = StageRecord(
         fingerprint=hash_tensors(tensors),
-        seconds=callbacks[1].seconds,  # type: ignore[attr-defined]
+        seconds=seconds,
         steps=stage.steps_done,
         losses={key: float(value) for key, value in trainer.logged_metrics.items() if key != "step"},
         plan=asdict(plan),
+        memory_gib=memory.peak_gib,
     )
     write_json(folder / RECORD, asdict(record))
     resume.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,6 +11,7 @@ from lightning import LightningModule
 from torch import Tensor, nn
 
 from ldae.errors import ConfigError, TrainingError
+from ldae.models.checkpointing import checkpointed
 
 __all__ = ["OptimisationConfig", "Stage", "build_scheduler", "step_generator"]
 
@@ -32,6 +34,7 @@ class OptimisationConfig:
         validate_every: steps between validations.
         checkpoint_every: steps between checkpoints to resume from.
         patience: validations without improvement before the stage stops early; 0 never stops.
+        checkpoint_activations: compute activations again in the backward pass instead of keeping them; nothing else changes.
     """
 
     steps: int = 100_000
@@ -45,6 +48,7 @@ class OptimisationConfig:
     validate_every: int = 1000
     checkpoint_every: int = 1000
     patience: int = 0
+    checkpoint_activations: bool = False
 
     def __post_init__(self) -> None:
         counts = (self.steps, self.batch_size, self.validate_every, self.checkpoint_every)
@@ -103,9 +107,20 @@ class Stage(LightningModule):
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """One step of automatic optimisation."""
-        losses = self.losses(batch, step_generator(self.seed, self.steps_done))
+        with self.keeping_activations():
+            losses = self.losses(batch, step_generator(self.seed, self.steps_done))
         self.finish_step(losses, batch)
         return losses["loss"]
+
+    def rehearse(self, batch: Batch) -> None:
+        """Forward and backward passes of one step; they leave gradients, and change no weights."""
+        with self.keeping_activations():
+            loss = self.losses(batch, step_generator(self.seed, self.steps_done))["loss"]
+        loss.backward()  # type: ignore[no-untyped-call]
+
+    def keeping_activations(self) -> AbstractContextManager[None]:
+        """Where a forward pass must run: it keeps activations for the backward pass, or not, as the configuration says."""
+        return checkpointed(self.averaged()) if self.optimisation.checkpoint_activations else nullcontext()
 
     def finish_step(self, losses: Mapping[str, Tensor], batch: Batch) -> None:
         """Check, log and count a step.
