@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from ldae.codes import Codes
 from ldae.diffusion import Estimate, Predict, SamplingConfig, invert_latents, sample_latents, velocity_of
-from ldae.errors import CheckpointError, TaskError
+from ldae.errors import TaskError
 from ldae.io.card import model_card
-from ldae.io.checkpoints import hash_tensors, load_folder, save_folder
+from ldae.io.checkpoints import check_tensors, hash_tensors, load_folder, save_folder
 from ldae.io.plain import from_plain, read_setting, to_plain
 from ldae.io.preprocessing import PreparedScan
 from ldae.models.hardware import Device, Precision, channels_last, choose_device, choose_precision
@@ -79,13 +79,7 @@ class LatentDiffusionAutoencoder:
         with torch.device("meta"):
             expected = {name: tuple(tensor.shape) for name, tensor in Networks(config).state_dict().items()}
         found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-        if found != expected:
-            wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
-            msg = (
-                f"{folder}: {len(wrong)} tensors are missing, unexpected or of another shape than the config says "
-                f"(first: {wrong[0]}); the folder is damaged or edited: copy it again"
-            )
-            raise CheckpointError(msg)
+        check_tensors(found, expected, where=str(folder), remedy="the folder is damaged or edited: copy it again")
         networks = Networks(config)
         networks.load_state_dict(tensors, strict=True)
         return cls(config, networks, device=device, precision=precision)

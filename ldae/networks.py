@@ -18,6 +18,7 @@ from ldae.diffusion import (
     shift_scale,
     velocity_of,
 )
+from ldae.errors import ConfigError
 from ldae.io.preprocessing import Preprocessing
 from ldae.models.compression import CompressionAutoencoder, CompressionConfig
 from ldae.models.denoiser import Denoiser, DenoiserConfig, Features, UNetDecoder
@@ -59,12 +60,19 @@ class Networks(nn.Module):
         config: their shapes.
 
     Raises:
-        ConfigError: if the model's grid does not suit the compression.
+        ConfigError: if the model's grid does not suit the networks.
     """
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
-        channels = config.compression.latent_shape(config.preprocessing.shape)[0]
+        channels, *cells = config.compression.latent_shape(config.preprocessing.shape)
+        levels = len(config.denoiser.multipliers)
+        if any(n // stride ** (levels - 1) < 1 for n, stride in zip(cells, config.denoiser.stride, strict=True)):
+            msg = (
+                f"a latent of {tuple(cells)} cells is too small for {levels} levels that pool by {config.denoiser.stride}; "
+                "give a larger preprocessing.shape, or fewer denoiser.multipliers"
+            )
+            raise ConfigError(msg)
         width = config.semantic_encoder.semantic_width
         self.compression = CompressionAutoencoder(config.compression)
         self.denoiser = Denoiser(config.denoiser, channels)

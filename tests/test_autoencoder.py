@@ -151,6 +151,12 @@ def test_a_schedule_that_ends_in_pure_noise_wants_velocities(tiny_config):
         Networks(replace(tiny_config, schedule=ScheduleConfig("rectified"), shift="score"))
 
 
+def test_a_grid_too_small_for_the_levels_is_refused(tiny_config):
+    shape = replace(tiny_config.preprocessing, shape=(16, 24, 4))
+    with pytest.raises(ConfigError, match="too small for 2 levels"):
+        Networks(replace(tiny_config, preprocessing=shape))
+
+
 def test_random_encoder_leaves_the_rest_alone(tiny_model, head):
     before = tiny_model.encode(head(1))
     twin = tiny_model.with_random_encoder(seed=3)

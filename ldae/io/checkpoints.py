@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ldae.errors import CheckpointError
 from ldae.io.files import atomic_folder, sha256_of, write_json, write_text
@@ -14,10 +14,12 @@ from ldae.io.files import atomic_folder, sha256_of, write_json, write_text
 __all__ = [
     "FORMAT_VERSION",
     "WEIGHTS",
+    "check_tensors",
     "describe_folder",
     "hash_tensors",
     "load_folder",
     "load_tensors",
+    "load_weights",
     "save_folder",
     "save_tensors",
 ]
@@ -56,6 +58,39 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except SafetensorError as error:
         msg = f"{path}: not a readable safetensors file ({error}); copy it again. Pickles are not read"
         raise CheckpointError(msg) from error
+
+
+def load_weights(module: nn.Module, path: Path) -> None:
+    """Give a network the tensors of a safetensors file, strictly.
+
+    Raises:
+        CheckpointError: if the file is missing or damaged, or its tensors are not the network's.
+    """
+    tensors, _ = load_tensors(path)
+    check_tensors(
+        {name: tuple(tensor.shape) for name, tensor in tensors.items()},
+        {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()},
+        where=str(path),
+        remedy="give weights of the shape that the config names",
+    )
+    module.load_state_dict(tensors, strict=True)
+
+
+def check_tensors(
+    found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], *, where: str, remedy: str
+) -> None:
+    """Compare names and shapes of tensors.
+
+    Raises:
+        CheckpointError: naming the first that is missing, unexpected or of another shape.
+    """
+    wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+    if wrong:
+        msg = (
+            f"{where}: {len(wrong)} tensors are missing, unexpected or of another shape than the config says "
+            f"(first: {wrong[0]}, {found.get(wrong[0])} for {expected.get(wrong[0])}); {remedy}"
+        )
+        raise CheckpointError(msg)
 
 
 def hash_tensors(tensors: Mapping[str, Tensor]) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ldae.errors import ConfigError
 from ldae.models.compression import (
     CompressionAutoencoder,
     CompressionConfig,
@@ -38,12 +39,37 @@ class CompressionLossConfig:
 
 @dataclass(frozen=True)
 class CompressionStageConfig:
-    """Everything that is stage 1's own."""
+    """Everything that is stage 1's own.
+
+    Attributes:
+        model: shape of the autoencoder.
+        initial_weights: safetensors to start from, of `ldae convert autoencoder` or of another run's stage.
+        frozen: keep the initial weights as they are; only the latents' statistics are measured.
+        discriminator: shape of the discriminator.
+        loss: weights of the terms.
+        optimisation: how it is optimised.
+
+    Raises:
+        ConfigError: if nothing that could be frozen is named.
+    """
 
     model: CompressionConfig = CompressionConfig()
+    initial_weights: str | None = None
+    frozen: bool = False
     discriminator: DiscriminatorConfig = DiscriminatorConfig()
     loss: CompressionLossConfig = CompressionLossConfig()
     optimisation: OptimisationConfig = OptimisationConfig()
+
+
+    def __post_init__(self) -> None:
+        if self.frozen and self.initial_weights is None:
+            msg = "compression.frozen needs compression.initial_weights, the weights to keep; name them, or train"
+            raise ConfigError(msg)
+
+    @property
+    def trains(self) -> bool:
+        """Whether there is anything to learn."""
+        return bool(self.model.channels) and not self.frozen
 
 
 class CompressionStage(Stage):

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,14 +15,14 @@ from ldae.data.latents import LatentCache, load_or_encode
 from ldae.data.manifest import Manifest
 from ldae.diffusion import ScheduleConfig
 from ldae.errors import TrainingError
-from ldae.io.checkpoints import hash_tensors
+from ldae.io.checkpoints import hash_tensors, load_weights
 from ldae.io.files import write_json
 from ldae.io.plain import to_plain
 from ldae.io.preprocessing import Preprocessing
 from ldae.models.hardware import choose_device, choose_precision
 from ldae.training.compression import CompressionStage, CompressionStageConfig
 from ldae.training.denoiser import DenoiserStage, DenoiserStageConfig
-from ldae.training.fit import FitSettings, StageRecord, finished_weights, fit_stage, start_stage
+from ldae.training.fit import FitSettings, StageRecord, finished_weights, fit_stage, keep_measured, start_stage
 from ldae.training.representation import RepresentationStage, RepresentationStageConfig
 from ldae.training.stage import Stage
 
@@ -140,13 +141,14 @@ class Experiment:
     def fit_compression(self) -> StageRecord:
         """Stage 1, and its latent statistics over the training split."""
         config, compression = self.config.compression, self.networks.compression
-        done = self._start("compression", {"data": to_plain(self.config.data), "stage": to_plain(config)})
+        inputs: dict[str, Any] = {"data": to_plain(self.config.data), "stage": to_plain(config)}
+        if config.initial_weights is not None:
+            load_weights(compression, Path(config.initial_weights))
+            inputs["initial_weights"] = self._fingerprint()
+        done = self._start("compression", inputs)
         if done is not None:
             compression.load_state_dict(done[0], strict=True)
             return done[1]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.config.seed + 1)
-            stage = CompressionStage(config, compression, self.config.seed)
         train, validation = self._dataset("train", augmented=True), self._dataset("validation")
 
         def pictures() -> Tensor:
@@ -159,6 +161,11 @@ class Experiment:
             compression.fit_statistics(values.mean(dim=1).float(), values.std(dim=1).float())
             return compression.state_dict()
 
+        if not config.trains:
+            return keep_measured(self.settings.run / "compression", finish())
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.config.seed + 1)
+            stage = CompressionStage(config, compression, self.config.seed)
         return self._fit("compression", stage, train, validation, finish, pictures)
 
     def fit_denoiser(self) -> StageRecord:

@@ -14,7 +14,7 @@ from ldae.config import load_experiment
 from ldae.data.datamodule import LatentDataset, StageDataModule, StepBatchSampler
 from ldae.data.latents import load_or_encode
 from ldae.data.manifest import read_manifest, write_manifest
-from ldae.errors import DependencyError, TrainingError
+from ldae.errors import CheckpointError, ConfigError, DependencyError, TrainingError
 from ldae.models.convnext import ConvNeXt, ConvNeXtConfig
 from ldae.training.callbacks import slice_sheet
 from ldae.training.ema import ExponentialMovingAverage
@@ -238,6 +238,19 @@ def test_every_recipe_trains_and_its_codes_come_back(cohort, tmp_path, recipe):
         assert records["compression"].steps == 0
         np.testing.assert_allclose(model.decompress(z_0), scans[:, 0].numpy(), atol=1e-6)
         assert z_0.shape == scans.shape
+
+
+def test_compression_starts_from_given_weights_or_keeps_them(cohort, tmp_path):
+    _, records = fit(cohort, tmp_path / "first", *SHORT)
+    weights = tmp_path / "first" / "compression" / "weights.safetensors"
+    kept, again = fit(cohort, tmp_path / "kept", *SHORT, f"compression.initial_weights={weights}", "compression.frozen=true")
+    assert again["compression"].steps == 0
+    assert again["compression"].fingerprint == records["compression"].fingerprint
+    assert kept.model().config.compression.channels == (16, 16, 16)
+    with pytest.raises(CheckpointError, match="of another shape"):
+        fit(cohort, tmp_path / "wrong", f"compression.initial_weights={weights}", "compression.model.latent_channels=2")
+    with pytest.raises(ConfigError, match="needs compression.initial_weights"):
+        load_experiment("quick", ["compression.frozen=true"])
 
 
 def test_posterior_draws_reach_training_only(cohort, tmp_path):
