@@ -27,7 +27,15 @@ from ldae.training.ema import ExponentialMovingAverage
 from ldae.training.plan import Plan, plan_stage
 from ldae.training.stage import Stage
 
-__all__ = ["FitSettings", "StageRecord", "finished_weights", "fit_stage", "read_history", "start_stage"]
+__all__ = [
+    "FitSettings",
+    "StageRecord",
+    "finished_weights",
+    "fit_stage",
+    "keep_measured",
+    "read_history",
+    "start_stage",
+]
 
 log = logging.getLogger(__name__)
 
@@ -193,6 +201,14 @@ def fit_stage(
     )
     write_json(folder / RECORD, asdict(record))
     resume.unlink(missing_ok=True)
+    return record
+
+
+def keep_measured(folder: Path, tensors: dict[str, Tensor]) -> StageRecord:
+    """Save a stage that has nothing to learn, only something to measure."""
+    save_tensors(folder / WEIGHTS, tensors)
+    record = StageRecord(hash_tensors(tensors), seconds=0.0, steps=0, losses={}, plan={})
+    write_json(folder / RECORD, asdict(record))
     return record
 
 
