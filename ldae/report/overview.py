@@ -269,7 +269,7 @@ def _model(run: RunFolder) -> str | None:
     ]
     parts = [f"{shape} voxels of {contract.get('voxel_size_mm')} mm"]
     parts += [f"semantic code of {width} numbers" for width in widths[:1]]
-    parts.append(f"{sampling.get('steps')} sampling steps")
+    parts.append(f"{sampling.get('steps')} steps of the solver {sampling.get('solver', 'ddim')}")
     return ", ".join(parts)
 
 

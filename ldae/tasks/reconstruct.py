@@ -39,6 +39,7 @@ class ReconstructResult:
 
     Attributes:
         steps: of the sampler.
+        solver: in words.
         scans: number of them.
         both: metrics from both codes.
         semantic_only: metrics from the semantic code alone.
@@ -49,6 +50,7 @@ class ReconstructResult:
     """
 
     steps: int
+    solver: str
     scans: int
     both: dict[str, float]
     semantic_only: dict[str, float]
@@ -104,6 +106,7 @@ def evaluate_reconstruction(
     returned = model.latents_of(scans.codes).numpy()
     return ReconstructResult(
         steps=model.config.sampling.steps,
+        solver=str(model.config.sampling),
         scans=len(scans),
         both=agreement["both"].mean(),
         semantic_only=agreement["semantic_only"].mean(),

@@ -155,6 +155,7 @@ def _reconstruction(study: _Study, test: EncodedScans, images: Reconstructions, 
         "compression": {name: result.compression[name] for name in ("ssim", "mse", "ssim_brain", "psnr")},
         "reconstruct": {
             "steps": result.steps,
+            "solver": result.solver,
             "ssim": both["ssim"],
             "mse": both["mse"],
             "ssim_brain": both["ssim_brain"],

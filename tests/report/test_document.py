@@ -141,6 +141,7 @@ def fabricate_reconstruction(folder: Path, keys: list[str], brains: Brains, rng:
 
     result = ReconstructResult(
         steps=20,
+        solver="bdia, 20 steps",
         scans=len(keys),
         both=metrics(0.93123, 0.00123),
         semantic_only=metrics(0.84567, 0.00567),
