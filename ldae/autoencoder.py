@@ -20,6 +20,7 @@ from ldae.io.plain import from_plain, read_setting, to_plain
 from ldae.io.preprocessing import PreparedScan
 from ldae.models.hardware import Device, Precision, channels_last, choose_device, choose_precision
 from ldae.models.semantic_encoder import build_semantic_encoder
+from ldae.models.tiling import Tiling, decode_tiled, encode_tiled
 from ldae.networks import AutoencoderConfig, Networks, semantic_predict, semantic_velocities
 from ldae.volume import Volume
 
@@ -49,6 +50,9 @@ class LatentDiffusionAutoencoder:
         networks: trained.
         device: where to run.
         precision: of matrix work; codes and schedules stay float32.
+
+    Attributes:
+        tiling: from which size on scans are compressed and decompressed in parts; another one may be put in its place.
     """
 
     def __init__(
@@ -64,6 +68,7 @@ class LatentDiffusionAutoencoder:
         self.dtype = choose_precision(precision, self.device)
         self.networks = networks.to(self.device).eval().requires_grad_(False)
         channels_last(self.networks.compression)
+        self.tiling = Tiling()
 
     @classmethod
     def from_pretrained(
@@ -191,9 +196,8 @@ class LatentDiffusionAutoencoder:
     @torch.inference_mode()
     def compress(self, images: Tensor) -> Tensor:
         """Standardised latent posterior means of images, (B, C, d, h, w) on the CPU."""
-        images = images.to(self.device, memory_format=torch.channels_last_3d)
         with self._autocast():
-            return self.networks.compression.encode(images).mean.contiguous().cpu()
+            return encode_tiled(self.networks.compression, images, self.tiling).mean
 
     @torch.inference_mode()
     def invert(
@@ -316,12 +320,10 @@ class LatentDiffusionAutoencoder:
 
     @torch.inference_mode()
     def decompress(self, z_0: Tensor) -> npt.NDArray[np.float32]:
-        """Model images, (N, D, H, W) in [0, 1], of standardised latents. One at a time: it is the costliest in memory."""
-        images = []
-        for latent in torch.split(z_0.to(self.device), 1):
-            with self._autocast():
-                images.append(self.networks.compression.decode(latent).float().clamp(0.0, 1.0).cpu())
-        return torch.cat(images)[:, 0].numpy()
+        """Model images, (N, D, H, W) in [0, 1], of standardised latents."""
+        with self._autocast():
+            images = decode_tiled(self.networks.compression, z_0, self.config.preprocessing.shape, self.tiling)
+        return images[:, 0].clamp(0.0, 1.0).numpy()
 
     def draw_noise(self, count: int, generator: torch.Generator) -> Tensor:
         """Standard normal noise codes, (count, C, d, h, w)."""

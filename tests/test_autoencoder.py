@@ -8,6 +8,7 @@ import torch
 from ldae.autoencoder import LatentDiffusionAutoencoder, Networks, SamplingConfig
 from ldae.diffusion import ScheduleConfig
 from ldae.errors import CheckpointError, ConfigError, TaskError, VolumeError
+from ldae.models.tiling import Tiling
 from ldae.networks import semantic_predict
 from ldae.volume import Volume
 
@@ -229,3 +230,22 @@ def test_another_way_to_sample_leaves_the_networks_alone(tiny_model):
     ):
         with pytest.raises(ConfigError, match=words):
             tiny_model.with_sampling([wrong])
+
+
+def test_scans_in_parts_are_the_same_scans(tiny_model, head):
+    images = torch.from_numpy(tiny_model.prepare(head(1)).data)[None, None]
+    z_0 = tiny_model.compress(images)
+    whole = tiny_model.decompress(z_0)
+    tiny_model.tiling = Tiling(whole=1)
+    torch.testing.assert_close(tiny_model.compress(images), z_0, atol=1e-4, rtol=1e-4)
+    np.testing.assert_allclose(tiny_model.decompress(z_0), whole, atol=1e-5)
+
+
+def test_a_grid_need_not_divide(tiny_config, head):
+    config = replace(tiny_config, preprocessing=replace(tiny_config.preprocessing, shape=(15, 22, 17)))
+    torch.manual_seed(0)
+    model = LatentDiffusionAutoencoder(config, Networks(config), device="cpu", precision="fp32")
+    codes = model.encode(head(1))
+    assert codes.noise.shape == (2, 4, 6, 5)
+    assert model.decode(codes).data.shape == (15, 22, 17)
+    assert model.decode(codes, space="native").grid == head(1).grid
