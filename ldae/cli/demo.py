@@ -92,7 +92,8 @@ def run_study_command(options: Namespace) -> int:
     """Every task with a model that is there."""
     from ldae.cli.codes import read_baselines
 
-    clock = Clock(options.out, {"model": str(options.model), "manifest": str(options.manifest), "seed": options.seed})
+    request = {"model": str(options.model), "manifest": str(options.manifest), "seed": options.seed}
+    clock = Clock(options.out, request | ({"sampling": options.sampling} if options.sampling else {}))
     _study(options, options.model, options.manifest, read_baselines(options.baseline), clock)
     return 0
 
@@ -108,6 +109,8 @@ def _study(
     from ldae.tasks.study import run_study
 
     model = LatentDiffusionAutoencoder.from_pretrained(model_folder, device=options.device, precision=options.precision)
+    if options.get("sampling"):
+        model = model.with_sampling(options.sampling)
     with progress_bar("study") as move:
         results = run_study(
             model,
