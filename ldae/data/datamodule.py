@@ -1,7 +1,7 @@
 """Datasets and the Lightning data module; the order of batches depends on the seed and the step alone."""
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -214,7 +214,3 @@ class StageDataModule(LightningDataModule):
     def val_dataloader(self) -> DataLoader[Item]:
         """All validation scans, in order."""
         return DataLoader(self.validation, batch_size=self.batch_size, num_workers=self.workers)
-
-    def first_batch(self) -> Mapping[str, Any]:
-        """The first training batch, to try a step on."""
-        return next(iter(self.train_dataloader()))

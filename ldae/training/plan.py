@@ -66,12 +66,14 @@ def plan_stage(
         dtype: of matrix work.
         limits: how far the rehearsal goes.
     """
+    # Workers read while the network computes, and would take longer to start than two batches to read.
+    workers, data.workers = data.workers, 0
     batches = iter(data.train_dataloader())
     batch = next(batches)
     start = time.perf_counter()
     next(batches, None)
-    # Workers read while the network computes.
-    reading = 0.0 if data.workers else time.perf_counter() - start
+    reading = 0.0 if workers else time.perf_counter() - start
+    data.workers = workers
     cost = rehearse(stage, batch, device=device, dtype=dtype, limits=limits)
     trained = sum(p.numel() for p in stage.parameters() if p.requires_grad)
     optimisation = stage.optimisation
