@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+from safetensors.torch import load_file
 
 from ldae.autoencoder import AutoencoderConfig, LatentDiffusionAutoencoder, Networks, SamplingConfig
+from ldae.io.official import decoder_name
 from ldae.io.preprocessing import Preprocessing
 from ldae.models.compression import CompressionConfig
 from ldae.models.convnext import ConvNeXtConfig
-from ldae.models.denoiser import DenoiserConfig
+from ldae.models.denoiser import Denoiser, DenoiserConfig
+from ldae.models.gradient_estimator import GradientEstimator
 from ldae.models.semantic_encoder import SemanticEncoderConfig, SliceEncoderConfig
 from ldae.volume import Volume
 
@@ -29,6 +32,19 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"reference data is not at {SHARED}")
     return SHARED
+
+
+@pytest.fixture
+def published_networks(shared: Path) -> tuple[Denoiser, GradientEstimator]:
+    """Denoiser and gradient estimator with the weights that the published implementation was run with."""
+    published = load_file(shared / "parity" / "decoder.safetensors")
+    config = DenoiserConfig(width=32, multipliers=(1, 2), residual_blocks=1, attention_levels=(1,), stride=(1, 2, 2))
+    denoiser, estimator = Denoiser(config, 3), GradientEstimator(config, 3, 16)
+    networks = torch.nn.ModuleDict({"denoiser": denoiser, "gradient_estimator": estimator}).eval()
+    expected = networks.state_dict()
+    ours = {str(decoder_name(name)): value for name, value in published.items()}
+    networks.load_state_dict({name: value.reshape(expected[name].shape) for name, value in ours.items()}, strict=True)
+    return denoiser, estimator
 
 
 @pytest.fixture

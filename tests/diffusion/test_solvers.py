@@ -2,6 +2,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
 from ldae.diffusion import (
     Estimate,
@@ -170,23 +171,10 @@ def test_impossible_settings_are_refused_and_settings_read_as_words():
     assert str(SamplingConfig("ddim", 20, 3, guidance=1.5)) == "ddim, 20 steps, 3 corrections, guidance 1.5"
 
 
-def test_walks_of_the_published_sampler_are_reproduced(shared):
+def test_walks_of_the_published_sampler_are_reproduced(shared, published_networks):
     # Published: 10 steps under y, the noise shifted in the score form, the predicted latent then clamped to [-1, 1].
-    from safetensors.torch import load_file
-
-    from ldae.io.official import decoder_name
-    from ldae.models.denoiser import Denoiser, DenoiserConfig
-    from ldae.models.gradient_estimator import GradientEstimator
-
-    parity = shared / "parity"
-    io, published = load_file(parity / "io.safetensors"), load_file(parity / "decoder.safetensors")
-    config = DenoiserConfig(width=32, multipliers=(1, 2), residual_blocks=1, attention_levels=(1,), stride=(1, 2, 2))
-    networks = torch.nn.ModuleDict(
-        {"denoiser": Denoiser(config, 3), "gradient_estimator": GradientEstimator(config, 3, 16)}
-    ).eval()
-    expected = networks.state_dict()
-    ours = {decoder_name(name): value for name, value in published.items()}
-    networks.load_state_dict({name: value.reshape(expected[name].shape) for name, value in ours.items()}, strict=True)
+    denoiser, estimator = published_networks
+    io = load_file(shared / "parity" / "io.safetensors")
     schedule = NoiseSchedule(ScheduleConfig("linear"))
     # The published code keeps alpha_bar in single precision, in which 1 - alpha_bar_0 has four digits left.
     alpha_bar = schedule.signal.double().square().float()
@@ -195,10 +183,10 @@ def test_walks_of_the_published_sampler_are_reproduced(shared):
     def belief(jitter):
         @torch.no_grad()
         def predict(z, t):
-            features = networks["denoiser"].features(z, t)
-            eps = networks["denoiser"].predict(features)
+            features = denoiser.features(z, t)
+            eps = denoiser.predict(features)
             eps = eps + jitter * torch.randn(eps.shape, generator=torch.Generator().manual_seed(0))
-            change = shift_scale(t, z.ndim, schedule, "score") * networks["gradient_estimator"](features, io["y"])
+            change = shift_scale(t, z.ndim, schedule, "score") * estimator(features, io["y"])
             return interpret(eps, z, t, schedule, "noise").shifted(change, t, schedule).clamped(1.0, z, t, schedule)
 
         return predict

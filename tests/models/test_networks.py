@@ -162,54 +162,10 @@ def test_hardware_is_chosen_or_refused():
 
 # Numerical parity with the published implementation, on reference tensors that it produced.
 
-ROOMS = {
-    "in_layers.0": "norm_in",
-    "in_layers.2": "conv_in",
-    "emb_layers.1": "time_projection",
-    "emb_z_layers.1": "semantic_projection",
-    "out_layers.0": "norm_out",
-    "out_layers.3": "conv_out",
-    "skip_connection": "skip",
-    "proj_out": "projection",
-}
-MIDDLE = ("middle_in.block", "middle_in.attention", "middle_out")
 
-
-def renamed(state, prefix=""):
-    """Published decoder names to ours; `shift_` selects the gradient estimator's half."""
-    ours = {}
-    for key, value in state.items():
-        if "qkv.weight" in key or "proj_out.weight" in key:
-            value = value.squeeze(-1)
-        head, _, rest = key.partition(".")
-        for old, new in ROOMS.items():
-            rest = rest.replace(old, new)
-        parts = rest.split(".", 2)
-        if head == "time_embed" and not prefix:
-            ours[f"time_embedding.{rest}"] = value
-        elif head == "label_emb" and prefix:
-            ours[f"semantic_embedding.{rest}"] = value
-        elif head == "input_blocks" and not prefix:
-            place = f"stages.{int(parts[0]) - 1}.{('block', 'attention')[int(parts[1])]}" if int(parts[0]) else "stem"
-            ours[f"encoder.{place}.{parts[2]}"] = value
-        elif head == f"{prefix}middle_block":
-            ours[f"decoder.{MIDDLE[int(parts[0])]}.{rest.split('.', 1)[1]}"] = value
-        elif head == f"{prefix}output_blocks":
-            attends = parts[2].startswith(("norm.", "qkv", "projection"))
-            kind = "block" if parts[1] == "0" else "attention" if attends else "up"
-            ours[f"decoder.stages.{parts[0]}.{kind}.{parts[2]}"] = value
-        elif head == f"{prefix}out":
-            ours[f"decoder.{'norm' if parts[0] == '0' else 'head'}.{parts[1]}"] = value
-    return ours
-
-
-def test_denoiser_and_gradient_estimator_compute_the_published_outputs(shared):
-    parity = shared / "parity"
-    state, io = load_file(parity / "decoder.safetensors"), load_file(parity / "io.safetensors")
-    config = DenoiserConfig(width=32, multipliers=(1, 2), residual_blocks=1, attention_levels=(1,), stride=(1, 2, 2))
-    denoiser, estimator = Denoiser(config, 3).eval(), GradientEstimator(config, 3, 16).eval()
-    denoiser.load_state_dict(renamed(state), strict=True)
-    estimator.load_state_dict(renamed(state, "shift_"), strict=True)
+def test_denoiser_and_gradient_estimator_compute_the_published_outputs(shared, published_networks):
+    denoiser, estimator = published_networks
+    io = load_file(shared / "parity" / "io.safetensors")
     with torch.no_grad():
         features = denoiser.features(io["z"], io["t"])
         assert (denoiser.predict(features) - io["eps"]).abs().max() < 1e-4
