@@ -60,7 +60,6 @@ class CompressionStageConfig:
     loss: CompressionLossConfig = CompressionLossConfig()
     optimisation: OptimisationConfig = OptimisationConfig()
 
-
     def __post_init__(self) -> None:
         if self.frozen and self.initial_weights is None:
             msg = "compression.frozen needs compression.initial_weights, the weights to keep; name them, or train"
