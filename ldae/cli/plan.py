@@ -27,6 +27,9 @@ def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
     parser.add_argument("--stage", choices=[*STAGES, "all"], default="all", help="plan one stage only")
     parser.add_argument("--set", type=str, nargs="+", default=[], help="override values, each as key.path=value")
     parser.add_argument("--format", choices=["table", "json"], default="table", help="of what is printed")
+    parser.add_argument(
+        "--memory", type=float, default=None, help="GiB that a rehearsal may use; what is free, if not given"
+    )
     add_hardware(parser)
     commands.add_subcommand("plan", parser, help="tell memory and time before anything runs")
     runs["plan",] = plan
@@ -39,6 +42,7 @@ def plan(options: Namespace) -> int:
 
     from ldae.config import load_experiment
     from ldae.training.forecast import forecast
+    from ldae.training.rehearsal import Limits
 
     experiment = load_experiment(options.config, options.set)
     counts = None if options.manifest is None else count_scans(options.manifest)
@@ -50,6 +54,7 @@ def plan(options: Namespace) -> int:
             stages=stages,
             device=options.device,
             precision=options.precision,
+            limits=Limits(memory_gib=options.memory),
             progress=lambda what: move(0, 0, what),
         )
     if options.format == "json":

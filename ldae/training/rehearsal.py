@@ -22,6 +22,9 @@ SMALLEST_AXIS = 32
 GROWTH = 8
 """Each part that is run is at most this many times the one before."""
 REPEATS = 3
+ENOUGH_SECONDS = 20.0
+CAUTION = 0.6
+"""Share of the free memory that a rehearsal expects to use at most."""
 RESIDENT = 1.2
 """Resident memory over live tensors: the allocator's and the convolutions' share, 1.16 to 1.23 where it was measured."""
 UPDATED = 2**24
@@ -33,12 +36,12 @@ class Limits:
     """How far a rehearsal goes.
 
     Attributes:
-        memory_gib: that it may expect to use; None takes what is free, as far as the system tells.
+        memory_gib: that it may expect to use; None takes a share of what is free, as far as the system tells.
         seconds: that one pass may be expected to last.
     """
 
     memory_gib: float | None = None
-    seconds: float = 60.0
+    seconds: float = 20.0
 
 
 @dataclass(frozen=True)
@@ -91,8 +94,8 @@ def rehearse(
     limits = limits or Limits()
     buffers = {name: buffer.detach().clone() for name, buffer in stage.named_buffers()}
     steps_done, stage.steps_done = stage.steps_done, stage.optimisation.steps - 1  # whatever begins late takes part
-    free = limits.memory_gib if limits.memory_gib is not None else available_gib(device)
-    most = math.inf if free is None else 0.8 * free
+    free = available_gib(device)
+    most = limits.memory_gib if limits.memory_gib is not None else math.inf if free is None else CAUTION * free
     learning = [p for p in stage.parameters() if p.requires_grad]
     # Gradients are there in every step; two Adam moments and the average come once training starts.
     gradients = sum(p.numel() * p.element_size() for p in learning) / GIB
@@ -102,7 +105,11 @@ def rehearse(
     size: Size | None = sizes[0]
     with torch.random.fork_rng(devices=[]):
         # What libraries allocate once and keep is no part of a step.
-        _measure(stage, _part(batch, sizes[0]), sizes[0].share, device, dtype)
+        try:
+            _measure(stage, _part(batch, sizes[0]), sizes[0].share, device, dtype)
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            msg = "not even a part of one scan fits the memory; choose a smaller network, or another --device"
+            raise ConfigError(msg) from error
         stage.zero_grad(set_to_none=True)
         release_memory()
         fixed = resident_gib(device) + gradients
@@ -110,16 +117,15 @@ def rehearse(
             try:
                 rungs.append(_measure(stage, _part(batch, size), size.share, device, dtype))
             except (torch.OutOfMemoryError, MemoryError):
+                if not rungs:
+                    raise
                 break
             finally:
                 stage.zero_grad(set_to_none=True)
             last = rungs[-1]
-            memory_room = (most - state - gradients) / (RESIDENT * (last.tensors_gib - gradients))
+            memory_room = (most - state - gradients) / (RESIDENT * max(last.tensors_gib - gradients, 1e-6))
             largest = last.share * min(GROWTH, memory_room, limits.seconds / last.seconds)
             size = max((each for each in sizes if last.share < each.share <= largest), default=None)
-    if not rungs:
-        msg = "one scan of the smallest size does not fit the memory; choose a smaller network, or another --device"
-        raise ConfigError(msg)
     update = _update_seconds(learning)
     stage.steps_done = steps_done
     for name, buffer in stage.named_buffers():
@@ -208,7 +214,7 @@ def timed(function: Callable[[], object], device: torch.device, repeats: int = R
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         taken.append(time.perf_counter() - start)
-        if sum(taken) > 60:
+        if sum(taken) > ENOUGH_SECONDS:
             break
     return statistics.median(taken[1:] or taken)
 
