@@ -20,4 +20,4 @@ CHECK
 weights=(--untrained)
 for option in "$@"; do [ "$option" = --models ] && weights=(); done
 exec "$python" benchmarks/throughput.py --device cuda --config paper --baseline paper_voxel "${weights[@]}" \
-  --batch 8 --repeats 5 --scans 2 --baseline-batch 1 --out "$out" "$@"
+  --batch 8 --repeats 5 --scans 2 --baseline-batch 2 --baseline-repeats 3 --out "$out" "$@"
