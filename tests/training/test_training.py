@@ -10,50 +10,16 @@ import pytest
 import torch
 from torch import nn
 
-from ldae.config import load_experiment
 from ldae.data.datamodule import LatentDataset, StageDataModule, StepBatchSampler
 from ldae.data.latents import load_or_encode
-from ldae.data.manifest import read_manifest, write_manifest
-from ldae.errors import CheckpointError, ConfigError, DependencyError, TrainingError
+from ldae.errors import DependencyError, TrainingError
 from ldae.models.convnext import ConvNeXt, ConvNeXtConfig
 from ldae.training.callbacks import slice_sheet
 from ldae.training.ema import ExponentialMovingAverage
-from ldae.training.experiment import STAGES, Experiment
+from ldae.training.experiment import STAGES
 from ldae.training.fit import FitSettings, read_history
 from ldae.training.perceptual import PerceptualConfig, build_perceptual
 from ldae.training.stage import OptimisationConfig, Stage, build_scheduler, step_generator
-from ldae.volume import write_volume
-
-OVERRIDES = [
-    "preprocessing={shape: [16, 24, 16], voxel_size_mm: 10.0, centre_mm: [0.0, -17.0, 5.0]}",
-    "compression.loss.perceptual.kind=spectral",
-    "sampling.steps=3",
-    *[f"{stage}.optimisation.steps=8" for stage in STAGES],
-    *[f"{stage}.optimisation.checkpoint_every=2" for stage in STAGES],
-    *[f"{stage}.optimisation.validate_every=4" for stage in STAGES],
-    "denoiser.model.dropout=0.2",
-]
-
-
-@pytest.fixture
-def cohort(tmp_path, head):
-    """Six subjects, one of them for validation and one for testing."""
-    import pandas as pd
-
-    rows = []
-    for seed, split in enumerate(["train"] * 4 + ["validation", "test"]):
-        write_volume(head(seed), tmp_path / f"{seed}.nii.gz")
-        rows.append({"participant_id": f"sub-{seed}", "session_id": "ses-1", "image": f"{seed}.nii.gz", "split": split})
-    return read_manifest(write_manifest(pd.DataFrame(rows), tmp_path / "cohort.tsv"))
-
-
-def fit(manifest, run, *overrides, **settings):
-    experiment = Experiment(
-        load_experiment("quick", [*OVERRIDES, *overrides]),
-        manifest,
-        FitSettings(run, device="cpu", precision="fp32", **settings),
-    )
-    return experiment, experiment.fit()
 
 
 def test_batches_are_a_function_of_seed_and_step():
@@ -167,7 +133,7 @@ def test_latents_are_made_again_only_for_other_weights(tmp_path):
     assert load_or_encode(path, fingerprint="b", count=1, encode=encode).mean.shape[0] == 1
 
 
-def test_a_run_trains_and_is_not_trained_twice(cohort, tmp_path):
+def test_a_run_trains_and_is_not_trained_twice(cohort, tmp_path, fit):
     plans = []
     experiment, records = fit(cohort, tmp_path / "run", announce=plans.append)
     assert [plan.stage for plan in plans] == list(STAGES)
@@ -187,12 +153,12 @@ def test_a_run_trains_and_is_not_trained_twice(cohort, tmp_path):
     assert (tmp_path / "run" / "compression" / "tensorboard").is_dir()
 
 
-def test_a_run_killed_in_every_stage_resumes_to_the_same_weights(cohort, tmp_path):
+def test_a_run_killed_in_every_stage_resumes_to_the_same_weights(cohort, tmp_path, fit, overrides):
     """SIGKILL in each stage in turn; the same command must reach the weights of a run that was never killed, bit for bit."""
     whole, records = fit(cohort, tmp_path / "whole")
     command = [
         sys.executable, "-m", "ldae", "fit", "all", "--config", "quick", "--manifest", str(cohort.path),
-        "--out", str(tmp_path / "killed"), "--device", "cpu", "--precision", "fp32", "--set", *OVERRIDES,
+        "--out", str(tmp_path / "killed"), "--device", "cpu", "--precision", "fp32", "--set", *overrides,
     ]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     for stage in STAGES:
@@ -212,74 +178,7 @@ def test_a_run_killed_in_every_stage_resumes_to_the_same_weights(cohort, tmp_pat
     assert resumed.model().fingerprint() == whole.model().fingerprint()
 
 
-VELOCITY = ["denoiser.model.prediction=velocity", "representation.shift=velocity"]
-SHORT = [f"{stage}.optimisation.steps=2" for stage in STAGES]
-
-
-@pytest.mark.parametrize(
-    "recipe",
-    [
-        ["schedule.kind=rectified", *VELOCITY],
-        [
-            "schedule.zero_terminal_snr=true",
-            "denoiser.weighting=min_snr",
-            "representation.weighting=min_snr",
-            *VELOCITY,
-        ],
-        ["representation.semantic_dropout=0.5", "resample_posterior=true", "sampling.guidance=1.5"],
-        ["compression.model.channels=[]", "compression.model.latent_channels=1", *VELOCITY],
-    ],
-    ids=["rectified", "zero_terminal_snr", "dropout_and_draws", "voxel_space"],
-)
-def test_every_recipe_trains_and_its_codes_come_back(cohort, tmp_path, recipe):
-    experiment, records = fit(cohort, tmp_path / "run", *SHORT, *recipe)
-    assert all(np.isfinite(list(record.losses.values())).all() for record in records.values())
-    model = experiment.model()
-    assert model.config.semantic_dropout == ("representation.semantic_dropout=0.5" in recipe)
-    scans = experiment._dataset("validation").images([0])
-    z_0, y = model.compress(scans), model.semantic(scans)
-    assert float(model.invert(z_0, y).round_trip) < 1e-4
-    if "compression.model.channels=[]" in recipe:
-        assert records["compression"].steps == 0
-        np.testing.assert_allclose(model.decompress(z_0), scans[:, 0].numpy(), atol=1e-6)
-        assert z_0.shape == scans.shape
-
-
-def test_compression_starts_from_given_weights_or_keeps_them(cohort, tmp_path):
-    _, records = fit(cohort, tmp_path / "first", *SHORT)
-    weights = tmp_path / "first" / "compression" / "weights.safetensors"
-    kept, again = fit(
-        cohort, tmp_path / "kept", *SHORT, f"compression.initial_weights={weights}", "compression.frozen=true"
-    )
-    assert again["compression"].steps == 0
-    assert again["compression"].fingerprint == records["compression"].fingerprint
-    assert kept.model().config.compression.channels == (16, 16, 16)
-    with pytest.raises(CheckpointError, match="of another shape"):
-        fit(cohort, tmp_path / "wrong", f"compression.initial_weights={weights}", "compression.model.latent_channels=2")
-    with pytest.raises(ConfigError, match=r"needs compression\.initial_weights"):
-        load_experiment("quick", ["compression.frozen=true"])
-
-
-def test_posterior_draws_reach_training_only(cohort, tmp_path):
-    experiment, _ = fit(cohort, tmp_path / "run", *SHORT, "resample_posterior=true")
-    assert "latent_std" in experiment._latents("train")[0]
-    assert "latent_std" not in experiment._latents("validation")[0]
-
-
-def test_one_thread_in_single_precision_gives_the_same_bits_twice(cohort, tmp_path):
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        (first, _), (second, _) = (fit(cohort, tmp_path / name, *SHORT) for name in ("first", "second"))
-        scans = first._dataset("validation").images([0])
-        found = [(m := e.model()).invert(m.compress(scans), m.semantic(scans)) for e in (first, second)]
-    finally:
-        torch.set_num_threads(threads)
-    assert first.model().fingerprint() == second.model().fingerprint()
-    assert torch.equal(found[0].noise, found[1].noise)
-
-
-def test_missing_splits_are_refused(cohort, tmp_path):
+def test_missing_splits_are_refused(cohort, tmp_path, fit):
     only_train = cohort.select((cohort.table["split"] != "validation").to_numpy(dtype=bool))
     with pytest.raises(TrainingError, match="validation split is empty"):
         fit(only_train, tmp_path / "run")

@@ -1,0 +1,52 @@
+"""A tiny cohort and quick runs on it."""
+
+import pytest
+
+from ldae.config import load_experiment
+from ldae.data.manifest import read_manifest, write_manifest
+from ldae.training.experiment import STAGES, Experiment
+from ldae.training.fit import FitSettings
+from ldae.volume import write_volume
+
+OVERRIDES = [
+    "preprocessing={shape: [16, 24, 16], voxel_size_mm: 10.0, centre_mm: [0.0, -17.0, 5.0]}",
+    "compression.loss.perceptual.kind=spectral",
+    "sampling.steps=3",
+    *[f"{stage}.optimisation.steps=8" for stage in STAGES],
+    *[f"{stage}.optimisation.checkpoint_every=2" for stage in STAGES],
+    *[f"{stage}.optimisation.validate_every=4" for stage in STAGES],
+    "denoiser.model.dropout=0.2",
+]
+
+
+@pytest.fixture
+def overrides():
+    """What makes the quick configuration quicker still."""
+    return OVERRIDES
+
+
+@pytest.fixture
+def cohort(tmp_path, head):
+    """Six subjects, one of them for validation and one for testing."""
+    import pandas as pd
+
+    rows = []
+    for seed, split in enumerate(["train"] * 4 + ["validation", "test"]):
+        write_volume(head(seed), tmp_path / f"{seed}.nii.gz")
+        rows.append({"participant_id": f"sub-{seed}", "session_id": "ses-1", "image": f"{seed}.nii.gz", "split": split})
+    return read_manifest(write_manifest(pd.DataFrame(rows), tmp_path / "cohort.tsv"))
+
+
+@pytest.fixture
+def fit():
+    """Trains the quick configuration: (manifest, run folder, overrides, settings) to experiment and records."""
+    return fit_quickly
+
+
+def fit_quickly(manifest, run, *overrides, **settings):
+    experiment = Experiment(
+        load_experiment("quick", [*OVERRIDES, *overrides]),
+        manifest,
+        FitSettings(run, device="cpu", precision="fp32", **settings),
+    )
+    return experiment, experiment.fit()

@@ -1,0 +1,72 @@
+"""Every way to train, on the toy configuration: what each leaves, and that its codes come back."""
+
+import numpy as np
+import pytest
+import torch
+
+from ldae.config import load_experiment
+from ldae.errors import CheckpointError, ConfigError
+from ldae.training.experiment import STAGES
+
+VELOCITY = ["denoiser.model.prediction=velocity", "representation.shift=velocity"]
+SHORT = [f"{stage}.optimisation.steps=2" for stage in STAGES]
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        ["schedule.kind=rectified", *VELOCITY],
+        [
+            "schedule.zero_terminal_snr=true",
+            "denoiser.weighting=min_snr",
+            "representation.weighting=min_snr",
+            *VELOCITY,
+        ],
+        ["representation.semantic_dropout=0.5", "resample_posterior=true", "sampling.guidance=1.5"],
+        ["compression.model.channels=[]", "compression.model.latent_channels=1", *VELOCITY],
+    ],
+    ids=["rectified", "zero_terminal_snr", "dropout_and_draws", "voxel_space"],
+)
+def test_every_recipe_trains_and_its_codes_come_back(cohort, tmp_path, recipe, fit):
+    experiment, records = fit(cohort, tmp_path / "run", *SHORT, *recipe)
+    assert all(np.isfinite(list(record.losses.values())).all() for record in records.values())
+    model = experiment.model()
+    assert model.config.semantic_dropout == ("representation.semantic_dropout=0.5" in recipe)
+    # Posterior draws reach training only.
+    assert ("latent_std" in experiment._latents("train")[0]) == ("resample_posterior=true" in recipe)
+    assert "latent_std" not in experiment._latents("validation")[0]
+    scans = experiment._dataset("validation").images([0])
+    z_0, y = model.compress(scans), model.semantic(scans)
+    assert float(model.invert(z_0, y).round_trip) < 1e-4
+    if "compression.model.channels=[]" in recipe:
+        assert records["compression"].steps == 0
+        np.testing.assert_allclose(model.decompress(z_0), scans[:, 0].numpy(), atol=1e-6)
+        assert z_0.shape == scans.shape
+
+
+def test_compression_starts_from_given_weights_or_keeps_them(cohort, tmp_path, fit):
+    _, records = fit(cohort, tmp_path / "first", *SHORT)
+    weights = tmp_path / "first" / "compression" / "weights.safetensors"
+    kept, again = fit(
+        cohort, tmp_path / "kept", *SHORT, f"compression.initial_weights={weights}", "compression.frozen=true"
+    )
+    assert again["compression"].steps == 0
+    assert again["compression"].fingerprint == records["compression"].fingerprint
+    assert kept.model().config.compression.channels == (16, 16, 16)
+    with pytest.raises(CheckpointError, match="of another shape"):
+        fit(cohort, tmp_path / "wrong", f"compression.initial_weights={weights}", "compression.model.latent_channels=2")
+    with pytest.raises(ConfigError, match=r"needs compression\.initial_weights"):
+        load_experiment("quick", ["compression.frozen=true"])
+
+
+def test_one_thread_in_single_precision_gives_the_same_bits_twice(cohort, tmp_path, fit):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        (first, _), (second, _) = (fit(cohort, tmp_path / name, *SHORT) for name in ("first", "second"))
+        scans = first._dataset("validation").images([0])
+        found = [(m := e.model()).invert(m.compress(scans), m.semantic(scans)) for e in (first, second)]
+    finally:
+        torch.set_num_threads(threads)
+    assert first.model().fingerprint() == second.model().fingerprint()
+    assert torch.equal(found[0].noise, found[1].noise)
