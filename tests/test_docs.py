@@ -19,7 +19,8 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted(
     [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "data_manifests" / "README.md", *ROOT.glob("docs/*.md")]
 )
-SCRIPTS = sorted(ROOT.glob("scripts/*.sh"))
+# Pipelines that call the command line; the others run programs of benchmarks/.
+SCRIPTS = sorted(path for path in ROOT.glob("scripts/*.sh") if "LDAE" in path.read_text(encoding="utf-8"))
 SHELLS = ("bash", "console", "shell")
 FENCE = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 
@@ -91,6 +92,19 @@ def test_scripts_call_commands_that_the_parser_takes(script: Path, tmp_path: Pat
     assert lines
     for line in lines:
         assert command_of(line.split("\037")[:-1]) in runs
+
+
+def test_the_gpu_benchmark_passes_options_that_the_program_takes(tmp_path: Path) -> None:
+    recorder, calls = tmp_path / "python", tmp_path / "calls"
+    recorder.write_text(f'#!/bin/sh\necho "$@" >> {shlex.quote(str(calls))}\n')
+    recorder.chmod(0o755)
+    script = ROOT / "scripts" / "gpu_benchmark.sh"
+    environment = {**os.environ, "PYTHON": str(recorder)}
+    subprocess.run(["bash", str(script), "record.json", "--compile"], env=environment, check=True, timeout=60)
+    program, *options = calls.read_text(encoding="utf-8").splitlines()[-1].split()
+    source = (ROOT / program).read_text(encoding="utf-8")
+    assert options[options.index("--out") + 1] == "record.json"
+    assert [each for each in options if each.startswith("--") and f'"{each}"' not in source] == []
 
 
 def test_every_command_is_shown_somewhere() -> None:
