@@ -61,11 +61,8 @@ def measure(model: LatentDiffusionAutoencoder, manifest: Manifest, seed: int) ->
     embeddings = embeddings_of(scans.records, scans.semantic)
     diagnosis = evaluate_diagnosis_probe(manifest, embeddings, {}, seed=seed).result
     age = evaluate_age_probe(manifest, embeddings, {}, seed=seed).result
-    first: dict[str, int] = {}
-    for row, record in enumerate(scans.records):
-        if record.split == "test":
-            first.setdefault(record.participant_id, row)
-    shown = scans.select(list(first.values())).with_noise(model)
+    test = scans.select([row for row, record in enumerate(scans.records) if record.split == "test"])
+    shown = test.select(test.first_rows).with_noise(model)
     train = [row for row, record in enumerate(scans.records) if record.split == "train"]
     mean_image = scans.images[train].mean(axis=0)
     result = evaluate_reconstruction(model, shown, reconstruct(model, shown, seed=seed), mean_image=mean_image)

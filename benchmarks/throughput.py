@@ -2,7 +2,7 @@
 
     python benchmarks/throughput.py [--models runs/bench] [--out benchmarks/results/throughput.json] [--device auto]
 
-Without trained models in the folder they are trained first, by the recipe below, on a phantom cohort: that takes several
+Without trained models in the folder they are trained first, by their shipped configs, on a phantom cohort: that takes several
 times as long as the measurement. Each setting is measured end to end: scan to both codes, codes to scan. The SSIM is that of the
 same scans, against the real ones. `ratio_over_voxel_space` is taken at our fastest setting whose SSIM is at least the
 baseline's; if none is, it is null, and `ratio_at_default` is what there is. With --untrained only speed is measured.
@@ -34,15 +34,6 @@ from ldae.tasks.encode import prepare_record
 from ldae.training.experiment import Experiment
 from ldae.training.fit import FitSettings
 
-RECIPE = {
-    "demo": [
-        "compression.optimisation.steps=800",
-        "denoiser.optimisation.steps=600",
-        "representation.optimisation.steps=600",
-    ],
-    # About the same time on two cores as the demo's three stages.
-    "demo_voxel": ["denoiser.optimisation.steps=160", "representation.optimisation.steps=80"],
-}
 STEPS = (10, 20, 50, 100)
 BASELINE_STEPS = 100
 
@@ -52,7 +43,7 @@ def trained(name: str, folder: Path, manifest: Manifest, device: str) -> LatentD
     model = folder / name / "model"
     if not (model / "config.json").is_file():
         settings = FitSettings(run=folder / name, device=device)  # type: ignore[arg-type]
-        experiment = Experiment(load_experiment(name, RECIPE.get(name, [])), manifest, settings)
+        experiment = Experiment(load_experiment(name), manifest, settings)
         records = experiment.fit()
         facts = {f"{stage} steps": str(record.steps) for stage, record in records.items()}
         facts |= {f"{stage} seconds": f"{record.seconds:.0f}" for stage, record in records.items()}
@@ -260,7 +251,6 @@ def main() -> None:
         real = images[:scored, 0].numpy()
         ceiling = models[0].decompress(models[0].compress(images[:scored]))
         record["ceiling_ssim"] = compare_images(ceiling, real).mean()["ssim"]
-        record["recipe"] = RECIPE
     record |= compare(ours, baseline, options)
     rates = machine_rates(models[0].device, models[0].dtype)
     record["machine"] = rates

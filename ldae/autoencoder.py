@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -119,15 +120,13 @@ class LatentDiffusionAutoencoder:
         """
         plain = to_plain(self.config.sampling) | dict(read_setting(each) for each in settings)
         sampling = from_plain(SamplingConfig, plain, where="sampling")
-        twin = LatentDiffusionAutoencoder.__new__(LatentDiffusionAutoencoder)
-        twin.__dict__.update(self.__dict__)
+        twin = copy(self)
         twin.config = replace(self.config, sampling=sampling)
         return twin
 
     def with_random_encoder(self, seed: int = 0) -> "LatentDiffusionAutoencoder":
         """The same model with its semantic encoder as it was before training: the baseline that any code must beat."""
-        twin = LatentDiffusionAutoencoder.__new__(LatentDiffusionAutoencoder)
-        twin.__dict__.update(self.__dict__)
+        twin = copy(self)
         networks = Networks.__new__(Networks)
         nn.Module.__init__(networks)
         for name, child in self.networks.named_children():

@@ -25,7 +25,7 @@ from ldae.models.denoiser import Denoiser, DenoiserConfig, Features, UNetDecoder
 from ldae.models.gradient_estimator import GradientEstimator
 from ldae.models.semantic_encoder import SemanticEncoder, SemanticEncoderConfig, build_semantic_encoder
 
-__all__ = ["AutoencoderConfig", "Networks", "semantic_predict", "semantic_velocities"]
+__all__ = ["AutoencoderConfig", "Networks", "denoiser_velocity", "semantic_predict", "semantic_velocities"]
 
 
 @dataclass(frozen=True)
@@ -145,6 +145,20 @@ def semantic_predict(
     return predict
 
 
+def denoiser_velocity(denoiser: Denoiser, z_t: Tensor, t: Tensor, schedule: NoiseSchedule) -> tuple[Features, Tensor]:
+    """The denoiser's encoder features, and the velocity that it believes without a code, (B, C, d, h, w), float32.
+
+    Args:
+        denoiser: the denoiser.
+        z_t: noisy latent, (B, C, d, h, w).
+        t: timesteps, (B,).
+        schedule: the noise schedule.
+    """
+    features = denoiser.features(z_t, t)
+    output = denoiser.predict(features).float()
+    return features, velocity_of(interpret(output, z_t, t, schedule, denoiser.config.prediction), t, schedule)
+
+
 def semantic_velocities(
     networks: Networks, z_t: Tensor, t: Tensor, semantics: Sequence[Tensor | None], config: AutoencoderConfig
 ) -> list[Tensor]:
@@ -157,11 +171,8 @@ def semantic_velocities(
         semantics: codes y, (B, S) each; None is the denoiser alone.
         config: what the networks' outputs mean.
     """
-    schedule = networks.schedule
-    features = networks.denoiser.features(z_t, t)
-    output = networks.denoiser.predict(features).float()
-    alone = velocity_of(interpret(output, z_t, t, schedule, config.denoiser.prediction), t, schedule)
-    scale = shift_scale(t, z_t.ndim, schedule, config.shift)
+    features, alone = denoiser_velocity(networks.denoiser, z_t, t, networks.schedule)
+    scale = shift_scale(t, z_t.ndim, networks.schedule, config.shift)
     return [
         alone if semantic is None else alone + scale * networks.gradient_estimator(features, semantic).float()
         for semantic in semantics

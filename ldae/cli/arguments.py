@@ -49,8 +49,8 @@ def add_model(parser: Any) -> None:
     )
 
 
-def load_model(options: Namespace) -> "LatentDiffusionAutoencoder":
-    """The model that `--model` names, sampling as `--sampling` says.
+def load_model(options: Namespace, folder: Path | None = None) -> "LatentDiffusionAutoencoder":
+    """The model that `--model` names, or that is in a folder, sampling as `--sampling` says where a command takes it.
 
     Raises:
         ConfigError: for a setting that is not one.
@@ -58,9 +58,10 @@ def load_model(options: Namespace) -> "LatentDiffusionAutoencoder":
     from ldae.autoencoder import LatentDiffusionAutoencoder
 
     model = LatentDiffusionAutoencoder.from_pretrained(
-        options.model, device=options.device, precision=options.precision
+        folder or options.model, device=options.device, precision=options.precision
     )
-    return model.with_sampling(options.sampling) if options.sampling else model
+    sampling = options.get("sampling")
+    return model.with_sampling(sampling) if sampling else model
 
 
 def add_manifest(parser: Any, *, required: bool = True) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from jsonargparse import Namespace
 
 from ldae.cli.arguments import Parser, add_hardware, add_manifest, add_model, add_out, add_seed, load_model
-from ldae.cli.console import progress_bar, say, table
+from ldae.cli.console import interval, progress_bar, say, table
 
 __all__ = ["read_baselines", "register"]
 
@@ -93,7 +93,7 @@ def run_probe(options: Namespace) -> int:
         f"{options.target}: {report.result.test_scans} scans of {report.result.test_subjects} test subjects, "
         "95 % intervals over subjects",
         ["embeddings", *names],
-        [[key, *(_interval(getattr(each, name)) for name in names)] for key, each in rows.items()],
+        [[key, *(interval(getattr(each, name)) for name in names)] for key, each in rows.items()],
     )
     results, probe = report.write(options.out, options.target)
     say(f"results: {results}\nprobe: {probe}")
@@ -113,7 +113,3 @@ def read_baselines(items: list[str]) -> dict[str, Any]:
             raise TaskError(msg)
         baselines[name] = read_embeddings(Path(path))
     return baselines
-
-
-def _interval(value: Any) -> str:
-    return f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"

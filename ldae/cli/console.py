@@ -11,8 +11,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from ldae.errors import LdaeError
+from ldae.evaluation.statistics import Interval
 
-__all__ = ["console", "exit_on_error", "progress_bar", "say", "table"]
+__all__ = ["console", "exit_on_error", "interval", "progress_bar", "say", "table"]
 
 console = Console(highlight=False, soft_wrap=True)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -29,6 +30,11 @@ def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     for row in rows:
         grid.add_row(*row)
     console.print(grid)
+
+
+def interval(value: Interval) -> str:
+    """A figure with its interval, three decimals."""
+    return f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"
 
 
 class Move(Protocol):

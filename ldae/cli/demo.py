@@ -7,7 +7,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from ldae.cli.arguments import Parser, add_hardware, add_manifest, add_model, add_out, add_seed
+from ldae.cli.arguments import Parser, add_hardware, add_manifest, add_model, add_out, add_seed, load_model
 from ldae.cli.console import progress_bar, say
 from ldae.cli.fit import fit_experiment
 
@@ -101,16 +101,13 @@ def run_study_command(options: Namespace) -> int:
 def _study(
     options: Namespace, model_folder: Path, manifest_path: Path, baselines: dict[str, Any], clock: "Clock"
 ) -> None:
-    from ldae.autoencoder import LatentDiffusionAutoencoder
     from ldae.data.manifest import read_manifest
     from ldae.io.files import write_json
     from ldae.models.memory import peak_memory_gib
     from ldae.report import write_report
     from ldae.tasks.study import run_study
 
-    model = LatentDiffusionAutoencoder.from_pretrained(model_folder, device=options.device, precision=options.precision)
-    if options.get("sampling"):
-        model = model.with_sampling(options.sampling)
+    model = load_model(options, model_folder)
     with progress_bar("study") as move:
         results = run_study(
             model,

@@ -6,7 +6,7 @@ from typing import Any
 from jsonargparse import Namespace
 
 from ldae.cli.arguments import Parser
-from ldae.cli.console import progress_bar, say, table
+from ldae.cli.console import interval, progress_bar, say, table
 from ldae.cli.images import add_inputs, open_scans
 
 __all__ = ["register"]
@@ -41,7 +41,7 @@ def run_diagnose(options: Namespace) -> int:
         ["signal to noise", "own code", "somebody else's", "difference"],
         [
             *([f"{snr:.2g}", *(f"{share.value:.3f}" for share in shares)] for snr, *shares in levels),
-            ["mean", *map(_interval, (use.share, use.shuffled_share, use.gap))],
+            ["mean", *map(interval, (use.share, use.shuffled_share, use.gap))],
         ],
     )
     table(
@@ -59,7 +59,3 @@ def run_diagnose(options: Namespace) -> int:
     )
     say(f"{use.verdict}: {VERDICTS[use.verdict]}\nresults: {path}")
     return 0
-
-
-def _interval(value: Any) -> str:
-    return f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"

@@ -1,6 +1,6 @@
 """Deterministic inversion: from a latent to the noise code that the sampler would turn back into it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -62,12 +62,11 @@ def ddim_invert(
     Returns:
         The noise code, the shape of `z_0`.
     """
-    z, estimate = z_0, predict(z_0, filled(grid[0], z_0))
-    for t_from, t_to in pairwise(grid):
-        found, estimate = _solve_step(predict, z, estimate, t_from, t_to, schedule, solve, last=t_to == grid[-1])
-        z = found
+    z = z_0
+    for step in _walk_up(predict, z_0, schedule, grid, solve, believe_last=False):
+        z = step.found
         if callback is not None:
-            callback(t_to, z)
+            callback(step.t_to, z)
     return z
 
 
@@ -81,13 +80,41 @@ def direct_invert(
     Returns:
         The noise code, the shape of `z_0`; and the record, (len(grid) - 1, B, C, d, h, w), noisy end first.
     """
+    steps = list(_walk_up(predict, z_0, schedule, grid, solve))
+    record = [step.target - step.estimate.at(filled(step.t_from, z_0), schedule) for step in reversed(steps)]
+    return steps[-1].found, torch.stack(record)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One step of an inversion: the point `found` at `t_to`, from which DDIM comes back to `target` at `t_from`.
+
+    `estimate` is what is believed of the point, unless it is the last and nobody needs to know.
+    """
+
+    t_from: int
+    t_to: int
+    target: Tensor
+    found: Tensor
+    estimate: Estimate
+
+
+def _walk_up(
+    predict: Predict,
+    z_0: Tensor,
+    schedule: NoiseSchedule,
+    grid: Sequence[int],
+    solve: Solve,
+    *,
+    believe_last: bool = True,
+) -> Iterator[_Step]:
+    """Solve DDIM's steps from the clean end of the grid to its noisy end; each evaluation serves the next step too."""
     z, estimate = z_0, predict(z_0, filled(grid[0], z_0))
-    record: list[Tensor] = []
     for t_from, t_to in pairwise(grid):
-        found, estimate = _solve_step(predict, z, estimate, t_from, t_to, schedule, solve, last=False)
-        record.insert(0, z - estimate.at(filled(t_from, z), schedule))
+        last = t_to == grid[-1] and not believe_last
+        found, estimate = _solve_step(predict, z, estimate, t_from, t_to, schedule, solve, last=last)
+        yield _Step(t_from, t_to, z, found, estimate)
         z = found
-    return z, torch.stack(record)
 
 
 def _solve_step(
@@ -155,11 +182,11 @@ def dpm_invert(
     yet. The first sweep is DDIM inversion; each of `solve.corrections` further sweeps walks the whole grid again with the
     predictions of the sweep before, one evaluation a step.
     """
-    path = [z_0]
-    ddim_invert(predict, z_0, schedule=schedule, grid=grid, callback=lambda t, z: path.append(z))
     if solve.corrections == 0:
-        return path[-1]
-    beliefs: list[Estimate] = [predict(z, filled(t, z)) for z, t in zip(path[1:], grid[1:], strict=True)]
+        return ddim_invert(predict, z_0, schedule=schedule, grid=grid)
+    steps = list(_walk_up(predict, z_0, schedule, grid, Solve()))
+    path = [z_0, *(step.found for step in steps)]
+    beliefs = [step.estimate for step in steps]
     for _ in range(solve.corrections):
         worst = 0.0
         for index in range(1, len(grid)):

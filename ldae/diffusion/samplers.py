@@ -6,6 +6,7 @@ one; none clamps a latent, which would break inversion.
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -51,7 +52,7 @@ def ddim_sample(
         The clean latent, the shape of `z_T`.
     """
     z = z_T
-    for step, (t_from, t_to) in enumerate(zip(reversed(grid[1:]), reversed(grid[:-1]), strict=True)):
+    for step, (t_from, t_to) in enumerate(pairwise(reversed(grid))):
         z = predict(z, filled(t_from, z)).at(filled(t_to, z), schedule)
         if record is not None:
             z = z + record[step]
@@ -86,7 +87,7 @@ def heun_sample(
 ) -> Tensor:
     """Heun's second-order method: two network evaluations a step; arguments as for :func:`ddim_sample`."""
     z = z_T
-    for t_from, t_to in zip(reversed(grid[1:]), reversed(grid[:-1]), strict=True):
+    for t_from, t_to in pairwise(reversed(grid)):
         z = heun_step(predict, z, t_from, t_to, schedule)
         if callback is not None:
             callback(t_to, z)

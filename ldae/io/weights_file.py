@@ -106,8 +106,8 @@ def _load_torch(path: Path, *, zipped: bool) -> Any:
         else:
             msg = (
                 f"{path}: holds a Python object ({refused[1]}) beside its tensors, and loading that could run any code, so "
-                "it is refused. Where you trust the file, take the tensors out once: "
-                "torch.save(torch.load(FILE, weights_only=False)['state_dict'], 'weights.pt'), and convert weights.pt"
+                "it is refused. Have the state dict alone saved where the model runs, "
+                "torch.save(model.state_dict(), 'weights.pt'), or ask its authors for that, and convert weights.pt"
             )
         raise CheckpointError(msg) from error
     except Exception as error:  # RuntimeError, EOFError, KeyError, ... by kind of damage

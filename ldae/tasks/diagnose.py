@@ -121,7 +121,6 @@ def diagnose(
     at = torch.tensor(timesteps, device=schedule.sigma.device)
     # The error of the clean latent is sigma times that of the velocity.
     scale = schedule.sigma[at].double().square().cpu().numpy() / _variance(scans.latents)
-    first = _first_of_subjects(subjects)[:pictured]
     result = DiagnoseResult(
         scans=len(scans),
         subjects=len(set(subjects)),
@@ -132,7 +131,7 @@ def diagnose(
         },
         use=measure_use(three, subjects, seed=seed, resamples=resamples),
         spread=measure_spread(scans.semantic, subjects),
-        images=_compare_images(model, scans.select(first), seed, batch_size, resamples),
+        images=_compare_images(model, scans.select(scans.first_rows[:pictured]), seed, batch_size, resamples),
     )
     if progress is not None:
         progress(levels + 1, levels + 1)
@@ -174,10 +173,3 @@ def _compare_images(
 def _variance(latents: npt.NDArray[np.float32]) -> float:
     """Of a latent's elements about their channel's mean, over scans and voxels."""
     return float(latents.astype(np.float64).var(axis=(0, 2, 3, 4)).mean())
-
-
-def _first_of_subjects(subjects: list[str]) -> list[int]:
-    first: dict[str, int] = {}
-    for row, subject in enumerate(subjects):
-        first.setdefault(subject, row)
-    return list(first.values())

@@ -74,6 +74,14 @@ class EncodedScans:
         """y of every scan, (N, S)."""
         return np.stack([codes.semantic.numpy() for codes in self.codes]).astype(np.float64)
 
+    @property
+    def first_rows(self) -> list[int]:
+        """The row of each subject's first scan, in the order of the scans."""
+        first: dict[str, int] = {}
+        for row, record in enumerate(self.records):
+            first.setdefault(record.participant_id, row)
+        return list(first.values())
+
     def select(self, rows: Sequence[int]) -> "EncodedScans":
         """Some of the scans."""
         return EncodedScans(
@@ -222,22 +230,22 @@ def encode_manifest(
     values = np.stack([each.semantic.numpy() for _, each in rows])
     path = write_embeddings(out / "codes.parquet", [record for record, _ in rows], values)
     noise_path = None
+    fingerprint, solver = model.fingerprint(), str(model.config.sampling)
     if noise:
         tensors = {record.key: each.noise for record, each in rows if each.noise is not None}
         tensors |= {f"{record.key}:record": each.record for record, each in rows if each.record is not None}
-        about = {"model": model.fingerprint(), "solver": str(model.config.sampling)}
-        noise_path = save_tensors(out / "noise.safetensors", tensors, about)
+        noise_path = save_tensors(out / "noise.safetensors", tensors, {"model": fingerprint, "solver": solver})
     round_trips = [each.round_trip for _, each in rows if each.round_trip is not None]
     worst = max(round_trips, default=None)
     result = EncodeResult(path, noise_path, len(rows), failures, worst)
     facts = {
-        "model": model.fingerprint(),
+        "model": fingerprint,
         "encoded": len(rows),
         "semantic_width": values.shape[1],
         "failures": failures,
     }
     if noise:
-        facts |= {"solver": str(model.config.sampling), "worst_round_trip_rms": worst}
+        facts |= {"solver": solver, "worst_round_trip_rms": worst}
     write_json(out / "encode.json", facts)
     return result
 

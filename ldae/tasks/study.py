@@ -210,10 +210,7 @@ def _probe(study: _Study, name: str, report: ProbeReport) -> dict[str, Any]:
 
 def _manipulation(study: _Study, test: EncodedScans, report: ProbeReport) -> dict[str, Any]:
     """Edit the first scan of each test subject toward and away from the positive diagnosis."""
-    first: dict[str, int] = {}
-    for row, record in enumerate(test.records):
-        first.setdefault(record.participant_id, row)
-    rows = list(first.values())
+    rows = test.first_rows
     edits = manipulate(
         study.model,
         [test.codes[row] for row in rows],

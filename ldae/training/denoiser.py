@@ -9,12 +9,12 @@ from ldae.diffusion import (
     Estimate,
     LossWeighting,
     NoiseSchedule,
-    interpret,
     loss_weight,
     velocity_loss,
     velocity_of,
 )
 from ldae.models.denoiser import Denoiser, DenoiserConfig
+from ldae.networks import denoiser_velocity
 from ldae.training.stage import Batch, OptimisationConfig, Stage
 
 __all__ = ["DenoiserStage", "DenoiserStageConfig", "Noisy", "draw_noisy"]
@@ -89,7 +89,6 @@ class DenoiserStage(Stage):
     def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """The weighted velocity error."""
         noisy = draw_noisy(batch, self.schedule, generator)
-        output = self.denoiser(noisy.z_t, noisy.t).float()
-        estimate = interpret(output, noisy.z_t, noisy.t, self.schedule, self.denoiser.config.prediction)
+        _, believed = denoiser_velocity(self.denoiser, noisy.z_t, noisy.t, self.schedule)
         weight = loss_weight(noisy.t, self.schedule, self.config.weighting)
-        return {"loss": velocity_loss(velocity_of(estimate, noisy.t, self.schedule), noisy.velocity, weight)}
+        return {"loss": velocity_loss(believed, noisy.velocity, weight)}

@@ -190,26 +190,24 @@ def fit_stage(
     average.keep()
     with torch.no_grad():
         tensors = {key: value.detach().clone() for key, value in finish().items()}
-    save_tensors(folder / WEIGHTS, tensors)
-    record = StageRecord(
-        fingerprint=hash_tensors(tensors),
-        seconds=seconds,
-        steps=stage.steps_done,
-        losses={key: float(value) for key, value in trainer.logged_metrics.items() if key != "step"},
-        plan=asdict(plan),
-        memory_gib=memory.peak_gib,
-    )
-    write_json(folder / RECORD, asdict(record))
+    losses = {key: float(value) for key, value in trainer.logged_metrics.items() if key != "step"}
+    record = StageRecord(hash_tensors(tensors), seconds, stage.steps_done, losses, asdict(plan), memory.peak_gib)
+    _leave(folder, tensors, record)
     resume.unlink(missing_ok=True)
     return record
 
 
 def keep_measured(folder: Path, tensors: dict[str, Tensor]) -> StageRecord:
     """Save a stage that has nothing to learn, only something to measure."""
-    save_tensors(folder / WEIGHTS, tensors)
     record = StageRecord(hash_tensors(tensors), seconds=0.0, steps=0, losses={}, plan={})
-    write_json(folder / RECORD, asdict(record))
+    _leave(folder, tensors, record)
     return record
+
+
+def _leave(folder: Path, tensors: dict[str, Tensor], record: StageRecord) -> None:
+    """Save what a finished stage leaves; the record comes last, as it says that the weights are whole."""
+    save_tensors(folder / WEIGHTS, tensors)
+    write_json(folder / RECORD, asdict(record))
 
 
 class Stopwatch(Callback):

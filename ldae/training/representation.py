@@ -11,16 +11,15 @@ from ldae.diffusion import (
     LossWeighting,
     NoiseSchedule,
     ShiftForm,
-    interpret,
     loss_weight,
     shift_scale,
     velocity_loss,
-    velocity_of,
 )
 from ldae.evaluation.information import strangers
 from ldae.models.denoiser import Denoiser
 from ldae.models.gradient_estimator import GradientEstimator
 from ldae.models.semantic_encoder import SemanticEncoder, SemanticEncoderConfig
+from ldae.networks import denoiser_velocity
 from ldae.training.code_watch import CodeWatch
 from ldae.training.denoiser import draw_noisy
 from ldae.training.stage import Batch, OptimisationConfig, Stage
@@ -113,10 +112,7 @@ class RepresentationStage(Stage):
         noisy = draw_noisy(batch, self.schedule, generator)
         z_t, t = noisy.z_t, noisy.t
         with torch.no_grad():
-            features = self.denoiser.features(z_t, t)
-            output = self.denoiser.predict(features).float()
-            estimate = interpret(output, z_t, t, self.schedule, self.denoiser.config.prediction)
-            alone = velocity_of(estimate, t, self.schedule)
+            features, alone = denoiser_velocity(self.denoiser, z_t, t, self.schedule)
         image = batch["image"]
         if self.training and self.config.image_noise > 0:
             image = image + self.config.image_noise * torch.randn(image.shape, generator=generator).to(image.device)

@@ -126,7 +126,14 @@ class Counted:
 
 @pytest.mark.parametrize(
     ("solver", "corrections", "encode", "decode"),
-    [("ddim", 0, 10, 10), ("ddim", 2, 30, 10), ("direct", 0, 11, 10), ("bdia", 0, 11, 10), ("heun", 0, 20, 20)],
+    [
+        ("ddim", 0, 10, 10),
+        ("ddim", 2, 30, 10),
+        ("direct", 0, 11, 10),
+        ("bdia", 0, 11, 10),
+        ("heun", 0, 20, 20),
+        ("dpm", 3, 41, 10),
+    ],
 )
 def test_evaluations_are_as_few_as_the_documentation_says(solver, corrections, encode, decode):
     schedule, z_0 = NoiseSchedule(ScheduleConfig("cosine")), latent()
