@@ -132,8 +132,8 @@ def forecast(
     networks = Networks(config.autoencoder)
     plans, notes = [], []
     for name in stages:
-        if name == "compression" and not config.compression.model.channels:
-            notes.append("in voxel space there is no compression to train")
+        if name == "compression" and not config.compression.trains:
+            notes.append("compression is not trained: it is frozen, or there is none")
             continue
         progress(name)
         stage, note = _build(name, config, networks)
@@ -222,23 +222,22 @@ def _plan_inference(
         (0.0, 1.0),
     )
     images = torch.from_numpy(scan.data)[None, None]
+    place = model.device
     release_memory()
-    with PeakMemory(model.device) as encoding:
-        compress = timed(lambda: model.compress(images), model.device)
-        fixed = compress + timed(lambda: model.semantic(images), model.device)
-        (codes,) = model.encode_prepared([scan])
-        encode = timed(lambda: model.encode_prepared([scan]), model.device)
-    latents = model.latents_of([codes])
+    with PeakMemory(place) as encoding:
+        latents, compress = timed(lambda: model.compress(images), place)
+        semantic, describe = timed(lambda: model.semantic(images), place)
+        found, invert = timed(lambda: model.invert(latents, semantic), place)
     release_memory()
-    with PeakMemory(model.device) as decoding:
-        decompress = timed(lambda: model.decompress(latents), model.device)
-        decode = timed(lambda: model.decode_images([codes]), model.device)
+    with PeakMemory(place) as decoding:
+        sampled, sample = timed(lambda: model.sample_latents(found.noise, semantic, record=found.record), place)
+        _, decompress = timed(lambda: model.decompress(sampled), place)
     growth = steps / few.sampling.steps
     return InferencePlan(
         parameters=sum(model.count_parameters().values()),
         compress_seconds=compress,
-        encode_seconds=fixed + max(0.0, encode - fixed) * growth,
-        decode_seconds=decompress + max(0.0, decode - decompress) * growth,
+        encode_seconds=compress + describe + invert * growth,
+        decode_seconds=decompress + sample * growth,
         encode_gib=encoding.peak_gib,
         decode_gib=decoding.peak_gib,
         steps=steps,

@@ -5,7 +5,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,12 +17,15 @@ from ldae.training.stage import Stage
 
 __all__ = ["Limits", "StepCost", "rehearse"]
 
+T = TypeVar("T")
+
 # A cropped volume must leave networks something to pool.
 SMALLEST_AXIS = 32
 GROWTH = 8
 """Each part that is run is at most this many times the one before."""
 REPEATS = 3
-ENOUGH_SECONDS = 20.0
+ENOUGH_SECONDS = 8.0
+"""After this long nothing is repeated."""
 CAUTION = 0.6
 """Share of the free memory that a rehearsal expects to use at most."""
 RESIDENT = 1.2
@@ -41,7 +44,7 @@ class Limits:
     """
 
     memory_gib: float | None = None
-    seconds: float = 20.0
+    seconds: float = 10.0
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ def rehearse(
     with torch.random.fork_rng(devices=[]):
         # What libraries allocate once and keep is no part of a step.
         try:
-            _measure(stage, _part(batch, sizes[0]), sizes[0].share, device, dtype)
+            _warm_up(stage, _part(batch, sizes[0]), device, dtype)
         except (torch.OutOfMemoryError, MemoryError) as error:
             msg = "not even a part of one scan fits the memory; choose a smaller network, or another --device"
             raise ConfigError(msg) from error
@@ -178,8 +181,24 @@ def _part(batch: Mapping[str, Any], size: Size) -> dict[str, Any]:
     return part
 
 
+def _placed(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    return {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}
+
+
+def _autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)
+
+
+def _warm_up(stage: Stage, batch: Mapping[str, Any], device: torch.device, dtype: torch.dtype) -> None:
+    placed = _placed(batch, device)
+    stage.train()
+    stage.on_train_batch_start(placed, 0)
+    with _autocast(device, dtype):
+        stage.rehearse(placed)
+
+
 def _measure(stage: Stage, batch: Mapping[str, Any], share: float, device: torch.device, dtype: torch.dtype) -> Rung:
-    placed = {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}
+    placed = _placed(batch, device)
 
     def train() -> None:
         stage.zero_grad(set_to_none=True)
@@ -189,34 +208,30 @@ def _measure(stage: Stage, batch: Mapping[str, Any], share: float, device: torch
     def validate() -> None:
         stage.losses(placed, torch.Generator().manual_seed(0))
 
-    with (
-        torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16),
-        PeakMemory(device) as memory,
-    ):
-        stage.train()
-        stage.on_train_batch_start(placed, 0)
-        seconds = timed(train, device)
-        stage.eval()
-        validation_seconds = timed(validate, device)
+    with _autocast(device, dtype), PeakMemory(device) as memory:
         stage.train()
         stage.on_train_batch_start(placed, 0)
         with LiveTensors() as tensors:
             train()
+        _, seconds = timed(train, device)
+        stage.eval()
+        _, validation_seconds = timed(validate, device)
+        stage.train()
     return Rung(share, seconds, validation_seconds, memory.peak_gib, tensors.peak_gib)
 
 
-def timed(function: Callable[[], object], device: torch.device, repeats: int = REPEATS) -> float:
-    """Median seconds of a call, after one that warms up; a single one where it takes long."""
+def timed(function: Callable[[], T], device: torch.device, repeats: int = REPEATS) -> tuple[T, float]:
+    """What a call returns, and its median seconds after one that warms up; a single one where it takes long."""
     taken: list[float] = []
     for _ in range(repeats + 1):
         start = time.perf_counter()
-        function()
+        result = function()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         taken.append(time.perf_counter() - start)
         if sum(taken) > ENOUGH_SECONDS:
             break
-    return statistics.median(taken[1:] or taken)
+    return result, statistics.median(taken[1:] or taken)
 
 
 def _at_full_size(rungs: list[Rung], value: Callable[[Rung], float]) -> float:
@@ -250,4 +265,5 @@ def _update_seconds(parameters: list[nn.Parameter]) -> float:
         torch._foreach_lerp_(averages, [p.detach() for p in copies], 0.1)
 
     share = sum(p.numel() for p in chosen) / sum(p.numel() for p in parameters)
-    return timed(update, chosen[0].device) / share
+    _, seconds = timed(update, chosen[0].device)
+    return seconds / share
