@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import rankdata
 from sklearn import metrics
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GridSearchCV, GroupKFold
@@ -288,7 +289,12 @@ def _fit(train: Samples, model: Any, grid: dict[str, Any], *, scoring: str) -> L
 
 
 def _auc(target: npt.NDArray[np.int64], probability: Array) -> float:
-    return float(metrics.roc_auc_score(target, probability)) if 0 < target.mean() < 1 else float("nan")
+    """Area under the ROC curve as the Mann-Whitney statistic of mid-ranks (Hanley and McNeil 1982), quick enough to resample."""
+    positive = int(target.sum())
+    pairs = positive * (len(target) - positive)
+    if not pairs:
+        return float("nan")
+    return float((rankdata(probability)[target == 1].sum() - positive * (positive + 1) / 2) / pairs)
 
 
 def _sensitivity(target: npt.NDArray[np.int64], probability: Array) -> float:

@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn import metrics
 
 from ldae.data.manifest import read_manifest, write_manifest
 from ldae.errors import TaskError
@@ -27,7 +28,7 @@ from ldae.tasks.interpolate import (
 )
 from ldae.tasks.labels import SYNTHETIC
 from ldae.tasks.manipulate import DriftWarning, manipulate, manipulate_codes, project_out, summarise_edits
-from ldae.tasks.probe import LinearProbe, Samples, probe_age, probe_diagnosis
+from ldae.tasks.probe import LinearProbe, Samples, _auc, probe_age, probe_diagnosis
 from ldae.tasks.reconstruct import evaluate_reconstruction, reconstruct, write_reconstructions
 from ldae.tasks.sample import sample
 from ldae.volume import read_volume, write_volume
@@ -161,6 +162,13 @@ def test_probe_finds_a_linear_signal_and_only_that():
     blind_test = Samples(rng.normal(size=test.features.shape), test.target, test.subjects)
     chance, _ = probe_diagnosis(blind, blind_test, resamples=200)
     assert chance.auc.low < 0.5 < chance.auc.high
+
+
+def test_area_under_the_curve_counts_ties_by_half():
+    rng = np.random.default_rng(3)
+    target, scores = rng.integers(0, 2, 60), rng.integers(0, 8, 60) / 8
+    assert _auc(target, scores) == pytest.approx(metrics.roc_auc_score(target, scores), abs=1e-12)
+    assert np.isnan(_auc(np.ones(4, dtype=int), scores[:4]))
 
 
 def test_age_probe_has_the_error_of_its_noise():
