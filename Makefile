@@ -32,7 +32,7 @@ layers: $(STAMP) ## Imports point down
 	$(BIN)/lint-imports
 
 unit: $(STAMP)   ## Tests with coverage
-	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term
 
 test: lint types layers unit  ## Lint, types, layers, tests
 

@@ -2,7 +2,10 @@ import os
 import subprocess
 import sys
 import zipfile
+from itertools import pairwise
 from pathlib import Path
+
+from ldae.cli.main import build_parser
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,22 +45,29 @@ def test_the_wheel_works_outside_the_repository(tmp_path):
     assert (out / "report.html").is_file()
 
 
-def test_the_phantom_study_script_runs(tmp_path):
+def test_every_line_of_the_phantom_study_is_a_command(tmp_path):
+    recorder = tmp_path / "ldae"
+    recorder.write_text(f'#!/bin/sh\nprintf "%s\\037" "$@" >> {tmp_path}/lines\necho >> {tmp_path}/lines\n')
+    recorder.chmod(0o755)
+    out = str(tmp_path / "study")
     environment = {
         **os.environ,
-        "OUT": str(tmp_path / "study"),
+        "LDAE": str(recorder),
+        "OUT": out,
         "SUBJECTS": "24",
         "VOXEL_SIZE": "6",
         "CONFIG": "quick",
-        "DEVICE": "cpu",
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
-    finished = subprocess.run(
-        ["bash", str(ROOT / "scripts" / "phantom_study.sh")],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert finished.returncode == 0, finished.stdout[-2000:] + finished.stderr[-2000:]
-    assert list((tmp_path / "study").rglob("report.html"))
+    subprocess.run(["bash", ROOT / "scripts" / "phantom_study.sh"], env=environment, check=True)
+    lines = [line.removesuffix("\037").split("\037") for line in (tmp_path / "lines").read_text().splitlines()]
+    parser, _ = build_parser()
+    commands = [parser.parse_args(line).command for line in lines]
+    assert commands[:4] == ["cohort", "cohort", "fit", "encode"]
+    assert commands[-2:] == ["study", "report"]
+    # What a line reads, a line before it wrote: `fit` and `encode` name files in their folder, the others the file itself.
+    written = {Path(out) / "cohort"}
+    for line in lines[1:]:
+        given = {name: Path(value) for name, value in pairwise(line) if name.startswith("--")}
+        read = [given[name] for name in ("--manifest", "--model", "--codes") if name in given]
+        assert all(path in written or path.parent in written for path in read), line
+        written |= {given["--out"]} if "--out" in given else set()
