@@ -89,32 +89,32 @@ def show(told: "Forecast") -> None:
     rows = [
         [
             plan.stage,
-            f"{plan.trained:,}",
-            f"{plan.frozen:,}",
+            f"{plan.trained / 1e6:.1f} M",
             f"{plan.steps:,} x {plan.batch_size}",
             duration(plan.step_seconds),
             duration(plan.seconds),
             f"{plan.memory_gib:.1f}",
-            "a step" if plan.measured >= 1 else f"1/{1 / plan.measured:.0f} of a step",
+            "all of it" if plan.measured >= 1 else f"1/{1 / plan.measured:.0f} of it",
         ]
         for plan in told.stages
     ]
     if rows:
         where = f"{told.stages[0].device}, {told.stages[0].precision}"
-        columns = ["stage", "trained", "frozen", "batches", "a step", "in all", "peak GiB", "known from"]
+        columns = ["stage", "weights", "batches", "a step", "in all", "GiB", "known from"]
         table(f"training ({where})", columns, rows)
     if told.preparation_seconds is not None:
         say(f"encoding the cohort between stages 1 and 2: {duration(told.preparation_seconds)}")
     one = told.inference
     how = f"{one.measured_steps} of {one.steps} steps"
     table(
-        f"one scan ({one.parameters:,} parameters)",
-        ["", "time", "peak GiB", "known from"],
+        f"one scan ({one.parameters / 1e6:.1f} M weights)",
+        ["", "time", "GiB", "known from"],
         [
             ["encode", duration(one.encode_seconds), f"{one.encode_gib:.1f}", how],
             ["decode", duration(one.decode_seconds), f"{one.decode_gib:.1f}", how],
         ],
     )
+    say("GiB is the expected peak; a step is known from running all of it, or a part")
     say("time in all is the step's, times the steps, with validations; it is for the machine as busy as it is now")
     for note in told.notes:
         say(f"note: {note}")

@@ -47,6 +47,9 @@ class CompressionConfig:
         residual_blocks: a level.
         groups: of the group norms.
         attention: self-attention, if any; the published network has none.
+        shortcut: the latent mean starts from the scan's own patches and the decoded scan from the latent's, and the networks
+            learn what patches lack (residual autoencoding, Chen et al. 2025, arXiv:2410.10733). Each latent channel starts as
+            the mean of an equal part of a cell's voxels; with as many channels as voxels nothing is lost.
     """
 
     channels: tuple[int, ...] = (64, 128, 128, 128)
@@ -54,6 +57,7 @@ class CompressionConfig:
     residual_blocks: int = 2
     groups: int = 32
     attention: CompressionAttention | None = None
+    shortcut: bool = False
 
     def __post_init__(self) -> None:
         if not self.channels and self.latent_channels != 1:
@@ -66,6 +70,13 @@ class CompressionConfig:
             msg = (
                 f"attention.levels {self.attention.levels} must name levels 0..{len(self.channels) - 1} of channels "
                 f"{self.channels}; remove the others"
+            )
+            raise ConfigError(msg)
+
+        if self.shortcut and (not self.channels or self.downsampling**3 % self.latent_channels):
+            msg = (
+                f"with shortcut, latent_channels must divide the {self.downsampling**3} voxels of a cell, got "
+                f"{self.latent_channels}; change it, or leave shortcut out"
             )
             raise ConfigError(msg)
 
@@ -159,7 +170,26 @@ def build_network(config: CompressionConfig) -> nn.Module:
     with torch.no_grad():
         log_variance.weight.mul_(0.1)
         log_variance.bias.fill_(INITIAL_LOG_VARIANCE)
+        if config.shortcut:
+            for last in (network.quant_conv_mu.conv, network.decoder.blocks[-1].conv):
+                nn.init.zeros_(last.weight)
+                nn.init.zeros_(last.bias)
     return network
+
+
+def to_patches(x: Tensor, cell: int, channels: int) -> Tensor:
+    """Means of equal parts of each cell's voxels, (B, 1, D, H, W) to (B, channels, D / cell, H / cell, W / cell)."""
+    b, _, *shape = x.shape
+    d, h, w = (n // cell for n in shape)
+    cells = x.reshape(b, d, cell, h, cell, w, cell).permute(0, 2, 4, 6, 1, 3, 5)
+    return cells.reshape(b, channels, -1, d, h, w).mean(dim=2)
+
+
+def from_patches(latent: Tensor, cell: int) -> Tensor:
+    """Each channel in all the voxels that it is the mean of, (B, C, d, h, w) to (B, 1, d cell, h cell, w cell)."""
+    b, channels, d, h, w = latent.shape
+    voxels = latent.repeat_interleave(cell**3 // channels, dim=1).reshape(b, cell, cell, cell, d, h, w)
+    return voxels.permute(0, 4, 1, 5, 2, 6, 3).reshape(b, 1, d * cell, h * cell, w * cell)
 
 
 class CompressionAutoencoder(nn.Module):
@@ -181,8 +211,13 @@ class CompressionAutoencoder(nn.Module):
 
     def posterior(self, x: Tensor) -> Posterior:
         """The raw posterior, before standardisation, of scans (B, 1, D, H, W) in [0, 1]; any grid, padded to whole cells."""
-        mean, std = self.network.encode(pad_to_multiple(x, self.config.downsampling))
-        return Posterior(mean.float(), std.float())
+        cell = self.config.downsampling
+        padded = pad_to_multiple(x, cell)
+        mean, std = self.network.encode(padded)
+        mean = mean.float()
+        if self.config.shortcut:
+            mean = mean + to_patches(padded.float(), cell, self.config.latent_channels)
+        return Posterior(mean, std.float())
 
     def decode_raw(self, latent: Tensor, shape: Sequence[int] | None = None) -> Tensor:
         """Scans of raw latents, (B, C, d, h, w) to (B, 1, D, H, W).
@@ -192,6 +227,8 @@ class CompressionAutoencoder(nn.Module):
             shape: (D, H, W) of the scans, which takes the padding off again; without it whole cells are returned.
         """
         decoded: Tensor = self.network.decode(latent)
+        if self.config.shortcut:
+            decoded = decoded.float() + from_patches(latent.float(), self.config.downsampling)
         return decoded if shape is None else crop_to(decoded, shape)
 
     def fit_statistics(self, mean: Tensor, std: Tensor) -> None:

@@ -20,6 +20,7 @@ from ldae.io.files import write_json
 from ldae.io.plain import to_plain
 from ldae.io.preprocessing import Preprocessing
 from ldae.models.hardware import choose_device, choose_precision
+from ldae.models.tiling import decode_tiled, encode_tiled
 from ldae.training.compression import CompressionStage, CompressionStageConfig
 from ldae.training.denoiser import DenoiserStage, DenoiserStageConfig
 from ldae.training.fit import FitSettings, StageRecord, finished_weights, fit_stage, keep_measured, start_stage
@@ -156,7 +157,10 @@ class Experiment:
             return torch.cat([originals, self._decode(self._encode(validation, range(len(originals)))[0])])
 
         def finish() -> dict[str, Tensor]:
-            latents = [self._encode(train, [index], standardised=False)[0] for index in range(len(train))]
+            # Standardised by nothing, latents are raw.
+            channels = config.model.latent_channels
+            compression.fit_statistics(torch.zeros(channels), torch.ones(channels))
+            latents = [self._encode(train, [index])[0] for index in range(len(train))]
             values = torch.cat(latents).transpose(0, 1).flatten(1).double()
             compression.fit_statistics(values.mean(dim=1).float(), values.std(dim=1).float())
             return compression.state_dict()
@@ -298,23 +302,18 @@ class Experiment:
         return hash_tensors(self.networks.compression.state_dict())
 
     @torch.no_grad()
-    def _encode(
-        self, scans: ScanDataset, indices: Sequence[int], *, standardised: bool = True, mirrored: bool = False
-    ) -> tuple[Tensor, Tensor]:
-        compression = self.networks.compression
+    def _encode(self, scans: ScanDataset, indices: Sequence[int], *, mirrored: bool = False) -> tuple[Tensor, Tensor]:
         device = choose_device(self.settings.device)
-        compression.to(device)
-        images = scans.images(list(indices), mirrored=mirrored).to(device, memory_format=torch.channels_last_3d)
+        compression = self.networks.compression.to(device)
         with self._autocast(device):
-            posterior = compression.encode(images) if standardised else compression.posterior(images)
-        return posterior.mean.cpu(), posterior.std.cpu()
+            posterior = encode_tiled(compression, scans.images(list(indices), mirrored=mirrored))
+        return posterior.mean, posterior.std
 
     @torch.no_grad()
     def _decode(self, latents: Tensor) -> Tensor:
         device = choose_device(self.settings.device)
         with self._autocast(device):
-            shape = self.config.preprocessing.shape
-            return self.networks.compression.decode(latents.to(device), shape).float().cpu()
+            return decode_tiled(self.networks.compression, latents, self.config.preprocessing.shape)
 
     def _autocast(self, device: torch.device) -> torch.autocast:
         dtype = choose_precision(self.settings.precision, device)

@@ -233,6 +233,40 @@ def test_without_channels_the_latent_is_the_scan():
 
 
 @torch.no_grad()
+def shortcut_autoencoder(**changes):
+    plain = {"channels": (4, 4), "latent_channels": 8, "residual_blocks": 1, "groups": 2, "shortcut": True}
+    return CompressionAutoencoder(CompressionConfig(**{**plain, **changes})).eval()
+
+
+def test_as_many_channels_as_voxels_lose_nothing():
+    torch.manual_seed(0)
+    model, x = shortcut_autoencoder(), torch.rand(2, 1, 8, 6, 10)
+    posterior = model.posterior(x)
+    assert posterior.mean.shape == (2, 8, 4, 3, 5)
+    torch.testing.assert_close(posterior.mean[0, :, 1, 2, 3], x[0, 0, 2:4, 4:6, 6:8].flatten())
+    assert torch.equal(model.decode_raw(posterior.mean), x)
+    odd = x[..., :5, :9]
+    assert torch.equal(model.decode_raw(model.posterior(odd).mean, odd.shape[2:]), odd)
+
+
+def test_fewer_channels_start_as_means_of_patches():
+    torch.manual_seed(0)
+    model, x = shortcut_autoencoder(channels=(4, 4, 4), latent_channels=4), torch.rand(1, 1, 8, 8, 8)
+    mean = model.posterior(x).mean
+    torch.testing.assert_close(mean.mean(dim=1), torch.nn.functional.avg_pool3d(x, 4)[:, 0])
+    # Decoding and encoding again is a projection, and every weight of the networks still learns.
+    torch.testing.assert_close(model.posterior(model.decode_raw(mean)).mean, mean)
+    model.decode_raw(model.posterior(x).sample()).square().mean().backward()
+    assert model.network.decoder.blocks[-1].conv.weight.grad.abs().max() > 0
+    assert model.network.quant_conv_mu.conv.weight.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("changes", [{"latent_channels": 3}, {"channels": (), "latent_channels": 1}])
+def test_patches_must_share_a_cell_evenly(changes):
+    with pytest.raises(ConfigError, match="must divide"):
+        shortcut_autoencoder(**changes)
+
+
 def test_coarse_and_fine_together_are_the_decoder():
     denoiser, z, t = alive(Denoiser(TINY, 3)), torch.randn(2, 3, 4, 6, 4), torch.tensor([5, 700])
     features, fine = denoiser.features(z, t), denoiser.features(z, t, fine_only=True)

@@ -52,7 +52,7 @@ def test_compression_starts_from_given_weights_or_keeps_them(cohort, tmp_path, f
     )
     assert again["compression"].steps == 0
     assert again["compression"].fingerprint == records["compression"].fingerprint
-    assert kept.model().config.compression.channels == (16, 16, 16)
+    assert kept.model().config.compression.channels == (8, 8, 16)
     with pytest.raises(CheckpointError, match="of another shape"):
         fit(cohort, tmp_path / "wrong", f"compression.initial_weights={weights}", "compression.model.latent_channels=2")
     with pytest.raises(ConfigError, match=r"needs compression\.initial_weights"):
