@@ -24,9 +24,12 @@ from ldae.data.manifest import Manifest, read_manifest
 from ldae.data.splits import assign_splits
 from ldae.io.checkpoints import load_tensors
 from ldae.prepare.phantom import PhantomConfig, synthesise_cohort
-from ldae.tasks.encode import embeddings_of, encode_scans
-from ldae.tasks.evaluate_probe import evaluate_age_probe, evaluate_diagnosis_probe
+from ldae.tasks.embeddings import embeddings_of
+from ldae.tasks.encode import encode_scans
+from ldae.tasks.evaluate_probe import evaluate_probe
+from ldae.tasks.probe_report import CODES, ProbeSettings
 from ldae.tasks.reconstruct import evaluate_reconstruction, reconstruct
+from ldae.tasks.targets import choose_target
 from ldae.training.experiment import Experiment
 from ldae.training.fit import FitSettings
 
@@ -59,8 +62,12 @@ def measure(model: LatentDiffusionAutoencoder, manifest: Manifest, seed: int) ->
     """What the codes predict and what they give back, on test subjects."""
     scans = encode_scans(model, manifest.records)
     embeddings = embeddings_of(scans.records, scans.semantic)
-    diagnosis = evaluate_diagnosis_probe(manifest, embeddings, {}, seed=seed).result
-    age = evaluate_age_probe(manifest, embeddings, {}, seed=seed).result
+    diagnosis, age = (
+        evaluate_probe(choose_target(manifest, name), embeddings, settings=ProbeSettings(seed=seed))
+        .scored[CODES]
+        .figures
+        for name in ("diagnosis", "age")
+    )
     test = scans.select([row for row, record in enumerate(scans.records) if record.split == "test"])
     shown = test.select(test.first_rows).with_noise(model)
     train = [row for row, record in enumerate(scans.records) if record.split == "train"]
@@ -74,9 +81,9 @@ def measure(model: LatentDiffusionAutoencoder, manifest: Manifest, seed: int) ->
     )
     assert result.mean_image is not None
     return {
-        "auc": asdict(diagnosis.auc),
-        "age_mae": asdict(age.mae),
-        "age_r2": asdict(age.r2),
+        "auc": asdict(diagnosis["auc"]),
+        "age_mae": asdict(age["mae"]),
+        "age_r2": asdict(age["r2"]),
         "ssim_both": result.both["ssim"],
         "ssim_ceiling": result.compression["ssim"],
         "ssim_semantic_only": result.semantic_only["ssim"],

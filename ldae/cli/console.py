@@ -11,11 +11,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from ldae.errors import LdaeError
-from ldae.evaluation.statistics import Interval
+from ldae.evaluation.statistics import Difference, Interval
 
 __all__ = ["console", "exit_on_error", "interval", "progress_bar", "say", "table"]
 
-console = Console(highlight=False, soft_wrap=True)
+WIDTH = 120
+"""Of tables that go to a file or a pipe, which have no width of their own."""
+
+console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -32,7 +35,7 @@ def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     console.print(grid)
 
 
-def interval(value: Interval) -> str:
+def interval(value: Interval | Difference) -> str:
     """A figure with its interval, three decimals."""
     return f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"
 

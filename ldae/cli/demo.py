@@ -90,11 +90,11 @@ def run_demo(options: Namespace) -> int:
 
 def run_study_command(options: Namespace) -> int:
     """Every task with a model that is there."""
-    from ldae.cli.codes import read_baselines
+    from ldae.cli.probe import read_named
 
     request = {"model": str(options.model), "manifest": str(options.manifest), "seed": options.seed}
     clock = Clock(options.out, request | ({"sampling": options.sampling} if options.sampling else {}))
-    _study(options, options.model, options.manifest, read_baselines(options.baseline), clock)
+    _study(options, options.model, options.manifest, read_named(options.baseline), clock)
     return 0
 
 
@@ -136,7 +136,7 @@ def _true_volumes(path: Path) -> Any:
     """The phantom's true volumes as embeddings: the best that any code could know of them."""
     import pandas as pd
 
-    from ldae.tasks.encode import Embeddings
+    from ldae.tasks.embeddings import Embeddings
 
     truth = pd.read_csv(path, sep="\t", dtype={"participant_id": str, "session_id": str})
     volumes = truth[[name for name in truth.columns if name.endswith("_ml")]]

@@ -10,13 +10,16 @@ import numpy as np
 
 __all__ = [
     "CodeCurve",
+    "LearningPoints",
     "LossCurve",
     "RocCurve",
-    "draw_age_scatter",
+    "draw_calibration",
     "draw_code_use",
     "draw_dose_response",
+    "draw_learning_curve",
     "draw_loss_curves",
     "draw_roc",
+    "draw_scatter",
 ]
 
 # Okabe and Ito's colours, which remain distinct to colour-blind readers and on a grey printer.
@@ -76,6 +79,23 @@ class RocCurve:
     false_positive_rate: Sequence[float]
     true_positive_rate: Sequence[float]
     band: tuple[Sequence[float], Sequence[float], Sequence[float]] | None = None
+
+
+@dataclass(frozen=True)
+class LearningPoints:
+    """A figure against the number of labelled subjects.
+
+    Attributes:
+        label: for the legend.
+        mean: over draws of who is labelled, at each point.
+        low: 2.5th percentile over draws.
+        high: 97.5th percentile over draws.
+    """
+
+    label: str
+    mean: Sequence[float]
+    low: Sequence[float]
+    high: Sequence[float]
 
 
 @dataclass(frozen=True)
@@ -181,27 +201,86 @@ def draw_roc(curves: Sequence[RocCurve], *, positive: str, negative: str) -> byt
         return _svg(figure)
 
 
-def draw_age_scatter(target: Sequence[float], predicted: Sequence[float]) -> bytes:
-    """Predicted against true age in years, with the line of identity, SVG.
+def draw_calibration(
+    predicted: Sequence[float], observed: Sequence[float], counts: Sequence[int], *, positive: str
+) -> bytes:
+    """Observed against predicted frequency with the line of identity, SVG.
 
     Args:
-        target: true age of each scan.
+        predicted: mean probability of each group.
+        observed: share of positive scans of each group.
+        counts: scans of each group.
+        positive: name of the class that is to be found.
+    """
+    with _drawing(5.6, 4.4) as figure:
+        axes = figure.subplots()
+        axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=(0, (4, 3)), label="perfectly calibrated")
+        label = (
+            f"groups of {min(counts)} to {max(counts)} scans"
+            if min(counts) < max(counts)
+            else f"groups of {counts[0]} scans"
+        )
+        axes.plot(predicted, observed, color=BLUE, linewidth=1.8, marker="o", markersize=5, label=label)
+        axes.set(
+            xlim=(-0.02, 1.02),
+            ylim=(-0.02, 1.02),
+            xlabel=f"predicted probability of {positive}",
+            ylabel=f"observed share of {positive}",
+        )
+        _plain_axes(axes)
+        axes.legend(loc="upper left", fontsize=9)
+        return _svg(figure)
+
+
+def draw_learning_curve(subjects: Sequence[int], series: Sequence[LearningPoints], figure_name: str) -> bytes:
+    """A figure against the number of labelled subjects, SVG.
+
+    Args:
+        subjects: labelled, at each point.
+        series: the first is drawn strong and with its band, the others thin.
+        figure_name: of the ordinate.
+    """
+    with _drawing(5.6, 4.4) as figure:
+        axes = figure.subplots()
+        for index, each in enumerate(series):
+            if index == 0:
+                axes.fill_between(subjects, each.low, each.high, color=BLUE, alpha=0.18, linewidth=0)
+                axes.plot(
+                    subjects, each.mean, color=BLUE, linewidth=2.4, marker="o", markersize=4, label=each.label, zorder=3
+                )
+            else:
+                colour, dashes = THIN[(index - 1) % len(THIN)]
+                axes.plot(subjects, each.mean, color=colour, linewidth=1.2, linestyle=dashes, label=each.label)
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(list(subjects), [str(count) for count in subjects])
+        axes.minorticks_off()
+        axes.set(xlabel="labelled subjects", ylabel=figure_name)
+        _plain_axes(axes)
+        axes.legend(loc="best", fontsize=9)
+        return _svg(figure)
+
+
+def draw_scatter(target: Sequence[float], predicted: Sequence[float], name: str, unit: str = "") -> bytes:
+    """Predicted against true values, with the line of identity, SVG.
+
+    Args:
+        target: true value of each scan.
         predicted: of each scan.
+        name: of what is predicted.
+        unit: of it.
     """
     with _drawing(5.6, 5.6) as figure:
         axes = figure.subplots()
         everything = np.asarray([*target, *predicted], dtype=float)
-        low, high = np.floor(everything.min() / 5) * 5 - 2, np.ceil(everything.max() / 5) * 5 + 2
+        margin = 0.05 * max(float(np.ptp(everything)), 1e-9)
+        low, high = everything.min() - margin, everything.max() + margin
         axes.plot(
             [low, high], [low, high], color=GREY, linewidth=1, linestyle=(0, (4, 3)), label="identity: predicted = true"
         )
         axes.scatter(target, predicted, s=26, color=BLUE, alpha=0.6, edgecolor="white", linewidth=0.5, label="one scan")
+        words = f"{name} ({unit})" if unit else name
         axes.set(
-            xlim=(low, high),
-            ylim=(low, high),
-            aspect="equal",
-            xlabel="true age (years)",
-            ylabel="predicted age (years)",
+            xlim=(low, high), ylim=(low, high), aspect="equal", xlabel=f"true {words}", ylabel=f"predicted {words}"
         )
         _plain_axes(axes)
         axes.legend(loc="upper left", fontsize=9)

@@ -8,9 +8,19 @@ import numpy.typing as npt
 
 from ldae.errors import TaskError
 
-__all__ = ["Interval", "rows_by_subject", "subject_bootstrap"]
+__all__ = [
+    "Difference",
+    "Interval",
+    "draw_subjects",
+    "holm",
+    "paired_difference",
+    "permutation_p",
+    "rows_by_subject",
+    "subject_bootstrap",
+]
 
 Rows = npt.NDArray[np.int64]
+Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -28,12 +38,44 @@ class Interval:
     high: float
 
 
+@dataclass(frozen=True)
+class Difference:
+    """One estimate minus another on the same subjects.
+
+    Attributes:
+        value: on all subjects.
+        low: 2.5th percentile over resamples.
+        high: 97.5th percentile over resamples.
+        p: two-sided, that it is zero: twice the share of resamples on the other side of zero.
+    """
+
+    value: float
+    low: float
+    high: float
+    p: float
+
+
 def rows_by_subject(subjects: Sequence[str]) -> list[Rows]:
     """Row indices of each subject, in order of first appearance."""
     rows: dict[str, list[int]] = {}
     for row, subject in enumerate(subjects):
         rows.setdefault(subject, []).append(row)
     return [np.asarray(indices, dtype=np.int64) for indices in rows.values()]
+
+
+def draw_subjects(subjects: Sequence[str], generator: np.random.Generator, resamples: int) -> list[Rows]:
+    """Rows of subjects drawn with replacement, for each resample; a subject comes with all its rows.
+
+    Args:
+        subjects: the subject of each row, (N,).
+        generator: of the draws.
+        resamples: number of draws.
+    """
+    groups = rows_by_subject(subjects)
+    return [
+        np.concatenate([groups[index] for index in generator.integers(len(groups), size=len(groups))])
+        for _ in range(resamples)
+    ]
 
 
 def subject_bootstrap(
@@ -54,22 +96,82 @@ def subject_bootstrap(
     Raises:
         TaskError: if there are no rows, or fewer than half of the draws have an answer.
     """
+    value, answered = _resample(statistic, subjects, generator, resamples)
+    low, high = np.percentile(answered, [2.5, 97.5])
+    return Interval(value, float(low), float(high))
+
+
+def paired_difference(
+    first: Callable[[Rows], float],
+    second: Callable[[Rows], float],
+    subjects: Sequence[str],
+    *,
+    generator: np.random.Generator,
+    resamples: int = 1000,
+) -> Difference:
+    """First minus second, both on the same resamples of subjects (paired percentile bootstrap, Efron and Tibshirani 1993).
+
+    Args:
+        first: statistic of row indices; NaN where a draw cannot answer.
+        second: the other.
+        subjects: the subject of each row, (N,).
+        generator: of the draws.
+        resamples: number of draws.
+
+    Raises:
+        TaskError: as :func:`subject_bootstrap`.
+    """
+    value, answered = _resample(lambda rows: first(rows) - second(rows), subjects, generator, resamples)
+    low, high = np.percentile(answered, [2.5, 97.5])
+    below, above = np.mean(answered <= 0), np.mean(answered >= 0)
+    # No resample beyond zero says no more than that p is below what so many resamples can show.
+    p = min(1.0, max(2 * float(min(below, above)), 1 / (len(answered) + 1)))
+    return Difference(value, float(low), float(high), p)
+
+
+def _resample(
+    statistic: Callable[[Rows], float], subjects: Sequence[str], generator: np.random.Generator, resamples: int
+) -> tuple[float, Array]:
+    """The statistic of all rows, and of those resamples that have an answer."""
     if not len(subjects):
         msg = "no rows to compute a statistic on; check the split and the labels"
         raise TaskError(msg)
-    everything = np.arange(len(subjects))
-    value = float(statistic(everything))
-    groups = rows_by_subject(subjects)
-    draws = []
-    for _ in range(resamples):
-        drawn = generator.integers(len(groups), size=len(groups))
-        draws.append(statistic(np.concatenate([groups[index] for index in drawn])))
-    answered = np.asarray(draws)[np.isfinite(draws)]
+    value = float(statistic(np.arange(len(subjects))))
+    draws = np.array([statistic(rows) for rows in draw_subjects(subjects, generator, resamples)])
+    answered = draws[np.isfinite(draws)]
     if not np.isfinite(value) or len(answered) < resamples / 2:
         msg = (
-            f"{len(groups)} subjects are too few, or of one class only: {len(answered)} of {resamples} resamples give "
-            "a value; use a larger test split"
+            f"{len(set(subjects))} subjects are too few, or of one class only: {len(answered)} of {resamples} resamples "
+            "give a value; use a larger test split"
         )
         raise TaskError(msg)
-    low, high = np.percentile(answered, [2.5, 97.5])
-    return Interval(value, float(low), float(high))
+    return value, answered
+
+
+def permutation_p(
+    statistic: Callable[[Array], float], target: Array, *, generator: np.random.Generator, permutations: int = 1000
+) -> float:
+    """One-sided probability that exchanged labels do as well (Phipson and Smyth 2010: the true labels count as one).
+
+    Args:
+        statistic: of the labels, (N,), given predictions that stay; larger is better. Rows must be exchangeable: one a subject.
+        target: the true labels, (N,).
+        generator: of the exchanges.
+        permutations: number of exchanges.
+    """
+    own = statistic(target)
+    as_good = sum(statistic(generator.permutation(target)) >= own - 1e-12 for _ in range(permutations))
+    return (1 + as_good) / (1 + permutations)
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Adjusted p values of one family of comparisons (Holm 1979), in the order given.
+
+    Args:
+        p: of each comparison.
+    """
+    if not p:
+        return []
+    from statsmodels.stats.multitest import multipletests
+
+    return [float(value) for value in multipletests(list(p), method="holm")[1]]

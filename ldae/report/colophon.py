@@ -7,7 +7,7 @@ from ldae.report.blocks import Absence, Block, Listing, Section, Text
 from ldae.report.run_folder import PROVENANCE, RunFolder
 from ldae.report.wording import class_names
 
-__all__ = ["methods", "repeat"]
+__all__ = ["methods", "probe_methods", "repeat"]
 
 
 def methods(run: RunFolder) -> Section:
@@ -46,6 +46,30 @@ def methods(run: RunFolder) -> Section:
         ),
     ]
     return Section("methods", "Methods and limitations", blocks)
+
+
+def probe_methods() -> Section:
+    """How a probe's figures came about, for a report without a model."""
+    blocks: list[Block] = [
+        Text(
+            "Features are standardised with the mean and standard deviation of the fitting subjects; penalties are chosen by "
+            "folds of the fitting subjects; confounds, principal components and medians for missing values are fitted there "
+            "too. Scans of one person are never on both sides."
+        ),
+        Text(
+            "Intervals are the 2.5th and 97.5th percentile of resamples that draw whole subjects with all their scans (Efron "
+            "and Tibshirani 1993). They hold the chance of who was tested, not of the training of the embeddings' model. "
+            "Differences are taken on the same resamples; their p values are twice the share of resamples beyond zero, "
+            "adjusted for all comparisons (Holm 1979), and cannot be smaller than one in the number of resamples. DeLong's "
+            "test (1988) takes scans of one subject as a cluster (Obuchowski 1997). The permutation test exchanges labels "
+            "between subjects, one scan each, while predictions stay."
+        ),
+        Text(
+            "In cross-validation the models of different folds share subjects, so that intervals are a little too short; "
+            "DeLong's and the permutation test are left out there."
+        ),
+    ]
+    return Section("methods", "How these figures came about", blocks)
 
 
 def repeat(run: RunFolder) -> Section:

@@ -1,23 +1,27 @@
 """The document: sections put together and rendered as one HTML file that needs no network."""
 
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from ldae.errors import TaskError
 from ldae.io.files import write_text
-from ldae.report.colophon import methods, repeat
+from ldae.report.blocks import Section
+from ldae.report.colophon import methods, probe_methods, repeat
 from ldae.report.information import information
 from ldae.report.overview import key_figures, training, what_was_run
-from ldae.report.prediction import age, diagnosis
+from ldae.report.prediction import age, diagnosis, probe_section
 from ldae.report.progression import interpolation, manipulation
 from ldae.report.restoration import reconstruction, samples
-from ldae.report.run_folder import RunFolder, open_run
+from ldae.report.run_folder import open_run, read_json
 
-__all__ = ["write_report"]
+__all__ = ["write_probe_report", "write_report"]
 
-NOTICE = "Synthetic images. Not for diagnosis."
+SYNTHETIC = "Synthetic images. Not for diagnosis."
+RESEARCH = "For research. Not for diagnosis."
 
 SECTIONS = (
     key_figures,
@@ -50,10 +54,51 @@ def write_report(run: Path, out: Path | None = None) -> Path:
         TaskError: if the folder holds no readable results.
     """
     folder = open_run(run)
-    return write_text(out or run / "report.html", _render(folder))
+    simulated = "simulated " if folder.phantom else ""
+    who = "whom it has never seen" if folder.trained_here else "of the test split"
+    lead = (
+        f"A model turns a brain scan into a short code and back. This report shows, on {simulated}subjects {who}, what the "
+        "code knows (diagnosis, age), what is lost on the way, and what the model can change or fill in."
+    )
+    title = f"Latent diffusion autoencoder: report of {folder.path.resolve().name}"
+    return write_text(
+        out or run / "report.html", _render(title, lead, SYNTHETIC, [build(folder) for build in SECTIONS])
+    )
 
 
-def _render(run: RunFolder) -> str:
+def write_probe_report(folder: Path, out: Path | None = None) -> Path:
+    """Render every probe of a folder, as 'ldae probe' leaves them.
+
+    Args:
+        folder: with probe_TARGET.json files.
+        out: the HTML file; `report.html` in the folder if it is not given.
+
+    Returns:
+        The file written.
+
+    Raises:
+        TaskError: if there is no readable probe.
+    """
+    documents = {
+        path: read_json(path) for path in sorted(folder.glob("probe_*.json")) if not path.stem.endswith("_model")
+    }
+    sections = [
+        probe_section(each, path.name, path.stem, f"What the embeddings tell of {each['target']['name']}")
+        for path, each in documents.items()
+        if isinstance(each, Mapping) and isinstance(each.get("target"), Mapping)
+    ]
+    if not sections:
+        msg = f"{folder}: holds no probe_TARGET.json, so nothing can be reported; run 'ldae probe' first"
+        raise TaskError(msg)
+    lead = (
+        "Embeddings of scans were asked, by simple models, what they tell of the people. Nobody was asked of whom the same "
+        "model had learnt; every interval is over people."
+    )
+    title = f"Probe report of {folder.resolve().name}"
+    return write_text(out or folder / "report.html", _render(title, lead, RESEARCH, [*sections, probe_methods()]))
+
+
+def _render(title: str, lead: str, notice: str, sections: Sequence[Section]) -> str:
     environment = Environment(
         loader=PackageLoader("ldae.report"),
         autoescape=True,
@@ -64,10 +109,9 @@ def _render(run: RunFolder) -> str:
     )
     css = files("ldae.report").joinpath("templates", "report.css").read_text(encoding="utf-8")
     return environment.get_template("report.html.j2").render(
-        name=run.path.resolve().name,
-        notice=NOTICE,
-        phantom=run.phantom,
-        trained_here=run.trained_here,
+        title=title,
+        lead=lead,
+        notice=notice,
         css=Markup(css),  # ours, read from the package
-        sections=[build(run) for build in SECTIONS],
+        sections=sections,
     )

@@ -1,78 +1,308 @@
-"""The report's pages on what the semantic code predicts: diagnosis and age, beside every baseline."""
+"""The report's pages on what embeddings predict: each target beside every baseline, whoever wins."""
 
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ldae.evaluation.figures import RocCurve, draw_age_scatter, draw_roc
-from ldae.report.blocks import Absence, Beside, Block, Picture, Row, Section, Table, Text
-from ldae.report.run_folder import RunFolder
-from ldae.report.wording import (
-    SHORT_BASELINES,
-    baseline_name,
-    cell,
-    class_names,
-    fixed,
-    interval_cell,
-    joined,
-    long_class,
-    rivals,
+from ldae.evaluation.figures import (
+    LearningPoints,
+    RocCurve,
+    draw_calibration,
+    draw_learning_curve,
+    draw_roc,
+    draw_scatter,
 )
+from ldae.report.blocks import Absence, Beside, Block, Cell, Picture, Row, Section, Table, Text
+from ldae.report.run_folder import RunFolder, pointer
+from ldae.report.wording import SHORT_BASELINES, baseline_name, fixed, joined, long_class, rivals
 
-__all__ = ["age", "diagnosis"]
+__all__ = ["age", "diagnosis", "probe_section"]
 
+CODES = "codes"
 CODE = "semantic code"
+
+FIGURES = {
+    "auc": ("AUC", "Area under the ROC curve (AUC)", 3, ""),
+    "balanced_accuracy": ("Balanced accuracy", "Balanced accuracy (mean over classes of the share found)", 3, ""),
+    "sensitivity": ("Sensitivity", "Sensitivity (positive scans found)", 3, ""),
+    "specificity": ("Specificity", "Specificity (negative scans left alone)", 3, ""),
+    "brier": ("Brier score", "Brier score (squared error of the probability; 0 is perfect, 0.25 a coin)", 3, ""),
+    "ece": ("ECE", "Expected calibration error (0 is perfect; few scans raise it)", 3, ""),
+    "log_loss": ("Log loss", "Log loss (0 is perfect)", 3, ""),
+    "mae": ("MAE", "Mean absolute error", 2, ""),
+    "rmse": ("RMSE", "Root mean squared error (large errors weigh more)", 2, ""),
+    "r2": ("R\u00b2", "R\u00b2 (1 is perfect, 0 is guessing the mean)", 2, ""),
+    "r": ("r", "Correlation of predicted and true values", 2, ""),
+    "concordance": ("Concordance", "Concordance (who converts first had the higher risk; 0.5 is chance)", 3, ""),
+}
+UNITS = {"age": " years"}
 
 
 def diagnosis(run: RunFolder) -> Section:
-    """ROC curve, and AUC of the code and every baseline."""
-    title = "Diagnosis from the semantic code"
-    own = run.result("probe", "diagnosis")
-    if not isinstance(own, Mapping):
-        return Section("diagnosis", title, [_absence(run, "diagnosis")])
-    positive, negative = class_names(run)
-    operating = Table(
-        "At probability 0.5",
-        ("", "Value", "95 % interval"),
-        [
-            Row(
-                name, [cell(run, "probe", "diagnosis", key), interval_cell(run, "probe", "diagnosis", "intervals", key)]
-            )
-            for key, name in (
-                ("sensitivity", f"Sensitivity ({positive} scans found)"),
-                ("specificity", f"Specificity ({negative} scans left alone)"),
-                ("balanced_accuracy", "Balanced accuracy (their mean)"),
-            )
-        ],
-    )
-    scores = _score_table(
-        run,
-        "diagnosis",
-        "auc",
-        3,
-        f"Area under the ROC curve (AUC), {positive} against {negative}",
-        higher_is_better=True,
-    )
-    verdict = _verdict(own.get("auc"), own.get("baselines"), 3, higher_is_better=True)
-    introduction = Text(
-        f"A logistic regression on the semantic code tells {long_class(positive)} from {long_class(negative)}. It "
-        f"was fitted on {own.get('train_subjects')} subjects and tested on {own.get('test_scans')} scans of "
-        f"{own.get('test_subjects')} others; {positive} is the positive class. Every baseline had the same subjects "
-        "and the same probe."
-    )
-    return Section("diagnosis", title, [introduction, Beside([_roc(run)], [scores, verdict, operating])])
+    """ROC curve, calibration, and AUC of the code and every baseline."""
+    return _of_run(run, "diagnosis", "Diagnosis from the semantic code")
 
 
-def _roc(run: RunFolder) -> Block:
-    shown = run.shown("probe_diagnosis")
-    positive, negative = class_names(run)
-    try:
-        curves = [_curve(CODE, shown["result"])]
-        curves += [_curve(SHORT_BASELINES.get(name, name), each) for name, each in shown["baselines"].items()]
-    except (KeyError, TypeError):
-        return Absence(
-            "There is no ROC curve: tasks/probe_diagnosis.json is missing or incomplete; run 'ldae study' again."
+def age(run: RunFolder) -> Section:
+    """Predicted against true age, and the error of the code and every baseline."""
+    return _of_run(run, "age", "Age from the semantic code")
+
+
+def _of_run(run: RunFolder, name: str, title: str) -> Section:
+    document = run.shown(f"probe_{name}")
+    if not isinstance(run.result("probe", name), Mapping) or not isinstance(document, Mapping):
+        reason = run.skipped(f"probe.{name}") or Absence(
+            f"results.json and tasks/probe_{name}.json hold no {name} probe; run 'ldae study' on a manifest with that column."
         )
+        return Section(name, title, [reason])
+    return probe_section(document, f"tasks/probe_{name}.json", name, title, own=CODE)
+
+
+class _Probe:
+    """One probe's file, read with pointers to where each number stands."""
+
+    def __init__(self, document: Mapping[str, Any], source: str, own: str) -> None:
+        self.document = document
+        self.source = source
+        self.own = own
+        self.name = str(document["target"]["name"])
+        self.kind = str(document["target"]["kind"])
+        self.classes = [str(each) for each in document["target"]["classes"]]
+        self.scored: Mapping[str, Any] = document["scored"]
+        self.primary = str(document["primary"])
+        self.others = [name for name in self.scored if name != CODES]
+        self.digits = FIGURES[self.primary][2]
+        self.unit = UNITS.get(self.name, "")
+
+    def value(self, *keys: str | int) -> Any:
+        found: Any = self.document
+        for key in keys:
+            found = found[key]
+        return found
+
+    def cell(self, *keys: str | int, digits: int = 3, best: bool = False) -> Cell:
+        return Cell(fixed(self.value(*keys), digits), (pointer(self.source, *keys),), best)
+
+    def interval(self, *keys: str | int, digits: int = 3) -> Cell:
+        interval = self.value(*keys)
+        text = f"{fixed(interval['low'], digits)} to {fixed(interval['high'], digits)}"
+        return Cell(text, tuple(pointer(self.source, *keys, end) for end in ("low", "high")))
+
+    def p_value(self, *keys: str | int) -> Cell:
+        value = self.value(*keys)
+        return Cell("below one in a thousand", (), prose=True) if value < 0.001 else self.cell(*keys)
+
+    def called(self, features: str) -> str:
+        return self.own if features == CODES else baseline_name(features)
+
+
+def probe_section(
+    document: Mapping[str, Any], source: str, anchor: str, title: str, *, own: str = "codes under test"
+) -> Section:
+    """Everything that a probe's file holds.
+
+    Args:
+        document: content of probe_TARGET.json.
+        source: its path, as cells name it.
+        anchor: of the section.
+        title: of the section.
+        own: what the embeddings under test are called.
+    """
+    try:
+        probe = _Probe(document, source, own)
+        blocks: list[Block] = [
+            Text(_introduction(probe)),
+            Beside(_pictures(probe), [_scores(probe), _verdict(probe), *_doubt(probe), _further(probe)]),
+        ]
+        if document.get("comparisons"):
+            blocks.append(_differences(probe))
+        blocks += [*_groups(probe), *_learning(probe)]
+    except (KeyError, TypeError) as error:
+        blocks = [Absence(f"{source} is incomplete ({error}); run the probe again.")]
+    return Section(anchor, title, blocks)
+
+
+def _introduction(probe: _Probe) -> str:
+    settings, counts = probe.document["settings"], probe.document["counts"]
+    model = {
+        ("linear", "regression"): "A ridge regression",
+        ("linear", "survival"): "A Cox regression with a ridge penalty, on at most ten principal components,",
+    }.get((settings["model"], probe.kind), "A logistic regression" if settings["model"] == "linear" else "")
+    model = model or "A vote of nearest neighbours (cosine distance)"
+    if probe.kind == "multiclass":
+        what = f"tells {joined(probe.classes)} apart"
+    elif probe.kind == "regression":
+        what = f"predicts {probe.name}"
+    elif probe.kind == "survival":
+        what = f"ranks who is {probe.classes[0]} at the first scan by the time until {probe.classes[-1]}"
+    else:
+        what = f"tells {long_class(probe.classes[-1])} from {long_class(probe.classes[0])}"
+    if settings["protocol"] == "split":
+        how = (
+            f"It was fitted on {counts['fitted_subjects']} subjects and tested on {counts['asked_scans']} scans of "
+            f"{counts['asked_subjects']} others (the frozen split)."
+        )
+    else:
+        how = (
+            f"{counts['asked_scans']} scans of {counts['asked_subjects']} subjects were asked by cross-validation grouped "
+            f"by subject, {settings['folds']} folds, {settings['repeats']} times with other folds; figures are means "
+            "over the repeats."
+        )
+    events = f" {counts['events']} of them convert." if "events" in counts else ""
+    control = ""
+    if settings["control"] == "residualise":
+        control = f" What {joined(settings['confounds'])} explain was taken out of the features on fitting subjects."
+    elif settings["control"] == "match":
+        control = f" Subjects of both classes were matched on {joined(settings['confounds'])}."
+    side = "Every baseline had the same subjects, folds and probe; the penalty was chosen inside the fitting subjects."
+    positive = f" {probe.classes[-1]} is the positive class." if probe.kind == "binary" else ""
+    return f"{model} on the {probe.own} {what}. {how}{events}{positive}{control} {side}"
+
+
+def _scores(probe: _Probe) -> Table:
+    """Every kind of features, the best value marked, whoever has it."""
+    short, long, digits, _ = FIGURES[probe.primary]
+    values = {name: each["figures"][probe.primary]["value"] for name, each in probe.scored.items()}
+    best = (max if probe.document["higher_is_better"] else min)(values.values())
+    rows = [
+        Row(
+            _sentence(f"{probe.own} (this method)" if name == CODES and probe.own == CODE else probe.called(name)),
+            [
+                probe.cell(
+                    "scored", name, "figures", probe.primary, "value",
+                    digits=digits, best=fixed(value, digits) == fixed(best, digits),
+                ),
+                probe.interval("scored", name, "figures", probe.primary, digits=digits),
+            ],
+        )
+        for name, value in values.items()
+    ]  # fmt: skip
+    smaller = "" if probe.document["higher_is_better"] else "; smaller is better"
+    caption = f"{long}{',' + probe.unit if probe.unit else ''}{smaller}. Best value in bold."
+    return Table(caption, ("Features", short, "95 % interval"), rows)
+
+
+def _verdict(probe: _Probe) -> Text:
+    """Which baselines beat the code, in words."""
+    values = {name: probe.scored[name]["figures"][probe.primary]["value"] for name in probe.others}
+    own = probe.scored[CODES]["figures"][probe.primary]["value"]
+    if not values:
+        return Text("No baseline was run, so the code cannot be ranked.", "note")
+    shown = fixed(own, probe.digits, probe.unit)
+    better = rivals(own, values, higher_is_better=probe.document["higher_is_better"])
+    if not better:
+        return Text(f"No baseline does better than the {probe.own} ({shown}).")
+    names = joined([f"{name} ({fixed(each, probe.digits, probe.unit)})" for name, each in better.items()])
+    return Text(f"Better than the {probe.own} ({shown}): {names}.", "note")
+
+
+def _doubt(probe: _Probe) -> list[Text]:
+    """What the figures do not show."""
+    found = []
+    p = probe.document.get("permutation_p")
+    if isinstance(p, int | float):
+        words = (
+            f"With labels exchanged between subjects, {fixed(100 * p, 1)} % of exchanges do as well (permutation p)."
+        )
+        found.append(Text(words, "plain" if p < 0.05 else "note"))
+    figures = probe.scored[CODES]["figures"]
+    if "r2" in figures and figures["r2"]["low"] <= 0:
+        words = (
+            f"The interval of R\u00b2 reaches 0 or below: these scans do not show that the {probe.own} tells {probe.name} "
+            "better than their mean does."
+        )
+        found.append(Text(words, "note"))
+    return found
+
+
+def _further(probe: _Probe) -> Table:
+    """Other figures of the code."""
+    own = probe.scored[CODES]
+    rows = [
+        Row(
+            FIGURES[name][1],
+            [
+                probe.cell("scored", CODES, "figures", name, "value", digits=FIGURES[name][2]),
+                probe.interval("scored", CODES, "figures", name, digits=FIGURES[name][2]),
+            ],
+        )
+        for name in own["figures"]
+        if name != probe.primary
+    ]
+    if own.get("calibration"):
+        rows.append(
+            Row(
+                "Calibration slope (1 is perfect; below 1, probabilities are too extreme)",
+                [probe.cell("scored", CODES, "calibration", "slope"), Cell("not computed")],
+            )
+        )
+    if own.get("age_bias"):
+        names = {
+            "gap_age_correlation": "Correlation of the age gap (predicted minus true) with age",
+            "gap_age_correlation_corrected": "The same after correction of the shrinkage (0 is wanted)",
+            "mae_corrected": "Mean absolute error after that correction, years",
+        }
+        rows += [
+            Row(words, [probe.cell("scored", CODES, "age_bias", name, digits=2), Cell("not computed")])
+            for name, words in names.items()
+        ]
+    return Table(f"Other measures of the {probe.own}", ("", "Value", "95 % interval"), rows)
+
+
+def _differences(probe: _Probe) -> Table:
+    """The code against each of the others."""
+    delong = any(each.get("delong") for each in probe.document["comparisons"])
+    rows = []
+    for index, each in enumerate(probe.document["comparisons"]):
+        cells = [
+            probe.cell("comparisons", index, "difference", "value", digits=probe.digits),
+            probe.interval("comparisons", index, "difference", digits=probe.digits),
+            probe.p_value("comparisons", index, "p_holm"),
+        ]
+        if delong:
+            cells.append(probe.p_value("comparisons", index, "delong", "p"))
+        rows.append(Row(_sentence(probe.called(each["against"])), cells))
+    sign = "above 0 the code is better" if probe.document["higher_is_better"] else "below 0 the code is better"
+    caption = (
+        f"{_sentence(probe.own)} minus each of the others, {FIGURES[probe.primary][0]}: {sign}. Paired bootstrap over subjects; "
+        "p of all comparisons adjusted together (Holm)"
+        + ("; p of DeLong et al. 1988 for clustered scans, not adjusted." if delong else ".")
+    )
+    columns = ["Against", "Difference", "95 % interval", "p (Holm)", *(["p (DeLong)"] if delong else [])]
+    return Table(caption, columns, rows)
+
+
+def _groups(probe: _Probe) -> list[Block]:
+    """The first figure of each site and sex."""
+    tables: list[Block] = []
+    for column, values in (probe.scored[CODES].get("by_group") or {}).items():
+        rows = []
+        for name, each in values.items():
+            at = ("scored", CODES, "by_group", column, name)
+            counts = probe.cell(*at, "subjects", digits=0)
+            if probe.primary in each:
+                figure = [
+                    probe.cell(*at, probe.primary, "value", digits=probe.digits),
+                    probe.interval(*at, probe.primary, digits=probe.digits),
+                ]
+            else:
+                figure = [Cell("not computed"), Cell(each.get("reason", ""), prose=True)]
+            rows.append(Row(name, [counts, *figure]))
+        caption = f"{FIGURES[probe.primary][0]} of the {probe.own} by {column}"
+        tables.append(Table(caption, (_sentence(column), "Subjects", FIGURES[probe.primary][0], "95 % interval"), rows))
+    return tables
+
+
+def _pictures(probe: _Probe) -> list[Block]:
+    if probe.kind == "binary":
+        return [_roc(probe), _calibration(probe)]
+    if probe.kind == "regression":
+        return [_scatter(probe)]
+    return []
+
+
+def _roc(probe: _Probe) -> Block:
+    curves = [_curve(probe, name) for name, each in probe.scored.items() if each.get("roc")]
+    negative, positive = probe.classes
     return Picture(
         draw_roc(curves, positive=positive, negative=negative),
         "image/svg+xml",
@@ -83,131 +313,79 @@ def _roc(run: RunFolder) -> Block:
     )
 
 
-def _curve(name: str, result: Any) -> RocCurve:
-    roc = result["roc"]
+def _curve(probe: _Probe, name: str) -> RocCurve:
+    roc = probe.scored[name]["roc"]
+    called = probe.own if name == CODES else SHORT_BASELINES.get(name, name)
     return RocCurve(
-        f"{name} (AUC {result['auc']['value']:.3f})",
+        f"{called} (AUC {probe.scored[name]['figures']['auc']['value']:.3f})",
         roc["false_positive_rate"],
         roc["true_positive_rate"],
         (roc["band_rate"], roc["band_low"], roc["band_high"]),
     )
 
 
-def age(run: RunFolder) -> Section:
-    """Predicted against true age, and the error of the code and every baseline."""
-    title = "Age from the semantic code"
-    own = run.result("probe", "age")
-    if not isinstance(own, Mapping):
-        return Section("age", title, [_absence(run, "age")])
-    scores = _score_table(
-        run,
-        "age",
-        "mae",
-        2,
-        "Mean absolute error of the predicted age, years; smaller is better",
-        higher_is_better=False,
-    )
-    further = Table(
-        "Other measures of the semantic code",
-        ("", "Value", "95 % interval"),
-        [
-            Row(
-                name,
-                [
-                    cell(run, "probe", "age", key, form=partial(fixed, digits=digits, unit=unit)),
-                    interval_cell(run, "probe", "age", "intervals", key, digits=digits, unit=unit),
-                ],
-            )
-            for key, name, digits, unit in (
-                ("rmse", "Root mean squared error (large errors weigh more)", 2, " years"),
-                ("r2", "R\u00b2 (1 is perfect, 0 is guessing the mean)", 2, ""),
-            )
-        ],
-    )
-    introduction = Text(
-        "A ridge regression on the semantic code predicts age at the scan. It was fitted on "
-        f"{own.get('train_subjects')} subjects and tested on {own.get('test_scans')} scans of "
-        f"{own.get('test_subjects')} others. Every baseline had the same subjects and the same probe."
-    )
-    verdict = _verdict(own.get("mae"), own.get("baselines"), 2, higher_is_better=False, unit=" years")
-    return Section("age", title, [introduction, Beside([_scatter(run)], [scores, verdict, further, *_doubt(run)])])
-
-
-def _doubt(run: RunFolder) -> list[Text]:
-    """That the code may know nothing of age, where the interval of R2 says so."""
-    low = run.result("probe", "age", "intervals", "r2", "low")
-    if not isinstance(low, int | float) or low > 0:
-        return []
-    words = (
-        "The interval of R\u00b2 reaches 0 or below: these scans do not show that the code tells age better than their "
-        "mean does."
-    )
-    return [Text(words, "note")]
-
-
-def _scatter(run: RunFolder) -> Block:
-    try:
-        result = run.shown("probe_age")["result"]
-        target, predicted = result["target"], result["predicted"]
-    except (KeyError, TypeError):
-        return Absence(
-            "There is no scatter plot: tasks/probe_age.json is missing or incomplete; run 'ldae study' again."
-        )
+def _calibration(probe: _Probe) -> Block:
+    curve = probe.scored[CODES]["calibration"]
     return Picture(
-        draw_age_scatter(target, predicted),
+        draw_calibration(curve["predicted"], curve["observed"], curve["counts"], positive=probe.classes[-1]),
         "image/svg+xml",
-        f"Predicted against true age of {len(target)} test scans, with the line of identity.",
-        "Each dot is a scan; on the dashed line the prediction is right. A cloud flatter than the line is usual: the "
-        "regression makes the youngest look older and the oldest younger.",
+        f"Observed share of {probe.classes[-1]} against predicted probability in {len(curve['counts'])} groups of scans.",
+        f"Calibration of the {probe.own}: scans in order of their probability, in groups of equal size. On the dashed line "
+        "a probability means what it says. Classes are balanced in fitting, so that prevalence is not in the probability.",
     )
 
 
-def _score_table(run: RunFolder, task: str, metric: str, digits: int, caption: str, *, higher_is_better: bool) -> Table:
-    """The code and every baseline, the best value marked, whoever has it."""
-    others = run.result("probe", task, "baselines") or {}
-    values = {None: run.result("probe", task, metric, "value"), **others}
-    known = [value for value in values.values() if isinstance(value, int | float)]
-    best = (max if higher_is_better else min)(known, default=None)
+def _scatter(probe: _Probe) -> Block:
+    predictions = probe.document["predictions"]
+    target, predicted = predictions["target"], predictions[CODES]
+    return Picture(
+        draw_scatter(target, predicted, probe.name, probe.unit.strip()),
+        "image/svg+xml",
+        f"Predicted against true {probe.name} of {len(target)} test scans, with the line of identity.",
+        "Each dot is a scan; on the dashed line the prediction is right. A cloud flatter than the line is usual: the "
+        "regression shrinks predictions toward the mean.",
+    )
 
-    form = partial(fixed, digits=digits)
+
+def _learning(probe: _Probe) -> list[Block]:
+    curve = probe.document.get("learning_curve")
+    if not curve or len(curve["subjects"]) < 2:
+        return []
+    series = [
+        LearningPoints(
+            probe.own if name == CODES else SHORT_BASELINES.get(name, name),
+            means,
+            curve["low"][name],
+            curve["high"][name],
+        )
+        for name, means in curve["mean"].items()
+    ]
+    names: Sequence[str] = list(curve["mean"])
     rows = [
         Row(
-            f"{CODE} (this method)".capitalize(),
-            [
-                cell(run, "probe", task, metric, "value", form=form, best=form(values[None]) == form(best)),
-                interval_cell(run, "probe", task, metric, digits=digits),
-            ],
+            _count(curve, index),
+            [probe.cell("learning_curve", "mean", name, index, digits=probe.digits) for name in names],
         )
+        for index in range(len(curve["subjects"]))
     ]
-    rows += [
-        Row(
-            _sentence(baseline_name(name)),
-            [
-                cell(run, "probe", task, "baselines", name, form=form, best=form(value) == form(best)),
-                interval_cell(run, "probe", task, "baseline_intervals", name, digits=digits),
-            ],
-        )
-        for name, value in others.items()
-    ]
-    return Table(f"{caption}. Best value in bold.", ("Features", metric.upper(), "95 % interval"), rows)
-
-
-def _verdict(own: Any, others: Any, digits: int, *, higher_is_better: bool, unit: str = "") -> Text:
-    """Which baselines beat the code, in words."""
-    value = own.get("value") if isinstance(own, Mapping) else None
-    if not isinstance(others, Mapping) or not others:
-        return Text("No baseline was run, so the code cannot be ranked.", "note")
-    better = rivals(value, others, higher_is_better=higher_is_better)
-    if not better:
-        return Text(f"No baseline does better than the {CODE} ({fixed(value, digits, unit)}).")
-    names = joined([f"{name} ({fixed(each, digits, unit)})" for name, each in better.items()])
-    return Text(f"Better than the {CODE} ({fixed(value, digits, unit)}): {names}.", "note")
-
-
-def _absence(run: RunFolder, task: str) -> Absence:
-    return run.skipped(f"probe.{task}") or Absence(
-        f"results.json holds no {task} probe; run 'ldae study' on a manifest with that column."
+    picture = Picture(
+        draw_learning_curve(curve["subjects"], series, FIGURES[probe.primary][0]),
+        "image/svg+xml",
+        f"{FIGURES[probe.primary][0]} against the number of labelled subjects, for {joined([each.label for each in series])}.",
+        "How many labelled subjects are needed. Means over ten draws of who is labelled; the band holds 95 % of the draws. "
+        "Tested on the same scans throughout.",
     )
+    table = Table(
+        f"{FIGURES[probe.primary][0]} by number of labelled subjects, means over draws",
+        ("Labelled", *(_sentence(SHORT_BASELINES.get(n, n) if n != CODES else probe.own) for n in names)),
+        rows,
+    )
+    return [Beside([picture], [table])]
+
+
+def _count(curve: Mapping[str, Any], index: int) -> str:
+    per_class = curve["per_class"]
+    return f"{curve['subjects'][index]}" if per_class is None else f"{per_class[index]} of each class"
 
 
 def _sentence(text: str) -> str:

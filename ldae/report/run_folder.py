@@ -17,7 +17,7 @@ from ldae.errors import ManifestError, TaskError
 from ldae.evaluation.figures import LossCurve
 from ldae.report.blocks import Absence
 
-__all__ = ["STAGES", "RunFolder", "open_run", "pointer"]
+__all__ = ["STAGES", "RunFolder", "open_run", "pointer", "read_json"]
 
 Images = npt.NDArray[np.float16]
 
@@ -152,7 +152,7 @@ class RunFolder:
         folders = [self.path / "cohort"]
         if isinstance(self.manifest, Manifest):
             folders.append(self.manifest.path.parent)
-        descriptions = [_read_json(folder / "dataset_description.json") for folder in folders]
+        descriptions = [read_json(folder / "dataset_description.json") for folder in folders]
         generators = [g for d in descriptions if isinstance(d, Mapping) for g in d.get("GeneratedBy", [])]
         return any(isinstance(g, Mapping) and g.get("Name") == "ldae phantom" for g in generators)
 
@@ -171,7 +171,7 @@ def open_run(path: Path) -> RunFolder:
         )
         raise TaskError(msg)
     names = [RESULTS, PROVENANCE, *(f"tasks/{t}.json" for t in TASKS), *(f"{stage}/stage.json" for stage in STAGES)]
-    documents = {name: _read_json(path / name) for name in names}
+    documents = {name: read_json(path / name) for name in names}
     if not isinstance(documents[RESULTS], dict):
         msg = f"{results} is not a readable JSON object; run 'ldae demo' or 'ldae study' again to write it anew"
         raise TaskError(msg)
@@ -183,7 +183,7 @@ def pointer(document: str, *keys: str | int) -> str:
     return quote(document) + "#" + "".join("/" + quote(str(k).replace("~", "~0").replace("/", "~1")) for k in keys)
 
 
-def _read_json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
     """The content of a JSON file, or None if it is missing or damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))

@@ -30,13 +30,15 @@ BASELINES = {
     "random_encoder": "the same encoder before training (random weights)",
     "latent_pca": "principal components of the compressed scan",
     "true_volumes": "true volumes of the phantom (known only because the cohort is simulated)",
-    "median": "always guessing the median training age",
+    "median": "always guessing the median of the fitting subjects",
+    "demographics": "age, sex and site without a scan, as far as known and not the target",
+    "volumes": "volumes from the manifest",
 }
 SHORT_BASELINES = {
     "random_encoder": "untrained encoder",
     "latent_pca": "principal components",
     "true_volumes": "true volumes",
-    "median": "guessing the median age",
+    "median": "guessing the median",
 }
 METHODS = {
     "ldae": "codes blended in time",
@@ -116,9 +118,9 @@ def baseline_name(name: str) -> str:
 
 def class_names(run: RunFolder) -> tuple[str, str]:
     """The positive and the negative class of the diagnosis probe."""
-    result = run.get("tasks/probe_diagnosis.json", "result")
-    plain = result if isinstance(result, Mapping) else {}
-    return str(plain.get("positive", "AD")), str(plain.get("negative", "CN"))
+    classes = run.get("tasks/probe_diagnosis.json", "target", "classes")
+    negative, positive = classes if isinstance(classes, list) and len(classes) == 2 else ("CN", "AD")
+    return str(positive), str(negative)
 
 
 def long_class(name: str) -> str:

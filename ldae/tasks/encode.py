@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import torch
 
 from ldae.autoencoder import LatentDiffusionAutoencoder
@@ -16,19 +15,11 @@ from ldae.errors import TaskError, VolumeError
 from ldae.io.checkpoints import save_tensors
 from ldae.io.files import write_json
 from ldae.io.preprocessing import PreparedScan
+from ldae.tasks.embeddings import write_embeddings
 from ldae.volume import read_volume
 
-__all__ = [
-    "Embeddings",
-    "EncodeResult",
-    "EncodedScans",
-    "Progress",
-    "encode_manifest",
-    "encode_scans",
-    "read_embeddings",
-]
+__all__ = ["EncodeResult", "EncodedScans", "Progress", "encode_manifest", "encode_scans"]
 
-KEYS = ["participant_id", "session_id"]
 Progress = Callable[[int, int], None]
 
 
@@ -90,36 +81,6 @@ class EncodedScans:
             tuple(self.codes[row] for row in rows),
             self.latents[list(rows)],
         )
-
-
-@dataclass(frozen=True)
-class Embeddings:
-    """A table of feature vectors, whichever model made them.
-
-    Attributes:
-        keys: participant_id and session_id of each row.
-        values: (N, S), float64.
-    """
-
-    keys: pd.DataFrame
-    values: npt.NDArray[np.float64]
-
-    def of(self, records: Sequence[Record], *, what: str = "the embeddings") -> npt.NDArray[np.float64]:
-        """The vectors of these scans, in their order.
-
-        Raises:
-            TaskError: naming scans that have none.
-        """
-        index = {tuple(key): row for row, key in enumerate(self.keys.itertuples(index=False, name=None))}
-        rows = [index.get((record.participant_id, record.session_id)) for record in records]
-        missing = [record.key for record, row in zip(records, rows, strict=True) if row is None]
-        if missing:
-            msg = (
-                f"{what} hold no row for {len(missing)} of {len(records)} scans (first: {', '.join(missing[:3])}); "
-                "encode the same manifest that is probed"
-            )
-            raise TaskError(msg)
-        return self.values[[row for row in rows if row is not None]]
 
 
 @dataclass(frozen=True)
@@ -248,53 +209,6 @@ def encode_manifest(
         facts |= {"solver": solver, "worst_round_trip_rms": worst}
     write_json(out / "encode.json", facts)
     return result
-
-
-def embeddings_of(records: Sequence[Record], values: npt.NDArray[np.float64]) -> Embeddings:
-    """Feature vectors, (N, S), under the keys of their scans."""
-    return Embeddings(pd.DataFrame({key: [getattr(r, key) for r in records] for key in KEYS}), values)
-
-
-def write_embeddings(path: Path, records: Sequence[Record], values: npt.NDArray[np.floating]) -> Path:
-    """Write feature vectors as Parquet: participant_id, session_id, y000, y001, ..."""
-    table = pd.DataFrame({key: [getattr(record, key) for record in records] for key in KEYS})
-    digits = len(str(values.shape[1] - 1))
-    features = pd.DataFrame(values, columns=[f"y{index:0{digits}d}" for index in range(values.shape[1])])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".writing-{path.name}")
-    pd.concat([table, features], axis=1).to_parquet(temporary, index=False)
-    return temporary.replace(path)
-
-
-def read_embeddings(path: Path) -> Embeddings:
-    """Read feature vectors from Parquet, CSV or TSV: two key columns, every other numeric column a feature.
-
-    Raises:
-        TaskError: if the file is missing, unreadable, without the key columns or without features.
-    """
-    readers = {".parquet": pd.read_parquet, ".csv": pd.read_csv, ".tsv": lambda p: pd.read_csv(p, sep="\t")}
-    if path.suffix not in readers or not path.is_file():
-        msg = f"{path}: no such table of embeddings; give a .parquet, .csv or .tsv that 'ldae encode' or another model wrote"
-        raise TaskError(msg)
-    try:
-        table = readers[path.suffix](path)
-    except Exception as error:  # pandas and pyarrow raise many kinds
-        msg = f"{path}: unreadable ({' '.join(str(error).split())[:200]}); write it again"
-        raise TaskError(msg) from error
-    absent = [key for key in KEYS if key not in table.columns]
-    if absent:
-        msg = f"{path}: column {', '.join(absent)} is missing, got {', '.join(map(str, table.columns[:5]))}...; add it"
-        raise TaskError(msg)
-    keys = table[KEYS].astype(str)
-    if keys.duplicated().any():
-        first = keys[keys.duplicated()].iloc[0]
-        msg = f"{path}: two rows for {first['participant_id']} {first['session_id']}; keep one"
-        raise TaskError(msg)
-    features = table.drop(columns=KEYS).select_dtypes("number").to_numpy(dtype=np.float64)
-    if features.shape[1] == 0 or not np.isfinite(features).all():
-        msg = f"{path}: needs at least one numeric column and no missing values besides the keys; clean the table"
-        raise TaskError(msg)
-    return Embeddings(keys.reset_index(drop=True), features)
 
 
 def _batches(records: Sequence[Record], size: int) -> Iterator[Sequence[Record]]:

@@ -1,171 +1,309 @@
-"""The probe's protocol on a manifest: frozen split, scans with the labels, and baselines on the same folds."""
+"""The probe's protocol: one target, several embeddings of the same scans, the same folds and resamples for all of them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.decomposition import PCA
+import pandas as pd
 
-from ldae.data.manifest import Manifest, Record
 from ldae.errors import TaskError
-from ldae.io.files import write_json
-from ldae.tasks.encode import Embeddings, embeddings_of
-from ldae.tasks.probe import (
-    AgeResult,
-    DiagnosisResult,
-    LinearProbe,
-    Samples,
-    age_result,
-    probe_age,
-    probe_diagnosis,
-)
+from ldae.evaluation.calibration import calibration_curve, calibration_slope
+from ldae.evaluation.roc import roc_areas, roc_band, roc_difference
+from ldae.evaluation.scores import HIGHER_IS_BETTER, PRIMARY, Predictions, compare_predictions, score_predictions
+from ldae.evaluation.statistics import Difference, holm, permutation_p
+from ldae.tasks.confounds import demographics, encode_columns, fit_age_bias, match_classes
+from ldae.tasks.embeddings import Embeddings
+from ldae.tasks.folds import Fold, cross_validation, frozen_split
+from ldae.tasks.learning_curve import learning_curve
+from ldae.tasks.probe import LinearProbe
+from ldae.tasks.probe_models import FittedProbe, fit_probe
+from ldae.tasks.probe_report import CODES, MEDIAN, Comparison, ProbeReport, ProbeSettings, Scored
+from ldae.tasks.targets import Target, column_of
 
-__all__ = ["ProbeReport", "evaluate_age_probe", "evaluate_diagnosis_probe", "latent_pca"]
+__all__ = ["DEMOGRAPHICS", "compare_all", "evaluate_probe"]
 
 Array = npt.NDArray[np.float64]
+Progress = Callable[[int, int], None]
+
+DEMOGRAPHICS = ("age", "sex", "site")
+FEW_SUBJECTS = 10
+"""A site or a sex with fewer people is not scored by itself."""
 
 
-@dataclass(frozen=True)
-class ProbeReport:
-    """A probe with its baselines.
-
-    Attributes:
-        result: of the embeddings under test.
-        baselines: of the others, by name, on the same subjects and folds.
-        probe: the fitted model.
-        keys: of the test scans, in the order of the predictions.
-    """
-
-    result: DiagnosisResult | AgeResult
-    baselines: dict[str, DiagnosisResult | AgeResult]
-    probe: LinearProbe
-    keys: list[str]
-
-    def write(self, folder: Path, target: str) -> tuple[Path, Path]:
-        """Write the results as probe_TARGET.json and the fitted probe as probe_TARGET_model.json.
-
-        Args:
-            folder: where.
-            target: what is predicted, for the names.
-        """
-        results = {
-            "result": asdict(self.result),
-            "baselines": {name: asdict(each) for name, each in self.baselines.items()},
-            "keys": self.keys,
-            "penalty": self.probe.penalty,
-        }
-        return (
-            write_json(folder / f"probe_{target}.json", results),
-            self.probe.save(folder / f"probe_{target}_model.json"),
-        )
-
-
-def evaluate_diagnosis_probe(
-    manifest: Manifest,
-    embeddings: Embeddings,
-    baselines: Mapping[str, Embeddings] | None = None,
+def evaluate_probe(
+    target: Target,
+    codes: Embeddings,
+    others: Mapping[str, Embeddings] | None = None,
+    settings: ProbeSettings | None = None,
     *,
-    positive: str = "AD",
-    negative: str = "CN",
-    seed: int = 0,
+    progress: Progress = lambda done, total: None,
 ) -> ProbeReport:
-    """Positive against negative diagnosis at the scan; fitted on train and validation subjects, tested on test subjects.
+    """Fit and ask probes on the codes and on everything that they are to be compared with.
+
+    Demographics (age, sex and site, as far as they are known and not the target) are always among the others, and for numbers
+    the median of the fitting subjects.
 
     Args:
-        manifest: with a frozen split and diagnoses.
-        embeddings: under test.
-        baselines: other embeddings of the same scans, by name.
-        positive: diagnosis that counts as 1.
-        negative: diagnosis that counts as 0.
-        seed: of the bootstrap.
+        target: what to predict.
+        codes: under test.
+        others: further embeddings of the same scans, by name.
+        settings: of the protocol.
+        progress: told (done, total) fits.
 
     Raises:
-        TaskError: if scans lack embeddings or a class lacks subjects.
+        TaskError: if scans lack embeddings, or a side lacks subjects or classes.
     """
-    fitting, testing = _split(
-        manifest, lambda r: r.diagnosis in (positive, negative), f"diagnosis {positive} or {negative}"
+    if target.kind == "survival":
+        msg = f"{target.name} is a time to an event; evaluate it with evaluate_conversion"
+        raise TaskError(msg)
+    settings = settings or ProbeSettings()
+    target = target.first_scans() if settings.scans == "first" else target
+    features = {CODES: codes, **(others or {})}
+    known = demographics(target, tuple(name for name in DEMOGRAPHICS if name not in settings.confounds))
+    if known is not None:
+        features.setdefault("demographics", known)
+    confounds = _confounds(target, settings)
+    if settings.control == "match":
+        target = target.select(match_classes(target, settings.confounds))
+        confounds = np.empty((len(target), 0))
+    folds = (
+        frozen_split(target)
+        if settings.protocol == "split"
+        else cross_validation(target, folds=settings.folds, repeats=settings.repeats, seed=settings.seed)
+    )
+    matrices = {name: _matrix(target, each, confounds, name) for name, each in features.items()}
+    widths = {name: each.components for name, each in features.items()}
+
+    total, done = len(matrices) * len(folds), 0
+    asked = np.unique(np.concatenate([fold.asked for fold in folds]))
+    position = np.full(len(target), -1)
+    position[asked] = np.arange(len(asked))
+    repeats = 1 + max(fold.repeat for fold in folds)
+    subjects = tuple(np.array(target.subjects)[asked])
+    shape = (repeats, len(asked), *((len(target.classes),) if target.kind == "multiclass" else ()))
+    predicted: dict[str, Predictions] = {}
+    penalties: dict[str, list[float]] = {}
+    corrected: dict[str, Array] = {}
+    probe = None
+    for name, matrix in matrices.items():
+        values, unbiased = np.full(shape, np.nan), np.full(shape, np.nan)
+        penalties[name] = []
+        for fold in folds:
+            fitted = _fit(target, matrix, fold.fitted, settings, confounds.shape[1], widths[name])
+            values[fold.repeat, position[fold.asked]] = said = fitted.predict(matrix[fold.asked])
+            if target.name == "age":
+                people = np.array(target.subjects)[fold.fitted].tolist()
+                bias = fit_age_bias(fitted, matrix[fold.fitted], target.values[fold.fitted], people)
+                unbiased[fold.repeat, position[fold.asked]] = bias.correct(said)
+            penalties[name].append(fitted.penalty)
+            if name == CODES and settings.protocol == "split":
+                probe = LinearProbe.of(fitted, matrix[fold.fitted])
+            done += 1
+            progress(done, total)
+        predicted[name] = Predictions(target.kind, target.values[asked], values, subjects)
+        corrected[name] = unbiased
+    if target.kind == "regression":
+        predicted[MEDIAN] = _median(target, folds, position, shape, subjects)
+        penalties[MEDIAN] = []
+
+    scored = {
+        name: _score(target, asked, each, settings, penalties[name], corrected.get(name))
+        for name, each in predicted.items()
+    }
+    curve = None
+    if settings.learning_curve:
+        reduced = {name: matrices[name] for name in matrices if name == CODES or name in (others or {})}
+        curve = learning_curve(target, reduced, folds, widths, model=settings.model, seed=settings.seed)
+    fitted_on = {subject for fold in folds for subject in np.array(target.subjects)[fold.fitted]}
+    return ProbeReport(
+        target={"name": target.name, "kind": target.kind, "classes": list(target.classes)},
+        settings=settings,
+        counts={
+            "fitted_subjects": len(fitted_on),
+            "fitted_scans": len(np.unique(np.concatenate([fold.fitted for fold in folds]))),
+            "asked_subjects": len(set(subjects)),
+            "asked_scans": len(asked),
+            "left_out_scans": target.left_out,
+        },
+        scored=scored,
+        comparisons=compare_all(predicted, settings),
+        permutation_p=_permute(predicted[CODES], settings),
+        curve=curve,
+        table=_table(target, asked, predicted),
+        probe=probe,
     )
 
-    def samples(records: Sequence[Record], vectors: Embeddings, what: str) -> Samples:
-        target = np.array([float(record.diagnosis == positive) for record in records])
-        return Samples(vectors.of(records, what=what), target, tuple(r.participant_id for r in records))
 
-    def run(vectors: Embeddings, what: str) -> tuple[DiagnosisResult, LinearProbe]:
-        return probe_diagnosis(
-            samples(fitting, vectors, what),
-            samples(testing, vectors, what),
-            positive=positive,
-            negative=negative,
-            seed=seed,
-        )
-
-    result, probe = run(embeddings, "the embeddings")
-    others: dict[str, DiagnosisResult | AgeResult] = {
-        name: run(vectors, f"the {name} baseline")[0] for name, vectors in (baselines or {}).items()
-    }
-    return ProbeReport(result, others, probe, [record.key for record in testing])
-
-
-def evaluate_age_probe(
-    manifest: Manifest,
-    embeddings: Embeddings,
-    baselines: Mapping[str, Embeddings] | None = None,
-    *,
-    seed: int = 0,
-) -> ProbeReport:
-    """Age at the scan in years; fitted on train and validation subjects, tested on test subjects.
-
-    The median training age is always among the baselines.
-
-    Args:
-        manifest: with a frozen split and ages.
-        embeddings: under test.
-        baselines: other embeddings of the same scans, by name.
-        seed: of the bootstrap.
-    """
-    fitting, testing = _split(manifest, lambda record: record.age is not None, "an age")
-
-    def samples(records: Sequence[Record], vectors: Embeddings, what: str) -> Samples:
-        target = np.array([float(record.age or 0.0) for record in records])
-        return Samples(vectors.of(records, what=what), target, tuple(r.participant_id for r in records))
-
-    def run(vectors: Embeddings, what: str) -> tuple[AgeResult, LinearProbe]:
-        return probe_age(samples(fitting, vectors, what), samples(testing, vectors, what), seed=seed)
-
-    train, test = (samples(records, embeddings, "the embeddings") for records in (fitting, testing))
-    result, probe = run(embeddings, "the embeddings")
-    median = np.full(len(test.target), np.median(train.target))
-    others: dict[str, DiagnosisResult | AgeResult] = {"median": age_result(median, train, test, seed=seed)}
-    others |= {name: run(vectors, f"the {name} baseline")[0] for name, vectors in (baselines or {}).items()}
-    return ProbeReport(result, others, probe, [record.key for record in testing])
-
-
-def latent_pca(latents: npt.NDArray[np.float32], records: Sequence[Record], *, components: int = 100) -> Embeddings:
-    """Principal components of latents, fitted on train and validation subjects only.
-
-    Args:
-        latents: of every scan, (N, C, d, h, w).
-        records: of each.
-        components: at most; fewer if there are fewer fitting scans.
-    """
-    flat = latents.reshape(len(latents), -1).astype(np.float64)
-    fitting = np.array([record.split in ("train", "validation") for record in records])
-    count = min(components, int(fitting.sum()) - 1, flat.shape[1])
-    pca = PCA(count, svd_solver="full").fit(flat[fitting])
-    return embeddings_of(records, pca.transform(flat))
-
-
-def _split(
-    manifest: Manifest, wanted: Callable[[Record], bool], what: str
-) -> tuple[tuple[Record, ...], tuple[Record, ...]]:
-    """Records to fit on and to test on; the split was frozen before any label was looked at."""
-    parts = {
-        name: tuple(r for r in manifest.in_split(name).records if wanted(r)) for name in ("train", "validation", "test")
-    }
-    fitting, testing = parts["train"] + parts["validation"], parts["test"]
-    if not fitting or not testing:
-        msg = f"{manifest.path}: {len(fitting)} scans to fit on and {len(testing)} to test on have {what}; both are needed"
+def _confounds(target: Target, settings: ProbeSettings) -> Array:
+    """The confounds as numbers, (N, F), F = 0 where none are controlled."""
+    if settings.control == "none" or not settings.confounds:
+        if settings.control != "none" or settings.confounds:
+            msg = (
+                "to control for confounds, name them and say how: --confounds age sex --control residualise (or match)"
+            )
+            raise TaskError(msg)
+        return np.empty((len(target), 0))
+    if target.name in settings.confounds:
+        msg = f"{target.name} is the target; it cannot be a confound of itself"
         raise TaskError(msg)
-    return fitting, testing
+    for name in settings.confounds:
+        missing = [record.key for record in target.records if column_of(name)(record) is None]
+        if missing:
+            msg = f"confound {name} is not known of {len(missing)} scans (first: {missing[0]}); leave these or the column out"
+            raise TaskError(msg)
+    return encode_columns(target.records, settings.confounds)
+
+
+def _matrix(target: Target, embeddings: Embeddings, confounds: Array, name: str) -> Array:
+    what = "the embeddings" if name == CODES else f"the {name} embeddings"
+    values = embeddings.of(target.records, what=what)
+    flat = values.mean(axis=1) if values.ndim == 3 else values
+    return np.concatenate([flat, confounds], axis=1)
+
+
+def _fit(
+    target: Target,
+    matrix: Array,
+    rows: npt.NDArray[np.int64],
+    settings: ProbeSettings,
+    taken_out: int,
+    width: int | None,
+) -> FittedProbe:
+    return fit_probe(
+        matrix[rows],
+        target.values[rows],
+        np.array(target.subjects)[rows].tolist(),
+        target.kind,
+        model=settings.model,
+        confounds=taken_out,
+        components=width,
+    )
+
+
+def _median(
+    target: Target,
+    folds: Sequence[Fold],
+    position: npt.NDArray[np.int64],
+    shape: tuple[int, ...],
+    subjects: tuple[str, ...],
+) -> Predictions:
+    values = np.full(shape, np.nan)
+    for fold in folds:
+        values[fold.repeat, position[fold.asked]] = np.median(target.values[fold.fitted])
+    return Predictions(target.kind, target.values[position >= 0], values, subjects)
+
+
+def _score(
+    target: Target,
+    asked: npt.NDArray[np.int64],
+    predicted: Predictions,
+    settings: ProbeSettings,
+    penalties: list[float],
+    unbiased: Array | None,
+) -> Scored:
+    figures = score_predictions(predicted, seed=settings.seed, resamples=settings.resamples)
+    groups = {name: _by_group(target, asked, predicted, settings, name) for name in settings.by if name != target.name}
+    roc = calibration = age_bias = None
+    if target.kind == "binary":
+        mean, labels = predicted.values.mean(axis=0), predicted.target
+        roc = roc_band(labels.astype(int), mean, predicted.subjects, seed=settings.seed)
+        slope, intercept = calibration_slope(labels, mean)
+        calibration = {**asdict(calibration_curve(labels, mean)), "slope": slope, "intercept": intercept}
+    if unbiased is not None and np.isfinite(unbiased).all():
+        age_bias = _age_bias(predicted, unbiased)
+    return Scored(figures, penalties, {name: each for name, each in groups.items() if each}, roc, calibration, age_bias)
+
+
+def _age_bias(predicted: Predictions, unbiased: Array) -> dict[str, float]:
+    """What the correction does to the brain-age gap, which must not follow age, and to the error, which it costs."""
+    age = predicted.target
+    plain, mended = predicted.values.mean(axis=0), unbiased.mean(axis=0)
+    return {
+        "gap_age_correlation": _correlation(plain - age, age),
+        "gap_age_correlation_corrected": _correlation(mended - age, age),
+        "mae_corrected": float(np.abs(mended - age).mean()),
+    }
+
+
+def _correlation(a: Array, b: Array) -> float:
+    return float(np.corrcoef(a, b)[0, 1]) if np.ptp(a) > 0 and np.ptp(b) > 0 else 0.0
+
+
+def _by_group(
+    target: Target, asked: npt.NDArray[np.int64], predicted: Predictions, settings: ProbeSettings, column: str
+) -> dict[str, dict[str, Any]]:
+    """The first figure of each value of a column."""
+    values = np.array([str(column_of(column)(target.records[row])) for row in asked])
+    names = sorted(set(values) - {"None"})
+    if len(names) < 2:
+        return {}
+    found: dict[str, dict[str, Any]] = {}
+    for name in names:
+        rows = np.flatnonzero(values == name)
+        people = tuple(predicted.subjects[row] for row in rows)
+        part = Predictions(predicted.kind, predicted.target[rows], predicted.values[:, rows], people)
+        found[name] = {"subjects": len(set(people)), "scans": len(rows)}
+        if len(set(people)) < FEW_SUBJECTS:
+            found[name]["reason"] = f"fewer than {FEW_SUBJECTS} people"
+            continue
+        try:
+            figures = score_predictions(part, seed=settings.seed, resamples=settings.resamples)
+        except TaskError:
+            found[name]["reason"] = "people of one class only"
+        else:
+            found[name][PRIMARY[target.kind]] = asdict(figures[PRIMARY[target.kind]])
+    return found
+
+
+def compare_all(predicted: Mapping[str, Predictions], settings: ProbeSettings) -> list[Comparison]:
+    """Codes against each of the others, in the first figure, with p values adjusted together."""
+    own = predicted[CODES]
+    metric = PRIMARY[own.kind]
+    names = [name for name in predicted if name != CODES]
+    differences = [
+        compare_predictions(own, predicted[name], metric, seed=settings.seed, resamples=settings.resamples)
+        for name in names
+    ]
+    tests: list[Difference | None] = [None] * len(names)
+    if own.kind == "binary" and settings.protocol == "split":
+        # In cross-validation predictions of different folds come from different models, which the test knows nothing of.
+        scores = np.stack([own.values[0], *(predicted[name].values[0] for name in names)])
+        areas = roc_areas(own.target.astype(int), scores, own.subjects)
+        tests = [roc_difference(areas, 0, 1 + index) for index in range(len(names))]
+    adjusted = holm([each.p for each in differences])
+    return [Comparison(*each) for each in zip(names, differences, adjusted, tests, strict=True)]
+
+
+def _permute(own: Predictions, settings: ProbeSettings) -> float | None:
+    """Labels exchanged between subjects, one scan each, against predictions that stay: of the frozen split only."""
+    if not settings.permutations or settings.protocol != "split":
+        return None
+    first = np.array([own.subjects.index(name) for name in dict.fromkeys(own.subjects)])
+    metric = PRIMARY[own.kind]
+    sign = 1.0 if HIGHER_IS_BETTER[metric] else -1.0
+
+    def statistic(labels: Array) -> float:
+        people = tuple(own.subjects[row] for row in first)
+        return sign * Predictions(own.kind, labels, own.values[:, first], people).metric(metric, np.arange(len(first)))
+
+    generator = np.random.default_rng(settings.seed)
+    return permutation_p(statistic, own.target[first], generator=generator, permutations=settings.permutations)
+
+
+def _table(target: Target, asked: npt.NDArray[np.int64], predicted: Mapping[str, Predictions]) -> pd.DataFrame:
+    """Predictions of every scan that was asked, averaged over repeats."""
+    records = [target.records[row] for row in asked]
+    columns: dict[str, Any] = {
+        "participant_id": [record.participant_id for record in records],
+        "session_id": [record.session_id for record in records],
+        "target": target.values[asked],
+    }
+    for name, each in predicted.items():
+        mean = each.values.mean(axis=0)
+        if mean.ndim == 1:
+            columns[name] = mean
+        else:
+            columns |= {f"{name}_{label}": mean[:, index] for index, label in enumerate(target.classes)}
+    return pd.DataFrame(columns)

@@ -8,22 +8,25 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.data.manifest import Manifest
 from ldae.errors import TaskError
 from ldae.io.files import write_json
+from ldae.tasks.baselines import latent_components, random_encoder
 from ldae.tasks.diagnose import diagnose
-from ldae.tasks.encode import Embeddings, EncodedScans, embeddings_of, encode_scans, write_embeddings
-from ldae.tasks.evaluate_probe import ProbeReport, evaluate_age_probe, evaluate_diagnosis_probe, latent_pca
+from ldae.tasks.embeddings import Embeddings, embeddings_of, write_embeddings
+from ldae.tasks.encode import EncodedScans, encode_scans
+from ldae.tasks.evaluate_probe import evaluate_probe
 from ldae.tasks.interpolate import Triple, evaluate_interpolation, find_triples, predict_between
 from ldae.tasks.manipulate import DEFAULT_STEPS, Edits, manipulate, summarise_edits
-from ldae.tasks.probe import AgeResult, DiagnosisResult
+from ldae.tasks.probe import LinearProbe
+from ldae.tasks.probe_report import CODES, ProbeReport, ProbeSettings
 from ldae.tasks.reconstruct import Reconstructions, evaluate_reconstruction, reconstruct
 from ldae.tasks.sample import sample
+from ldae.tasks.targets import choose_target
 
-__all__ = ["StudyProgress", "run_study"]
+__all__ = ["StudyProgress", "run_study", "summarise_probe"]
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +34,7 @@ StudyProgress = Callable[[str, int, int], None]
 Images = npt.NDArray[np.float32]
 
 SHOWN = 3
+PROBED = ("diagnosis", "age")
 
 
 @dataclass(frozen=True)
@@ -96,23 +100,29 @@ def run_study(
         skipped["diagnose"] = str(error)
 
     others = {
-        "random_encoder": _random_encoder(model, scans, seed),
-        "latent_pca": latent_pca(scans.latents, scans.records),
+        "random_encoder": random_encoder(model, scans, seed=seed),
+        "latent_pca": latent_components(scans),
         **(baselines or {}),
     }
     results["probe"] = {}
-    diagnosis: ProbeReport | None = None
-    try:
-        diagnosis = evaluate_diagnosis_probe(manifest, semantic, others, seed=seed)
-        results["probe"]["diagnosis"] = _probe(study, "diagnosis", diagnosis)
-    except TaskError as error:
-        skipped["probe.diagnosis"] = str(error)
-    try:
-        results["probe"]["age"] = _probe(study, "age", evaluate_age_probe(manifest, semantic, others, seed=seed))
-    except TaskError as error:
-        skipped["probe.age"] = str(error)
-    if diagnosis is not None:
-        results["manipulate"] = _manipulation(study, test, diagnosis)
+    probe: LinearProbe | None = None
+    for name in PROBED:
+        try:
+            report = evaluate_probe(
+                choose_target(manifest, name),
+                semantic,
+                others,
+                ProbeSettings(seed=seed),
+                progress=study.bar(f"probe {name}"),
+            )
+        except TaskError as error:
+            skipped[f"probe.{name}"] = str(error)
+            continue
+        report.write(out / "tasks")
+        results["probe"][name] = summarise_probe(report)
+        probe = report.probe if name == "diagnosis" else probe
+    if probe is not None:
+        results["manipulate"] = _manipulation(study, test, probe)
     else:
         skipped["manipulate"] = "there is no diagnosis probe whose direction could be followed"
     triples = find_triples(test)
@@ -123,16 +133,6 @@ def run_study(
     _samples(study, test)
     results["skipped"] = skipped
     return results
-
-
-def _random_encoder(model: LatentDiffusionAutoencoder, scans: EncodedScans, seed: int) -> Embeddings:
-    """y of the same encoder with the weights it had before training."""
-    twin = model.with_random_encoder(seed)
-    parts = [
-        twin.semantic(torch.from_numpy(scans.images[start : start + 32])[:, None]).numpy()
-        for start in range(0, len(scans), 32)
-    ]
-    return embeddings_of(scans.records, np.concatenate(parts).astype(np.float64))
 
 
 def _reconstruction(study: _Study, test: EncodedScans, images: Reconstructions, mean_image: Images) -> dict[str, Any]:
@@ -185,36 +185,30 @@ def _diagnose(study: _Study, test: EncodedScans) -> dict[str, Any]:
     }
 
 
-def _probe(study: _Study, name: str, report: ProbeReport) -> dict[str, Any]:
-    """Write a probe and its report; what the results hold of it."""
-    report.write(study.out / "tasks", name)
-    result = report.result
-    names: tuple[str, ...]
-    if isinstance(result, DiagnosisResult):
-        names = ("balanced_accuracy", "sensitivity", "specificity")
-        first = "auc"
-    else:
-        names, first = ("rmse", "r2"), "mae"
-    baselines: dict[str, DiagnosisResult | AgeResult] = report.baselines
+def summarise_probe(report: ProbeReport) -> dict[str, Any]:
+    """What the results hold of a probe; all of it is in its own file."""
+    own, first = report.scored[CODES], report.primary
+    others = {name: each.figures[first] for name, each in report.scored.items() if name != CODES}
     return {
-        first: asdict(getattr(result, first)),
-        **{key: getattr(result, key).value for key in names},
-        "intervals": {key: asdict(getattr(result, key)) for key in names},
-        "baselines": {key: getattr(each, first).value for key, each in baselines.items()},
-        "baseline_intervals": {key: asdict(getattr(each, first)) for key, each in baselines.items()},
-        "train_subjects": result.train_subjects,
-        "test_subjects": result.test_subjects,
-        "test_scans": result.test_scans,
+        first: asdict(own.figures[first]),
+        **{name: each.value for name, each in own.figures.items() if name != first},
+        "intervals": {name: asdict(each) for name, each in own.figures.items() if name != first},
+        "baselines": {name: each.value for name, each in others.items()},
+        "baseline_intervals": {name: asdict(each) for name, each in others.items()},
+        "differences": {each.against: asdict(each.difference) | {"p_holm": each.p_holm} for each in report.comparisons},
+        "train_subjects": report.counts["fitted_subjects"],
+        "test_subjects": report.counts["asked_subjects"],
+        "test_scans": report.counts["asked_scans"],
     }
 
 
-def _manipulation(study: _Study, test: EncodedScans, report: ProbeReport) -> dict[str, Any]:
+def _manipulation(study: _Study, test: EncodedScans, probe: LinearProbe) -> dict[str, Any]:
     """Edit the first scan of each test subject toward and away from the positive diagnosis."""
     rows = test.first_rows
     edits = manipulate(
         study.model,
         [test.codes[row] for row in rows],
-        report.probe,
+        probe,
         steps=DEFAULT_STEPS,
         progress=study.bar("manipulate"),
     )

@@ -111,8 +111,9 @@ def test_demo_leaves_everything_it_promises(quick):
     assert reconstruct <= results["reconstruct"].keys()
     diagnosis, age = results["probe"]["diagnosis"], results["probe"]["age"]
     assert diagnosis["auc"]["low"] <= diagnosis["auc"]["value"] <= diagnosis["auc"]["high"]
-    assert {"random_encoder", "latent_pca", "true_volumes"} == diagnosis["baselines"].keys()
-    assert {"median", "random_encoder", "latent_pca", "true_volumes"} == age["baselines"].keys()
+    compared = {"random_encoder", "latent_pca", "true_volumes", "demographics"}
+    assert compared == diagnosis["baselines"].keys() == diagnosis["differences"].keys()
+    assert {"median", *compared} == age["baselines"].keys()
     steps = results["manipulate"]["steps"]
     assert len(steps) == len(results["manipulate"]["probability"]) == len(results["manipulate"]["ventricle_change_ml"])
     assert {"ldae", "ldae_residual", "voxel_linear", "copy_nearest", "ceiling"} <= results["interpolate"]["ssim"].keys()
@@ -143,6 +144,13 @@ def test_commands_work_on_the_demos_model(quick, tmp_path, capsys):
     )
     for target in ("diagnosis", "age"):
         assert run("probe", "--codes", codes, *manifest, "--target", target, "--out", tmp_path / "probe") == 0
+    assert (tmp_path / "probe" / "report.html").is_file()
+    crossed = ("--protocol", "cv", "--folds", "3", "--repeats", "1", "--scans", "first", "--volumes", "months")
+    arguments = ("--target", "sex", *crossed, "--out", tmp_path / "sex")
+    assert run("probe", "--codes", codes, *manifest, *arguments) == 2, "first scans all have the same month"
+    assert run("probe", "--codes", codes, *manifest, *arguments[:-4], "--out", tmp_path / "sex") == 0
+    assert run("probe", "--codes", codes, *manifest, "--target", "colour", "--out", tmp_path / "none") == 2
+    assert not (tmp_path / "none").exists()
     other = f"again={codes}"
     assert (
         run("probe", "--codes", codes, *manifest, "--target", "age", "--out", tmp_path / "b", "--baseline", other) == 0

@@ -22,13 +22,19 @@ from ldae.evaluation.information import CodeSpread, CodeUse
 from ldae.evaluation.statistics import Interval
 from ldae.io.files import write_json
 from ldae.io.template import load_template
-from ldae.report import write_report
+from ldae.report import write_probe_report, write_report
+from ldae.report.blocks import Beside, Text
+from ldae.report.prediction import probe_section
 from ldae.report.run_folder import STAGES
 from ldae.tasks.diagnose import DiagnoseResult, ImageUse
+from ldae.tasks.embeddings import Embeddings, embeddings_of
+from ldae.tasks.evaluate_probe import evaluate_probe
 from ldae.tasks.interpolate import METHODS, InterpolateResult
 from ldae.tasks.manipulate import DEFAULT_STEPS, ManipulateResult
-from ldae.tasks.probe import AgeResult, DiagnosisResult
+from ldae.tasks.probe_report import ProbeSettings
 from ldae.tasks.reconstruct import ReconstructResult
+from ldae.tasks.study import summarise_probe
+from ldae.tasks.targets import choose_target
 
 WARNINGS = re.compile(r'<p class="warning">(.*?)</p>', re.S)
 NASTY = 'sub-<script>alert("1")</script>&$\\frac$'
@@ -57,7 +63,7 @@ def fabricate_run(folder: Path, *, seed: int = 0) -> Path:
     }
     results |= fabricate_reconstruction(folder, keys, brains, rng)
     results["diagnose"] = fabricate_code_use(folder)
-    results["probe"] = {"diagnosis": fabricate_diagnosis(folder, rng), "age": fabricate_age(folder, rng)}
+    results["probe"] = {name: fabricate_probe(folder, name, rng) for name in ("diagnosis", "age")}
     results["manipulate"] = fabricate_manipulation(folder, keys, brains)
     results["interpolate"] = fabricate_interpolation(folder, brains)
     save_arrays(
@@ -230,88 +236,22 @@ def interval(value: float, width: float) -> Interval:
     return Interval(value, value - width, value + 0.9 * width if value > 1 else min(value + 0.9 * width, 1.0))
 
 
-def probe_summary(result: object, first: str, names: tuple[str, ...], baselines: dict[str, object]) -> dict:
-    return {
-        first: asdict(getattr(result, first)),
-        **{name: getattr(result, name).value for name in names},
-        "intervals": {name: asdict(getattr(result, name)) for name in names},
-        "baselines": {key: getattr(each, first).value for key, each in baselines.items()},
-        "baseline_intervals": {key: asdict(getattr(each, first)) for key, each in baselines.items()},
-        "train_subjects": result.train_subjects,
-        "test_subjects": result.test_subjects,
-        "test_scans": result.test_scans,
-    }
+def fabricate_probe(folder: Path, name: str, rng: np.random.Generator) -> dict:
+    """A probe as the task evaluates and writes it, on features of which it is known what they hold."""
+    manifest = read_manifest(folder / "manifest.tsv", check_images=False)
+    target = choose_target(manifest, name)
+    signal = (target.values - target.values.mean()) / target.values.std()
 
+    def features(noise: float) -> Embeddings:
+        values = rng.normal(size=(len(target), 4))
+        values[:, 0] = signal + noise * rng.normal(size=len(target))
+        return embeddings_of(target.records, values)
 
-def fabricate_diagnosis(folder: Path, rng: np.random.Generator) -> dict:
-    def one(auc: float) -> DiagnosisResult:
-        target = rng.integers(0, 2, 24)
-        target[:2] = (0, 1)
-        grid = np.linspace(0, 1, 101)
-        curve = grid ** ((1 - auc) / auc)
-        return DiagnosisResult(
-            positive="AD",
-            negative="CN",
-            auc=interval(auc, 0.08),
-            balanced_accuracy=interval(0.8012, 0.09),
-            sensitivity=interval(0.7654, 0.11),
-            specificity=interval(0.8371, 0.1),
-            train_subjects=19,
-            test_subjects=8,
-            test_scans=24,
-            probability=rng.uniform(size=24).tolist(),
-            target=target.tolist(),
-            roc={
-                "false_positive_rate": [0.0, 0.0, 0.1, 0.3, 0.6, 1.0],
-                "true_positive_rate": [0.0, *np.interp([0.02, 0.1, 0.3, 0.6, 1.0], grid, curve).tolist()],
-                "band_rate": grid.tolist(),
-                "band_low": np.clip(curve - 0.12, 0, 1).tolist(),
-                "band_high": np.clip(curve + 0.08, 0, 1).tolist(),
-            },
-        )
-
-    result = one(0.8801)
-    baselines = {"random_encoder": one(0.8432), "latent_pca": one(0.7971), "true_volumes": one(0.9703)}
-    plain = {
-        "result": asdict(result),
-        "baselines": {k: asdict(v) for k, v in baselines.items()},
-        "keys": [],
-        "penalty": 1,
-    }
-    write_json(folder / "tasks" / "probe_diagnosis.json", plain)
-    return probe_summary(result, "auc", ("balanced_accuracy", "sensitivity", "specificity"), baselines)
-
-
-def fabricate_age(folder: Path, rng: np.random.Generator) -> dict:
-    target = rng.uniform(55, 90, 36)
-
-    def one(error: float) -> AgeResult:
-        return AgeResult(
-            mae=interval(error, 0.7),
-            rmse=interval(1.25 * error, 0.9),
-            r2=interval(0.4321, 0.2),
-            train_subjects=28,
-            test_subjects=12,
-            test_scans=36,
-            predicted=(72 + 0.6 * (target - 72) + rng.normal(size=36) * error).tolist(),
-            target=target.tolist(),
-        )
-
-    result = one(5.4567)
-    baselines = {
-        "median": one(7.9712),
-        "random_encoder": one(8.0234),
-        "latent_pca": one(7.6789),
-        "true_volumes": one(5.7123),
-    }
-    plain = {
-        "result": asdict(result),
-        "baselines": {k: asdict(v) for k, v in baselines.items()},
-        "keys": [],
-        "penalty": 1,
-    }
-    write_json(folder / "tasks" / "probe_age.json", plain)
-    return probe_summary(result, "mae", ("rmse", "r2"), baselines)
+    others = {"random_encoder": features(3.0), "latent_pca": features(1.0), "true_volumes": features(0.1)}
+    settings = ProbeSettings(resamples=50, permutations=50, by=("sex",), learning_curve=name == "diagnosis")
+    report = evaluate_probe(target, features(0.7), others, settings)
+    report.write(folder / "tasks")
+    return summarise_probe(report)
 
 
 def fabricate_manipulation(folder: Path, keys: list[str], brains: Brains) -> dict:
@@ -541,7 +481,8 @@ def test_anchors_of_the_contents_exist(page: Page) -> None:
 
 def test_every_image_is_inside_decodes_is_marked_and_has_a_text_for_who_cannot_see_it(page: Page) -> None:
     images = page.attributes("img")
-    assert len(images) == 5 + 3 + 3 + 1 + 1
+    # ROC, calibration and learning curve of the diagnosis, the scatter of ages; and the other tasks' pictures.
+    assert len(images) == 4 + 3 + 3 + 3 + 1 + 1
     for attributes in images:
         kind, _, data = attributes["src"].partition(";base64,")
         content = base64.b64decode(data, validate=True)
@@ -581,23 +522,36 @@ def test_the_notice_is_on_top_and_the_phantom_is_named(page: Page) -> None:
     assert "none shows a person" in page.text
 
 
-def test_a_baseline_that_beats_the_code_is_stated_in_words(page: Page) -> None:
-    assert re.search(r"Better than the semantic code \(0\.880\): true volumes of the phantom .*\(0\.970\)", page.text)
-    assert "No baseline does better than the semantic code (5.46 years)" in page.text
+def test_a_baseline_that_beats_the_code_is_stated_in_words(run: Path, page: Page) -> None:
+    own, volumes = (
+        json.loads((run / "tasks" / "probe_diagnosis.json").read_text())["scored"][name]["figures"]["auc"]["value"]
+        for name in ("codes", "true_volumes")
+    )
+    words = rf"Better than the semantic code \({own:.3f}\): true volumes of the phantom .*\({volumes:.3f}\)"
+    assert re.search(words, page.text)
+    document = json.loads((run / "tasks" / "probe_age.json").read_text())
+    mine = document["scored"]["codes"]["figures"]["mae"]["value"]
+    for each in document["scored"].values():
+        each["figures"]["mae"]["value"] += 10 * (each["figures"]["mae"]["value"] != mine)
+    section = probe_section(document, "probe_age.json", "age", "Age", own="semantic code")
+    (columns,) = [block for block in section.blocks if isinstance(block, Beside) and len(block.right) > 2]
+    assert Text(f"No baseline does better than the semantic code ({mine:.2f} years).") in columns.right
     assert "Smaller change error than the residual-corrected codes (0.812): blend of the two scans" in page.text
 
 
 def test_the_best_of_each_column_is_marked_and_the_ceiling_does_not_compete(run: Path, page: Page) -> None:
     best = {a["data-from"] for a, _ in page.cells if "best" in a.get("class", "")}
     expected = {
-        "probe/diagnosis/baselines/true_volumes",
-        "probe/age/mae/value",
         "interpolate/ssim/voxel_linear",
         "interpolate/ssim_brain/ldae_residual",
         "interpolate/change_error/voxel_linear",
         "interpolate/change_correlation/ldae_residual",
     }
-    assert best == {f"results.json#/{each}" for each in expected}
+    probes = {
+        f"tasks/probe_{name}.json#/scored/true_volumes/figures/{figure}/value"
+        for name, figure in (("diagnosis", "auc"), ("age", "mae"))
+    }
+    assert best == {f"results.json#/{each}" for each in expected} | probes
 
 
 def test_the_worst_reconstruction_is_called_the_worst_once(run: Path, page: Page) -> None:
@@ -641,7 +595,7 @@ def test_a_folder_with_results_alone_says_what_is_missing_everywhere(bare: Path)
     assert len(reasons) >= len(sections) - 3  # all but key figures, facts and methods
     for stage in STAGES.values():
         assert f"{stage}: no log of its training" in page.text
-    assert "results.json holds no diagnosis probe" in page.text
+    assert "results.json and tasks/probe_diagnosis.json hold no diagnosis probe" in page.text
 
 
 def test_a_skipped_task_shows_its_reason(bare: Path) -> None:
@@ -670,7 +624,7 @@ def test_figures_without_their_files_keep_the_tables(run: Path, bare: Path) -> N
     assert "tasks/reconstruct.npz cannot be read" in page.text
     assert "tasks/interpolate.npz lacks ldae_residual" in page.text
     assert "tasks/manipulate.npz is not in the run folder" in page.text
-    assert "There is no ROC curve" in page.text
+    assert "results.json and tasks/probe_diagnosis.json hold no diagnosis probe" in page.text
     assert any(a.get("data-from", "").endswith("interpolate/ssim/ceiling") for a, _ in page.cells)
 
 
@@ -712,8 +666,10 @@ def test_doubts_are_stated_in_words(run: Path, page: Page, bare: Path) -> None:
     assert "does better than the mean of all training scans in SSIM, in the brain too, and in MSE" in page.text
     assert "The interval of R\u00b2 reaches 0" not in page.text
     results = json.loads((run / "results.json").read_text(encoding="utf-8"))
-    results["probe"]["age"]["intervals"]["r2"]["low"] = -0.1
     write_json(bare / "results.json", results)
+    ages = json.loads((run / "tasks" / "probe_age.json").read_text(encoding="utf-8"))
+    ages["scored"]["codes"]["figures"]["r2"]["low"] = -0.1
+    write_json(bare / "tasks" / "probe_age.json", ages)
     reconstruct = json.loads((run / "tasks" / "reconstruct.json").read_text(encoding="utf-8"))
     reconstruct["mean_image"]["ssim_brain"] = 0.9
     write_json(bare / "tasks" / "reconstruct.json", reconstruct)
@@ -729,3 +685,18 @@ def test_a_changed_manifest_is_not_counted(run: Path, bare: Path) -> None:
     write_json(bare / "run.json", plain)
     page = Page(write_report(bare).read_text(encoding="utf-8"))
     assert "has changed since the run" in page.text
+
+
+def test_probes_alone_make_a_page_of_their_own(run: Path, tmp_path: Path) -> None:
+    for name in ("probe_diagnosis.json", "probe_age.json"):
+        (tmp_path / name).write_bytes((run / "tasks" / name).read_bytes())
+    (tmp_path / "probe_age_model.json").write_text("{}")
+    page = Page(write_probe_report(tmp_path).read_text(encoding="utf-8"))
+    assert "What the embeddings tell of diagnosis" in page.text
+    assert "What the embeddings tell of age" in page.text
+    assert "How these figures came about" in page.text
+    assert not any(link["href"].startswith("http") for link in page.attributes("a"))
+    (tmp_path / "probe_age.json").write_text('{"target": {"name": "age"}}')
+    assert "probe_age.json is incomplete" in Page(write_probe_report(tmp_path).read_text(encoding="utf-8")).text
+    with pytest.raises(TaskError, match="run 'ldae probe' first"):
+        write_probe_report(tmp_path / "absent")

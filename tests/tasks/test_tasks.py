@@ -5,19 +5,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from sklearn import metrics
 
 from ldae.data.manifest import read_manifest, write_manifest
 from ldae.errors import TaskError
-from ldae.tasks.encode import (
-    Embeddings,
-    embeddings_of,
-    encode_manifest,
-    encode_scans,
-    read_embeddings,
-    write_embeddings,
-)
-from ldae.tasks.evaluate_probe import evaluate_age_probe, evaluate_diagnosis_probe, latent_pca
+from ldae.tasks.embeddings import read_embeddings, write_embeddings
+from ldae.tasks.encode import encode_manifest, encode_scans
 from ldae.tasks.interpolate import (
     METHODS,
     evaluate_interpolation,
@@ -28,7 +20,7 @@ from ldae.tasks.interpolate import (
 )
 from ldae.tasks.labels import SYNTHETIC
 from ldae.tasks.manipulate import DriftWarning, manipulate, manipulate_codes, project_out, summarise_edits
-from ldae.tasks.probe import LinearProbe, Samples, _auc, probe_age, probe_diagnosis
+from ldae.tasks.probe import LinearProbe
 from ldae.tasks.reconstruct import evaluate_reconstruction, reconstruct, write_reconstructions
 from ldae.tasks.sample import sample
 from ldae.volume import read_volume, write_volume
@@ -59,23 +51,6 @@ def cohort(tmp_path, head):
 @pytest.fixture
 def scans(tiny_model, cohort):
     return encode_scans(tiny_model, cohort.records, batch_size=4).with_noise(tiny_model, batch_size=4)
-
-
-def linear_cohort(n=120, width=8, noise=0.5, seed=0):
-    """Subjects with two scans; the first feature carries the target."""
-    rng = np.random.default_rng(seed)
-    latent = np.repeat(rng.normal(size=n), 2)
-    features = rng.normal(size=(2 * n, width))
-    features[:, 0] = latent + noise * rng.normal(size=2 * n)
-    return features, latent, tuple(f"s{i // 2}" for i in range(2 * n))
-
-
-def halves(features, target, subjects):
-    cut = len(target) // 2
-    return (
-        Samples(features[:cut], target[:cut], subjects[:cut]),
-        Samples(features[cut:], target[cut:], subjects[cut:]),
-    )
 
 
 def test_encoding_a_manifest_writes_one_row_a_scan(tiny_model, cohort, tmp_path):
@@ -115,6 +90,23 @@ def test_embeddings_of_other_models_are_read(tmp_path, suffix):
     assert read_embeddings(path).values.tolist() == [[0.1], [0.2]]
 
 
+def test_arrays_and_tables_without_sessions_are_read(tmp_path, cohort):
+    keys = {"participant_id": np.array(["a", "b"]), "session_id": np.array(["1", "1"])}
+    np.savez(tmp_path / "tokens.npz", values=np.zeros((2, 5, 3), np.float32), **keys)
+    assert read_embeddings(tmp_path / "tokens.npz").values.shape == (2, 5, 3)
+    np.savez(tmp_path / "short.npz", values=np.zeros((3, 2)), **keys)
+    with pytest.raises(TaskError, match="one key a scan"):
+        read_embeddings(tmp_path / "short.npz")
+    subjects = list(cohort.subjects)
+    table = pd.DataFrame({"participant_id": subjects, "f": np.arange(len(subjects))})
+    table.to_csv(tmp_path / "people.csv", index=False)
+    people = read_embeddings(tmp_path / "people.csv")
+    first = {record.participant_id: record for record in reversed(cohort.records)}
+    assert people.of(list(first.values())).ravel().tolist() == [subjects.index(name) for name in first]
+    with pytest.raises(TaskError, match="have no session_id"):
+        people.of(cohort.records)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -147,121 +139,6 @@ def test_reconstruction_is_scored_against_the_real_scan(tiny_model, scans, tmp_p
     assert read_volume(path).grid == read_volume(scans.records[0].image).grid
     sidecar = json.loads(path.with_name(path.name.replace(".nii.gz", ".json")).read_text())
     assert sidecar["notice"] == SYNTHETIC
-
-
-def test_probe_finds_a_linear_signal_and_only_that():
-    features, latent, subjects = linear_cohort()
-    train, test = halves(features, (latent > 0).astype(float), subjects)
-    result, probe = probe_diagnosis(train, test, resamples=200)
-    assert result.auc.low < result.auc.value < result.auc.high
-    assert result.auc.value > 0.9
-    assert np.abs(probe.weights).argmax() == 0
-    assert result.balanced_accuracy.value == pytest.approx((result.sensitivity.value + result.specificity.value) / 2)
-    rng = np.random.default_rng(1)
-    blind = Samples(rng.normal(size=train.features.shape), train.target, train.subjects)
-    blind_test = Samples(rng.normal(size=test.features.shape), test.target, test.subjects)
-    chance, _ = probe_diagnosis(blind, blind_test, resamples=200)
-    assert chance.auc.low < 0.5 < chance.auc.high
-
-
-def test_area_under_the_curve_counts_ties_by_half():
-    rng = np.random.default_rng(3)
-    target, scores = rng.integers(0, 2, 60), rng.integers(0, 8, 60) / 8
-    assert _auc(target, scores) == pytest.approx(metrics.roc_auc_score(target, scores), abs=1e-12)
-    assert np.isnan(_auc(np.ones(4, dtype=int), scores[:4]))
-
-
-def test_age_probe_has_the_error_of_its_noise():
-    features, latent, subjects = linear_cohort(n=400, noise=0.1)
-    train, test = halves(features, 70 + 10 * latent, subjects)
-    result, probe = probe_age(train, test, resamples=200)
-    # Noise of 0.1 in a feature of slope 10 is an error of about 1 year; its mean absolute value is 0.8.
-    assert result.mae.value == pytest.approx(0.8, abs=0.15)
-    assert result.rmse.value > result.mae.value
-    assert result.r2.value > 0.95
-    np.testing.assert_allclose(probe.predict(test.features), result.predicted)
-
-
-def test_permuting_rows_permutes_predictions():
-    features, latent, subjects = linear_cohort()
-    train, test = halves(features, 70 + latent, subjects)
-    _, probe = probe_age(train, test, resamples=200)
-    order = np.random.default_rng(0).permutation(len(train.target))
-    shuffled = Samples(train.features[order], train.target[order], tuple(train.subjects[i] for i in order))
-    _, other = probe_age(shuffled, test, resamples=200)
-    # Folds are drawn by subject, whatever the order; near-ties between penalties may fall either way.
-    np.testing.assert_allclose(other.predict(test.features), probe.predict(test.features), atol=0.2)
-
-
-def test_too_few_subjects_are_refused():
-    features, latent, subjects = linear_cohort(n=10)
-    train, test = halves(features, 70 + latent, subjects)
-    with pytest.raises(TaskError, match="5 training subjects are too few"):
-        probe_age(train, test)
-    one_class = Samples(features, np.ones(len(latent)), subjects)
-    with pytest.raises(TaskError, match=r"both CN \(0\) and AD \(1\)"):
-        probe_diagnosis(one_class, one_class)
-
-
-def test_a_probe_survives_its_file(tmp_path):
-    features, latent, subjects = linear_cohort()
-    train, test = halves(features, (latent > 0).astype(float), subjects)
-    _, probe = probe_diagnosis(train, test, resamples=200)
-    back = LinearProbe.load(probe.save(tmp_path / "probe.json"))
-    np.testing.assert_array_equal(back.predict(test.features), probe.predict(test.features))
-    (tmp_path / "bad.json").write_text("{}")
-    with pytest.raises(TaskError, match="not a saved probe"):
-        LinearProbe.load(tmp_path / "bad.json")
-
-
-def synthetic_manifest(tmp_path, features_seed=0):
-    features, latent, subjects = linear_cohort(n=90, seed=features_seed)
-    splits = ["train"] * 100 + ["validation"] * 20 + ["test"] * 60
-    table = pd.DataFrame(
-        {
-            "participant_id": subjects,
-            "session_id": [f"ses-{i % 2}" for i in range(180)],
-            "image": "x.nii.gz",
-            "age": 70 + 5 * latent,
-            "diagnosis": np.where(latent > 0.3, "AD", np.where(latent < -0.3, "CN", "MCI")),
-            "split": splits,
-        }
-    )
-    manifest = read_manifest(write_manifest(table, tmp_path / "m.tsv"), check_images=False)
-    return manifest, embeddings_of(manifest.records, features)
-
-
-def test_protocol_uses_the_frozen_split_and_the_same_scans_for_baselines(tmp_path):
-    manifest, embeddings = synthetic_manifest(tmp_path)
-    noise = Embeddings(embeddings.keys, np.random.default_rng(5).normal(size=embeddings.values.shape))
-    report = evaluate_diagnosis_probe(manifest, embeddings, {"noise": noise})
-    assert report.result.auc.value > 0.85 > report.baselines["noise"].auc.value
-    assert report.baselines["noise"].target == report.result.target
-    testing = {record.key for record in manifest.in_split("test").records if record.diagnosis != "MCI"}
-    assert set(report.keys) == testing
-    ages = evaluate_age_probe(manifest, embeddings)
-    assert ages.result.mae.value < ages.baselines["median"].mae.value
-    # Test subjects' features never touch the fit.
-    changed = Embeddings(embeddings.keys, embeddings.values.copy())
-    changed.values[120:] += 100
-    np.testing.assert_array_equal(evaluate_diagnosis_probe(manifest, changed).probe.weights, report.probe.weights)
-
-
-def test_missing_embeddings_are_named(tmp_path):
-    manifest, embeddings = synthetic_manifest(tmp_path)
-    short = Embeddings(embeddings.keys.iloc[:50], embeddings.values[:50])
-    with pytest.raises(TaskError, match="hold no row for"):
-        evaluate_age_probe(manifest, short)
-
-
-def test_components_are_fitted_on_training_subjects_only(tmp_path):
-    manifest, _ = synthetic_manifest(tmp_path)
-    latents = np.random.default_rng(0).normal(size=(180, 2, 3, 3, 3)).astype(np.float32)
-    before = latent_pca(latents, manifest.records, components=5).values
-    latents[120:] *= 10
-    after = latent_pca(latents, manifest.records, components=5).values
-    np.testing.assert_allclose(after[:120], before[:120])
-    np.testing.assert_allclose(np.cov(before[:120].T), np.diag(np.diag(np.cov(before[:120].T))), atol=1e-8)
 
 
 @pytest.fixture

@@ -1,0 +1,86 @@
+"""Calibration: whether a probability of 0.8 is right in 80 of 100 cases."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["CalibrationCurve", "brier_score", "calibration_curve", "calibration_slope", "expected_calibration_error"]
+
+Array = npt.NDArray[np.float64]
+BINS = 10
+
+
+@dataclass(frozen=True)
+class CalibrationCurve:
+    """Predicted against observed frequency, in bins with equally many cases.
+
+    Attributes:
+        predicted: mean probability of each bin.
+        observed: share of positive cases of each bin.
+        counts: cases of each bin.
+    """
+
+    predicted: list[float]
+    observed: list[float]
+    counts: list[int]
+
+
+def brier_score(target: Array, probability: Array) -> float:
+    """Mean squared error of a probability (Brier 1950): 0 is perfect, 0.25 is a coin.
+
+    Args:
+        target: 1 or 0, (N,).
+        probability: of 1, (N,).
+    """
+    return float(np.square(probability - target).mean())
+
+
+def calibration_curve(target: Array, probability: Array, bins: int = BINS) -> CalibrationCurve:
+    """The reliability diagram, with equally filled bins (Niculescu-Mizil and Caruana 2005).
+
+    Args:
+        target: 1 or 0, (N,).
+        probability: of 1, (N,).
+        bins: at most; fewer if there are fewer cases.
+    """
+    parts = [part for part in np.array_split(np.argsort(probability, kind="stable"), bins) if len(part)]
+    return CalibrationCurve(
+        [float(probability[part].mean()) for part in parts],
+        [float(target[part].mean()) for part in parts],
+        [len(part) for part in parts],
+    )
+
+
+def expected_calibration_error(target: Array, probability: Array, bins: int = BINS) -> float:
+    """Mean distance of predicted and observed frequency over equally filled bins (Naeini et al. 2015).
+
+    With few cases a bin it is above 0 even for true probabilities.
+
+    Args:
+        target: 1 or 0, (N,).
+        probability: of 1, (N,).
+        bins: at most.
+    """
+    curve = calibration_curve(target, probability, bins)
+    distance = np.abs(np.subtract(curve.predicted, curve.observed))
+    return float(np.average(distance, weights=curve.counts))
+
+
+def calibration_slope(target: Array, probability: Array) -> tuple[float, float]:
+    """Slope and intercept of the logistic regression of outcomes on logits (Cox 1958): 1 and 0 are perfect.
+
+    A slope below 1 says that probabilities are too extreme. NaN where only one class is there or the fit does not exist.
+
+    Args:
+        target: 1 or 0, (N,).
+        probability: of 1, (N,).
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    if not 0 < target.mean() < 1:
+        return float("nan"), float("nan")
+    clipped = np.clip(probability, 1e-6, 1 - 1e-6)
+    logit = np.log(clipped / (1 - clipped))[:, None]
+    fit = LogisticRegression(C=np.inf, max_iter=1000).fit(logit, target.astype(int))
+    return float(fit.coef_[0, 0]), float(fit.intercept_[0])

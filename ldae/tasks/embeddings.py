@@ -1,0 +1,149 @@
+"""Tables of feature vectors, one row a scan, whichever model made them."""
+
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from ldae.data.manifest import Record
+from ldae.errors import TaskError
+
+__all__ = ["Embeddings", "embeddings_of", "read_embeddings", "write_embeddings"]
+
+SUBJECT, SESSION = KEYS = ["participant_id", "session_id"]
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """A table of feature vectors, whichever model made them.
+
+    Attributes:
+        keys: participant_id and session_id of each row; without session_id there is one row a person.
+        values: (N, S), or (N, K, S) where a scan has K tokens (slices, patches); a missing number is NaN.
+        components: principal components that a probe reduces them to, fitted on its fitting subjects; None keeps all.
+    """
+
+    keys: pd.DataFrame
+    values: Array
+    components: int | None = None
+
+    def of(self, records: Sequence[Record], *, what: str = "the embeddings") -> Array:
+        """The vectors of these scans, in their order.
+
+        Raises:
+            TaskError: naming scans that have none, or that a table without sessions cannot tell apart.
+        """
+        columns = [name for name in KEYS if name in self.keys.columns]
+        if SESSION not in columns and len({r.participant_id for r in records}) < len(records):
+            msg = (
+                f"{what} have no session_id, but some people have several scans here; add the column, or use one scan a "
+                "person (--scans first)"
+            )
+            raise TaskError(msg)
+        index = {tuple(key): row for row, key in enumerate(self.keys[columns].itertuples(index=False, name=None))}
+        rows = [index.get(tuple(getattr(record, name) for name in columns)) for record in records]
+        missing = [record.key for record, row in zip(records, rows, strict=True) if row is None]
+        if missing:
+            msg = (
+                f"{what} hold no row for {len(missing)} of {len(records)} scans (first: {', '.join(missing[:3])}); "
+                "encode the same manifest that is probed"
+            )
+            raise TaskError(msg)
+        return self.values[[row for row in rows if row is not None]]
+
+
+def embeddings_of(records: Sequence[Record], values: npt.NDArray[np.floating]) -> Embeddings:
+    """Feature vectors, (N, S), under the keys of their scans."""
+    keys = pd.DataFrame({key: [getattr(record, key) for record in records] for key in KEYS})
+    return Embeddings(keys, np.asarray(values, dtype=np.float64))
+
+
+def write_embeddings(path: Path, records: Sequence[Record], values: npt.NDArray[np.floating]) -> Path:
+    """Write feature vectors as Parquet: participant_id, session_id, y000, y001, ..."""
+    table = pd.DataFrame({key: [getattr(record, key) for record in records] for key in KEYS})
+    digits = len(str(values.shape[1] - 1))
+    features = pd.DataFrame(values, columns=[f"y{index:0{digits}d}" for index in range(values.shape[1])])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".writing-{path.name}")
+    pd.concat([table, features], axis=1).to_parquet(temporary, index=False)
+    return temporary.replace(path)
+
+
+def read_embeddings(path: Path) -> Embeddings:
+    """Read feature vectors.
+
+    Parquet, CSV and TSV: participant_id, session_id unless there is one scan a person, and numeric columns, which are the
+    features. NPZ: arrays `participant_id` and `session_id` (N,), and `values` (N, S), or (N, K, S) for K tokens a scan.
+
+    Raises:
+        TaskError: if the file is missing, unreadable, without the key columns or without features.
+    """
+    readers = {
+        ".parquet": _read_table,
+        ".csv": _read_table,
+        ".tsv": _read_table,
+        ".npz": _read_arrays,
+    }
+    if path.suffix not in readers or not path.is_file():
+        msg = (
+            f"{path}: no such table of embeddings; give a {', '.join(readers)} file that 'ldae encode' or another model "
+            "wrote"
+        )
+        raise TaskError(msg)
+    keys, values = readers[path.suffix](path)
+    if keys.duplicated().any():
+        first = " ".join(keys[keys.duplicated()].iloc[0])
+        remedy = "keep one" if SESSION in keys else "keep one, or add the column session_id"
+        msg = f"{path}: two rows for {first}; {remedy}"
+        raise TaskError(msg)
+    if values.shape[-1] == 0 or not len(values) or not np.isfinite(values).all():
+        msg = f"{path}: needs at least one numeric column and no missing values besides the keys; clean the table"
+        raise TaskError(msg)
+    return Embeddings(keys.reset_index(drop=True), values)
+
+
+def _read_table(path: Path) -> tuple[pd.DataFrame, Array]:
+    # Identifiers stay text: 007 is a name.
+    text = dict.fromkeys(KEYS, str)
+    try:
+        if path.suffix == ".parquet":
+            table = pd.read_parquet(path)
+        else:
+            table = pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",", dtype=text, encoding="utf-8-sig")
+    except Exception as error:  # pandas and pyarrow raise many kinds
+        msg = f"{path}: unreadable ({' '.join(str(error).split())[:200]}); write it again"
+        raise TaskError(msg) from error
+    if SUBJECT not in table.columns:
+        msg = f"{path}: column {SUBJECT} is missing, got {', '.join(map(str, table.columns[:5]))}...; add it"
+        raise TaskError(msg)
+    keys = table[[name for name in KEYS if name in table.columns]].astype(str)
+    features = table.drop(columns=list(keys.columns)).select_dtypes("number")
+    return keys, features.to_numpy(dtype=np.float64)
+
+
+def _read_arrays(path: Path) -> tuple[pd.DataFrame, Array]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays: dict[str, Any] = {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        msg = f"{path}: unreadable ({error}); save plain arrays with numpy.savez"
+        raise TaskError(msg) from error
+    absent = [name for name in (SUBJECT, "values") if name not in arrays]
+    if absent:
+        msg = f"{path}: array {', '.join(absent)} is missing, got {', '.join(arrays)}; add it"
+        raise TaskError(msg)
+    values = arrays["values"]
+    if values.ndim not in (2, 3) or any(len(arrays[name]) != len(values) for name in KEYS if name in arrays):
+        msg = (
+            f"{path}: values must be (scans, features) or (scans, tokens, features) with one key a scan, got "
+            f"{values.shape} and {len(arrays[SUBJECT])} keys; save them in one order"
+        )
+        raise TaskError(msg)
+    keys = pd.DataFrame({name: arrays[name].astype(str) for name in KEYS if name in arrays})
+    return keys, values.astype(np.float64)

@@ -1,0 +1,147 @@
+"""The probes: scikit-learn pipelines whose every statistic, confound fits and penalties included, comes from fitting subjects."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.decomposition import PCA
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
+from sklearn.model_selection import GridSearchCV
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from ldae.errors import TaskError
+from ldae.tasks.folds import inner_folds
+
+__all__ = ["MIN_SUBJECTS", "FittedProbe", "ProbeModel", "Residualise", "fit_probe"]
+
+Array = npt.NDArray[np.float64]
+ProbeModel = Literal["linear", "knn"]
+
+MIN_SUBJECTS = 10
+"""People that a penalty can be chosen on; with fewer it is given."""
+FEW_PENALTY = {"logistic": 0.01, "ridge": 1000.0, "knn": 3}
+NEIGHBOURS = (1, 3, 5, 9, 15, 25)
+SCORING = {"binary": "roc_auc", "multiclass": "roc_auc_ovr", "regression": "neg_mean_absolute_error"}
+
+
+class Residualise(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Takes out of features what a linear regression on confounds explains (Snoek et al. 2019: fitted inside the fold).
+
+    Args:
+        confounds: the last so many columns are confounds, and are dropped.
+    """
+
+    def __init__(self, confounds: int = 0) -> None:
+        self.confounds = confounds
+
+    def fit(self, X: Array, y: Any = None) -> Self:
+        """Regress every feature on the confounds of the fitting rows."""
+        X = validate_data(self, X)
+        if self.confounds:
+            self.regression_ = LinearRegression().fit(X[:, -self.confounds :], X[:, : -self.confounds])
+        return self
+
+    def transform(self, X: Array) -> Array:
+        """Features less what the confounds of these rows explain, (N, S - confounds)."""
+        check_is_fitted(self, "n_features_in_")
+        X = validate_data(self, X, reset=False)
+        if not self.confounds:
+            return X
+        residual: Array = X[:, : -self.confounds] - self.regression_.predict(X[:, -self.confounds :])
+        return residual
+
+
+@dataclass(frozen=True)
+class FittedProbe:
+    """A pipeline with the penalty that was chosen.
+
+    Attributes:
+        pipeline: fitted.
+        penalty: C, alpha, or the number of neighbours.
+    """
+
+    pipeline: Pipeline
+    penalty: float
+
+    def predict(self, features: Array) -> Array:
+        """Probability of the positive class (N,), probabilities of all classes (N, K), or the number (N,)."""
+        if not hasattr(self.pipeline, "predict_proba"):
+            return np.asarray(self.pipeline.predict(features), dtype=np.float64)
+        probabilities = np.asarray(self.pipeline.predict_proba(features), dtype=np.float64)
+        return probabilities[:, 1] if probabilities.shape[1] == 2 else probabilities
+
+
+def fit_probe(
+    features: Array,
+    target: Array,
+    subjects: Sequence[str],
+    kind: str,
+    *,
+    model: ProbeModel = "linear",
+    confounds: int = 0,
+    components: int | None = None,
+    fine: bool = True,
+) -> FittedProbe:
+    """Impute, take out confounds, reduce, standardise, and fit; the penalty is chosen over folds of these subjects.
+
+    Args:
+        features: (N, S); the last `confounds` columns are confounds.
+        target: (N,), as in :class:`~ldae.tasks.targets.Target`.
+        subjects: of each row.
+        kind: binary, multiclass or regression.
+        model: logistic or ridge regression, or nearest neighbours by cosine.
+        confounds: columns that are taken out of the others by regression.
+        components: principal components that features are reduced to; None keeps them.
+        fine: whether to try many penalties, or few.
+
+    Raises:
+        TaskError: if a class is lacking.
+    """
+    classes = np.unique(target)
+    if kind != "regression" and len(classes) < 2:
+        msg = "subjects of one class only to fit on; use more subjects or other folds"
+        raise TaskError(msg)
+    before: list[tuple[str, Any]] = []
+    if not np.isfinite(features).all():
+        before.append(("impute", SimpleImputer(strategy="median", keep_empty_features=True)))
+    if confounds:
+        before.append(("residualise", Residualise(confounds)))
+    if components is not None:
+        most = min(len(target) - 1, features.shape[1] - confounds)
+        before.append(("reduce", PCA(min(components, most), svd_solver="full")))
+    # What is fitted without labels is fitted once; folds of fitting subjects choose the penalty alone.
+    prepared = Pipeline(before).fit_transform(features) if before else features
+    estimator, name, penalties = _estimator(kind, model, len(target), fine=fine)
+    pipeline = Pipeline([("standardise", StandardScaler()), ("model", estimator)])
+    labels = target if kind == "regression" else target.astype(int)
+    people = len(set(subjects))
+    smallest = min(len({s for s, t in zip(subjects, target, strict=True) if t == c}) for c in classes)
+    if people < MIN_SUBJECTS or (kind != "regression" and smallest < 2):
+        given = FEW_PENALTY["knn" if model == "knn" else "ridge" if kind == "regression" else "logistic"]
+        penalty = min(given, len(target)) if model == "knn" else given
+        best = pipeline.set_params(**{f"model__{name}": penalty}).fit(prepared, labels)
+    else:
+        folds = inner_folds(kind, people if kind == "regression" else smallest)
+        search = GridSearchCV(pipeline, {f"model__{name}": penalties}, scoring=SCORING[kind], cv=folds)
+        search.fit(prepared, labels, groups=np.asarray(subjects))
+        best, penalty = search.best_estimator_, search.best_params_[f"model__{name}"]
+    return FittedProbe(Pipeline([*before, *best.steps]), float(penalty))
+
+
+def _estimator(kind: str, model: ProbeModel, rows: int, *, fine: bool) -> tuple[Any, str, list[float] | list[int]]:
+    """The model, the name of its penalty, and the penalties to try."""
+    if model == "knn":
+        neighbours = [count for count in NEIGHBOURS if count <= rows * 3 // 5] or [1]
+        make = KNeighborsRegressor if kind == "regression" else KNeighborsClassifier
+        return make(weights="distance", metric="cosine"), "n_neighbors", neighbours
+    if kind == "regression":
+        return Ridge(), "alpha", np.logspace(-1, 6, 22 if fine else 8).tolist()
+    classifier = LogisticRegression(class_weight="balanced", max_iter=5000)
+    return classifier, "C", np.logspace(-5, 2, 15 if fine else 6).tolist()

@@ -1,0 +1,184 @@
+"""What a probe predicts: a column of the manifest, as classes, a number, or time to conversion."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ldae.data.manifest import COLUMNS, Manifest, Record
+from ldae.errors import TaskError
+
+__all__ = ["Target", "choose_target", "column_of", "find_conversions"]
+
+Kind = Literal["binary", "multiclass", "regression", "survival"]
+Array = npt.NDArray[np.float64]
+
+FEW_VALUES = 10
+"""A numeric column with no more different values than this is read as classes, unless a kind is given."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Scans with what is to be predicted of them.
+
+    Attributes:
+        name: the column, or the conversion.
+        kind: binary, multiclass, regression or survival.
+        records: scans that have a value.
+        values: (N,): 1 for the positive class and 0 for the other, the index of a class, a number, or months to the event.
+        classes: names; of a binary target negative first, then positive.
+        events: (N,), 1 where the event was seen and 0 where following ended before it; survival only.
+        left_out: scans without a value, or of other classes.
+    """
+
+    name: str
+    kind: Kind
+    records: tuple[Record, ...]
+    values: Array
+    classes: tuple[str, ...] = ()
+    events: Array | None = None
+    left_out: int = 0
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """The person of each scan."""
+        return tuple(record.participant_id for record in self.records)
+
+    def select(self, rows: npt.NDArray[np.int64]) -> "Target":
+        """Some of the scans."""
+        events = None if self.events is None else self.events[rows]
+        records = tuple(self.records[row] for row in rows)
+        return replace(self, records=records, values=self.values[rows], events=events)
+
+    def first_scans(self) -> "Target":
+        """One scan a person: the earliest by months, then by order."""
+        order = sorted(range(len(self)), key=lambda row: (self.records[row].months or 0.0, row))
+        first: dict[str, int] = {}
+        for row in order:
+            first.setdefault(self.records[row].participant_id, row)
+        chosen = np.array(sorted(first.values()), dtype=np.int64)
+        return replace(self.select(chosen), left_out=self.left_out + len(self) - len(chosen))
+
+
+def column_of(name: str) -> Callable[[Record], Any]:
+    """Reads a column of a record, canonical or further; None where it is missing."""
+    return lambda record: getattr(record, name) if name in COLUMNS else record.extra.get(name)
+
+
+def choose_target(
+    manifest: Manifest,
+    column: str,
+    *,
+    kind: Literal["auto", "binary", "multiclass", "regression"] = "auto",
+    positive: str | None = None,
+    negative: str | None = None,
+) -> Target:
+    """A column as a target.
+
+    `auto`: two named classes, or a column with two values, are binary; text, and numbers with at most ten values, are
+    multiclass; other numbers regression. A diagnosis column that holds AD and CN is binary, AD positive, unless it is said
+    otherwise.
+
+    Args:
+        manifest: whose column.
+        column: canonical (diagnosis, age, sex, ...) or further.
+        kind: what to read it as.
+        positive: class that counts as 1.
+        negative: class that counts as 0; others are left out.
+
+    Raises:
+        TaskError: if there is no such column, nothing in it, or it cannot be read as that.
+    """
+    read = column_of(column)
+    if column not in manifest.table.columns:
+        known = ", ".join(str(name) for name in manifest.table.columns if name not in COLUMNS[:3])
+        msg = f"{manifest.path}: there is no column {column}; a target can be {known}"
+        raise TaskError(msg)
+    valued = [record for record in manifest.records if read(record) is not None]
+    found = sorted({str(read(record)) for record in valued})
+    if len(found) < 2:
+        msg = f"{manifest.path}: column {column} holds {', '.join(found) or 'nothing'}; a probe needs two different values"
+        raise TaskError(msg)
+    if column == "diagnosis" and kind in ("auto", "binary") and {"AD", "CN"} <= set(found):
+        positive, negative = positive or "AD", negative or "CN"
+    numeric = all(isinstance(read(record), int | float) for record in valued)
+    if kind == "auto":
+        if positive or negative or len(found) == 2:
+            kind = "binary"
+        else:
+            kind = "regression" if numeric and len(found) > FEW_VALUES else "multiclass"
+    if kind == "regression":
+        if not numeric:
+            msg = f"{manifest.path}: column {column} holds text ({', '.join(found[:3])}); it cannot be a number to regress"
+            raise TaskError(msg)
+        classes: tuple[str, ...] = ()
+        values = {record.key: float(read(record)) for record in valued}
+    else:
+        classes = _two_classes(manifest, column, found, positive, negative) if kind == "binary" else tuple(found)
+        values = {r.key: float(classes.index(str(read(r)))) for r in valued if str(read(r)) in classes}
+    chosen = tuple(record for record in valued if record.key in values)
+    numbers = np.array([values[record.key] for record in chosen])
+    return Target(column, kind, chosen, numbers, classes, left_out=len(manifest) - len(chosen))
+
+
+def _two_classes(
+    manifest: Manifest, column: str, found: list[str], positive: str | None, negative: str | None
+) -> tuple[str, str]:
+    """Negative and positive class.
+
+    Raises:
+        TaskError: if it is not said which of several they are, or one is not there.
+    """
+    for name in (positive, negative):
+        if name is not None and name not in found:
+            msg = f"{manifest.path}: column {column} holds no {name}, but {', '.join(found)}; name one of these"
+            raise TaskError(msg)
+    if len(found) > 2 and (positive is None or negative is None):
+        msg = (
+            f"{manifest.path}: column {column} holds {len(found)} classes ({', '.join(found[:6])}); say --positive and "
+            "--negative, or --task multiclass"
+        )
+        raise TaskError(msg)
+    high = positive or next(name for name in reversed(found) if name != negative)
+    low = negative or next(name for name in found if name != high)
+    return low, high
+
+
+def find_conversions(manifest: Manifest, *, before: str = "MCI", after: str = "AD") -> Target:
+    """Months from the first scan to the visit at which a diagnosis is first seen, or to the last visit.
+
+    Args:
+        manifest: with diagnoses and months.
+        before: diagnosis at the first scan; other people are left out.
+        after: diagnosis that is the event.
+
+    Raises:
+        TaskError: if nobody converts, or nobody stays.
+    """
+    chosen: list[tuple[Record, float, float]] = []
+    for subject in manifest.subjects:
+        visits = [r for r in manifest.records if r.participant_id == subject and r.months is not None]
+        visits.sort(key=lambda record: record.months or 0.0)
+        if not visits or visits[0].diagnosis != before:
+            continue
+        start = visits[0].months or 0.0
+        event = next((r for r in visits if r.diagnosis == after), None)
+        months = ((event or visits[-1]).months or 0.0) - start
+        if months > 0:
+            chosen.append((visits[0], months, float(event is not None)))
+    events = np.array([event for _, _, event in chosen])
+    if not len(chosen) or events.min() == events.max():
+        msg = (
+            f"{manifest.path}: {len(chosen)} people start as {before} and are seen again, {int(events.sum())} of them "
+            f"become {after}; time to conversion needs some who do and some who do not"
+        )
+        raise TaskError(msg)
+    records = tuple(record for record, _, _ in chosen)
+    months_seen = np.array([months for _, months, _ in chosen])
+    name = f"{before}_to_{after}"
+    return Target(name, "survival", records, months_seen, (before, after), events, len(manifest) - len(records))

@@ -1,0 +1,40 @@
+"""Cohorts of which it is known what their features tell."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ldae.data.manifest import Manifest, read_manifest, write_manifest
+from ldae.tasks.embeddings import Embeddings, embeddings_of
+
+
+@pytest.fixture
+def known_cohort(tmp_path) -> Callable[..., tuple[Manifest, Embeddings]]:
+    """Makes people with two scans each, whose first feature carries age and diagnosis, and the rest nothing."""
+
+    def make(n: int = 90, *, noise: float = 0.5, width: int = 8, seed: int = 0) -> tuple[Manifest, Embeddings]:
+        rng = np.random.default_rng(seed)
+        latent = np.repeat(rng.normal(size=n), 2)
+        features = rng.normal(size=(2 * n, width))
+        features[:, 0] = latent + noise * rng.normal(size=2 * n)
+        person = np.arange(2 * n) // 2
+        table = pd.DataFrame(
+            {
+                "participant_id": [f"s{i:03d}" for i in person],
+                "session_id": [f"ses-{i % 2}" for i in range(2 * n)],
+                "image": "x.nii.gz",
+                "age": 70 + 5 * latent,
+                "sex": np.where(person % 2 == 0, "F", "M"),
+                "site": np.where(person % 3 == 0, "north", "south"),
+                "months": [12.0 * (i % 2) for i in range(2 * n)],
+                "diagnosis": np.where(latent > 0.3, "AD", np.where(latent < -0.3, "CN", "MCI")),
+                "score": np.round(20 + 3 * latent + rng.normal(size=2 * n), 2),
+                "split": np.where(person < 0.56 * n, "train", np.where(person < 0.67 * n, "validation", "test")),
+            }
+        )
+        manifest = read_manifest(write_manifest(table, tmp_path / f"m{seed}_{n}.tsv"), check_images=False)
+        return manifest, embeddings_of(manifest.records, features)
+
+    return make
