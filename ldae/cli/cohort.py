@@ -37,6 +37,11 @@ def _synth() -> Parser:
     parser.add_argument("--voxel-size", type=float, default=5.0, help="mm, 1 to 6")
     parser.add_argument("--max-sessions", type=int, default=4, help="sessions a subject, at most")
     parser.add_argument("--displacement", action="store_true", help="write the true displacement fields too")
+    parser.add_argument(
+        "--noise-free",
+        action="store_true",
+        help="the same scans without noise and motion: twins to compare predictions with",
+    )
     parser.add_argument("--workers", type=int, default=2, help="processes; the result does not depend on it")
     add_seed(parser)
     return parser
@@ -80,6 +85,7 @@ def _preprocess() -> Parser:
 def run_synth(options: Namespace) -> int:
     """Generate."""
     from ldae.prepare.phantom import PhantomConfig, synthesise_cohort
+    from ldae.prepare.phantom_scanner import ScannerConfig
 
     config = PhantomConfig(
         n_subjects=options.subjects,
@@ -87,6 +93,7 @@ def run_synth(options: Namespace) -> int:
         seed=options.seed,
         max_sessions=options.max_sessions,
         save_displacement=options.displacement,
+        scanner=ScannerConfig(noise_sd=0.0, ghost_probability=0.0) if options.noise_free else ScannerConfig(),
     )
     with progress_bar("phantoms") as move:
         manifest = synthesise_cohort(options.out, config, workers=options.workers, progress=move)

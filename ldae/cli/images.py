@@ -1,4 +1,4 @@
-"""`ldae reconstruct`, `manipulate`, `interpolate`, `sample`: codes back to images."""
+"""`ldae reconstruct`, `manipulate`, `sample`: codes back to images."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -34,22 +34,6 @@ def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
     manipulate.add_argument("--steps", type=float, nargs="+", default=[-3, -2, -1, 0, 1, 2, 3], help="signed steps")
     commands.add_subcommand("manipulate", manipulate, help="edit scans along a probe's direction")
     runs["manipulate",] = run_manipulate
-
-    group = Parser(description="Scans at months between two sessions.")
-    commands.add_subcommand("interpolate", group, help="missing time points")
-    kinds = group.add_subcommands(required=True, dest="subcommand")
-    subject = Parser(description="Write a NIfTI for each month asked for, between two sessions of one subject.")
-    add_inputs(subject)
-    subject.add_argument("--subject", required=True, help="participant_id")
-    subject.add_argument("--months", type=float, nargs="+", required=True, help="months since baseline")
-    kinds.add_subcommand("subject", subject, help="images of one subject")
-    runs["interpolate", "subject"] = run_interpolate
-    evaluate = Parser(
-        description="Leave out each inner session of the test subjects, predict it, and score every method against the real scan."
-    )
-    add_inputs(evaluate)
-    kinds.add_subcommand("evaluate", evaluate, help="every method against real scans")
-    runs["interpolate", "evaluate"] = run_evaluate_interpolation
 
     sample = Parser(description="Draw synthetic scans: unconditional, or variations of one scan.")
     add_model(sample)
@@ -170,52 +154,6 @@ def run_manipulate(options: Namespace) -> int:
 
 def _millilitres(change: float | None) -> str:
     return "not measurable" if change is None else f"{change:+.2f} ml"
-
-
-def run_interpolate(options: Namespace) -> int:
-    """One image a month."""
-    from ldae.errors import TaskError
-    from ldae.tasks.interpolate import interpolate_subject
-    from ldae.tasks.labels import write_synthetic
-
-    model, scans = open_scans(options, options.subject)
-    if len(scans) < 2:
-        msg = f"subject {options.subject} has one session; two with months are needed to interpolate between"
-        raise TaskError(msg)
-    for month, codes in interpolate_subject(scans, options.months):
-        path = options.out / f"{options.subject}_month-{month:g}_desc-interpolated_T1w.nii.gz"
-        write_synthetic(model.decode(codes), path, "interpolation", month=month)
-        say(f"{path}")
-    return 0
-
-
-def run_evaluate_interpolation(options: Namespace) -> int:
-    """A row a method."""
-    from ldae.io.files import write_json
-    from ldae.tasks.interpolate import METHODS, evaluate_interpolation, find_triples
-    from ldae.tasks.reconstruct import reconstruct
-
-    model, scans = open_scans(options)
-    decoded = reconstruct(model, scans, seed=options.seed).both
-    with progress_bar("interpolate") as move:
-        result = evaluate_interpolation(model, scans, decoded, find_triples(scans), progress=move)
-    write_json(options.out / "interpolate.json", asdict(result))
-    table(
-        f"{result.n} missing sessions of {result.subjects} subjects, gap {result.gap_months:.1f} months, against the real scan",
-        ["method", "SSIM", "SSIM in brain", "change error", "change correlation"],
-        [
-            [
-                name,
-                f"{result.ssim[name]:.4f}",
-                f"{result.ssim_brain[name]:.4f}",
-                f"{result.change_error[name]:.3f}",
-                f"{result.change_correlation[name]:.3f}",
-            ]
-            for name in METHODS
-        ],
-    )
-    say(f"interpolate.json in {options.out}")
-    return 0
 
 
 def run_sample(options: Namespace) -> int:

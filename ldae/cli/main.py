@@ -11,7 +11,20 @@ from ldae.cli.console import exit_on_error
 __all__ = ["build_parser", "main"]
 
 # Command groups in the order of a study; each module adds its parsers and names the function that runs them.
-MODULES = ("demo", "cohort", "plan", "fit", "convert", "encode", "probe", "images", "diagnose", "report", "config")
+MODULES = (
+    "demo",
+    "cohort",
+    "plan",
+    "fit",
+    "convert",
+    "encode",
+    "probe",
+    "images",
+    "interpolate",
+    "diagnose",
+    "report",
+    "config",
+)
 
 Run = Callable[[Namespace], int | None]
 

@@ -43,6 +43,8 @@ SHORT_BASELINES = {
 METHODS = {
     "ldae": "codes blended in time",
     "ldae_residual": "codes blended in time, residual-corrected (shown below)",
+    "trajectory": "code on the line through all other sessions",
+    "trajectory_residual": "code on the line through all other sessions, residual-corrected",
     "latent_linear": "blend of the compressed scans",
     "voxel_linear": "blend of the two scans, voxel by voxel",
     "copy_nearest": "copy of the nearer session",

@@ -1,7 +1,8 @@
-"""Interpolate: a scan at a month between two sessions, scored against the real scan of that month."""
+"""Interpolate: a scan at a month between two sessions, or before and after them, by several methods."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
@@ -10,15 +11,13 @@ import torch
 from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.codes import Codes, interpolate
 from ldae.errors import TaskError
-from ldae.evaluation.change import change_correlation, change_error
-from ldae.evaluation.image_metrics import compare_images
 from ldae.tasks.encode import EncodedScans
+from ldae.tasks.trajectory import TrajectoryPrior, sessions_of
 
 __all__ = [
     "METHODS",
-    "InterpolateResult",
     "Triple",
-    "evaluate_interpolation",
+    "draw_spread",
     "find_triples",
     "interpolate_codes",
     "interpolate_subject",
@@ -27,8 +26,18 @@ __all__ = [
 
 Images = npt.NDArray[np.float32]
 
-METHODS = ("ldae", "ldae_residual", "latent_linear", "voxel_linear", "copy_nearest", "ceiling")
-"""Codes; codes with the residual that compression lost; latents; voxels; the nearer session; the target's compression."""
+METHODS = (
+    "ldae",
+    "ldae_residual",
+    "trajectory",
+    "trajectory_residual",
+    "latent_linear",
+    "voxel_linear",
+    "copy_nearest",
+    "ceiling",
+)
+"""Codes between two sessions; with the residual that compression lost; y on the line through all other sessions; with the
+residual; latents; voxels; the nearer session; the target's compression, which has seen the answer."""
 
 
 @dataclass(frozen=True)
@@ -47,32 +56,6 @@ class Triple:
     target: int
     second: int
     weight: float
-    gap_months: float
-
-
-@dataclass(frozen=True)
-class InterpolateResult:
-    """Means over triples, against the real scan of the missing month.
-
-    Attributes:
-        n: number of triples.
-        subjects: number of subjects.
-        ssim: over the whole grid, by method.
-        ssim_brain: inside the brain, by method.
-        mse: by method.
-        change_error: relative error of the change since the first session inside the brain, by method; copying the
-            first session scores 1.
-        change_correlation: correlation of predicted and true change, by method.
-        gap_months: mean distance of the two given sessions.
-    """
-
-    n: int
-    subjects: int
-    ssim: dict[str, float]
-    ssim_brain: dict[str, float]
-    mse: dict[str, float]
-    change_error: dict[str, float]
-    change_correlation: dict[str, float]
     gap_months: float
 
 
@@ -126,23 +109,22 @@ def interpolate_subject(scans: EncodedScans, months: Sequence[float]) -> list[tu
 
 
 def find_triples(scans: EncodedScans) -> list[Triple]:
-    """Every (first, between, last) of each subject with three or more dated sessions; each inner session once."""
-    by_subject: dict[str, list[tuple[float, int]]] = {}
-    for row, record in enumerate(scans.records):
-        if record.months is not None:
-            by_subject.setdefault(record.participant_id, []).append((record.months, row))
+    """Every three dated sessions of each subject, the middle one to be predicted from the others."""
     triples = []
-    for sessions in by_subject.values():
-        ordered = sorted(sessions)
-        (start, first), (end, second) = ordered[0], ordered[-1]
-        for month, row in ordered[1:-1]:
+    for rows in sessions_of(scans.records).values():
+        for first, target, second in combinations(rows.tolist(), 3):
+            start, month, end = (float(scans.records[row].months or 0.0) for row in (first, target, second))
             if start < month < end:
-                triples.append(Triple(first, row, second, (month - start) / (end - start), end - start))
+                triples.append(Triple(first, target, second, (month - start) / (end - start), end - start))
     return triples
 
 
 def predict_between(
-    model: LatentDiffusionAutoencoder, scans: EncodedScans, decoded: Images, triples: Sequence[Triple]
+    model: LatentDiffusionAutoencoder,
+    scans: EncodedScans,
+    decoded: Images,
+    triples: Sequence[Triple],
+    prior: TrajectoryPrior | None = None,
 ) -> dict[str, Images]:
     """Every method's predictions, each (N, D, H, W).
 
@@ -154,6 +136,7 @@ def predict_between(
         scans: encoded, with noise codes.
         decoded: reconstructions of all scans from both codes, (M, D, H, W).
         triples: which to predict, N.
+        prior: of codes over time; without it there are no trajectories.
     """
     first, target, second = ([getattr(triple, end) for triple in triples] for end in ("first", "target", "second"))
     weights = np.array([triple.weight for triple in triples], dtype=np.float32)
@@ -162,12 +145,19 @@ def predict_between(
         w = weights.reshape(-1, *[1] * (start.ndim - 1))
         return (1 - w) * start + w * end
 
-    between = model.decode_images([interpolate(scans.codes[t.first], scans.codes[t.second], t.weight) for t in triples])
+    codes = [interpolate(scans.codes[t.first], scans.codes[t.second], t.weight) for t in triples]
     residual = scans.images - decoded
+    lost = blend(residual[first], residual[second])
     nearest = [triple.first if triple.weight < 0.5 else triple.second for triple in triples]
-    return {
-        "ldae": between,
-        "ldae_residual": np.clip(between + blend(residual[first], residual[second]), 0.0, 1.0),
+    between = model.decode_images(codes)
+    found = {"ldae": between, "ldae_residual": np.clip(between + lost, 0.0, 1.0)}
+    if prior is not None:
+        semantics = trajectory_codes(scans, triples, prior)
+        placed = model.decode_images(
+            [replace(each, semantic=torch.from_numpy(y).float()) for each, y in zip(codes, semantics, strict=True)]
+        )
+        found |= {"trajectory": placed, "trajectory_residual": np.clip(placed + lost, 0.0, 1.0)}
+    return found | {
         "latent_linear": model.decompress(torch.from_numpy(blend(scans.latents[first], scans.latents[second]))),
         "voxel_linear": blend(scans.images[first], scans.images[second]),
         "copy_nearest": scans.images[nearest],
@@ -175,45 +165,39 @@ def predict_between(
     }
 
 
-def evaluate_interpolation(
-    model: LatentDiffusionAutoencoder,
-    scans: EncodedScans,
-    decoded: Images,
-    triples: Sequence[Triple],
-    *,
-    batch_size: int = 16,
-    progress: Callable[[int, int], None] | None = None,
-) -> InterpolateResult:
-    """Score every method on every triple, `batch_size` at a time; other arguments as of :func:`predict_between`.
+def trajectory_codes(scans: EncodedScans, triples: Sequence[Triple], prior: TrajectoryPrior) -> npt.NDArray[np.float64]:
+    """y at each target's month, (N, S), from all of the subject's sessions but the target."""
+    sessions = sessions_of(scans.records)
+    found = []
+    for triple in triples:
+        record = scans.records[triple.target]
+        rows = np.array([row for row in sessions[record.participant_id] if row != triple.target])
+        months = np.array([float(scans.records[row].months or 0.0) for row in rows])
+        found.append(prior.predict(scans.semantic[rows], months, float(record.months or 0.0)))
+    return np.stack(found)
+
+
+def draw_spread(model: LatentDiffusionAutoencoder, codes: Codes, *, draws: int, seed: int = 0) -> Images:
+    """Voxelwise standard deviation over images of one y with drawn noise codes, (D, H, W), on the images' scale of [0, 1].
+
+    It says where the semantic code leaves the image open; the noise code between two sessions is no draw, so an interpolated
+    scan is surer than this.
+
+    Args:
+        model: the trained model.
+        codes: whose y is kept.
+        draws: number of noise codes, at least two.
+        seed: of the draws.
 
     Raises:
-        TaskError: if there is no triple.
+        TaskError: for fewer than two draws.
     """
-    if not triples:
-        msg = "no subject has three dated sessions, so no missing scan can be scored; give a longitudinal manifest with months"
+    if draws < 2:
+        msg = f"a spread needs at least 2 draws of the noise code, got {draws}; give more"
         raise TaskError(msg)
-    values: dict[str, dict[str, list[float]]] = {
-        metric: {method: [] for method in METHODS}
-        for metric in ("ssim", "ssim_brain", "mse", "change_error", "change_correlation")
-    }
-    for start in range(0, len(triples), batch_size):
-        batch = triples[start : start + batch_size]
-        targets = scans.images[[triple.target for triple in batch]]
-        starts = scans.images[[triple.first for triple in batch]]
-        for method, images in predict_between(model, scans, decoded, batch).items():
-            agreement = compare_images(images, targets)
-            for metric in ("ssim", "ssim_brain", "mse"):
-                values[metric][method] += getattr(agreement, metric).tolist()
-            for metric, measure in (("change_error", change_error), ("change_correlation", change_correlation)):
-                values[metric][method] += [measure(*each) for each in zip(images, targets, starts, strict=True)]
-        if progress is not None:
-            progress(start + len(batch), len(triples))
-    means = {
-        metric: {method: float(np.mean(each)) for method, each in methods.items()} for metric, methods in values.items()
-    }
-    return InterpolateResult(
-        n=len(triples),
-        subjects=len({scans.records[triple.first].participant_id for triple in triples}),
-        gap_months=float(np.mean([triple.gap_months for triple in triples])),
-        **means,
+    noise = model.draw_noise(draws, torch.Generator().manual_seed(seed))
+    images = np.concatenate(
+        [model.generate(part, codes.semantic.expand(len(part), -1)) for part in torch.split(noise, 16)]
     )
+    spread: Images = images.std(axis=0, ddof=1)
+    return spread

@@ -17,14 +17,16 @@ from ldae.tasks.baselines import latent_components, random_encoder
 from ldae.tasks.diagnose import diagnose
 from ldae.tasks.embeddings import Embeddings, embeddings_of, write_embeddings
 from ldae.tasks.encode import EncodedScans, encode_scans
+from ldae.tasks.evaluate_interpolation import evaluate_interpolation
 from ldae.tasks.evaluate_probe import evaluate_probe
-from ldae.tasks.interpolate import Triple, evaluate_interpolation, find_triples, predict_between
+from ldae.tasks.interpolate import Triple, find_triples, predict_between
 from ldae.tasks.manipulate import DEFAULT_STEPS, Edits, manipulate, summarise_edits
 from ldae.tasks.probe import LinearProbe
 from ldae.tasks.probe_report import CODES, ProbeReport, ProbeSettings
 from ldae.tasks.reconstruct import Reconstructions, evaluate_reconstruction, reconstruct
 from ldae.tasks.sample import sample
 from ldae.tasks.targets import choose_target
+from ldae.tasks.trajectory import fit_trajectory_prior
 
 __all__ = ["StudyProgress", "run_study", "summarise_probe"]
 
@@ -127,7 +129,8 @@ def run_study(
         skipped["manipulate"] = "there is no diagnosis probe whose direction could be followed"
     triples = find_triples(test)
     if triples:
-        results["interpolate"] = _interpolation(study, test, images.both, triples)
+        training = scans.select(fitting)
+        results["interpolate"] = _interpolation(study, test, images.both, triples, training)
     else:
         skipped["interpolate"] = "no test subject has three dated sessions"
     _samples(study, test)
@@ -256,15 +259,24 @@ def _spread_over_diagnoses(test: EncodedScans, rows: list[int]) -> list[int]:
     return sorted(first.values())[:SHOWN]
 
 
-def _interpolation(study: _Study, test: EncodedScans, decoded: Images, triples: list[Triple]) -> dict[str, Any]:
-    result = evaluate_interpolation(study.model, test, decoded, triples, progress=study.bar("interpolate"))
+def _interpolation(
+    study: _Study, test: EncodedScans, decoded: Images, triples: list[Triple], training: EncodedScans
+) -> dict[str, Any]:
+    try:
+        prior = fit_trajectory_prior(training.records, training.semantic)
+    except TaskError:  # hardly anybody comes twice, so there are no trajectories
+        prior = None
+    result = evaluate_interpolation(
+        study.model, test, decoded, triples, prior=prior, seed=study.seed, progress=study.bar("interpolate")
+    )
+    result.write(study.out / "tasks")
     # The widest gap shows most change.
     shown = max(triples, key=lambda triple: triple.gap_months)
     predicted = {name: images[0] for name, images in predict_between(study.model, test, decoded, [shown]).items()}
     records = [test.records[row] for row in (shown.first, shown.target, shown.second)]
     write_json(
         study.out / "tasks" / "interpolate.json",
-        asdict(result)
+        result.plain()
         | {"shown": {"keys": [record.key for record in records], "months": [record.months for record in records]}},
     )
     _save_arrays(
@@ -274,7 +286,9 @@ def _interpolation(study: _Study, test: EncodedScans, decoded: Images, triples: 
         second=test.images[shown.second],
         **predicted,
     )
-    return asdict(result)
+    plain = result.plain()
+    del plain["groups"]
+    return plain
 
 
 def _samples(study: _Study, test: EncodedScans) -> None:

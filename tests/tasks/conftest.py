@@ -8,6 +8,8 @@ import pytest
 
 from ldae.data.manifest import Manifest, read_manifest, write_manifest
 from ldae.tasks.embeddings import Embeddings, embeddings_of
+from ldae.tasks.encode import encode_scans
+from ldae.volume import write_volume
 
 
 @pytest.fixture
@@ -38,3 +40,30 @@ def known_cohort(tmp_path) -> Callable[..., tuple[Manifest, Embeddings]]:
         return manifest, embeddings_of(manifest.records, features)
 
     return make
+
+
+@pytest.fixture
+def cohort(tmp_path, head):
+    """Two subjects with sessions at months 0, 12 and 24."""
+    rows = []
+    for subject in range(2):
+        for month in (0, 12, 24):
+            name = f"{subject}_{month}.nii.gz"
+            write_volume(head(10 * subject + month), tmp_path / name)
+            rows.append(
+                {
+                    "participant_id": f"sub-{subject}",
+                    "session_id": f"ses-M{month:02d}",
+                    "image": name,
+                    "months": month,
+                    "age": 70 + month / 12,
+                    "diagnosis": ("CN", "AD")[subject],
+                    "split": ("train", "test")[subject],
+                }
+            )
+    return read_manifest(write_manifest(pd.DataFrame(rows), tmp_path / "cohort.tsv"))
+
+
+@pytest.fixture
+def scans(tiny_model, cohort):
+    return encode_scans(tiny_model, cohort.records, batch_size=4).with_noise(tiny_model, batch_size=4)

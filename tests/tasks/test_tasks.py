@@ -4,53 +4,16 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
-from ldae.data.manifest import read_manifest, write_manifest
 from ldae.errors import TaskError
 from ldae.tasks.embeddings import read_embeddings, write_embeddings
-from ldae.tasks.encode import encode_manifest, encode_scans
-from ldae.tasks.interpolate import (
-    METHODS,
-    evaluate_interpolation,
-    find_triples,
-    interpolate_codes,
-    interpolate_subject,
-    predict_between,
-)
+from ldae.tasks.encode import encode_manifest
 from ldae.tasks.labels import SYNTHETIC
 from ldae.tasks.manipulate import DriftWarning, manipulate, manipulate_codes, project_out, summarise_edits
 from ldae.tasks.probe import LinearProbe
 from ldae.tasks.reconstruct import evaluate_reconstruction, reconstruct, write_reconstructions
 from ldae.tasks.sample import sample
-from ldae.volume import read_volume, write_volume
-
-
-@pytest.fixture
-def cohort(tmp_path, head):
-    """Two subjects with sessions at months 0, 12 and 24."""
-    rows = []
-    for subject in range(2):
-        for month in (0, 12, 24):
-            name = f"{subject}_{month}.nii.gz"
-            write_volume(head(10 * subject + month), tmp_path / name)
-            rows.append(
-                {
-                    "participant_id": f"sub-{subject}",
-                    "session_id": f"ses-M{month:02d}",
-                    "image": name,
-                    "months": month,
-                    "age": 70 + month / 12,
-                    "diagnosis": ("CN", "AD")[subject],
-                    "split": ("train", "test")[subject],
-                }
-            )
-    return read_manifest(write_manifest(pd.DataFrame(rows), tmp_path / "cohort.tsv"))
-
-
-@pytest.fixture
-def scans(tiny_model, cohort):
-    return encode_scans(tiny_model, cohort.records, batch_size=4).with_noise(tiny_model, batch_size=4)
+from ldae.volume import read_volume
 
 
 def test_encoding_a_manifest_writes_one_row_a_scan(tiny_model, cohort, tmp_path):
@@ -191,38 +154,6 @@ def test_a_probe_of_another_width_is_refused(tiny_model, scans, probe):
     wide = LinearProbe(*[np.ones(5)] * 3, 0.0, 1.0, True, 1.0)
     with pytest.raises(TaskError, match="fitted on 5 features"):
         manipulate(tiny_model, scans.codes, wide)
-
-
-def test_triples_lie_between_first_and_last(scans):
-    triples = find_triples(scans)
-    assert [(t.first, t.target, t.second, t.weight) for t in triples] == [(0, 1, 2, 0.5), (3, 4, 5, 0.5)]
-    assert triples[0].gap_months == 24
-
-
-def test_ends_of_an_interpolation_are_the_sessions(scans):
-    (_, start), (_, end) = interpolate_subject(scans.select([0, 1, 2]), [0, 24])
-    assert torch.equal(start.semantic, scans.codes[0].semantic)
-    assert torch.equal(end.noise, scans.codes[2].noise)
-    with pytest.raises(TaskError, match="lies outside"):
-        interpolate_subject(scans.select([0, 1, 2]), [30])
-    with pytest.raises(TaskError, match="in order"):
-        interpolate_codes(scans.codes[0], scans.codes[1], (12, 0), 6)
-
-
-def test_every_method_is_scored_on_the_real_scan(tiny_model, scans):
-    decoded = tiny_model.decode_images(scans.codes)
-    triples = find_triples(scans)
-    result = evaluate_interpolation(tiny_model, scans, decoded, triples)
-    assert result.n == result.subjects == 2
-    assert set(result.ssim) == set(result.change_error) == set(METHODS)
-    predicted = predict_between(tiny_model, scans, decoded, triples[:1])
-    np.testing.assert_allclose(predicted["voxel_linear"][0], (scans.images[0] + scans.images[2]) / 2)
-    # Where nothing changes between the ends, the residual puts back exactly what compression lost.
-    still = scans.select([0, 1, 0])
-    same = predict_between(tiny_model, still, tiny_model.decode_images(still.codes), triples[:1])
-    np.testing.assert_allclose(same["ldae_residual"][0], scans.images[0], atol=1e-4)
-    with pytest.raises(TaskError, match="three dated sessions"):
-        evaluate_interpolation(tiny_model, scans, decoded, [])
 
 
 def test_samples_follow_their_seed_whatever_the_batch(tiny_model, scans):

@@ -1,0 +1,170 @@
+"""`ldae interpolate`: scans at months without a session, and how well that works."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jsonargparse import Namespace
+
+from ldae.cli.arguments import Parser
+from ldae.cli.console import interval, progress_bar, say, table
+from ldae.cli.images import add_inputs, open_scans
+
+if TYPE_CHECKING:
+    from ldae.tasks.trajectory import TrajectoryPrior
+
+__all__ = ["register"]
+
+
+def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
+    """Add the commands."""
+    group = Parser(description="Scans at months between two sessions.")
+    commands.add_subcommand("interpolate", group, help="missing time points")
+    kinds = group.add_subcommands(required=True, dest="subcommand")
+    subject = Parser(
+        description="Write a NIfTI for each month asked for, between two sessions of one subject, and a map of how much it "
+        "depends on the noise code."
+    )
+    add_inputs(subject)
+    subject.add_argument("--subject", required=True, help="participant_id")
+    subject.add_argument("--months", type=float, nargs="+", required=True, help="months since baseline")
+    subject.add_argument(
+        "--draws", type=int, default=0, help="noise codes to draw for a voxelwise uncertainty map; 0 writes none"
+    )
+    kinds.add_subcommand("subject", subject, help="images of one subject")
+    runs["interpolate", "subject"] = run_interpolate
+    evaluate = Parser(
+        description="Leave out every session of the test subjects that lies between two others, predict it, and score every "
+        "method against the real scan."
+    )
+    add_inputs(evaluate)
+    evaluate.add_argument(
+        "--references",
+        type=Path,
+        default=None,
+        help="manifest of noise-free twins of the same scans, to compare with instead of the scans themselves",
+    )
+    evaluate.add_argument(
+        "--truth",
+        type=Path,
+        default=None,
+        help="table of true values by participant_id and session_id: ventricles_ml, ventricle_mm (phantom_truth.tsv)",
+    )
+    evaluate.add_argument("--resamples", type=int, default=1000, help="of the bootstrap")
+    kinds.add_subcommand("evaluate", evaluate, help="every method against real scans")
+    runs["interpolate", "evaluate"] = run_evaluate
+
+
+def run_interpolate(options: Namespace) -> int:
+    """One image a month."""
+    from ldae.errors import TaskError
+    from ldae.tasks.interpolate import draw_spread, interpolate_subject
+    from ldae.tasks.labels import write_synthetic
+
+    model, scans = open_scans(options, options.subject)
+    if len(scans) < 2:
+        msg = f"subject {options.subject} has one session; two with months are needed to interpolate between"
+        raise TaskError(msg)
+    for month, codes in interpolate_subject(scans, options.months):
+        name = f"{options.subject}_month-{month:g}"
+        path = options.out / f"{name}_desc-interpolated_T1w.nii.gz"
+        write_synthetic(model.decode(codes), path, "interpolation", month=month)
+        say(f"{path}")
+        if options.draws:
+            spread = draw_spread(model, codes, draws=options.draws, seed=options.seed)
+            path = options.out / f"{name}_desc-uncertainty_T1w.nii.gz"
+            write_synthetic(model.restore(spread, codes), path, "uncertainty", month=month, draws=options.draws)
+            say(f"{path}")
+    return 0
+
+
+def run_evaluate(options: Namespace) -> int:
+    """A row a method."""
+    from ldae.tasks.evaluate_interpolation import evaluate_interpolation, read_truth
+    from ldae.tasks.interpolate import find_triples
+    from ldae.tasks.reconstruct import reconstruct
+
+    truth = None if options.truth is None else read_truth(options.truth)
+    model, scans = open_scans(options)
+    prior = _prior(options, model)
+    references = None if options.references is None else _references(options.references, model, scans)
+    decoded = reconstruct(model, scans, seed=options.seed).both
+    with progress_bar("interpolate") as move:
+        result = evaluate_interpolation(
+            model,
+            scans,
+            decoded,
+            find_triples(scans),
+            prior=prior,
+            references=references,
+            truth=truth,
+            resamples=options.resamples,
+            seed=options.seed,
+            progress=move,
+        )
+    paths = result.write(options.out)
+    metrics = ["ssim_brain", "change_error", "change_correlation", "ventricle_error_ml"]
+    against = "noise-free twins" if references is not None else "the real scan"
+    table(
+        f"{result.n} missing sessions of {result.subjects} subjects, gap {result.gap_months:.1f} months, against {against}; "
+        "95 % intervals over subjects",
+        ["method", *metrics],
+        [
+            [name, *(_figure(result.intervals, result.means, metric, name) for metric in metrics)]
+            for name in result.means["ssim"]
+        ],
+    )
+    for kind, values in result.groups.items():
+        table(
+            f"change error by {kind}",
+            [kind, "sessions", *result.means["ssim"]],
+            [
+                [name, str(each["n"]), *(f"{value:.3f}" for value in each["change_error"].values())]
+                for name, each in values.items()
+                if each["n"]
+            ],
+        )
+    say("\n".join(str(path) for path in paths))
+    return 0
+
+
+def _figure(intervals: Any, means: Any, metric: str, name: str) -> str:
+    if name in intervals.get(metric, {}):
+        return interval(intervals[metric][name])
+    return f"{means[metric][name]:.3f}"
+
+
+def _prior(options: Namespace, model: Any) -> "TrajectoryPrior | None":
+    """How codes of the training subjects change; None, said, where too few come twice."""
+    from ldae.data.manifest import read_manifest
+    from ldae.errors import TaskError
+    from ldae.tasks.encode import encode_scans
+    from ldae.tasks.trajectory import fit_trajectory_prior
+
+    records = read_manifest(options.manifest).in_split("train").records
+    try:
+        with progress_bar("encode training subjects") as move:
+            training = encode_scans(model, records, progress=move)
+        return fit_trajectory_prior(training.records, training.semantic)
+    except TaskError as error:
+        say(f"without trajectories: {error}")
+        return None
+
+
+def _references(path: Path, model: Any, scans: Any) -> Any:
+    """Twins of the scans, in their order.
+
+    Raises:
+        TaskError: if one is missing.
+    """
+    import numpy as np
+
+    from ldae.data.manifest import read_manifest
+    from ldae.errors import TaskError
+    from ldae.tasks.encode import prepare_record
+
+    twins = {record.key: record for record in read_manifest(path).records}
+    missing = [record.key for record in scans.records if record.key not in twins]
+    if missing:
+        msg = f"{path}: holds no twin of {len(missing)} scans (first: {missing[0]}); give a manifest with the same keys"
+        raise TaskError(msg)
+    return np.stack([prepare_record(model, twins[record.key]).data for record in scans.records])

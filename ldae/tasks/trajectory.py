@@ -1,0 +1,107 @@
+"""A person's code over time: a line through all their sessions, drawn toward what the cohort does where sessions are few."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ldae.data.manifest import Record
+from ldae.errors import TaskError
+
+__all__ = ["TrajectoryPrior", "fit_trajectory_prior", "sessions_of"]
+
+Array = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class TrajectoryPrior:
+    """How codes of a cohort change: slopes and noise of each number of y, in months.
+
+    Attributes:
+        slope: mean over people, (S,).
+        slope_variance: between people, (S,).
+        noise_variance: of a session about its person's line, (S,).
+    """
+
+    slope: Array
+    slope_variance: Array
+    noise_variance: Array
+
+    def predict(self, codes: Array, months: Array, month: float) -> Array:
+        """The code of a person at a month, before, between or after their sessions, (S,).
+
+        The slope is the posterior mean of a line with this prior and a free level (Laird and Ware 1982, known variances):
+        one session takes the cohort's slope, many sessions their own.
+
+        Args:
+            codes: of their sessions, (N, S).
+            months: of the sessions, (N,).
+            month: to predict.
+
+        Raises:
+            TaskError: without a session.
+        """
+        if not len(codes):
+            msg = "no session to start from; give at least one encoded scan with a month"
+            raise TaskError(msg)
+        from_mean = months - months.mean()
+        weight = float(np.square(from_mean).sum())
+        evidence = weight * self.slope_variance / np.maximum(self.noise_variance, 1e-12)
+        own = from_mean @ codes / weight if weight > 0 else self.slope
+        slope = self.slope + evidence / (1 + evidence) * (own - self.slope)
+        predicted: Array = codes.mean(axis=0) + slope * (month - months.mean())
+        return predicted
+
+
+def sessions_of(records: Sequence[Record]) -> Mapping[str, Rows]:
+    """Rows of each person's dated sessions, in time."""
+    rows: dict[str, list[int]] = {}
+    for row, record in enumerate(records):
+        if record.months is not None:
+            rows.setdefault(record.participant_id, []).append(row)
+    return {
+        name: np.array(sorted(each, key=lambda row: records[row].months or 0.0), dtype=np.int64)
+        for name, each in rows.items()
+    }
+
+
+def fit_trajectory_prior(records: Sequence[Record], codes: Array) -> TrajectoryPrior:
+    """Slopes and noise by the method of moments, from people with two sessions or more (noise: three or more).
+
+    Args:
+        records: of training people.
+        codes: y of each, (N, S).
+
+    Raises:
+        TaskError: if fewer than three people have two dated sessions, or nobody has three.
+    """
+    slopes, weights = [], []
+    squares, freedom = np.zeros(codes.shape[1]), 0
+    for rows in sessions_of(records).values():
+        months = np.array([float(records[row].months or 0.0) for row in rows])
+        from_mean = months - months.mean()
+        weight = float(np.square(from_mean).sum())
+        if len(rows) < 2 or weight == 0:
+            continue
+        slope = from_mean @ codes[rows] / weight
+        slopes.append(slope)
+        weights.append(weight)
+        if len(rows) > 2:
+            residual = codes[rows] - codes[rows].mean(axis=0) - np.outer(from_mean, slope)
+            squares += np.square(residual).sum(axis=0)
+            freedom += len(rows) - 2
+    if len(slopes) < 3 or not freedom:
+        msg = (
+            f"{len(slopes)} people have two dated sessions and {freedom} sessions are beyond two; a prior over time needs three "
+            "people and one session more: use a longitudinal manifest with months"
+        )
+        raise TaskError(msg)
+    noise = squares / freedom
+    own, share = np.stack(slopes), np.array(weights) / np.sum(weights)
+    mean = share @ own
+    # The weighted spread of slopes holds their own noise, of which it is freed (DerSimonian and Laird 1986).
+    spread = np.array(weights) @ np.square(own - mean) - (len(own) - 1) * noise
+    scale = np.sum(weights) - np.square(weights).sum() / np.sum(weights)
+    return TrajectoryPrior(mean, np.maximum(spread / scale, 0.0), noise)

@@ -1,0 +1,169 @@
+"""Missing sessions: the ends are the sessions, lines are lines, and everything is scored on the real scan."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ldae.data.manifest import Record
+from ldae.errors import TaskError
+from ldae.tasks.evaluate_interpolation import METRICS, evaluate_interpolation, read_truth
+from ldae.tasks.interpolate import (
+    METHODS,
+    draw_spread,
+    find_triples,
+    interpolate_codes,
+    interpolate_subject,
+    predict_between,
+)
+from ldae.tasks.trajectory import TrajectoryPrior, fit_trajectory_prior
+
+
+def test_every_three_sessions_are_a_triple(scans):
+    triples = find_triples(scans)
+    assert [(t.first, t.target, t.second, t.weight) for t in triples] == [(0, 1, 2, 0.5), (3, 4, 5, 0.5)]
+    assert triples[0].gap_months == 24
+    record = replace(scans.records[0], session_id="M06", months=6.0)
+    more = replace(scans.select([0, 1, 2, 0]), records=(*scans.records[:3], record))
+    found = {(t.first, t.target, t.second) for t in find_triples(more)}
+    assert found == {(0, 1, 2), (0, 3, 1), (0, 3, 2), (3, 1, 2)}
+
+
+def test_ends_of_an_interpolation_are_the_sessions(scans):
+    (_, start), (_, end) = interpolate_subject(scans.select([0, 1, 2]), [0, 24])
+    assert torch.equal(start.semantic, scans.codes[0].semantic)
+    assert torch.equal(end.noise, scans.codes[2].noise)
+    with pytest.raises(TaskError, match="lies outside"):
+        interpolate_subject(scans.select([0, 1, 2]), [30])
+    with pytest.raises(TaskError, match="in order"):
+        interpolate_codes(scans.codes[0], scans.codes[1], (12, 0), 6)
+
+
+def test_every_method_is_scored_on_the_real_scan(tiny_model, scans, tmp_path):
+    decoded = tiny_model.decode_images(scans.codes)
+    triples = find_triples(scans)
+    prior = TrajectoryPrior(*(np.full(scans.semantic.shape[1], value) for value in (0.0, 1.0, 1e-9)))
+    result = evaluate_interpolation(tiny_model, scans, decoded, triples, prior=prior)
+    assert result.n == result.subjects == 2
+    assert set(result.means) == set(METRICS)
+    assert list(result.means["ssim"]) == list(METHODS)
+    assert len(result.table) == 2 * len(METHODS)
+    assert result.intervals == {}, "two subjects have no interval"
+    results, rows = result.write(tmp_path)
+    assert json.loads(results.read_text())["groups"]["gap"]["24 months and more"]["n"] == 2
+    assert len(pd.read_csv(rows)) == len(result.table)
+    predicted = predict_between(tiny_model, scans, decoded, triples[:1])
+    np.testing.assert_allclose(predicted["voxel_linear"][0], (scans.images[0] + scans.images[2]) / 2)
+    # Where nothing changes between the ends, the residual puts back exactly what compression lost.
+    still = scans.select([0, 1, 0])
+    same = predict_between(tiny_model, still, tiny_model.decode_images(still.codes), triples[:1])
+    np.testing.assert_allclose(same["ldae_residual"][0], scans.images[0], atol=1e-4)
+    with pytest.raises(TaskError, match="three dated sessions"):
+        evaluate_interpolation(tiny_model, scans, decoded, [])
+
+
+def test_a_line_of_ones_own_through_two_sessions_is_the_blend(tiny_model, scans):
+    """With a prior that knows nothing, the line through both given sessions is the line between their codes."""
+    triples = find_triples(scans)
+    prior = TrajectoryPrior(*(np.full(scans.semantic.shape[1], value) for value in (0.3, 1e9, 1e-9)))
+    predicted = predict_between(tiny_model, scans, tiny_model.decode_images(scans.codes), triples, prior)
+    np.testing.assert_allclose(predicted["trajectory"], predicted["ldae"], atol=1e-4)
+
+
+def test_references_and_truth_take_the_place_of_the_scans(tiny_model, scans, tmp_path):
+    decoded = tiny_model.decode_images(scans.codes)
+    triples = find_triples(scans)
+    keys = [(record.participant_id, record.session_id) for record in scans.records]
+    table = pd.DataFrame(keys, columns=["participant_id", "session_id"])
+    table["ventricle_mm"] = [0.0, 1.0, 2.0, 0.0, 10.0, 20.0]
+    table["ventricles_ml"] = 30.0
+    table.to_csv(tmp_path / "truth.tsv", sep="\t", index=False)
+    truth = read_truth(tmp_path / "truth.tsv")
+    twins = np.clip(scans.images + 0.1, 0, 1)
+    result = evaluate_interpolation(tiny_model, scans, decoded, triples, references=twins, truth=truth)
+    voxel = tiny_model.config.preprocessing.voxel_size_mm
+    moved = result.table.drop_duplicates(["participant_id"])["boundary_voxels"].tolist()
+    assert moved == pytest.approx([2 / voxel, 20 / voxel])
+    assert sum(each["n"] for each in result.groups["boundary"].values()) == 2
+    blend = result.table[result.table["method"] == "voxel_linear"]["mse"].to_numpy()
+    other = [np.square((scans.images[t.first] + scans.images[t.second]) / 2 - twins[t.target]).mean() for t in triples]
+    np.testing.assert_allclose(blend, other, rtol=1e-4)
+    (tmp_path / "bad.tsv").write_text("a,b")
+    with pytest.raises(TaskError, match="no table of true values"):
+        read_truth(tmp_path / "bad.tsv")
+
+
+def test_a_spread_is_none_where_nothing_is_drawn(tiny_model, scans):
+    spread = draw_spread(tiny_model, scans.codes[0], draws=3, seed=1)
+    assert spread.shape == scans.images.shape[1:]
+    assert spread.min() >= 0
+    assert spread.max() > 0
+    np.testing.assert_allclose(draw_spread(tiny_model, scans.codes[0], draws=3, seed=1), spread)
+    with pytest.raises(TaskError, match="at least 2"):
+        draw_spread(tiny_model, scans.codes[0], draws=1)
+
+
+# --- Codes over time --------------------------------------------------------------------------------------------------
+
+
+def visits(months, subject="s"):
+    return tuple(
+        Record(f"{subject}", f"M{month:02.0f}", "x", None, None, None, float(month), None, None, {}) for month in months
+    )
+
+
+def changing_cohort(rng, people=400, noise=0.5, slope=0.1, slope_sd=0.05):
+    records, codes = [], []
+    for person in range(people):
+        months = np.sort(rng.choice([0, 6, 12, 18, 24, 36], size=rng.integers(2, 5), replace=False))
+        records += visits(months, f"s{person}")
+        own = slope + slope_sd * rng.normal()
+        codes += [rng.normal() * 0 + own * month + noise * rng.normal() for month in months]
+    return records, np.array(codes)[:, None]
+
+
+def test_the_prior_finds_slopes_and_noise_that_are_there():
+    records, codes = changing_cohort(np.random.default_rng(0))
+    prior = fit_trajectory_prior(records, codes)
+    assert prior.slope[0] == pytest.approx(0.1, abs=0.01)
+    assert np.sqrt(prior.slope_variance[0]) == pytest.approx(0.05, abs=0.015)
+    assert np.sqrt(prior.noise_variance[0]) == pytest.approx(0.5, abs=0.05)
+    with pytest.raises(TaskError, match="needs three people"):
+        fit_trajectory_prior(visits([0, 12]), np.zeros((2, 1)))
+
+
+@given(st.floats(-1, 1), st.floats(-5, 5), st.floats(0.01, 10), st.floats(0.01, 10), st.floats(-24, 60))
+def test_people_on_a_line_of_the_cohorts_slope_stay_on_it(slope, level, between, noise, month):
+    prior = TrajectoryPrior(np.array([slope]), np.array([between]), np.array([noise]))
+    months = np.array([0.0, 6.0, 24.0])
+    predicted = prior.predict((level + slope * months)[:, None], months, month)
+    assert predicted[0] == pytest.approx(level + slope * month, abs=1e-6)
+
+
+def test_few_sessions_follow_the_cohort_and_many_themselves():
+    prior = TrajectoryPrior(np.array([1.0]), np.array([0.01]), np.array([1.0]))
+    assert prior.predict(np.array([[5.0]]), np.array([12.0]), 24.0)[0] == 17.0
+    months = np.arange(0.0, 600.0, 6.0)
+    assert prior.predict(3 * months[:, None], months, 700.0)[0] == pytest.approx(2100, rel=1e-3)
+    with pytest.raises(TaskError, match="no session"):
+        prior.predict(np.empty((0, 1)), np.empty(0), 3.0)
+
+
+def test_the_line_predicts_better_than_one_persons_own():
+    """Shrinkage lowers the error of extrapolation where people have few, noisy sessions (Laird and Ware 1982)."""
+    rng = np.random.default_rng(3)
+    prior = fit_trajectory_prior(*changing_cohort(rng))
+    own = replace(prior, slope_variance=np.array([1e9]))
+    errors = {"prior": [], "own": []}
+    for _ in range(300):
+        slope = 0.1 + 0.05 * rng.normal()
+        months = np.array([0.0, 6.0])
+        codes = (slope * months + 0.5 * rng.normal(size=2))[:, None]
+        for name, each in (("prior", prior), ("own", own)):
+            errors[name].append((each.predict(codes, months, 24.0)[0] - slope * 24) ** 2)
+    assert np.mean(errors["prior"]) < 0.5 * np.mean(errors["own"])
