@@ -41,12 +41,14 @@ class Edits:
     Attributes:
         steps: signed, in standard deviations of the training cohort along the direction.
         images: (K, D, H, W) in [0, 1].
+        semantic: y of the re-encoded images, (K, S).
         predicted: the probe on the re-encoded images: probability or years, (K,).
         volumes: measured in each image in ml, by structure; None where the image does not show it.
     """
 
     steps: tuple[float, ...]
     images: Images
+    semantic: npt.NDArray[np.float64]
     predicted: list[float]
     volumes: dict[str, list[float | None]]
 
@@ -179,6 +181,7 @@ def _describe(model: LatentDiffusionAutoencoder, images: Images, probe: LinearPr
     return Edits(
         steps=tuple(float(amount) for amount in steps),
         images=images,
+        semantic=semantic,
         predicted=probe.predict(semantic).tolist(),
         volumes={
             name: [volumes[name] if np.isfinite(volumes[name]) else None for volumes in measured]

@@ -18,6 +18,7 @@ from ldae.tasks.diagnose import diagnose
 from ldae.tasks.embeddings import Embeddings, embeddings_of, write_embeddings
 from ldae.tasks.encode import EncodedScans, encode_scans
 from ldae.tasks.evaluate_interpolation import evaluate_interpolation
+from ldae.tasks.evaluate_manipulation import effect_map, evaluate_edits, map_edit
 from ldae.tasks.evaluate_probe import evaluate_probe
 from ldae.tasks.interpolate import Triple, find_triples, predict_between
 from ldae.tasks.manipulate import DEFAULT_STEPS, Edits, manipulate, summarise_edits
@@ -107,7 +108,7 @@ def run_study(
         **(baselines or {}),
     }
     results["probe"] = {}
-    probe: LinearProbe | None = None
+    probes: dict[str, LinearProbe] = {}
     for name in PROBED:
         try:
             report = evaluate_probe(
@@ -122,9 +123,10 @@ def run_study(
             continue
         report.write(out / "tasks")
         results["probe"][name] = summarise_probe(report)
-        probe = report.probe if name == "diagnosis" else probe
-    if probe is not None:
-        results["manipulate"] = _manipulation(study, test, probe)
+        if report.probe is not None:
+            probes[name] = report.probe
+    if "diagnosis" in probes:
+        results["manipulate"] = _manipulation(study, test, probes)
     else:
         skipped["manipulate"] = "there is no diagnosis probe whose direction could be followed"
     triples = find_triples(test)
@@ -205,9 +207,11 @@ def summarise_probe(report: ProbeReport) -> dict[str, Any]:
     }
 
 
-def _manipulation(study: _Study, test: EncodedScans, probe: LinearProbe) -> dict[str, Any]:
-    """Edit the first scan of each test subject toward and away from the positive diagnosis."""
+def _manipulation(study: _Study, test: EncodedScans, probes: Mapping[str, LinearProbe]) -> dict[str, Any]:
+    """Edit the first scan of each test subject toward and away from the positive diagnosis; once more with age left alone."""
     rows = test.first_rows
+    probe = probes["diagnosis"]
+    nuisances = {name: each for name, each in probes.items() if name != "diagnosis"}
     edits = manipulate(
         study.model,
         [test.codes[row] for row in rows],
@@ -216,12 +220,32 @@ def _manipulation(study: _Study, test: EncodedScans, probe: LinearProbe) -> dict
         progress=study.bar("manipulate"),
     )
     result = summarise_edits(edits)
+    first = test.select(rows)
+    findings = {"plain": evaluate_edits(edits, first, probe, nuisances, seed=study.seed)}
+    if nuisances:
+        projected = manipulate(
+            study.model,
+            first.codes,
+            probe,
+            steps=DEFAULT_STEPS,
+            nuisances=list(nuisances.values()),
+            progress=study.bar("manipulate, age left alone"),
+        )
+        findings["projected"] = evaluate_edits(projected, first, probe, nuisances, seed=study.seed)
+    try:
+        mapped = map_edit(edits, first.images, effect_map(test.images, test, "AD", "CN"))
+        where: dict[str, Any] = {"changed_share": mapped.share, "effect_correlation": mapped.effect_correlation}
+    except TaskError as error:
+        where = {"skipped": str(error)}
+    plain = {name: asdict(each) for name, each in findings.items()}
     shown = _spread_over_diagnoses(test, rows)
     write_json(
         study.out / "tasks" / "manipulate.json",
         asdict(result)
         | {
             "monotone": result.monotone,
+            "findings": plain,
+            "where": where,
             "shown": [_edit_facts(test, rows[index], edits[index]) for index in shown],
         },
     )
@@ -237,6 +261,8 @@ def _manipulation(study: _Study, test: EncodedScans, probe: LinearProbe) -> dict
         "volume_change_ml": result.volume_change_ml,
         "monotone": result.monotone,
         "scans": result.scans,
+        "findings": plain,
+        "where": where,
     }
 
 
