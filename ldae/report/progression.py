@@ -7,7 +7,7 @@ from typing import Any
 
 from ldae.evaluation.figures import draw_dose_response
 from ldae.evaluation.slice_panels import PanelRow, Tile, draw_panel, symmetric_limit
-from ldae.report.blocks import Absence, Block, Picture, Row, Section, Table, Text
+from ldae.report.blocks import Absence, Block, Cell, Picture, Row, Section, Table, Text
 from ldae.report.panels import Image, cuts_of, difference, incomplete
 from ldae.report.run_folder import RunFolder
 from ldae.report.wording import (
@@ -41,7 +41,7 @@ def manipulation(run: RunFolder) -> Section:
         "That the probability follows is partly by construction, since the same probe gave the direction; the "
         "volumes are the independent check."
     )
-    return Section("manipulation", title, [Text(text), *_dose(run), *_edit_panels(run)])
+    return Section("manipulation", title, [Text(text), *_dose(run), *_findings(run), *_edit_panels(run)])
 
 
 def _dose(run: RunFolder) -> list[Block]:
@@ -77,6 +77,65 @@ def _dose(run: RunFolder) -> list[Block]:
         ),
         Table("Mean probability, and mean change of measured volumes against step 0", columns, rows),
     ]
+
+
+FINDINGS = {"plain": "along the probe", "projected": "with the predicted age left alone"}
+
+
+def _findings(run: RunFolder) -> list[Block]:
+    """What else the edits change, and whose the edited scans still are; once more with age projected out."""
+    found = run.result("manipulate", "findings")
+    if not isinstance(found, Mapping) or "plain" not in found:
+        return []
+    positive, _ = class_names(run)
+    kinds = [name for name in FINDINGS if name in found]
+    at = {kind: ("manipulate", "findings", kind) for kind in kinds}
+    others = [name for name in found["plain"]["probe_slopes"] if name != "direction"]
+
+    def slope(kind: str, name: str) -> list[Cell]:
+        where = (*at[kind], "probe_slopes", name)
+        return [cell(run, *where, "value", form=lambda value: signed(value, 2)), interval_cell(run, *where, digits=2)]
+
+    def alone(kind: str, *keys: str | int, digits: int = 2) -> list[Cell]:
+        return [cell(run, *at[kind], *keys, form=partial(fixed, digits=digits)), Cell("")]
+
+    last = len(found["plain"]["steps"]) - 1
+    rows = [
+        Row(f"Change of the logit of {positive} a step", [each for kind in kinds for each in slope(kind, "direction")]),
+        *(
+            Row(f"Change of the predicted {name} a step", [each for kind in kinds for each in slope(kind, name)])
+            for name in others
+        ),
+        Row(
+            "Edited scans nearest to their own scan among all, at the last step (share)",
+            [each for kind in kinds for each in alone(kind, "own_nearest_image", last)],
+        ),
+        Row(
+            "Their codes nearest to their own code (share)",
+            [each for kind in kinds for each in alone(kind, "own_nearest_code", last)],
+        ),
+        Row(
+            f"Subjects called {positive} only after the edit (share of those who were not)",
+            [each for kind in kinds for each in alone(kind, "flipped")],
+        ),
+        Row("Median step at which they are", [each for kind in kinds for each in alone(kind, "flip_step", digits=1)]),
+        Row(
+            "Change outside the brain, relative to inside",
+            [each for kind in kinds for each in alone(kind, "outside_brain", digits=3)],
+        ),
+    ]
+    columns = ["", *(each for kind in kinds for each in (_capital(FINDINGS[kind]), "95 % interval"))]
+    caption = "What else an edit changes: means over subjects, of edited images encoded anew"
+    blocks: list[Block] = [Table(caption, columns, rows)]
+    where = run.result("manipulate", "where")
+    if isinstance(where, Mapping) and where.get("effect_correlation") is not None:
+        words = (
+            f"The mean edit changes {fixed(100 * where['changed_share'], 0)} % of the brain's voxels beyond chance (false "
+            f"discovery rate 5 %). Its map correlates by {fixed(where['effect_correlation'], 2)} with the difference of AD "
+            "and CN in these real scans, age and sex taken out."
+        )
+        blocks.append(Text(words))
+    return blocks
 
 
 def _edit_panels(run: RunFolder) -> list[Block]:
@@ -141,6 +200,10 @@ def _edit_panel(
 
 def _step(value: float) -> str:
     return "0" if value == 0 else signed(value, 0 if float(value).is_integer() else 1)
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _structure(name: str) -> str:

@@ -28,6 +28,7 @@ from ldae.report.prediction import probe_section
 from ldae.report.run_folder import STAGES
 from ldae.tasks.diagnose import DiagnoseResult, ImageUse
 from ldae.tasks.embeddings import Embeddings, embeddings_of
+from ldae.tasks.evaluate_manipulation import ManipulationFindings
 from ldae.tasks.evaluate_probe import evaluate_probe
 from ldae.tasks.interpolate import METHODS
 from ldae.tasks.manipulate import DEFAULT_STEPS, ManipulateResult
@@ -288,7 +289,27 @@ def fabricate_manipulation(folder: Path, keys: list[str], brains: Brains) -> dic
         "volume_change_ml": change,
         "monotone": result.monotone,
         "scans": 12,
+        "findings": {kind: fabricate_findings(slope) for kind, slope in (("plain", 0.8765), ("projected", 0.1234))},
+        "where": {"changed_share": 0.4321, "effect_correlation": 0.6543},
     }
+
+
+def fabricate_findings(slope: float) -> dict:
+    return asdict(
+        ManipulationFindings(
+            steps=list(DEFAULT_STEPS),
+            probes={"direction": [0.5] * 7, "age": [70.0] * 7},
+            probe_slopes={
+                "direction": Interval(0.9111, 0.8222, 1.0333),
+                "age": Interval(slope, slope - 0.1, slope + 0.1),
+            },
+            own_nearest_image=[0.9876] * 7,
+            own_nearest_code=[0.8765] * 7,
+            flipped=0.7654,
+            flip_step=1.2345,
+            outside_brain=0.0123,
+        )
+    )
 
 
 def fabricate_interpolation(folder: Path, brains: Brains) -> dict:
