@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ldae.errors import LdaeError
     from ldae.report import write_report
     from ldae.tasks.study import run_study
+    from ldae.tasks.transformer import SemanticEncoderTransformer
     from ldae.training.experiment import Experiment
     from ldae.training.fit import FitSettings
     from ldae.volume import Grid, Volume, read_volume, write_volume
@@ -29,6 +30,7 @@ _HOMES = {
     "LatentDiffusionAutoencoder": "ldae.autoencoder",
     "LdaeError": "ldae.errors",
     "Manifest": "ldae.data.manifest",
+    "SemanticEncoderTransformer": "ldae.tasks.transformer",
     "Volume": "ldae.volume",
     "assign_splits": "ldae.data.splits",
     "interpolate": "ldae.codes",
@@ -51,6 +53,7 @@ __all__ = [
     "LatentDiffusionAutoencoder",
     "LdaeError",
     "Manifest",
+    "SemanticEncoderTransformer",
     "Volume",
     "assign_splits",
     "interpolate",

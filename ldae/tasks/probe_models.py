@@ -28,7 +28,8 @@ MIN_SUBJECTS = 10
 """People that a penalty can be chosen on; with fewer it is given."""
 FEW_PENALTY = {"logistic": 0.01, "ridge": 1000.0, "knn": 3}
 NEIGHBOURS = (1, 3, 5, 9, 15, 25)
-SCORING = {"binary": "roc_auc", "multiclass": "roc_auc_ovr", "regression": "neg_mean_absolute_error"}
+SCORING = {"binary": "neg_log_loss", "multiclass": "neg_log_loss", "regression": "neg_mean_absolute_error"}
+"""A proper score: over few people the AUC is so coarse that it picks penalties almost at random."""
 
 
 class Residualise(TransformerMixin, BaseEstimator):  # type: ignore[misc]

@@ -168,6 +168,8 @@ def test_commands_work_on_the_demos_model(quick, tmp_path, capsys):
     arguments = ("--split", "validation", "--probe", probe, "--nuisance", nuisance, "--steps", "-1", "1")
     assert run("manipulate", *model, *manifest, *arguments, "--out", tmp_path / "edits", *fp32) == 0
     assert list((tmp_path / "edits").glob("*_desc-step+0_T1w.nii.gz"))
+    findings = json.loads((tmp_path / "edits" / "manipulate.json").read_text())["findings"]
+    assert {"direction", nuisance.stem} == findings["probe_slopes"].keys()
     assert run("interpolate", "evaluate", *model, *manifest, "--split", "all", "--out", tmp_path / "int", *fp32) == 0
     table = pd.read_csv(quick / "manifest.tsv", sep="\t")
     counts = table.groupby("participant_id")["months"].agg(["count", "min", "max"])

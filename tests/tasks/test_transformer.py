@@ -1,0 +1,80 @@
+"""The transformer behaves as scikit-learn's do, and gives the model's own codes."""
+
+import pickle
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import (
+    check_get_params_invariance,
+    check_no_attributes_set_in_init,
+    check_parameters_default_constructible,
+    check_set_params,
+)
+
+from ldae import SemanticEncoderTransformer
+from ldae.errors import CheckpointError, TaskError, VolumeError
+from ldae.volume import read_volume
+
+
+@pytest.fixture
+def transformer(tiny_model, tmp_path):
+    tiny_model.save_pretrained(tmp_path / "model")
+    return SemanticEncoderTransformer(tmp_path / "model", device="cpu", precision="fp32", batch_size=4)
+
+
+def test_features_are_the_models_codes(transformer, tiny_model, cohort):
+    paths = [record.image for record in cohort.records]
+    features = transformer.fit(paths).transform(paths)
+    expected = [tiny_model.encode(read_volume(path)).semantic.numpy() for path in paths]
+    np.testing.assert_allclose(features, expected, atol=1e-5)
+    volumes = [read_volume(path) for path in paths[:2]]
+    np.testing.assert_allclose(transformer.transform(volumes), features[:2], atol=1e-5)
+    assert transformer.transform(np.array([str(path) for path in paths])).shape == features.shape
+    width = features.shape[1]
+    names = transformer.get_feature_names_out()
+    assert len(names) == width
+    assert names[0] == "y" + "0" * len(str(width - 1))
+
+
+def test_it_stands_in_pipelines_and_survives_being_copied(transformer, cohort):
+    paths = np.array([str(record.image) for record in cohort.records])
+    labels = [record.diagnosis for record in cohort.records]
+    pipeline = make_pipeline(transformer, StandardScaler(), LogisticRegression())
+    assert pipeline.fit(paths, labels).score(paths, labels) > 0.8
+    assert cross_val_predict(clone(pipeline), paths, labels, cv=2).shape == (len(paths),)
+    transformer.fit(paths)
+    weights = transformer.__getstate__()
+    assert "_autoencoder" not in weights
+    copied = pickle.loads(pickle.dumps(transformer))
+    np.testing.assert_allclose(copied.transform(paths[:1]), transformer.transform(paths[:1]))
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        check_get_params_invariance,
+        check_no_attributes_set_in_init,
+        check_parameters_default_constructible,
+        check_set_params,
+    ],
+)
+def test_scikit_learns_checks_that_need_no_table(check):
+    check("SemanticEncoderTransformer", SemanticEncoderTransformer())
+
+
+def test_what_is_no_scan_is_refused(transformer, cohort, tmp_path):
+    with pytest.raises(TaskError, match="paths or volumes, got int"):
+        transformer.transform([1, 2])
+    with pytest.raises(TaskError, match="got nothing"):
+        transformer.transform([])
+    broken = tmp_path / "broken.nii.gz"
+    broken.write_bytes(b"no scan")
+    with pytest.raises(VolumeError, match="broken"):
+        transformer.transform([cohort.records[0].image, broken])
+    with pytest.raises(CheckpointError):
+        SemanticEncoderTransformer(tmp_path / "none").fit([])
