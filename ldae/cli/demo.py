@@ -13,6 +13,11 @@ from ldae.cli.fit import fit_experiment
 
 __all__ = ["register"]
 
+SUBJECTS = 600
+"""With fewer to learn from, codes describe the training subjects and little else."""
+SESSIONS = 3
+QUICK_SUBJECTS = 24
+
 
 def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
     """Add the commands."""
@@ -24,7 +29,9 @@ def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
     demo.add_argument(
         "--quick", action="store_true", help="a toy size, to see that everything works; its figures mean nothing"
     )
-    demo.add_argument("--subjects", type=int, default=None, help="phantom subjects; 160, or 24 with --quick")
+    demo.add_argument(
+        "--subjects", type=int, default=None, help=f"phantom subjects; {SUBJECTS}, or {QUICK_SUBJECTS} with --quick"
+    )
     add_seed(demo)
     add_hardware(demo)
     commands.add_subcommand("demo", demo, help="the whole method on a phantom cohort, in minutes")
@@ -57,7 +64,7 @@ def run_demo(options: Namespace) -> int:
     results = out / "results.json"
     request = {
         "quick": options.quick,
-        "subjects": options.subjects or (24 if options.quick else 160),
+        "subjects": options.subjects or (QUICK_SUBJECTS if options.quick else SUBJECTS),
         "seed": options.seed,
     }
     if results.is_file() and _request(out) == request:
@@ -69,14 +76,19 @@ def run_demo(options: Namespace) -> int:
         path = synthesise_cohort(
             out / "cohort",
             PhantomConfig(
-                n_subjects=request["subjects"], voxel_size_mm=experiment.preprocessing.voxel_size_mm, seed=options.seed
+                n_subjects=request["subjects"],
+                voxel_size_mm=experiment.preprocessing.voxel_size_mm,
+                max_sessions=SESSIONS,
+                seed=options.seed,
             ),
             workers=2,
             progress=move,
         )
     split = out / "manifest.tsv"
     if not split.is_file():
-        assign_splits(read_manifest(path), fractions=(0.6, 0.1, 0.3), seed=options.seed).write(split)
+        # So few subjects as the quick run has need a larger share to ask anything of.
+        fractions = (0.6, 0.1, 0.3) if options.quick else (0.7, 0.1, 0.2)
+        assign_splits(read_manifest(path), fractions=fractions, seed=options.seed).write(split)
     manifest = read_manifest(split)
     say(f"cohort: {len(manifest)} scans of {len(manifest.subjects)} subjects")
     clock.save()
