@@ -4,7 +4,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from ldae.cli.arguments import Parser, add_hardware, add_manifest, add_model, add_out, load_model
+from ldae.cli.arguments import Parser, add_hardware, add_manifest, add_model, add_out, add_seed, load_model
 from ldae.cli.console import progress_bar, say
 
 __all__ = ["register"]
@@ -17,7 +17,13 @@ def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
     add_manifest(encode)
     add_out(encode, "folder for codes.parquet (and noise.safetensors)")
     encode.add_argument("--noise", action="store_true", help="write the noise codes too")
+    encode.add_argument(
+        "--baselines",
+        action="store_true",
+        help="write what the codes are to be compared with: random_encoder.parquet and latent_pca.npz, for 'ldae probe'",
+    )
     encode.add_argument("--batch-size", type=int, default=16, help="scans at a time")
+    add_seed(encode)
     add_hardware(encode)
     commands.add_subcommand("encode", encode, help="scans to codes")
     runs["encode",] = run_encode
@@ -26,6 +32,7 @@ def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
 def run_encode(options: Namespace) -> int:
     """Encode; exit code 1 if some scans could not be."""
     from ldae.data.manifest import read_manifest
+    from ldae.tasks.baselines import COMPONENTS, write_baselines
     from ldae.tasks.encode import encode_manifest
 
     manifest = read_manifest(options.manifest)
@@ -40,6 +47,14 @@ def run_encode(options: Namespace) -> int:
             f"noise codes ({model.config.sampling}): {result.noise}; on the way there and back a latent loses "
             f"{result.worst_round_trip:.1e} of its standard deviation at worst"
         )
+    if options.baselines:
+        kept = [record for record in manifest.records if record.key not in result.failures]
+        with progress_bar("baselines") as move:
+            written = write_baselines(model, kept, options.out, seed=options.seed, progress=move)
+        words = " ".join(
+            f"{path.stem}={path}{'' if path.suffix == '.parquet' else f'@{COMPONENTS}'}" for path in written
+        )
+        say(f"to compare with: --baseline {words}")
     for key, reason in result.failures.items():
         say(f"left out {key}: {reason}")
     return 1 if result.failures else 0

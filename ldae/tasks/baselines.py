@@ -1,13 +1,17 @@
 """Baselines of a semantic code: the same encoder untrained, and principal components of what it was to describe."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 import torch
 
 from ldae.autoencoder import LatentDiffusionAutoencoder
-from ldae.tasks.embeddings import Embeddings, embeddings_of
-from ldae.tasks.encode import EncodedScans
+from ldae.data.manifest import Record
+from ldae.tasks.embeddings import Embeddings, embeddings_of, write_embeddings
+from ldae.tasks.encode import EncodedScans, Progress, encode_scans
 
-__all__ = ["latent_components", "random_encoder"]
+__all__ = ["COMPONENTS", "latent_components", "random_encoder", "write_baselines"]
 
 COMPONENTS = 100
 
@@ -37,3 +41,33 @@ def latent_components(scans: EncodedScans, components: int = COMPONENTS) -> Embe
     """
     flat = embeddings_of(scans.records, scans.latents.reshape(len(scans), -1))
     return Embeddings(flat.keys, flat.values, components)
+
+
+def write_baselines(
+    model: LatentDiffusionAutoencoder,
+    records: Sequence[Record],
+    out: Path,
+    *,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> tuple[Path, Path]:
+    """Write random_encoder.parquet and latent_pca.npz, the compressed scans, whose components a probe takes in each fold.
+
+    Args:
+        model: whose encoder and compression.
+        records: of the scans.
+        out: folder.
+        seed: of the random weights.
+        progress: told (done, total).
+    """
+    scans = encode_scans(model, records, progress=progress)
+    codes = write_embeddings(out / "random_encoder.parquet", records, random_encoder(model, scans, seed=seed).values)
+    path = out / "latent_pca.npz"
+    temporary = path.with_name(f".writing-{path.name}")
+    np.savez(
+        temporary,
+        participant_id=np.array([record.participant_id for record in records]),
+        session_id=np.array([record.session_id for record in records]),
+        values=scans.latents.reshape(len(scans), -1),
+    )
+    return codes, temporary.replace(path)

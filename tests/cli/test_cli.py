@@ -137,7 +137,7 @@ def test_demo_again_says_that_all_is_done(quick, capsys):
 def test_commands_work_on_the_demos_model(quick, tmp_path, capsys):
     model, manifest = ("--model", quick / "model"), ("--manifest", quick / "manifest.tsv")
     fp32 = ("--device", "cpu", "--precision", "fp32")
-    assert run("encode", *model, *manifest, "--out", tmp_path / "codes", "--noise", *fp32) == 0
+    assert run("encode", *model, *manifest, "--out", tmp_path / "codes", "--noise", "--baselines", *fp32) == 0
     codes = tmp_path / "codes" / "codes.parquet"
     np.testing.assert_allclose(
         pd.read_parquet(codes).iloc[:, 2:], pd.read_parquet(quick / "codes.parquet").iloc[:, 2:], atol=1e-4
@@ -150,9 +150,10 @@ def test_commands_work_on_the_demos_model(quick, tmp_path, capsys):
     assert run("probe", "--codes", codes, *manifest, *arguments) == 0
     assert run("probe", "--codes", codes, *manifest, "--target", "colour", "--out", tmp_path / "none") == 2
     assert not (tmp_path / "none").exists()
-    other = f"again={codes}"
+    pca, other = f"pca={tmp_path / 'codes' / 'latent_pca.npz'}@5", f"again={codes}"
     assert (
-        run("probe", "--codes", codes, *manifest, "--target", "age", "--out", tmp_path / "b", "--baseline", other) == 0
+        run("probe", "--codes", codes, *manifest, "--target", "age", "--out", tmp_path / "b", "--baseline", other, pca)
+        == 0
     )
     assert run("probe", "--codes", codes, *manifest, "--target", "age", "--out", tmp_path / "b", "--baseline", "x") == 2
     assert run("reconstruct", *model, *manifest, "--split", "test", "--out", tmp_path / "rec", "--native", *fp32) == 0
