@@ -31,8 +31,9 @@ types: $(STAMP)  ## Strict types
 layers: $(STAMP) ## Imports point down
 	$(BIN)/lint-imports
 
+# One thread a worker: two workers with two threads each on two cores wait for one another.
 unit: $(STAMP)   ## Tests with coverage
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term
 
 test: lint types layers unit  ## Lint, types, layers, tests
 
