@@ -22,6 +22,7 @@ MODULES = (
     "images",
     "interpolate",
     "diagnose",
+    "discover",
     "report",
     "config",
 )

@@ -10,17 +10,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["atomic_folder", "sha256_of", "write_json", "write_text"]
+__all__ = ["atomic_folder", "sha256_of", "write_bytes", "write_json", "write_text"]
+
+
+def write_bytes(path: Path, content: bytes) -> Path:
+    """Write a file under a temporary name beside it, then rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=".writing-", dir=path.parent)
+    with os.fdopen(handle, "wb") as file:
+        file.write(content)
+    Path(name).chmod(0o644)
+    return Path(name).replace(path)
 
 
 def write_text(path: Path, text: str) -> Path:
-    """Write a text file under a temporary name beside it, then rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".writing-", dir=path.parent)
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text)
-    Path(name).chmod(0o644)
-    return Path(name).replace(path)
+    """Write a text file, UTF-8, as :func:`write_bytes` does."""
+    return write_bytes(path, text.encode("utf-8"))
 
 
 def write_json(path: Path, value: Any) -> Path:

@@ -185,6 +185,11 @@ def test_commands_work_on_the_demos_model(quick, tmp_path, capsys):
     scan = quick / table["image"].iloc[0]
     assert run("sample", *model, "--count", "2", "--like", scan, "--out", tmp_path / "samples", *fp32) == 0
     assert len(list((tmp_path / "samples").glob("*.nii.gz"))) == 2
+    few = ("--components", "2", "--decoder", "1", "--sparse", "8")
+    assert run("discover", *model, *manifest, *few, "--out", tmp_path / "found", *fp32) == 0
+    found = json.loads((tmp_path / "found" / "discover.json").read_text())
+    assert [len(found["directions"][kind]) for kind in ("principal", "decoder")] == [2, 1]
+    assert (tmp_path / "found" / "principal-01.png").stat().st_size > 10_000
     assert run("report", quick, "--out", tmp_path / "again.html") == 0
     assert "Traceback" not in capsys.readouterr().err
 

@@ -1,0 +1,105 @@
+"""A sparse autoencoder on y: many features of which few are active for a scan."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from ldae.errors import TaskError
+
+__all__ = ["SparseFeatures", "fit_sparse_features"]
+
+Array = npt.NDArray[np.float64]
+STEPS = 2000
+LEARNING_RATE = 3e-3
+
+
+@dataclass(frozen=True)
+class SparseFeatures:
+    """Features of y with their activations.
+
+    Attributes:
+        directions: what one unit of a feature adds to y, (F, S).
+        activations: of each scan, (N, F), at least 0.
+        r2: share of the variance of y of asked scans that the features give back.
+        r2_fitted: the same of the fitting scans.
+        active: mean number of active features of an asked scan.
+        dead: features that no fitting scan activates.
+    """
+
+    directions: Array
+    activations: Array
+    r2: float
+    r2_fitted: float
+    active: float
+    dead: int
+
+
+def fit_sparse_features(
+    codes: Array,
+    fitted: npt.NDArray[np.bool_],
+    *,
+    features: int = 64,
+    active: int = 8,
+    steps: int = STEPS,
+    seed: int = 0,
+) -> SparseFeatures:
+    """A TopK sparse autoencoder (Gao et al. 2024, arXiv:2406.04093) on standardised codes.
+
+    Args:
+        codes: y of all scans, (N, S).
+        fitted: which of them it learns from, (N,).
+        features: F.
+        active: at most so many features of a scan are active.
+        steps: of training, on all fitting scans at a time.
+        seed: of the start.
+
+    Raises:
+        TaskError: if a side is empty, or more features are to be active than there are.
+    """
+    if not 0 < active <= features or not fitted.any() or fitted.all():
+        msg = (
+            f"{active} of {features} features active, {int(fitted.sum())} of {len(codes)} scans to learn from: at least one "
+            "active feature, and scans on both sides, are needed"
+        )
+        raise TaskError(msg)
+    mean, scale = codes[fitted].mean(axis=0), np.maximum(codes[fitted].std(axis=0), 1e-12)
+    standard = torch.from_numpy((codes - mean) / scale).float()
+    generator = torch.Generator().manual_seed(seed)
+    directions = torch.randn(features, codes.shape[1], generator=generator)
+    directions = nn.Parameter(directions / directions.norm(dim=1, keepdim=True))
+    readers = nn.Parameter(directions.detach().clone())
+    offsets = nn.Parameter(torch.zeros(features))
+    optimizer = torch.optim.Adam([directions, readers, offsets], lr=LEARNING_RATE)
+
+    def activate(values: Tensor) -> Tensor:
+        strength = torch.relu(values @ readers.T + offsets)
+        kept = strength.topk(active, dim=1)
+        return torch.zeros_like(strength).scatter(1, kept.indices, kept.values)
+
+    chosen = standard[torch.from_numpy(fitted)]
+    for _ in range(steps):
+        optimizer.zero_grad()
+        (activate(chosen) @ directions - chosen).square().mean().backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        with torch.no_grad():  # so that activations, not directions, say how strong a feature is
+            directions.div_(directions.norm(dim=1, keepdim=True))
+    with torch.no_grad():
+        activations = activate(standard)
+        error = (activations @ directions - standard).square()
+    asked = torch.from_numpy(~fitted)
+
+    def explained(rows: Tensor) -> float:
+        around = (standard[rows] - standard[rows].mean(dim=0)).square()
+        return float(1 - error[rows].sum() / around.sum())
+
+    return SparseFeatures(
+        directions=directions.detach().double().numpy() * scale,
+        activations=activations.double().numpy(),
+        r2=explained(asked),
+        r2_fitted=explained(~asked),
+        active=float((activations[asked] > 0).sum(dim=1).float().mean()),
+        dead=int((activations[~asked] == 0).all(dim=0).sum()),
+    )
