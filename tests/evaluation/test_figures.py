@@ -7,13 +7,16 @@ import pytest
 
 from ldae.evaluation.figures import (
     CodeCurve,
+    LearningPoints,
     LossCurve,
     RocCurve,
-    draw_age_scatter,
+    draw_calibration,
     draw_code_use,
     draw_dose_response,
+    draw_learning_curve,
     draw_loss_curves,
     draw_roc,
+    draw_scatter,
 )
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -36,7 +39,16 @@ def roc_chart() -> bytes:
 
 
 def scatter_chart() -> bytes:
-    return draw_age_scatter([60.0, 70.0, 80.0], [65.0, 69.0, 74.0])
+    return draw_scatter([60.0, 70.0, 80.0], [65.0, 69.0, 74.0], "age", "years")
+
+
+def calibration_chart() -> bytes:
+    return draw_calibration([0.1, 0.5, 0.9], [0.2, 0.5, 0.8], [10, 10, 11], positive="AD")
+
+
+def learning_chart() -> bytes:
+    own = LearningPoints("own $x$", [0.5, 0.6, 0.8], [0.4, 0.5, 0.7], [0.6, 0.7, 0.9])
+    return draw_learning_curve([2, 4, 8], [own, LearningPoints("other", [0.5, 0.5, 0.6], [0.4] * 3, [0.7] * 3)], "AUC")
 
 
 def dose_chart() -> bytes:
@@ -49,7 +61,7 @@ def code_chart() -> bytes:
     return draw_code_use([12.3, 0.02, 0.0], [own, *others])
 
 
-CHARTS = (loss_chart, roc_chart, scatter_chart, dose_chart, code_chart)
+CHARTS = (loss_chart, roc_chart, scatter_chart, calibration_chart, learning_chart, dose_chart, code_chart)
 
 
 @pytest.mark.parametrize("draw", CHARTS)
