@@ -127,14 +127,15 @@ def _findings(run: RunFolder) -> list[Block]:
     columns = ["", *(each for kind in kinds for each in (_capital(FINDINGS[kind]), "95 % interval"))]
     caption = "What else an edit changes: means over subjects, of edited images encoded anew"
     blocks: list[Block] = [Table(caption, columns, rows)]
-    where = run.result("manipulate", "where")
-    if isinstance(where, Mapping) and where.get("effect_correlation") is not None:
-        words = (
-            f"The mean edit changes {fixed(100 * where['changed_share'], 0)} % of the brain's voxels beyond chance (false "
-            f"discovery rate 5 %). Its map correlates by {fixed(where['effect_correlation'], 2)} with the difference of AD "
-            "and CN in these real scans, age and sex taken out."
-        )
-        blocks.append(Text(words))
+    for kind in kinds:
+        where = run.result("manipulate", "where", kind)
+        if isinstance(where, Mapping) and where.get("effect_correlation") is not None:
+            words = (
+                f"Edited {FINDINGS[kind]}, {fixed(100 * where['changed_share'], 0)} % of the brain's voxels change beyond chance "
+                f"(false discovery rate 5 %), and the mean change correlates by {fixed(where['effect_correlation'], 2)} with the "
+                "voxelwise difference of AD and CN in these real scans, age and sex taken out."
+            )
+            blocks.append(Text(words))
     return blocks
 
 

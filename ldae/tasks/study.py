@@ -221,9 +221,9 @@ def _manipulation(study: _Study, test: EncodedScans, probes: Mapping[str, Linear
     )
     result = summarise_edits(edits)
     first = test.select(rows)
-    findings = {"plain": evaluate_edits(edits, first, probe, nuisances, seed=study.seed)}
+    edited = {"plain": edits}
     if nuisances:
-        projected = manipulate(
+        edited["projected"] = manipulate(
             study.model,
             first.codes,
             probe,
@@ -231,10 +231,13 @@ def _manipulation(study: _Study, test: EncodedScans, probes: Mapping[str, Linear
             nuisances=list(nuisances.values()),
             progress=study.bar("manipulate, age left alone"),
         )
-        findings["projected"] = evaluate_edits(projected, first, probe, nuisances, seed=study.seed)
+    findings = {name: evaluate_edits(each, first, probe, nuisances, seed=study.seed) for name, each in edited.items()}
+    where: dict[str, Any] = {}
     try:
-        mapped = map_edit(edits, first.images, effect_map(test.images, test, "AD", "CN"))
-        where: dict[str, Any] = {"changed_share": mapped.share, "effect_correlation": mapped.effect_correlation}
+        effect = effect_map(test.images, test, "AD", "CN")
+        for name, each in edited.items():
+            mapped = map_edit(each, first.images, effect)
+            where[name] = {"changed_share": mapped.share, "effect_correlation": mapped.effect_correlation}
     except TaskError as error:
         where = {"skipped": str(error)}
     plain = {name: asdict(each) for name, each in findings.items()}
