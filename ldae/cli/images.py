@@ -174,10 +174,9 @@ def run_manipulate(options: Namespace) -> int:
         ["probe", "change a step"],
         [[name, interval(each)] for name, each in findings.probe_slopes.items()],
     )
-    say(
-        f"nearest to their own scan at the last step: {findings.own_nearest_image[-1]:.0%} of edited scans; change outside the "
-        f"brain: {findings.outside_brain:.3f} of that inside"
-    )
+    say(f"nearest to their own scan at the last step: {findings.own_nearest_image[-1]:.0%} of edited scans")
+    if findings.outside_brain is not None:
+        say(f"change outside the brain: {findings.outside_brain:.3f} of that inside")
     if findings.flipped is not None:
         step = "" if findings.flip_step is None else f", at step {findings.flip_step:.1f} (median)"
         say(f"the edit takes {findings.flipped:.0%} of those below one half above it{step}")

@@ -85,7 +85,7 @@ def run_evaluate(options: Namespace) -> int:
 
     truth = None if options.truth is None else read_truth(options.truth)
     model, scans = open_scans(options)
-    prior = _prior(options, model)
+    prior = _prior(options, model, {record.participant_id for record in scans.records})
     references = None if options.references is None else _references(options.references, model, scans)
     decoded = reconstruct(model, scans, seed=options.seed).both
     with progress_bar("interpolate") as move:
@@ -133,14 +133,16 @@ def _figure(intervals: Any, means: Any, metric: str, name: str) -> str:
     return f"{means[metric][name]:.3f}"
 
 
-def _prior(options: Namespace, model: Any) -> "TrajectoryPrior | None":
-    """How codes of the training subjects change; None, said, where too few come twice."""
+def _prior(options: Namespace, model: Any, scored: set[str]) -> "TrajectoryPrior | None":
+    """How codes of training subjects change who are not scored; None, said, where too few come twice."""
     from ldae.data.manifest import read_manifest
     from ldae.errors import TaskError
     from ldae.tasks.encode import encode_scans
     from ldae.tasks.trajectory import fit_trajectory_prior
 
-    records = read_manifest(options.manifest).in_split("train").records
+    records = [
+        r for r in read_manifest(options.manifest).records if r.split == "train" and r.participant_id not in scored
+    ]
     try:
         with progress_bar("encode training subjects") as move:
             training = encode_scans(model, records, progress=move)

@@ -44,10 +44,13 @@ def calibration_curve(target: Array, probability: Array, bins: int = BINS) -> Ca
         probability: of 1, (N,).
         bins: at most; fewer if there are fewer cases.
     """
+    # Cases of one probability share their outcomes, so that their order says nothing.
+    _, tie = np.unique(probability, return_inverse=True)
+    outcome = (np.bincount(tie, weights=target) / np.bincount(tie))[tie]
     parts = [part for part in np.array_split(np.argsort(probability, kind="stable"), bins) if len(part)]
     return CalibrationCurve(
         [float(probability[part].mean()) for part in parts],
-        [float(target[part].mean()) for part in parts],
+        [float(outcome[part].mean()) for part in parts],
         [len(part) for part in parts],
     )
 

@@ -116,8 +116,8 @@ def _sandwich(a: Array, b: Array) -> Array:
     return product
 
 
-def roc_difference(areas: Areas, first: int = 0, second: int = 1) -> Difference:
-    """First area minus second, normal interval and two-sided p (DeLong et al. 1988).
+def roc_difference(areas: Areas, first: int = 0, second: int = 1) -> Difference | None:
+    """First area minus second, normal interval and two-sided p (DeLong et al. 1988); None if their variance cannot be told.
 
     Args:
         areas: of both scores on the same scans.
@@ -128,7 +128,7 @@ def roc_difference(areas: Areas, first: int = 0, second: int = 1) -> Difference:
     covariance = areas.covariance
     variance = float(covariance[first, first] + covariance[second, second] - 2 * covariance[first, second])
     if variance <= 0:
-        return Difference(value, value, value, 1.0 if value == 0 else 0.0)
+        return Difference(value, value, value, 1.0) if value == 0 else None
     error = float(np.sqrt(variance))
     half = float(norm.ppf(0.975)) * error
     return Difference(value, value - half, value + half, float(2 * norm.sf(abs(value) / error)))

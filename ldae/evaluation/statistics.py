@@ -46,7 +46,7 @@ class Difference:
         value: on all subjects.
         low: 2.5th percentile over resamples.
         high: 97.5th percentile over resamples.
-        p: two-sided, that it is zero: twice the share of resamples on the other side of zero.
+        p: two-sided, that it is zero: twice the share of resamples beyond zero, the estimate itself counted as one.
     """
 
     value: float
@@ -123,9 +123,8 @@ def paired_difference(
     """
     value, answered = _resample(lambda rows: first(rows) - second(rows), subjects, generator, resamples)
     low, high = np.percentile(answered, [2.5, 97.5])
-    below, above = np.mean(answered <= 0), np.mean(answered >= 0)
-    # No resample beyond zero says no more than that p is below what so many resamples can show.
-    p = min(1.0, max(2 * float(min(below, above)), 1 / (len(answered) + 1)))
+    beyond = min(int((answered <= 0).sum()), int((answered >= 0).sum()))
+    p = min(1.0, 2 * (1 + beyond) / (1 + len(answered)))
     return Difference(value, float(low), float(high), p)
 
 
@@ -160,7 +159,8 @@ def permutation_p(
         permutations: number of exchanges.
     """
     own = statistic(target)
-    as_good = sum(statistic(generator.permutation(target)) >= own - 1e-12 for _ in range(permutations))
+    # Exchanged labels without an answer count as doing as well, which is on the safe side.
+    as_good = sum(not statistic(generator.permutation(target)) < own - 1e-12 for _ in range(permutations))
     return (1 + as_good) / (1 + permutations)
 
 

@@ -60,7 +60,7 @@ def probe_methods() -> Section:
             "Intervals are the 2.5th and 97.5th percentile of resamples that draw whole subjects with all their scans (Efron "
             "and Tibshirani 1993). They hold the chance of who was tested, not of the training of the embeddings' model. "
             "Differences are taken on the same resamples; their p values are twice the share of resamples beyond zero, "
-            "adjusted for all comparisons (Holm 1979), and cannot be smaller than one in the number of resamples. DeLong's "
+            "adjusted for all comparisons (Holm 1979), and cannot be smaller than two in the number of resamples. DeLong's "
             "test (1988) takes scans of one subject as a cluster (Obuchowski 1997). The permutation test exchanges labels "
             "between subjects, one scan each, while predictions stay."
         ),

@@ -79,9 +79,7 @@ def write_probe_report(folder: Path, out: Path | None = None) -> Path:
     Raises:
         TaskError: if there is no readable probe.
     """
-    documents = {
-        path: read_json(path) for path in sorted(folder.glob("probe_*.json")) if not path.stem.endswith("_model")
-    }
+    documents = {path: read_json(path) for path in sorted(folder.glob("probe_*.json"))}
     sections = [
         probe_section(each, path.name, path.stem, f"What the embeddings tell of {each['target']['name']}")
         for path, each in documents.items()
@@ -91,8 +89,8 @@ def write_probe_report(folder: Path, out: Path | None = None) -> Path:
         msg = f"{folder}: holds no probe_TARGET.json, so nothing can be reported; run 'ldae probe' first"
         raise TaskError(msg)
     lead = (
-        "Embeddings of scans were asked, by simple models, what they tell of the people. Nobody was asked of whom the same "
-        "model had learnt; every interval is over people."
+        "Embeddings of scans were asked, by simple models, what they tell of people whom those models had not seen; every "
+        "interval is over people."
     )
     title = f"Probe report of {folder.resolve().name}"
     return write_text(out or folder / "report.html", _render(title, lead, RESEARCH, [*sections, probe_methods()]))

@@ -149,10 +149,12 @@ def _introduction(probe: _Probe) -> str:
         )
     events = f" {counts['events']} of them convert." if "events" in counts else ""
     control = ""
+    if settings["protocol"] == "cv":
+        control = " If the model behind the embeddings was trained on some of these people, figures flatter it."
     if settings["control"] == "residualise":
-        control = f" What {joined(settings['confounds'])} explain was taken out of the features on fitting subjects."
+        control += f" What {joined(settings['confounds'])} explain was taken out of the features on fitting subjects."
     elif settings["control"] == "match":
-        control = f" Subjects of both classes were matched on {joined(settings['confounds'])}."
+        control += f" Subjects of both classes were matched on {joined(settings['confounds'])}."
     side = "Every baseline had the same subjects, folds and probe; the penalty was chosen inside the fitting subjects."
     positive = f" {probe.classes[-1]} is the positive class." if probe.kind == "binary" else ""
     return f"{model} on the {probe.own} {what}. {how}{events}{positive}{control} {side}"
@@ -331,7 +333,12 @@ def _calibration(probe: _Probe) -> Block:
         "image/svg+xml",
         f"Observed share of {probe.classes[-1]} against predicted probability in {len(curve['counts'])} groups of scans.",
         f"Calibration of the {probe.own}: scans in order of their probability, in groups of equal size. On the dashed line "
-        "a probability means what it says. Classes are balanced in fitting, so that prevalence is not in the probability.",
+        "a probability means what it says."
+        + (
+            " Classes are balanced in fitting, so that prevalence is not in the probability."
+            if probe.document["settings"]["model"] == "linear"
+            else ""
+        ),
     )
 
 

@@ -122,8 +122,8 @@ class AgeBias:
         return (predicted - self.intercept) / self.slope
 
 
-def fit_age_bias(fitted: FittedProbe, features: Array, target: Array, subjects: Sequence[str]) -> AgeBias:
-    """The line of predicted on true ages, over folds of fitting subjects.
+def fit_age_bias(fitted: FittedProbe, features: Array, target: Array, subjects: Sequence[str]) -> AgeBias | None:
+    """The line of predicted on true ages, over folds of fitting subjects; None if predictions do not rise with age.
 
     Args:
         fitted: the probe, whose penalty is kept.
@@ -131,10 +131,12 @@ def fit_age_bias(fitted: FittedProbe, features: Array, target: Array, subjects: 
         target: true ages, (N,).
         subjects: of each row.
     """
+    if len(set(subjects)) < 2:
+        return None
     folds = GroupKFold(min(5, len(set(subjects))))
     # What was fitted without labels stays; scale and model are fitted in each fold.
     before, model = fitted.pipeline[:-2], fitted.pipeline[-2:]
     prepared = before.transform(features) if len(before) else features
     held_out = cross_val_predict(clone(model), prepared, target, groups=np.asarray(subjects), cv=folds)
     slope, intercept = np.polyfit(target, held_out, 1)
-    return AgeBias(float(slope), float(intercept))
+    return AgeBias(float(slope), float(intercept)) if slope > 0 else None

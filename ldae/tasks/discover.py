@@ -143,6 +143,8 @@ def decoder_directions(
     if any(each.noise is None for each in codes):
         msg = "the decoder's directions need noise codes; encode the scans with them"
         raise TaskError(msg)
+    if not count:
+        return []
     scale = torch.from_numpy(semantics.std(axis=0)).float()
     generator = torch.Generator().manual_seed(seed)
     basis = torch.linalg.qr(torch.randn(len(scale), count, generator=generator))[0]
@@ -206,6 +208,8 @@ def associations(
         for index, score in enumerate(scores.T):
             if all(isinstance(value, int | float) for value in present):
                 r, p = pearsonr(score[known], np.array(present, dtype=float))
+            elif len(set(present)) > len(present) / 2:  # hashes, dates, names: every one its own group
+                continue
             else:
                 r, p = _correlation_ratio(score[known], [str(value) for value in present])
             found[index].append((name, float(r), float(p)))
@@ -220,6 +224,8 @@ def associations(
 
 def _scores(directions: Sequence[Direction], codes: Array) -> Array:
     """Where each scan lies along each direction, in standard deviations, (N, K)."""
+    if not directions:
+        return np.empty((len(codes), 0))
     steps = np.stack([direction.step for direction in directions], axis=1)
     raw = (codes - codes.mean(axis=0)) @ steps
     scores: Array = raw / np.maximum(raw.std(axis=0), 1e-12)

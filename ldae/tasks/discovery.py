@@ -31,6 +31,7 @@ __all__ = ["DiscoverSettings", "discover"]
 
 STEPS = (-2.0, -1.0, 0.0, 1.0, 2.0)
 ASKED_COLUMNS = ("age", "sex", "diagnosis", "site", "months")
+ACTIVE = 8
 JACOBIAN_SCANS = 4
 """The decoder's directions are averaged over so many scans."""
 WHY = {
@@ -96,7 +97,9 @@ def discover(
                 list(dict.fromkeys(r.participant_id for r in scans.records))[: max(1, len(scans.first_rows) // 2)]
             )
             fitted = np.array([record.participant_id in half for record in scans.records])
-        features = fit_sparse_features(codes, fitted, features=settings.sparse, seed=settings.seed)
+        features = fit_sparse_features(
+            codes, fitted, features=settings.sparse, active=min(ACTIVE, settings.sparse), seed=settings.seed
+        )
         spread = features.activations.std(axis=0)
         found["sparse"] = [
             Direction(step * size, float(size > 0))

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ldae.data.manifest import Record
+from ldae.data.manifest import COLUMNS, Record
 from ldae.errors import TaskError
 
 __all__ = ["Embeddings", "embeddings_of", "read_embeddings", "write_embeddings"]
@@ -79,7 +79,8 @@ def read_embeddings(path: Path) -> Embeddings:
     """Read feature vectors.
 
     Parquet, CSV and TSV: participant_id, session_id unless there is one scan a person, and numeric columns, which are the
-    features. NPZ: arrays `participant_id` and `session_id` (N,), and `values` (N, S), or (N, K, S) for K tokens a scan.
+    features, but for those that belong to the manifest (age, diagnosis, ...) and row numbers without a name. NPZ: arrays
+    `participant_id` and `session_id` (N,), and `values` (N, S), or (N, K, S) for K tokens a scan.
 
     Raises:
         TaskError: if the file is missing, unreadable, without the key columns or without features.
@@ -122,9 +123,23 @@ def _read_table(path: Path) -> tuple[pd.DataFrame, Array]:
     if SUBJECT not in table.columns:
         msg = f"{path}: column {SUBJECT} is missing, got {', '.join(map(str, table.columns[:5]))}...; add it"
         raise TaskError(msg)
-    keys = table[[name for name in KEYS if name in table.columns]].astype(str)
-    features = table.drop(columns=list(keys.columns)).select_dtypes("number")
-    return keys, features.to_numpy(dtype=np.float64)
+    keys = table[[name for name in KEYS if name in table.columns]]
+    blank = keys.isna().any(axis=1)
+    if blank.any():
+        first = int(blank.argmax()) + 1
+        msg = f"{path}: {int(blank.sum())} rows lack {' or '.join(keys.columns)} (first: row {first}); fill it in"
+        raise TaskError(msg)
+    # Row numbers and what the manifest says of a scan are no features: they would tell the target.
+    further = [
+        name
+        for name in table.columns
+        if name not in keys and name not in COLUMNS and not str(name).startswith("Unnamed:")
+    ]
+    for name in further:
+        if not pd.api.types.is_numeric_dtype(table[name]) and pd.to_numeric(table[name], errors="coerce").notna().any():
+            msg = f"{path}: column {name} holds numbers and text; clean it, or take it out"
+            raise TaskError(msg)
+    return keys.astype(str), table[further].select_dtypes("number").to_numpy(dtype=np.float64)
 
 
 def _read_arrays(path: Path) -> tuple[pd.DataFrame, Array]:
@@ -144,6 +159,9 @@ def _read_arrays(path: Path) -> tuple[pd.DataFrame, Array]:
             f"{path}: values must be (scans, features) or (scans, tokens, features) with one key a scan, got "
             f"{values.shape} and {len(arrays[SUBJECT])} keys; save them in one order"
         )
+        raise TaskError(msg)
+    if values.dtype.kind not in "fiu":
+        msg = f"{path}: values must be numbers, got {values.dtype}; save them as floats"
         raise TaskError(msg)
     keys = pd.DataFrame({name: arrays[name].astype(str) for name in KEYS if name in arrays})
     return keys, values.astype(np.float64)

@@ -34,7 +34,8 @@ class ManipulationFindings:
         own_nearest_code: the same for the re-encoded y.
         flipped: share of subjects that were below one half at step 0 and are above it at the last step; None for numbers.
         flip_step: median step, interpolated, at which those cross one half; None if nobody does.
-        outside_brain: mean absolute change a voxel outside the scan's brain over that inside, at the last step.
+        outside_brain: mean absolute change a voxel outside the scan's brain over that inside, at the last step; None where
+            scans have no background.
     """
 
     steps: list[float]
@@ -44,7 +45,7 @@ class ManipulationFindings:
     own_nearest_code: list[float]
     flipped: float | None
     flip_step: float | None
-    outside_brain: float
+    outside_brain: float | None
 
 
 @dataclass(frozen=True)
@@ -149,14 +150,15 @@ def _own_nearest(edited: npt.NDArray[np.floating], originals: npt.NDArray[np.flo
     return shares
 
 
-def _outside(edits: Sequence[Edits], scans: EncodedScans, last: int) -> float:
+def _outside(edits: Sequence[Edits], scans: EncodedScans, last: int) -> float | None:
     zero = edits[0].steps.index(0.0)
     inside, outside = [], []
     for edit, scan in zip(edits, scans.images, strict=True):
         change = np.abs(edit.images[last] - edit.images[zero])
-        inside.append(change[scan > 0].mean())
-        outside.append(change[scan == 0].mean())
-    return float(np.mean(outside) / max(float(np.mean(inside)), 1e-12))
+        if (scan == 0).any() and (scan > 0).any():
+            inside.append(change[scan > 0].mean())
+            outside.append(change[scan == 0].mean())
+    return float(np.mean(outside) / max(float(np.mean(inside)), 1e-12)) if inside else None
 
 
 def map_edit(edits: Sequence[Edits], images: Image, effect: Image | None = None) -> EditMap:

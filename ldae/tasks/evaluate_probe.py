@@ -1,7 +1,7 @@
 """The probe's protocol: one target, several embeddings of the same scans, the same folds and resamples for all of them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -66,7 +66,7 @@ def evaluate_probe(
         features.setdefault("demographics", known)
     confounds = _confounds(target, settings)
     if settings.control == "match":
-        target = target.select(match_classes(target, settings.confounds))
+        target = _matched(target, settings)
         confounds = np.empty((len(target), 0))
     folds = (
         frozen_split(target)
@@ -93,10 +93,11 @@ def evaluate_probe(
         for fold in folds:
             fitted = _fit(target, matrix, fold.fitted, settings, confounds.shape[1], widths[name])
             values[fold.repeat, position[fold.asked]] = said = fitted.predict(matrix[fold.asked])
-            if target.name == "age":
+            if target.name == "age" and target.kind == "regression":
                 people = np.array(target.subjects)[fold.fitted].tolist()
                 bias = fit_age_bias(fitted, matrix[fold.fitted], target.values[fold.fitted], people)
-                unbiased[fold.repeat, position[fold.asked]] = bias.correct(said)
+                if bias is not None:
+                    unbiased[fold.repeat, position[fold.asked]] = bias.correct(said)
             penalties[name].append(fitted.penalty)
             if name == CODES and settings.protocol == "split":
                 probe = LinearProbe.of(fitted, matrix[fold.fitted])
@@ -115,7 +116,9 @@ def evaluate_probe(
     curve = None
     if settings.learning_curve:
         reduced = {name: matrices[name] for name in matrices if name == CODES or name in (others or {})}
-        curve = learning_curve(target, reduced, folds, widths, model=settings.model, seed=settings.seed)
+        curve = learning_curve(
+            target, reduced, folds, widths, model=settings.model, confounds=confounds.shape[1], seed=settings.seed
+        )
     fitted_on = {subject for fold in folds for subject in np.array(target.subjects)[fold.fitted]}
     return ProbeReport(
         target={"name": target.name, "kind": target.kind, "classes": list(target.classes)},
@@ -156,6 +159,16 @@ def _confounds(target: Target, settings: ProbeSettings) -> Array:
     return encode_columns(target.records, settings.confounds)
 
 
+def _matched(target: Target, settings: ProbeSettings) -> Target:
+    """The scans of matched people; of a frozen split each side is matched by itself, so that it is balanced in itself."""
+    sides = [np.arange(len(target))]
+    if settings.protocol == "split":
+        (fold,) = frozen_split(target)
+        sides = [fold.fitted, fold.asked]
+    rows = np.sort(np.concatenate([side[match_classes(target.select(side), settings.confounds)] for side in sides]))
+    return replace(target.select(rows), left_out=target.left_out + len(target) - len(rows))
+
+
 def _matrix(target: Target, embeddings: Embeddings, confounds: Array, name: str) -> Array:
     what = "the embeddings" if name == CODES else f"the {name} embeddings"
     values = embeddings.of(target.records, what=what)
@@ -179,6 +192,8 @@ def _fit(
         model=settings.model,
         confounds=taken_out,
         components=width,
+        classes=len(target.classes) or None,
+        impute=not np.isfinite(matrix).all(),
     )
 
 
@@ -251,7 +266,7 @@ def _by_group(
         try:
             figures = score_predictions(part, seed=settings.seed, resamples=settings.resamples)
         except TaskError:
-            found[name]["reason"] = "people of one class only"
+            found[name]["reason"] = "too few people of a class"
         else:
             found[name][PRIMARY[target.kind]] = asdict(figures[PRIMARY[target.kind]])
     return found
@@ -266,7 +281,7 @@ def compare_all(predicted: Mapping[str, Predictions], settings: ProbeSettings) -
         compare_predictions(own, predicted[name], metric, seed=settings.seed, resamples=settings.resamples)
         for name in names
     ]
-    tests: list[Difference | None] = [None] * len(names)
+    tests: list[Difference | None] = [None for _ in names]
     if own.kind == "binary" and settings.protocol == "split":
         # In cross-validation predictions of different folds come from different models, which the test knows nothing of.
         scores = np.stack([own.values[0], *(predicted[name].values[0] for name in names)])
@@ -287,6 +302,9 @@ def _permute(own: Predictions, settings: ProbeSettings) -> float | None:
     def statistic(labels: Array) -> float:
         people = tuple(own.subjects[row] for row in first)
         return sign * Predictions(own.kind, labels, own.values[:, first], people).metric(metric, np.arange(len(first)))
+
+    if not np.isfinite(statistic(own.target[first])):  # first scans of one class
+        return None
 
     generator = np.random.default_rng(settings.seed)
     return permutation_p(statistic, own.target[first], generator=generator, permutations=settings.permutations)

@@ -1,7 +1,9 @@
 """How many labelled people a probe needs: few-shot to all."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,16 +27,16 @@ class LearningCurve:
     Attributes:
         subjects: labelled, at each point.
         per_class: labelled of each class; None for numbers.
-        mean: by name of the features, over draws of who is labelled.
+        mean: by name of the features, over draws of who is labelled; None where no draw has an answer.
         low: 2.5th percentile over draws.
         high: 97.5th percentile over draws.
     """
 
     subjects: list[int]
     per_class: list[int] | None
-    mean: dict[str, list[float]]
-    low: dict[str, list[float]]
-    high: dict[str, list[float]]
+    mean: dict[str, list[float | None]]
+    low: dict[str, list[float | None]]
+    high: dict[str, list[float | None]]
 
 
 def learning_curve(
@@ -44,6 +46,7 @@ def learning_curve(
     components: Mapping[str, int | None],
     *,
     model: ProbeModel = "linear",
+    confounds: int = 0,
     draws: int = DRAWS,
     seed: int = 0,
 ) -> LearningCurve:
@@ -55,6 +58,7 @@ def learning_curve(
         folds: whose fitting subjects are drawn from; the draws go through those of the first repeat in turn.
         components: principal components of each, or None.
         model: the probe.
+        confounds: last columns of the features, which are regressed out of the others.
         draws: of who is labelled, the same for all features.
         seed: of the draws.
     """
@@ -80,7 +84,9 @@ def learning_curve(
                     subjects[rows].tolist(),
                     target.kind,
                     model=model,
+                    confounds=confounds,
                     components=components[name],
+                    impute=not np.isfinite(matrix).all(),
                     fine=False,
                 )
                 said = Predictions(
@@ -93,16 +99,21 @@ def learning_curve(
         for name in features:
             found[name].append(values[name])
 
-    def over_draws(percentile: float) -> dict[str, list[float]]:
-        return {name: [float(np.nanpercentile(each, percentile)) for each in points] for name, points in found.items()}
+    def over_draws(figure: Callable[[Array], Any]) -> dict[str, list[float | None]]:
+        return {name: [_of_answers(figure, each) for each in points] for name, points in found.items()}
 
     return LearningCurve(
         subjects=[count * len(classes) for count in shots],
         per_class=shots if target.classes else None,
-        mean={name: [float(np.nanmean(each)) for each in points] for name, points in found.items()},
-        low=over_draws(2.5),
-        high=over_draws(97.5),
+        mean=over_draws(np.mean),
+        low=over_draws(partial(np.percentile, q=2.5)),
+        high=over_draws(partial(np.percentile, q=97.5)),
     )
+
+
+def _of_answers(figure: Callable[[Array], Any], values: Sequence[float]) -> float | None:
+    known = np.array([value for value in values if np.isfinite(value)])
+    return float(figure(known)) if len(known) else None
 
 
 def _people(

@@ -88,6 +88,8 @@ def fit_probe(
     model: ProbeModel = "linear",
     confounds: int = 0,
     components: int | None = None,
+    classes: int | None = None,
+    impute: bool = False,
     fine: bool = True,
 ) -> FittedProbe:
     """Impute, take out confounds, reduce, standardise, and fit; the penalty is chosen over folds of these subjects.
@@ -100,17 +102,22 @@ def fit_probe(
         model: logistic or ridge regression, or nearest neighbours by cosine.
         confounds: columns that are taken out of the others by regression.
         components: principal components that features are reduced to; None keeps them.
+        classes: number of classes that are to be told apart.
+        impute: whether a missing number takes the median of the fitting rows; the rows to be asked may lack some, too.
         fine: whether to try many penalties, or few.
 
     Raises:
         TaskError: if a class is lacking.
     """
-    classes = np.unique(target)
-    if kind != "regression" and len(classes) < 2:
-        msg = "subjects of one class only to fit on; use more subjects or other folds"
+    present = np.unique(target)
+    if kind != "regression" and len(present) < max(2, classes or 2):
+        msg = (
+            f"the subjects to fit on are of {len(present)} of {max(2, classes or 2)} classes; use more subjects, other folds, or "
+            "leave the rare class out (--positive, --negative)"
+        )
         raise TaskError(msg)
     before: list[tuple[str, Any]] = []
-    if not np.isfinite(features).all():
+    if impute:
         before.append(("impute", SimpleImputer(strategy="median", keep_empty_features=True)))
     if confounds:
         before.append(("residualise", Residualise(confounds)))
@@ -123,7 +130,7 @@ def fit_probe(
     pipeline = Pipeline([("standardise", StandardScaler()), ("model", estimator)])
     labels = target if kind == "regression" else target.astype(int)
     people = len(set(subjects))
-    smallest = min(len({s for s, t in zip(subjects, target, strict=True) if t == c}) for c in classes)
+    smallest = min(len({s for s, t in zip(subjects, target, strict=True) if t == c}) for c in present)
     if people < MIN_SUBJECTS or (kind != "regression" and smallest < 2):
         given = FEW_PENALTY["knn" if model == "knn" else "ridge" if kind == "regression" else "logistic"]
         penalty = min(given, len(target)) if model == "knn" else given

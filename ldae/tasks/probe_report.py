@@ -1,11 +1,13 @@
 """What a probe's evaluation is asked for, and what it leaves."""
 
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
 
+from ldae.errors import TaskError
 from ldae.evaluation.scores import HIGHER_IS_BETTER, PRIMARY
 from ldae.evaluation.statistics import Difference, Interval
 from ldae.io.files import write_json, write_text
@@ -52,6 +54,12 @@ class ProbeSettings:
     resamples: int = 1000
     permutations: int = 1000
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("folds", 2), ("repeats", 1), ("resamples", 20), ("permutations", 0)):
+            if getattr(self, name) < least:
+                msg = f"{name} must be {least} or more, got {getattr(self, name)}; give more"
+                raise TaskError(msg)
 
 
 @dataclass(frozen=True)
@@ -141,7 +149,7 @@ class ProbeReport:
 
     def write(self, folder: Path) -> list[Path]:
         """Write probe_TARGET.json, the predictions as probe_TARGET.csv, and the linear probe as probe_TARGET_model.json."""
-        name = f"probe_{self.target['name']}"
+        name = "probe_" + re.sub(r"[^A-Za-z0-9_.+-]+", "_", self.target["name"])
         paths = [
             write_json(folder / f"{name}.json", self.plain()),
             write_text(folder / f"{name}.csv", self.table.to_csv(index=False)),

@@ -112,7 +112,7 @@ def run_study(
     for name in PROBED:
         try:
             report = evaluate_probe(
-                choose_target(manifest, name),
+                choose_target(manifest, name, kind="regression" if name == "age" else "auto"),
                 semantic,
                 others,
                 ProbeSettings(seed=seed),

@@ -52,8 +52,11 @@ def evaluate_conversion(
         TaskError: if scans lack embeddings, people are too few, or confounds are to be controlled, which is not offered here.
     """
     settings = settings or ProbeSettings()
-    if settings.control != "none":
+    if settings.control != "none" or settings.confounds:
         msg = "confounds of a time to an event are not controlled here; compare with the demographics row instead"
+        raise TaskError(msg)
+    if settings.model != "linear" or settings.learning_curve:
+        msg = "a time to an event has a Cox regression only, and no learning curve; leave --model and --learning-curve out"
         raise TaskError(msg)
     features = {CODES: codes, **(others or {})}
     known = demographics(target, DEMOGRAPHICS)

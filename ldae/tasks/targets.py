@@ -105,7 +105,11 @@ def choose_target(
         msg = f"{manifest.path}: column {column} holds {', '.join(found) or 'nothing'}; a probe needs two different values"
         raise TaskError(msg)
     if column == "diagnosis" and kind in ("auto", "binary") and {"AD", "CN"} <= set(found):
-        positive, negative = positive or "AD", negative or "CN"
+        positive = positive or ("CN" if negative == "AD" else "AD")
+        negative = negative or ("AD" if positive == "CN" else "CN")
+    if positive is not None and positive == negative:
+        msg = f"the positive and the negative class are both {positive}; name two"
+        raise TaskError(msg)
     numeric = all(isinstance(read(record), int | float) for record in valued)
     if kind == "auto":
         if positive or negative or len(found) == 2:
@@ -162,7 +166,11 @@ def find_conversions(manifest: Manifest, *, before: str = "MCI", after: str = "A
     """
     chosen: list[tuple[Record, float, float]] = []
     for subject in manifest.subjects:
-        visits = [r for r in manifest.records if r.participant_id == subject and r.months is not None]
+        visits = [
+            r
+            for r in manifest.records
+            if r.participant_id == subject and r.months is not None and r.diagnosis is not None
+        ]
         visits.sort(key=lambda record: record.months or 0.0)
         if not visits or visits[0].diagnosis != before:
             continue

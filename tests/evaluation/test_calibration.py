@@ -46,3 +46,9 @@ def test_bins_hold_all_cases_and_as_many_each():
     assert curve.predicted == sorted(curve.predicted)
     assert np.average(curve.observed, weights=curve.counts) == pytest.approx(target.mean())
     assert np.isnan(calibration_slope(np.ones(5), probability[:5])[0])
+
+
+def test_the_order_of_ties_says_nothing():
+    target, probability = np.repeat([0.0, 1.0], 50), np.full(100, 0.5)
+    assert expected_calibration_error(target, probability) == 0
+    assert calibration_curve(target, probability).observed == [0.5] * 10

@@ -64,6 +64,7 @@ def test_p_values_are_uniform_where_nothing_is_there():
         )
     assert np.mean(np.array(values) <= 0.05) == pytest.approx(0.05, abs=0.03)
     assert np.mean(values) == pytest.approx(0.5, abs=0.06)
+    assert permutation_p(lambda t: float("nan"), target, generator=rng, permutations=99) == 1.0
     certain = permutation_p(lambda t: np.corrcoef(t, target)[0, 1], target, generator=rng, permutations=99)
     assert certain == 0.01
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from ldae.data.manifest import Manifest
 from ldae.errors import TaskError
 from ldae.evaluation.roc import area_under_curve
 from ldae.tasks.embeddings import Embeddings
@@ -183,7 +184,7 @@ def test_too_little_is_refused(known_cohort):
     manifest, embeddings = known_cohort()
     target = choose_target(manifest, "diagnosis")
     alone = target.select(np.flatnonzero(target.values == 1))
-    with pytest.raises(TaskError, match="one class only"):
+    with pytest.raises(TaskError, match="1 of 2 classes"):
         evaluate_probe(alone, embeddings, settings=QUICK)
     with pytest.raises(TaskError, match="hold no row for"):
         evaluate_probe(target, Embeddings(embeddings.keys.iloc[:50], embeddings.values[:50]), settings=QUICK)
@@ -193,6 +194,43 @@ def test_too_little_is_refused(known_cohort):
         frozen_split(target.select(np.arange(10)))
     with pytest.raises(TaskError, match="name them and say how"):
         evaluate_probe(target, embeddings, settings=replace(QUICK, control="residualise"))
+
+
+def test_numbers_that_only_asked_people_lack_are_filled_in(known_cohort):
+    manifest, embeddings = known_cohort()
+    table = manifest.table.copy()
+    table.loc[table["split"] == "test", "age"] = np.nan
+    manifest = Manifest(manifest.path, table)
+    target = choose_target(manifest, "diagnosis")
+    report = evaluate_probe(target, embeddings, settings=QUICK)
+    assert np.isfinite(report.table["demographics"]).all()
+    crossed = replace(QUICK, protocol="cv", folds=3, repeats=1, learning_curve=True)
+    assert np.isfinite(evaluate_probe(target, embeddings, settings=crossed).table["demographics"]).all()
+
+
+def test_classes_that_nobody_to_fit_on_has_are_named(known_cohort):
+    manifest, embeddings = known_cohort()
+    table = manifest.table.copy()
+    table.loc[table.index[-1], "diagnosis"] = "FTD"
+    manifest = Manifest(manifest.path, table)
+    with pytest.raises(TaskError, match="3 of 4 classes"):
+        evaluate_probe(choose_target(manifest, "diagnosis", kind="multiclass"), embeddings, settings=QUICK)
+
+
+def test_learning_curves_leave_confounds_out_too(known_cohort):
+    """Features of nothing but noise: with sex regressed out, neither the probe nor its learning curve knows sex."""
+    manifest, embeddings = known_cohort(150)
+    target = choose_target(manifest, "diagnosis")
+    settings = replace(QUICK, confounds=("age",), control="residualise", learning_curve=True)
+    report = evaluate_probe(target, noise_like(embeddings), settings=settings)
+    assert report.curve.mean[CODES][-1] == pytest.approx(report.scored[CODES].figures["auc"].value, abs=0.1)
+    assert report.curve.mean[CODES][-1] < 0.65
+
+
+@pytest.mark.parametrize(("name", "value"), [("folds", 1), ("repeats", 0), ("resamples", 0), ("permutations", -1)])
+def test_settings_that_mean_nothing_are_refused(name, value):
+    with pytest.raises(TaskError, match=name):
+        ProbeSettings(**{name: value})
 
 
 def test_what_is_written_is_what_was_found(known_cohort, tmp_path):

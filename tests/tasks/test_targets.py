@@ -20,6 +20,9 @@ def test_a_column_is_read_as_what_it_holds(known_cohort):
     assert three.classes == ("AD", "CN", "MCI")
     assert len(three) == len(manifest)
     assert choose_target(manifest, "diagnosis", positive="MCI", negative="CN").classes == ("CN", "MCI")
+    assert choose_target(manifest, "diagnosis", positive="CN").classes == ("AD", "CN")
+    with pytest.raises(TaskError, match="both MCI"):
+        choose_target(manifest, "diagnosis", positive="MCI", negative="MCI")
 
 
 @pytest.mark.parametrize(
@@ -65,11 +68,12 @@ def test_conversion_is_the_first_visit_with_the_diagnosis(tmp_path):
         [(0, "MCI"), (18, "MCI")],
         [(0, "CN"), (12, "MCI"), (24, "AD")],
         [(0, "MCI")],
+        [(0, "MCI"), (12, "MCI"), (60, None)],
     )
     manifest = read_manifest(write_manifest(table, tmp_path / "m.tsv"), check_images=False)
     target = find_conversions(manifest)
-    assert [record.key for record in target.records] == ["s0_M00", "s1_M00"]
-    assert target.values.tolist() == [24, 18]
-    assert target.events.tolist() == [1, 0]
+    assert [record.key for record in target.records] == ["s0_M00", "s1_M00", "s4_M00"]
+    assert target.values.tolist() == [24, 18, 12], "who has no diagnosis at a visit is followed to the one before"
+    assert target.events.tolist() == [1, 0, 0]
     with pytest.raises(TaskError, match="0 of them become DEAD"):
         find_conversions(manifest, after="DEAD")
