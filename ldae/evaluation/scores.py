@@ -9,7 +9,7 @@ import numpy.typing as npt
 from scipy.stats import pearsonr
 from sklearn import metrics
 
-from ldae.evaluation.calibration import brier_score, expected_calibration_error
+from ldae.evaluation.calibration import brier_score
 from ldae.evaluation.roc import area_under_curve
 from ldae.evaluation.statistics import Difference, Interval, paired_difference, subject_bootstrap
 
@@ -132,7 +132,6 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
         "sensitivity": partial(_recall, 1),
         "specificity": partial(_recall, 0),
         "brier": brier_score,
-        "ece": expected_calibration_error,
     },
     "multiclass": {"auc": _one_against_rest, "balanced_accuracy": _balanced, "log_loss": _log_loss},
     "regression": {

@@ -26,7 +26,6 @@ FIGURES = {
     "sensitivity": ("Sensitivity", "Sensitivity (positive scans found)", 3, ""),
     "specificity": ("Specificity", "Specificity (negative scans left alone)", 3, ""),
     "brier": ("Brier score", "Brier score (squared error of the probability; 0 is perfect, 0.25 a coin)", 3, ""),
-    "ece": ("ECE", "Expected calibration error (0 is perfect; few scans raise it)", 3, ""),
     "log_loss": ("Log loss", "Log loss (0 is perfect)", 3, ""),
     "mae": ("MAE", "Mean absolute error", 2, ""),
     "rmse": ("RMSE", "Root mean squared error (large errors weigh more)", 2, ""),
@@ -231,12 +230,14 @@ def _further(probe: _Probe) -> Table:
         if name != probe.primary
     ]
     if own.get("calibration"):
-        rows.append(
-            Row(
-                "Calibration slope (1 is perfect; below 1, probabilities are too extreme)",
-                [probe.cell("scored", CODES, "calibration", "slope"), Cell("not computed")],
-            )
-        )
+        names = {
+            "ece": "Expected calibration error (0 is perfect; few scans raise it)",
+            "slope": "Calibration slope (1 is perfect; below 1, probabilities are too extreme)",
+        }
+        rows += [
+            Row(words, [probe.cell("scored", CODES, "calibration", name), Cell("not computed")])
+            for name, words in names.items()
+        ]
     if own.get("age_bias"):
         names = {
             "gap_age_correlation": "Correlation of the age gap (predicted minus true) with age",

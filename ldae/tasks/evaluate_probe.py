@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from ldae.errors import TaskError
-from ldae.evaluation.calibration import calibration_curve, calibration_slope
+from ldae.evaluation.calibration import calibration_curve, calibration_slope, expected_calibration_error
 from ldae.evaluation.roc import roc_areas, roc_band, roc_difference
 from ldae.evaluation.scores import HIGHER_IS_BETTER, PRIMARY, Predictions, compare_predictions, score_predictions
 from ldae.evaluation.statistics import Difference, holm, permutation_p
@@ -225,7 +225,13 @@ def _score(
         mean, labels = predicted.values.mean(axis=0), predicted.target
         roc = roc_band(labels.astype(int), mean, predicted.subjects, seed=settings.seed)
         slope, intercept = calibration_slope(labels, mean)
-        calibration = {**asdict(calibration_curve(labels, mean)), "slope": slope, "intercept": intercept}
+        calibration = {
+            **asdict(calibration_curve(labels, mean)),
+            "slope": slope,
+            "intercept": intercept,
+            # No interval: resampling adds noise to every group, which raises it.
+            "ece": expected_calibration_error(labels, mean),
+        }
     if unbiased is not None and np.isfinite(unbiased).all():
         age_bias = _age_bias(predicted, unbiased)
     return Scored(figures, penalties, {name: each for name, each in groups.items() if each}, roc, calibration, age_bias)

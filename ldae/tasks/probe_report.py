@@ -71,7 +71,7 @@ class Scored:
         penalties: that were chosen, one a fold.
         by_group: of each column and value: number of subjects and scans, and the first figure, or why there is none.
         roc: the curve and its band; binary only.
-        calibration: the curve, slope and intercept; binary only.
+        calibration: the curve, slope, intercept and expected calibration error; binary only.
         age_bias: what shrinkage does to predicted ages; ages only.
     """
 
