@@ -36,6 +36,7 @@ def test_a_rehearsal_changes_nothing():
     assert all(torch.equal(v, before[k]) for k, v in stage.state_dict().items())
     assert all(p.grad is None for p in stage.parameters())
     assert stage.steps_done == 0
+    assert all(module.training for module in stage.modules()), "what drops out in training must do so after a rehearsal"
     assert torch.equal(torch.get_rng_state(), state)
 
 

@@ -6,7 +6,9 @@ import torch
 
 from ldae.config import load_experiment
 from ldae.errors import CheckpointError, ConfigError
+from ldae.networks import Networks
 from ldae.training.experiment import STAGES
+from ldae.training.representation import RepresentationStage
 
 VELOCITY = ["denoiser.model.prediction=velocity", "representation.shift=velocity"]
 SHORT = [f"{stage}.optimisation.steps=2" for stage in STAGES]
@@ -42,6 +44,28 @@ def test_every_recipe_trains_and_its_codes_come_back(cohort, tmp_path, recipe, f
         assert records["compression"].steps == 0
         np.testing.assert_allclose(model.decompress(z_0), scans[:, 0].numpy(), atol=1e-6)
         assert z_0.shape == scans.shape
+
+
+def test_withheld_codes_are_not_learnt_from_and_noise_reaches_training_alone():
+    config = load_experiment("quick", ["representation.semantic_dropout=0.999999", "representation.image_noise=0.5"])
+    networks = Networks(config.autoencoder)
+    parts = (networks.denoiser, networks.semantic_encoder, networks.gradient_estimator, networks.schedule, 0)
+    stage = RepresentationStage(config.representation, *parts)
+    latent = torch.randn(2, *config.compression.model.latent_shape(config.preprocessing.shape))
+    # Layers that start at zero would hide what they are given.
+    for parameter in stage.learning["gradient_estimator"].parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.1)
+
+    def loss(image: torch.Tensor) -> float:
+        with torch.no_grad():
+            return float(stage.losses({"image": image, "latent": latent}, torch.Generator().manual_seed(0))["loss"])
+
+    scans = [torch.rand(2, 1, *config.preprocessing.shape) for _ in range(2)]
+    stage.train()
+    assert loss(scans[0]) == loss(scans[1])
+    stage.eval()
+    assert loss(scans[0]) != loss(scans[1])
 
 
 def test_compression_starts_from_given_weights_or_keeps_them(cohort, tmp_path, fit):
