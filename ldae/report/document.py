@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
+from typing import Literal
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -12,13 +13,16 @@ from ldae.io.files import write_text
 from ldae.report.blocks import Section
 from ldae.report.colophon import methods, probe_methods, repeat
 from ldae.report.information import information
+from ldae.report.markdown import write_markdown
 from ldae.report.overview import key_figures, training, what_was_run
 from ldae.report.prediction import age, diagnosis, probe_section
 from ldae.report.progression import interpolation, manipulation
 from ldae.report.restoration import reconstruction, samples
 from ldae.report.run_folder import open_run, read_json
 
-__all__ = ["write_probe_report", "write_report"]
+__all__ = ["Form", "write_probe_report", "write_report"]
+
+Form = Literal["html", "md"]
 
 SYNTHETIC = "Synthetic images. Not for diagnosis."
 RESEARCH = "For research. Not for diagnosis."
@@ -39,13 +43,14 @@ SECTIONS = (
 )
 
 
-def write_report(run: Path, out: Path | None = None) -> Path:
+def write_report(run: Path, out: Path | None = None, form: Form = "html") -> Path:
     """Render a run folder.
 
     Args:
         run: folder with results.json, as 'ldae demo' and 'ldae study' leave it. Whatever else is missing, its
             section says so.
-        out: the HTML file; `report.html` in the run folder if it is not given.
+        out: the file; `report.html` or `report.md` in the run folder if it is not given.
+        form: one HTML file, or Markdown with its pictures in a folder beside it.
 
     Returns:
         The file written.
@@ -61,17 +66,16 @@ def write_report(run: Path, out: Path | None = None) -> Path:
         "code knows (diagnosis, age), what is lost on the way, and what the model can change or fill in."
     )
     title = f"Latent diffusion autoencoder: report of {folder.path.resolve().name}"
-    return write_text(
-        out or run / "report.html", _render(title, lead, SYNTHETIC, [build(folder) for build in SECTIONS])
-    )
+    return _write(title, lead, SYNTHETIC, [build(folder) for build in SECTIONS], out or run / f"report.{form}", form)
 
 
-def write_probe_report(folder: Path, out: Path | None = None) -> Path:
+def write_probe_report(folder: Path, out: Path | None = None, form: Form = "html") -> Path:
     """Render every probe of a folder, as 'ldae probe' leaves them.
 
     Args:
         folder: with probe_TARGET.json files.
-        out: the HTML file; `report.html` in the folder if it is not given.
+        out: the file; `report.html` or `report.md` in the folder if it is not given.
+        form: as of :func:`write_report`.
 
     Returns:
         The file written.
@@ -93,7 +97,13 @@ def write_probe_report(folder: Path, out: Path | None = None) -> Path:
         "interval is over people."
     )
     title = f"Probe report of {folder.resolve().name}"
-    return write_text(out or folder / "report.html", _render(title, lead, RESEARCH, [*sections, probe_methods()]))
+    return _write(title, lead, RESEARCH, [*sections, probe_methods()], out or folder / f"report.{form}", form)
+
+
+def _write(title: str, lead: str, notice: str, sections: Sequence[Section], out: Path, form: Form) -> Path:
+    if form == "md":
+        return write_markdown(title, lead, notice, sections, out)
+    return write_text(out, _render(title, lead, notice, sections))
 
 
 def _render(title: str, lead: str, notice: str, sections: Sequence[Section]) -> str:

@@ -729,3 +729,18 @@ def test_probes_alone_make_a_page_of_their_own(run: Path, tmp_path: Path) -> Non
     assert "probe_age.json is incomplete" in Page(write_probe_report(tmp_path).read_text(encoding="utf-8")).text
     with pytest.raises(TaskError, match="run 'ldae probe' first"):
         write_probe_report(tmp_path / "absent")
+
+
+def test_markdown_holds_the_same_tables_and_pictures(run: Path, page: Page, tmp_path: Path) -> None:
+    path = write_report(run, tmp_path / "report.md", "md")
+    text = path.read_text(encoding="utf-8")
+    links = re.findall(r"!\[.+?\]\((report_files/[^)]+)\)", text)
+    assert len(links) == len(page.attributes("img"))
+    assert all((tmp_path / link).stat().st_size > 1000 for link in links)
+    tables = [line for line in text.splitlines() if re.fullmatch(r"(\|---)+\|", line)]
+    assert len(tables) == len(page.attributes("table"))
+    assert "Synthetic images. Not for diagnosis." in text
+    assert "<script" not in text.replace("\\<script", "")
+    for name in ("probe_diagnosis.json", "probe_age.json"):
+        (tmp_path / name).write_bytes((run / "tasks" / name).read_bytes())
+    assert "What the embeddings tell of age" in write_probe_report(tmp_path, form="md").read_text(encoding="utf-8")
