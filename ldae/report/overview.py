@@ -195,7 +195,7 @@ def _interpolation_rows(run: RunFolder) -> list[Row]:
         _answer(
             "Is the change seen that a missing scan between two sessions would have shown? (change error)",
             cell(run, *own, "ldae_residual"),
-            NO_INTERVAL,
+            interval_cell(run, "interpolate", "intervals", "change_error", "ldae_residual"),
             Cell(
                 "; ".join(f"{word} {fixed(errors[name])}" for name, word in others),
                 tuple(pointer(RESULTS, *own, name) for name, _ in others),
