@@ -105,8 +105,10 @@ def fit_experiment(experiment: Any, manifest: Any, options: Namespace, *, until:
     )
     if until != "representation":
         return None
+    used = {name: manifest.in_split(name) for name in ("train", "validation")}
     facts = {
-        "scans": f"{len(manifest)} of {len(manifest.subjects)} subjects, manifest {manifest.sha256[:12]}",
+        **{f"{name} scans": f"{len(each)} of {len(each.subjects)} subjects" for name, each in used.items()},
+        "manifest": f"{manifest.sha256[:12]}, {len(manifest)} scans of {len(manifest.subjects)} subjects in all splits",
         **{f"{name} steps": str(record.steps) for name, record in records.items()},
         "seed": str(experiment.seed),
     }

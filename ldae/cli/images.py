@@ -170,11 +170,17 @@ def run_manipulate(options: Namespace) -> int:
         ],
     )
     table(
-        f"what else changes, over {len(rows)} subjects",
-        ["probe", "change a step"],
-        [[name, interval(each)] for name, each in findings.probe_slopes.items()],
+        f"every probe, over the first scans of {len(rows)} subjects",
+        ["probe", "change a step (logit, or the target's unit)"],
+        [
+            [options.probe.stem if name == "direction" else name, interval(each)]
+            for name, each in findings.probe_slopes.items()
+        ],
     )
     say(f"nearest to their own scan at the last step: {findings.own_nearest_image[-1]:.0%} of edited scans")
+    moved = findings.probe_slopes["direction"]
+    if moved.low <= 0 <= moved.high:
+        say("note: the probe does not follow the edit; these images show nothing of what it predicts")
     if findings.outside_brain is not None:
         say(f"change outside the brain: {findings.outside_brain:.3f} of that inside")
     if findings.flipped is not None:

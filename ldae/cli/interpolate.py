@@ -143,6 +143,9 @@ def _prior(options: Namespace, model: Any, scored: set[str]) -> "TrajectoryPrior
     records = [
         r for r in read_manifest(options.manifest).records if r.split == "train" and r.participant_id not in scored
     ]
+    if not records:
+        say("trajectories are left out: no subject of the training split remains who is not scored")
+        return None
     try:
         with progress_bar("encode training subjects") as move:
             training = encode_scans(model, records, progress=move)

@@ -80,6 +80,7 @@ def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
 def run_probe(options: Namespace) -> int:
     """Fit, ask, compare, report."""
     from ldae.data.manifest import read_manifest
+    from ldae.io.files import sha256_of
     from ldae.report import write_probe_report
     from ldae.tasks.confounds import encode_columns
     from ldae.tasks.embeddings import embeddings_of, read_embeddings
@@ -118,7 +119,11 @@ def run_probe(options: Namespace) -> int:
     with progress_bar("probe") as move:
         evaluate = evaluate_conversion if target.kind == "survival" else evaluate_probe
         report = evaluate(target, codes, others, settings, progress=move)
-    paths = report.write(options.out)
+    inputs = {"codes": str(options.codes), "manifest": str(options.manifest), "codes_sha256": sha256_of(options.codes)}
+    paths = report.write(
+        options.out,
+        inputs | {f"baseline {item.partition('=')[0]}": item.partition("=")[2] for item in options.baseline},
+    )
     show(report)
     page = write_probe_report(options.out)
     if settings.protocol == "cv" and options.subjects == "all" and manifest.table["split"].notna().any():

@@ -23,8 +23,8 @@ CODE = "semantic code"
 FIGURES = {
     "auc": ("AUC", "Area under the ROC curve (AUC)", 3, ""),
     "balanced_accuracy": ("Balanced accuracy", "Balanced accuracy (mean over classes of the share found)", 3, ""),
-    "sensitivity": ("Sensitivity", "Sensitivity (positive scans found)", 3, ""),
-    "specificity": ("Specificity", "Specificity (negative scans left alone)", 3, ""),
+    "sensitivity": ("Sensitivity", "Sensitivity (positive scans found, at a probability of 0.5)", 3, ""),
+    "specificity": ("Specificity", "Specificity (negative scans left alone, at a probability of 0.5)", 3, ""),
     "brier": ("Brier score", "Brier score (squared error of the probability; 0 is perfect, 0.25 a coin)", 3, ""),
     "log_loss": ("Log loss", "Log loss (0 is perfect)", 3, ""),
     "mae": ("MAE", "Mean absolute error", 2, ""),
@@ -154,9 +154,25 @@ def _introduction(probe: _Probe) -> str:
         control += f" What {joined(settings['confounds'])} explain was taken out of the features on fitting subjects."
     elif settings["control"] == "match":
         control += f" Subjects of both classes were matched on {joined(settings['confounds'])}."
+    inputs = probe.document.get("inputs") or {}
+    source = f" Embeddings: {inputs['codes']}; cohort: {inputs['manifest']}." if inputs.get("codes") else ""
     side = "Every baseline had the same subjects, folds and probe; the penalty was chosen inside the fitting subjects."
-    positive = f" {probe.classes[-1]} is the positive class." if probe.kind == "binary" else ""
-    return f"{model} on the {probe.own} {what}. {how}{events}{positive}{control} {side}"
+    positive = f" {probe.classes[-1]} is the positive class{_asked(probe)}." if probe.kind == "binary" else ""
+    if counts.get("left_out_scans"):
+        positive += f" {counts['left_out_scans']} scans of other classes or without a value were left out."
+    return f"{model} on the {probe.own} {what}. {how}{events}{positive}{control} {side}{source}"
+
+
+def _asked(probe: _Probe) -> str:
+    """How many scans and people of each class were asked."""
+    predictions = probe.document["predictions"]
+    words = []
+    for label in (1, 0):
+        people = [
+            s for s, value in zip(predictions["participant_id"], predictions["target"], strict=True) if value == label
+        ]
+        words.append(f"{len(people)} {probe.classes[label]} scans of {len(set(people))} people")
+    return f" ({' and '.join(words)} were asked)"
 
 
 def _scores(probe: _Probe) -> Table:
@@ -312,7 +328,12 @@ def _roc(probe: _Probe) -> Block:
         "ROC curves, sensitivity against 1 - specificity, with the line of chance: "
         f"{'; '.join(c.label for c in curves)}.",
         "ROC curve: each point is a threshold on the probability. Up and left is better; the dotted diagonal is "
-        "chance. The band holds 95 % of the curves over resampled subjects, at each false positive rate by itself.",
+        "chance. The band holds 95 % of the curves over resampled subjects, at each false positive rate by itself."
+        + (
+            " Curves are of predictions averaged over the repeats, whose AUC is a little higher than the mean over them."
+            if probe.document["settings"]["protocol"] == "cv"
+            else ""
+        ),
     )
 
 
@@ -320,7 +341,7 @@ def _curve(probe: _Probe, name: str) -> RocCurve:
     roc = probe.scored[name]["roc"]
     called = probe.own if name == CODES else SHORT_BASELINES.get(name, name)
     return RocCurve(
-        f"{called} (AUC {probe.scored[name]['figures']['auc']['value']:.3f})",
+        f"{called} (AUC {(roc.get('auc') or [probe.scored[name]['figures']['auc']['value']])[0]:.3f})",
         roc["false_positive_rate"],
         roc["true_positive_rate"],
         (roc["band_rate"], roc["band_low"], roc["band_high"]),

@@ -14,7 +14,7 @@ from ldae.data.manifest import Record
 from ldae.errors import TaskError
 from ldae.tasks.embeddings import Embeddings, embeddings_of
 from ldae.tasks.probe_models import FittedProbe
-from ldae.tasks.targets import Target, column_of
+from ldae.tasks.targets import Target, check_column, column_of
 
 __all__ = ["AgeBias", "demographics", "encode_columns", "fit_age_bias", "match_classes"]
 
@@ -32,6 +32,7 @@ def encode_columns(records: Sequence[Record], columns: Sequence[str]) -> Array:
     """
     parts = []
     for name in columns:
+        check_column(records, name)
         values = [column_of(name)(record) for record in records]
         present = [value for value in values if value is not None]
         if len(set(map(str, present))) < 2:

@@ -51,8 +51,8 @@ class Embeddings:
         missing = [record.key for record, row in zip(records, rows, strict=True) if row is None]
         if missing:
             msg = (
-                f"{what} hold no row for {len(missing)} of {len(records)} scans (first: {', '.join(missing[:3])}); "
-                "encode the same manifest that is probed"
+                f"{what} hold no row for {len(missing)} of {len(records)} scans (first: {', '.join(missing[:3])}), but name "
+                f"{', '.join('_'.join(key) for key in list(index)[:2])}, ...; give rows for all scans, by the same identifiers"
             )
             raise TaskError(msg)
         return self.values[[row for row in rows if row is not None]]
@@ -116,7 +116,10 @@ def _read_table(path: Path) -> tuple[pd.DataFrame, Array]:
         if path.suffix == ".parquet":
             table = pd.read_parquet(path)
         else:
-            table = pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",", dtype=text, encoding="utf-8-sig")
+            with path.open(encoding="utf-8-sig") as file:
+                head = file.readline()
+            separator = "\t" if path.suffix == ".tsv" else ";" if head.count(";") > head.count(",") else ","
+            table = pd.read_csv(path, sep=separator, dtype=text, encoding="utf-8-sig")
     except Exception as error:  # pandas and pyarrow raise many kinds
         msg = f"{path}: unreadable ({' '.join(str(error).split())[:200]}); write it again"
         raise TaskError(msg) from error
@@ -147,7 +150,8 @@ def _read_arrays(path: Path) -> tuple[pd.DataFrame, Array]:
         with np.load(path, allow_pickle=False) as file:
             arrays: dict[str, Any] = {name: file[name] for name in file.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        msg = f"{path}: unreadable ({error}); save plain arrays with numpy.savez"
+        reason = "not an NPZ file of plain arrays" if "pickle" in str(error) else str(error)
+        msg = f"{path}: unreadable ({reason}); save plain arrays with numpy.savez"
         raise TaskError(msg) from error
     absent = [name for name in (SUBJECT, "values") if name not in arrays]
     if absent:

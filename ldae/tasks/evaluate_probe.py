@@ -10,7 +10,7 @@ import pandas as pd
 
 from ldae.errors import TaskError
 from ldae.evaluation.calibration import calibration_curve, calibration_slope, expected_calibration_error
-from ldae.evaluation.roc import roc_areas, roc_band, roc_difference
+from ldae.evaluation.roc import area_under_curve, roc_areas, roc_band, roc_difference
 from ldae.evaluation.scores import HIGHER_IS_BETTER, PRIMARY, Predictions, compare_predictions, score_predictions
 from ldae.evaluation.statistics import Difference, holm, permutation_p
 from ldae.tasks.confounds import demographics, encode_columns, fit_age_bias, match_classes
@@ -20,7 +20,7 @@ from ldae.tasks.learning_curve import learning_curve
 from ldae.tasks.probe import LinearProbe
 from ldae.tasks.probe_models import FittedProbe, fit_probe
 from ldae.tasks.probe_report import CODES, MEDIAN, Comparison, ProbeReport, ProbeSettings, Scored
-from ldae.tasks.targets import Target, column_of
+from ldae.tasks.targets import Target, check_column, column_of
 
 __all__ = ["DEMOGRAPHICS", "compare_all", "evaluate_probe"]
 
@@ -59,6 +59,8 @@ def evaluate_probe(
         msg = f"{target.name} is a time to an event; evaluate it with evaluate_conversion"
         raise TaskError(msg)
     settings = settings or ProbeSettings()
+    for name in (*settings.by, *settings.confounds):
+        check_column(target.records, name)
     target = target.first_scans() if settings.scans == "first" else target
     features = {CODES: codes, **(others or {})}
     known = demographics(target, tuple(name for name in DEMOGRAPHICS if name not in settings.confounds))
@@ -224,6 +226,7 @@ def _score(
     if target.kind == "binary":
         mean, labels = predicted.values.mean(axis=0), predicted.target
         roc = roc_band(labels.astype(int), mean, predicted.subjects, seed=settings.seed)
+        roc["auc"] = [area_under_curve(labels.astype(int), mean)]  # of this curve; figures are means over repeats
         slope, intercept = calibration_slope(labels, mean)
         calibration = {
             **asdict(calibration_curve(labels, mean)),

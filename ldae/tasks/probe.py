@@ -98,5 +98,10 @@ class LinearProbe:
             plain |= {name: np.asarray(plain[name], dtype=np.float64) for name in ("mean", "scale", "weights")}
             return cls(**plain)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            msg = f"{path}: not a saved probe ({error}); give the probe JSON that 'ldae probe' wrote"
+            missing = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+            reason = "no such file" if isinstance(error, FileNotFoundError) else missing
+            msg = (
+                f"{path}: not a saved probe ({reason}); give probe_TARGET_model.json, which 'ldae probe' writes for the frozen "
+                "split"
+            )
             raise TaskError(msg) from error

@@ -1,6 +1,7 @@
 """What a probe's evaluation is asked for, and what it leaves."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -147,11 +148,22 @@ class ProbeReport:
             "predictions": self.table.to_dict(orient="list"),
         }
 
-    def write(self, folder: Path) -> list[Path]:
-        """Write probe_TARGET.json, the predictions as probe_TARGET.csv, and the linear probe as probe_TARGET_model.json."""
+    def write(self, folder: Path, inputs: Mapping[str, str] | None = None) -> list[Path]:
+        """Write probe_TARGET.json, the predictions as probe_TARGET.csv, and the linear probe as probe_TARGET_model.json.
+
+        A fitted probe of a former run is taken away where this one leaves none.
+
+        Args:
+            folder: where.
+            inputs: what it was made from, by name.
+        """
         name = "probe_" + re.sub(r"[^A-Za-z0-9_.+-]+", "_", self.target["name"])
         paths = [
-            write_json(folder / f"{name}.json", self.plain()),
+            write_json(folder / f"{name}.json", self.plain() | {"inputs": dict(inputs or {})}),
             write_text(folder / f"{name}.csv", self.table.to_csv(index=False)),
         ]
-        return paths if self.probe is None else [*paths, self.probe.save(folder / f"{name}_model.json")]
+        model = folder / f"{name}_model.json"
+        if self.probe is not None:
+            return [*paths, self.probe.save(model)]
+        model.unlink(missing_ok=True)
+        return paths

@@ -1,6 +1,6 @@
 """What a probe predicts: a column of the manifest, as classes, a number, or time to conversion."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 from ldae.data.manifest import COLUMNS, Manifest, Record
 from ldae.errors import TaskError
 
-__all__ = ["Target", "choose_target", "column_of", "find_conversions"]
+__all__ = ["Target", "check_column", "choose_target", "column_of", "find_conversions"]
 
 Kind = Literal["binary", "multiclass", "regression", "survival"]
 Array = npt.NDArray[np.float64]
@@ -68,6 +68,18 @@ class Target:
 def column_of(name: str) -> Callable[[Record], Any]:
     """Reads a column of a record, canonical or further; None where it is missing."""
     return lambda record: getattr(record, name) if name in COLUMNS else record.extra.get(name)
+
+
+def check_column(records: Sequence[Record], name: str) -> None:
+    """That a column is there, whatever it holds.
+
+    Raises:
+        TaskError: naming those that are.
+    """
+    further = records[0].extra if records else {}
+    if name not in COLUMNS and name not in further:
+        msg = f"there is no column {name}; the manifest has {', '.join([*COLUMNS[3:], *further])}"
+        raise TaskError(msg)
 
 
 def choose_target(
