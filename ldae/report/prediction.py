@@ -12,28 +12,13 @@ from ldae.evaluation.figures import (
     draw_scatter,
 )
 from ldae.report.blocks import Absence, Beside, Block, Cell, Picture, Row, Section, Table, Text
-from ldae.report.run_folder import RunFolder, pointer
-from ldae.report.wording import SHORT_BASELINES, baseline_name, fixed, joined, long_class, rivals
+from ldae.report.probe_file import CODES, FIGURES, ProbeFile
+from ldae.report.run_folder import RunFolder
+from ldae.report.wording import SHORT_BASELINES, fixed, joined, long_class, rivals
 
 __all__ = ["age", "diagnosis", "probe_section"]
 
-CODES = "codes"
 CODE = "semantic code"
-
-FIGURES = {
-    "auc": ("AUC", "Area under the ROC curve (AUC)", 3, ""),
-    "balanced_accuracy": ("Balanced accuracy", "Balanced accuracy (mean over classes of the share found)", 3, ""),
-    "sensitivity": ("Sensitivity", "Sensitivity (positive scans found, at a probability of 0.5)", 3, ""),
-    "specificity": ("Specificity", "Specificity (negative scans left alone, at a probability of 0.5)", 3, ""),
-    "brier": ("Brier score", "Brier score (squared error of the probability; 0 is perfect, 0.25 a coin)", 3, ""),
-    "log_loss": ("Log loss", "Log loss (0 is perfect)", 3, ""),
-    "mae": ("MAE", "Mean absolute error", 2, ""),
-    "rmse": ("RMSE", "Root mean squared error (large errors weigh more)", 2, ""),
-    "r2": ("R\u00b2", "R\u00b2 (1 is perfect, 0 is guessing the mean)", 2, ""),
-    "r": ("r", "Correlation of predicted and true values", 2, ""),
-    "concordance": ("Concordance", "Concordance (who converts first had the higher risk; 0.5 is chance)", 3, ""),
-}
-UNITS = {"age": " years"}
 
 
 def diagnosis(run: RunFolder) -> Section:
@@ -56,44 +41,6 @@ def _of_run(run: RunFolder, name: str, title: str) -> Section:
     return probe_section(document, f"tasks/probe_{name}.json", name, title, own=CODE)
 
 
-class _Probe:
-    """One probe's file, read with pointers to where each number stands."""
-
-    def __init__(self, document: Mapping[str, Any], source: str, own: str) -> None:
-        self.document = document
-        self.source = source
-        self.own = own
-        self.name = str(document["target"]["name"])
-        self.kind = str(document["target"]["kind"])
-        self.classes = [str(each) for each in document["target"]["classes"]]
-        self.scored: Mapping[str, Any] = document["scored"]
-        self.primary = str(document["primary"])
-        self.others = [name for name in self.scored if name != CODES]
-        self.digits = FIGURES[self.primary][2]
-        self.unit = UNITS.get(self.name, "")
-
-    def value(self, *keys: str | int) -> Any:
-        found: Any = self.document
-        for key in keys:
-            found = found[key]
-        return found
-
-    def cell(self, *keys: str | int, digits: int = 3, best: bool = False) -> Cell:
-        return Cell(fixed(self.value(*keys), digits), (pointer(self.source, *keys),), best)
-
-    def interval(self, *keys: str | int, digits: int = 3) -> Cell:
-        interval = self.value(*keys)
-        text = f"{fixed(interval['low'], digits)} to {fixed(interval['high'], digits)}"
-        return Cell(text, tuple(pointer(self.source, *keys, end) for end in ("low", "high")))
-
-    def p_value(self, *keys: str | int) -> Cell:
-        value = self.value(*keys)
-        return Cell("below one in a thousand", (), prose=True) if value < 0.001 else self.cell(*keys)
-
-    def called(self, features: str) -> str:
-        return self.own if features == CODES else baseline_name(features)
-
-
 def probe_section(
     document: Mapping[str, Any], source: str, anchor: str, title: str, *, own: str = "codes under test"
 ) -> Section:
@@ -107,7 +54,7 @@ def probe_section(
         own: what the embeddings under test are called.
     """
     try:
-        probe = _Probe(document, source, own)
+        probe = ProbeFile(document, source, own)
         blocks: list[Block] = [
             Text(_introduction(probe)),
             Beside(_pictures(probe), [_scores(probe), _verdict(probe), *_doubt(probe), _further(probe)]),
@@ -120,7 +67,7 @@ def probe_section(
     return Section(anchor, title, blocks)
 
 
-def _introduction(probe: _Probe) -> str:
+def _introduction(probe: ProbeFile) -> str:
     settings, counts = probe.document["settings"], probe.document["counts"]
     model = {
         ("linear", "regression"): "A ridge regression",
@@ -163,7 +110,7 @@ def _introduction(probe: _Probe) -> str:
     return f"{model} on the {probe.own} {what}. {how}{events}{positive}{control} {side}{source}"
 
 
-def _asked(probe: _Probe) -> str:
+def _asked(probe: ProbeFile) -> str:
     """How many scans and people of each class were asked."""
     predictions = probe.document["predictions"]
     words = []
@@ -175,7 +122,7 @@ def _asked(probe: _Probe) -> str:
     return f" ({' and '.join(words)} were asked)"
 
 
-def _scores(probe: _Probe) -> Table:
+def _scores(probe: ProbeFile) -> Table:
     """Every kind of features, the best value marked, whoever has it."""
     short, long, digits, _ = FIGURES[probe.primary]
     values = {name: each["figures"][probe.primary]["value"] for name, each in probe.scored.items()}
@@ -198,7 +145,7 @@ def _scores(probe: _Probe) -> Table:
     return Table(caption, ("Features", short, "95 % interval"), rows)
 
 
-def _verdict(probe: _Probe) -> Text:
+def _verdict(probe: ProbeFile) -> Text:
     """Which baselines beat the code, in words."""
     values = {name: probe.scored[name]["figures"][probe.primary]["value"] for name in probe.others}
     own = probe.scored[CODES]["figures"][probe.primary]["value"]
@@ -212,7 +159,7 @@ def _verdict(probe: _Probe) -> Text:
     return Text(f"Better than the {probe.own} ({shown}): {names}.", "note")
 
 
-def _doubt(probe: _Probe) -> list[Text]:
+def _doubt(probe: ProbeFile) -> list[Text]:
     """What the figures do not show."""
     found = []
     p = probe.document.get("permutation_p")
@@ -231,7 +178,7 @@ def _doubt(probe: _Probe) -> list[Text]:
     return found
 
 
-def _further(probe: _Probe) -> Table:
+def _further(probe: ProbeFile) -> Table:
     """Other figures of the code."""
     own = probe.scored[CODES]
     rows = [
@@ -267,7 +214,7 @@ def _further(probe: _Probe) -> Table:
     return Table(f"Other measures of the {probe.own}", ("", "Value", "95 % interval"), rows)
 
 
-def _differences(probe: _Probe) -> Table:
+def _differences(probe: ProbeFile) -> Table:
     """The code against each of the others."""
     delong = any(each.get("delong") for each in probe.document["comparisons"])
     rows = []
@@ -290,7 +237,7 @@ def _differences(probe: _Probe) -> Table:
     return Table(caption, columns, rows)
 
 
-def _groups(probe: _Probe) -> list[Block]:
+def _groups(probe: ProbeFile) -> list[Block]:
     """The first figure of each site and sex."""
     tables: list[Block] = []
     for column, values in (probe.scored[CODES].get("by_group") or {}).items():
@@ -311,7 +258,7 @@ def _groups(probe: _Probe) -> list[Block]:
     return tables
 
 
-def _pictures(probe: _Probe) -> list[Block]:
+def _pictures(probe: ProbeFile) -> list[Block]:
     if probe.kind == "binary":
         return [_roc(probe), _calibration(probe)]
     if probe.kind == "regression":
@@ -319,7 +266,7 @@ def _pictures(probe: _Probe) -> list[Block]:
     return []
 
 
-def _roc(probe: _Probe) -> Block:
+def _roc(probe: ProbeFile) -> Block:
     curves = [_curve(probe, name) for name, each in probe.scored.items() if each.get("roc")]
     negative, positive = probe.classes
     return Picture(
@@ -337,7 +284,7 @@ def _roc(probe: _Probe) -> Block:
     )
 
 
-def _curve(probe: _Probe, name: str) -> RocCurve:
+def _curve(probe: ProbeFile, name: str) -> RocCurve:
     roc = probe.scored[name]["roc"]
     called = probe.own if name == CODES else SHORT_BASELINES.get(name, name)
     return RocCurve(
@@ -348,7 +295,7 @@ def _curve(probe: _Probe, name: str) -> RocCurve:
     )
 
 
-def _calibration(probe: _Probe) -> Block:
+def _calibration(probe: ProbeFile) -> Block:
     curve = probe.scored[CODES]["calibration"]
     return Picture(
         draw_calibration(curve["predicted"], curve["observed"], curve["counts"], positive=probe.classes[-1]),
@@ -364,7 +311,7 @@ def _calibration(probe: _Probe) -> Block:
     )
 
 
-def _scatter(probe: _Probe) -> Block:
+def _scatter(probe: ProbeFile) -> Block:
     predictions = probe.document["predictions"]
     target, predicted = predictions["target"], predictions[CODES]
     return Picture(
@@ -376,7 +323,7 @@ def _scatter(probe: _Probe) -> Block:
     )
 
 
-def _learning(probe: _Probe) -> list[Block]:
+def _learning(probe: ProbeFile) -> list[Block]:
     curve = probe.document.get("learning_curve")
     if not curve or len(curve["subjects"]) < 2:
         return []
