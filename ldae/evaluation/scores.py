@@ -1,6 +1,6 @@
 """Figures of predictions, with intervals over subjects: classes, numbers, and what they are called."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -46,11 +46,14 @@ class Predictions:
         return float(np.mean([figure(self.target[rows], values[rows]) for values in self.values]))
 
 
-def score_predictions(predictions: Predictions, *, seed: int = 0, resamples: int = 1000) -> dict[str, Interval]:
-    """Every figure with its 95 % interval, all on the same resamples of subjects.
+def score_predictions(
+    predictions: Predictions, names: Sequence[str] = (), *, seed: int = 0, resamples: int = 1000
+) -> dict[str, Interval]:
+    """Figures with their 95 % intervals, all on the same resamples of subjects.
 
     Args:
         predictions: of scans.
+        names: of the figures; all that the kind has, if none is named.
         seed: of the resamples.
         resamples: number of draws.
 
@@ -64,7 +67,7 @@ def score_predictions(predictions: Predictions, *, seed: int = 0, resamples: int
             generator=np.random.default_rng(seed),
             resamples=resamples,
         )
-        for name in METRICS[predictions.kind]
+        for name in names or METRICS[predictions.kind]
     }
 
 

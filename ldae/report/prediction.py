@@ -124,7 +124,7 @@ def _asked(probe: ProbeFile) -> str:
 
 def _scores(probe: ProbeFile) -> Table:
     """Every kind of features, the best value marked, whoever has it."""
-    short, long, digits, _ = FIGURES[probe.primary]
+    short, long, digits = FIGURES[probe.primary]
     values = {name: each["figures"][probe.primary]["value"] for name, each in probe.scored.items()}
     best = (max if probe.document["higher_is_better"] else min)(values.values())
     rows = [

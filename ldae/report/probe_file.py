@@ -12,17 +12,17 @@ __all__ = ["CODES", "FIGURES", "ProbeFile"]
 CODES = "codes"
 
 FIGURES = {
-    "auc": ("AUC", "Area under the ROC curve (AUC)", 3, ""),
-    "balanced_accuracy": ("Balanced accuracy", "Balanced accuracy (mean over classes of the share found)", 3, ""),
-    "sensitivity": ("Sensitivity", "Sensitivity (positive scans found, at a probability of 0.5)", 3, ""),
-    "specificity": ("Specificity", "Specificity (negative scans left alone, at a probability of 0.5)", 3, ""),
-    "brier": ("Brier score", "Brier score (squared error of the probability; 0 is perfect, 0.25 a coin)", 3, ""),
-    "log_loss": ("Log loss", "Log loss (0 is perfect)", 3, ""),
-    "mae": ("MAE", "Mean absolute error", 2, ""),
-    "rmse": ("RMSE", "Root mean squared error (large errors weigh more)", 2, ""),
-    "r2": ("R\u00b2", "R\u00b2 (1 is perfect, 0 is guessing the mean)", 2, ""),
-    "r": ("r", "Correlation of predicted and true values", 2, ""),
-    "concordance": ("Concordance", "Concordance (who converts first had the higher risk; 0.5 is chance)", 3, ""),
+    "auc": ("AUC", "Area under the ROC curve (AUC)", 3),
+    "balanced_accuracy": ("Balanced accuracy", "Balanced accuracy (mean over classes of the share found)", 3),
+    "sensitivity": ("Sensitivity", "Sensitivity (positive scans found, at a probability of 0.5)", 3),
+    "specificity": ("Specificity", "Specificity (negative scans left alone, at a probability of 0.5)", 3),
+    "brier": ("Brier score", "Brier score (squared error of the probability; 0 is perfect, 0.25 a coin)", 3),
+    "log_loss": ("Log loss", "Log loss (0 is perfect)", 3),
+    "mae": ("MAE", "Mean absolute error", 2),
+    "rmse": ("RMSE", "Root mean squared error (large errors weigh more)", 2),
+    "r2": ("R\u00b2", "R\u00b2 (1 is perfect, 0 is guessing the mean)", 2),
+    "r": ("r", "Correlation of predicted and true values", 2),
+    "concordance": ("Concordance", "Concordance (who converts first had the higher risk; 0.5 is chance)", 3),
 }
 UNITS = {"age": " years"}
 

@@ -12,6 +12,7 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 
 from ldae.data.manifest import Record
 from ldae.errors import TaskError
+from ldae.evaluation.statistics import rows_by_subject
 from ldae.tasks.embeddings import Embeddings, embeddings_of
 from ldae.tasks.probe_models import FittedProbe
 from ldae.tasks.targets import Target, check_column, column_of
@@ -80,7 +81,7 @@ def match_classes(target: Target, columns: Sequence[str]) -> npt.NDArray[np.int6
         msg = f"{target.name} is {target.kind}; only two classes can be matched: residualise instead"
         raise TaskError(msg)
     subjects = np.array(target.subjects)
-    first = np.array([int(np.flatnonzero(subjects == name)[0]) for name in dict.fromkeys(target.subjects)])
+    first = np.array([rows[0] for rows in rows_by_subject(target.subjects)])
     records = [target.records[row] for row in first]
     distance = np.zeros((len(first), len(first)))
     for name in columns:

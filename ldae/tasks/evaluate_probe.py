@@ -12,7 +12,7 @@ from ldae.errors import TaskError
 from ldae.evaluation.calibration import calibration_curve, calibration_slope, expected_calibration_error
 from ldae.evaluation.roc import area_under_curve, roc_areas, roc_band, roc_difference
 from ldae.evaluation.scores import HIGHER_IS_BETTER, PRIMARY, Predictions, compare_predictions, score_predictions
-from ldae.evaluation.statistics import Difference, holm, permutation_p
+from ldae.evaluation.statistics import Difference, holm, permutation_p, rows_by_subject
 from ldae.tasks.confounds import demographics, encode_columns, fit_age_bias, match_classes
 from ldae.tasks.embeddings import Embeddings
 from ldae.tasks.folds import Fold, cross_validation, frozen_split
@@ -22,7 +22,7 @@ from ldae.tasks.probe_models import FittedProbe, fit_probe
 from ldae.tasks.probe_report import CODES, MEDIAN, Comparison, ProbeReport, ProbeSettings, Scored
 from ldae.tasks.targets import Target, check_column, column_of
 
-__all__ = ["DEMOGRAPHICS", "compare_all", "evaluate_probe"]
+__all__ = ["DEMOGRAPHICS", "choose_folds", "compare_all", "evaluate_probe", "feature_matrix"]
 
 Array = npt.NDArray[np.float64]
 Progress = Callable[[int, int], None]
@@ -70,12 +70,10 @@ def evaluate_probe(
     if settings.control == "match":
         target = _matched(target, settings)
         confounds = np.empty((len(target), 0))
-    folds = (
-        frozen_split(target)
-        if settings.protocol == "split"
-        else cross_validation(target, folds=settings.folds, repeats=settings.repeats, seed=settings.seed)
-    )
-    matrices = {name: _matrix(target, each, confounds, name) for name, each in features.items()}
+    folds = choose_folds(target, settings)
+    matrices = {
+        name: np.concatenate([feature_matrix(target, each, name), confounds], axis=1) for name, each in features.items()
+    }
     widths = {name: each.components for name, each in features.items()}
 
     total, done = len(matrices) * len(folds), 0
@@ -171,11 +169,17 @@ def _matched(target: Target, settings: ProbeSettings) -> Target:
     return replace(target.select(rows), left_out=target.left_out + len(target) - len(rows))
 
 
-def _matrix(target: Target, embeddings: Embeddings, confounds: Array, name: str) -> Array:
-    what = "the embeddings" if name == CODES else f"the {name} embeddings"
-    values = embeddings.of(target.records, what=what)
-    flat = values.mean(axis=1) if values.ndim == 3 else values
-    return np.concatenate([flat, confounds], axis=1)
+def choose_folds(target: Target, settings: ProbeSettings) -> list[Fold]:
+    """The folds of the protocol."""
+    if settings.protocol == "split":
+        return frozen_split(target)
+    return cross_validation(target, folds=settings.folds, repeats=settings.repeats, seed=settings.seed)
+
+
+def feature_matrix(target: Target, embeddings: Embeddings, name: str) -> Array:
+    """The embeddings of the target's scans, (N, S), tokens averaged; errors call them by their name."""
+    values = embeddings.of(target.records, what="the embeddings" if name == CODES else f"the {name} embeddings")
+    return values.mean(axis=1) if values.ndim == 3 else values
 
 
 def _fit(
@@ -272,12 +276,13 @@ def _by_group(
         if len(set(people)) < FEW_SUBJECTS:
             found[name]["reason"] = f"fewer than {FEW_SUBJECTS} people"
             continue
+        primary = PRIMARY[target.kind]
         try:
-            figures = score_predictions(part, seed=settings.seed, resamples=settings.resamples)
+            figures = score_predictions(part, (primary,), seed=settings.seed, resamples=settings.resamples)
         except TaskError:
             found[name]["reason"] = "too few people of a class"
         else:
-            found[name][PRIMARY[target.kind]] = asdict(figures[PRIMARY[target.kind]])
+            found[name][primary] = asdict(figures[primary])
     return found
 
 
@@ -304,7 +309,7 @@ def _permute(own: Predictions, settings: ProbeSettings) -> float | None:
     """Labels exchanged between subjects, one scan each, against predictions that stay: of the frozen split only."""
     if not settings.permutations or settings.protocol != "split":
         return None
-    first = np.array([own.subjects.index(name) for name in dict.fromkeys(own.subjects)])
+    first = np.array([rows[0] for rows in rows_by_subject(own.subjects)])
     metric = PRIMARY[own.kind]
     sign = 1.0 if HIGHER_IS_BETTER[metric] else -1.0
 

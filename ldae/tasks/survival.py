@@ -16,8 +16,7 @@ from ldae.errors import TaskError
 from ldae.evaluation.scores import Predictions, score_predictions
 from ldae.tasks.confounds import demographics
 from ldae.tasks.embeddings import Embeddings
-from ldae.tasks.evaluate_probe import DEMOGRAPHICS, compare_all
-from ldae.tasks.folds import cross_validation, frozen_split
+from ldae.tasks.evaluate_probe import DEMOGRAPHICS, choose_folds, compare_all, feature_matrix
 from ldae.tasks.probe_report import CODES, ProbeReport, ProbeSettings, Scored
 from ldae.tasks.targets import Target
 
@@ -62,11 +61,7 @@ def evaluate_conversion(
     known = demographics(target, DEMOGRAPHICS)
     if known is not None:
         features.setdefault("demographics", known)
-    folds = (
-        frozen_split(target)
-        if settings.protocol == "split"
-        else cross_validation(target, folds=settings.folds, repeats=settings.repeats, seed=settings.seed)
-    )
+    folds = choose_folds(target, settings)
     asked = np.unique(np.concatenate([fold.asked for fold in folds]))
     position = np.full(len(target), -1)
     position[asked] = np.arange(len(asked))
@@ -78,8 +73,7 @@ def evaluate_conversion(
     penalties: dict[str, list[float]] = {}
     done, total = 0, len(features) * len(folds)
     for name, each in features.items():
-        matrix = each.of(target.records, what="the embeddings" if name == CODES else f"the {name} embeddings")
-        matrix = matrix.mean(axis=1) if matrix.ndim == 3 else matrix
+        matrix = feature_matrix(target, each, name)
         values = np.full((repeats, len(asked)), np.nan)
         penalties[name] = []
         for fold in folds:
