@@ -14,14 +14,15 @@ def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
     """Add the command."""
     parser = Parser(
         description="Render a run folder (of 'ldae demo' or 'ldae study'), or a folder of 'ldae probe', as one self-contained "
-        "HTML file, or as Markdown."
+        "HTML file, as Markdown, or as JSON."
     )
     parser.add_argument("run", type=Path, help="the run folder")
+    parser.add_argument("--out", type=Path, default=None, help="the file; RUN/report.html, .md or .json if not given")
     parser.add_argument(
-        "--out", type=Path, default=None, help="the file; RUN/report.html or RUN/report.md if not given"
-    )
-    parser.add_argument(
-        "--format", choices=["html", "md"], default="html", help="one HTML file, or Markdown with pictures beside it"
+        "--format",
+        choices=["html", "md", "json"],
+        default="html",
+        help="one HTML file, Markdown with pictures beside it, or JSON after a published schema",
     )
     commands.add_subcommand("report", parser, help="render a run as one document")
     runs["report",] = render

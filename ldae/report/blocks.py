@@ -1,11 +1,26 @@
 """What a report is made of: sections of text, tables and pictures. The template knows how each block looks."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-__all__ = ["Absence", "Beside", "Block", "Cell", "Listing", "Picture", "Row", "Section", "Table", "Text"]
+__all__ = [
+    "Absence",
+    "Beside",
+    "Block",
+    "Cell",
+    "Interactive",
+    "Listing",
+    "Picture",
+    "Row",
+    "Section",
+    "Table",
+    "Text",
+    "ViewedScan",
+    "Viewer",
+    "walk",
+]
 
 
 @dataclass(frozen=True)
@@ -106,6 +121,63 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Interactive:
+    """A picture that becomes a chart with values to point at, where scripts run.
+
+    Attributes:
+        picture: what is seen without scripts.
+        chart: the same as Plotly's JSON.
+    """
+
+    kind: ClassVar[str] = "interactive"
+    picture: Picture
+    chart: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ViewedScan:
+    """A scan in a volume viewer.
+
+    Attributes:
+        name: whose it is.
+        original: NIfTI, gzipped, base64.
+        synthetic: all that can stand beside it, as one 4D NIfTI, gzipped, base64.
+        change: what is laid over each of them, likewise.
+        captions: what is said of each of them.
+    """
+
+    name: str
+    original: str
+    synthetic: str
+    change: str
+    captions: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Viewer:
+    """Volumes to be walked through, with linked crosshairs in three planes; nothing is seen of it without scripts.
+
+    Attributes:
+        caption: what it shows.
+        choices: names of what can stand beside the original.
+        start: index of the one that is seen first.
+        slider: whether the choices are steps on a scale.
+        change: what the overlay is the difference of.
+        limit: where the overlay's colours end.
+        scans: to choose from.
+    """
+
+    kind: ClassVar[str] = "viewer"
+    caption: str
+    choices: Sequence[str]
+    start: int
+    slider: bool
+    change: str
+    limit: float
+    scans: Sequence[ViewedScan]
+
+
+@dataclass(frozen=True)
 class Listing:
     """Text of a file, folded away.
 
@@ -135,7 +207,7 @@ class Beside:
     right: Sequence["Block"]
 
 
-Block = Text | Absence | Table | Picture | Listing | Beside
+Block = Text | Absence | Table | Picture | Interactive | Viewer | Listing | Beside
 
 
 @dataclass(frozen=True)
@@ -151,3 +223,13 @@ class Section:
     anchor: str
     title: str
     blocks: Sequence[Block] = field(default_factory=tuple)
+
+
+def walk(blocks: Sequence[Block]) -> Iterator[Block]:
+    """Blocks in reading order, those in columns too."""
+    for block in blocks:
+        if isinstance(block, Beside):
+            yield from walk(block.left)
+            yield from walk(block.right)
+        else:
+            yield block

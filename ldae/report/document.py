@@ -1,20 +1,26 @@
 """The document: sections put together and rendered as one HTML file that needs no network."""
 
-from collections.abc import Mapping, Sequence
+import gzip
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ldae.errors import TaskError
 from ldae.io.files import write_text
-from ldae.report.blocks import Section
+from ldae.report.blocks import Interactive, Section, Viewer, walk
 from ldae.report.colophon import methods, probe_methods, repeat
 from ldae.report.information import information
+from ldae.report.machine import write_machine_report
 from ldae.report.markdown import write_markdown
 from ldae.report.overview import key_figures, training, what_was_run
+from ldae.report.paper import publication
 from ldae.report.prediction import age, diagnosis, probe_section
 from ldae.report.progression import interpolation, manipulation
 from ldae.report.restoration import reconstruction, samples
@@ -22,7 +28,7 @@ from ldae.report.run_folder import open_run, read_json
 
 __all__ = ["Form", "write_probe_report", "write_report"]
 
-Form = Literal["html", "md"]
+Form = Literal["html", "md", "json"]
 
 SYNTHETIC = "Synthetic images. Not for diagnosis."
 RESEARCH = "For research. Not for diagnosis."
@@ -39,6 +45,7 @@ SECTIONS = (
     interpolation,
     samples,
     methods,
+    publication,
     repeat,
 )
 
@@ -49,8 +56,9 @@ def write_report(run: Path, out: Path | None = None, form: Form = "html") -> Pat
     Args:
         run: folder with results.json, as 'ldae demo' and 'ldae study' leave it. Whatever else is missing, its
             section says so.
-        out: the file; `report.html` or `report.md` in the run folder if it is not given.
-        form: one HTML file, or Markdown with its pictures in a folder beside it.
+        out: the file; `report.html`, `.md` or `.json` in the run folder if it is not given.
+        form: one HTML file, Markdown with its pictures in a folder beside it, or JSON
+            (:func:`~ldae.report.report_schema`).
 
     Returns:
         The file written.
@@ -66,7 +74,8 @@ def write_report(run: Path, out: Path | None = None, form: Form = "html") -> Pat
         "code knows (diagnosis, age), what is lost on the way, and what the model can change or fill in."
     )
     title = f"Latent diffusion autoencoder: report of {folder.path.resolve().name}"
-    return _write(title, lead, SYNTHETIC, [build(folder) for build in SECTIONS], out or run / f"report.{form}", form)
+    sections = [build(folder) for build in SECTIONS]
+    return _write(title, lead, SYNTHETIC, sections, out or run / f"report.{form}", form, folder.documents)
 
 
 def write_probe_report(folder: Path, out: Path | None = None, form: Form = "html") -> Path:
@@ -74,7 +83,7 @@ def write_probe_report(folder: Path, out: Path | None = None, form: Form = "html
 
     Args:
         folder: with probe_TARGET.json files.
-        out: the file; `report.html` or `report.md` in the folder if it is not given.
+        out: the file; `report.html`, `.md` or `.json` in the folder if it is not given.
         form: as of :func:`write_report`.
 
     Returns:
@@ -97,12 +106,23 @@ def write_probe_report(folder: Path, out: Path | None = None, form: Form = "html
         "interval is over people."
     )
     title = f"Probe report of {folder.resolve().name}"
-    return _write(title, lead, RESEARCH, [*sections, probe_methods()], out or folder / f"report.{form}", form)
+    named = {path.name: each for path, each in documents.items()}
+    return _write(title, lead, RESEARCH, [*sections, probe_methods()], out or folder / f"report.{form}", form, named)
 
 
-def _write(title: str, lead: str, notice: str, sections: Sequence[Section], out: Path, form: Form) -> Path:
+def _write(
+    title: str,
+    lead: str,
+    notice: str,
+    sections: Sequence[Section],
+    out: Path,
+    form: Form,
+    documents: Mapping[str, Any],
+) -> Path:
     if form == "md":
         return write_markdown(title, lead, notice, sections, out)
+    if form == "json":
+        return write_machine_report(title, lead, notice, sections, out, documents)
     return write_text(out, _render(title, lead, notice, sections))
 
 
@@ -115,11 +135,49 @@ def _render(title: str, lead: str, notice: str, sections: Sequence[Section]) -> 
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    css = files("ldae.report").joinpath("templates", "report.css").read_text(encoding="utf-8")
+    environment.policies["json.dumps_function"] = _dumps
+    # Style and scripts are ours and the libraries', read from packages; nothing of a run is among them.
     return environment.get_template("report.html.j2").render(
         title=title,
         lead=lead,
         notice=notice,
-        css=Markup(css),  # ours, read from the package
+        css=Markup(_asset("report.css")),
+        libraries=[Markup(each) for each in _libraries(sections)],
+        script=Markup(_asset("report.js")),
         sections=sections,
+        names=_Names(),
     )
+
+
+def _dumps(value: Any, **options: Any) -> str:
+    """JSON of plain values and of the report's own blocks."""
+    return json.dumps(value, default=asdict, allow_nan=False, **options)
+
+
+def _asset(name: str) -> str:
+    return files("ldae.report").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+def _libraries(sections: Sequence[Section]) -> Iterator[str]:
+    """The scripts that these sections need."""
+    kinds = {block.kind for section in sections for block in walk(section.blocks)}
+    if Interactive.kind in kinds:
+        from plotly.offline import get_plotlyjs
+
+        yield get_plotlyjs()
+    if Viewer.kind in kinds:
+        niivue = files("ldae.report").joinpath("niivue")
+        licence = niivue.joinpath("LICENSE").read_text(encoding="utf-8")
+        yield f"/*!\n{licence}*/\n" + gzip.decompress(niivue.joinpath("niivue.umd.js.gz").read_bytes()).decode("utf-8")
+
+
+class _Names:
+    """Names of tables and charts, counted, for the files that a reader saves."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+
+    def next(self, kind: str) -> str:
+        """The next name of a kind."""
+        self._counts[kind] += 1
+        return f"{kind}-{self._counts[kind]:02d}"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ldae.io.files import write_bytes, write_text
-from ldae.report.blocks import Absence, Beside, Block, Listing, Picture, Section, Table, Text
+from ldae.report.blocks import Absence, Beside, Block, Interactive, Listing, Picture, Section, Table, Text, Viewer
 
 __all__ = ["write_markdown"]
 
@@ -55,6 +55,10 @@ def _render(block: Block, pictures: _Pictures) -> str:
         return f"*{_plain(block.reason)}*"
     if isinstance(block, Table):
         return _table(block)
+    if isinstance(block, Viewer):  # its sections are among the pictures
+        return ""
+    if isinstance(block, Interactive):
+        return _render(block.picture, pictures)
     if isinstance(block, Picture):
         return f"{_plain(block.caption)}\n\n![{_plain(block.alt)}]({pictures.write(block)})"
     if isinstance(block, Listing):

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ldae.evaluation.charts import calibration_chart, learning_chart, roc_chart, scatter_chart
 from ldae.evaluation.figures import (
     LearningPoints,
     RocCurve,
@@ -11,7 +12,7 @@ from ldae.evaluation.figures import (
     draw_roc,
     draw_scatter,
 )
-from ldae.report.blocks import Absence, Beside, Block, Cell, Picture, Row, Section, Table, Text
+from ldae.report.blocks import Absence, Beside, Block, Cell, Interactive, Picture, Row, Section, Table, Text
 from ldae.report.probe_file import CODES, FIGURES, ProbeFile
 from ldae.report.run_folder import RunFolder
 from ldae.report.wording import SHORT_BASELINES, fixed, joined, long_class, rivals
@@ -269,7 +270,7 @@ def _pictures(probe: ProbeFile) -> list[Block]:
 def _roc(probe: ProbeFile) -> Block:
     curves = [_curve(probe, name) for name, each in probe.scored.items() if each.get("roc")]
     negative, positive = probe.classes
-    return Picture(
+    picture = Picture(
         draw_roc(curves, positive=positive, negative=negative),
         "image/svg+xml",
         "ROC curves, sensitivity against 1 - specificity, with the line of chance: "
@@ -282,6 +283,7 @@ def _roc(probe: ProbeFile) -> Block:
             else ""
         ),
     )
+    return Interactive(picture, roc_chart(curves, positive=positive, negative=negative))
 
 
 def _curve(probe: ProbeFile, name: str) -> RocCurve:
@@ -297,8 +299,9 @@ def _curve(probe: ProbeFile, name: str) -> RocCurve:
 
 def _calibration(probe: ProbeFile) -> Block:
     curve = probe.scored[CODES]["calibration"]
-    return Picture(
-        draw_calibration(curve["predicted"], curve["observed"], curve["counts"], positive=probe.classes[-1]),
+    groups = (curve["predicted"], curve["observed"], curve["counts"])
+    picture = Picture(
+        draw_calibration(*groups, positive=probe.classes[-1]),
         "image/svg+xml",
         f"Observed share of {probe.classes[-1]} against predicted probability in {len(curve['counts'])} groups of scans.",
         f"Calibration of the {probe.own}: scans in order of their probability, in groups of equal size. On the dashed line "
@@ -309,18 +312,22 @@ def _calibration(probe: ProbeFile) -> Block:
             else ""
         ),
     )
+    return Interactive(picture, calibration_chart(*groups, positive=probe.classes[-1]))
 
 
 def _scatter(probe: ProbeFile) -> Block:
     predictions = probe.document["predictions"]
     target, predicted = predictions["target"], predictions[CODES]
-    return Picture(
-        draw_scatter(target, predicted, probe.name, probe.unit.strip()),
+    unit = probe.unit.strip()
+    picture = Picture(
+        draw_scatter(target, predicted, probe.name, unit),
         "image/svg+xml",
         f"Predicted against true {probe.name} of {len(target)} test scans, with the line of identity.",
         "Each dot is a scan; on the dashed line the prediction is right. A cloud flatter than the line is usual: the "
         "regression shrinks predictions toward the mean.",
     )
+    keys = predictions.get("key") or predictions["participant_id"]
+    return Interactive(picture, scatter_chart(target, predicted, keys, probe.name, unit))
 
 
 def _learning(probe: ProbeFile) -> list[Block]:
@@ -356,7 +363,8 @@ def _learning(probe: ProbeFile) -> list[Block]:
         ("Labelled", *(_sentence(SHORT_BASELINES.get(n, n) if n != CODES else probe.own) for n in names)),
         rows,
     )
-    return [Beside([picture], [table])]
+    chart = learning_chart(curve["subjects"], series, FIGURES[probe.primary][0])
+    return [Beside([Interactive(picture, chart)], [table])]
 
 
 def _count(curve: Mapping[str, Any], index: int) -> str:

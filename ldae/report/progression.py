@@ -5,11 +5,13 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from ldae.evaluation.charts import dose_response_chart
 from ldae.evaluation.figures import draw_dose_response
 from ldae.evaluation.slice_panels import PanelRow, Tile, draw_panel, symmetric_limit
-from ldae.report.blocks import Absence, Block, Cell, Picture, Row, Section, Table, Text
+from ldae.report.blocks import Absence, Block, Cell, Interactive, Picture, Row, Section, Table, Text, Viewer
 from ldae.report.panels import Image, cuts_of, difference, incomplete
 from ldae.report.run_folder import RunFolder
+from ldae.report.volumes import viewer
 from ldae.report.wording import (
     METHODS,
     STRUCTURES,
@@ -66,15 +68,16 @@ def _dose(run: RunFolder) -> list[Block]:
         for i, step in enumerate(steps)
     ]
     verdict = "rises with every step" if result.get("monotone") else "does not rise with every step"
+    picture = Picture(
+        draw_dose_response(steps, probability, change, positive=positive),
+        "image/svg+xml",
+        f"Mean probability of {positive} from {fixed(probability[0], 2)} to {fixed(probability[-1], 2)} and "
+        f"mean change of the ventricles from {signed(change[0])} to {signed(change[-1])} ml, by step.",
+        f"Dose and response, means over one scan of each of {result.get('scans')} test subjects. The mean "
+        f"probability {verdict}.",
+    )
     return [
-        Picture(
-            draw_dose_response(steps, probability, change, positive=positive),
-            "image/svg+xml",
-            f"Mean probability of {positive} from {fixed(probability[0], 2)} to {fixed(probability[-1], 2)} and "
-            f"mean change of the ventricles from {signed(change[0])} to {signed(change[-1])} ml, by step.",
-            f"Dose and response, means over one scan of each of {result.get('scans')} test subjects. The mean "
-            f"probability {verdict}.",
-        ),
+        Interactive(picture, dose_response_chart(steps, probability, change, positive=positive)),
         Table("Mean probability, and mean change of measured volumes against step 0", columns, rows),
     ]
 
@@ -153,9 +156,46 @@ def _edit_panels(run: RunFolder) -> list[Block]:
     changes = [[difference(image, edits[zero]) for image in edits] for edits in images["images"]]
     limit = symmetric_limit([each for row in changes for each in row])
     return [
-        _edit_panel(run, images["original"][at], images["images"][at], changes[at], facts, limit)
-        for at, facts in enumerate(shown)
+        _edit_viewer(run, images, steps, shown),
+        *(
+            _edit_panel(run, images["original"][at], images["images"][at], changes[at], facts, limit)
+            for at, facts in enumerate(shown)
+        ),
     ]
+
+
+def _edit_viewer(
+    run: RunFolder, images: Mapping[str, Any], steps: Sequence[float], shown: Sequence[Mapping[str, Any]]
+) -> Viewer:
+    """The edited scans, with a slider for the step."""
+    positive, negative = class_names(run)
+    zero = steps.index(0)
+    captions = [
+        [
+            f"step {_step(step)}: P({positive}) {p:.2f}, ventricles {fixed(v, 1)} ml"
+            for step, p, v in zip(steps, facts["predicted"], facts["volumes"]["ventricles_ml"], strict=True)
+        ]
+        for facts in shown
+    ]
+    return viewer(
+        f"The edits in three planes: move the slider from {long_class(negative)} toward {long_class(positive)}.",
+        [_who(facts) for facts in shown],
+        images["original"],
+        images["images"],
+        [edits[zero] for edits in images["images"]],
+        choices=[f"step {_step(step)}" for step in steps],
+        captions=captions,
+        start=zero,
+        slider=True,
+        change="change since step 0",
+        grid=run.preprocessing,
+    )
+
+
+def _who(facts: Mapping[str, Any]) -> str:
+    """A scan, its diagnosis and age."""
+    who = str(facts["key"]) + (f", {facts['diagnosis']}" if facts.get("diagnosis") else "")
+    return who + (f", {facts['age']:.0f} years" if facts.get("age") is not None else "")
 
 
 def _edit_panel(
@@ -187,8 +227,7 @@ def _edit_panel(
         limit=limit,
         limit_label="change since step 0 (full grey scale = 1); blue: darker, red: brighter; grey line: step 0",
     )
-    who = facts["key"] + (f", {facts['diagnosis']}" if facts.get("diagnosis") else "")
-    who += f", {facts['age']:.0f} years" if facts.get("age") is not None else ""
+    who = _who(facts)
     return Picture(
         data,
         "image/png",

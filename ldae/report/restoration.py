@@ -7,9 +7,13 @@ from ldae.evaluation.slice_panels import PanelRow, Tile, draw_panel, symmetric_l
 from ldae.report.blocks import Absence, Block, Cell, Picture, Row, Section, Table, Text
 from ldae.report.panels import CONVENTION, cuts_of, difference, incomplete
 from ldae.report.run_folder import RunFolder
+from ldae.report.volumes import viewer
 from ldae.report.wording import cell, fixed, joined
 
 __all__ = ["reconstruction", "samples"]
+
+
+RESTORED = {"both": "from both codes", "semantic_only": "semantic code alone", "compression": "compression ceiling"}
 
 
 def reconstruction(run: RunFolder) -> Section:
@@ -98,9 +102,31 @@ def _reconstruction_panels(run: RunFolder) -> list[Block]:
     differences = [difference(images["both"][i], images["original"][i]) for i in range(len(keys))]
     limit = symmetric_limit(differences)
     headers = ("original", "from both codes", "both codes minus original", "semantic code alone", "compression ceiling")
-    blocks: list[Block] = [Text(CONVENTION)]
-    for key in rows:
-        at = keys.index(key)
+    places = {key: f"{'Worst' if key == worst else 'Typical'} of {len(scores)} test scans" for key in rows}
+    at_rows = [keys.index(key) for key in rows]
+    blocks: list[Block] = [
+        Text(CONVENTION),
+        viewer(
+            "Scans and what their codes restore, in three planes.",
+            [f"{key} ({places[key].lower()})" for key in rows],
+            [images["original"][at] for at in at_rows],
+            [[images[name][at] for name in RESTORED] for at in at_rows],
+            [images["original"][at] for at in at_rows],
+            choices=list(RESTORED.values()),
+            captions=[
+                [
+                    f"{words}, SSIM {fixed(scores.get(key))}" if name == "both" else words
+                    for name, words in RESTORED.items()
+                ]
+                for key in rows
+            ],
+            start=0,
+            slider=False,
+            change="difference to the original",
+            grid=run.preprocessing,
+        ),
+    ]
+    for key, at in zip(rows, at_rows, strict=True):
         original = images["original"][at]
         tiles = [
             Tile(original, "original"),
@@ -115,7 +141,7 @@ def _reconstruction_panels(run: RunFolder) -> list[Block]:
             limit=limit,
             limit_label="blue: darker than the original, red: brighter (full grey scale = 1); grey line: original",
         )
-        place = f"{'Worst' if key == worst else 'Typical'} of {len(scores)} test scans"
+        place = places[key]
         score = f"SSIM {fixed(scores.get(key))} from both codes"
         blocks.append(
             Picture(

@@ -1,0 +1,104 @@
+"""The report for machines: the same sections as JSON after a published schema, with every number unrounded beside its text."""
+
+import json
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from ldae.io.files import write_json
+from ldae.report.blocks import Absence, Block, Cell, Interactive, Listing, Picture, Section, Table, Text, Viewer, walk
+
+__all__ = ["report_schema", "write_machine_report"]
+
+VERSION = 1
+
+
+def report_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of a report."""
+    text = files("ldae.report").joinpath("schema", f"report-{VERSION}.schema.json").read_text(encoding="utf-8")
+    return dict(json.loads(text))
+
+
+def write_machine_report(
+    title: str, lead: str, notice: str, sections: Sequence[Section], out: Path, documents: Mapping[str, Any]
+) -> Path:
+    """Write a report as JSON.
+
+    Args:
+        title: of the document.
+        lead: below it.
+        notice: that must be seen.
+        sections: in order.
+        out: the file.
+        documents: JSON documents that cells point into, by their path.
+
+    Returns:
+        The file written.
+    """
+    plain = {
+        "format": "ldae-report",
+        "version": VERSION,
+        "title": title,
+        "lead": lead,
+        "notice": notice,
+        "sections": [
+            {
+                "anchor": section.anchor,
+                "title": section.title,
+                "blocks": [{"kind": block.kind, **_plain(block, documents)} for block in walk(section.blocks)],
+            }
+            for section in sections
+        ],
+    }
+    return write_json(out, plain)
+
+
+def _plain(block: Block, documents: Mapping[str, Any]) -> dict[str, Any]:
+    match block:
+        case Text():
+            return {"text": block.text, "tone": block.tone}
+        case Absence():
+            return {"reason": block.reason}
+        case Table():
+            rows = [
+                {"name": row.name, "reference": row.reference, "cells": [_cell(each, documents) for each in row.cells]}
+                for row in block.rows
+            ]
+            return {"caption": block.caption, "columns": list(block.columns), "rows": rows}
+        case Picture():
+            return {"caption": block.caption, "alt": block.alt, "media_type": block.media_type}
+        case Interactive():
+            return {"caption": block.picture.caption, "alt": block.picture.alt, "chart": block.chart}
+        case Viewer():
+            scans = [{"name": scan.name, "captions": list(scan.captions)} for scan in block.scans]
+            return {"caption": block.caption, "choices": list(block.choices), "scans": scans}
+        case Listing():
+            return {"summary": block.summary, "text": block.text}
+    msg = f"a report has no block of kind {block.kind!r} outside columns"
+    raise AssertionError(msg)
+
+
+def _cell(cell: Cell, documents: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "text": cell.text,
+        "best": cell.best,
+        "sources": list(cell.sources),
+        "values": [_resolve(source, documents) for source in cell.sources],
+    }
+
+
+def _resolve(source: str, documents: Mapping[str, Any]) -> Any:
+    """What stands at a pointer (RFC 6901) into a document."""
+    name, _, path = source.partition("#")
+    value = documents.get(unquote(name))
+    for step in path.split("/")[1:]:
+        key = unquote(step).replace("~1", "/").replace("~0", "~")
+        if isinstance(value, Mapping):
+            value = value.get(key)
+        elif isinstance(value, list) and key.isdigit() and int(key) < len(value):
+            value = value[int(key)]
+        else:
+            return None
+    return value

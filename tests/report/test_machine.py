@@ -1,0 +1,60 @@
+"""The report as JSON follows its schema, and its numbers are those of the run."""
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from ldae.cli import main
+from ldae.report import report_schema, write_report
+from tests.report.test_document import fabricate_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fabricate_run(tmp_path_factory.mktemp("machine"))
+
+
+@pytest.fixture(scope="module")
+def report(run: Path) -> dict:
+    return json.loads(write_report(run, form="json").read_text(encoding="utf-8"))
+
+
+def test_schema_is_one_and_refuses_what_is_not_a_report(report: dict) -> None:
+    schema = report_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(report, schema)
+    for broken in ({**report, "version": 2}, {**report, "sections": [{"anchor": "a", "title": "b", "blocks": [{}]}]}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(broken, schema)
+
+
+def test_numbers_are_unrounded_and_from_where_they_say(run: Path, report: dict) -> None:
+    results = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    cells = {
+        source: value
+        for section in report["sections"]
+        for block in section["blocks"]
+        if block["kind"] == "table"
+        for row in block["rows"]
+        for cell in row["cells"]
+        for source, value in zip(cell["sources"], cell["values"], strict=True)
+    }
+    assert cells["results.json#/probe/diagnosis/auc/value"] == results["probe"]["diagnosis"]["auc"]["value"]
+    assert cells["results.json#/reconstruct/ssim"] == results["reconstruct"]["ssim"]
+    assert all(value is not None for source, value in cells.items() if source.split("#")[0].endswith(".json"))
+
+
+def test_every_section_of_the_page_is_there(report: dict) -> None:
+    anchors = [section["anchor"] for section in report["sections"]]
+    assert anchors[0] == "key-figures"
+    assert len(set(anchors)) == len(anchors) == 13
+    kinds = {block["kind"] for section in report["sections"] for block in section["blocks"]}
+    assert {"text", "table", "picture", "interactive", "viewer", "listing"} <= kinds
+
+
+def test_command_line_writes_it(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["report", str(run), "--format", "json", "--out", str(tmp_path / "r.json")])
+    jsonschema.validate(json.loads((tmp_path / "r.json").read_text(encoding="utf-8")), report_schema())
