@@ -45,6 +45,12 @@ def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
     study.add_argument(
         "--baseline", type=str, nargs="+", default=[], help="NAME=TABLE of other embeddings of the same scans"
     )
+    study.add_argument(
+        "--effect",
+        type=Path,
+        default=None,
+        help="volume in MNI152 space of what the disease is known to change, to hold the edits against",
+    )
     add_out(study, "run folder")
     add_seed(study)
     add_hardware(study)
@@ -59,6 +65,7 @@ def run_demo(options: Namespace) -> int:
     from ldae.data.splits import assign_splits
     from ldae.prepare.phantom import PhantomConfig, synthesise_cohort
     from ldae.report import write_report
+    from ldae.volume import read_volume
 
     out: Path = options.out
     results = out / "results.json"
@@ -96,22 +103,29 @@ def run_demo(options: Namespace) -> int:
     clock.save()
     assert model is not None
     truth = {"true_volumes": _true_volumes(out / "cohort" / "phantom_truth.tsv")}
-    _study(options, model, split, truth, clock)
+    _study(options, model, split, truth, clock, read_volume(out / "cohort" / "phantom_effect.nii.gz"))
     return 0
 
 
 def run_study_command(options: Namespace) -> int:
     """Every task with a model that is there."""
     from ldae.cli.probe import read_named
+    from ldae.volume import read_volume
 
     request = {"model": str(options.model), "manifest": str(options.manifest), "seed": options.seed}
     clock = Clock(options.out, request | ({"sampling": options.sampling} if options.sampling else {}))
-    _study(options, options.model, options.manifest, read_named(options.baseline), clock)
+    effect = None if options.effect is None else read_volume(options.effect)
+    _study(options, options.model, options.manifest, read_named(options.baseline), clock, effect)
     return 0
 
 
 def _study(
-    options: Namespace, model_folder: Path, manifest_path: Path, baselines: dict[str, Any], clock: "Clock"
+    options: Namespace,
+    model_folder: Path,
+    manifest_path: Path,
+    baselines: dict[str, Any],
+    clock: "Clock",
+    effect: Any,
 ) -> None:
     from ldae.data.manifest import read_manifest
     from ldae.io.files import write_json
@@ -126,6 +140,7 @@ def _study(
             read_manifest(manifest_path),
             options.out,
             baselines=baselines,
+            effect=effect,
             seed=options.seed,
             progress=lambda what, done, total: move(done, total, what),
         )

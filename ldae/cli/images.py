@@ -1,4 +1,4 @@
-"""`ldae reconstruct`, `manipulate`, `sample`: codes back to images."""
+"""`ldae reconstruct`, `sample`: codes back to images."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -7,11 +7,9 @@ from typing import Any
 from jsonargparse import Namespace
 
 from ldae.cli.arguments import Parser, add_hardware, add_manifest, add_model, add_out, add_seed, load_model
-from ldae.cli.console import interval, progress_bar, say, table
+from ldae.cli.console import progress_bar, say, table
 
 __all__ = ["add_inputs", "open_scans", "register"]
-
-MAPPED_SUBJECTS = 3
 
 
 def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
@@ -23,26 +21,6 @@ def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
     reconstruct.add_argument("--native", action="store_true", help="write on each scan's own grid and in its units")
     commands.add_subcommand("reconstruct", reconstruct, help="scans through their codes and back")
     runs["reconstruct",] = run_reconstruct
-
-    manipulate = Parser(
-        description="Move scans along a probe's direction. Steps are standard deviations of the training cohort; "
-        "0 is the reconstruction."
-    )
-    add_inputs(manipulate)
-    manipulate.add_argument("--probe", type=Path, required=True, help="probe_*_model.json that 'ldae probe' wrote")
-    manipulate.add_argument(
-        "--nuisance", type=Path, nargs="+", default=[], help="probes whose prediction must not move"
-    )
-    manipulate.add_argument(
-        "--ask",
-        type=Path,
-        nargs="+",
-        default=[],
-        help="further probes to ask of the edited scans, beside the nuisances",
-    )
-    manipulate.add_argument("--steps", type=float, nargs="+", default=[-3, -2, -1, 0, 1, 2, 3], help="signed steps")
-    commands.add_subcommand("manipulate", manipulate, help="edit scans along a probe's direction")
-    runs["manipulate",] = run_manipulate
 
     sample = Parser(description="Draw synthetic scans: unconditional, or variations of one scan.")
     add_model(sample)
@@ -121,77 +99,6 @@ def run_reconstruct(options: Namespace) -> int:
     )
     say(f"{len(paths)} images and reconstruct.json in {options.out}")
     return 0
-
-
-def run_manipulate(options: Namespace) -> int:
-    """An image a step, and what the probe and the volumes say of it."""
-    from ldae.io.files import write_json
-    from ldae.tasks.evaluate_manipulation import evaluate_edits, map_edit
-    from ldae.tasks.labels import write_synthetic
-    from ldae.tasks.manipulate import manipulate, summarise_edits
-    from ldae.tasks.probe import LinearProbe
-
-    probe = LinearProbe.load(options.probe)
-    nuisances = [LinearProbe.load(path) for path in options.nuisance]
-    asked = {path.stem: LinearProbe.load(path) for path in [*options.nuisance, *options.ask]}
-    model, scans = open_scans(options)
-    steps = options.steps if 0 in options.steps else [0, *options.steps]
-    with progress_bar("manipulate") as move:
-        edits = manipulate(model, scans.codes, probe, steps=sorted(steps), nuisances=nuisances, progress=move)
-    result = summarise_edits(edits)
-    for record, codes, edit in zip(scans.records, scans.codes, edits, strict=True):
-        for amount, image, predicted in zip(edit.steps, edit.images, edit.predicted, strict=True):
-            name = f"{record.key}_desc-step{amount:+g}_T1w.nii.gz"
-            volume = model.restore(image, codes)
-            write_synthetic(
-                volume, options.out / name, "edit", step=amount, predicted=predicted, probe=str(options.probe)
-            )
-    rows = scans.first_rows
-    first, of_first = scans.select(rows), [edits[row] for row in rows]
-    findings = evaluate_edits(of_first, first, probe, asked, seed=options.seed)
-    plain = asdict(result) | {"monotone": result.monotone, "findings": asdict(findings)}
-    if len(rows) >= MAPPED_SUBJECTS:
-        mapped = map_edit(of_first, first.images)
-        plain["changed_share"] = mapped.share
-        for name, image in (("change", mapped.mean), ("significant", mapped.significant.astype("float32"))):
-            path = options.out / f"group_desc-{name}_T1w.nii.gz"
-            write_synthetic(model.config.preprocessing.restore(image), path, f"mean {name}", subjects=len(rows))
-    write_json(options.out / "manipulate.json", plain)
-    table(
-        f"means over {result.scans} scans; changes against step 0",
-        ["step", "probe", *result.volume_change_ml],
-        [
-            [
-                f"{step:+g}",
-                f"{result.predicted[i]:.3f}",
-                *(_millilitres(v[i]) for v in result.volume_change_ml.values()),
-            ]
-            for i, step in enumerate(result.steps)
-        ],
-    )
-    table(
-        f"every probe, over the first scans of {len(rows)} subjects",
-        ["probe", "change a step (logit, or the target's unit)"],
-        [
-            [options.probe.stem if name == "direction" else name, interval(each)]
-            for name, each in findings.probe_slopes.items()
-        ],
-    )
-    say(f"nearest to their own scan at the last step: {findings.own_nearest_image[-1]:.0%} of edited scans")
-    moved = findings.probe_slopes["direction"]
-    if moved.low <= 0 <= moved.high:
-        say("note: the probe does not follow the edit; these images show nothing of what it predicts")
-    if findings.outside_brain is not None:
-        say(f"change outside the brain: {findings.outside_brain:.3f} of that inside")
-    if findings.flipped is not None:
-        step = "" if findings.flip_step is None else f", at step {findings.flip_step:.1f} (median)"
-        say(f"the edit takes {findings.flipped:.0%} of those below one half above it{step}")
-    say(f"images and manipulate.json in {options.out}")
-    return 0
-
-
-def _millilitres(change: float | None) -> str:
-    return "not measurable" if change is None else f"{change:+.2f} ml"
 
 
 def run_sample(options: Namespace) -> int:

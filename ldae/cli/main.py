@@ -20,6 +20,7 @@ MODULES = (
     "encode",
     "probe",
     "images",
+    "manipulate",
     "interpolate",
     "diagnose",
     "discover",

@@ -11,6 +11,7 @@ from ldae.models.blocks import group_norm
 from ldae.models.convnext import ConvNeXt, ConvNeXtConfig
 
 __all__ = [
+    "LinearPath",
     "SemanticEncoder",
     "SemanticEncoderConfig",
     "SliceEncoder",
@@ -48,12 +49,15 @@ class VolumeEncoderConfig:
         semantic_width: width S of y.
         pooled: spatial size of the last feature map that is laid flat (1 is global average pooling).
         dropout: probability on the flat features, against learning subjects by heart.
+        linear: averaging factor of a linear path beside the network, which begins as principal components of the training
+            scans (:class:`LinearPath`); 0 leaves it out. Only aligned scans have use for it.
     """
 
     widths: tuple[int, ...] = (32, 64, 128, 256)
     semantic_width: int = 256
     pooled: int = 1
     dropout: float = 0.0
+    linear: int = 0
 
 
 @dataclass(frozen=True)
@@ -139,14 +143,76 @@ class SliceEncoder(nn.Module):
         return self.norm(attended.squeeze(1))
 
 
+class LinearPath(nn.Module):
+    """A linear map of the averaged scan to the width of y, in float32.
+
+    Beginning as principal components of equal variance (data-dependent initialisation, Kraehenbuehl et al. 2016), the code is
+    of full rank from the first step on. From chance, training finds the few components of largest variance and hardly begins
+    on the many small ones, where a hippocampus is.
+
+    Args:
+        factor: voxels along each axis that are averaged; a remainder is left out.
+        shape: of the scans, (D, H, W).
+        width: of y.
+    """
+
+    def __init__(self, factor: int, shape: tuple[int, int, int], width: int) -> None:
+        super().__init__()
+        if min(shape) < factor:
+            msg = f"averaging {factor} voxels along each axis leaves nothing of scans of {shape}; lower volume.linear"
+            raise ConfigError(msg)
+        count = math.prod(n // factor for n in shape)
+        self.pool = nn.AvgPool3d(factor)
+        self.register_buffer("mean", torch.zeros(count))
+        self.weight = nn.Parameter(torch.randn(width, count) / math.sqrt(count))
+
+    mean: Tensor
+
+    def averaged(self, x: Tensor) -> Tensor:
+        """(B, 1, D, H, W) to (B, V)."""
+        return self.pool(x.float()).flatten(1)
+
+    @torch.no_grad()
+    def begin_from(self, averaged: Tensor) -> None:
+        """Begin as principal components; where scans are too few for all, the rest stays random, at unit variance.
+
+        Args:
+            averaged: training scans, (N, V), as :meth:`averaged` gives them.
+        """
+        values = averaged.double().cpu()
+        mean = values.mean(dim=0)
+        values = values - mean
+        # The small of the two symmetric problems: scans are fewer than voxels.
+        variance, vectors = torch.linalg.eigh(values @ values.T / len(values))
+        order = variance.argsort(descending=True)[: self.weight.shape[0]]
+        order = order[variance[order] > 1e-9 * variance.max().clamp_min(1e-30)]
+        components = (values.T @ vectors[:, order] / math.sqrt(len(values)) / variance[order]).T
+        # An eigenvector's sign is the solver's whim.
+        components = components * components.sum(dim=1, keepdim=True).sign()
+        weight = self.weight.double().cpu()
+        weight = weight / (values @ weight.T).std(dim=0, correction=0).clamp_min(1e-12)[:, None]
+        weight[: len(components)] = components
+        self.mean.copy_(mean)
+        self.weight.copy_(weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 1, D, H, W) to (B, S)."""
+        return nn.functional.linear(self.averaged(x) - self.mean, self.weight)
+
+
 class VolumeEncoder(nn.Module):
     """A plain 3D convolutional network: strided levels, pooling, standardised features, one linear layer, layer norm.
 
     Pooled features of aligned heads differ by a few thousandths. They are standardised over the cohort (batch norm), and from
-    there on in float32, or the differences would drown in bf16's rounding.
+    there on in float32, or the differences would drown in bf16's rounding. With a linear path the network adds to what that
+    says, beginning with nothing.
+
+    Args:
+        config: widths and paths.
+        shape: of the scans, (D, H, W).
     """
 
-    def __init__(self, config: VolumeEncoderConfig) -> None:
+    def __init__(self, config: VolumeEncoderConfig, shape: tuple[int, int, int]) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         width = 1
@@ -159,14 +225,22 @@ class VolumeEncoder(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.projection = nn.Linear(width * config.pooled**3, config.semantic_width)
         self.norm = nn.LayerNorm(config.semantic_width)
+        self.linear: LinearPath | None = None
+        if config.linear:
+            self.linear = LinearPath(config.linear, shape, config.semantic_width)
+            nn.init.zeros_(self.projection.weight)
+            nn.init.zeros_(self.projection.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 1, D, H, W) to y, (B, S)."""
         features = self.features(x)
         with torch.autocast(x.device.type, enabled=False):
             pooled = self.standardise(self.pool(features.float()).flatten(1))
-            y: Tensor = self.norm(self.projection(self.dropout(pooled)))
-        return y
+            y = self.projection(self.dropout(pooled))
+            if self.linear is not None:
+                y = y + self.linear(x)
+            normed: Tensor = self.norm(y)
+        return normed
 
 
 SemanticEncoder = SliceEncoder | VolumeEncoder
@@ -175,4 +249,4 @@ SemanticEncoder = SliceEncoder | VolumeEncoder
 def build_semantic_encoder(config: SemanticEncoderConfig, shape: tuple[int, int, int]) -> SemanticEncoder:
     """The encoder that the config names, for scans of a shape (D, H, W)."""
     chosen = config.chosen
-    return SliceEncoder(chosen, shape[2]) if isinstance(chosen, SliceEncoderConfig) else VolumeEncoder(chosen)
+    return SliceEncoder(chosen, shape[2]) if isinstance(chosen, SliceEncoderConfig) else VolumeEncoder(chosen, shape)

@@ -25,7 +25,8 @@ import numpy as np
 from ldae.errors import CohortError, VolumeError
 from ldae.io.template import grid_around_brain, template_grid
 from ldae.prepare.phantom_deformation import ShapeConfig, draw_shape
-from ldae.prepare.phantom_image import map_subject, render
+from ldae.prepare.phantom_effect import severity_effect
+from ldae.prepare.phantom_image import SubjectMap, map_subject, render
 from ldae.prepare.phantom_scanner import ScannerConfig, acquire, draw_scan, draw_site
 from ldae.prepare.phantom_subject import DIAGNOSES, MONTHS, PopulationConfig, Session, Subject, draw_subject
 from ldae.volume import Grid, Volume, write_volume
@@ -36,6 +37,9 @@ log = logging.getLogger(__name__)
 
 CONFIG_NAME = "phantom_config.json"
 MANIFEST_NAME = "manifest.tsv"
+EFFECT_NAME = "phantom_effect.nii.gz"
+# Enough for a mean: single effects differ by the shape of the head alone.
+EFFECT_SUBJECTS = 24
 GENERATOR_VERSION = 1
 DESCRIPTION = "ldae phantom: synthetic, not a person"
 
@@ -243,7 +247,25 @@ def _write_cohort(
     truths = [row for subject in subjects for row in truth[subject.index]]
     _write_table(folder / "phantom_truth.tsv", truths, tuple(truths[0]))
     _write_table(folder / MANIFEST_NAME, manifest, MANIFEST_COLUMNS)
+    _write_effect(folder / EFFECT_NAME, config, subjects[:EFFECT_SUBJECTS])
     _write_descriptions(folder, config)
+
+
+def _write_effect(path: Path, config: PhantomConfig, subjects: Sequence[Subject]) -> None:
+    """The mean change of clean images for one unit of severity."""
+    grid = cohort_grid(config)
+    effects = [
+        severity_effect(_head(config, grid, subject), subject.sessions[0].state, config.population)
+        for subject in subjects
+    ]
+    description = "phantom truth: mean change of the image for severity + 1"
+    write_volume(Volume(np.mean(effects, axis=0, dtype=np.float32), grid.affine), path, description=description)
+
+
+def _head(config: PhantomConfig, grid: Grid, subject: Subject) -> SubjectMap:
+    """The subject's head, the same at every session."""
+    shape = draw_shape(config.head_shape, subject.intracranial_scale, _stream(config, SHAPE_STREAM, subject.index))
+    return map_subject(grid, shape)
 
 
 def _scan_subjects(
@@ -282,8 +304,7 @@ def _scan_subject(folder: Path, config: PhantomConfig, subject: Subject) -> list
     grid = cohort_grid(config)
     site_number = int(subject.site.removeprefix("site-"))
     site = draw_site(config.scanner, _stream(config, SITE_STREAM, site_number))
-    shape = draw_shape(config.head_shape, subject.intracranial_scale, _stream(config, SHAPE_STREAM, subject.index))
-    head_map = map_subject(grid, shape)
+    head_map = _head(config, grid, subject)
     rows = []
     for session in subject.sessions:
         rng = _stream(config, SCAN_STREAM, subject.index, session.months)
@@ -369,7 +390,8 @@ def _write_descriptions(folder: Path, config: PhantomConfig) -> None:
     (folder / "README").write_text(
         "A synthetic cohort. No image shows a person: all were made from the MNI152 template (ICBM 2009a) by\n"
         "ldae's phantom generator, skull-stripped and in MNI space. phantom_truth.tsv holds the true volumes in\n"
-        "millilitres, the severity of disease and the displacements (mm) that every image was made with.\n",
+        "millilitres, the severity of disease and the displacements (mm) that every image was made with;\n"
+        "phantom_effect.nii.gz holds the mean change of the image for one unit of severity.\n",
         encoding="utf-8",
     )
     (folder / ".bidsignore").write_text(f"{MANIFEST_NAME}\nphantom_*\n*_displacement.nii.gz\n", encoding="utf-8")

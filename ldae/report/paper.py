@@ -120,7 +120,9 @@ def _cohort(run: RunFolder) -> str:
         if run.phantom
         else "T1-weighted scans"
     )
-    words = f"The cohort held {scans} {kind} of {subjects} subjects, divided by subject, so that no one is in two splits"
+    words = (
+        f"The cohort held {scans} {kind} of {subjects} subjects, divided by subject, so that no one is in two splits"
+    )
     if not isinstance(run.manifest, Manifest):
         return f"{words}."
     parts = [

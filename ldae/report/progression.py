@@ -82,6 +82,10 @@ def _dose(run: RunFolder) -> list[Block]:
     ]
 
 
+EFFECTS = {
+    "real_scans": "the voxelwise difference of AD and CN in these real scans, age and sex taken out",
+    "given_map": "the map of what the disease is known to change",
+}
 FINDINGS = {"plain": "along the probe", "projected": "with the predicted age left alone"}
 
 
@@ -132,13 +136,17 @@ def _findings(run: RunFolder) -> list[Block]:
     blocks: list[Block] = [Table(caption, columns, rows)]
     for kind in kinds:
         where = run.result("manipulate", "where", kind)
-        if isinstance(where, Mapping) and where.get("effect_correlation") is not None:
-            words = (
-                f"Edited {FINDINGS[kind]}, {fixed(100 * where['changed_share'], 0)} % of the brain's voxels change beyond chance "
-                f"(false discovery rate 5 %), and the mean change correlates by {fixed(where['effect_correlation'], 2)} with the "
-                "voxelwise difference of AD and CN in these real scans, age and sex taken out."
-            )
-            blocks.append(Text(words))
+        if not isinstance(where, Mapping) or not isinstance(where.get("effect_correlation"), Mapping):
+            continue
+        against = [
+            f"by {fixed(value, 2)} with {EFFECTS.get(name, name)}"
+            for name, value in where["effect_correlation"].items()
+        ]
+        words = (
+            f"Edited {FINDINGS[kind]}, {fixed(100 * where['changed_share'], 0)} % of the brain's voxels change beyond chance "
+            "(false discovery rate 5 %)"
+        )
+        blocks.append(Text(words + (f"; the mean change correlates {joined(against)}." if against else ".")))
     return blocks
 
 

@@ -56,13 +56,13 @@ class EditMap:
         mean: of the changes, (D, H, W), on the images' scale of [0, 1].
         significant: where it differs from zero at a false discovery rate of 0.05 (Benjamini and Hochberg 1995).
         share: of the brain's voxels that are.
-        effect_correlation: with the map of what the target changes in real scans, inside the brain; None without one.
+        effect_correlations: with each map of what the target is known to change, inside the brain, by its name.
     """
 
     mean: Image
     significant: npt.NDArray[np.bool_]
     share: float
-    effect_correlation: float | None
+    effect_correlations: dict[str, float]
 
 
 def evaluate_edits(
@@ -161,13 +161,14 @@ def _outside(edits: Sequence[Edits], scans: EncodedScans, last: int) -> float | 
     return float(np.mean(outside) / max(float(np.mean(inside)), 1e-12)) if inside else None
 
 
-def map_edit(edits: Sequence[Edits], images: Image, effect: Image | None = None) -> EditMap:
+def map_edit(edits: Sequence[Edits], images: Image, effects: Mapping[str, Image] | None = None) -> EditMap:
     """The mean change from step 0 to the last step, and where it is no chance.
 
     Args:
         edits: one of each subject, three or more.
         images: the real scans, (N, D, H, W), whose brains are asked.
-        effect: what the target changes in real scans, (D, H, W), from :func:`effect_map`.
+        effects: what the target is known to change, (D, H, W) each, by name: from real scans (:func:`effect_map`), or the
+            truth of a phantom.
 
     Raises:
         TaskError: for fewer than three subjects.
@@ -183,10 +184,12 @@ def map_edit(edits: Sequence[Edits], images: Image, effect: Image | None = None)
     significant = np.zeros(brain.shape, dtype=bool)
     significant[brain] = false_discovery_control(np.nan_to_num(p, nan=1.0)) <= FALSE_DISCOVERY_RATE
     mean: Image = changes.mean(axis=0)
-    correlation = None
-    if effect is not None and mean[brain].std() > 0 and effect[brain].std() > 0:
-        correlation = float(np.corrcoef(mean[brain], effect[brain])[0, 1])
-    return EditMap(mean, significant, float(significant[brain].mean()), correlation)
+    correlations = {
+        name: float(np.corrcoef(mean[brain], effect[brain])[0, 1])
+        for name, effect in (effects or {}).items()
+        if mean[brain].std() > 0 and effect[brain].std() > 0
+    }
+    return EditMap(mean, significant, float(significant[brain].mean()), correlations)
 
 
 def effect_map(images: Image, scans: EncodedScans, positive: str, negative: str) -> Image:

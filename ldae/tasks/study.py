@@ -28,6 +28,7 @@ from ldae.tasks.reconstruct import Reconstructions, evaluate_reconstruction, rec
 from ldae.tasks.sample import sample
 from ldae.tasks.targets import choose_target
 from ldae.tasks.trajectory import fit_trajectory_prior
+from ldae.volume import Volume
 
 __all__ = ["StudyProgress", "run_study", "summarise_probe"]
 
@@ -38,6 +39,8 @@ Images = npt.NDArray[np.float32]
 
 SHOWN = 3
 PROBED = ("diagnosis", "age")
+# What edits are held against: the difference of the diagnoses in these real scans, and a map that the caller gives.
+REAL, GIVEN = "real_scans", "given_map"
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class _Study:
     out: Path
     seed: int
     progress: StudyProgress
+    effect: Volume | None
 
     def bar(self, what: str) -> Callable[[int, int], None]:
         return lambda done, total: self.progress(what, done, total)
@@ -60,6 +64,7 @@ def run_study(
     out: Path,
     *,
     baselines: Mapping[str, Embeddings] | None = None,
+    effect: Volume | None = None,
     seed: int = 0,
     progress: StudyProgress = lambda what, done, total: None,
 ) -> dict[str, Any]:
@@ -72,13 +77,14 @@ def run_study(
         manifest: with a frozen split.
         out: folder; `codes.parquet` and `tasks/` are written there.
         baselines: embeddings of the same scans to set beside the semantic code, by name.
+        effect: what the positive diagnosis is known to change in images, in template space, to hold the edits against.
         seed: of everything drawn.
         progress: told (what, done, total).
 
     Returns:
         The results, by task, as plain values.
     """
-    study = _Study(model, manifest, out, seed, progress)
+    study = _Study(model, manifest, out, seed, progress, effect)
     scans = encode_scans(model, manifest.records, progress=study.bar("encode"))
     semantic = embeddings_of(scans.records, scans.semantic)
     write_embeddings(out / "codes.parquet", scans.records, scans.semantic)
@@ -234,10 +240,12 @@ def _manipulation(study: _Study, test: EncodedScans, probes: Mapping[str, Linear
     findings = {name: evaluate_edits(each, first, probe, nuisances, seed=study.seed) for name, each in edited.items()}
     where: dict[str, Any] = {}
     try:
-        effect = effect_map(test.images, test, "AD", "CN")
+        effects = {REAL: effect_map(test.images, test, "AD", "CN")}
+        if study.effect is not None:
+            effects[GIVEN] = study.effect.resample_to(study.model.config.preprocessing.grid).data
         for name, each in edited.items():
-            mapped = map_edit(each, first.images, effect)
-            where[name] = {"changed_share": mapped.share, "effect_correlation": mapped.effect_correlation}
+            mapped = map_edit(each, first.images, effects)
+            where[name] = {"changed_share": mapped.share, "effect_correlation": mapped.effect_correlations}
     except TaskError as error:
         where = {"skipped": str(error)}
     plain = {name: asdict(each) for name, each in findings.items()}

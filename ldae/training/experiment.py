@@ -6,6 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,6 +21,7 @@ from ldae.io.files import write_json
 from ldae.io.plain import to_plain
 from ldae.io.preprocessing import Preprocessing
 from ldae.models.hardware import choose_device, choose_precision
+from ldae.models.semantic_encoder import LinearPath
 from ldae.models.tiling import decode_tiled, encode_tiled
 from ldae.training.compression import CompressionStage, CompressionStageConfig
 from ldae.training.denoiser import DenoiserStage, DenoiserStageConfig
@@ -30,6 +32,8 @@ from ldae.training.stage import Stage
 __all__ = ["STAGES", "Experiment", "ExperimentConfig"]
 
 STAGES = ("compression", "denoiser", "representation")
+# The components of more scans would cost minutes and differ little.
+MOST_SCANS_FOR_COMPONENTS = 1500
 
 
 @dataclass(frozen=True)
@@ -222,6 +226,7 @@ class Experiment:
             networks.schedule,
             self.config.seed,
         )
+        self._begin_linear_path()
         train, validation = (self._latents(name, images=True) for name in ("train", "validation"))
 
         def finish() -> dict[str, Tensor]:
@@ -277,6 +282,17 @@ class Experiment:
                 share=self._scans.get((split, not augmented)),
             )
         return self._scans[split, augmented]
+
+    def _begin_linear_path(self) -> None:
+        """Principal components of training scans, for an encoder that begins with them."""
+        path = getattr(self.networks.semantic_encoder, "linear", None)
+        if not isinstance(path, LinearPath):
+            return
+        scans = self._dataset("train")
+        chosen = np.linspace(0, len(scans) - 1, min(len(scans), MOST_SCANS_FOR_COMPONENTS)).round().astype(int)
+        both = (False, True) if self.config.mirror_latents else (False,)
+        averaged = [path.averaged(scans.images([int(i)], mirrored=mirrored)) for i in chosen for mirrored in both]
+        path.begin_from(torch.cat(averaged))
 
     def _latents(self, split: str, *, images: bool = False) -> LatentDataset:
         scans = self._dataset(split)

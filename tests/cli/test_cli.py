@@ -166,11 +166,17 @@ def test_commands_work_on_the_demos_model(quick, tmp_path, capsys):
     assert diagnosed["use"]["gap"]["value"] == pytest.approx(studied["use"]["gap"]["value"], abs=1e-4)
     probe = tmp_path / "probe" / "probe_diagnosis_model.json"
     nuisance = tmp_path / "probe" / "probe_age_model.json"
-    arguments = ("--split", "validation", "--probe", probe, "--nuisance", nuisance, "--steps", "-1", "1")
+    truth = ("--effect", quick / "cohort" / "phantom_effect.nii.gz", "--counterfactual", "0.5")
+    arguments = ("--split", "test", "--probe", probe, "--nuisance", nuisance, "--steps", "-1", "1", *truth)
     assert run("manipulate", *model, *manifest, *arguments, "--out", tmp_path / "edits", *fp32) == 0
-    assert list((tmp_path / "edits").glob("*_desc-step+0_T1w.nii.gz"))
-    findings = json.loads((tmp_path / "edits" / "manipulate.json").read_text())["findings"]
-    assert {"direction", nuisance.stem} == findings["probe_slopes"].keys()
+    edited = list((tmp_path / "edits").glob("*_desc-step+0_T1w.nii.gz"))
+    found = json.loads((tmp_path / "edits" / "manipulate.json").read_text())
+    assert {"direction", nuisance.stem} == found["findings"]["probe_slopes"].keys()
+    assert -1 <= found["effect_correlation"]["phantom_effect.nii.gz"] <= 1
+    rows = pd.read_csv(tmp_path / "edits" / "counterfactuals.tsv", sep="\t")
+    assert len(rows) == len(edited) == len(list((tmp_path / "edits").glob("*_desc-counterfactual_T1w.nii.gz")))
+    beyond = (rows["after"] >= 0.5) == (rows["step"] > 0)
+    assert beyond[rows["reached"]].all()
     assert run("interpolate", "evaluate", *model, *manifest, "--split", "all", "--out", tmp_path / "int", *fp32) == 0
     table = pd.read_csv(quick / "manifest.tsv", sep="\t")
     counts = table.groupby("participant_id")["months"].agg(["count", "min", "max"])

@@ -290,7 +290,9 @@ def fabricate_manipulation(folder: Path, keys: list[str], brains: Brains) -> dic
         "monotone": result.monotone,
         "scans": 12,
         "findings": {kind: fabricate_findings(slope) for kind, slope in (("plain", 0.8765), ("projected", 0.1234))},
-        "where": {"plain": {"changed_share": 0.4321, "effect_correlation": 0.6543}},
+        "where": {
+            "plain": {"changed_share": 0.4321, "effect_correlation": {"real_scans": 0.6543, "given_map": 0.7654}}
+        },
     }
 
 

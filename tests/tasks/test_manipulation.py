@@ -93,11 +93,11 @@ def test_the_map_finds_the_field_and_nothing_else(people):
     effect = effect_map(scans.images, scans, "AD", "CN")
     inside = field > 0
     assert effect[inside].mean() == pytest.approx(0.3, abs=0.08)
-    mapped = map_edit(edits, scans.images, effect)
+    mapped = map_edit(edits, scans.images, {"real": effect})
     assert mapped.significant[inside].all()
     assert mapped.significant[(scans.images[0] > 0) & ~inside].mean() < 0.15
-    assert mapped.effect_correlation > 0.9
-    assert map_edit(edits, scans.images).effect_correlation is None
+    assert mapped.effect_correlations["real"] > 0.9
+    assert map_edit(edits, scans.images).effect_correlations == {}
 
 
 def test_what_cannot_be_asked_is_refused(people):

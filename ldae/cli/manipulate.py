@@ -1,0 +1,154 @@
+"""`ldae manipulate`: scans moved along what a probe has learnt, and the smallest moves that change its mind."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+
+from ldae.cli.arguments import Parser
+from ldae.cli.console import interval, progress_bar, say, table
+from ldae.cli.images import add_inputs, open_scans
+
+__all__ = ["register"]
+
+MAPPED_SUBJECTS = 3
+
+
+def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
+    """Add the command."""
+    manipulate = Parser(
+        description="Move scans along a probe's direction. Steps are standard deviations of the training cohort; "
+        "0 is the reconstruction."
+    )
+    add_inputs(manipulate)
+    manipulate.add_argument("--probe", type=Path, required=True, help="probe_*_model.json that 'ldae probe' wrote")
+    manipulate.add_argument(
+        "--nuisance", type=Path, nargs="+", default=[], help="probes whose prediction must not move"
+    )
+    manipulate.add_argument(
+        "--ask",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="further probes to ask of the edited scans, beside the nuisances",
+    )
+    manipulate.add_argument("--steps", type=float, nargs="+", default=[-3, -2, -1, 0, 1, 2, 3], help="signed steps")
+    manipulate.add_argument(
+        "--effect",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="volumes in MNI152 space of what the target is known to change, to correlate the mean change with",
+    )
+    manipulate.add_argument(
+        "--counterfactual",
+        type=float,
+        default=None,
+        help="also find, for each scan, the smallest step that takes the probe to this probability (or value)",
+    )
+    commands.add_subcommand("manipulate", manipulate, help="edit scans along a probe's direction")
+    runs["manipulate",] = run_manipulate
+
+
+def run_manipulate(options: Namespace) -> int:
+    """An image a step, and what the probe and the volumes say of it."""
+    from ldae.io.files import write_json
+    from ldae.tasks.evaluate_manipulation import evaluate_edits, map_edit
+    from ldae.tasks.labels import write_synthetic
+    from ldae.tasks.manipulate import manipulate, summarise_edits
+    from ldae.tasks.probe import LinearProbe
+    from ldae.volume import read_volume
+
+    probe = LinearProbe.load(options.probe)
+    nuisances = [LinearProbe.load(path) for path in options.nuisance]
+    asked = {path.stem: LinearProbe.load(path) for path in [*options.nuisance, *options.ask]}
+    model, scans = open_scans(options)
+    steps = options.steps if 0 in options.steps else [0, *options.steps]
+    with progress_bar("manipulate") as move:
+        edits = manipulate(model, scans.codes, probe, steps=sorted(steps), nuisances=nuisances, progress=move)
+    result = summarise_edits(edits)
+    for record, codes, edit in zip(scans.records, scans.codes, edits, strict=True):
+        for amount, image, predicted in zip(edit.steps, edit.images, edit.predicted, strict=True):
+            name = f"{record.key}_desc-step{amount:+g}_T1w.nii.gz"
+            volume = model.restore(image, codes)
+            write_synthetic(
+                volume, options.out / name, "edit", step=amount, predicted=predicted, probe=str(options.probe)
+            )
+    if options.counterfactual is not None:
+        _counterfactuals(options, model, scans, probe, nuisances)
+    rows = scans.first_rows
+    first, of_first = scans.select(rows), [edits[row] for row in rows]
+    findings = evaluate_edits(of_first, first, probe, asked, seed=options.seed)
+    plain = asdict(result) | {"monotone": result.monotone, "findings": asdict(findings)}
+    if len(rows) >= MAPPED_SUBJECTS:
+        grid = model.config.preprocessing.grid
+        effects = {path.name: read_volume(path).resample_to(grid).data for path in options.effect}
+        mapped = map_edit(of_first, first.images, effects)
+        plain |= {"changed_share": mapped.share, "effect_correlation": mapped.effect_correlations}
+        for name, value in mapped.effect_correlations.items():
+            say(f"correlation of the mean change with {name}: {value:.3f}")
+        for name, image in (("change", mapped.mean), ("significant", mapped.significant.astype("float32"))):
+            path = options.out / f"group_desc-{name}_T1w.nii.gz"
+            write_synthetic(model.config.preprocessing.restore(image), path, f"mean {name}", subjects=len(rows))
+    write_json(options.out / "manipulate.json", plain)
+    table(
+        f"means over {result.scans} scans; changes against step 0",
+        ["step", "probe", *result.volume_change_ml],
+        [
+            [
+                f"{step:+g}",
+                f"{result.predicted[i]:.3f}",
+                *(_millilitres(v[i]) for v in result.volume_change_ml.values()),
+            ]
+            for i, step in enumerate(result.steps)
+        ],
+    )
+    table(
+        f"every probe, over the first scans of {len(rows)} subjects",
+        ["probe", "change a step (logit, or the target's unit)"],
+        [
+            [options.probe.stem if name == "direction" else name, interval(each)]
+            for name, each in findings.probe_slopes.items()
+        ],
+    )
+    say(f"nearest to their own scan at the last step: {findings.own_nearest_image[-1]:.0%} of edited scans")
+    moved = findings.probe_slopes["direction"]
+    if moved.low <= 0 <= moved.high:
+        say("note: the probe does not follow the edit; these images show nothing of what it predicts")
+    if findings.outside_brain is not None:
+        say(f"change outside the brain: {findings.outside_brain:.3f} of that inside")
+    if findings.flipped is not None:
+        step = "" if findings.flip_step is None else f", at step {findings.flip_step:.1f} (median)"
+        say(f"the edit takes {findings.flipped:.0%} of those below one half above it{step}")
+    say(f"images and manipulate.json in {options.out}")
+    return 0
+
+
+def _counterfactuals(options: Namespace, model: Any, scans: Any, probe: Any, nuisances: list[Any]) -> None:
+    """An image and a row a scan: the smallest edit that takes the probe to the target."""
+    import pandas as pd
+
+    from ldae.io.files import write_text
+    from ldae.tasks.counterfactual import find_counterfactuals
+    from ldae.tasks.labels import write_synthetic
+
+    with progress_bar("counterfactuals") as move:
+        found = find_counterfactuals(
+            model, scans.codes, probe, options.counterfactual, nuisances=nuisances, progress=move
+        )
+    rows = []
+    for record, codes, each in zip(scans.records, scans.codes, found, strict=True):
+        facts = {"step": each.amount, "before": each.before, "after": each.after, "reached": each.reached}
+        rows.append({"participant_id": record.participant_id, "session_id": record.session_id, **facts})
+        path = options.out / f"{record.key}_desc-counterfactual_T1w.nii.gz"
+        write_synthetic(model.restore(each.image, codes), path, "counterfactual", **facts, probe=str(options.probe))
+    table_path = options.out / "counterfactuals.tsv"
+    write_text(table_path, pd.DataFrame(rows).to_csv(sep="\t", index=False))
+    reached = [abs(each.amount) for each in found if each.reached]
+    middle = f", median step {sorted(reached)[len(reached) // 2]:.2f}" if reached else ""
+    say(f"counterfactuals: {len(reached)} of {len(found)} scans reach {options.counterfactual:g}{middle}; {table_path}")
+
+
+def _millilitres(change: float | None) -> str:
+    return "not measurable" if change is None else f"{change:+.2f} ml"

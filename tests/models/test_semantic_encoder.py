@@ -1,0 +1,66 @@
+"""The linear path of the volume encoder: begins as principal components, and the network adds nothing at first."""
+
+import math
+
+import pytest
+import torch
+
+from ldae.errors import ConfigError
+from ldae.models.semantic_encoder import LinearPath, VolumeEncoder, VolumeEncoderConfig
+
+SHAPE = (8, 6, 10)
+
+
+def scans(count: int, seed: int = 0) -> torch.Tensor:
+    """Volumes that vary along a few directions of very different strength."""
+    generator = torch.Generator().manual_seed(seed)
+    basis = torch.nn.functional.interpolate(torch.randn(12, 1, 4, 3, 5, generator=generator), SHAPE)
+    strength = 10.0 ** -torch.arange(12).mul(0.3)
+    return 0.5 + torch.einsum("nk,kcdhw->ncdhw", torch.randn(count, 12, generator=generator) * strength, basis)
+
+
+def begun(count: int, width: int) -> tuple[LinearPath, torch.Tensor]:
+    torch.manual_seed(0)
+    path, x = LinearPath(2, SHAPE, width), scans(count)
+    path.begin_from(path.averaged(x))
+    return path, path(x)
+
+
+def test_codes_begin_uncorrelated_with_unit_variance() -> None:
+    _, y = begun(60, 8)
+    torch.testing.assert_close(y.mean(dim=0), torch.zeros(8), atol=1e-4, rtol=0)
+    torch.testing.assert_close(y.T @ y / len(y), torch.eye(8), atol=1e-3, rtol=0)
+
+
+def test_they_are_the_principal_components() -> None:
+    path, y = begun(60, 6)
+    x = path.averaged(scans(60)).double()
+    x = x - x.mean(dim=0)
+    u = torch.linalg.svd(x, full_matrices=False)[0][:, :6] * math.sqrt(60)
+    torch.testing.assert_close((u.T @ y.double() / 60).abs(), torch.eye(6).double(), atol=1e-3, rtol=0)
+
+
+def test_few_scans_leave_the_rest_random_at_unit_variance() -> None:
+    path, y = begun(5, 16)
+    assert torch.isfinite(path.weight).all()
+    torch.testing.assert_close(y.std(dim=0, correction=0), torch.ones(16), atol=1e-3, rtol=0)
+
+
+def test_beginning_is_the_same_twice() -> None:
+    assert torch.equal(begun(20, 8)[0].weight, begun(20, 8)[0].weight)
+
+
+def test_network_adds_nothing_until_it_has_learnt() -> None:
+    encoder = VolumeEncoder(VolumeEncoderConfig(widths=(4, 8), semantic_width=8, pooled=2, linear=2), SHAPE).eval()
+    assert encoder.linear is not None
+    x = scans(7)
+    torch.testing.assert_close(encoder(x), encoder.norm(encoder.linear(x)))
+    encoder(x).square().sum().backward()
+    assert encoder.projection.weight.grad is not None
+    assert encoder.projection.weight.grad.abs().sum() > 0
+
+
+def test_remainders_are_left_out_and_too_coarse_a_grid_is_refused() -> None:
+    assert LinearPath(4, SHAPE, 3).weight.shape == (3, 2 * 1 * 2)
+    with pytest.raises(ConfigError, match=r"lower volume\.linear"):
+        LinearPath(7, SHAPE, 3)
