@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from ldae.codes import Codes
 from ldae.diffusion import Estimate, Predict, SamplingConfig, invert_latents, sample_latents, velocity_of
-from ldae.errors import TaskError
+from ldae.errors import ConfigError, TaskError
 from ldae.io.card import model_card
 from ldae.io.checkpoints import check_tensors, hash_tensors, load_folder, save_folder
 from ldae.io.plain import from_plain, read_setting, to_plain
 from ldae.io.preprocessing import PreparedScan
 from ldae.models.hardware import Device, Precision, channels_last, choose_device, choose_precision
-from ldae.models.semantic_encoder import build_semantic_encoder
+from ldae.models.semantic_encoder import SliceEncoder, build_semantic_encoder
 from ldae.models.tiling import Tiling, decode_tiled, encode_tiled
 from ldae.networks import AutoencoderConfig, Networks, semantic_predict, semantic_velocities
 from ldae.volume import Volume
@@ -191,6 +191,25 @@ class LatentDiffusionAutoencoder:
         """y of images (B, 1, D, H, W) in [0, 1]: (B, S) on the CPU."""
         with self._autocast():
             return self.networks.semantic_encoder(images.to(self.device)).float().cpu()
+
+    @property
+    def slice_encoder(self) -> SliceEncoder:
+        """The semantic encoder, if it reads slices.
+
+        Raises:
+            ConfigError: if it reads whole volumes.
+        """
+        encoder = self.networks.semantic_encoder
+        if not isinstance(encoder, SliceEncoder):
+            msg = "this model's semantic encoder reads whole volumes and has no slices; train one with semantic_encoder.slices"
+            raise ConfigError(msg)
+        return encoder
+
+    @torch.inference_mode()
+    def slice_vectors(self, images: Tensor) -> Tensor:
+        """What a 2.5D semantic encoder's 2D network says of each axial slice: (B, 1, D, H, W) to (B, W, S) on the CPU."""
+        with self._autocast():
+            return self.slice_encoder.slice_vectors(images.to(self.device).permute(0, 4, 1, 2, 3)).float().cpu()
 
     @torch.inference_mode()
     def compress(self, images: Tensor) -> Tensor:

@@ -22,6 +22,11 @@ def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
         action="store_true",
         help="write what the codes are to be compared with: random_encoder.parquet and latent_pca.npz, for 'ldae probe'",
     )
+    encode.add_argument(
+        "--slices",
+        action="store_true",
+        help="write slices.npz too, a vector a slice, for 'ldae probe --model attention' (2.5D encoders only)",
+    )
     encode.add_argument("--batch-size", type=int, default=16, help="scans at a time")
     add_seed(encode)
     add_hardware(encode)
@@ -33,10 +38,12 @@ def run_encode(options: Namespace) -> int:
     """Encode; exit code 1 if some scans could not be."""
     from ldae.data.manifest import read_manifest
     from ldae.tasks.baselines import COMPONENTS, write_baselines
-    from ldae.tasks.encode import encode_manifest
+    from ldae.tasks.encode import encode_manifest, write_slices
 
     manifest = read_manifest(options.manifest)
     model = load_model(options)
+    if options.slices:
+        _ = model.slice_encoder  # refuses now, not after an hour of encoding
     with progress_bar("encode") as move:
         result = encode_manifest(
             model, manifest.records, options.out, noise=options.noise, batch_size=options.batch_size, progress=move
@@ -47,8 +54,11 @@ def run_encode(options: Namespace) -> int:
             f"noise codes ({model.config.sampling}): {result.noise}; on the way there and back a latent loses "
             f"{result.worst_round_trip:.1e} of its standard deviation at worst"
         )
+    kept = [record for record in manifest.records if record.key not in result.failures]
+    if options.slices:
+        with progress_bar("slices") as move:
+            say(f"slices: {write_slices(model, kept, options.out / 'slices.npz', progress=move)}")
     if options.baselines:
-        kept = [record for record in manifest.records if record.key not in result.failures]
         with progress_bar("baselines") as move:
             written = write_baselines(model, kept, options.out, seed=options.seed, progress=move)
         words = " ".join(

@@ -57,7 +57,12 @@ def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
     probe.add_argument("--repeats", type=int, default=5, help="of the cross-validation")
     probe.add_argument("--subjects", choices=["all", "test"], default="all", help="whom to cross-validate over")
     probe.add_argument("--scans", choices=["all", "first"], default="all", help="of each subject")
-    probe.add_argument("--model", choices=["linear", "knn"], default="linear", help="the probe")
+    probe.add_argument(
+        "--model",
+        choices=["linear", "knn", "attention"],
+        default="linear",
+        help="the probe; attention pools the tokens (slices, patches) of NPZ embeddings",
+    )
     probe.add_argument("--confounds", type=str, nargs="+", default=[], help="columns to control for")
     probe.add_argument(
         "--control",

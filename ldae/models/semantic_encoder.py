@@ -132,15 +132,20 @@ class SliceEncoder(nn.Module):
 
     def from_slices(self, slices: Tensor) -> Tensor:
         """Semantic codes of stacks of axial slices, (B, W, 1, D, H) to (B, S)."""
-        batch, count = slices.shape[:2]
-        # The images need no gradient, and torch 2.13's CPU norms crash on channels-last inputs of that kind.
-        vectors = self.backbone(slices.flatten(0, 1).contiguous()).reshape(batch, count, -1) + self.position
+        vectors = self.slice_vectors(slices) + self.position
         weights = self.slice_score(vectors).softmax(dim=1)
         pooled = (weights * vectors).sum(dim=1, keepdim=True)
         attended, _ = self.cross_attention(
             self.query(pooled), self.key(vectors), self.value(vectors), need_weights=False
         )
         return self.norm(attended.squeeze(1))
+
+    def slice_vectors(self, slices: Tensor) -> Tensor:
+        """What the 2D network says of each slice by itself, (B, W, 1, D, H) to (B, W, S)."""
+        batch, count = slices.shape[:2]
+        # The images need no gradient, and torch 2.13's CPU norms crash on channels-last inputs of that kind.
+        vectors: Tensor = self.backbone(slices.flatten(0, 1).contiguous()).reshape(batch, count, -1)
+        return vectors
 
 
 class LinearPath(nn.Module):

@@ -62,7 +62,7 @@ def probe_section(
         ]
         if document.get("comparisons"):
             blocks.append(_differences(probe))
-        blocks += [*_groups(probe), *_learning(probe)]
+        blocks += [*_attention(probe), *_groups(probe), *_learning(probe)]
     except (KeyError, TypeError) as error:
         blocks = [Absence(f"{source} is incomplete ({error}); run the probe again.")]
     return Section(anchor, title, blocks)
@@ -74,6 +74,8 @@ def _introduction(probe: ProbeFile) -> str:
         ("linear", "regression"): "A ridge regression",
         ("linear", "survival"): "A Cox regression with a ridge penalty, on at most ten principal components,",
     }.get((settings["model"], probe.kind), "A logistic regression" if settings["model"] == "linear" else "")
+    if settings["model"] == "attention":
+        model = "A regression on tokens (slices, patches) pooled by attention"
     model = model or "A vote of nearest neighbours (cosine distance)"
     if probe.kind == "multiclass":
         what = f"tells {joined(probe.classes)} apart"
@@ -236,6 +238,21 @@ def _differences(probe: ProbeFile) -> Table:
     )
     columns = ["Against", "Difference", "95 % interval", "p (Holm)", *(["p (DeLong)"] if delong else [])]
     return Table(caption, columns, rows)
+
+
+def _attention(probe: ProbeFile) -> list[Block]:
+    """Which tokens count."""
+    weights = probe.document.get("attention")
+    if not weights:
+        return []
+    top = sorted(range(len(weights)), key=lambda index: -weights[index])[:5]
+    words = joined([f"{index + 1} ({fixed(100 * weights[index], 1)} %)" for index in top])
+    equal = fixed(100 / len(weights), 1)
+    return [
+        Text(
+            f"Of the {len(weights)} tokens of a scan those that count most are {words}; equal weights would be {equal} %."
+        )
+    ]
 
 
 def _groups(probe: ProbeFile) -> list[Block]:

@@ -33,6 +33,11 @@ class Embeddings:
     values: Array
     components: int | None = None
 
+    @property
+    def tokens(self) -> int:
+        """Of each scan; 1 where it has one vector."""
+        return self.values.shape[1] if self.values.ndim == 3 else 1
+
     def of(self, records: Sequence[Record], *, what: str = "the embeddings") -> Array:
         """The vectors of these scans, in their order.
 

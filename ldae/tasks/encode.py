@@ -18,7 +18,7 @@ from ldae.io.preprocessing import PreparedScan
 from ldae.tasks.embeddings import write_embeddings
 from ldae.volume import read_volume
 
-__all__ = ["EncodeResult", "EncodedScans", "Progress", "encode_manifest", "encode_scans"]
+__all__ = ["EncodeResult", "EncodedScans", "Progress", "encode_manifest", "encode_scans", "write_slices"]
 
 Progress = Callable[[int, int], None]
 
@@ -133,6 +133,41 @@ def encode_scans(
         if progress is not None:
             progress(len(codes), len(records))
     return EncodedScans(tuple(records), np.stack(images), tuple(codes), np.concatenate(latents))
+
+
+def write_slices(
+    model: LatentDiffusionAutoencoder,
+    records: Sequence[Record],
+    path: Path,
+    *,
+    batch_size: int = 8,
+    progress: Progress | None = None,
+) -> Path:
+    """Write what the semantic encoder's 2D network says of each slice, as tokens for a probe with attention.
+
+    Args:
+        model: whose semantic encoder reads slices.
+        records: rows of a manifest.
+        path: NPZ file with participant_id, session_id and values, (scans, slices, S).
+        batch_size: scans at a time.
+        progress: told (done, total).
+
+    Raises:
+        ConfigError: if the semantic encoder reads whole volumes.
+        VolumeError: naming the first scan that cannot be read.
+    """
+    values: list[npt.NDArray[np.float32]] = []
+    for batch in _batches(records, batch_size):
+        images = np.stack([prepare_record(model, record).data for record in batch])
+        values += list(model.slice_vectors(torch.from_numpy(images)[:, None]).numpy())
+        if progress is not None:
+            progress(len(values), len(records))
+    keys = {name: np.array([getattr(record, name) for record in records]) for name in ("participant_id", "session_id")}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".writing-{path.name}")
+    with temporary.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **keys, values=np.stack(values))
+    return temporary.replace(path)
 
 
 def prepare_record(model: LatentDiffusionAutoencoder, record: Record) -> PreparedScan:

@@ -71,8 +71,17 @@ def evaluate_probe(
         target = _matched(target, settings)
         confounds = np.empty((len(target), 0))
     folds = choose_folds(target, settings)
+    pooled = settings.model == "attention"
+    tokens = {name: each.tokens if pooled and each.components is None else 1 for name, each in features.items()}
+    if pooled and tokens[CODES] == 1:
+        msg = (
+            "attention pools the tokens of a scan, but the embeddings have one vector a scan; give an NPZ file whose values are "
+            "(scans, tokens, features), or say --model linear"
+        )
+        raise TaskError(msg)
     matrices = {
-        name: np.concatenate([feature_matrix(target, each, name), confounds], axis=1) for name, each in features.items()
+        name: np.concatenate([feature_matrix(target, each, name, apart=tokens[name] > 1), confounds], axis=1)
+        for name, each in features.items()
     }
     widths = {name: each.components for name, each in features.items()}
 
@@ -87,11 +96,12 @@ def evaluate_probe(
     penalties: dict[str, list[float]] = {}
     corrected: dict[str, Array] = {}
     probe = None
+    attention: list[Array] = []
     for name, matrix in matrices.items():
         values, unbiased = np.full(shape, np.nan), np.full(shape, np.nan)
         penalties[name] = []
         for fold in folds:
-            fitted = _fit(target, matrix, fold.fitted, settings, confounds.shape[1], widths[name])
+            fitted = _fit(target, matrix, fold.fitted, settings, confounds.shape[1], widths[name], tokens[name])
             values[fold.repeat, position[fold.asked]] = said = fitted.predict(matrix[fold.asked])
             if target.name == "age" and target.kind == "regression":
                 people = np.array(target.subjects)[fold.fitted].tolist()
@@ -101,6 +111,8 @@ def evaluate_probe(
             penalties[name].append(fitted.penalty)
             if name == CODES and settings.protocol == "split":
                 probe = LinearProbe.of(fitted, matrix[fold.fitted])
+            if name == CODES and pooled:
+                attention.append(fitted.attention(matrix[fold.asked]).mean(axis=0))
             done += 1
             progress(done, total)
         predicted[name] = Predictions(target.kind, target.values[asked], values, subjects)
@@ -117,7 +129,14 @@ def evaluate_probe(
     if settings.learning_curve:
         reduced = {name: matrices[name] for name in matrices if name == CODES or name in (others or {})}
         curve = learning_curve(
-            target, reduced, folds, widths, model=settings.model, confounds=confounds.shape[1], seed=settings.seed
+            target,
+            reduced,
+            folds,
+            widths,
+            model=settings.model,
+            confounds=confounds.shape[1],
+            tokens=tokens,
+            seed=settings.seed,
         )
     fitted_on = {subject for fold in folds for subject in np.array(target.subjects)[fold.fitted]}
     return ProbeReport(
@@ -136,6 +155,7 @@ def evaluate_probe(
         curve=curve,
         table=_table(target, asked, predicted),
         probe=probe,
+        attention=np.mean(attention, axis=0).tolist() if attention else None,
     )
 
 
@@ -176,10 +196,15 @@ def choose_folds(target: Target, settings: ProbeSettings) -> list[Fold]:
     return cross_validation(target, folds=settings.folds, repeats=settings.repeats, seed=settings.seed)
 
 
-def feature_matrix(target: Target, embeddings: Embeddings, name: str) -> Array:
-    """The embeddings of the target's scans, (N, S), tokens averaged; errors call them by their name."""
+def feature_matrix(target: Target, embeddings: Embeddings, name: str, *, apart: bool = False) -> Array:
+    """The embeddings of the target's scans, (N, S): tokens averaged, or side by side if they are to be kept apart.
+
+    Errors call the embeddings by their name.
+    """
     values = embeddings.of(target.records, what="the embeddings" if name == CODES else f"the {name} embeddings")
-    return values.mean(axis=1) if values.ndim == 3 else values
+    if values.ndim == 2:
+        return values
+    return values.reshape(len(values), -1) if apart else values.mean(axis=1)
 
 
 def _fit(
@@ -189,6 +214,7 @@ def _fit(
     settings: ProbeSettings,
     taken_out: int,
     width: int | None,
+    tokens: int,
 ) -> FittedProbe:
     return fit_probe(
         matrix[rows],
@@ -200,6 +226,7 @@ def _fit(
         components=width,
         classes=len(target.classes) or None,
         impute=not np.isfinite(matrix).all(),
+        tokens=tokens,
     )
 
 

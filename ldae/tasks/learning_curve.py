@@ -47,6 +47,7 @@ def learning_curve(
     *,
     model: ProbeModel = "linear",
     confounds: int = 0,
+    tokens: Mapping[str, int] | None = None,
     draws: int = DRAWS,
     seed: int = 0,
 ) -> LearningCurve:
@@ -59,6 +60,7 @@ def learning_curve(
         components: principal components of each, or None.
         model: the probe.
         confounds: last columns of the features, which are regressed out of the others.
+        tokens: of each of the features; 1 where it is not named.
         draws: of who is labelled, the same for all features.
         seed: of the draws.
     """
@@ -87,6 +89,7 @@ def learning_curve(
                     confounds=confounds,
                     components=components[name],
                     impute=not np.isfinite(matrix).all(),
+                    tokens=(tokens or {}).get(name, 1),
                     fine=False,
                 )
                 said = Predictions(

@@ -17,16 +17,17 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ldae.errors import TaskError
+from ldae.tasks.attention_pooling import AttentionPoolingClassifier, AttentionPoolingRegressor
 from ldae.tasks.folds import inner_folds
 
 __all__ = ["MIN_SUBJECTS", "FittedProbe", "ProbeModel", "Residualise", "fit_probe"]
 
 Array = npt.NDArray[np.float64]
-ProbeModel = Literal["linear", "knn"]
+ProbeModel = Literal["linear", "knn", "attention"]
 
 MIN_SUBJECTS = 10
 """People that a penalty can be chosen on; with fewer it is given."""
-FEW_PENALTY = {"logistic": 0.01, "ridge": 1000.0, "knn": 3}
+FEW_PENALTY = {"logistic": 0.01, "ridge": 1000.0, "knn": 3, "attention": 0.1}
 NEIGHBOURS = (1, 3, 5, 9, 15, 25)
 SCORING = {"binary": "neg_log_loss", "multiclass": "neg_log_loss", "regression": "neg_mean_absolute_error"}
 """A proper score: over few people the AUC is so coarse that it picks penalties almost at random."""
@@ -78,6 +79,11 @@ class FittedProbe:
         probabilities = np.asarray(self.pipeline.predict_proba(features), dtype=np.float64)
         return probabilities[:, 1] if probabilities.shape[1] == 2 else probabilities
 
+    def attention(self, features: Array) -> Array:
+        """How much each token of each scan counts, (N, K), for a model that pools them."""
+        *_, model = self.pipeline.named_steps.values()
+        return np.asarray(model.attention(self.pipeline[:-1].transform(features)), dtype=np.float64)
+
 
 def fit_probe(
     features: Array,
@@ -90,6 +96,7 @@ def fit_probe(
     components: int | None = None,
     classes: int | None = None,
     impute: bool = False,
+    tokens: int = 1,
     fine: bool = True,
 ) -> FittedProbe:
     """Impute, take out confounds, reduce, standardise, and fit; the penalty is chosen over folds of these subjects.
@@ -99,16 +106,20 @@ def fit_probe(
         target: (N,), as in :class:`~ldae.tasks.targets.Target`.
         subjects: of each row.
         kind: binary, multiclass or regression.
-        model: logistic or ridge regression, or nearest neighbours by cosine.
+        model: logistic or ridge regression, nearest neighbours by cosine, or regression on attention-pooled tokens; without
+            tokens the last is the first.
         confounds: columns that are taken out of the others by regression.
         components: principal components that features are reduced to; None keeps them.
         classes: number of classes that are to be told apart.
         impute: whether a missing number takes the median of the fitting rows; the rows to be asked may lack some, too.
+        tokens: of each scan; the features before the confounds are so many blocks of equal width.
         fine: whether to try many penalties, or few.
 
     Raises:
         TaskError: if a class is lacking.
     """
+    if model == "attention" and tokens == 1:
+        model = "linear"
     present = np.unique(target)
     if kind != "regression" and len(present) < max(2, classes or 2):
         msg = (
@@ -126,13 +137,15 @@ def fit_probe(
         before.append(("reduce", PCA(min(components, most), svd_solver="full")))
     # What is fitted without labels is fitted once; folds of fitting subjects choose the penalty alone.
     prepared = Pipeline(before).fit_transform(features) if before else features
-    estimator, name, penalties = _estimator(kind, model, len(target), fine=fine)
-    pipeline = Pipeline([("standardise", StandardScaler()), ("model", estimator)])
+    estimator, name, penalties = _estimator(kind, model, len(target), tokens, fine=fine)
+    # Attention standardises over tokens, whose differences are what it attends to.
+    scaler = "passthrough" if model == "attention" else StandardScaler()
+    pipeline = Pipeline([("standardise", scaler), ("model", estimator)])
     labels = target if kind == "regression" else target.astype(int)
     people = len(set(subjects))
     smallest = min(len({s for s, t in zip(subjects, target, strict=True) if t == c}) for c in present)
     if people < MIN_SUBJECTS or (kind != "regression" and smallest < 2):
-        given = FEW_PENALTY["knn" if model == "knn" else "ridge" if kind == "regression" else "logistic"]
+        given = FEW_PENALTY[model if model != "linear" else "ridge" if kind == "regression" else "logistic"]
         penalty = min(given, len(target)) if model == "knn" else given
         best = pipeline.set_params(**{f"model__{name}": penalty}).fit(prepared, labels)
     else:
@@ -143,8 +156,13 @@ def fit_probe(
     return FittedProbe(Pipeline([*before, *best.steps]), float(penalty))
 
 
-def _estimator(kind: str, model: ProbeModel, rows: int, *, fine: bool) -> tuple[Any, str, list[float] | list[int]]:
+def _estimator(
+    kind: str, model: ProbeModel, rows: int, tokens: int, *, fine: bool
+) -> tuple[Any, str, list[float] | list[int]]:
     """The model, the name of its penalty, and the penalties to try."""
+    if model == "attention":
+        pooling = AttentionPoolingRegressor if kind == "regression" else AttentionPoolingClassifier
+        return pooling(tokens=tokens), "alpha", np.logspace(-4, 0, 5).tolist()
     if model == "knn":
         neighbours = [count for count in NEIGHBOURS if count <= rows * 3 // 5] or [1]
         make = KNeighborsRegressor if kind == "regression" else KNeighborsClassifier

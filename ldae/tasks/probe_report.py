@@ -116,6 +116,7 @@ class ProbeReport:
         table: participant_id, session_id, target (months and event, of a time to conversion) and every prediction of scans
             that were asked, averaged over repeats.
         probe: the linear probe on codes, fitted on the frozen split's fitting subjects; None for other models.
+        attention: mean weight of each token of the codes in the scans that were asked; None for other models.
     """
 
     target: dict[str, Any]
@@ -127,6 +128,7 @@ class ProbeReport:
     curve: LearningCurve | None
     table: pd.DataFrame
     probe: LinearProbe | None
+    attention: list[float] | None = None
 
     @property
     def primary(self) -> str:
@@ -144,6 +146,7 @@ class ProbeReport:
             "scored": {name: asdict(each) for name, each in self.scored.items()},
             "comparisons": [asdict(each) for each in self.comparisons],
             "permutation_p": self.permutation_p,
+            "attention": self.attention,
             "learning_curve": None if self.curve is None else asdict(self.curve),
             "predictions": self.table.to_dict(orient="list"),
         }
