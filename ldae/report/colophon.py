@@ -32,8 +32,8 @@ def methods(run: RunFolder) -> Section:
         Text(
             "Limitations. Intervals hold the chance of who was tested, not of the training: another seed would give "
             "another model. Baselines and code were tested on the same subjects, so overlapping intervals do not "
-            "settle which is better; the tables of differences do. Means over scans of reconstruction come without "
-            "intervals. Ventricles and hippocampi are measured by a template-based yardstick that makes "
+            "settle which is better; the tables of differences do. Ventricles and hippocampi are measured by a template-based "
+            "yardstick that makes "
             "images comparable and is no segmentation; large ventricles come out about a fifth too small. The "
             "typical and worst scans are chosen by SSIM, not by a reader. Age and disease go together in such "
             "cohorts, and the diagnosis probe was not adjusted for age; 'ldae probe --confounds age' does that."

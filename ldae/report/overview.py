@@ -124,7 +124,7 @@ def _reconstruction_rows(run: RunFolder) -> list[Row]:
         _answer(
             "Is a scan the same after it went through its codes? (SSIM)",
             cell(run, "reconstruct", "ssim"),
-            NO_INTERVAL,
+            interval_cell(run, "reconstruct", "intervals", "ssim"),
             Cell(f"ceiling {fixed(ceiling)}", (pointer(RESULTS, "compression", "ssim"),)),
             "1 is the very same image. The ceiling is what the compressed form can keep at most; at the ceiling, "
             "the codes lose nothing more.",
@@ -132,7 +132,7 @@ def _reconstruction_rows(run: RunFolder) -> list[Row]:
         _answer(
             "How much of it is in the semantic code alone? (SSIM)",
             cell(run, "reconstruct", "ssim_semantic_only"),
-            NO_INTERVAL,
+            interval_cell(run, "reconstruct", "intervals", "ssim_semantic_only"),
             Cell(f"mean of all training scans {fixed(mean)}", sources),
             "Above the mean image, the code knows something about this person; the rest is left to chance.",
         ),

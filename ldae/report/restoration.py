@@ -8,7 +8,7 @@ from ldae.report.blocks import Absence, Block, Cell, Picture, Row, Section, Tabl
 from ldae.report.panels import CONVENTION, cuts_of, difference, incomplete
 from ldae.report.run_folder import RunFolder
 from ldae.report.volumes import viewer
-from ldae.report.wording import cell, fixed, joined
+from ldae.report.wording import cell, fixed, interval_cell, joined
 
 __all__ = ["reconstruction", "samples"]
 
@@ -29,7 +29,9 @@ def reconstruction(run: RunFolder) -> Section:
         "ceiling is the scan through the compression autoencoder alone: no codes can do better."
     )
     return Section(
-        "reconstruction", title, [Text(text), _reconstruction_table(run), *_verdict(run), *_reconstruction_panels(run)]
+        "reconstruction",
+        title,
+        [Text(text), _reconstruction_table(run), *_differences(run), *_verdict(run), *_reconstruction_panels(run)],
     )
 
 
@@ -62,6 +64,27 @@ def _reconstruction_table(run: RunFolder) -> Table:
         "larger is better."
     )
     return Table(caption, ("Image from", "SSIM", "SSIM in the brain", "MSE", "PSNR (dB)"), rows)
+
+
+def _differences(run: RunFolder) -> list[Table]:
+    """What the codes lose against the ceiling, and what they know beyond the mean image, with intervals."""
+    names = {
+        "below_ceiling": "Compression ceiling minus both codes",
+        "above_mean_image": "Semantic code alone minus mean training scan",
+    }
+    rows = [
+        Row(
+            words,
+            [
+                cell(run, "reconstruct", "intervals", name, "value", form=lambda value: fixed(value, 4)),
+                interval_cell(run, "reconstruct", "intervals", name, digits=4),
+            ],
+        )
+        for name, words in names.items()
+        if run.result("reconstruct", "intervals", name) is not None
+    ]
+    caption = "Differences of SSIM, mean over scans; intervals over subjects"
+    return [Table(caption, ("", "Difference", "95 % interval"), rows)] if rows else []
 
 
 def _verdict(run: RunFolder) -> list[Text]:

@@ -10,6 +10,7 @@ import torch
 
 from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.evaluation.image_metrics import ImageAgreement, compare_images
+from ldae.evaluation.statistics import Interval, subject_bootstrap
 from ldae.tasks.encode import EncodedScans
 from ldae.tasks.labels import write_synthetic
 
@@ -47,6 +48,9 @@ class ReconstructResult:
         mean_image: metrics of the training split's mean image, if it is given; what knowing nothing scores.
         round_trip_rms: error in the latent after inversion and sampling, rms over latent elements in units of its std.
         per_scan: SSIM from both codes by scan.
+        intervals: SSIM with 95 % intervals over subjects: from both codes (`ssim`), from the semantic code alone
+            (`ssim_semantic_only`), what both codes are below the ceiling (`below_ceiling`), and, with a mean image, what the
+            semantic code alone is above it (`above_mean_image`).
     """
 
     steps: int
@@ -58,6 +62,7 @@ class ReconstructResult:
     mean_image: dict[str, float] | None
     round_trip_rms: float
     per_scan: dict[str, float]
+    intervals: dict[str, Interval]
 
 
 def reconstruct(
@@ -88,6 +93,7 @@ def evaluate_reconstruction(
     images: Reconstructions,
     *,
     mean_image: Images | None = None,
+    seed: int = 0,
 ) -> ReconstructResult:
     """Compare reconstructions with the real scans.
 
@@ -96,13 +102,31 @@ def evaluate_reconstruction(
         scans: the real scans.
         images: their reconstructions.
         mean_image: voxelwise mean of the training split, (D, H, W).
+        seed: of the resamples of the intervals.
     """
     agreement: dict[str, ImageAgreement] = {
         name: compare_images(getattr(images, name), scans.images) for name in images.__dataclass_fields__
     }
+    both, alone = agreement["both"].ssim, agreement["semantic_only"].ssim
+    asked = {
+        "ssim": both,
+        "ssim_semantic_only": alone,
+        "below_ceiling": agreement["compression"].ssim - both,
+    }
     blank = None
     if mean_image is not None:
-        blank = compare_images(np.broadcast_to(mean_image, scans.images.shape), scans.images).mean()
+        of_mean = compare_images(np.broadcast_to(mean_image, scans.images.shape), scans.images)
+        asked["above_mean_image"] = alone - of_mean.ssim
+        blank = of_mean.mean()
+    subjects = [record.participant_id for record in scans.records]
+    intervals = {
+        name: subject_bootstrap(
+            lambda rows, values=values: float(values[rows].mean()),  # type: ignore[misc]
+            subjects,
+            generator=np.random.default_rng(seed),
+        )
+        for name, values in asked.items()
+    }
     round_trips = [codes.round_trip for codes in scans.codes if codes.round_trip is not None]
     return ReconstructResult(
         steps=model.config.sampling.steps,
@@ -113,9 +137,8 @@ def evaluate_reconstruction(
         compression=agreement["compression"].mean(),
         mean_image=blank,
         round_trip_rms=float(np.sqrt(np.mean(np.square(round_trips)))),
-        per_scan={
-            record.key: float(value) for record, value in zip(scans.records, agreement["both"].ssim, strict=True)
-        },
+        per_scan={record.key: float(value) for record, value in zip(scans.records, both, strict=True)},
+        intervals=intervals,
     )
 
 

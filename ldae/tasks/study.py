@@ -147,7 +147,7 @@ def run_study(
 
 
 def _reconstruction(study: _Study, test: EncodedScans, images: Reconstructions, mean_image: Images) -> dict[str, Any]:
-    result = evaluate_reconstruction(study.model, test, images, mean_image=mean_image)
+    result = evaluate_reconstruction(study.model, test, images, mean_image=mean_image, seed=study.seed)
     order = sorted(range(len(test)), key=lambda row: result.per_scan[test.records[row].key])
     # Typical ones first, then the worst.
     shown = [*order[len(order) // 2 :][: SHOWN - 1], order[0]]
@@ -175,6 +175,7 @@ def _reconstruction(study: _Study, test: EncodedScans, images: Reconstructions, 
             "ssim_mean_image": None if result.mean_image is None else result.mean_image["ssim"],
             "mse_mean_image": None if result.mean_image is None else result.mean_image["mse"],
             "round_trip_rms": result.round_trip_rms,
+            "intervals": {name: asdict(each) for name, each in result.intervals.items()},
         },
     }
 

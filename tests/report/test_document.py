@@ -156,6 +156,12 @@ def fabricate_reconstruction(folder: Path, keys: list[str], brains: Brains, rng:
         mean_image=metrics(0.79123, 0.00891),
         round_trip_rms=0.01234,
         per_scan={key: float(value) for key, value in zip(keys, rng.uniform(0.9, 0.95, len(keys)), strict=True)},
+        intervals={
+            "ssim": interval(0.93123, 0.01),
+            "ssim_semantic_only": interval(0.84567, 0.02),
+            "below_ceiling": interval(0.00222, 0.0005),
+            "above_mean_image": interval(0.05444, 0.01),
+        },
     )
     order = sorted(keys, key=result.per_scan.__getitem__)
     result.per_scan[keys[0]] = 0.95001
@@ -180,6 +186,7 @@ def fabricate_reconstruction(folder: Path, keys: list[str], brains: Brains, rng:
             "ssim_mean_image": result.mean_image["ssim"],
             "mse_mean_image": result.mean_image["mse"],
             "round_trip_rms": result.round_trip_rms,
+            "intervals": {name: asdict(each) for name, each in result.intervals.items()},
         },
     }
 

@@ -99,6 +99,14 @@ def test_reconstruction_is_scored_against_the_real_scan(tiny_model, scans, tmp_p
     expected = np.square(images.both.astype(float) - scans.images).mean()
     assert result.both["mse"] == pytest.approx(expected)
     assert result.per_scan.keys() == {record.key for record in scans.records}
+    for name, value in (
+        ("ssim", result.both["ssim"]),
+        ("below_ceiling", result.compression["ssim"] - result.both["ssim"]),
+        ("above_mean_image", result.semantic_only["ssim"] - result.mean_image["ssim"]),
+    ):
+        interval = result.intervals[name]
+        assert interval.value == pytest.approx(value, abs=1e-9)
+        assert interval.low <= interval.value <= interval.high
     again = reconstruct(tiny_model, scans, seed=1, batch_size=4)
     np.testing.assert_array_equal(again.semantic_only, images.semantic_only)
     (path, *_) = write_reconstructions(tiny_model, scans, images.both, tmp_path / "out", native=True)
