@@ -36,6 +36,12 @@ def _synth() -> Parser:
     parser.add_argument("--subjects", type=int, default=160, help="number of subjects")
     parser.add_argument("--voxel-size", type=float, default=5.0, help="mm, 1 to 6")
     parser.add_argument("--max-sessions", type=int, default=4, help="sessions a subject, at most")
+    parser.add_argument(
+        "--min-motion",
+        type=float,
+        default=0.0,
+        help="only people with three sessions or more whose ventricles' wall moves at least so many mm between them",
+    )
     parser.add_argument("--displacement", action="store_true", help="write the true displacement fields too")
     parser.add_argument(
         "--noise-free",
@@ -92,6 +98,7 @@ def run_synth(options: Namespace) -> int:
         voxel_size_mm=options.voxel_size,
         seed=options.seed,
         max_sessions=options.max_sessions,
+        min_motion_mm=options.min_motion,
         save_displacement=options.displacement,
         scanner=ScannerConfig(noise_sd=0.0, ghost_probability=0.0) if options.noise_free else ScannerConfig(),
     )

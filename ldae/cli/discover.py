@@ -46,6 +46,9 @@ def run(options: Namespace) -> int:
             for index, each in enumerate(of)
         ],
     )
+    components = len(found["directions"]["principal"])
+    if components < options.components:
+        say(f"note: {found['scans']} scans have {components} principal components, not {options.components}")
     sparse = found["sparse"]
     if sparse is not None:
         say(

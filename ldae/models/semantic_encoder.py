@@ -149,11 +149,12 @@ class SliceEncoder(nn.Module):
 
 
 class LinearPath(nn.Module):
-    """A linear map of the averaged scan to the width of y, in float32.
+    """The averaged scan along a fixed basis, mixed linearly into the width of y, in float32.
 
-    Beginning as principal components of equal variance (data-dependent initialisation, Kraehenbuehl et al. 2016), the code is
-    of full rank from the first step on. From chance, training finds the few components of largest variance and hardly begins
-    on the many small ones, where a hippocampus is.
+    The basis is the principal components of the training scans at equal variance, and the mixture begins as the identity
+    (data-dependent initialisation, Kraehenbuehl et al. 2016), so that the code is of full rank from the first step on. From
+    chance, training finds the few components of largest variance and hardly begins on the many small ones, where a hippocampus
+    is. The basis stays as it is: learnt freely, its thousands of weights would fit the training subjects.
 
     Args:
         factor: voxels along each axis that are averaged; a remainder is left out.
@@ -169,9 +170,11 @@ class LinearPath(nn.Module):
         count = math.prod(n // factor for n in shape)
         self.pool = nn.AvgPool3d(factor)
         self.register_buffer("mean", torch.zeros(count))
-        self.weight = nn.Parameter(torch.randn(width, count) / math.sqrt(count))
+        self.register_buffer("basis", torch.randn(width, count) / math.sqrt(count))
+        self.mix = nn.Parameter(torch.eye(width))
 
     mean: Tensor
+    basis: Tensor
 
     def averaged(self, x: Tensor) -> Tensor:
         """(B, 1, D, H, W) to (B, V)."""
@@ -179,7 +182,7 @@ class LinearPath(nn.Module):
 
     @torch.no_grad()
     def begin_from(self, averaged: Tensor) -> None:
-        """Begin as principal components; where scans are too few for all, the rest stays random, at unit variance.
+        """Take the principal components; where scans are too few for all, the rest stays random, at unit variance.
 
         Args:
             averaged: training scans, (N, V), as :meth:`averaged` gives them.
@@ -189,20 +192,20 @@ class LinearPath(nn.Module):
         values = values - mean
         # The small of the two symmetric problems: scans are fewer than voxels.
         variance, vectors = torch.linalg.eigh(values @ values.T / len(values))
-        order = variance.argsort(descending=True)[: self.weight.shape[0]]
+        order = variance.argsort(descending=True)[: len(self.basis)]
         order = order[variance[order] > 1e-9 * variance.max().clamp_min(1e-30)]
         components = (values.T @ vectors[:, order] / math.sqrt(len(values)) / variance[order]).T
         # An eigenvector's sign is the solver's whim.
         components = components * components.sum(dim=1, keepdim=True).sign()
-        weight = self.weight.double().cpu()
-        weight = weight / (values @ weight.T).std(dim=0, correction=0).clamp_min(1e-12)[:, None]
-        weight[: len(components)] = components
+        basis = self.basis.double().cpu()
+        basis = basis / (values @ basis.T).std(dim=0, correction=0).clamp_min(1e-12)[:, None]
+        basis[: len(components)] = components
         self.mean.copy_(mean)
-        self.weight.copy_(weight)
+        self.basis.copy_(basis)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 1, D, H, W) to (B, S)."""
-        return nn.functional.linear(self.averaged(x) - self.mean, self.weight)
+        return nn.functional.linear(self.averaged(x) - self.mean, self.mix @ self.basis)
 
 
 class VolumeEncoder(nn.Module):

@@ -4,9 +4,9 @@ It is a test bed that nobody needs permission for, not a model of any population
 template, and disease widens ventricles, shrinks hippocampi and thins the cortex by amplitudes that are set here.
 """
 
-import csv
 import dataclasses
 import gzip
+import itertools
 import json
 import logging
 import math
@@ -23,12 +23,25 @@ from typing import Any
 import numpy as np
 
 from ldae.errors import CohortError, VolumeError
+from ldae.io.files import write_json
 from ldae.io.template import grid_around_brain, template_grid
 from ldae.prepare.phantom_deformation import ShapeConfig, draw_shape
 from ldae.prepare.phantom_effect import severity_effect
+from ldae.prepare.phantom_files import (
+    MANIFEST_COLUMNS,
+    MANIFEST_NAME,
+    PARTICIPANT_COLUMNS,
+    SESSION_COLUMNS,
+    Row,
+    image_path,
+    session_row,
+    truth_row,
+    write_descriptions,
+    write_table,
+)
 from ldae.prepare.phantom_image import SubjectMap, map_subject, render
 from ldae.prepare.phantom_scanner import ScannerConfig, acquire, draw_scan, draw_site
-from ldae.prepare.phantom_subject import DIAGNOSES, MONTHS, PopulationConfig, Session, Subject, draw_subject
+from ldae.prepare.phantom_subject import MONTHS, PopulationConfig, Subject, draw_subject
 from ldae.volume import Grid, Volume, write_volume
 
 __all__ = ["PhantomConfig", "cohort_grid", "draw_cohort", "synthesise_cohort"]
@@ -36,23 +49,19 @@ __all__ = ["PhantomConfig", "cohort_grid", "draw_cohort", "synthesise_cohort"]
 log = logging.getLogger(__name__)
 
 CONFIG_NAME = "phantom_config.json"
-MANIFEST_NAME = "manifest.tsv"
 EFFECT_NAME = "phantom_effect.nii.gz"
+# People who change much are rare; more draws than this for each that is kept are given up.
+DRAWS_PER_SUBJECT = 2000
 # Enough for a mean: single effects differ by the shape of the head alone.
 EFFECT_SUBJECTS = 24
 GENERATOR_VERSION = 1
 DESCRIPTION = "ldae phantom: synthetic, not a person"
 
-MANIFEST_COLUMNS = ("participant_id", "session_id", "image", "age", "sex", "diagnosis", "months", "site")
-PARTICIPANT_COLUMNS = ("participant_id", "age", "sex", "diagnosis", "site")
-SESSION_COLUMNS = ("session_id", "months", "age", "diagnosis")
 
 # Streams of randomness: each draw has its own, so that no draw depends on another's order or on the workers.
 GROUP_STREAM, SUBJECT_STREAM, SHAPE_STREAM, SCAN_STREAM, SITE_STREAM = range(5)
 
 GOLDEN_RATIO = (math.sqrt(5.0) - 1.0) / 2.0
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -66,6 +75,8 @@ class PhantomConfig:
             number of subjects.
         shape: voxels along each axis, or None for the smallest multiples of 8 that hold the brain.
         max_sessions: the largest number of sessions of a subject, 1 to 6.
+        min_motion_mm: leave out people with fewer than three sessions, or whose ventricles' wall moves less than this between the
+            first and the last; 0 leaves nobody out. Large change is rare, and interpolation has to be asked about it.
         save_displacement: also write, for each scan, which template point is seen at each voxel.
         population: who they are, and how age and disease act.
         head_shape: how their heads differ otherwise.
@@ -80,6 +91,7 @@ class PhantomConfig:
     seed: int = 0
     shape: tuple[int, int, int] | None = None
     max_sessions: int = 4
+    min_motion_mm: float = 0.0
     save_displacement: bool = False
     population: PopulationConfig = field(default_factory=PopulationConfig)
     head_shape: ShapeConfig = field(default_factory=ShapeConfig)
@@ -91,6 +103,7 @@ class PhantomConfig:
             ("voxel_size_mm", (int, float), 1.0, 6.0),
             ("seed", int, 0, 2**63 - 1),
             ("max_sessions", int, 1, len(MONTHS)),
+            ("min_motion_mm", (int, float), 0.0, 10.0),
         ):
             value = getattr(self, name)
             if not isinstance(value, kind) or not low <= value <= high:
@@ -132,14 +145,28 @@ def draw_cohort(config: PhantomConfig) -> list[Subject]:
     """
     start = float(_stream(config, GROUP_STREAM).random())
     limits = np.cumsum(config.population.prevalence)[:-1]
-    subjects = []
-    for index in range(config.n_subjects):
+    subjects: list[Subject] = []
+    for index in itertools.count():
+        if len(subjects) == config.n_subjects:
+            break
+        if index >= DRAWS_PER_SUBJECT * config.n_subjects:
+            msg = (
+                f"{len(subjects)} of {index} people have three sessions between which the ventricles' wall moves by "
+                f"{config.min_motion_mm:g} mm, too few; lower min_motion_mm or raise max_sessions"
+            )
+            raise CohortError(msg)
         group = int(np.searchsorted(limits, (start + index * GOLDEN_RATIO) % 1.0, side="right"))
         rng = _stream(config, SUBJECT_STREAM, index)
-        subjects.append(
-            draw_subject(config.population, index=index, group=group, max_sessions=config.max_sessions, rng=rng)
-        )
+        subject = draw_subject(config.population, index=index, group=group, max_sessions=config.max_sessions, rng=rng)
+        if config.min_motion_mm == 0 or _moves(subject, config.min_motion_mm):
+            subjects.append(subject)
     return subjects
+
+
+def _moves(subject: Subject, least_mm: float) -> bool:
+    """Whether there is a middle session to leave out, and the ventricles' wall moves at least so far around it."""
+    first, last = (subject.sessions[at].state.ventricle_mm for at in (0, -1))
+    return len(subject.sessions) >= 3 and abs(last - first) >= least_mm
 
 
 def synthesise_cohort(
@@ -238,17 +265,18 @@ def _write_cohort(
     manifest = []
     participants = []
     for subject in subjects:
-        rows = [_session_row(subject, session) for session in subject.sessions]
+        rows = [session_row(subject, session) for session in subject.sessions]
         manifest += rows
         participants.append(rows[0])
         name = f"{subject.participant_id}_sessions.tsv"
-        _write_table(folder / subject.participant_id / name, rows, SESSION_COLUMNS)
-    _write_table(folder / "participants.tsv", participants, PARTICIPANT_COLUMNS)
+        write_table(folder / subject.participant_id / name, rows, SESSION_COLUMNS)
+    write_table(folder / "participants.tsv", participants, PARTICIPANT_COLUMNS)
     truths = [row for subject in subjects for row in truth[subject.index]]
-    _write_table(folder / "phantom_truth.tsv", truths, tuple(truths[0]))
-    _write_table(folder / MANIFEST_NAME, manifest, MANIFEST_COLUMNS)
+    write_table(folder / "phantom_truth.tsv", truths, tuple(truths[0]))
+    write_table(folder / MANIFEST_NAME, manifest, MANIFEST_COLUMNS)
     _write_effect(folder / EFFECT_NAME, config, subjects[:EFFECT_SUBJECTS])
-    _write_descriptions(folder, config)
+    write_json(folder / CONFIG_NAME, _plain(config))
+    write_descriptions(folder, GENERATOR_VERSION)
 
 
 def _write_effect(path: Path, config: PhantomConfig, subjects: Sequence[Subject]) -> None:
@@ -293,12 +321,6 @@ def _scan_subjects(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _image_path(subject: Subject, session: Session) -> str:
-    """A scan's path inside the cohort."""
-    stem = f"{subject.participant_id}_{session.session_id}"
-    return f"{subject.participant_id}/{session.session_id}/anat/{stem}_T1w.nii.gz"
-
-
 def _scan_subject(folder: Path, config: PhantomConfig, subject: Subject) -> list[Row]:
     """Write a subject's images; returns a row of truth for each."""
     grid = cohort_grid(config)
@@ -312,11 +334,11 @@ def _scan_subject(folder: Path, config: PhantomConfig, subject: Subject) -> list
         head = render(head_map, session.state, scan.motion, keep_displacement=config.save_displacement)
         darkening = session.state.white_matter_darkening
         image = acquire(head, grid, scan, config.scanner, white_matter_darkening=darkening, rng=rng)
-        path = folder / _image_path(subject, session)
+        path = folder / image_path(subject, session)
         write_volume(Volume(image, grid.affine), path, description=DESCRIPTION)
         if head.displacement_mm is not None:
             _write_displacement(head.displacement_mm, grid, path)
-        rows.append(_truth_row(subject, session, head.volumes_ml))
+        rows.append(truth_row(subject, session, head.volumes_ml))
     return rows
 
 
@@ -329,69 +351,3 @@ def _write_displacement(displacement_mm: np.ndarray, grid: Grid, image_path: Pat
     image.header["descrip"] = DESCRIPTION.encode()
     path = image_path.with_name(image_path.name.replace("_T1w", "_desc-truth_displacement"))
     path.write_bytes(gzip.compress(image.to_bytes(), compresslevel=3, mtime=0))
-
-
-def _session_row(subject: Subject, session: Session) -> Row:
-    return {
-        "participant_id": subject.participant_id,
-        "session_id": session.session_id,
-        "image": _image_path(subject, session),
-        "age": f"{session.age:.2f}",
-        "sex": subject.sex,
-        "diagnosis": session.diagnosis,
-        "months": session.months,
-        "site": subject.site,
-    }
-
-
-def _truth_row(subject: Subject, session: Session, volumes_ml: dict[str, float]) -> Row:
-    state = dataclasses.asdict(session.state)
-    return {
-        "participant_id": subject.participant_id,
-        "session_id": session.session_id,
-        "age": f"{session.age:.2f}",
-        "severity": f"{session.severity:.4f}",
-        **{name: f"{value:.3f}" for name, value in volumes_ml.items()},
-        "intracranial_scale": f"{subject.intracranial_scale:.4f}",
-        **{name: f"{value:.4f}" for name, value in state.items()},
-    }
-
-
-def _write_table(path: Path, rows: Sequence[Row], columns: Sequence[str]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, columns, delimiter="\t", lineterminator="\n", extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def _write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-def _write_descriptions(folder: Path, config: PhantomConfig) -> None:
-    """The files that say what the data set is."""
-    _write_json(folder / CONFIG_NAME, _plain(config))
-    generator = {"Name": "ldae phantom", "Version": str(GENERATOR_VERSION)}
-    name = "ldae phantom cohort (synthetic)"
-    _write_json(
-        folder / "dataset_description.json",
-        {"Name": name, "BIDSVersion": "1.10.0", "DatasetType": "raw", "License": "CC0", "GeneratedBy": [generator]},
-    )
-    levels = dict(zip(DIAGNOSES, ("normal", "mild cognitive impairment", "Alzheimer's disease"), strict=True))
-    _write_json(
-        folder / "participants.json",
-        {
-            "age": {"Description": "age at the first session", "Units": "years"},
-            "sex": {"Levels": {"F": "female", "M": "male"}},
-            "diagnosis": {"Description": "at the first session", "Levels": levels},
-            "site": {"Description": "scanner"},
-        },
-    )
-    (folder / "README").write_text(
-        "A synthetic cohort. No image shows a person: all were made from the MNI152 template (ICBM 2009a) by\n"
-        "ldae's phantom generator, skull-stripped and in MNI space. phantom_truth.tsv holds the true volumes in\n"
-        "millilitres, the severity of disease and the displacements (mm) that every image was made with;\n"
-        "phantom_effect.nii.gz holds the mean change of the image for one unit of severity.\n",
-        encoding="utf-8",
-    )
-    (folder / ".bidsignore").write_text(f"{MANIFEST_NAME}\nphantom_*\n*_displacement.nii.gz\n", encoding="utf-8")

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from ldae.errors import CohortError
 from ldae.io.template import load_template
 from ldae.prepare.phantom import PhantomConfig, draw_cohort, synthesise_cohort
 from ldae.prepare.phantom_effect import with_severity
@@ -31,3 +32,16 @@ def test_cohort_holds_its_effect_where_disease_acts(tmp_path) -> None:
     assert effect.data[ventricles].mean() < 3 * effect.data[brain].mean() < 0
     assert np.abs(effect.data[~brain]).mean() < 0.1 * np.abs(effect.data[brain]).mean()
     assert len(draw_cohort(config)) == 3
+
+
+def test_people_who_change_little_can_be_left_out_and_keep_their_anatomy() -> None:
+    everyone = {each.participant_id: each for each in draw_cohort(PhantomConfig(n_subjects=400, seed=3))}
+    chosen = draw_cohort(PhantomConfig(n_subjects=6, seed=3, min_motion_mm=2.0))
+    assert len(chosen) == 6
+    for subject in chosen:
+        assert subject == everyone[subject.participant_id]
+        assert len(subject.sessions) >= 3
+        walls = [session.state.ventricle_mm for session in subject.sessions]
+        assert abs(walls[-1] - walls[0]) >= 2.0
+    with pytest.raises(CohortError, match="lower min_motion_mm"):
+        draw_cohort(PhantomConfig(n_subjects=1, seed=3, min_motion_mm=2.0, max_sessions=2))
