@@ -27,6 +27,12 @@ def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
         "--nuisance", type=Path, nargs="+", default=[], help="probes whose prediction must not move"
     )
     manipulate.add_argument(
+        "--hold",
+        choices=["images", "codes"],
+        default="images",
+        help="where nuisances must not move: in edited images, measured on training scans of the manifest, or in codes alone",
+    )
+    manipulate.add_argument(
         "--ask",
         type=Path,
         nargs="+",
@@ -65,8 +71,9 @@ def run_manipulate(options: Namespace) -> int:
     asked = {path.stem: LinearProbe.load(path) for path in [*options.nuisance, *options.ask]}
     model, scans = open_scans(options)
     steps = options.steps if 0 in options.steps else [0, *options.steps]
+    step = _step(options, model, probe, nuisances)
     with progress_bar("manipulate") as move:
-        edits = manipulate(model, scans.codes, probe, steps=sorted(steps), nuisances=nuisances, progress=move)
+        edits = manipulate(model, scans.codes, probe, steps=sorted(steps), step=step, progress=move)
     result = summarise_edits(edits)
     for record, codes, edit in zip(scans.records, scans.codes, edits, strict=True):
         for amount, image, predicted in zip(edit.steps, edit.images, edit.predicted, strict=True):
@@ -76,7 +83,7 @@ def run_manipulate(options: Namespace) -> int:
                 volume, options.out / name, "edit", step=amount, predicted=predicted, probe=str(options.probe)
             )
     if options.counterfactual is not None:
-        _counterfactuals(options, model, scans, probe, nuisances)
+        _counterfactuals(options, model, scans, probe, step)
     rows = scans.first_rows
     first, of_first = scans.select(rows), [edits[row] for row in rows]
     findings = evaluate_edits(of_first, first, probe, asked, seed=options.seed)
@@ -125,7 +132,27 @@ def run_manipulate(options: Namespace) -> int:
     return 0
 
 
-def _counterfactuals(options: Namespace, model: Any, scans: Any, probe: Any, nuisances: list[Any]) -> None:
+def _step(options: Namespace, model: Any, probe: Any, nuisances: list[Any]) -> Any:
+    """The change of y that a step makes, with nuisances held as asked."""
+    from ldae.data.manifest import read_manifest
+    from ldae.tasks.edit_direction import MEASURED, hold_in_images, project_out, spread
+    from ldae.tasks.encode import encode_scans
+
+    if not nuisances:
+        return probe.step
+    training = [record for record in read_manifest(options.manifest).records if record.split == "train"]
+    if options.hold == "codes" or not training:
+        if options.hold == "images":
+            say("note: the manifest has no training scans to measure on, so nuisances are held in codes alone")
+        return project_out(probe.step, nuisances)
+    first = {record.participant_id: row for row, record in reversed(list(enumerate(training)))}
+    chosen = [training[row] for row in spread(sorted(first.values()), MEASURED)]
+    with progress_bar("measure nuisances") as move:
+        measured = encode_scans(model, chosen).with_noise(model)
+        return hold_in_images(model, measured.codes, probe, nuisances, progress=move)
+
+
+def _counterfactuals(options: Namespace, model: Any, scans: Any, probe: Any, step: Any) -> None:
     """An image and a row a scan: the smallest edit that takes the probe to the target."""
     import pandas as pd
 
@@ -134,9 +161,7 @@ def _counterfactuals(options: Namespace, model: Any, scans: Any, probe: Any, nui
     from ldae.tasks.labels import write_synthetic
 
     with progress_bar("counterfactuals") as move:
-        found = find_counterfactuals(
-            model, scans.codes, probe, options.counterfactual, nuisances=nuisances, progress=move
-        )
+        found = find_counterfactuals(model, scans.codes, probe, options.counterfactual, step=step, progress=move)
     rows = []
     for record, codes, each in zip(scans.records, scans.codes, found, strict=True):
         facts = {"step": each.amount, "before": each.before, "after": each.after, "reached": each.reached}

@@ -11,7 +11,8 @@ import torch
 from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.codes import Codes
 from ldae.errors import TaskError
-from ldae.tasks.manipulate import manipulate_codes, project_out, warn_of_drift
+from ldae.tasks.edit_direction import manipulate_codes, project_out
+from ldae.tasks.manipulate import warn_of_drift
 from ldae.tasks.probe import LinearProbe
 
 __all__ = ["Counterfactual", "find_counterfactuals"]
@@ -48,6 +49,7 @@ def find_counterfactuals(
     target: float = 0.5,
     *,
     nuisances: Sequence[LinearProbe] = (),
+    step: npt.NDArray[np.float64] | None = None,
     farthest: float = FARTHEST,
     bisections: int = BISECTIONS,
     batch_size: int = 32,
@@ -64,7 +66,8 @@ def find_counterfactuals(
         codes: of the scans, with noise codes.
         probe: whose answer is to change.
         target: probability, or value of a numeric probe.
-        nuisances: probes whose value must not move.
+        nuisances: probes whose value must not move, in codes.
+        step: change of y that one step makes; the probe's, less the nuisances', if it is not given.
         farthest: steps beyond which the search ends.
         bisections: halvings of the bracket.
         batch_size: images at a time.
@@ -84,7 +87,7 @@ def find_counterfactuals(
             )
             raise TaskError(msg)
     warn_of_drift(codes)
-    step = project_out(probe.step, nuisances)
+    step = project_out(probe.step, nuisances) if step is None else step
     rounds = 2 + math.ceil(math.log2(farthest)) + bisections
     done = 0
 

@@ -23,8 +23,8 @@ from ldae.tasks.discover import (
     principal_directions,
     reliability,
 )
+from ldae.tasks.edit_direction import manipulate_codes
 from ldae.tasks.encode import EncodedScans
-from ldae.tasks.manipulate import manipulate_codes
 from ldae.tasks.sparse import fit_sparse_features
 
 __all__ = ["DiscoverSettings", "discover"]

@@ -12,6 +12,7 @@ from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.codes import Codes
 from ldae.errors import TaskError
 from ldae.evaluation.volumetry import measure_volumes
+from ldae.tasks.edit_direction import manipulate_codes, project_out
 from ldae.tasks.probe import LinearProbe
 
 __all__ = [
@@ -19,8 +20,6 @@ __all__ = [
     "Edits",
     "ManipulateResult",
     "manipulate",
-    "manipulate_codes",
-    "project_out",
     "summarise_edits",
 ]
 
@@ -75,42 +74,6 @@ class ManipulateResult:
         return all(low < high for low, high in zip(self.predicted, self.predicted[1:], strict=False))
 
 
-def project_out(step: npt.NDArray[np.float64], nuisances: Sequence[LinearProbe]) -> npt.NDArray[np.float64]:
-    """A step that leaves the values of nuisance probes as they are.
-
-    Args:
-        step: change of y, (S,).
-        nuisances: probes whose prediction must not move.
-
-    Returns:
-        The step without its components along the nuisance gradients w / scale.
-
-    Raises:
-        TaskError: if nothing is left.
-    """
-    if not nuisances:
-        return step
-    gradients = np.stack([probe.weights / probe.scale for probe in nuisances])
-    left = step - np.linalg.pinv(gradients) @ (gradients @ step)
-    if np.linalg.norm(left) < 1e-6 * np.linalg.norm(step):
-        msg = "nothing of the direction is left once the nuisance directions are projected out; drop one of them"
-        raise TaskError(msg)
-    return left
-
-
-def manipulate_codes(codes: Codes, step: npt.NDArray[np.float64], amount: float) -> Codes:
-    """Codes moved by `amount` steps; amount 0 returns the very same codes.
-
-    Args:
-        codes: of a scan.
-        step: change of y, (S,).
-        amount: signed number of steps.
-    """
-    if amount == 0:
-        return codes
-    return codes.with_semantic(codes.semantic + amount * torch.from_numpy(step).to(codes.semantic))
-
-
 def manipulate(
     model: LatentDiffusionAutoencoder,
     codes: Sequence[Codes],
@@ -118,6 +81,7 @@ def manipulate(
     *,
     steps: Sequence[float] = DEFAULT_STEPS,
     nuisances: Sequence[LinearProbe] = (),
+    step: npt.NDArray[np.float64] | None = None,
     batch_size: int = 32,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Edits]:
@@ -131,7 +95,8 @@ def manipulate(
         codes: of the scans, with noise codes.
         probe: whose direction is followed; positive steps raise it.
         steps: signed, in standard deviations of the training cohort along the direction.
-        nuisances: probes whose value must not move.
+        nuisances: probes whose value must not move, in codes (:func:`~ldae.tasks.edit_direction.project_out`).
+        step: change of y that one step makes; the probe's, less the nuisances', if it is not given.
         batch_size: images at a time.
         progress: told (done, total) scans.
 
@@ -146,7 +111,7 @@ def manipulate(
             )
             raise TaskError(msg)
     warn_of_drift(codes)
-    step = project_out(probe.step, nuisances)
+    step = project_out(probe.step, nuisances) if step is None else step
     edits: list[Edits] = []
     chunk = max(1, batch_size // max(1, len(steps)))
     for start in range(0, len(codes), chunk):

@@ -15,6 +15,7 @@ from ldae.errors import TaskError
 from ldae.io.files import write_json
 from ldae.tasks.baselines import latent_components, random_encoder
 from ldae.tasks.diagnose import diagnose
+from ldae.tasks.edit_direction import MEASURED, hold_in_images, spread
 from ldae.tasks.embeddings import Embeddings, embeddings_of, write_embeddings
 from ldae.tasks.encode import EncodedScans, encode_scans
 from ldae.tasks.evaluate_interpolation import evaluate_interpolation
@@ -132,7 +133,7 @@ def run_study(
         if report.probe is not None:
             probes[name] = report.probe
     if "diagnosis" in probes:
-        results["manipulate"] = _manipulation(study, test, probes)
+        results["manipulate"] = _manipulation(study, test, probes, scans.select(fitting))
     else:
         skipped["manipulate"] = "there is no diagnosis probe whose direction could be followed"
     triples = find_triples(test)
@@ -214,8 +215,13 @@ def summarise_probe(report: ProbeReport) -> dict[str, Any]:
     }
 
 
-def _manipulation(study: _Study, test: EncodedScans, probes: Mapping[str, LinearProbe]) -> dict[str, Any]:
-    """Edit the first scan of each test subject toward and away from the positive diagnosis; once more with age left alone."""
+def _manipulation(
+    study: _Study, test: EncodedScans, probes: Mapping[str, LinearProbe], training: EncodedScans
+) -> dict[str, Any]:
+    """Edit the first scan of each test subject toward and away from the positive diagnosis; once more with age left alone.
+
+    How images answer to the age's direction is measured on training subjects.
+    """
     rows = test.first_rows
     probe = probes["diagnosis"]
     nuisances = {name: each for name, each in probes.items() if name != "diagnosis"}
@@ -230,12 +236,13 @@ def _manipulation(study: _Study, test: EncodedScans, probes: Mapping[str, Linear
     first = test.select(rows)
     edited = {"plain": edits}
     if nuisances:
+        measured = training.select(spread(training.first_rows, MEASURED)).with_noise(study.model)
         edited["projected"] = manipulate(
             study.model,
             first.codes,
             probe,
             steps=DEFAULT_STEPS,
-            nuisances=list(nuisances.values()),
+            step=hold_in_images(study.model, measured.codes, probe, list(nuisances.values())),
             progress=study.bar("manipulate, age left alone"),
         )
     findings = {name: evaluate_edits(each, first, probe, nuisances, seed=study.seed) for name, each in edited.items()}
