@@ -144,7 +144,7 @@ def _step(options: Namespace, model: Any, probe: Any, nuisances: list[Any]) -> A
     if options.hold == "codes" or not training:
         if options.hold == "images":
             say("note: the manifest has no training scans to measure on, so nuisances are held in codes alone")
-        return project_out(probe.step, nuisances)
+        return project_out(probe, nuisances)
     first = {record.participant_id: row for row, record in reversed(list(enumerate(training)))}
     chosen = [training[row] for row in spread(sorted(first.values()), MEASURED)]
     with progress_bar("measure nuisances") as move:

@@ -149,12 +149,11 @@ class SliceEncoder(nn.Module):
 
 
 class LinearPath(nn.Module):
-    """The averaged scan along a fixed basis, mixed linearly into the width of y, in float32.
+    """A linear map of the averaged scan to the width of y, in float32.
 
-    The basis is the principal components of the training scans at equal variance, and the mixture begins as the identity
-    (data-dependent initialisation, Kraehenbuehl et al. 2016), so that the code is of full rank from the first step on. From
-    chance, training finds the few components of largest variance and hardly begins on the many small ones, where a hippocampus
-    is. The basis stays as it is: learnt freely, its thousands of weights would fit the training subjects.
+    Beginning as principal components of equal variance (data-dependent initialisation, Kraehenbuehl et al. 2016), the code is
+    of full rank from the first step on. From chance, training finds the few components of largest variance and hardly begins
+    on the many small ones, where a hippocampus is.
 
     Args:
         factor: voxels along each axis that are averaged; a remainder is left out.
@@ -170,11 +169,9 @@ class LinearPath(nn.Module):
         count = math.prod(n // factor for n in shape)
         self.pool = nn.AvgPool3d(factor)
         self.register_buffer("mean", torch.zeros(count))
-        self.register_buffer("basis", torch.randn(width, count) / math.sqrt(count))
-        self.mix = nn.Parameter(torch.eye(width))
+        self.weight = nn.Parameter(torch.randn(width, count) / math.sqrt(count))
 
     mean: Tensor
-    basis: Tensor
 
     def averaged(self, x: Tensor) -> Tensor:
         """(B, 1, D, H, W) to (B, V)."""
@@ -182,7 +179,7 @@ class LinearPath(nn.Module):
 
     @torch.no_grad()
     def begin_from(self, averaged: Tensor) -> None:
-        """Take the principal components; where scans are too few for all, the rest stays random, at unit variance.
+        """Begin as principal components; where scans are too few for all, the rest stays random, at unit variance.
 
         Args:
             averaged: training scans, (N, V), as :meth:`averaged` gives them.
@@ -192,20 +189,21 @@ class LinearPath(nn.Module):
         values = values - mean
         # The small of the two symmetric problems: scans are fewer than voxels.
         variance, vectors = torch.linalg.eigh(values @ values.T / len(values))
-        order = variance.argsort(descending=True)[: len(self.basis)]
+        order = variance.argsort(descending=True)[: self.weight.shape[0]]
         order = order[variance[order] > 1e-9 * variance.max().clamp_min(1e-30)]
         components = (values.T @ vectors[:, order] / math.sqrt(len(values)) / variance[order]).T
-        # An eigenvector's sign is the solver's whim.
-        components = components * components.sum(dim=1, keepdim=True).sign()
-        basis = self.basis.double().cpu()
-        basis = basis / (values @ basis.T).std(dim=0, correction=0).clamp_min(1e-12)[:, None]
-        basis[: len(components)] = components
+        # An eigenvector's sign is the solver's whim: its largest entry is made positive.
+        largest = components.abs().argmax(dim=1, keepdim=True)
+        components = components * components.gather(1, largest).sign()
+        weight = self.weight.double().cpu()
+        weight = weight / (values @ weight.T).std(dim=0, correction=0).clamp_min(1e-12)[:, None]
+        weight[: len(components)] = components
         self.mean.copy_(mean)
-        self.basis.copy_(basis)
+        self.weight.copy_(weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 1, D, H, W) to (B, S)."""
-        return nn.functional.linear(self.averaged(x) - self.mean, self.mix @ self.basis)
+        return nn.functional.linear(self.averaged(x) - self.mean, self.weight)
 
 
 class VolumeEncoder(nn.Module):

@@ -219,7 +219,7 @@ def _plain(config: PhantomConfig) -> Any:
 
 
 def _is_finished(out: Path, config: PhantomConfig) -> bool:
-    """Whether the folder is this cohort.
+    """Whether the folder is this cohort; the effect of severity, which older ones lack, is added.
 
     Raises:
         CohortError: if it holds anything else.
@@ -239,6 +239,7 @@ def _is_finished(out: Path, config: PhantomConfig) -> bool:
         msg = f"{saved} is damaged ({error}); delete the folder {out} to make the cohort again"
         raise CohortError(msg) from error
     now = _plain(config)
+    before.setdefault("min_motion_mm", 0.0)  # cohorts made before there was a choice
     if before != now:
         names = sorted(k for k in now.keys() | before.keys() if now.get(k) != before.get(k))
         msg = (
@@ -246,6 +247,8 @@ def _is_finished(out: Path, config: PhantomConfig) -> bool:
             "name a new folder, or delete this one to replace it"
         )
         raise CohortError(msg)
+    if not (out / EFFECT_NAME).is_file():
+        _write_effect(out / EFFECT_NAME, config, draw_cohort(config)[:EFFECT_SUBJECTS])
     return True
 
 

@@ -126,7 +126,7 @@ class RunFolder:
     @property
     def preprocessing(self) -> dict[str, Any]:
         """Voxel size and centre of the model's grid where they are known."""
-        contract = self.get(PROVENANCE, "config", "preprocessing") or {}
+        contract = self.get(PROVENANCE, "config", "preprocessing") or self.result("preprocessing") or {}
         return {name: contract[name] for name in ("voxel_size_mm", "centre_mm") if name in contract}
 
     @cached_property

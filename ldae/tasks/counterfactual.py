@@ -87,7 +87,7 @@ def find_counterfactuals(
             )
             raise TaskError(msg)
     warn_of_drift(codes)
-    step = project_out(probe.step, nuisances) if step is None else step
+    step = project_out(probe, nuisances) if step is None else step
     rounds = 2 + math.ceil(math.log2(farthest)) + bisections
     done = 0
 

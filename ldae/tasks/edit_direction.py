@@ -38,27 +38,31 @@ def manipulate_codes(codes: Codes, step: npt.NDArray[np.float64], amount: float)
     return codes.with_semantic(codes.semantic + amount * torch.from_numpy(step).to(codes.semantic))
 
 
-def project_out(step: npt.NDArray[np.float64], nuisances: Sequence[LinearProbe]) -> npt.NDArray[np.float64]:
-    """A step that leaves the values of nuisance probes as they are.
+def project_out(probe: LinearProbe, nuisances: Sequence[LinearProbe]) -> Array:
+    """A probe's step without what would move nuisance probes.
+
+    The projection is made in the probe's standardised features, where its gradient is the shortest way to any of its values; so
+    the result is the shortest that leaves the nuisances' values in codes as they are, and never leads the probe backward.
 
     Args:
-        step: change of y, (S,).
+        probe: whose step.
         nuisances: probes whose prediction must not move.
 
     Returns:
-        The step without its components along the nuisance gradients w / scale.
+        Change of y, (S,).
 
     Raises:
         TaskError: if nothing is left.
     """
     if not nuisances:
-        return step
-    gradients = np.stack([probe.weights / probe.scale for probe in nuisances])
+        return probe.step
+    gradients = np.stack([each.weights / each.scale * probe.scale for each in nuisances])
+    step = probe.step / probe.scale
     left = step - np.linalg.pinv(gradients) @ (gradients @ step)
     if np.linalg.norm(left) < 1e-6 * np.linalg.norm(step):
         msg = "nothing of the direction is left once the nuisance directions are projected out; drop one of them"
         raise TaskError(msg)
-    return left
+    return np.asarray(left * probe.scale)
 
 
 def hold_in_images(
@@ -98,7 +102,7 @@ def hold_in_images(
     if not codes:
         msg = "holding nuisances in images needs scans to measure their answer on; give scans of training subjects"
         raise TaskError(msg)
-    steps = [project_out(probe.step, nuisances), *(each.step for each in nuisances)]
+    steps = [project_out(probe, nuisances), *(each.step for each in nuisances)]
     answers = np.zeros((len(nuisances), len(steps)))
     chunk = max(1, batch_size // (2 * len(steps)))
     for start in range(0, len(codes), chunk):

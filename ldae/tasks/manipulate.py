@@ -111,7 +111,7 @@ def manipulate(
             )
             raise TaskError(msg)
     warn_of_drift(codes)
-    step = project_out(probe.step, nuisances) if step is None else step
+    step = project_out(probe, nuisances) if step is None else step
     edits: list[Edits] = []
     chunk = max(1, batch_size // max(1, len(steps)))
     for start in range(0, len(codes), chunk):

@@ -13,6 +13,7 @@ from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.data.manifest import Manifest
 from ldae.errors import TaskError
 from ldae.io.files import write_json
+from ldae.io.plain import to_plain
 from ldae.tasks.baselines import latent_components, random_encoder
 from ldae.tasks.diagnose import diagnose
 from ldae.tasks.edit_direction import MEASURED, hold_in_images, spread
@@ -96,6 +97,7 @@ def run_study(
         raise TaskError(msg)
     test = scans.select(rows).with_noise(model, progress=study.bar("invert"))
     results: dict[str, Any] = {
+        "preprocessing": to_plain(model.config.preprocessing),
         "n_subjects": len(manifest.subjects),
         "n_scans": len(manifest),
         "n_test_subjects": len({record.participant_id for record in test.records}),
@@ -246,16 +248,20 @@ def _manipulation(
             progress=study.bar("manipulate, age left alone"),
         )
     findings = {name: evaluate_edits(each, first, probe, nuisances, seed=study.seed) for name, each in edited.items()}
+    effects: dict[str, Images] = {}
+    if study.effect is not None:
+        effects[GIVEN] = study.effect.resample_to(study.model.config.preprocessing.grid).data
     where: dict[str, Any] = {}
     try:
-        effects = {REAL: effect_map(test.images, test, "AD", "CN")}
-        if study.effect is not None:
-            effects[GIVEN] = study.effect.resample_to(study.model.config.preprocessing.grid).data
+        effects[REAL] = effect_map(test.images, test, "AD", "CN")
+    except TaskError as error:
+        where["skipped"] = str(error)
+    try:
         for name, each in edited.items():
             mapped = map_edit(each, first.images, effects)
             where[name] = {"changed_share": mapped.share, "effect_correlation": mapped.effect_correlations}
     except TaskError as error:
-        where = {"skipped": str(error)}
+        where["skipped"] = str(error)
     plain = {name: asdict(each) for name, each in findings.items()}
     shown = _spread_over_diagnoses(test, rows)
     write_json(

@@ -42,12 +42,12 @@ def test_they_are_the_principal_components() -> None:
 
 def test_few_scans_leave_the_rest_random_at_unit_variance() -> None:
     path, y = begun(5, 16)
-    assert torch.isfinite(path.basis).all()
+    assert torch.isfinite(path.weight).all()
     torch.testing.assert_close(y.std(dim=0, correction=0), torch.ones(16), atol=1e-3, rtol=0)
 
 
 def test_beginning_is_the_same_twice() -> None:
-    assert torch.equal(begun(20, 8)[0].basis, begun(20, 8)[0].basis)
+    assert torch.equal(begun(20, 8)[0].weight, begun(20, 8)[0].weight)
 
 
 def test_network_adds_nothing_until_it_has_learnt() -> None:
@@ -58,10 +58,9 @@ def test_network_adds_nothing_until_it_has_learnt() -> None:
     encoder(x).square().sum().backward()
     assert encoder.projection.weight.grad is not None
     assert encoder.projection.weight.grad.abs().sum() > 0
-    assert "linear.basis" not in dict(encoder.named_parameters())
 
 
 def test_remainders_are_left_out_and_too_coarse_a_grid_is_refused() -> None:
-    assert LinearPath(4, SHAPE, 3).basis.shape == (3, 2 * 1 * 2)
+    assert LinearPath(4, SHAPE, 3).weight.shape == (3, 2 * 1 * 2)
     with pytest.raises(ConfigError, match=r"lower volume\.linear"):
         LinearPath(7, SHAPE, 3)

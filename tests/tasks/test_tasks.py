@@ -138,12 +138,12 @@ def test_step_zero_is_the_reconstruction_bit_for_bit(tiny_model, scans, probe):
 def test_projected_steps_leave_the_nuisance_alone(probe):
     rng = np.random.default_rng(2)
     nuisance = LinearProbe(rng.normal(size=16), rng.uniform(0.5, 2, 16), rng.normal(size=16), 0.0, 1.0, False, 1.0)
-    step = project_out(probe.step, [nuisance])
+    step = project_out(probe, [nuisance])
     y = rng.normal(size=(1, 16))
     assert nuisance.value(y + 3 * step)[0] == pytest.approx(nuisance.value(y)[0])
     assert probe.value(y + step)[0] > probe.value(y)[0]
     with pytest.raises(TaskError, match="nothing of the direction is left"):
-        project_out(probe.weights / probe.scale, [probe])
+        project_out(probe, [probe])
 
 
 def test_editing_codes_that_do_not_come_back_warns(tiny_model, scans, probe):
