@@ -60,15 +60,18 @@ def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
 def run_manipulate(options: Namespace) -> int:
     """An image a step, and what the probe and the volumes say of it."""
     from ldae.io.files import write_json
+    from ldae.tasks.counterfactual import check_target
     from ldae.tasks.evaluate_manipulation import evaluate_edits, map_edit
     from ldae.tasks.labels import write_synthetic
     from ldae.tasks.manipulate import manipulate, summarise_edits
     from ldae.tasks.probe import LinearProbe
-    from ldae.volume import read_volume
 
     probe = LinearProbe.load(options.probe)
     nuisances = [LinearProbe.load(path) for path in options.nuisance]
     asked = {path.stem: LinearProbe.load(path) for path in [*options.nuisance, *options.ask]}
+    if options.counterfactual is not None:
+        check_target(probe, options.counterfactual)
+    known = _effects(options)
     model, scans = open_scans(options)
     steps = options.steps if 0 in options.steps else [0, *options.steps]
     step = _step(options, model, probe, nuisances)
@@ -89,15 +92,19 @@ def run_manipulate(options: Namespace) -> int:
     findings = evaluate_edits(of_first, first, probe, asked, seed=options.seed)
     plain = asdict(result) | {"monotone": result.monotone, "findings": asdict(findings)}
     if len(rows) >= MAPPED_SUBJECTS:
-        grid = model.config.preprocessing.grid
-        effects = {path.name: read_volume(path).resample_to(grid).data for path in options.effect}
+        effects = {name: volume.resample_to(model.config.preprocessing.grid).data for name, volume in known.items()}
         mapped = map_edit(of_first, first.images, effects)
         plain |= {"changed_share": mapped.share, "effect_correlation": mapped.effect_correlations}
-        for name, value in mapped.effect_correlations.items():
-            say(f"correlation of the mean change with {name}: {value:.3f}")
+        for name in known:
+            value = mapped.effect_correlations.get(name)
+            say(
+                f"correlation of the mean change with {name}: {'none, as one is constant' if value is None else f'{value:.3f}'}"
+            )
         for name, image in (("change", mapped.mean), ("significant", mapped.significant.astype("float32"))):
             path = options.out / f"group_desc-{name}_T1w.nii.gz"
             write_synthetic(model.config.preprocessing.restore(image), path, f"mean {name}", subjects=len(rows))
+    elif known:
+        say(f"note: {len(rows)} subjects are too few for a map, so --effect is not asked")
     write_json(options.out / "manipulate.json", plain)
     table(
         f"means over {result.scans} scans; changes against step 0",
@@ -130,6 +137,14 @@ def run_manipulate(options: Namespace) -> int:
         say(f"the edit takes {findings.flipped:.0%} of those below one half above it{step}")
     say(f"images and manipulate.json in {options.out}")
     return 0
+
+
+def _effects(options: Namespace) -> dict[str, Any]:
+    """The maps to hold edits against, by file name; two of one name by their paths."""
+    from ldae.volume import read_volume
+
+    names = [path.name for path in options.effect]
+    return {str(path) if names.count(path.name) > 1 else path.name: read_volume(path) for path in options.effect}
 
 
 def _step(options: Namespace, model: Any, probe: Any, nuisances: list[Any]) -> Any:

@@ -4,6 +4,7 @@ TRIPOD+AI: Collins et al., BMJ 2024;385:e078378. CLAIM: Mongan et al., Radiology
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from statistics import mean, stdev
 
@@ -38,14 +39,15 @@ ITEMS = (
     Item("Objectives", "4", "4, 6"),
     Item("Source of the data, dates, prospective or retrospective", "5a, 5b", "5, 7"),
     Item("Setting and eligibility of participants", "6a, 6b", "8"),
+    Item("Selection of data subsets, definitions of variables, de-identification", "6c", "10-12"),
     Item(
         "Preparation of the data",
         "7",
         "9",
         "paragraph below; 'ldae cohort preprocess' leaves a record beside each scan",
     ),
-    Item("Outcome: how diagnosis and age were assessed", "8a, 8b", "14-18"),
-    Item("Predictors", "9a, 9b", "22", "paragraph below"),
+    Item("Outcome: how diagnosis and age were assessed", "8a-c", "14-18"),
+    Item("Predictors", "9a-c", "22", "paragraph below"),
     Item("Sample size, and what it is worth", "10", "19", "What was run on what; width of the intervals"),
     Item("Missing data", "11", "13", "scans left out are counted under Diagnosis and Age"),
     Item("Analytical methods, tuning, software", "12a-g", "22-27", "paragraph below; How to repeat it"),
@@ -61,6 +63,8 @@ ITEMS = (
     ),
     Item("Performance with intervals, also by group", "23a, 23b", "28, 29, 35, 36", "Key figures; Diagnosis; Age"),
     Item("Failures", "23a", "37", "worst scans under Reconstruction"),
+    Item("Explanation of what the model uses", "21", "31", "Manipulation; 'ldae discover'"),
+    Item("Updating of the model", "24", ""),
     Item("External evaluation", "23a", "32"),
     Item("Interpretation and limitations", "25, 26", "38", "Methods and limitations"),
     Item("Use in care, next steps", "27a-c", "39"),
@@ -101,20 +105,18 @@ def publication(run: RunFolder) -> Section:
 
 def paragraph(run: RunFolder) -> str:
     """Cohort, splits, preprocessing, model, training, protocol and fingerprints, in sentences."""
-    sentences = [
-        _cohort(run),
-        _preparation(run),
-        _model(run),
-        _training(run),
-        _probes(run),
-        _statistics(run),
-        _software(run),
-    ]
-    return "\n\n".join(each for each in sentences if each)
+    found = []
+    for write in (_cohort, _preparation, _model, _training, _probes, _statistics, _software):
+        # What a damaged or foreign file lacks is left out.
+        with suppress(KeyError, TypeError, AttributeError, ValueError):
+            found.append(write(run))
+    return "\n\n".join(each for each in found if each)
 
 
 def _cohort(run: RunFolder) -> str:
     subjects, scans = run.result("n_subjects"), run.result("n_scans")
+    if subjects is None or scans is None:
+        return ""
     kind = (
         "simulated T1-weighted scans (a phantom cohort computed from the MNI152 template)"
         if run.phantom
@@ -136,7 +138,7 @@ def _cohort(run: RunFolder) -> str:
 def _people(records: Sequence[Record]) -> str:
     """Counts, age at the first scan, sex and diagnosis of the subjects of some scans."""
     first: dict[str, Record] = {}
-    for record in records:
+    for record in sorted(records, key=lambda each: (each.months is None, each.months or 0.0, each.age or 0.0)):
         first.setdefault(record.participant_id, record)
     parts = [f"{len(first)} subjects, {len(records)} scans"]
     ages = [record.age for record in first.values() if record.age is not None]
@@ -147,7 +149,8 @@ def _people(records: Sequence[Record]) -> str:
         parts.append(f"{sum(sex == 'F' for sex in sexes)} of {len(sexes)} women")
     labels = [record.diagnosis for record in first.values() if record.diagnosis is not None]
     if labels:
-        parts.append(", ".join(f"{labels.count(name)} {name}" for name in sorted(set(labels))))
+        counts = ", ".join(f"{labels.count(name)} {name}" for name in sorted(set(labels)))
+        parts.append(f"at first scan {counts}")
     return "; ".join(parts)
 
 
@@ -160,11 +163,11 @@ def _preparation(run: RunFolder) -> str:
     place = (
         "were computed without skulls in MNI152 space"
         if run.phantom
-        else "were skull-stripped, aligned with the MNI152 template by an affine transform without deformation"
+        else "were expected skull-stripped and aligned with the MNI152 template by an affine transform without deformation"
     )
     return (
-        f"Scans {place}, sampled once on a grid of {shape} voxels of {contract['voxel_size_mm']:g} mm, and scaled so that the "
-        f"{low:g} and {high:g} percentiles of brain intensities became 0 and 1; the background was set to 0."
+        f"Scans {place}; they were sampled on a grid of {shape} voxels of {contract['voxel_size_mm']:g} mm, and scaled so that "
+        f"the {low:g} and {high:g} percentiles of brain intensities became 0 and 1; the background was set to 0."
     )
 
 
@@ -185,10 +188,10 @@ def _model(run: RunFolder) -> str:
     ]
     code = f" of {widths[0]} numbers" if widths else ""
     sampling = config.get("sampling") or {}
-    return (
-        f"{words}; the semantic code{code} is the input of every probe. Scans were inverted and drawn by {sampling.get('steps')} "
-        f"steps of the solver {sampling.get('solver', 'ddim')}."
-    )
+    words = f"{words}; the semantic code{code} is the input of every probe."
+    if sampling.get("steps") is None:
+        return words
+    return f"{words} Scans were inverted and drawn by {sampling['steps']} steps of the solver {sampling.get('solver', 'ddim')}."
 
 
 def _training(run: RunFolder) -> str:
@@ -237,20 +240,26 @@ def _probes(run: RunFolder) -> str:
         return ""
     return (
         f"Linear probes predicted {joined(words)}. Features were standardised on the fitting subjects (training and validation "
-        "split), and the penalty was chosen there by cross-validation grouped by subject. The same probe was fitted on the "
-        "baselines that are reported beside it. The output is a probability, or an age in years."
+        "split), and the penalty was chosen there, over folds of subjects where they are ten or more. The same probe was "
+        "fitted on the baselines that are reported beside it. The output is a probability, or an age in years."
     )
 
 
 def _statistics(run: RunFolder) -> str:
-    settings = run.get("tasks/probe_diagnosis.json", "settings") or run.get("tasks/probe_age.json", "settings") or {}
-    draws = f" ({settings['resamples']} draws)" if settings.get("resamples") else ""
-    return (
-        f"Intervals are 95 % percentile bootstrap intervals over subjects{draws}, all scans of a subject drawn together. "
-        "Differences between kinds of features were taken on the same draws, with p values adjusted after Holm; AUCs were also "
-        "compared by DeLong's test for clustered data (Obuchowski 1997). Images were compared with the real scans (SSIM, PSNR, "
-        "MSE)."
-    )
+    probes = [run.shown(f"probe_{name}") or {} for name in ("diagnosis", "age")]
+    resamples = [each["settings"]["resamples"] for each in probes if each]
+    draws = f" ({resamples[0]} draws)" if resamples else ""
+    compared = [each for probe in probes for each in probe.get("comparisons") or []]
+    words = f"Intervals are 95 % percentile bootstrap intervals over subjects{draws}, all scans of a subject drawn together."
+    if compared:
+        words += (
+            " Differences between kinds of features were taken on the same draws, with p values adjusted after Holm."
+        )
+    if any(each.get("delong") for each in compared):
+        words += " AUCs were also compared by DeLong's test for clustered data (Obuchowski 1997)."
+    if run.result("reconstruct") is not None:
+        words += " Images were compared with the real scans (SSIM, PSNR, MSE)."
+    return words
 
 
 def _software(run: RunFolder) -> str:

@@ -343,7 +343,8 @@ def _scatter(probe: ProbeFile) -> Block:
         "Each dot is a scan; on the dashed line the prediction is right. A cloud flatter than the line is usual: the "
         "regression shrinks predictions toward the mean.",
     )
-    keys = predictions.get("key") or predictions["participant_id"]
+    people, sessions = predictions["participant_id"], predictions.get("session_id")
+    keys = people if sessions is None else [f"{a}, {b}" for a, b in zip(people, sessions, strict=True)]
     return Interactive(picture, scatter_chart(target, predicted, keys, probe.name, unit))
 
 

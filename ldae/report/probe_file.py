@@ -69,7 +69,8 @@ class ProbeFile:
     def p_value(self, *keys: str | int) -> Cell:
         """A p value, or that it is too small to be told in three decimals."""
         value = self.value(*keys)
-        return Cell("below one in a thousand", (), prose=True) if value < 0.001 else self.cell(*keys)
+        cell = self.cell(*keys)
+        return Cell("below one in a thousand", cell.sources, prose=True) if value < 0.001 else cell
 
     def called(self, features: str) -> str:
         """A kind of features in words."""

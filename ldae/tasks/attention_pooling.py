@@ -36,11 +36,16 @@ class _Pooling(nn.Module):
         scores: Tensor = self.score(self.project(tokens).tanh())
         return scores.squeeze(-1).softmax(dim=1)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """(N, K, F) to (N, outputs)."""
-        pooled = torch.einsum("nk,nkf->nf", self.weights(tokens), tokens)
+    def forward(self, tokens: Tensor, content: Tensor) -> Tensor:
+        """Tokens to be weighed and what is to be read of them, (N, K, F) each, to (N, outputs)."""
+        pooled = torch.einsum("nk,nkf->nf", self.weights(tokens), content)
         read: Tensor = self.read(pooled)
         return read
+
+
+def _positive(spread: Tensor) -> Tensor:
+    """A spread to divide by: 1 where nothing varies."""
+    return torch.where(spread > 0, spread, 1.0)
 
 
 class _AttentionPooling(BaseEstimator):  # type: ignore[misc]
@@ -73,21 +78,25 @@ class _AttentionPooling(BaseEstimator):  # type: ignore[misc]
         """Standardised over scans and tokens together, so that what tells tokens apart is kept: their places."""
         return (self._stacked(X) - self.mean_) / self.spread_
 
+    def _content(self, X: Array) -> Tensor:
+        """What a token says beyond all scans' mean at its place, in units in which the mean token has unit variance."""
+        return (self._stacked(X) - self.place_) / self.unit_
+
     def _fit(self, X: Array, outputs: int, loss: Any) -> None:
         stacked = self._stacked(X)
-        self.mean_ = stacked.mean(dim=(0, 1))
-        spread = stacked.std(dim=(0, 1), correction=0)
-        self.spread_ = torch.where(spread > 0, spread, 1.0)
-        tokens = self._tokens(X)
+        self.mean_, self.place_ = stacked.mean(dim=(0, 1)), stacked.mean(dim=0)
+        self.spread_ = _positive(stacked.std(dim=(0, 1), correction=0))
+        self.unit_ = _positive((stacked - self.place_).mean(dim=1).std(dim=0, correction=0))
+        tokens, content = self._tokens(X), self._content(X)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.random_state)
-            pooling = _Pooling(tokens.shape[2], self.hidden, outputs).double()
+            pooling = _Pooling(stacked.shape[2], self.hidden, outputs).double()
         held = [p for name, p in pooling.named_parameters() if name != "read.bias"]
         optimizer = torch.optim.LBFGS(pooling.parameters(), max_iter=self.iterations, line_search_fn="strong_wolfe")
 
         def closure() -> Tensor:
             optimizer.zero_grad()
-            value: Tensor = loss(pooling(tokens)) + self.alpha * sum(p.square().sum() for p in held)
+            value: Tensor = loss(pooling(tokens, content)) + self.alpha * sum(p.square().sum() for p in held)
             value.backward()  # type: ignore[no-untyped-call]
             return value
 
@@ -98,7 +107,7 @@ class _AttentionPooling(BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self, "pooling_")
         X = validate_data(self, X, reset=False)
         with torch.no_grad():
-            read: Array = self.pooling_(self._tokens(X)).numpy()
+            read: Array = self.pooling_(self._tokens(X), self._content(X)).numpy()
         return read
 
     def attention(self, X: Array) -> Array:

@@ -15,7 +15,7 @@ from ldae.tasks.edit_direction import manipulate_codes, project_out
 from ldae.tasks.manipulate import warn_of_drift
 from ldae.tasks.probe import LinearProbe
 
-__all__ = ["Counterfactual", "find_counterfactuals"]
+__all__ = ["Counterfactual", "check_target", "find_counterfactuals"]
 
 Images = npt.NDArray[np.float32]
 
@@ -40,6 +40,17 @@ class Counterfactual:
     after: float
     image: Images
     reached: bool
+
+
+def check_target(probe: LinearProbe, target: float) -> None:
+    """Refuse a target that a probe cannot reach.
+
+    Raises:
+        TaskError: if the probe is of two classes and the target is no probability.
+    """
+    if probe.logistic and not 0 < target < 1:
+        msg = f"the target of a probe of two classes is a probability between 0 and 1, got {target:g}; give one"
+        raise TaskError(msg)
 
 
 def find_counterfactuals(
@@ -76,9 +87,7 @@ def find_counterfactuals(
     Raises:
         TaskError: if the target is no probability and the probe is logistic, or the probe is of other codes.
     """
-    if probe.logistic and not 0 < target < 1:
-        msg = f"the target of a probe of two classes is a probability between 0 and 1, got {target:g}"
-        raise TaskError(msg)
+    check_target(probe, target)
     for each in codes[:1]:
         if probe.weights.shape[0] != each.semantic.shape[0]:
             msg = (

@@ -36,6 +36,8 @@ SCORING = {"binary": "neg_log_loss", "multiclass": "neg_log_loss", "regression":
 class Residualise(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Takes out of features what a linear regression on confounds explains (Snoek et al. 2019: fitted inside the fold).
 
+    Features keep their means over the fitting rows, by which tokens of different places differ.
+
     Args:
         confounds: the last so many columns are confounds, and are dropped.
     """
@@ -48,6 +50,7 @@ class Residualise(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         X = validate_data(self, X)
         if self.confounds:
             self.regression_ = LinearRegression().fit(X[:, -self.confounds :], X[:, : -self.confounds])
+            self.mean_ = X[:, : -self.confounds].mean(axis=0)
         return self
 
     def transform(self, X: Array) -> Array:
@@ -57,7 +60,7 @@ class Residualise(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         if not self.confounds:
             return X
         residual: Array = X[:, : -self.confounds] - self.regression_.predict(X[:, -self.confounds :])
-        return residual
+        return residual + self.mean_
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,7 @@ def fit_probe(
     # What is fitted without labels is fitted once; folds of fitting subjects choose the penalty alone.
     prepared = Pipeline(before).fit_transform(features) if before else features
     estimator, name, penalties = _estimator(kind, model, len(target), tokens, fine=fine)
-    # Attention standardises over tokens, whose differences are what it attends to.
+    # Attention standardises by itself: the differences between tokens are what it attends to.
     scaler = "passthrough" if model == "attention" else StandardScaler()
     pipeline = Pipeline([("standardise", scaler), ("model", estimator)])
     labels = target if kind == "regression" else target.astype(int)

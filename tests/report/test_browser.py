@@ -71,10 +71,10 @@ def test_slider_moves_the_edit_and_its_caption(page: Any) -> None:
     synthetic, original = (viewer.query_selector(f".{name} canvas") for name in ("synthetic", "original"))
     slider, words = viewer.query_selector("input.choice"), viewer.query_selector(".chosen")
     choose(slider, 0)
-    page.wait_for_timeout(300)
+    page.wait_for_timeout(1500)
     before = (synthetic.screenshot(), original.screenshot(), words.inner_text())
     choose(slider, 6)
-    page.wait_for_timeout(300)
+    page.wait_for_timeout(1500)
     after = (synthetic.screenshot(), original.screenshot(), words.inner_text())
     assert before[0] != after[0]
     assert before[1] == after[1]
@@ -87,14 +87,32 @@ def test_difference_can_be_laid_over_and_crosshairs_are_linked(page: Any) -> Non
     synthetic, original = (viewer.query_selector(f".{name} canvas") for name in ("synthetic", "original"))
     without = synthetic.screenshot()
     viewer.query_selector("input.overlay").check()
-    page.wait_for_timeout(300)
+    page.wait_for_timeout(1500)
     assert synthetic.screenshot() != without
     where, other = viewer.query_selector(".where").inner_text(), synthetic.screenshot()
     box = original.bounding_box()
     page.mouse.click(box["x"] + 0.22 * box["width"], box["y"] + 0.4 * box["height"])
-    page.wait_for_timeout(300)
+    page.wait_for_timeout(1500)
     assert viewer.query_selector(".where").inner_text() != where
     assert synthetic.screenshot() != other
+
+
+def test_hasty_changes_of_scan_end_with_the_last_one(page: Any) -> None:
+    viewer = open_viewer(page, 0)
+    page.evaluate(
+        """async (figure) => {
+            const scan = figure.querySelector("select.scan");
+            for (const value of ["1", "2", "0", "1"]) { scan.value = value; scan.dispatchEvent(new Event("change")); }
+        }""",
+        viewer,
+    )
+    page.wait_for_timeout(2500)
+    hasty = viewer.query_selector(".synthetic canvas").screenshot()
+    choose_scan = "e => { e.value = '1'; e.dispatchEvent(new Event('change')); }"
+    viewer.query_selector("select.scan").evaluate(choose_scan)
+    page.wait_for_timeout(1500)
+    assert viewer.query_selector(".synthetic canvas").screenshot() == hasty
+    assert "failed" not in viewer.query_selector(".where").inner_text()
 
 
 def test_tables_are_saved_as_csv(page: Any, tmp_path: Path) -> None:
@@ -106,6 +124,7 @@ def test_tables_are_saved_as_csv(page: Any, tmp_path: Path) -> None:
     table = pd.read_csv(tmp_path / "table.csv", encoding="utf-8-sig")
     assert table.columns[:2].tolist() == ["Question", "Result"]
     assert len(table) == page.locator("#key-figures tbody tr").count()
+    assert "\u2212" not in (tmp_path / "table.csv").read_text(encoding="utf-8-sig")
 
 
 def test_print_leaves_out_what_only_a_screen_can_do(page: Any) -> None:

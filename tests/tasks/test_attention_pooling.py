@@ -17,6 +17,7 @@ from ldae.tasks.attention_pooling import AttentionPoolingClassifier, AttentionPo
 from ldae.tasks.embeddings import Embeddings, read_embeddings
 from ldae.tasks.encode import prepare_record, write_slices
 from ldae.tasks.evaluate_probe import evaluate_probe
+from ldae.tasks.probe_models import fit_probe
 from ldae.tasks.probe_report import CODES, ProbeSettings
 from ldae.tasks.targets import choose_target
 
@@ -57,6 +58,29 @@ def test_equal_tokens_are_the_ridge_regression_of_one() -> None:
     expected = ridge.predict(scaled) * y.std() + y.mean()
     np.testing.assert_allclose(pooled.predict(np.tile(one, 3)), expected, atol=1e-3)
     np.testing.assert_allclose(pooled.attention(np.tile(one, 3)), 1 / 3, atol=1e-9)
+
+
+def test_places_that_differ_much_do_not_draw_attention() -> None:
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 300)
+    # All tokens know equally little; their places differ by twenty times what people do.
+    x = rng.normal(size=(300, 8, 4)) + 0.5 * y[:, None, None] + 20 * rng.normal(size=(1, 8, 4))
+    pooled = AttentionPoolingClassifier(tokens=8, alpha=0.01).fit(x.reshape(300, -1), y)
+    assert pooled.attention(x.reshape(300, -1)).mean(axis=0).max() < 0.2
+
+
+def test_confounds_leave_tokens_their_places() -> None:
+    x, y = scans(300)
+    confound = np.random.default_rng(1).normal(size=(300, 1))
+    plain, controlled = (
+        fit_probe(
+            features, y.astype(float), [str(n) for n in range(300)], "binary", model="attention", tokens=TOKENS, **more
+        )
+        for features, more in ((x, {}), (np.hstack([x, confound]), {"confounds": 1}))
+    )
+    weights = controlled.attention(np.hstack([x, confound])).mean(axis=0)
+    assert weights.argmax() == 2
+    np.testing.assert_allclose(weights, plain.attention(x).mean(axis=0), atol=0.1)
 
 
 def test_the_same_seed_gives_the_same_model() -> None:

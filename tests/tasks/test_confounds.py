@@ -76,7 +76,8 @@ def test_residuals_know_nothing_of_their_confounds():
     both = np.concatenate([features, confound], axis=1)
     residual = Residualise(2).fit_transform(both)
     assert residual.shape == (200, 5)
-    np.testing.assert_allclose(residual.T @ confound, 0, atol=1e-8)
+    np.testing.assert_allclose(residual.T @ (confound - confound.mean(axis=0)), 0, atol=1e-8)
+    np.testing.assert_allclose(residual.mean(axis=0), features.mean(axis=0))
     np.testing.assert_array_equal(Residualise(0).fit_transform(both), both)
 
 

@@ -3,7 +3,9 @@
 // shows the same figures as plain pictures.
 
 function cellsOf(table) {
-  return [...table.rows].map((row) => [...row.cells].map((cell) => cell.textContent.trim()));
+  // Spreadsheets read a hyphen as a minus, and a minus as text.
+  const plain = (text) => text.trim().replace(/\u2212(?=\d)/g, "-");
+  return [...table.rows].map((row) => [...row.cells].map((cell) => plain(cell.textContent)));
 }
 
 function asCsv(rows) {
@@ -111,6 +113,8 @@ async function place(view, base64, options) {
 async function openViewer(figure) {
   const facts = JSON.parse(figure.querySelector("script").textContent);
   const find = (selector) => figure.querySelector(selector);
+  let busy = true;
+  const failed = (error) => { find(".where").textContent = `The viewer failed: ${error.message}`; };
   const [left, right] = [await pane(find(".original canvas")), await pane(find(".synthetic canvas"))];
   left.broadcastTo([right], { "2d": true, "3d": false });
   right.broadcastTo([left], { "2d": true, "3d": false });
@@ -121,7 +125,7 @@ async function openViewer(figure) {
     return volume.getValue(at[0], at[1], at[2], volume.frame4D);
   };
   const read = () => {
-    if (left.volumes.length < 1 || right.volumes.length < 2) return;
+    if (busy) return;
     const mm = left.frac2mm(left.scene.crosshairPos);
     const [x, y, z] = [mm[0], mm[1], mm[2]].map((each) => each.toFixed(0));
     find(".where").textContent =
@@ -129,6 +133,7 @@ async function openViewer(figure) {
       `synthetic ${value(right, 0).toFixed(3)}, ${facts.change} ${value(right, 1).toFixed(3)}`;
   };
   const show = () => {
+    if (busy) return; // a scan is being opened, and will be shown then
     const frame = Number(choice.value), chosen = facts.scans[Number(scan.value)];
     for (const volume of right.volumes) right.setFrame4D(volume.id, frame);
     right.setOpacity(1, overlay.checked ? 1 : 0);
@@ -137,17 +142,23 @@ async function openViewer(figure) {
     read();
   };
   const load = async () => {
+    busy = true;
     const chosen = facts.scans[Number(scan.value)];
-    for (const view of [left, right]) while (view.volumes.length) view.removeVolume(view.volumes[0]);
+    const former = [left, right].map((view) => [...view.volumes]);
     const grey = { colormap: "gray", cal_min: 0, cal_max: 1, trustCalMinMax: false };
     await place(left, chosen.original, grey);
     await place(right, chosen.synthetic, grey);
     await place(right, chosen.change, {
       colormap: "ldae-brighter", colormapNegative: "ldae-darker", cal_min: facts.limit / 10, cal_max: facts.limit,
     });
+    // The former go last: a view without any volume has no place to report.
+    [left, right].forEach((view, index) => former[index].forEach((volume) => view.removeVolume(volume)));
+    busy = false;
     show();
   };
-  scan.addEventListener("change", load);
+  // One scan is opened at a time: a quick hand would otherwise mix the volumes of several.
+  let opening = load();
+  scan.addEventListener("change", () => { opening = opening.then(load).catch(failed); });
   choice.addEventListener("input", show);
   overlay.addEventListener("change", show);
   find("select.plane").addEventListener("change", (event) => {
@@ -155,7 +166,7 @@ async function openViewer(figure) {
   });
   left.onLocationChange = read;
   right.onLocationChange = read;
-  await load();
+  await opening;
   figure.classList.add("ready");
 }
 
