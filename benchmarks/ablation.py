@@ -166,9 +166,11 @@ def main() -> None:
     parser.add_argument("--cohort-seed", type=int, default=1)
     parser.add_argument("--recipes", nargs="+", default=list(RECIPES), choices=list(RECIPES))
     parser.add_argument("--compression", type=Path, default=None, help="weights.safetensors of a demo run's stage 1")
+    parser.add_argument("--set", nargs="+", default=[], help="further settings of the demo configuration, KEY=VALUE")
     parser.add_argument("--record", type=Path, default=None, help="JSON to write all figures to")
     options = parser.parse_args()
     overrides = [f"{stage}.optimisation.steps={options.steps}" for stage in ("denoiser", "representation")]
+    overrides += options.set
     phantom = PhantomConfig(n_subjects=options.subjects, voxel_size_mm=5.0, seed=options.cohort_seed)
     path = synthesise_cohort(options.out / "cohort", phantom, workers=1)
     manifest_path = options.out / "manifest.tsv"
@@ -188,7 +190,12 @@ def main() -> None:
             print(json.dumps({k: found[-1][k] for k in ("recipe", "seed", "seconds", "explained", "auc")}), flush=True)
             if options.record is not None:
                 options.record.parent.mkdir(parents=True, exist_ok=True)
-                about = {"steps": options.steps, "subjects": options.subjects, "torch": torch.__version__}
+                about = {
+                    "steps": options.steps,
+                    "subjects": options.subjects,
+                    "set": options.set,
+                    "torch": torch.__version__,
+                }
                 options.record.write_text(json.dumps({**about, "runs": found}, indent=2) + "\n", encoding="utf-8")
     print(table(found))
 
