@@ -125,7 +125,7 @@ class LatentDiffusionAutoencoder:
         return twin
 
     def with_random_encoder(self, seed: int = 0) -> "LatentDiffusionAutoencoder":
-        """The same model with its semantic encoder as it was before training: the baseline that any code must beat."""
+        """The same model with random weights in its semantic encoder: the baseline that any code must beat."""
         twin = copy(self)
         networks = Networks.__new__(Networks)
         nn.Module.__init__(networks)

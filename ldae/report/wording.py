@@ -27,7 +27,7 @@ __all__ = [
 NOT_MEASURED = "not measured"
 
 BASELINES = {
-    "random_encoder": "the same encoder before training (random weights)",
+    "random_encoder": "the same encoder with random weights",
     "latent_pca": "principal components of the compressed scan",
     "true_volumes": "true volumes of the phantom (known only because the cohort is simulated)",
     "median": "always guessing the median of the fitting subjects",
@@ -35,7 +35,7 @@ BASELINES = {
     "volumes": "volumes from the manifest",
 }
 SHORT_BASELINES = {
-    "random_encoder": "untrained encoder",
+    "random_encoder": "random encoder",
     "latent_pca": "principal components",
     "true_volumes": "true volumes",
     "median": "guessing the median",

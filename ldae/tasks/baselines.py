@@ -1,4 +1,4 @@
-"""Baselines of a semantic code: the same encoder untrained, and principal components of what it was to describe."""
+"""Baselines of a semantic code: the same encoder with random weights, and principal components of what it was to describe."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ COMPONENTS = 100
 def random_encoder(
     model: LatentDiffusionAutoencoder, scans: EncodedScans, *, seed: int = 0, batch_size: int = 32
 ) -> Embeddings:
-    """y of the same encoder with the weights it had before training.
+    """y of the same encoder with random weights.
 
     Args:
         model: whose encoder.
