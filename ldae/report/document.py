@@ -17,12 +17,13 @@ from ldae.io.files import write_text
 from ldae.report.blocks import Interactive, Section, Viewer, walk
 from ldae.report.colophon import methods, probe_methods, repeat
 from ldae.report.information import information
+from ldae.report.interpolation import interpolation
 from ldae.report.machine import write_machine_report
+from ldae.report.manipulation import manipulation
 from ldae.report.markdown import write_markdown
 from ldae.report.overview import key_figures, training, what_was_run
 from ldae.report.paper import publication
 from ldae.report.prediction import age, diagnosis, probe_section
-from ldae.report.progression import interpolation, manipulation
 from ldae.report.restoration import reconstruction, samples
 from ldae.report.run_folder import open_run, read_json
 
