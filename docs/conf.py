@@ -41,7 +41,8 @@ smartquotes = False
 
 # `name` in a docstring is code.
 default_role = "code"
-autodoc_default_options = {"members": True, "member-order": "bysource"}
+# What scikit-learn adds to every estimator is in its own documentation.
+autodoc_default_options = {"members": True, "member-order": "bysource", "exclude-members": "set_score_request"}
 # Overridden hooks of torch and Lightning would bring the docstrings of those packages in.
 autodoc_inherit_docstrings = False
 autodoc_typehints = "signature"

@@ -56,7 +56,8 @@ class InterpolateResult:
         means: by metric and method.
         intervals: the same with 95 % intervals over subjects.
         differences: by metric, own method and rival: own minus rival, by the paired bootstrap; p adjusted over rivals (Holm).
-        groups: by kind (gap, diagnosis, boundary) and value: numbers, and means by metric and method.
+        groups: by kind (gap, diagnosis, boundary) and value: numbers, means by metric and method, and, by gap and boundary,
+            the differences of the change metrics within the group.
         table: a row for each triple and method.
     """
 
@@ -171,7 +172,7 @@ def evaluate_interpolation(
         means={metric: {name: _mean(each) for name, each in of.items()} for metric, of in scores.items()},
         intervals=_intervals(scores, subjects, resamples, seed),
         differences=_differences(scores, subjects, resamples, seed),
-        groups=_groups(table, methods),
+        groups=_groups(table, methods, resamples, seed),
         table=table,
     )
 
@@ -266,6 +267,7 @@ def _mean(values: npt.NDArray[np.float64]) -> float:
     return float(known.mean()) if len(known) else float("nan")
 
 
+CHANGE_METRICS = ("change_error", "change_correlation")
 Scores = Mapping[str, Mapping[str, npt.NDArray[np.float64]]]
 
 
@@ -314,7 +316,9 @@ def _differences(
     return found
 
 
-def _groups(table: pd.DataFrame, methods: Sequence[str]) -> dict[str, dict[str, dict[str, Any]]]:
+def _groups(
+    table: pd.DataFrame, methods: Sequence[str], resamples: int, seed: int
+) -> dict[str, dict[str, dict[str, Any]]]:
     """Means by length of the gap, by diagnosis, and by how far the boundary moved."""
     parts: dict[str, dict[str, pd.Series]] = {
         "gap": {name: (table["gap_months"] >= low) & (table["gap_months"] < high) for name, low, high in GAPS},
@@ -327,16 +331,20 @@ def _groups(table: pd.DataFrame, methods: Sequence[str]) -> dict[str, dict[str, 
     for kind, masks in parts.items():
         for name, mask in masks.items():
             chosen = table[mask]
-            found.setdefault(kind, {})[name] = {
-                "n": int((chosen["method"] == methods[0]).sum()),
-                "subjects": int(chosen["participant_id"].nunique()),
-                **{
-                    metric: {
-                        method: _mean(chosen.loc[chosen["method"] == method, metric].to_numpy(dtype=np.float64))
-                        for method in methods
-                    }
-                    for metric in METRICS
-                    if len(chosen)
-                },
+            rows = {method: chosen[chosen["method"] == method] for method in methods}
+            scores = {
+                metric: {method: of[metric].to_numpy(dtype=np.float64) for method, of in rows.items()}
+                for metric in METRICS
+                if len(chosen)
             }
+            group: dict[str, Any] = {
+                "n": len(rows[methods[0]]),
+                "subjects": int(chosen["participant_id"].nunique()),
+                **{metric: {method: _mean(values) for method, values in of.items()} for metric, of in scores.items()},
+            }
+            if kind != "diagnosis" and scores:
+                change = {metric: scores[metric] for metric in CHANGE_METRICS}
+                people = rows[methods[0]]["participant_id"].tolist()
+                group["differences"] = _differences(change, people, resamples, seed)
+            found.setdefault(kind, {})[name] = group
     return found

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ldae.data.manifest import Record
 from ldae.errors import TaskError
-from ldae.tasks.evaluate_interpolation import METRICS, evaluate_interpolation, read_truth
+from ldae.tasks.evaluate_interpolation import METRICS, RIVALS, _groups, evaluate_interpolation, read_truth
 from ldae.tasks.interpolate import (
     METHODS,
     draw_spread,
@@ -167,3 +167,29 @@ def test_the_line_predicts_better_than_one_persons_own():
         for name, each in (("prior", prior), ("own", own)):
             errors[name].append((each.predict(codes, months, 24.0)[0] - slope * 24) ** 2)
     assert np.mean(errors["prior"]) < 0.5 * np.mean(errors["own"])
+
+
+def test_differences_within_a_group_are_those_of_its_cases_alone():
+    rng = np.random.default_rng(0)
+    methods = ["ldae_residual", *RIVALS]
+    rows = [
+        {
+            "participant_id": f"sub-{case % 12}",
+            "method": method,
+            "gap_months": 12.0,
+            "diagnosis": None,
+            "boundary_voxels": 1.5 if case % 2 else 0.2,
+            **{metric: rng.normal() for metric in METRICS},
+        }
+        for case in range(24)
+        for method in methods
+    ]
+    table = pd.DataFrame(rows)
+    moved = _groups(table, methods, 100, 0)["boundary"]["over 1 voxel"]
+    chosen = table[table["boundary_voxels"] > 1]
+    for metric, of in moved["differences"].items():
+        for rival, each in of["ldae_residual"].items():
+            mine, other = (chosen.loc[chosen["method"] == name, metric].mean() for name in ("ldae_residual", rival))
+            assert each["value"] == pytest.approx(mine - other)
+            assert each["low"] <= each["value"] <= each["high"]
+    assert set(moved["differences"]) == {"change_error", "change_correlation"}
