@@ -137,6 +137,7 @@ def test_site_builds_without_a_warning(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "docs", source, ignore=shutil.ignore_patterns("_build", "reference", "__pycache__"))
     for name in ("CONTRIBUTING.md", "CHANGELOG.md"):
         shutil.copy(ROOT / name, tmp_path / name)
+    shutil.copytree(ROOT / "ldae" / "report" / "schema", tmp_path / "ldae" / "report" / "schema")
     out = tmp_path / "html"
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", str(source), str(out)]
     built = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
