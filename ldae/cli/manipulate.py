@@ -150,6 +150,7 @@ def _effects(options: Namespace) -> dict[str, Any]:
 def _step(options: Namespace, model: Any, probe: Any, nuisances: list[Any]) -> Any:
     """The change of y that a step makes, with nuisances held as asked."""
     from ldae.data.manifest import read_manifest
+    from ldae.evaluation.statistics import rows_by_subject
     from ldae.tasks.edit_direction import MEASURED, hold_in_images, project_out, spread
     from ldae.tasks.encode import encode_scans
 
@@ -160,8 +161,8 @@ def _step(options: Namespace, model: Any, probe: Any, nuisances: list[Any]) -> A
         if options.hold == "images":
             say("note: the manifest has no training scans to measure on, so nuisances are held in codes alone")
         return project_out(probe, nuisances)
-    first = {record.participant_id: row for row, record in reversed(list(enumerate(training)))}
-    chosen = [training[row] for row in spread(sorted(first.values()), MEASURED)]
+    first = [int(rows[0]) for rows in rows_by_subject([record.participant_id for record in training])]
+    chosen = [training[row] for row in spread(first, MEASURED)]
     with progress_bar("measure nuisances") as move:
         measured = encode_scans(model, chosen).with_noise(model)
         return hold_in_images(model, measured.codes, probe, nuisances, progress=move)

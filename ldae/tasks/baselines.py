@@ -8,7 +8,7 @@ import torch
 
 from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.data.manifest import Record
-from ldae.tasks.embeddings import Embeddings, embeddings_of, write_embeddings
+from ldae.tasks.embeddings import Embeddings, embeddings_of, write_arrays, write_embeddings
 from ldae.tasks.encode import EncodedScans, Progress, encode_scans
 
 __all__ = ["COMPONENTS", "latent_components", "random_encoder", "write_baselines"]
@@ -62,12 +62,4 @@ def write_baselines(
     """
     scans = encode_scans(model, records, progress=progress)
     codes = write_embeddings(out / "random_encoder.parquet", records, random_encoder(model, scans, seed=seed).values)
-    path = out / "latent_pca.npz"
-    temporary = path.with_name(f".writing-{path.name}")
-    np.savez(
-        temporary,
-        participant_id=np.array([record.participant_id for record in records]),
-        session_id=np.array([record.session_id for record in records]),
-        values=scans.latents.reshape(len(scans), -1),
-    )
-    return codes, temporary.replace(path)
+    return codes, write_arrays(out / "latent_pca.npz", records, scans.latents.reshape(len(scans), -1))

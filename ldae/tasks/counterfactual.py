@@ -11,8 +11,8 @@ import torch
 from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.codes import Codes
 from ldae.errors import TaskError
-from ldae.tasks.edit_direction import manipulate_codes, project_out
-from ldae.tasks.manipulate import warn_of_drift
+from ldae.tasks.edit_direction import manipulate_codes
+from ldae.tasks.manipulate import ready_step
 from ldae.tasks.probe import LinearProbe
 
 __all__ = ["Counterfactual", "check_target", "find_counterfactuals"]
@@ -88,15 +88,7 @@ def find_counterfactuals(
         TaskError: if the target is no probability and the probe is logistic, or the probe is of other codes.
     """
     check_target(probe, target)
-    for each in codes[:1]:
-        if probe.weights.shape[0] != each.semantic.shape[0]:
-            msg = (
-                f"the probe was fitted on {probe.weights.shape[0]} features, the codes have {each.semantic.shape[0]}; "
-                "fit a probe on this model's codes"
-            )
-            raise TaskError(msg)
-    warn_of_drift(codes)
-    step = project_out(probe, nuisances) if step is None else step
+    step = ready_step(codes, probe, nuisances, step)
     rounds = 2 + math.ceil(math.log2(farthest)) + bisections
     done = 0
 
@@ -104,21 +96,17 @@ def find_counterfactuals(
         """Edited images of some scans and what the probe says of them."""
         nonlocal done
         images: dict[int, Images] = {}
+        values: dict[int, float] = {}
         for start in range(0, len(rows), batch_size):
             part = rows[start : start + batch_size]
             decoded = model.decode_images([manipulate_codes(codes[row], step, float(amounts[row])) for row in part])
             images.update(zip(part, decoded, strict=True))
+            semantic = model.semantic(torch.from_numpy(decoded)[:, None]).double().numpy()
+            values.update(zip(part, probe.predict(semantic).tolist(), strict=True))
         done += 1
         if progress is not None:
             progress(min(done, rounds), rounds)
-        if not rows:
-            return {}, {}
-        stacked = torch.from_numpy(np.stack([images[row] for row in rows]))[:, None]
-        values = [
-            model.semantic(stacked[start : start + batch_size]).double().numpy()
-            for start in range(0, len(rows), batch_size)
-        ]
-        return images, dict(zip(rows, probe.predict(np.concatenate(values)).tolist(), strict=True))
+        return images, values
 
     everyone = list(range(len(codes)))
     near = np.zeros(len(codes))
@@ -140,7 +128,8 @@ def find_counterfactuals(
         if reach >= farthest:
             break
         reach *= 2
-    found = [row for row in everyone if row not in set(searching)]
+    missed = set(searching)
+    found = [row for row in everyone if row not in missed]
     for _ in range(bisections):
         middle = (near + far) / 2
         images, values = ask(found, middle)
@@ -151,4 +140,4 @@ def find_counterfactuals(
                 near[row] = middle[row]
     if progress is not None:
         progress(rounds, rounds)
-    return [Counterfactual(float(far[row]), before[row], after[row], image[row], row in set(found)) for row in everyone]
+    return [Counterfactual(float(far[row]), before[row], after[row], image[row], row not in missed) for row in everyone]

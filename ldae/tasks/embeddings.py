@@ -13,7 +13,7 @@ import pandas as pd
 from ldae.data.manifest import COLUMNS, Record
 from ldae.errors import TaskError
 
-__all__ = ["Embeddings", "embeddings_of", "read_embeddings", "write_embeddings"]
+__all__ = ["Embeddings", "embeddings_of", "read_embeddings", "write_arrays", "write_embeddings"]
 
 SUBJECT, SESSION = KEYS = ["participant_id", "session_id"]
 Array = npt.NDArray[np.float64]
@@ -77,6 +77,15 @@ def write_embeddings(path: Path, records: Sequence[Record], values: npt.NDArray[
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".writing-{path.name}")
     pd.concat([table, features], axis=1).to_parquet(temporary, index=False)
+    return temporary.replace(path)
+
+
+def write_arrays(path: Path, records: Sequence[Record], values: npt.NDArray[np.floating]) -> Path:
+    """Write feature vectors (N, S), or tokens (N, K, S), as NPZ: participant_id, session_id, values."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".writing-{path.name}")
+    keys = {key: np.array([getattr(record, key) for record in records]) for key in KEYS}
+    np.savez(temporary, allow_pickle=False, **keys, values=values)
     return temporary.replace(path)
 
 

@@ -15,7 +15,7 @@ from ldae.errors import TaskError, VolumeError
 from ldae.io.checkpoints import save_tensors
 from ldae.io.files import write_json
 from ldae.io.preprocessing import PreparedScan
-from ldae.tasks.embeddings import write_embeddings
+from ldae.tasks.embeddings import write_arrays, write_embeddings
 from ldae.volume import read_volume
 
 __all__ = ["EncodeResult", "EncodedScans", "Progress", "encode_manifest", "encode_scans", "write_slices"]
@@ -162,12 +162,7 @@ def write_slices(
         values += list(model.slice_vectors(torch.from_numpy(images)[:, None]).numpy())
         if progress is not None:
             progress(len(values), len(records))
-    keys = {name: np.array([getattr(record, name) for record in records]) for name in ("participant_id", "session_id")}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".writing-{path.name}")
-    with temporary.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **keys, values=np.stack(values))
-    return temporary.replace(path)
+    return write_arrays(path, records, np.stack(values))
 
 
 def prepare_record(model: LatentDiffusionAutoencoder, record: Record) -> PreparedScan:

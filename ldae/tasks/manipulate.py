@@ -20,6 +20,7 @@ __all__ = [
     "Edits",
     "ManipulateResult",
     "manipulate",
+    "ready_step",
     "summarise_edits",
 ]
 
@@ -103,15 +104,7 @@ def manipulate(
     Raises:
         TaskError: if the probe was fitted on codes of another width.
     """
-    for each in codes[:1]:
-        if probe.weights.shape[0] != each.semantic.shape[0]:
-            msg = (
-                f"the probe was fitted on {probe.weights.shape[0]} features, the codes have {each.semantic.shape[0]}; "
-                "fit a probe on this model's codes"
-            )
-            raise TaskError(msg)
-    warn_of_drift(codes)
-    step = project_out(probe, nuisances) if step is None else step
+    step = ready_step(codes, probe, nuisances, step)
     edits: list[Edits] = []
     chunk = max(1, batch_size // max(1, len(steps)))
     for start in range(0, len(codes), chunk):
@@ -126,6 +119,34 @@ def manipulate(
     return edits
 
 
+def ready_step(
+    codes: Sequence[Codes],
+    probe: LinearProbe,
+    nuisances: Sequence[LinearProbe],
+    step: npt.NDArray[np.float64] | None,
+) -> npt.NDArray[np.float64]:
+    """The change of y that one step of an edit makes, once it is known that these codes can be edited by this probe.
+
+    Args:
+        codes: that are to be edited; a warning tells if they drift.
+        probe: whose direction is followed.
+        nuisances: probes whose value must not move, in codes.
+        step: given instead of the probe's, less the nuisances'.
+
+    Raises:
+        TaskError: if the probe was fitted on codes of another width.
+    """
+    for each in codes[:1]:
+        if probe.weights.shape[0] != each.semantic.shape[0]:
+            msg = (
+                f"the probe was fitted on {probe.weights.shape[0]} features, the codes have {each.semantic.shape[0]}; "
+                "fit a probe on this model's codes"
+            )
+            raise TaskError(msg)
+    warn_of_drift(codes)
+    return project_out(probe, nuisances) if step is None else step
+
+
 def warn_of_drift(codes: Sequence[Codes]) -> None:
     """Warn if codes do not come back to their scans: what then looks like an edit is partly the solver's error."""
     drifted = [each.round_trip for each in codes if each.round_trip is not None and each.round_trip > DRIFT]
@@ -135,7 +156,7 @@ def warn_of_drift(codes: Sequence[Codes]) -> None:
             f"deviation ({codes[0].solver}), more than {DRIFT:g}: differences from the real scan are not all of the edit; "
             "encode with the solver bdia, or with more steps",
             DriftWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
 
 
