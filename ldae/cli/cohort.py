@@ -5,6 +5,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 
+from ldae.cli import cohort_import, cohort_preprocess
 from ldae.cli.arguments import Parser, add_manifest, add_out, add_seed
 from ldae.cli.console import progress_bar, say
 
@@ -19,15 +20,11 @@ def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
     for name, build, text, run in (
         ("synth", _synth, "generate a phantom cohort with known truth", run_synth),
         ("split", _split, "freeze a split by subject", run_split),
-        ("preprocess", _preprocess, "raw heads to brains in MNI space", run_preprocess),
     ):
         actions.add_subcommand(name, build(), help=text)
         runs["cohort", name] = run
-    importing = Parser(description="Make a manifest of images that lie elsewhere.")
-    actions.add_subcommand("import", importing, help="make a manifest of images that lie elsewhere")
-    kinds = importing.add_subcommands(required=True, dest="subcommand")
-    kinds.add_subcommand("csv", _import_csv(), help="a folder of images and a table")
-    runs["cohort", "import", "csv"] = run_import_csv
+    cohort_import.register(actions, runs)
+    cohort_preprocess.register(actions, runs)
 
 
 def _synth() -> Parser:
@@ -67,27 +64,6 @@ def _split() -> Parser:
     return parser
 
 
-def _import_csv() -> Parser:
-    parser = Parser(description="A folder of images and a table of people, matched by identifier.")
-    parser.add_argument("--images", type=Path, required=True, help="folder of images")
-    parser.add_argument("--table", type=Path, required=True, help="CSV or TSV, a row a scan or a subject")
-    parser.add_argument("--id-column", default=None, help="column of the identifier that file names hold")
-    parser.add_argument("--out", type=Path, required=True, help="the manifest to write, .tsv or .csv")
-    return parser
-
-
-def _preprocess() -> Parser:
-    parser = Parser(
-        description="Raw T1w heads to the template: N4 bias correction, affine registration to MNI152, brain extraction."
-    )
-    add_manifest(parser)
-    add_out(parser, "folder of the preprocessed cohort")
-    parser.add_argument("--voxel-size", type=float, default=1.0, help="of the output, mm")
-    parser.add_argument("--already-stripped", action="store_true", help="the skull is gone already")
-    parser.add_argument("--workers", type=int, default=1, help="processes")
-    return parser
-
-
 def run_synth(options: Namespace) -> int:
     """Generate."""
     from ldae.prepare.phantom import PhantomConfig, synthesise_cohort
@@ -123,34 +99,3 @@ def run_split(options: Namespace) -> int:
         say(f"{name}: {len(part.subjects)} subjects, {len(part)} scans")
     say(f"manifest: {path}")
     return 0
-
-
-def run_import_csv(options: Namespace) -> int:
-    """Match and write; exit code 1 if something was left over."""
-    from ldae.prepare.tables import import_csv
-
-    report = import_csv(options.images, options.table, options.out, id_column=options.id_column)
-    say(f"manifest: {report.manifest}, {report.matched} scans")
-    for row in report.rows_without_image:
-        say(f"no image for row: {row}")
-    for image in report.images_without_row:
-        say(f"no row for image: {image}")
-    return 1 if report.rows_without_image or report.images_without_row else 0
-
-
-def run_preprocess(options: Namespace) -> int:
-    """Preprocess; exit code 1 if some scans failed."""
-    from ldae.data.manifest import read_manifest
-    from ldae.prepare.preprocess import PreprocessConfig, preprocess_manifest
-
-    manifest = read_manifest(options.manifest)
-    config = PreprocessConfig(voxel_size_mm=options.voxel_size, already_stripped=options.already_stripped)
-    with progress_bar("preprocess") as move:
-        report = preprocess_manifest(manifest, options.out, config, workers=options.workers, progress=move)
-    say(f"manifest: {report.manifest}; {len(report.finished)} scans done now, {len(report.skipped)} done before")
-    for key, reasons in report.warnings.items():
-        say(f"look at {key}: {'; '.join(reasons)}")
-    say(f"look at the overlays: {options.out}/sub-*/ses-*/anat/*.png")
-    for key, reason in report.failures.items():
-        say(f"failed {key}: {reason}")
-    return 1 if report.failures else 0
