@@ -4,6 +4,7 @@ Transforms take template points to scan points, both RAS mm, as (4, 4) matrices;
 """
 
 import functools
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from ldae.io.template import load_template, template_grid
 from ldae.prepare.morphology import coarse_grid, grow, mask_volume
 from ldae.volume import Volume
 
-__all__ = ["Alignment", "brain_centre", "to_itk"]
+__all__ = ["Alignment", "brain_centre", "to_itk", "write_transform"]
 
 Matrix = npt.NDArray[np.float64]
 
@@ -48,6 +49,27 @@ def _fixed(voxel_size_mm: float) -> tuple[Volume, Volume]:
     grid = template_grid(voxel_size_mm, multiple=1, margin_mm=RIM_MM + voxel_size_mm)
     brain = load_template(1.0).brain_mask.resample_to(grid).data > 0.5
     return load_template(1.0).t1.resample_to(grid), mask_volume(grow(brain, RIM_MM, grid.spacing), grid.affine)
+
+
+def write_transform(affine_native_to_template: Matrix, path: Path) -> None:
+    """Write an affine as ITK's text format, which maps points of the template (LPS mm) to points of the scan.
+
+    Args:
+        affine_native_to_template: RAS mm of the scan to RAS mm of the template, (4, 4).
+        path: the file, .txt or .tfm; written under another name first.
+    """
+    import SimpleITK
+
+    lps = FLIP @ np.linalg.inv(affine_native_to_template) @ FLIP
+    transform = SimpleITK.AffineTransform(3)
+    transform.SetMatrix(lps[:3, :3].ravel().tolist())
+    transform.SetTranslation(lps[:3, 3].tolist())
+    temporary = path.with_name(f".writing-{path.name}")
+    try:
+        SimpleITK.WriteTransform(transform, str(temporary))
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 class Alignment:

@@ -20,7 +20,7 @@ from ldae.prepare.morphology import (
 )
 from ldae.volume import Grid, Volume
 
-__all__ = ["brain_of_stripped", "extract_brain", "inside", "template_brain"]
+__all__ = ["brain_of_mask", "brain_of_stripped", "extract_brain", "inside", "template_brain"]
 
 WORKING_MM = 1.5
 # How far the brain's surface may lie outside the carried template mask, and how deep inside tissue is taken as given.
@@ -84,6 +84,26 @@ def brain_of_stripped(scan: Volume) -> Volume:
     """The surface of an image that is already stripped: what is not background, closed; as :func:`extract_brain`."""
     bright = scan.data > STRIPPED_SHARE * np.percentile(scan.data, 99.0)
     return _surface(close(largest_piece(bright), CLOSE_MM, scan.spacing), scan.grid, smooth_mm=0.0)
+
+
+def brain_of_mask(mask: Volume, grid: Grid) -> Volume:
+    """The surface of a brain that somebody else has masked; as :func:`extract_brain`.
+
+    Args:
+        mask: above 0 inside the brain, on any grid in the scan's space.
+        grid: the scan's.
+
+    Raises:
+        CohortError: if the mask shows nothing, or everything, within the scan's field of view.
+    """
+    inner = mask_volume(mask.data > 0, mask.affine).resample_to(grid).data >= 0.5
+    if not inner.any() or inner.all():
+        msg = (
+            f"the brain mask marks {'all' if inner.any() else 'nothing'} of the scan's field of view; it must be above 0 inside "
+            "the brain, 0 outside, and lie in the scan's own space"
+        )
+        raise CohortError(msg)
+    return _surface(inner, grid, smooth_mm=0.0)
 
 
 def inside(surface: Volume, grid: Grid) -> Mask:

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,17 +12,20 @@ import numpy as np
 import pandas as pd
 
 from ldae import __version__
-from ldae.data.manifest import Manifest, write_manifest
+from ldae.data.manifest import Manifest, Record, write_manifest
 from ldae.data.text_table import shortlist
 from ldae.errors import CohortError
-from ldae.io.files import sha256_of, write_json
+from ldae.io.files import sha256_of, write_bytes, write_json
+from ldae.prepare.alignment import write_transform
 from ldae.prepare.overlay import draw_overlay
-from ldae.volume import Volume, write_volume
+from ldae.prepare.preprocess import PreprocessedScan
+from ldae.prepare.quality import Quality
+from ldae.volume import Grid, write_volume
 
 __all__ = ["Outcome", "ScanJob", "finished_outcome", "plan_jobs", "write_derived_manifest", "write_scan"]
 
 # Raised whenever the pipeline gives other results for the same scan, so that old ones count as unfinished.
-PIPELINE_VERSION = 1
+PIPELINE_VERSION = 2
 SPACE = "MNI152"
 
 
@@ -34,34 +36,51 @@ class ScanJob:
     Attributes:
         key: participant and session, as the manifest names them.
         image: the raw scan.
-        stem: path of the results without their endings, `.../sub-X_ses-Y_space-MNI152`.
+        stem: path of the results without their endings, `.../sub-X_ses-Y`.
         config: the configuration as plain values, for the fingerprint and the provenance.
+        brain_mask_source: somebody's mask of the raw scan's brain, or None.
     """
 
     key: str
     image: Path
     stem: Path
     config: Mapping[str, Any]
+    brain_mask_source: Path | None = None
 
     @property
     def preprocessed(self) -> Path:
         """The image in template space."""
-        return self._path("_desc-preproc_T1w.nii.gz")
+        return self._path(f"_space-{SPACE}_desc-preproc_T1w.nii.gz")
 
     @property
     def brain_mask(self) -> Path:
         """Its brain mask."""
+        return self._path(f"_space-{SPACE}_desc-brain_mask.nii.gz")
+
+    @property
+    def native_mask(self) -> Path:
+        """The brain mask on the raw scan's own grid."""
         return self._path("_desc-brain_mask.nii.gz")
+
+    @property
+    def transform(self) -> Path:
+        """The affine in ITK's text format: applied to the raw image, it brings it to the template."""
+        return self._path(f"_from-T1w_to-{SPACE}_mode-image_xfm.txt")
 
     @property
     def overlay(self) -> Path:
         """The picture to look at."""
-        return self._path("_desc-preproc_overlay.png")
+        return self._path(f"_space-{SPACE}_desc-preproc_overlay.png")
 
     @property
     def sidecar(self) -> Path:
         """Transform, quality and provenance; written last, so its presence says that the rest is there."""
-        return self._path("_desc-preproc_T1w.json")
+        return self._path(f"_space-{SPACE}_desc-preproc_T1w.json")
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All that a finished scan has."""
+        return self.preprocessed, self.brain_mask, self.native_mask, self.transform, self.overlay, self.sidecar
 
     def _path(self, ending: str) -> Path:
         return self.stem.with_name(self.stem.name + ending)
@@ -74,7 +93,9 @@ class Outcome:
     Attributes:
         key: participant and session, as the manifest names them.
         image: the preprocessed image; None for a failure.
-        quality: correlation with the template.
+        overlay: its picture.
+        quality: what was measured of it.
+        brain_volume_ml: in native space.
         warnings: what deserves a look.
         skipped: it was finished before.
         failure: why it could not be preprocessed.
@@ -82,17 +103,27 @@ class Outcome:
 
     key: str
     image: Path | None = None
-    quality: float | None = None
+    overlay: Path | None = None
+    quality: Quality | None = None
+    brain_volume_ml: float | None = None
     warnings: tuple[str, ...] = ()
     skipped: bool = False
     failure: str | None = None
 
 
-def plan_jobs(manifest: Manifest, out_dir: Path, config: Mapping[str, Any]) -> list[ScanJob]:
+def plan_jobs(
+    manifest: Manifest, out_dir: Path, config: Mapping[str, Any], brain_masks: str | None = None
+) -> list[ScanJob]:
     """One job a row, in order, with its place in the folder.
 
+    Args:
+        manifest: the raw scans.
+        out_dir: where results go.
+        config: the configuration as plain values.
+        brain_masks: a column of the manifest, or a path with `{participant_id}` and `{session_id}`.
+
     Raises:
-        CohortError: if two rows would write the same files.
+        CohortError: if two rows would write the same files, or a scan has no mask.
     """
     jobs: list[ScanJob] = []
     owner: dict[Path, str] = {}
@@ -100,7 +131,7 @@ def plan_jobs(manifest: Manifest, out_dir: Path, config: Mapping[str, Any]) -> l
         # BIDS labels are letters and digits only.
         subject = _label(record.participant_id, "sub-")
         session = _label(record.session_id, "ses-")
-        stem = out_dir / subject / session / "anat" / f"{subject}_{session}_space-{SPACE}"
+        stem = out_dir / subject / session / "anat" / f"{subject}_{session}"
         other = owner.setdefault(stem, record.key)
         if other != record.key:
             msg = (
@@ -108,8 +139,34 @@ def plan_jobs(manifest: Manifest, out_dir: Path, config: Mapping[str, Any]) -> l
                 "rename one so that they differ in letters or digits"
             )
             raise CohortError(msg)
-        jobs.append(ScanJob(record.key, record.image, stem, config))
+        mask = None if brain_masks is None else _mask_of(record, manifest, brain_masks)
+        jobs.append(ScanJob(record.key, record.image, stem, config, mask))
     return jobs
+
+
+def _mask_of(record: Record, manifest: Manifest, brain_masks: str) -> Path:
+    """The file of a scan's brain mask."""
+    if brain_masks in manifest.table.columns:
+        value = record.extra.get(brain_masks)
+        if value is None:
+            msg = f"{manifest.path}: {record.key} has no {brain_masks}; give every scan a mask, or leave out those without"
+            raise CohortError(msg)
+        path = manifest.path.parent.absolute() / str(value)
+    else:
+        try:
+            path = Path(brain_masks.format(participant_id=record.participant_id, session_id=record.session_id))
+        except (KeyError, IndexError, ValueError) as error:
+            msg = (
+                f"brain masks {brain_masks!r}: only {{participant_id}} and {{session_id}} can be filled in, got {error}"
+            )
+            raise CohortError(msg) from error
+    if not path.is_file():
+        msg = (
+            f"{path}: no such brain mask for {record.key}; name a column of the manifest, or a path with {{participant_id}} and "
+            "{session_id}"
+        )
+        raise CohortError(msg)
+    return path
 
 
 def _label(identifier: str, prefix: str) -> str:
@@ -118,7 +175,7 @@ def _label(identifier: str, prefix: str) -> str:
 
 def finished_outcome(job: ScanJob) -> Outcome | None:
     """The outcome of an earlier run, if its files are all there and came from the same scan and configuration."""
-    if not all(path.is_file() for path in (job.sidecar, job.preprocessed, job.brain_mask, job.overlay)):
+    if not all(path.is_file() for path in job.files):
         return None
     try:
         sidecar = json.loads(job.sidecar.read_text(encoding="utf-8"))
@@ -126,53 +183,70 @@ def finished_outcome(job: ScanJob) -> Outcome | None:
         return None
     if not isinstance(sidecar, dict) or sidecar.get("Fingerprint") != _fingerprint(job):
         return None
+    return _outcome(job, sidecar, skipped=True)
+
+
+def _outcome(job: ScanJob, sidecar: Mapping[str, Any], *, skipped: bool = False) -> Outcome:
+    quality = sidecar["Quality"]
     return Outcome(
         job.key,
         image=job.preprocessed,
-        quality=float(sidecar["CorrelationWithTemplate"]),
+        overlay=job.overlay,
+        quality=Quality(quality["Correlation"], quality["Coverage"], quality["Overlap"]),
+        brain_volume_ml=float(sidecar["BrainVolumeMl"]),
         warnings=tuple(sidecar["Warnings"]),
-        skipped=True,
+        skipped=skipped,
     )
 
 
 def _fingerprint(job: ScanJob) -> dict[str, Any]:
-    return {"SourceSha256": sha256_of(job.image), "Config": dict(job.config), "PipelineVersion": PIPELINE_VERSION}
+    mask = job.brain_mask_source
+    return {
+        "SourceSha256": sha256_of(job.image),
+        "BrainMaskSha256": None if mask is None else sha256_of(mask),
+        "Config": dict(job.config),
+        "PipelineVersion": PIPELINE_VERSION,
+    }
 
 
-def write_scan(job: ScanJob, *, image: Volume, brain_mask: Volume, sidecar: Mapping[str, Any]) -> Outcome:
+def write_scan(job: ScanJob, scan: PreprocessedScan, native_grid: Grid) -> Outcome:
     """Write the files of a preprocessed scan, the sidecar last.
 
     Args:
         job: where to.
-        image: on the template grid.
-        brain_mask: on the template grid.
-        sidecar: transform, quality ("CorrelationWithTemplate") and "Warnings".
+        scan: what.
+        native_grid: of the raw scan, as it is stored.
     """
     job.sidecar.unlink(missing_ok=True)
-    write_volume(image, job.preprocessed, description="ldae preprocessed T1w")
-    write_volume(brain_mask, job.brain_mask, description="ldae brain mask")
-    quality = float(sidecar["CorrelationWithTemplate"])
-    _write_bytes(job.overlay, draw_overlay(image, brain_mask, title=f"{job.key}   r = {quality:.2f}"))
-    write_json(
-        job.sidecar,
-        {
-            **sidecar,
-            "Space": SPACE,
-            "SkullStripped": True,
-            "Sources": [str(job.image)],
-            "GeneratedBy": {"Name": "ldae", "Version": __version__},
-            "Fingerprint": _fingerprint(job),
+    write_volume(scan.image, job.preprocessed, description="ldae preprocessed T1w")
+    write_volume(scan.brain_mask, job.brain_mask, description="ldae brain mask")
+    write_volume(scan.native_mask, job.native_mask, description="ldae brain mask")
+    write_transform(scan.affine_native_to_template, job.transform)
+    quality = scan.quality
+    title = f"{job.key}   score {quality.score:.2f}, correlation {quality.correlation:.2f}"
+    write_bytes(job.overlay, draw_overlay(scan.image, scan.brain_mask, title=title))
+    sidecar = {
+        "AffineNativeToTemplate": scan.affine_native_to_template.tolist(),
+        "NativeGrid": native_grid.to_dict(),
+        "NativeBrainMask": job.native_mask.name,
+        "Transform": job.transform.name,
+        "IntensityWindow": list(scan.window),
+        "Quality": {
+            "Score": quality.score,
+            "Correlation": quality.correlation,
+            "Coverage": quality.coverage,
+            "Overlap": quality.overlap,
         },
-    )
-    return Outcome(job.key, image=job.preprocessed, quality=quality, warnings=tuple(sidecar["Warnings"]))
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    handle, name = tempfile.mkstemp(prefix=".writing-", dir=path.parent)
-    with os.fdopen(handle, "wb") as file:
-        file.write(content)
-    Path(name).chmod(0o644)
-    Path(name).replace(path)
+        "BrainVolumeMl": scan.brain_volume_ml,
+        "Warnings": list(scan.warnings),
+        "Space": SPACE,
+        "SkullStripped": True,
+        "Sources": [str(path) for path in (job.image, job.brain_mask_source) if path is not None],
+        "GeneratedBy": {"Name": "ldae", "Version": __version__},
+        "Fingerprint": _fingerprint(job),
+    }
+    write_json(job.sidecar, sidecar)
+    return _outcome(job, sidecar)
 
 
 def write_derived_manifest(manifest: Manifest, out_dir: Path, outcomes: Sequence[Outcome]) -> Path:
@@ -194,7 +268,7 @@ def write_derived_manifest(manifest: Manifest, out_dir: Path, outcomes: Sequence
     table = manifest.table[succeeded].reset_index(drop=True)
     images = [outcome.image for outcome in outcomes if outcome.image is not None]
     table["image"] = pd.Series([os.path.relpath(image, out_dir) for image in images], dtype=object)
-    table["preprocess_quality"] = [round(o.quality, 4) for o in outcomes if o.quality is not None]
+    table["preprocess_quality"] = [round(o.quality.score, 4) for o in outcomes if o.quality is not None]
     write_json(
         out_dir / "dataset_description.json",
         {

@@ -18,7 +18,7 @@ from ldae.prepare.alignment import Alignment, brain_centre
 from ldae.prepare.morphology import close, coarse_grid, depth_mm, grow, largest_piece, mask_of_head, shrink
 from ldae.volume import Volume
 
-__all__ = ["MIN_CORRELATION", "Registration", "moved", "refine", "register", "rotation_deg"]
+__all__ = ["MIN_CORRELATION", "Registration", "displacement_mm", "moved", "refine", "register", "rotation_deg"]
 
 Matrix = npt.NDArray[np.float64]
 
@@ -86,6 +86,19 @@ def rotation_deg(affine: Matrix) -> float:
     """Angle of the rotation in an affine's polar decomposition, in degrees."""
     left, _, right = np.linalg.svd(affine[:3, :3])
     return math.degrees(math.acos(float(np.clip((np.trace(left @ right) - 1) / 2, -1.0, 1.0))))
+
+
+def displacement_mm(one: Matrix, other: Matrix) -> float:
+    """How far apart two alignments put a scan: the largest distance of a corner of the template brain's box, in mm.
+
+    Args:
+        one: RAS mm of a scan to RAS mm of the template, (4, 4).
+        other: likewise.
+    """
+    grid = template_grid(SEARCH_MM)
+    corners = grid.affine @ np.array([[*c, 1.0] for c in itertools.product(*((0.0, n - 1.0) for n in grid.shape))]).T
+    between = other @ np.linalg.inv(one)
+    return float(np.linalg.norm(((between - np.eye(4)) @ corners)[:3], axis=0).max())
 
 
 def register(
@@ -189,12 +202,9 @@ def _inverse(matrix: Matrix) -> Matrix:
 
 def _distinct(transforms: Sequence[Matrix]) -> list[Matrix]:
     """The transforms without those that move the corners of the brain's box nearly as an earlier one does."""
-    grid = template_grid(SEARCH_MM)
-    corners = np.array([[*corner, 1.0] for corner in itertools.product(*((0.0, n - 1.0) for n in grid.shape))]).T
     kept: list[Matrix] = []
     for transform in transforms:
-        distances = (np.linalg.norm(((transform - other) @ grid.affine @ corners)[:3], axis=0).max() for other in kept)
-        if all(distance > SAME_ALIGNMENT_MM for distance in distances):
+        if all(displacement_mm(_inverse(transform), _inverse(other)) > SAME_ALIGNMENT_MM for other in kept):
             kept.append(transform)
     return kept
 

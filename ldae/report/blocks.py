@@ -4,6 +4,7 @@ import base64
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
+from urllib.parse import quote
 
 __all__ = [
     "Absence",
@@ -11,6 +12,7 @@ __all__ = [
     "Block",
     "Cell",
     "Interactive",
+    "LinkedPicture",
     "Listing",
     "Picture",
     "Row",
@@ -121,6 +123,27 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class LinkedPicture:
+    """An image that lies beside the document, for documents with more images than a file should hold.
+
+    Attributes:
+        path: relative to the document, with forward slashes.
+        alt: what it shows, for who cannot see it.
+        caption: above it.
+    """
+
+    kind: ClassVar[str] = "linked"
+    path: str
+    alt: str
+    caption: str
+
+    @property
+    def uri(self) -> str:
+        """The path as a relative URI."""
+        return quote(self.path)
+
+
+@dataclass(frozen=True)
 class Interactive:
     """A picture that becomes a chart with values to point at, where scripts run.
 
@@ -207,7 +230,7 @@ class Beside:
     right: Sequence["Block"]
 
 
-Block = Text | Absence | Table | Picture | Interactive | Viewer | Listing | Beside
+Block = Text | Absence | Table | Picture | LinkedPicture | Interactive | Viewer | Listing | Beside
 
 
 @dataclass(frozen=True)

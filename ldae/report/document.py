@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from ldae.errors import TaskError
 from ldae.io.files import write_text
+from ldae.prepare.preprocess_cohort import PreprocessReport
 from ldae.report.blocks import Interactive, Section, Viewer, walk
 from ldae.report.colophon import methods, probe_methods, repeat
 from ldae.report.information import information
@@ -24,10 +25,11 @@ from ldae.report.markdown import write_markdown
 from ldae.report.overview import key_figures, training, what_was_run
 from ldae.report.paper import publication
 from ldae.report.prediction import age, diagnosis, probe_section
+from ldae.report.preprocessing import failed_scans, pictures_of_scans, rated_scans
 from ldae.report.restoration import reconstruction, samples
 from ldae.report.run_folder import open_run, read_json
 
-__all__ = ["Form", "write_probe_report", "write_report"]
+__all__ = ["Form", "write_preprocessing_page", "write_probe_report", "write_report"]
 
 Form = Literal["html", "md", "json"]
 
@@ -109,6 +111,25 @@ def write_probe_report(folder: Path, out: Path | None = None, form: Form = "html
     title = f"Probe report of {folder.resolve().name}"
     named = {path.name: each for path, each in documents.items()}
     return _write(title, lead, RESEARCH, [*sections, probe_methods()], out or folder / f"report.{form}", form, named)
+
+
+def write_preprocessing_page(report: PreprocessReport, out: Path) -> Path:
+    """Write the page that shows what preprocessing did to every scan, worst first.
+
+    Args:
+        report: of the cohort.
+        out: the file; its pictures stay where they are, linked from it.
+
+    Returns:
+        The file written.
+    """
+    sections = [
+        failed_scans(report.outcomes),
+        rated_scans(report.outcomes),
+        pictures_of_scans(report.outcomes, out.parent),
+    ]
+    lead = "Scans in template space. Look at all of them, at least at the first, before anything is computed from them."
+    return write_text(out, _render(f"Preprocessing of {out.parent.resolve().name}", lead, RESEARCH, sections))
 
 
 def _write(

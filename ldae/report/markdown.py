@@ -5,7 +5,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ldae.io.files import write_bytes, write_text
-from ldae.report.blocks import Absence, Beside, Block, Interactive, Listing, Picture, Section, Table, Text, Viewer
+from ldae.report.blocks import (
+    Absence,
+    Beside,
+    Block,
+    Interactive,
+    LinkedPicture,
+    Listing,
+    Picture,
+    Section,
+    Table,
+    Text,
+    Viewer,
+)
 
 __all__ = ["write_markdown"]
 
@@ -61,6 +73,8 @@ def _render(block: Block, pictures: _Pictures) -> str:
         return _render(block.picture, pictures)
     if isinstance(block, Picture):
         return f"{_plain(block.caption)}\n\n![{_plain(block.alt)}]({pictures.write(block)})"
+    if isinstance(block, LinkedPicture):
+        return f"{_plain(block.caption)}\n\n![{_plain(block.alt)}]({block.uri})"
     if isinstance(block, Listing):
         return f"{_plain(block.summary)}:\n\n```\n{block.text.rstrip()}\n```"
     assert isinstance(block, Beside)
