@@ -45,6 +45,13 @@ def _synth() -> Parser:
         action="store_true",
         help="the same scans without noise and motion: twins to compare predictions with",
     )
+    parser.add_argument("--raw", action="store_true", help="whole heads in native space, for preprocessing to work on")
+    parser.add_argument(
+        "--max-rotation", type=float, default=15.0, help="with --raw: heads are turned up to so many degrees"
+    )
+    parser.add_argument(
+        "--max-translation", type=float, default=20.0, help="with --raw: heads are shifted up to so many mm"
+    )
     parser.add_argument("--workers", type=int, default=2, help="processes; the result does not depend on it")
     add_seed(parser)
     return parser
@@ -67,8 +74,10 @@ def _split() -> Parser:
 def run_synth(options: Namespace) -> int:
     """Generate."""
     from ldae.prepare.phantom import PhantomConfig, synthesise_cohort
+    from ldae.prepare.phantom_pose import RawConfig
     from ldae.prepare.phantom_scanner import ScannerConfig
 
+    raw = RawConfig(max_rotation_deg=options.max_rotation, max_translation_mm=options.max_translation)
     config = PhantomConfig(
         n_subjects=options.subjects,
         voxel_size_mm=options.voxel_size,
@@ -76,6 +85,7 @@ def run_synth(options: Namespace) -> int:
         max_sessions=options.max_sessions,
         min_motion_mm=options.min_motion,
         save_displacement=options.displacement,
+        raw=raw if options.raw else None,
         scanner=ScannerConfig(noise_sd=0.0, ghost_probability=0.0) if options.noise_free else ScannerConfig(),
     )
     with progress_bar("phantoms") as move:

@@ -39,7 +39,10 @@ from ldae.prepare.phantom_files import (
     write_descriptions,
     write_table,
 )
+from ldae.prepare.phantom_head import draw_head_tissue
 from ldae.prepare.phantom_image import SubjectMap, map_subject, render
+from ldae.prepare.phantom_pose import RawConfig
+from ldae.prepare.phantom_raw import RawHead, raw_scan, write_raw_scan
 from ldae.prepare.phantom_scanner import ScannerConfig, acquire, draw_scan, draw_site
 from ldae.prepare.phantom_subject import MONTHS, PopulationConfig, Subject, draw_subject
 from ldae.volume import Grid, Volume, write_volume
@@ -52,6 +55,8 @@ CONFIG_NAME = "phantom_config.json"
 EFFECT_NAME = "phantom_effect.nii.gz"
 # People who change much are rare; more draws than this for each that is kept are given up.
 DRAWS_PER_SUBJECT = 2000
+# Settings that cohorts made before there was a choice do not name.
+OPTIONS = ("raw",)
 # Enough for a mean: single effects differ by the shape of the head alone.
 EFFECT_SUBJECTS = 24
 GENERATOR_VERSION = 1
@@ -59,7 +64,7 @@ DESCRIPTION = "ldae phantom: synthetic, not a person"
 
 
 # Streams of randomness: each draw has its own, so that no draw depends on another's order or on the workers.
-GROUP_STREAM, SUBJECT_STREAM, SHAPE_STREAM, SCAN_STREAM, SITE_STREAM = range(5)
+GROUP_STREAM, SUBJECT_STREAM, SHAPE_STREAM, SCAN_STREAM, SITE_STREAM, TISSUE_STREAM, RAW_STREAM = range(7)
 
 GOLDEN_RATIO = (math.sqrt(5.0) - 1.0) / 2.0
 
@@ -78,6 +83,7 @@ class PhantomConfig:
         min_motion_mm: leave out people with fewer than three sessions, or whose ventricles' wall moves less than this between the
             first and the last; 0 leaves nobody out. Large change is rare, and interpolation has to be asked about it.
         save_displacement: also write, for each scan, which template point is seen at each voxel.
+        raw: whole heads in native space instead of brains in template space; None is brains.
         population: who they are, and how age and disease act.
         head_shape: how their heads differ otherwise.
         scanner: what scanner and preprocessing do to the image.
@@ -93,6 +99,7 @@ class PhantomConfig:
     max_sessions: int = 4
     min_motion_mm: float = 0.0
     save_displacement: bool = False
+    raw: RawConfig | None = None
     population: PopulationConfig = field(default_factory=PopulationConfig)
     head_shape: ShapeConfig = field(default_factory=ShapeConfig)
     scanner: ScannerConfig = field(default_factory=ScannerConfig)
@@ -215,7 +222,8 @@ def synthesise_cohort(
 
 def _plain(config: PhantomConfig) -> Any:
     """The configuration as JSON would give it back, with the generator's version."""
-    return json.loads(json.dumps({"generator_version": GENERATOR_VERSION, **dataclasses.asdict(config)}))
+    plain = {"generator_version": GENERATOR_VERSION, **dataclasses.asdict(config)}
+    return json.loads(json.dumps({name: value for name, value in plain.items() if name not in OPTIONS or value}))
 
 
 def _is_finished(out: Path, config: PhantomConfig) -> bool:
@@ -279,7 +287,7 @@ def _write_cohort(
     write_table(folder / MANIFEST_NAME, manifest, MANIFEST_COLUMNS)
     _write_effect(folder / EFFECT_NAME, config, subjects[:EFFECT_SUBJECTS])
     write_json(folder / CONFIG_NAME, _plain(config))
-    write_descriptions(folder, GENERATOR_VERSION)
+    write_descriptions(folder, GENERATOR_VERSION, raw=config.raw is not None)
 
 
 def _write_effect(path: Path, config: PhantomConfig, subjects: Sequence[Subject]) -> None:
@@ -293,10 +301,14 @@ def _write_effect(path: Path, config: PhantomConfig, subjects: Sequence[Subject]
     write_volume(Volume(np.mean(effects, axis=0, dtype=np.float32), grid.affine), path, description=description)
 
 
+def _shape(config: PhantomConfig, subject: Subject) -> np.ndarray:
+    """The shape of the subject's head, the same at every session."""
+    return draw_shape(config.head_shape, subject.intracranial_scale, _stream(config, SHAPE_STREAM, subject.index))
+
+
 def _head(config: PhantomConfig, grid: Grid, subject: Subject) -> SubjectMap:
-    """The subject's head, the same at every session."""
-    shape = draw_shape(config.head_shape, subject.intracranial_scale, _stream(config, SHAPE_STREAM, subject.index))
-    return map_subject(grid, shape)
+    """The subject's head on the cohort's grid."""
+    return map_subject(grid, _shape(config, subject))
 
 
 def _scan_subjects(
@@ -326,6 +338,8 @@ def _scan_subjects(
 
 def _scan_subject(folder: Path, config: PhantomConfig, subject: Subject) -> list[Row]:
     """Write a subject's images; returns a row of truth for each."""
+    if config.raw is not None:
+        return _scan_raw(folder, config, config.raw, subject)
     grid = cohort_grid(config)
     site_number = int(subject.site.removeprefix("site-"))
     site = draw_site(config.scanner, _stream(config, SITE_STREAM, site_number))
@@ -342,6 +356,31 @@ def _scan_subject(folder: Path, config: PhantomConfig, subject: Subject) -> list
         if head.displacement_mm is not None:
             _write_displacement(head.displacement_mm, grid, path)
         rows.append(truth_row(subject, session, head.volumes_ml))
+    return rows
+
+
+def _scan_raw(folder: Path, config: PhantomConfig, raw_config: RawConfig, subject: Subject) -> list[Row]:
+    """As `_scan_subject`, with whole heads in native space."""
+    site = draw_site(config.scanner, _stream(config, SITE_STREAM, int(subject.site.removeprefix("site-"))))
+    tissue = draw_head_tissue(_stream(config, TISSUE_STREAM, subject.index))
+    head = RawHead(_shape(config, subject), tissue)
+    rows = []
+    for session in subject.sessions:
+        raw = raw_scan(
+            head,
+            session.state,
+            raw_config,
+            draw_scan(config.scanner, site, _stream(config, SCAN_STREAM, subject.index, session.months)),
+            config.scanner,
+            voxel_size_mm=config.voxel_size_mm,
+            keep_displacement=config.save_displacement,
+            rng=_stream(config, RAW_STREAM, subject.index, session.months),
+        )
+        path = image_path(subject, session)
+        write_raw_scan(folder, path, raw, head.shape_mm, description=DESCRIPTION)
+        if raw.composition.displacement_mm is not None:
+            _write_displacement(raw.composition.displacement_mm, raw.grid, folder / path)
+        rows.append(truth_row(subject, session, raw.composition.volumes_ml))
     return rows
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ldae.io.files import write_json
+from ldae.prepare.phantom_raw import write_truth_description
 from ldae.prepare.phantom_subject import DIAGNOSES, Session, Subject
 
 __all__ = [
@@ -72,12 +73,13 @@ def write_table(path: Path, rows: Sequence[Row], columns: Sequence[str]) -> None
         writer.writerows(rows)
 
 
-def write_descriptions(folder: Path, version: int) -> None:
+def write_descriptions(folder: Path, version: int, *, raw: bool = False) -> None:
     """The files that say what the data set is.
 
     Args:
         folder: of the cohort.
         version: of the generator.
+        raw: the images are whole heads in native space.
     """
     generator = {"Name": "ldae phantom", "Version": str(version)}
     name = "ldae phantom cohort (synthetic)"
@@ -95,11 +97,18 @@ def write_descriptions(folder: Path, version: int) -> None:
             "site": {"Description": "scanner"},
         },
     )
+    kind = (
+        "as whole heads in native space; derivatives/truth holds where\neach brain lies. phantom"
+        if raw
+        else "skull-stripped and in MNI space. phantom"
+    )
     (folder / "README").write_text(
         "A synthetic cohort. No image shows a person: all were made from the MNI152 template (ICBM 2009a) by\n"
-        "ldae's phantom generator, skull-stripped and in MNI space. phantom_truth.tsv holds the true volumes in\n"
+        f"ldae's phantom generator, {kind}_truth.tsv holds the true volumes in\n"
         "millilitres, the severity of disease and the displacements (mm) that every image was made with;\n"
         "phantom_effect.nii.gz holds the mean change of the image for one unit of severity.\n",
         encoding="utf-8",
     )
+    if raw:
+        write_truth_description(folder, generator)
     (folder / ".bidsignore").write_text(f"{MANIFEST_NAME}\nphantom_*\n*_displacement.nii.gz\n", encoding="utf-8")

@@ -16,13 +16,15 @@ from ldae.prepare.phantom_deformation import sample_at, shape_lattice, structure
 from ldae.prepare.phantom_subject import AnatomicalState
 from ldae.volume import Grid
 
-__all__ = ["Composition", "RigidMotion", "SubjectMap", "map_subject", "render", "tissue_means"]
+__all__ = ["Composition", "RigidMotion", "SubjectMap", "map_points", "map_subject", "render", "tissue_means"]
 
 Array = npt.NDArray[np.float32]
 
 WORKING_VOXEL_MM = 2.0
 CORTEX_THICKNESS_MM = 2.5
 ROTATION_CENTRE_MM = (0.0, -17.0, 5.0)
+# Points are looked up so many at a time, to save memory.
+BLOCK = 1_000_000
 
 # Channels of the packed template.
 GREY, WHITE, CSF, TEXTURE, VENTRICLES, HIPPOCAMPI, CORTEX_RIM, HIPPOCAMPUS_RIM = range(8)
@@ -49,6 +51,13 @@ class Source:
     def index(self, points_mm: Array) -> Array:
         """Lattice indices of RAS mm, (N, 3)."""
         return np.asarray((points_mm - self.origin_mm) / np.float32(self.spacing_mm), dtype=np.float32)
+
+    def is_near(self, points_mm: Array) -> npt.NDArray[np.bool_]:
+        """Whether any brain is near points in RAS mm, (N, 3) to (N,)."""
+        nearest = np.rint(self.index(points_mm)).astype(np.intp)
+        inside = np.asarray(((nearest >= 0) & (nearest < self.nearby.shape)).all(axis=1))
+        inside[inside] = self.nearby[tuple(nearest[inside].T)]
+        return inside
 
 
 @functools.lru_cache(maxsize=1)
@@ -131,16 +140,18 @@ class SubjectMap:
 
     Attributes:
         grid: the cohort's grid.
-        factor: working voxels along a voxel's edge.
-        spacing_mm: working voxel size.
+        parts: working voxels in a voxel.
+        part_ml: volume of a working voxel, ml.
+        source_mm: lattice spacing of the template's maps that are sampled.
         points_mm: template points of the working voxels near the brain, RAS mm, (N, 3).
         working_index: flat index of those voxels in the working grid, (N,).
         voxel_index: flat index of the voxel that each belongs to, (N,).
     """
 
     grid: Grid
-    factor: int
-    spacing_mm: float
+    parts: int
+    part_ml: float
+    source_mm: float
     points_mm: Array
     working_index: npt.NDArray[np.intp]
     voxel_index: npt.NDArray[np.intp]
@@ -161,14 +172,32 @@ def map_subject(grid: Grid, shape_mm: Array) -> SubjectMap:
     affine[:3, 3] -= (voxel_mm - spacing) / 2
     d, h, w = (n * factor for n in grid.shape)
     points = upsample_to(Grid((d, h, w), affine), shape_mm, shape_lattice()).reshape(-1, 3)
-    source = tissue_source(_source_spacing(spacing))
-    nearest = np.rint(source.index(points)).astype(np.intp)
-    inside = np.asarray(((nearest >= 0) & (nearest < source.nearby.shape)).all(axis=1))
-    inside[inside] = source.nearby[tuple(nearest[inside].T)]
+    return map_points(grid, (factor, factor, factor), points, spacing_mm=spacing, part_ml=spacing**3 / 1000.0)
+
+
+def map_points(
+    grid: Grid, factors: tuple[int, int, int], points_mm: Array, *, spacing_mm: float, part_ml: float
+) -> SubjectMap:
+    """Keep the parts of a grid's voxels that look near the template's brain.
+
+    Args:
+        grid: the image's grid, in any orientation.
+        factors: parts that a voxel is divided into along each axis.
+        points_mm: template points of all parts, RAS mm, (D * f * H * g * W * h, 3).
+        spacing_mm: size of a part.
+        part_ml: volume of a part.
+    """
+    source_mm = _source_spacing(spacing_mm)
+    source = tissue_source(source_mm)
+    inside = np.concatenate(
+        [source.is_near(points_mm[start : start + BLOCK]) for start in range(0, len(points_mm), BLOCK)]
+    )
     working_index = np.flatnonzero(inside)
-    i, j, k = np.unravel_index(working_index, (d, h, w))
-    voxel_index = np.ravel_multi_index((i // factor, j // factor, k // factor), grid.shape)
-    return SubjectMap(grid, factor, spacing, points[inside], working_index, voxel_index)
+    fine_shape = tuple(n * f for n, f in zip(grid.shape, factors, strict=True))
+    fine_index = np.unravel_index(working_index, fine_shape)
+    voxel_index = np.ravel_multi_index(tuple(i // f for i, f in zip(fine_index, factors, strict=True)), grid.shape)
+    parts = int(np.prod(factors))
+    return SubjectMap(grid, parts, part_ml, source_mm, points_mm[inside], working_index, voxel_index)
 
 
 def _source_spacing(spacing_mm: float) -> float:
@@ -211,7 +240,7 @@ def render(
     """
     points = subject.points_mm if motion is None else motion.move(subject.points_mm)
     moved = points + structure_displacement(state, points)
-    source = tissue_source(_source_spacing(subject.spacing_mm))
+    source = tissue_source(subject.source_mm)
     maps = sample_at(source.table, source.index(moved))
     grey, white, csf = maps[:, GREY], maps[:, WHITE], maps[:, CSF]
 
@@ -223,7 +252,7 @@ def render(
     csf = csf + lost * (grey + white)
     grey, white = grey * (1 - lost), white * (1 - lost)
 
-    voxel_ml = subject.spacing_mm**3 / 1000.0
+    voxel_ml = subject.part_ml
     hippocampi = maps[:, HIPPOCAMPI]
     left = moved[:, 0] < 0
     grey_ml, white_ml, csf_ml = (float(m.sum(dtype=np.float64)) * voxel_ml for m in (grey, white, csf))
@@ -250,7 +279,7 @@ def _pool(subject: SubjectMap, values: Array) -> Array:
     """Mean over each voxel; working voxels far from the brain count as 0. (N,) to (D, H, W)."""
     size = int(np.prod(subject.grid.shape))
     total = np.bincount(subject.voxel_index, weights=values, minlength=size)
-    return np.asarray(total / subject.factor**3, dtype=np.float32).reshape(subject.grid.shape)
+    return np.asarray(total / subject.parts, dtype=np.float32).reshape(subject.grid.shape)
 
 
 def _pool_displacement(subject: SubjectMap, moved_mm: Array) -> Array:
@@ -258,7 +287,7 @@ def _pool_displacement(subject: SubjectMap, moved_mm: Array) -> Array:
     size = int(np.prod(subject.grid.shape))
     count = np.bincount(subject.voxel_index, minlength=size)
     # Only voxels with all their parts near the brain have a mean point at their centre.
-    whole = np.where(count == subject.factor**3, count, np.nan)
+    whole = np.where(count == subject.parts, count, np.nan)
     sums = [np.bincount(subject.voxel_index, weights=moved_mm[:, a], minlength=size) / whole for a in range(3)]
     mean = np.stack(sums, axis=-1).reshape(*subject.grid.shape, 3)
     return np.asarray(mean - np.moveaxis(subject.grid.world_coordinates(), 0, -1), dtype=np.float32)
