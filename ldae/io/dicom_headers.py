@@ -28,6 +28,8 @@ SEQUENCES = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence
 MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4"
 ENHANCED_MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4.1"
 DEFLATED = "1.2.840.10008.1.2.1.99"
+# Groups 2 and 8, which old exports begin with, without the preamble that the standard asks for.
+BARE_STARTS = (b"\x02\x00", b"\x08\x00")
 SEQUENCE_END = b"\xfe\xff\xdd\xe0"
 
 
@@ -87,6 +89,7 @@ class Slice:
         spacing: distance of rows, then of columns, in mm.
         size: number of rows and of columns.
         echo_time: in ms.
+        rescaling: slope and intercept of a frame of a multi-frame file; None where the decoder finds them itself.
     """
 
     path: Path
@@ -96,6 +99,7 @@ class Slice:
     spacing: tuple[float, ...] | None
     size: tuple[int, int]
     echo_time: float | None
+    rescaling: tuple[float, ...] | None = None
 
 
 @dataclass
@@ -240,7 +244,11 @@ def _read_header(path: Path) -> tuple[Header, list[Slice], bool]:
         # Odd values in elements of no interest; those that are used are checked here.
         warnings.simplefilter("ignore")
         try:
-            dataset = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=[*TEXT_TAGS.split(), *SEQUENCES])
+            bare = file.read(2) in BARE_STARTS
+            file.seek(0)
+            dataset = pydicom.dcmread(
+                file, force=bare, stop_before_pixels=True, specific_tags=[*TEXT_TAGS.split(), *SEQUENCES]
+            )
             offset = file.tell()
             header = Header(dict(_texts(dataset)))
         except InvalidDicomError as error:
@@ -305,7 +313,13 @@ def _planes(dataset: Any, header: Header, path: Path) -> list[Slice]:
             _functional(group, shared, "PixelMeasuresSequence", "PixelSpacing"),
         )
         echo = _functional(group, shared, "MREchoSequence", "EffectiveEchoTime")
-        planes.append(Slice(path, i, *place, size, echo[0] if echo else None))
+        slope, intercept = (
+            _functional(group, shared, "PixelValueTransformationSequence", keyword)
+            for keyword in ("RescaleSlope", "RescaleIntercept")
+        )
+        planes.append(
+            Slice(path, i, *place, size, echo[0] if echo else None, (*(slope or (1.0,)), *(intercept or (0.0,))))
+        )
     if len(planes) != frames:
         msg = f"{frames} frames, but functional groups of {len(planes)}"
         raise ValueError(msg)

@@ -153,6 +153,7 @@ def _read_files(planes: Sequence[Slice]) -> tuple[npt.NDArray[np.float32], Grid]
     import SimpleITK as sitk
 
     reader = sitk.ImageSeriesReader()
+    reader.SetImageIO("GDCMImageIO")
     # Else the first file's type holds for all, and slopes that change from file to file would be cut to integers.
     reader.SetOutputPixelType(sitk.sitkFloat32)
     reader.SetFileNames([str(plane.path) for plane in planes])
@@ -171,7 +172,12 @@ def _read_frames(planes: Sequence[Slice]) -> tuple[npt.NDArray[np.float32], None
     if len({plane.path for plane in planes}) > 1:
         msg = "its frames are spread over several files, which is not supported; export it as single images"
         raise VolumeError(msg)
+    if len({plane.rescaling for plane in planes}) > 1:
+        # GDCM applies the first frame's to all.
+        msg = "its frames are scaled differently, which the decoder does not know; export it as single images"
+        raise VolumeError(msg)
     reader = sitk.ImageFileReader()
+    reader.SetImageIO("GDCMImageIO")
     reader.SetOutputPixelType(sitk.sitkFloat32)
     reader.SetFileName(str(planes[0].path))
     data = sitk.GetArrayFromImage(_quietly(reader))
