@@ -183,6 +183,8 @@ def read_folder(folder: Path, progress: Callable[[int, int], None] | None = None
             other[name] = str(reason)
         except _UnreadableError as reason:
             unreadable[name] = str(reason)
+        except OSError as error:
+            unreadable[name] = f"cannot be opened ({error.strerror}); check its permissions"
         else:
             _add(series.setdefault(header.text("SeriesInstanceUID"), Series(header)), header, planes, path, complete)
         if progress is not None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from ldae.volume import LPS_TO_RAS, Grid, Volume, read_volume, volume_suffix
 __all__ = ["DerivedSeries", "export_dicom", "write_dicom_series"]
 
 MAX_STORED = 65535
+PATIENT_ID = re.compile(r"[^\\\x00-\x1f]{1,64}")
 SERIES_NUMBER_OFFSET = 9000
 LONGEST_DESCRIPTION = 64  # of the value representation LO
 # What ties the series to the reference's person and study.
@@ -101,19 +103,25 @@ def write_dicom_series(volume: Volume, out: Path, series: DerivedSeries) -> Path
         series: how it is labelled.
 
     Raises:
-        VolumeError: if the grid is sheared, `out` holds something, or the reference has no series or several.
+        VolumeError: if the grid is sheared, `out` holds something, the reference has no series or several, or the patient's
+            identifier is not one.
         DependencyError: if pydicom is not installed.
     """
     pydicom = require_pydicom()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         msg = f"{out}: there is something already; give a new folder with --out"
         raise VolumeError(msg)
+    if series.patient_id is not None and not PATIENT_ID.fullmatch(series.patient_id):
+        msg = f"a PatientID has 1 to 64 characters without a backslash, got {series.patient_id!r}; choose another"
+        raise VolumeError(msg)
     place = _place(volume.grid)
     stored, slope, intercept = _quantise(volume.data)
     reference = None if series.reference is None else _reference(series.reference, volume.grid)
-    common = _common(series, reference, place, volume)
-    common.RescaleSlope, common.RescaleIntercept = _decimal(slope), _decimal(intercept)
-    with atomic_folder(out) as folder:
+    with warnings.catch_warnings(), atomic_folder(out) as folder:
+        # What the reference says of its person is repeated as it is, even where it is not quite by the standard.
+        warnings.simplefilter("ignore")
+        common = _common(series, reference, place, volume)
+        common.RescaleSlope, common.RescaleIntercept = _decimal(slope), _decimal(intercept)
         for i in range(stored.shape[2]):
             # A row of the image runs along the volume's first axis.
             plane = np.ascontiguousarray(stored[:, :, i].T)

@@ -37,6 +37,8 @@ __all__ = ["DicomOptions", "DicomReport", "SeriesOutcome", "import_dicom"]
 
 MANIFEST_NAME = "manifest.tsv"
 REPORT_NAME = "manifest_import.json"
+NOBODY = "without PatientID, study "
+"""Before the study's identifier, which stands for a person without one in the key."""
 
 
 @dataclass(frozen=True)
@@ -234,7 +236,7 @@ def _select(scan: Scan, rule: SeriesRule, outcomes: dict[str, SeriesOutcome]) ->
 
 def _patient(series: Series) -> str:
     """Who a series is of; where there is no identifier, each study is somebody of its own."""
-    return series.header.text("PatientID") or f"study {series.header.text('StudyInstanceUID')}"
+    return series.header.text("PatientID") or NOBODY + series.header.text("StudyInstanceUID")
 
 
 def _contradictory_patients(all_series: Iterable[Series]) -> set[str]:
@@ -276,13 +278,16 @@ def _named(
 ) -> list[_Visit]:
     """The visits with labels, and months since the first of the person."""
     patients = list(dict.fromkeys(visit.patient for visit in visits))
+    if options.keep_patient_id and any(patient.startswith(NOBODY) for patient in patients):
+        msg = "some headers have no PatientID to keep; leave out --keep-patient-id"
+        raise CohortError(msg)
     labels = patient_labels(patients) if options.keep_patient_id else new_labels(patients, known, rng)
     named: list[_Visit] = []
     for patient in sorted(patients, key=lambda each: labels[each]):
         own = [visit for visit in visits if visit.patient == patient]
         days = [visit.day for visit in own if visit.day is not None]
         subject = f"sub-{labels[patient]}"
-        if patient.startswith("study "):
+        if patient.startswith(NOBODY):
             warnings.append(f"{subject}: no patient identifier in the headers, so each study counts as a person")
         if len(own) > 1 and len(days) < len(own):
             warnings.append(f"{subject}: not all visits have a date; their order may be wrong and months are unknown")

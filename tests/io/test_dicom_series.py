@@ -208,6 +208,23 @@ def test_other_files_are_told_apart(tmp_path: Path, make_dicom: Callable, blob: 
     assert not scan.unreadable
 
 
+def test_a_file_that_cannot_be_opened_is_named(
+    tmp_path: Path, make_dicom: Callable, blob: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locked = make_dicom(tmp_path, blob)[4]
+    plain_open = Path.open
+
+    def refusing_open(self: Path, *arguments: object, **options: object) -> object:
+        if self == locked:
+            raise PermissionError(13, "Permission denied")
+        return plain_open(self, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", refusing_open)
+    scan = read_folder(tmp_path)
+    assert scan.unreadable == {locked.name: "cannot be opened (Permission denied); check its permissions"}
+    assert len(scan.series) == 1
+
+
 def test_links_in_a_circle_end(tmp_path: Path, make_dicom: Callable, blob: Volume) -> None:
     make_dicom(tmp_path / "scan", blob)
     (tmp_path / "scan" / "again").symlink_to(tmp_path, target_is_directory=True)

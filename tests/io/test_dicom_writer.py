@@ -125,6 +125,21 @@ def test_an_image_in_template_space_is_not_laid_over_a_scan(tmp_path: Path, make
     assert len(list((tmp_path / "out").iterdir())) == 12
 
 
+@pytest.mark.filterwarnings("error")
+def test_odd_values_of_the_reference_are_repeated_silently(tmp_path: Path, make_dicom: Callable, blob: Volume) -> None:
+    with pytest.warns(UserWarning, match="Invalid value"):
+        make_dicom(tmp_path / "reference", blob, PatientAge="88")
+    write_dicom_series(blob, tmp_path / "out", DerivedSeries(reference=tmp_path / "reference"))
+    with pytest.warns(UserWarning, match="Invalid value"):
+        assert pydicom.dcmread(tmp_path / "out" / "IMG0001.dcm").PatientAge == "88"
+
+
+@pytest.mark.parametrize("patient", ["", "a\\b", "x" * 65])
+def test_identifiers_that_are_none_are_refused(tmp_path: Path, blob: Volume, patient: str) -> None:
+    with pytest.raises(VolumeError, match="1 to 64 characters"):
+        write_dicom_series(blob, tmp_path / "out", DerivedSeries(patient_id=patient))
+
+
 def test_sheared_grids_are_refused(tmp_path: Path, blob: Volume) -> None:
     affine = np.array(blob.affine)
     affine[:3, 2] += 0.3 * affine[:3, 0]

@@ -233,6 +233,8 @@ def test_without_identifiers_each_study_is_a_person(tmp_path: Path, visits: Call
     report = import_dicom(tmp_path / "in", tmp_path / "out")
     assert read_manifest(report.manifest).subjects == ("sub-0001", "sub-0002")
     assert sum("no patient identifier" in warning for warning in report.warnings) == 2
+    with pytest.raises(CohortError, match="no PatientID to keep"):
+        import_dicom(tmp_path / "in", tmp_path / "kept", DicomOptions(keep_patient_id=True))
 
 
 def test_missing_dates_leave_months_unknown(tmp_path: Path, make_dicom: Callable, blob: Volume) -> None:
