@@ -113,3 +113,69 @@ def head(tiny_config: AutoencoderConfig) -> Callable[[int], Volume]:
         return Volume(np.clip(data, 0, None).astype(np.float32), affine)
 
     return make
+
+
+DicomMaker = Callable[..., list[Path]]
+
+
+@pytest.fixture
+def make_dicom() -> DicomMaker:
+    """Writes a volume as the files of an MR series, with pydicom alone, in an order that their names do not tell."""
+    pydicom = pytest.importorskip("pydicom")
+    from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+    def make(
+        folder: Path, volume: Volume, *, syntax: str = ExplicitVRLittleEndian, slopes=(1.0,), **elements
+    ) -> list[Path]:
+        folder.mkdir(parents=True, exist_ok=True)
+        lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ volume.affine
+        x, y, z = volume.spacing
+        base = pydicom.Dataset()
+        base.SOPClassUID, base.Modality, base.ImageType = (
+            "1.2.840.10008.5.1.4.1.1.4",
+            "MR",
+            ["ORIGINAL", "PRIMARY", "M"],
+        )
+        base.PatientID, base.PatientName, base.PatientSex, base.PatientBirthDate = "P-17", "Doe^Jane", "F", "19500301"
+        base.StudyDate, base.StudyTime = "20200301", "101500"
+        base.StudyInstanceUID, base.SeriesInstanceUID, base.FrameOfReferenceUID = (generate_uid() for _ in range(3))
+        base.SeriesNumber, base.SeriesDescription, base.MRAcquisitionType = 3, "Sag MPRAGE", "3D"
+        base.ScanningSequence, base.EchoTime, base.RepetitionTime, base.InversionTime = ["GR", "IR"], 2.98, 2300, 900
+        base.SamplesPerPixel, base.PhotometricInterpretation = 1, "MONOCHROME2"
+        base.BitsAllocated, base.BitsStored, base.HighBit, base.PixelRepresentation = 16, 16, 15, 0
+        base.Columns, base.Rows = volume.data.shape[:2]
+        base.PixelSpacing, base.SliceThickness = [f"{y:.8g}", f"{x:.8g}"], f"{z:.8g}"
+        base.ImageOrientationPatient = [f"{v:.10f}" for v in (lps[:3, :2] / [x, y]).T.ravel()]
+        paths = []
+        for i in range(volume.data.shape[2]):
+            image, slope = pydicom.Dataset(), slopes[i % len(slopes)]
+            image.update(base)
+            image.SOPInstanceUID = generate_uid()
+            image.InstanceNumber = i + 1
+            image.ImagePositionPatient = [f"{v:.8f}" for v in lps[:3, 3] + i * lps[:3, 2]]
+            image.RescaleSlope, image.RescaleIntercept = slope, -5
+            for keyword, value in elements.items():
+                setattr(image, keyword, value(i) if callable(value) else value)
+            image.file_meta = pydicom.dataset.FileMetaDataset()
+            image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+            image.file_meta.MediaStorageSOPClassUID = image.SOPClassUID
+            image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID
+            stored = np.rint((volume.data[:, :, i].T + 5) / slope).astype("<u2")
+            image.PixelData = np.ascontiguousarray(stored).tobytes()
+            if syntax != ExplicitVRLittleEndian:
+                image.compress(syntax, generate_instance_uid=False)
+            # 7 and any smaller number have no common divisor, so that the names come in another order than the places.
+            paths.append(folder / f"{(i * 7) % 101:03d} é.dcm")
+            pydicom.dcmwrite(paths[-1], image, enforce_file_format=True)
+        return paths
+
+    return make
+
+
+@pytest.fixture
+def blob(oblique_affine: np.ndarray) -> Volume:
+    """Whole numbers, with one bright corner, on an oblique anisotropic grid of 9 x 11 x 12 voxels."""
+    rng = np.random.default_rng(5)
+    data = rng.integers(0, 200, (9, 11, 12)).astype(np.float32)
+    data[6:8, 2:4, 8:11] += 700
+    return Volume(data, oblique_affine)

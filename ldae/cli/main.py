@@ -24,6 +24,7 @@ MODULES = (
     "interpolate",
     "diagnose",
     "discover",
+    "export",
     "report",
     "config",
 )

@@ -4,11 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from ldae.io.files import write_json
+from ldae.io.notice import SYNTHETIC
 from ldae.volume import Volume, volume_suffix, write_volume
 
-__all__ = ["SYNTHETIC", "write_synthetic"]
-
-SYNTHETIC = "SYNTHETIC, not for diagnosis"
+__all__ = ["write_synthetic"]
 
 
 def write_synthetic(volume: Volume, path: Path, kind: str, **facts: Any) -> Path:

@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 
 from ldae.errors import TaskError
+from ldae.io.notice import SYNTHETIC
 from ldae.tasks.edit_direction import manipulate_codes, project_out
 from ldae.tasks.embeddings import read_embeddings, write_embeddings
 from ldae.tasks.encode import encode_manifest
-from ldae.tasks.labels import SYNTHETIC
 from ldae.tasks.manipulate import DriftWarning, manipulate, summarise_edits
 from ldae.tasks.probe import LinearProbe
 from ldae.tasks.reconstruct import evaluate_reconstruction, reconstruct, write_reconstructions
