@@ -10,7 +10,9 @@ __all__ = ["DateOrder", "read_date"]
 
 DateOrder = Literal["stated", "day-first", "month-first"]
 
-MONTH_NAMES = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+MONTH_NAMES = (
+    "january february march april may june july august september october november december"
+).split()
 # A time of the day may follow; it does not matter here.
 TIME = re.compile(r"[T ]+\d{1,2}[:_]\d{2}([:_]\d{2}(\.\d+)?)?\s*([AaPp][Mm]|Z|[+-]\d{2}:?\d{2})?$")
 YEAR_FIRST = re.compile(r"(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})|(\d{4})(\d{2})(\d{2})")
@@ -56,11 +58,11 @@ def read_date(text: str, order: DateOrder = "stated") -> date:
 
 
 def _month(name: str, text: str) -> int:
-    key = name.lower()[:3]
-    if key not in MONTH_NAMES:
-        msg = f"{text!r} names no month in English; write YYYY-MM-DD"
-        raise CohortError(msg)
-    return MONTH_NAMES.index(key) + 1
+    for number, full in enumerate(MONTH_NAMES, start=1):
+        if full.startswith(name.lower()):
+            return number
+    msg = f"{text!r} names no month in English; write YYYY-MM-DD"
+    raise CohortError(msg)
 
 
 def _date(year: int, month: int, day: int, text: str, order: DateOrder = "stated") -> date:

@@ -40,13 +40,14 @@ class FoundFiles:
         return path.relative_to(self.root).as_posix()
 
 
-def find_files(root: Path, suffixes: tuple[str, ...], *, follow_links: bool = False) -> FoundFiles:
+def find_files(root: Path, suffixes: tuple[str, ...], *, follow_links: bool = False, top: str = "") -> FoundFiles:
     """Files with certain endings below a folder; hidden files and folders are left alone.
 
     Args:
         root: the folder.
         suffixes: endings in lower case.
         follow_links: take links that lead out of the folder too.
+        top: what names directly in the folder start with, to be looked at.
 
     Raises:
         CohortError: if there is no such folder.
@@ -65,33 +66,32 @@ def find_files(root: Path, suffixes: tuple[str, ...], *, follow_links: bool = Fa
     # Folders by their own names come first, so that a link to one never hides it.
     folders, links = [root], []
     while folders or links:
-        if folders:
-            folder = folders.pop()
-        else:
-            folder = links.pop()
-            target = folder.resolve()
-            if any(target == known or target in known.parents for known in seen):
+        linked = not folders
+        folder = links.pop() if linked else folders.pop()
+        target = folder.resolve()
+        if target in seen or target in root.parents:
+            if linked:
                 skipped.append(Skipped(name(folder), LEADS_BACK, expected=True))
-                continue
+            continue
         try:
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
         except OSError:
             skipped.append(Skipped(name(folder), UNREADABLE))
             continue
-        seen.add(folder.resolve())
+        seen.add(target)
         for entry in entries:
             path = Path(entry.path)
-            if entry.name.startswith("."):
+            if entry.name.startswith(".") or (folder == root and not entry.name.startswith(top)):
                 continue
             wanted = entry.name.lower().endswith(suffixes)
             if entry.is_symlink():
-                target = Path(os.path.realpath(path))
-                is_folder = target.is_dir()
-                if not target.exists():
+                end = Path(os.path.realpath(path))
+                is_folder = end.is_dir()
+                if not end.exists():
                     # A link to itself resolves to itself, and does not exist either.
                     if wanted:
                         skipped.append(Skipped(name(path), LEADS_NOWHERE))
-                elif not target.is_relative_to(root) and not follow_links:
+                elif not end.is_relative_to(root) and not follow_links:
                     if wanted or is_folder:
                         skipped.append(Skipped(name(path), LEADS_OUT))
                 elif is_folder:
