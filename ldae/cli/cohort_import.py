@@ -32,7 +32,7 @@ def register(actions: Any, runs: dict[tuple[str, ...], Any]) -> None:
 
 def tell(report: "ImportReport") -> int:
     """Print what an import took and what it left out; exit code 1 if something that should have matched did not."""
-    say(f"manifest: {report.manifest}, {len(report.taken)} scans")
+    say(f"manifest: {report.manifest}, {len(report.taken)} scan(s)")
     for note in dict.fromkeys([*report.notes, *(item.note for item in report.taken if item.note)]):
         say(f"note: {note}")
     for reason, expected, items in report.reasons():
@@ -49,11 +49,18 @@ def _bids() -> Parser:
     parser = Parser(description="The T1w images of a BIDS data set, one a session, with what its tables say.")
     parser.add_argument("dir", type=Path, help="the data set, raw or derivative")
     parser.add_argument(
-        "--include-derivatives", type=str, default=None, metavar="NAME",
+        "--include-derivatives",
+        type=str,
+        default=None,
+        metavar="NAME",
         help="take the images of this folder in derivatives before raw ones",
     )
     parser.add_argument(
-        "--prefer", type=str, nargs="+", default=[], metavar="ENTITY-LABEL",
+        "--prefer",
+        type=str,
+        nargs="+",
+        default=[],
+        metavar="ENTITY-LABEL",
         help="which of several T1w of a session comes first, such as acq-mprage",
     )
     _add_shared(parser)
@@ -76,7 +83,9 @@ def run_bids(options: Namespace) -> int:
 
 
 def _table() -> Parser:
-    parser = Parser(description="A study's tables and a folder of images, matched as a map of the study's columns says.")
+    parser = Parser(
+        description="A study's tables and a folder of images, matched as a map of the study's columns says."
+    )
     parser.add_argument(
         "tables", type=Path, nargs="+", metavar="FILE", help="CSV or TSV, a row a visit, a scan or a person"
     )

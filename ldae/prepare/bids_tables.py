@@ -101,7 +101,9 @@ class BidsTables:
             name = posixpath.normpath(posixpath.join(here, row["filename"] or "."))
             if name.startswith(("../", "/")) or name == "..":
                 self.problems.append(
-                    Skipped(f"{path.name}, line {line}", "names a file outside the data set", detail=row["filename"] or "")
+                    Skipped(
+                        f"{path.name}, line {line}", "names a file outside the data set", detail=row["filename"] or ""
+                    )
                 )
             elif row["acq_time"] is not None:
                 times[name] = row["acq_time"]
@@ -132,9 +134,7 @@ class BidsTables:
         first, count = self.doubts.get(reason, (example, 0))
         self.doubts[reason] = (first, count + 1)
 
-    def _rows(
-        self, path: Path, described: Mapping[str, Any], key: str = "participant_id"
-    ) -> list[tuple[int, Row]]:
+    def _rows(self, path: Path, described: Mapping[str, Any], key: str = "participant_id") -> list[tuple[int, Row]]:
         """Line and row of a table under the manifest's names, with sex in its two letters; further columns kept."""
         table = self._read(path)
         if table is None:

@@ -10,9 +10,20 @@ __all__ = ["DateOrder", "read_date"]
 
 DateOrder = Literal["stated", "day-first", "month-first"]
 
-MONTH_NAMES = (
-    "january february march april may june july august september october november december"
-).split()
+MONTH_NAMES = [
+    "january",
+    "february",
+    "march",
+    "april",
+    "may",
+    "june",
+    "july",
+    "august",
+    "september",
+    "october",
+    "november",
+    "december",
+]
 # A time of the day may follow; it does not matter here.
 TIME = re.compile(r"[T ]+\d{1,2}[:_]\d{2}([:_]\d{2}(\.\d+)?)?\s*([AaPp][Mm]|Z|[+-]\d{2}:?\d{2})?$")
 YEAR_FIRST = re.compile(r"(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})|(\d{4})(\d{2})(\d{2})")
@@ -47,8 +58,9 @@ def read_date(text: str, order: DateOrder = "stated") -> date:
         first, second, year = (int(part) for part in found.groups())
         if order == "stated" and first != second and max(first, second) <= 12:
             msg = (
-                f"date {text!r} could be {first:02d}/{second:02d} or {second:02d}/{first:02d}; say which with "
-                "'dates: day-first' or 'dates: month-first' in the map, or write dates as YYYY-MM-DD"
+                f"{text!r} could be {first} {MONTH_NAMES[second - 1].title()} or {second} "
+                f"{MONTH_NAMES[first - 1].title()}; say which with 'dates: day-first' or 'dates: month-first' in a copy of "
+                "the map, or write dates as YYYY-MM-DD"
             )
             raise CohortError(msg)
         month_first = order == "month-first" or (order == "stated" and second > 12)

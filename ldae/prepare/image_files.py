@@ -64,7 +64,8 @@ def find_files(root: Path, suffixes: tuple[str, ...], *, follow_links: bool = Fa
         return path.relative_to(root).as_posix()
 
     # Folders by their own names come first, so that a link to one never hides it.
-    folders, links = [root], []
+    folders: list[Path] = [root]
+    links: list[Path] = []
     while folders or links:
         linked = not folders
         folder = links.pop() if linked else folders.pop()

@@ -84,9 +84,7 @@ def import_csv(
         for i, (row, line) in enumerate(zip(rows, cells.lines, strict=True))
         if i not in partner
     ]
-    unclaimed = [
-        Skipped(name, "an image without a row of the table") for i, name in enumerate(names) if i not in used
-    ]
+    unclaimed = [Skipped(name, "an image without a row of the table") for i, name in enumerate(names) if i not in used]
     report = ImportReport(
         kind="csv",
         source=table,
@@ -189,4 +187,3 @@ def _has_token(text: str, token: str, start: str = "") -> bool:
 
 def _row_name(row: Mapping[str, str | None]) -> str:
     return "_".join(value for value in (row["participant_id"], row["session_id"]) if value)
-

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 
-__all__ = ["DAYS_PER_MONTH", "DAYS_PER_YEAR", "months_of_visit", "session_name"]
+__all__ = ["DAYS_PER_MONTH", "DAYS_PER_YEAR", "manifest_name", "months_of_visit"]
 
 DAYS_PER_YEAR = 365.25
 DAYS_PER_MONTH = DAYS_PER_YEAR / 12
@@ -35,6 +35,6 @@ def months_of_visit(code: str, known: Mapping[str, float] | None = None) -> floa
     return None
 
 
-def session_name(code: str) -> str:
-    """A visit code as a manifest may hold it: letters, digits and `_ . + -`, starting with a letter or digit."""
-    return re.sub(r"[^A-Za-z0-9_.+-]+", "-", code.strip()).strip("-_.+") or "visit"
+def manifest_name(code: str) -> str:
+    """A code as a manifest may hold it: letters, digits and `_ . + -`, starting with a letter or digit."""
+    return re.sub(r"[^A-Za-z0-9_.+-]+", "-", code.strip()).strip("-_.+") or "unnamed"

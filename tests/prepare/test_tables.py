@@ -41,12 +41,17 @@ def test_leftovers_are_reported(tmp_path: Path) -> None:
     images = ["IXI012-HH.nii.gz", "IXI0123-HH.nii.gz", "deep/IXI014.nii"]
     report = import_csv(*cohort(tmp_path, images, "MRID,Age\nIXI012,60\nIXI013,61\nIXI014,62\n"))
     assert [item.scan for item in report.taken] == ["IXI012_01", "IXI014_01"]
-    assert [(item.source, item.detail) for item in report.skipped] == [("IXI013_01", "line 3"), ("IXI0123-HH.nii.gz", "")]
+    assert [(item.source, item.detail) for item in report.skipped] == [
+        ("IXI013_01", "line 3"),
+        ("IXI0123-HH.nii.gz", ""),
+    ]
     assert not report.complete
     written = json.loads((tmp_path / "manifest_import.json").read_text(encoding="utf-8"))
     assert written["counts"]["amiss"] == 2
     assert written["skipped"][1] == {
-        "source": "IXI0123-HH.nii.gz", "reason": "an image without a row of the table", "expected": False
+        "source": "IXI0123-HH.nii.gz",
+        "reason": "an image without a row of the table",
+        "expected": False,
     }
 
 
