@@ -120,6 +120,29 @@ def test_absent_images_lie_relative_only_below_the_manifest(tmp_path: Path) -> N
     assert (record.split, record.extra) == ("train", {"source_image": "old.nii"})
 
 
+def test_marks_semicolons_and_any_name_of_a_path(tmp_path: Path) -> None:
+    table = "\ufeffid;Age;Visit date\nP 1;60,5;19.05.2006\nP2;61;5/19/2006\nP3;62;2006-05-19\n"
+    images, file, out = cohort(tmp_path / "ä ö", ["Über 脳/P2 (1).nii", "P3.nii"], table)
+    (images / "again").symlink_to(images, target_is_directory=True)
+    (images / "P3_link.nii").symlink_to(file)
+    report = import_csv(images, file, out)
+    # Dates are carried along as the table writes them.
+    assert [(r.participant_id, r.age, r.extra) for r in read_manifest(report.manifest).records] == [
+        ("P2", 61.0, {"Visit date": "5/19/2006"}),
+        ("P3", 62.0, {"Visit date": "2006-05-19"}),
+    ]
+    reasons = {item.source: (item.reason.split(":")[0], item.expected) for item in report.skipped}
+    assert reasons["again"] == ("a link to a folder that is searched under its own name", True)
+    assert reasons["P3_link.nii"] == ("a link out of the folder", False)
+    assert reasons["P 1_01"] == ("a row of the table without an image", False)
+
+
+def test_an_empty_table_is_refused(tmp_path: Path) -> None:
+    for text in ("", "\ufeff", "id;Age\n"):
+        with pytest.raises(ManifestError, match="the table is empty"):
+            import_csv(*cohort(tmp_path, ["x1.nii"], text))
+
+
 @pytest.mark.skipif(not IXI.is_dir(), reason=f"the IXI sample is not at {IXI}")
 def test_the_ixi_sample_imports(tmp_path: Path) -> None:
     report = import_csv(IXI / "t1w", IXI / "IXI_demog_n10.csv", tmp_path / "ixi.tsv")
