@@ -1,5 +1,6 @@
 """`ldae cohort import`: a manifest of images that lie elsewhere."""
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,8 +34,10 @@ def register(actions: Any, runs: dict[tuple[str, ...], Any]) -> None:
 def tell(report: "ImportReport") -> int:
     """Print what an import took and what it left out; exit code 1 if something that should have matched did not."""
     say(f"manifest: {report.manifest}, {len(report.taken)} scan(s)")
-    for note in dict.fromkeys([*report.notes, *(item.note for item in report.taken if item.note)]):
+    for note in report.notes:
         say(f"note: {note}")
+    for note, count in Counter(item.note for item in report.taken if item.note).items():
+        say(f"note: {count} x {note}")
     for reason, expected, items in report.reasons():
         say(f"{'left out' if expected else 'AMISS'}: {len(items)} x {reason}")
         for item in items[:ITEMS_SHOWN]:

@@ -1,13 +1,14 @@
 """The names that columns of people's tables go by, and codes that need no map."""
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ldae.data.schema import COLUMNS
 from ldae.errors import CohortError
 
-__all__ = ["FIRST_SESSION", "SEX_CODES", "SYNONYMS", "extra_name", "plain_name", "recognise"]
+__all__ = ["FIRST_SESSION", "SEX_CODES", "SYNONYMS", "extra_name", "plain_identifier", "plain_name", "recognise"]
 
 FIRST_SESSION = "01"
 """The session of a scan whose source states none."""
@@ -32,6 +33,11 @@ SEX_CODES = {"1": "M", "1.0": "M", "2": "F", "2.0": "F", "m": "M", "male": "M", 
 def plain_name(name: str) -> str:
     """A column's name without case and punctuation."""
     return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def plain_identifier(text: str) -> str:
+    """An identifier without case and punctuation; letters of any alphabet count, however they are composed."""
+    return "".join(letter for letter in unicodedata.normalize("NFC", text).casefold() if letter.isalnum())
 
 
 def extra_name(column: str) -> str:

@@ -79,7 +79,13 @@ def import_study(
         manifest=out,
         taken=tuple(taken),
         skipped=(*unmatched, *found.skipped, *people.skipped, *_without_image(matches, unmatched, people)),
-        notes=(f"map: {study.study}", *people.notes, *doubts, *_gaps(frame)),
+        notes=(
+            f"map: {study.study}",
+            f"tables: {', '.join(table.name for table in tables)}",
+            *people.notes,
+            *doubts,
+            *_gaps(frame),
+        ),
     )
     report.write()
     return report

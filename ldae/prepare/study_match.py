@@ -7,7 +7,7 @@ from datetime import date
 
 from ldae.data.text_table import shortlist
 from ldae.errors import CohortError
-from ldae.prepare.columns import FIRST_SESSION, plain_name
+from ldae.prepare.columns import FIRST_SESSION, plain_identifier
 from ldae.prepare.dates import read_date
 from ldae.prepare.import_report import Skipped
 from ldae.prepare.study_map import StudyMap
@@ -33,7 +33,7 @@ class Match:
 
     Attributes:
         image: name relative to the folder of images.
-        person: plain identifier.
+        person: the identifier without case and punctuation.
         participant_id: as the table writes it, made fit for a manifest.
         session_id: as the manifest will have it.
         rows: of the visit; none where a scan that states its day or date has no visit near.
@@ -98,7 +98,7 @@ def match_images(names: Sequence[str], tables: StudyTables, study: StudyMap) -> 
 
 
 def _find_visit(name: str, stated: dict[str, str | None], tables: StudyTables, study: StudyMap) -> Match | Skipped:
-    person = plain_name(stated["participant"] or "")
+    person = plain_identifier(stated["participant"] or "")
     if person not in tables.people:
         return Skipped(name, NO_PERSON, detail=stated["participant"] or "")
     rows = tables.people[person]
@@ -108,6 +108,8 @@ def _find_visit(name: str, stated: dict[str, str | None], tables: StudyTables, s
     code, image = stated.get("visit"), stated.get("image")
     session: str | None = None
     if (text := stated.get("day")) is not None:
+        if not text.isdecimal():
+            return Skipped(name, "a name whose day is no whole number", detail=text)
         day = int(text)
         session = f"d{day:04d}"
         chosen = _nearest(visits, lambda row: None if row.day is None else row.day - day, study.images.within_days)
@@ -156,7 +158,7 @@ def _find_visit(name: str, stated: dict[str, str | None], tables: StudyTables, s
 
 def _of_code(visits: Sequence[Visit], code: str, study: StudyMap) -> list[Visit]:
     """Rows of a visit: by its code, or else by the months that both codes mean (sc and bl, m6 and m06)."""
-    same = [row for row in visits if row.code is not None and plain_name(row.code) == plain_name(code)]
+    same = [row for row in visits if row.code is not None and plain_identifier(row.code) == plain_identifier(code)]
     if same:
         return same
     months = months_of_visit(code, {key.lower(): value for key, value in study.visits.items()})

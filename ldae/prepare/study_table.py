@@ -13,7 +13,7 @@ from pathlib import Path
 from ldae.data.schema import MAX_AGE_YEARS, MAX_MONTHS, NUMBER
 from ldae.data.text_table import read_text_table, shortlist
 from ldae.errors import CohortError
-from ldae.prepare.columns import SEX_CODES, extra_name, plain_name
+from ldae.prepare.columns import SEX_CODES, extra_name, plain_identifier, plain_name
 from ldae.prepare.dates import read_date
 from ldae.prepare.import_report import Skipped
 from ldae.prepare.study_map import StudyColumns, StudyMap
@@ -80,7 +80,7 @@ class StudyTables:
     """All rows of a study's tables.
 
     Attributes:
-        people: plain identifier (letters and digits, in lower case) to the person's rows, in the order of the files.
+        people: identifier without case and punctuation to the person's rows, in the order of the files.
         skipped: rows that could not be used.
         notes: what became of codes that the map does not list.
     """
@@ -102,7 +102,7 @@ def read_study(paths: Sequence[Path], study: StudyMap) -> StudyTables:
     reader = _Reader(study)
     for path in paths:
         for visit in reader.rows(path, skipped):
-            people.setdefault(plain_name(visit.participant_id), []).append(visit)
+            people.setdefault(plain_identifier(visit.participant_id), []).append(visit)
     return StudyTables({person: tuple(rows) for person, rows in people.items()}, tuple(skipped), tuple(reader.notes()))
 
 

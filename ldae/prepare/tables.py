@@ -1,6 +1,7 @@
 """A manifest from a folder of images and a table of people, matched by identifier."""
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -64,7 +65,8 @@ def import_csv(
         )
         raise CohortError(msg)
     rows = _canonical_rows(cells, source, table)
-    partner = _match(rows, cells.lines, names, table)
+    # Some file systems store an accent apart from its letter.
+    partner = _match(rows, cells.lines, [unicodedata.normalize("NFC", name) for name in names], table)
     matched = [row for row in range(len(rows)) if row in partner]
     if not matched:
         msg = (
@@ -181,7 +183,7 @@ def _owner(name: str, relative: str, identifiers: Sequence[str]) -> str | None:
 
 def _has_token(text: str, token: str, start: str = "") -> bool:
     """Whether `token`, after the pattern `start`, stands in `text` with no letter or digit against either end."""
-    pattern = rf"(?<![a-z0-9]){start}{re.escape(token)}(?![a-z0-9])"
+    pattern = rf"(?<![^\W_]){start}{re.escape(token)}(?![^\W_])"
     return re.search(pattern, text, re.IGNORECASE) is not None
 
 

@@ -158,6 +158,13 @@ def test_a_date_that_could_be_two_days_is_refused_with_the_remedy(tmp_path):
     assert rows(report.manifest, "session_id") == [("20200413",), ("20200403",)]
 
 
+def test_letters_of_any_alphabet_tell_people_apart(tmp_path):
+    table = "id,age,sex\nBÄ1,60,f\nBÖ1,61,m\n"
+    own = map_file(tmp_path, images={"patterns": [r"^(?P<participant>[^_]+)_"]})
+    report = import_study(*study(tmp_path, ["bä-1_x.nii"], own, table))
+    assert rows(report.manifest, "participant_id", "age", "sex") == [("B-1", 60.0, "F")]
+
+
 def test_two_rows_for_one_visit(tmp_path):
     table = "id,visit,age\nA1,bl,60\nA1,bl,61\nA2,bl,60\nA2,bl,60\n"
     report = import_study(*study(tmp_path, ["A1_bl.nii", "A2_bl.nii"], "generic", table))
@@ -230,6 +237,19 @@ def test_what_is_no_map_is_refused(tmp_path):
         path.write_text(text, encoding="utf-8")
         with pytest.raises(ConfigError, match=expected):
             load_map(path)
+
+
+def test_the_map_in_the_documentation_is_one(tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "importing.md").read_text(encoding="utf-8")
+    path = tmp_path / "map.yaml"
+    path.write_text(page.split("```yaml\n")[1].split("```")[0], encoding="utf-8")
+    table = "Subject;Visit;ScanDate;DOB;Gender;Dx at visit;Education\nP001;V1;03/04/2020;01.02.1950;2;2;-9\n"
+    images, out = tmp_path / "images", tmp_path / "cohort.tsv"
+    images.mkdir()
+    (images / "P001_V1_mprage.nii").write_bytes(b"")
+    (tmp_path / "t.csv").write_text(table, encoding="utf-8")
+    report = import_study([tmp_path / "t.csv"], load_map(path), images, out)
+    assert rows(report.manifest, "session_id", "age", "sex", "diagnosis", "months") == [("V1", 70.168, "F", "AD", 0.0)]
 
 
 def test_codes_of_numbers_need_no_quotes(tmp_path):

@@ -1,7 +1,9 @@
 """Import of a folder of images and a table."""
 
 import json
+import unicodedata
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -135,6 +137,14 @@ def test_marks_semicolons_and_any_name_of_a_path(tmp_path: Path) -> None:
     assert reasons["again"] == ("a link to a folder that is searched under its own name", True)
     assert reasons["P3_link.nii"] == ("a link out of the folder", False)
     assert reasons["P 1_01"] == ("a row of the table without an image", False)
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_an_accent_is_part_of_its_letter(tmp_path: Path, form: Literal["NFC", "NFD"]) -> None:
+    images = [unicodedata.normalize(form, "René_T1w.nii"), "Re_T1w.nii"]
+    report = import_csv(*cohort(tmp_path, images, "id;Age\nRe;60\nRene;61\n"))
+    assert [item.scan for item in report.taken] == ["Re_01"]
+    assert read_manifest(report.manifest).records[0].image.is_file()
 
 
 def test_an_empty_table_is_refused(tmp_path: Path) -> None:
