@@ -1,11 +1,12 @@
 """A manifest from a BIDS data set: one T1w a session, with what the data set's tables say.
 
-The tree is read here rather than through a BIDS library. Three were tried on awkward trees (ancpbids 0.4, bids2table 2.3,
-pybids 0.22). They agree with this module on a sound data set (and are slower or about as fast), but a report of what was
-left out, and why, is not to be had from them: names that break the rules are dropped or taken without a word, a link that
-leads back yields the same scan 41 times, links out of the data set are followed, a folder called `study.v2` or `set[1]`
-holds nothing for one of them, and a damaged `dataset_description.json` stops another with an AttributeError. pybids brings a
-database. What remains to be done without them is to split names at `_` and `-`.
+The tree is read here rather than through a BIDS library. Two light ones were tried on awkward trees, ancpbids 0.4 and
+bids2table 2.3. On a sound data set they find the same images, in 0.5 s and 1.4 s for a thousand sessions, where the whole
+import takes 0.6 s; but what was left out, and why, is not to be had from them. Names that break the rules are dropped or taken
+without a word, a link that leads back yields one scan 41 times, links out of the data set are followed, a folder called
+`study.v2` or `set[1]` is empty to one of them, and a damaged `dataset_description.json` stops the other with an AttributeError.
+Neither reads the tables of sessions. pybids, which does, brings a database and eight packages more. What remains to be done
+without them is to split names at `_` and `-`.
 """
 
 import json
