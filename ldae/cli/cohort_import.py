@@ -1,14 +1,20 @@
 """`ldae cohort import`: a manifest of images that lie elsewhere."""
 
+from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import Namespace
 
 from ldae.cli.arguments import Parser, add_out
 from ldae.cli.console import progress_bar, say
 
-__all__ = ["register"]
+if TYPE_CHECKING:
+    from ldae.prepare.import_report import ImportReport
+
+__all__ = ["register", "tell"]
+
+ITEMS_SHOWN = 5
 
 
 def register(actions: Any, runs: dict[tuple[str, ...], Any]) -> None:
@@ -17,11 +23,94 @@ def register(actions: Any, runs: dict[tuple[str, ...], Any]) -> None:
     actions.add_subcommand("import", importing, help="make a manifest of images that lie elsewhere")
     kinds = importing.add_subcommands(required=True, dest="subcommand")
     for name, build, text, run in (
-        ("csv", _csv, "a folder of images and a table", run_csv),
+        ("bids", _bids, "a BIDS data set", run_bids),
         ("dicom", _dicom, "DICOM folders, as de-identified NIfTI", run_dicom),
+        ("table", _table, "a study's tables, by a map of its columns", run_table),
+        ("csv", _csv, "a folder of images and a table", run_csv),
     ):
         kinds.add_subcommand(name, build(), help=text)
         runs["cohort", "import", name] = run
+
+
+def tell(report: "ImportReport") -> int:
+    """Print what an import took and what it left out; exit code 1 if something that should have matched did not."""
+    say(f"manifest: {report.manifest}, {len(report.taken)} scan(s)")
+    for note in report.notes:
+        say(f"note: {note}")
+    for note, count in Counter(item.note for item in report.taken if item.note).items():
+        say(f"note: {count} x {note}")
+    for reason, expected, items in report.reasons():
+        say(f"{'left out' if expected else 'AMISS'}: {len(items)} x {reason}")
+        for item in items[:ITEMS_SHOWN]:
+            say(f"  {item.source}" + (f" ({item.detail})" if item.detail else ""))
+        if len(items) > ITEMS_SHOWN:
+            say(f"  and {len(items) - ITEMS_SHOWN} more")
+    say(f"report: {report.path}")
+    return 0 if report.complete else 1
+
+
+def _bids() -> Parser:
+    parser = Parser(description="The T1w images of a BIDS data set, one a session, with what its tables say.")
+    parser.add_argument("dir", type=Path, help="the data set, raw or derivative")
+    parser.add_argument(
+        "--include-derivatives",
+        type=str,
+        default=None,
+        metavar="NAME",
+        help="take the images of this folder in derivatives before raw ones",
+    )
+    parser.add_argument(
+        "--prefer",
+        type=str,
+        nargs="+",
+        default=[],
+        metavar="ENTITY-LABEL",
+        help="which of several T1w of a session comes first, such as acq-mprage",
+    )
+    _add_shared(parser)
+    return parser
+
+
+def run_bids(options: Namespace) -> int:
+    """Choose a T1w a session and write."""
+    from ldae.prepare.bids import import_bids
+
+    return tell(
+        import_bids(
+            options.dir,
+            options.out,
+            derivative=options.include_derivatives,
+            prefer=options.prefer,
+            follow_links=options.follow_links,
+        )
+    )
+
+
+def _table() -> Parser:
+    parser = Parser(
+        description="A study's tables and a folder of images, matched as a map of the study's columns says."
+    )
+    parser.add_argument(
+        "tables", type=Path, nargs="+", metavar="FILE", help="CSV or TSV, a row a visit, a scan or a person"
+    )
+    parser.add_argument(
+        "--map", type=str, required=True, help="map of the columns: adni, adni_search, oasis3, generic, or a YAML file"
+    )
+    parser.add_argument("--images", type=Path, required=True, help="folder of images")
+    _add_shared(parser)
+    return parser
+
+
+def run_table(options: Namespace) -> int:
+    """Match and write."""
+    from ldae.prepare.study_import import import_study
+    from ldae.prepare.study_map import load_map
+
+    return tell(
+        import_study(
+            options.tables, load_map(options.map), options.images, options.out, follow_links=options.follow_links
+        )
+    )
 
 
 def _csv() -> Parser:
@@ -29,21 +118,30 @@ def _csv() -> Parser:
     parser.add_argument("--images", type=Path, required=True, help="folder of images")
     parser.add_argument("--table", type=Path, required=True, help="CSV or TSV, a row a scan or a subject")
     parser.add_argument("--id-column", default=None, help="column of the identifier that file names hold")
-    parser.add_argument("--out", type=Path, required=True, help="the manifest to write, .tsv or .csv")
+    _add_shared(parser)
     return parser
 
 
 def run_csv(options: Namespace) -> int:
-    """Match and write; exit code 1 if something was left over."""
+    """Match and write."""
     from ldae.prepare.tables import import_csv
 
-    report = import_csv(options.images, options.table, options.out, id_column=options.id_column)
-    say(f"manifest: {report.manifest}, {report.matched} scans")
-    for row in report.rows_without_image:
-        say(f"no image for row: {row}")
-    for image in report.images_without_row:
-        say(f"no row for image: {image}")
-    return 1 if report.rows_without_image or report.images_without_row else 0
+    return tell(
+        import_csv(
+            options.images,
+            options.table,
+            options.out,
+            id_column=options.id_column,
+            follow_links=options.follow_links,
+        )
+    )
+
+
+def _add_shared(parser: Parser) -> None:
+    parser.add_argument("--out", type=Path, required=True, help="the manifest to write, .tsv or .csv")
+    parser.add_argument(
+        "--follow-links", action="store_true", help="take images behind links that lead out of the folder"
+    )
 
 
 def _dicom() -> Parser:

@@ -30,7 +30,8 @@ def test_the_wheel_works_outside_the_repository(tmp_path):
     out = tmp_path / "run"
     script = (
         "import ldae, sys; from ldae.config import shipped_configs; assert 'site' in ldae.__file__, ldae.__file__; "
-        "assert 'site' in str(shipped_configs()); from ldae.cli import main; "
+        "assert 'site' in str(shipped_configs()); from ldae.prepare.study_map import load_map, shipped_maps; "
+        "assert 'site' in str(shipped_maps()); load_map('adni'); from ldae.cli import main; "
         f"main(['demo', '--quick', '--subjects', '12', '--out', {str(out)!r}])"
     )
     finished = subprocess.run(

@@ -10,9 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ldae.data.manifest import read_manifest
 from ldae.errors import CohortError
 from ldae.io.template import load_template, template_grid
 from ldae.prepare import phantom
+from ldae.prepare.bids import import_bids
 from ldae.prepare.phantom import PhantomConfig, cohort_grid, draw_cohort, synthesise_cohort
 from ldae.prepare.phantom_deformation import (
     ShapeConfig,
@@ -34,6 +36,17 @@ def cohort(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("cohort") / "alone"
     synthesise_cohort(folder, CONFIG)
     return folder
+
+
+def test_the_import_of_bids_gives_the_generators_own_manifest(cohort, tmp_path):
+    report = import_bids(cohort, tmp_path / "imported.tsv")
+    assert report.skipped == ()
+    assert len(report.taken) > CONFIG.n_subjects
+    made, imported = (
+        [dataclasses.replace(record, image=record.image.resolve()) for record in read_manifest(path).records]
+        for path in (cohort / "manifest.tsv", report.manifest)
+    )
+    assert imported == made
 
 
 @pytest.fixture(scope="module")

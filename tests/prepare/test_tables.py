@@ -1,6 +1,9 @@
 """Import of a folder of images and a table."""
 
+import json
+import unicodedata
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -33,15 +36,25 @@ def test_columns_go_by_many_names(tmp_path: Path) -> None:
     assert (first.participant_id, first.session_id, first.age, first.sex) == ("S01", "01", 70.5, "M")
     assert (second.diagnosis, second.sex, second.site, second.extra) == ("AD", "F", "B", {"Score": 4})
     assert first.image == tmp_path / "images" / "S01_T1w.nii.gz"
-    assert (report.matched, report.rows_without_image, report.images_without_row) == (2, (), ())
+    assert (len(report.taken), report.skipped, report.complete) == (2, (), True)
 
 
 def test_leftovers_are_reported(tmp_path: Path) -> None:
     images = ["IXI012-HH.nii.gz", "IXI0123-HH.nii.gz", "deep/IXI014.nii"]
     report = import_csv(*cohort(tmp_path, images, "MRID,Age\nIXI012,60\nIXI013,61\nIXI014,62\n"))
-    assert report.matched == 2
-    assert report.rows_without_image == ("IXI013_01",)
-    assert report.images_without_row == ("IXI0123-HH.nii.gz",)
+    assert [item.scan for item in report.taken] == ["IXI012_01", "IXI014_01"]
+    assert [(item.source, item.detail) for item in report.skipped] == [
+        ("IXI013_01", "line 3"),
+        ("IXI0123-HH.nii.gz", ""),
+    ]
+    assert not report.complete
+    written = json.loads((tmp_path / "manifest_import.json").read_text(encoding="utf-8"))
+    assert written["counts"]["amiss"] == 2
+    assert written["skipped"][1] == {
+        "source": "IXI0123-HH.nii.gz",
+        "reason": "an image without a row of the table",
+        "expected": False,
+    }
 
 
 def test_the_longest_identifier_owns_the_image(tmp_path: Path) -> None:
@@ -61,7 +74,7 @@ def test_sessions_tell_rows_of_one_person_apart(tmp_path: Path) -> None:
 def test_the_t1w_is_chosen_among_contrasts(tmp_path: Path) -> None:
     report = import_csv(*cohort(tmp_path, ["p1_T1w.nii", "p1_FLAIR.nii"], "id\np1\n"))
     assert [r.image.name for r in read_manifest(report.manifest).records] == ["p1_T1w.nii"]
-    assert report.images_without_row == ("p1_FLAIR.nii",)
+    assert [item.source for item in report.skipped] == ["p1_FLAIR.nii"]
 
 
 @pytest.mark.parametrize(
@@ -72,7 +85,7 @@ def test_the_t1w_is_chosen_among_contrasts(tmp_path: Path) -> None:
         (["x1_a.nii"], "id,Sex\nx1,3\n", {}, "line 2, column Sex"),
         (["x1_a.nii"], "id,Age\nn/a,60\n", {}, "line 2 has no id"),
         (["x1_a.nii", "x1_b.nii"], "id\nx1\n", {}, "fits 2 images"),
-        (["x1_01.nii"], "id,Age\nx1,60\nx1,61\n", {}, "fits 2 rows"),
+        (["x1_01.nii"], "id,Age\nx1,60\nx1,61\n", {}, r"fits 2 rows of 'x1', lines 2 and 3"),
         (["x1_a.nii"], "id\nx1\n", {"id_column": "PTID"}, "no column 'PTID'"),
         (["x1_a.nii"], "id\nx1\n", {"mapping": {"colour": "id"}}, "no column of a manifest"),
     ],
@@ -109,11 +122,42 @@ def test_absent_images_lie_relative_only_below_the_manifest(tmp_path: Path) -> N
     assert (record.split, record.extra) == ("train", {"source_image": "old.nii"})
 
 
+def test_marks_semicolons_and_any_name_of_a_path(tmp_path: Path) -> None:
+    table = "\ufeffid;Age;Visit date\nP 1;60,5;19.05.2006\nP2;61;5/19/2006\nP3;62;2006-05-19\n"
+    images, file, out = cohort(tmp_path / "ä ö", ["Über 脳/P2 (1).nii", "P3.nii"], table)
+    (images / "again").symlink_to(images, target_is_directory=True)
+    (images / "P3_link.nii").symlink_to(file)
+    report = import_csv(images, file, out)
+    # Dates are carried along as the table writes them.
+    assert [(r.participant_id, r.age, r.extra) for r in read_manifest(report.manifest).records] == [
+        ("P2", 61.0, {"Visit date": "5/19/2006"}),
+        ("P3", 62.0, {"Visit date": "2006-05-19"}),
+    ]
+    reasons = {item.source: (item.reason.split(":")[0], item.expected) for item in report.skipped}
+    assert reasons["again"] == ("a link to a folder that is searched under its own name", True)
+    assert reasons["P3_link.nii"] == ("a link out of the folder", False)
+    assert reasons["P 1_01"] == ("a row of the table without an image", False)
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_an_accent_is_part_of_its_letter(tmp_path: Path, form: Literal["NFC", "NFD"]) -> None:
+    images = [unicodedata.normalize(form, "René_T1w.nii"), "Re_T1w.nii"]
+    report = import_csv(*cohort(tmp_path, images, "id;Age\nRe;60\nRene;61\n"))
+    assert [item.scan for item in report.taken] == ["Re_01"]
+    assert read_manifest(report.manifest).records[0].image.is_file()
+
+
+def test_an_empty_table_is_refused(tmp_path: Path) -> None:
+    for text in ("", "\ufeff", "id;Age\n"):
+        with pytest.raises(ManifestError, match="the table is empty"):
+            import_csv(*cohort(tmp_path, ["x1.nii"], text))
+
+
 @pytest.mark.skipif(not IXI.is_dir(), reason=f"the IXI sample is not at {IXI}")
 def test_the_ixi_sample_imports(tmp_path: Path) -> None:
     report = import_csv(IXI / "t1w", IXI / "IXI_demog_n10.csv", tmp_path / "ixi.tsv")
     manifest = read_manifest(report.manifest)
-    assert (report.matched, report.rows_without_image, report.images_without_row) == (10, (), ())
+    assert (len(report.taken), report.skipped) == (10, ())
     assert manifest.table["sex"].value_counts().to_dict() == {"M": 7, "F": 3}
     assert manifest.records[0].age == 38.78
     assert manifest.records[0].session_id == "01"

@@ -1,0 +1,110 @@
+"""What an import took, what it left out and why: one report for every importer, kept as JSON beside the manifest."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ldae.io.files import write_json
+
+__all__ = ["ImportReport", "Skipped", "Taken", "report_path"]
+
+
+@dataclass(frozen=True)
+class Taken:
+    """One scan of the manifest.
+
+    Attributes:
+        scan: participant and session, as in the manifest.
+        source: the file or series that it came from, relative to what was imported.
+        note: what a reader should know of it; empty if nothing.
+    """
+
+    scan: str
+    source: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """One thing that is not in the manifest.
+
+    Attributes:
+        source: the file, row, person or series, relative to what was imported.
+        reason: why, the same words for the same reason.
+        expected: nothing is amiss: the import chose another, or never takes such things.
+        detail: of this one (the line of the table, the scan taken instead).
+    """
+
+    source: str
+    reason: str
+    expected: bool = False
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """The whole of an import.
+
+    Attributes:
+        kind: the importer, as on the command line ("bids", "csv", "dicom", "table").
+        source: what was imported.
+        manifest: the manifest written.
+        taken: the scans in it, in its order.
+        skipped: what is not in it.
+        notes: what holds for the whole import.
+    """
+
+    kind: str
+    source: Path
+    manifest: Path
+    taken: tuple[Taken, ...]
+    skipped: tuple[Skipped, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing that should have matched was left out."""
+        return all(item.expected for item in self.skipped)
+
+    @property
+    def path(self) -> Path:
+        """Where :meth:`write` puts the report."""
+        return report_path(self.manifest)
+
+    def reasons(self) -> tuple[tuple[str, bool, tuple[Skipped, ...]], ...]:
+        """What was skipped by (reason, expected), those amiss first, then by number."""
+        groups: dict[tuple[bool, str], list[Skipped]] = {}
+        for item in self.skipped:
+            groups.setdefault((item.expected, item.reason), []).append(item)
+        ordered = sorted(groups.items(), key=lambda group: (group[0][0], -len(group[1]), group[0][1]))
+        return tuple((reason, expected, tuple(items)) for (expected, reason), items in ordered)
+
+    def write(self) -> Path:
+        """Write the report as JSON beside the manifest, `cohort_import.json` for `cohort.tsv`."""
+        return write_json(
+            self.path,
+            {
+                "kind": self.kind,
+                "source": str(self.source),
+                "manifest": str(self.manifest),
+                "counts": {
+                    "taken": len(self.taken),
+                    "skipped": len(self.skipped),
+                    "amiss": sum(not item.expected for item in self.skipped),
+                    "reasons": dict(Counter(item.reason for item in self.skipped)),
+                },
+                "notes": list(self.notes),
+                "taken": _rows(self.taken),
+                "skipped": _rows(self.skipped),
+            },
+        )
+
+
+def report_path(manifest: Path) -> Path:
+    """Where the report of an import lies."""
+    return manifest.with_name(f"{manifest.stem}_import.json")
+
+
+def _rows(items: Iterable[Taken | Skipped]) -> list[dict[str, object]]:
+    return [{name: value for name, value in asdict(item).items() if value != ""} for item in items]

@@ -1,0 +1,69 @@
+"""`ldae cohort import` as its user sees it: what is printed, and the exit code."""
+
+import pytest
+
+from ldae.cli import main
+
+
+def run(*arguments):
+    with pytest.raises(SystemExit) as stopped:
+        main(["cohort", "import", *map(str, arguments)])
+    return stopped.value.code
+
+
+@pytest.fixture
+def heads(tmp_path):
+    for name in ("01/anat/sub-01_T1w", "01/anat/sub-01_run-1_T1w", "02/anat/sub-02_T1w"):
+        path = tmp_path / "bids" / f"sub-{name}.nii.gz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    return tmp_path / "bids"
+
+
+@pytest.mark.parametrize("kind", ["bids", "table", "csv"])
+def test_every_importer_has_help(kind, capsys):
+    assert run(kind, "--help") == 0
+    assert "--follow-links" in capsys.readouterr().out
+
+
+def test_bids_prints_what_was_passed_over(heads, tmp_path, capsys):
+    assert run("bids", heads, "--out", tmp_path / "m.tsv") == 0
+    shown = capsys.readouterr().out
+    assert "m.tsv, 2 scan(s)" in shown
+    assert "left out: 1 x passed over: the last run" in shown
+    assert "(taken: sub-01/anat/sub-01_run-1_T1w.nii.gz)" in shown
+    for number in range(3, 10):
+        (heads / f"sub-0{number}").mkdir()
+    assert run("bids", heads, "--out", tmp_path / "m.tsv", "--prefer", "run-1") == 1
+    shown = capsys.readouterr().out
+    assert "AMISS: 7 x a subject without a usable T1w" in shown
+    assert "  and 2 more" in shown
+    assert "report: " in shown
+
+
+def test_a_table_is_imported_by_a_map(heads, tmp_path, capsys):
+    table = tmp_path / "people.csv"
+    table.write_text("id,age\n01,60\n02,61\n", encoding="utf-8")
+    arguments = ["table", table, "--map", "generic", "--images", heads / "sub-02", "--out", tmp_path / "m.tsv"]
+    assert run(*arguments) == 0
+    assert "a person of the table without an image" in capsys.readouterr().out
+    assert run("table", table, table, *arguments[2:]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["bids", "nowhere", "--out", "m.tsv"], "no such folder"),
+        (["bids", "--out", "m.tsv"], "dir"),
+        (["table", "none.csv", "--map", "adnii", "--images", ".", "--out", "m.tsv"], "no such map"),
+        (["table", "none.csv", "--map", "adni", "--images", ".", "--out", "m.tsv"], "no such table"),
+        (["table", "none.csv", "--images", ".", "--out", "m.tsv"], "--map"),
+        (["bidss", "."], "invalid choice"),
+    ],
+)
+def test_what_is_wrong_is_one_paragraph(arguments, words, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run(*arguments) == 2
+    shown = capsys.readouterr().err
+    assert words in shown
+    assert "Traceback" not in shown
