@@ -68,7 +68,7 @@ def measure(image: Path, cohort: Path, *, register_only: bool) -> dict[str, Any]
             found, quality = registration.affine_native_to_template, registration.correlation
         else:
             scan = preprocess_scan(volume, PreprocessConfig())
-            found, quality = scan.affine_native_to_template, scan.quality
+            found, quality = scan.affine_native_to_template, scan.quality.correlation
             mask = read_volume(truth.with_name(truth.name.replace("_T1w", "_desc-brain_mask"))).data > 0.5
             row["dice"] = dice_on(volume.grid, scan.brain_mask, found, mask)
             row["warnings"] = list(scan.warnings)

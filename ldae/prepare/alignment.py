@@ -22,6 +22,8 @@ FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])
 # The template shows the brain alone; around it the metric also sees the dark rim of fluid and skull, not the scalp.
 RIM_MM = 6.0
 BINS = 32
+# Radius of the neighbourhoods of local correlation.
+NEIGHBOURHOOD_VOXELS = 3
 
 
 def to_itk(volume: Volume) -> Any:
@@ -113,6 +115,16 @@ class Alignment:
         """The best affine, all twelve parameters, near a start."""
         return self._optimise(self._affine(start), start, iterations=100)
 
+    def polish_affine(self, start: Matrix) -> Matrix:
+        """The affine near a good start that correlates best in small neighbourhoods.
+
+        Local correlation (Avants et al. 2008) weighs every fold of the surface alike, where mutual information follows the
+        strongest edges; it is narrower and slower, so it comes last.
+        """
+        method = self._method()
+        method.SetMetricAsANTSNeighborhoodCorrelation(NEIGHBOURHOOD_VOXELS)
+        return self._optimise(self._affine(start), start, iterations=60, method=method)
+
     def _method(self) -> Any:
         import SimpleITK
 
@@ -122,8 +134,8 @@ class Alignment:
         method.SetInterpolator(SimpleITK.sitkLinear)
         return method
 
-    def _optimise(self, transform: Any, start: Matrix, *, iterations: int) -> Matrix:
-        method = self._method()
+    def _optimise(self, transform: Any, start: Matrix, *, iterations: int, method: Any = None) -> Matrix:
+        method = method or self._method()
         method.SetOptimizerAsRegularStepGradientDescent(
             learningRate=2.0, minStep=1e-3, numberOfIterations=iterations, gradientMagnitudeTolerance=1e-6
         )

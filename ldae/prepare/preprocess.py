@@ -170,9 +170,9 @@ def locate_brain(native: Volume, config: PreprocessConfig, brain_mask: Volume | 
         brain = mask_volume(inside(surface, native.grid), native.affine)
         corrected = correct_bias(native, brain) if config.bias_correction else native
         stripped = Volume(corrected.data * brain.data, native.affine)
-        return _Located(
-            register(stripped, already_stripped=True, min_correlation=config.min_correlation), surface, corrected
-        )
+        registration = register(stripped, already_stripped=True, min_correlation=config.min_correlation)
+        registration = refine(stripped, registration, min_correlation=config.min_correlation, last=True)
+        return _Located(registration, surface, corrected)
     # N4 runs before resampling, twice: over the head, so that the registration sees one contrast; then from the raw
     # image over the brain, where its field then has to fit nothing else.
     corrected = correct_bias(native) if config.bias_correction else native
@@ -186,6 +186,7 @@ def locate_brain(native: Volume, config: PreprocessConfig, brain_mask: Volume | 
         registration = refine(stripped, registration, min_correlation=config.min_correlation)
         if displacement_mm(start, registration.affine_native_to_template) < SETTLED_MM:
             break
+    registration = refine(stripped, registration, min_correlation=config.min_correlation, last=True)
     return _Located(registration, surface, corrected)
 
 

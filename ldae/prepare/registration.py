@@ -133,20 +133,25 @@ def register(
     return _judged(scan, best, min_correlation)
 
 
-def refine(brain: Volume, registration: Registration, *, min_correlation: float = MIN_CORRELATION) -> Registration:
+def refine(
+    brain: Volume, registration: Registration, *, min_correlation: float = MIN_CORRELATION, last: bool = False
+) -> Registration:
     """Align the extracted brain with the template's brain, starting from the head's registration.
 
     Args:
         brain: the scan, 0 outside the brain.
-        registration: of the whole head.
+        registration: of the whole head, or an earlier one of the brain.
         min_correlation: below this correlation with the template the registration counts as failed.
+        last: polish a registration that needs nothing else, by local correlation instead of mutual information.
 
     Raises:
         CohortError: if the alignment has become implausible.
     """
     scan = _clipped(brain)
     start = _inverse(registration.affine_native_to_template)
-    return _judged(scan, _inverse(Alignment(scan, FINAL_MM).optimise_affine(start)), min_correlation)
+    alignment = Alignment(scan, FINAL_MM)
+    found = alignment.polish_affine(start) if last else alignment.optimise_affine(start)
+    return _judged(scan, _inverse(found), min_correlation)
 
 
 def _clipped(volume: Volume) -> Volume:

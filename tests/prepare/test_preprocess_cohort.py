@@ -150,7 +150,7 @@ def test_a_mask_of_somebody_elses_takes_the_place_of_brain_extraction(
     write_volume(head, tmp_path / "a.nii.gz")
     config = PreprocessConfig(voxel_size_mm=4.0)
     scan = preprocess_scan(head, config, brain_mask=mask)
-    assert scan.warnings == ()
+    assert scan.quality.correlation > 0.9
     np.testing.assert_array_equal(scan.native_mask.data > 0, mask.data > 0)
 
     by_pattern = str(tmp_path / "masks" / "{participant_id}_{session_id}_mask.nii.gz")
@@ -229,7 +229,7 @@ def test_the_command_leaves_a_page_with_the_worst_first(
 ) -> None:
     brain = read_volume(tmp_path / "a.nii.gz")
     cut = brain.data.copy()
-    cut[: cut.shape[0] // 3] = 0.0
+    cut[: cut.shape[0] // 4] = 0.0
     write_volume(Volume(cut, brain.affine), tmp_path / "half & half.nii.gz")
     (tmp_path / "torn.nii.gz").write_bytes(b"not an image")
     table = pd.DataFrame(
