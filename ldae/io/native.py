@@ -29,7 +29,9 @@ FEATHER_MM = 3.0
 GAIN_MM = 10.0
 # No coil is brighter or darker than its middle by more.
 MAX_GAIN = 4.0
-REMEDY = "write results in template space with '--space template', or run 'ldae cohort preprocess' on the raw scan again"
+REMEDY = (
+    "write results in template space with '--space template', or run 'ldae cohort preprocess' on the raw scan again"
+)
 
 
 @dataclass(frozen=True, eq=False)
