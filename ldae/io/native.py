@@ -26,7 +26,7 @@ Array = npt.NDArray[np.float32]
 # Within this depth below the brain's surface a change fades to nothing, so that no rim appears.
 FEATHER_MM = 3.0
 # Bias fields are smooth: the raw scan's gain over the corrected one is taken over a Gaussian of this width.
-GAIN_MM = 10.0
+GAIN_MM = 6.0
 # No coil is brighter or darker than its middle by more.
 MAX_GAIN = 4.0
 REMEDY = (
