@@ -44,6 +44,7 @@ class NativeSource:
         grid: of the raw scan as stored.
         to_template: RAS mm of the raw scan to RAS mm of the template, (4, 4).
         brain_mask: the brain on the raw scan's grid; None where preprocessing left none.
+        window: intensities that the preprocessed scan's 0 and 1 stand for, where it was normalised; else (0, 1).
     """
 
     preprocessed: Path
@@ -51,6 +52,7 @@ class NativeSource:
     grid: Grid
     to_template: npt.NDArray[np.float64]
     brain_mask: Path | None
+    window: tuple[float, float]
 
     @classmethod
     def of(cls, preprocessed: Path) -> "NativeSource":
@@ -67,9 +69,11 @@ class NativeSource:
         try:
             to_template = np.asarray(plain["AffineNativeToTemplate"], dtype=np.float64)
             grid = Grid.from_dict(plain["NativeGrid"])
-            (source,) = plain["Sources"]
-            raw = sidecar.parent / str(source)
-        except (KeyError, TypeError, ValueError, VolumeError) as error:
+            raw = sidecar.parent / str(plain["Sources"][0])
+            fingerprint = plain.get("Fingerprint") or {}
+            normalised = (fingerprint.get("Config") or {}).get("normalise", False)
+            low, high = (float(value) for value in (plain["IntensityWindow"] if normalised else (0.0, 1.0)))
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError, VolumeError) as error:
             reason = f"no {error}" if isinstance(error, KeyError) else str(error)
             msg = f"{sidecar}: tells no way back to the raw scan ({reason}); {REMEDY}"
             raise TaskError(msg) from error
@@ -79,12 +83,13 @@ class NativeSource:
         if not raw.is_file():
             msg = f"{sidecar}: its raw scan {raw} is not there; put it back, or {REMEDY}"
             raise TaskError(msg)
-        known = (plain.get("Fingerprint") or {}).get("SourceSha256")
+        known = fingerprint.get("SourceSha256")
         if known is not None and sha256_of(raw) != known:
             msg = f"{raw}: has changed since {preprocessed.name} was made of it; {REMEDY}"
             raise TaskError(msg)
         mask = plain.get("NativeBrainMask")
-        return cls(preprocessed, raw, grid, to_template, None if mask is None else sidecar.parent / str(mask))
+        brain_mask = None if mask is None else sidecar.parent / str(mask)
+        return cls(preprocessed, raw, grid, to_template, brain_mask, (low, high))
 
     def open(self) -> "NativeScan":
         """Read the raw scan, and find where and how strongly changes are added to it.
@@ -113,8 +118,13 @@ class NativeSource:
         brain = brain[box]
         # Where voxels of the prepared scan are mixed with background, its intensities say nothing of the gain.
         sure = brain & (self._carry(carried_mask, window, order=1) > 0.99)
-        gain = _local_gain(scan.volume.data[box], self._carry(prepared, window, order=1), sure, window)
+        corrected = self._in_scans_units(self._carry(prepared, window, order=1))
+        gain = _local_gain(scan.volume.data[box], corrected, sure, window)
         return NativeScan(self, scan, box, window, _feather(brain, window), gain)
+
+    def _in_scans_units(self, values: Array) -> Array:
+        low, high = self.window
+        return values * (high - low) + low
 
     def _carry(self, volume: Volume, grid: Grid, *, order: int) -> Array:
         """A volume of template space on a grid of native space, interpolated once."""
@@ -132,7 +142,7 @@ class NativeScan:
         box: of the brain, in voxels.
         window: the grid of the box.
         fade: how much of a change is added, in the box: 0 outside the brain, 1 deep inside.
-        gain: the raw scan's intensities over the preprocessed one's, in the box.
+        gain: the raw scan's intensities over those without its bias field, in the box.
     """
 
     source: NativeSource
@@ -161,7 +171,8 @@ class NativeScan:
         Returns:
             On the raw scan's grid, in its intensities.
         """
-        return self._placed(self.fade * self.gain * self.source._carry(difference, self.window, order=3))
+        low, high = self.source.window
+        return self._placed(self.fade * self.gain * (high - low) * self.source._carry(difference, self.window, order=3))
 
     def replacement(self, image: Volume, brain: npt.NDArray[np.bool_]) -> Volume:
         """The change that shows an image of template space instead of the raw scan, faded in from the edge of the brain.
@@ -177,7 +188,7 @@ class NativeScan:
         nearest = ndimage.distance_transform_edt(~brain, return_distances=False, return_indices=True)
         filled = Volume(image.data[tuple(nearest)], image.affine)
         covered = self.source._carry(Volume(brain.astype(np.float32), image.affine), self.window, order=1)
-        shown = self.gain * self.source._carry(filled, self.window, order=3)
+        shown = self.gain * self.source._in_scans_units(self.source._carry(filled, self.window, order=3))
         weight = self.fade * np.clip(2 * covered, 0.0, 1.0)
         return self._placed(weight * (shown - self.scan.volume.data[self.box]))
 
