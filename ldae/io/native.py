@@ -5,6 +5,7 @@ intensities, faded out towards the edge of the brain, and added. Everything else
 """
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +56,7 @@ class NativeSource:
     window: tuple[float, float]
 
     @classmethod
-    def of(cls, preprocessed: Path) -> "NativeSource":
+    def of(cls, preprocessed: str | os.PathLike[str]) -> "NativeSource":
         """Read the side-car of a scan that `ldae cohort preprocess` wrote, and see that its raw scan is still the same.
 
         Args:
@@ -64,6 +65,7 @@ class NativeSource:
         Raises:
             TaskError: if there is no side-car, it lacks what is needed, or the raw scan is gone or has changed.
         """
+        preprocessed = Path(preprocessed)
         sidecar = sidecar_path(preprocessed)
         plain = _read_sidecar(sidecar)
         try:
@@ -153,7 +155,7 @@ class NativeScan:
     gain: Array
 
     @classmethod
-    def of(cls, preprocessed: Path) -> "NativeScan":
+    def of(cls, preprocessed: str | os.PathLike[str]) -> "NativeScan":
         """The raw scan of a preprocessed one.
 
         Raises:

@@ -1,6 +1,7 @@
 """A scan as its file stores it, so that a changed copy keeps every voxel that was not changed, bit for bit."""
 
 import gzip
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ class StoredScan:
         data[where] = np.maximum(data[where] + change.data[where], data.min())
         return Volume(data, self.volume.affine)
 
-    def write_changed(self, change: Volume, path: Path, *, description: str = "") -> Path:
+    def write_changed(self, change: Volume, path: str | os.PathLike[str], *, description: str = "") -> Path:
         """Write scan + change as NIfTI, beside its name first, then renamed.
 
         Numbers stay in the file's own unit, with its slope and intercept, but as floats: a whole-number type would round the
@@ -69,6 +70,7 @@ class StoredScan:
         """
         import nibabel
 
+        path = Path(path)
         if volume_suffix(path) not in NIFTI_SUFFIXES:
             msg = f"{path}: only NIfTI keeps a scan's numbers with their scaling; end the name in .nii.gz"
             raise VolumeError(msg)
