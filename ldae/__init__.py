@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ldae.data.manifest import Manifest, read_manifest, write_manifest
     from ldae.data.splits import assign_splits
     from ldae.errors import LdaeError
+    from ldae.io.native import NativeScan
     from ldae.report import write_report
     from ldae.tasks.study import run_study
     from ldae.tasks.transformer import SemanticEncoderTransformer
@@ -30,6 +31,7 @@ _HOMES = {
     "LatentDiffusionAutoencoder": "ldae.autoencoder",
     "LdaeError": "ldae.errors",
     "Manifest": "ldae.data.manifest",
+    "NativeScan": "ldae.io.native",
     "SemanticEncoderTransformer": "ldae.tasks.transformer",
     "Volume": "ldae.volume",
     "assign_splits": "ldae.data.splits",
@@ -53,6 +55,7 @@ __all__ = [
     "LatentDiffusionAutoencoder",
     "LdaeError",
     "Manifest",
+    "NativeScan",
     "SemanticEncoderTransformer",
     "Volume",
     "assign_splits",

@@ -261,22 +261,22 @@ class LatentDiffusionAutoencoder:
 
     # Codes to scans
 
-    def decode(self, codes: Codes, *, space: Literal["model", "native"] = "model") -> Volume:
+    def decode(self, codes: Codes, *, space: Literal["model", "scan"] = "model") -> Volume:
         """The scan that the codes stand for.
 
         Args:
             codes: of this model.
-            space: `model` gives the model's grid and [0, 1]; `native` gives the scan's own grid and units.
+            space: `model` gives the model's grid and [0, 1]; `scan` gives the grid and units of the scan that was encoded.
         """
         return self.restore(self.decode_images([codes])[0], codes, space=space)
 
-    def decode_batch(self, codes: Sequence[Codes], *, space: Literal["model", "native"] = "model") -> list[Volume]:
+    def decode_batch(self, codes: Sequence[Codes], *, space: Literal["model", "scan"] = "model") -> list[Volume]:
         """The scans that several codes stand for, in one batch."""
         images = self.decode_images(codes)
         return [self.restore(image, each, space=space) for image, each in zip(images, codes, strict=True)]
 
     def restore(
-        self, image: npt.NDArray[np.float32], codes: Codes, *, space: Literal["model", "native"] = "model"
+        self, image: npt.NDArray[np.float32], codes: Codes, *, space: Literal["model", "scan"] = "model"
     ) -> Volume:
         """A model image, (D, H, W), as a volume in the space asked for."""
         if space == "model":
@@ -285,6 +285,19 @@ class LatentDiffusionAutoencoder:
         low, high = codes.window
         restored = Volume(np.where(brain, image * (high - low) + low, 0.0), self.config.preprocessing.grid.affine)
         return restored.resample_to(codes.grid)
+
+    def difference(self, edited: Codes, codes: Codes) -> Volume:
+        """What an edit of codes changes in the scan, on the model's grid in the scan's units; unchanged codes give exactly 0.
+
+        :meth:`ldae.io.native.NativeScan.add` puts it on the raw scan.
+
+        Args:
+            edited: the same scan's codes, moved.
+            codes: as they were encoded; their window counts.
+        """
+        reference = self.decode_images([codes])[0]
+        image = reference if edited.same_image(codes) else self.decode_images([edited])[0]
+        return self.config.preprocessing.difference(image, reference, window=codes.window)
 
     def decode_images(self, codes: Sequence[Codes]) -> npt.NDArray[np.float32]:
         """Model images, (N, D, H, W), of codes with a noise code each."""

@@ -37,6 +37,11 @@ class Codes:
         """The same scan with another semantic code, (S,)."""
         return replace(self, semantic=semantic)
 
+    def same_image(self, other: "Codes") -> bool:
+        """Whether both decode to one image, because all that decoding reads is equal."""
+        pairs = ((self.semantic, other.semantic), (self.noise, other.noise), (self.record, other.record))
+        return all(a is b or (a is not None and b is not None and torch.equal(a, b)) for a, b in pairs)
+
 
 def lerp(a: Tensor, b: Tensor, weight: float) -> Tensor:
     """Straight line: `a` at weight 0, `b` at weight 1, both exactly; beyond them it extrapolates."""

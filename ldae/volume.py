@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ldae.errors import VolumeError
 
-__all__ = ["SUFFIXES", "Grid", "Volume", "read_volume", "write_volume"]
+__all__ = ["SUFFIXES", "Grid", "Volume", "read_volume", "sidecar_path", "write_volume"]
 
 NIFTI_SUFFIXES = (".nii.gz", ".nii")
 MGH_SUFFIXES = (".mgz", ".mgh")
@@ -208,6 +208,15 @@ def volume_suffix(path: Path) -> str:
             return suffix
     msg = f"{path}: not an image format this package knows; expected a name ending in {', '.join(SUFFIXES)}"
     raise VolumeError(msg)
+
+
+def sidecar_path(path: Path) -> Path:
+    """The JSON file beside an image that tells about it.
+
+    Raises:
+        VolumeError: if the suffix is none of an image.
+    """
+    return path.with_name(path.name[: -len(volume_suffix(path))] + ".json")
 
 
 def read_volume(path: str | os.PathLike[str]) -> Volume:

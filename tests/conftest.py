@@ -1,15 +1,19 @@
 """Fixtures that many tests share: seeded volumes, tiny models, a tiny cohort."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import torch
 from hypothesis import settings
 from safetensors.torch import load_file
+from scipy.spatial.transform import Rotation
 
 from ldae.autoencoder import AutoencoderConfig, LatentDiffusionAutoencoder, Networks, SamplingConfig
+from ldae.io.files import sha256_of, write_json
 from ldae.io.official import decoder_name
 from ldae.io.preprocessing import Preprocessing
 from ldae.models.compression import CompressionConfig
@@ -17,7 +21,7 @@ from ldae.models.convnext import ConvNeXtConfig
 from ldae.models.denoiser import Denoiser, DenoiserConfig
 from ldae.models.gradient_estimator import GradientEstimator
 from ldae.models.semantic_encoder import SemanticEncoderConfig, SliceEncoderConfig
-from ldae.volume import Volume
+from ldae.volume import Grid, Volume, sidecar_path, write_volume
 
 # A loaded machine must not fail a property.
 settings.register_profile("ldae", deadline=None)
@@ -179,3 +183,77 @@ def blob(oblique_affine: np.ndarray) -> Volume:
     data = rng.integers(0, 200, (9, 11, 12)).astype(np.float32)
     data[6:8, 2:4, 8:11] += 700
     return Volume(data, oblique_affine)
+
+
+@dataclass(frozen=True)
+class MadeScan:
+    """A raw head and what preprocessing would have made of it, with the transform between them known.
+
+    Attributes:
+        raw: the head with its skull, uint8 with a slope, on an oblique anisotropic grid.
+        preprocessed: the brain in template space, with a side-car beside it.
+        to_template: RAS mm of the raw scan to RAS mm of the template.
+    """
+
+    raw: Path
+    preprocessed: Path
+    to_template: np.ndarray
+
+
+@pytest.fixture(scope="session")
+def made_scan() -> Callable[..., MadeScan]:
+    """Writes such a pair to a folder; both sample one function of template space, so that neither is interpolated."""
+
+    def intensities(world: np.ndarray, skull: bool, thickening: float) -> np.ndarray:
+        """Texture inside an ellipsoid about the middle of the template's brain, and a shell around it."""
+        x, y, z = world - np.array([0.0, -17.0, 5.0]).reshape(3, *[1] * (world.ndim - 1))
+        radius = np.sqrt((x / 62) ** 2 + (y / 75) ** 2 + (z / 57) ** 2)
+        texture = 1000 + 200 * np.sin(x / 9 + thickening) * np.cos(y / 11) + 150 * np.sin(z / 8)
+        shell = np.where((radius > 1.12) & (radius < 1.25), 1800.0, 0.0) if skull else 0.0
+        return np.where(radius < 1, texture, shell)
+
+    def make(
+        folder: Path,
+        name: str = "sub-1_ses-1",
+        *,
+        turn: tuple[float, float, float] = (0.2, -0.15, 0.3),
+        spacing: tuple[float, float, float] = (-4.0, 5.0, 6.0),
+        scale: float = 1.06,
+        bias: float = 0.0,
+        thickening: float = 0.0,
+    ) -> MadeScan:
+        centre = np.array([0.0, -17.0, 5.0])
+        to_template = np.eye(4)
+        to_template[:3, :3] = scale * Rotation.from_euler("xyz", [0.1, -0.05, 0.08]).as_matrix()
+        to_template[:3, 3] = [3.0, -8.0, 12.0]
+        shape = tuple(int(n) for n in np.ceil(210 / np.abs(spacing)))
+        affine = np.eye(4)
+        affine[:3, :3] = Rotation.from_euler("xyz", turn).as_matrix() @ np.diag(spacing)
+        middle = np.linalg.inv(to_template) @ [*centre, 1.0]
+        affine[:3, 3] = middle[:3] - affine[:3, :3] @ ((np.array(shape) - 1) / 2)
+        native = Grid(shape, affine)
+        carried = Grid(shape, to_template @ affine)
+        field = np.exp(bias * (native.world_coordinates()[0] - middle[0]) / 80)
+        stored = np.clip(intensities(carried.world_coordinates(), True, thickening) * field / 12.5, 0, 255)
+        image = nibabel.Nifti1Image(np.round(stored).astype(np.uint8), affine)
+        image.header.set_slope_inter(12.5, 0)
+        image.header["descrip"] = b"Jane Doe"
+        raw = folder / "raw" / f"{name}_T1w.nii.gz"
+        raw.parent.mkdir(parents=True, exist_ok=True)
+        nibabel.save(image, raw)
+        template = Grid.centred((36, 44, 34), 5.0, tuple(centre))
+        preprocessed = folder / "derived" / f"{name}_space-MNI152_desc-preproc_T1w.nii.gz"
+        values = intensities(template.world_coordinates(), False, thickening)
+        write_volume(Volume(values.astype(np.float32), template.affine), preprocessed)
+        write_json(
+            sidecar_path(preprocessed),
+            {
+                "AffineNativeToTemplate": to_template.tolist(),
+                "NativeGrid": native.to_dict(),
+                "Sources": [str(raw)],
+                "Fingerprint": {"SourceSha256": sha256_of(raw)},
+            },
+        )
+        return MadeScan(raw, preprocessed, to_template)
+
+    return make

@@ -58,11 +58,11 @@ def test_batches_and_single_scans_agree(tiny_model, head):
     np.testing.assert_allclose(images[1].data, tiny_model.decode(together[1]).data, atol=1e-3)
 
 
-def test_native_space_is_the_scans_own(tiny_model, head):
+def test_a_decoded_scan_is_on_the_scans_own_grid(tiny_model, head):
     volume = head(3)
     codes = tiny_model.encode(volume)
-    native = tiny_model.decode(codes, space="native")
-    assert native.grid == volume.grid
+    decoded = tiny_model.decode(codes, space="scan")
+    assert decoded.grid == volume.grid
     model = tiny_model.decode(codes)
     assert model.grid == tiny_model.config.preprocessing.grid
     assert 0 <= model.data.min() <= model.data.max() <= 1
@@ -248,4 +248,4 @@ def test_a_grid_need_not_divide(tiny_config, head):
     codes = model.encode(head(1))
     assert codes.noise.shape == (2, 4, 6, 5)
     assert model.decode(codes).data.shape == (15, 22, 17)
-    assert model.decode(codes, space="native").grid == head(1).grid
+    assert model.decode(codes, space="scan").grid == head(1).grid

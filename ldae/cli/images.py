@@ -9,7 +9,7 @@ from jsonargparse import Namespace
 from ldae.cli.arguments import Parser, add_hardware, add_manifest, add_model, add_out, add_seed, load_model
 from ldae.cli.console import progress_bar, say, table
 
-__all__ = ["add_inputs", "open_scans", "register"]
+__all__ = ["add_inputs", "add_space", "open_scans", "register"]
 
 
 def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
@@ -18,7 +18,13 @@ def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
         description="Encode scans and decode them again: NIfTI images and the agreement with the scans."
     )
     add_inputs(reconstruct)
-    reconstruct.add_argument("--native", action="store_true", help="write on each scan's own grid and in its units")
+    add_space(reconstruct)
+    reconstruct.add_argument(
+        "--keep-detail",
+        action="store_true",
+        help="in native space, keep the raw scan's own detail and change it by what the codes miss; without it the brain shows "
+        "nothing but what they hold",
+    )
     commands.add_subcommand("reconstruct", reconstruct, help="scans through their codes and back")
     runs["reconstruct",] = run_reconstruct
 
@@ -48,11 +54,23 @@ def add_inputs(parser: Parser) -> None:
     add_hardware(parser)
 
 
+def add_space(parser: Parser) -> None:
+    """`--space`."""
+    parser.add_argument(
+        "--space",
+        choices=["template", "native"],
+        default="template",
+        help="template: images on the model's grid in MNI152; native: the difference is carried back and added to the raw scan "
+        "that 'ldae cohort preprocess' was given",
+    )
+
+
 def open_scans(options: Namespace, subject: str | None = None, *, noise: bool = True) -> tuple[Any, Any]:
     """The model, and the scans asked for with both codes; without noise codes, which take longest, if they are not needed."""
     from ldae.data.manifest import read_manifest
     from ldae.errors import TaskError
     from ldae.tasks.encode import encode_scans
+    from ldae.tasks.spaces import check_way_back
 
     manifest = read_manifest(options.manifest)
     split = options.split
@@ -65,6 +83,8 @@ def open_scans(options: Namespace, subject: str | None = None, *, noise: bool = 
             some = ", ".join(manifest.subjects[:5])
             msg = f"{options.manifest}: no subject {subject!r} there; it holds {some}, ..."
             raise TaskError(msg)
+    if options.get("space") == "native":
+        check_way_back(records)
     model = load_model(options)
     with progress_bar("encode") as move:
         scans = encode_scans(model, records, progress=move)
@@ -78,11 +98,13 @@ def run_reconstruct(options: Namespace) -> int:
     """Images and metrics."""
     from ldae.io.files import write_json
     from ldae.tasks.reconstruct import evaluate_reconstruction, reconstruct, write_reconstructions
+    from ldae.tasks.spaces import open_space
 
     model, scans = open_scans(options)
     images = reconstruct(model, scans, seed=options.seed)
     result = evaluate_reconstruction(model, scans, images)
-    paths = write_reconstructions(model, scans, images.both, options.out, native=options.native)
+    space = open_space(options.space, model)
+    paths = write_reconstructions(scans, images.both, options.out, space, keep_detail=options.keep_detail)
     write_json(options.out / "reconstruct.json", asdict(result))
     rows = {
         "both codes": result.both,
@@ -111,12 +133,11 @@ def run_sample(options: Namespace) -> int:
     semantic = None
     if options.like is not None:
         semantic = model.encode_prepared([model.prepare(read_volume(options.like))], noise=False)[0].semantic
-    images = sample(model, options.count, seed=options.seed, semantic=semantic)
+    images, fingerprint = sample(model, options.count, seed=options.seed, semantic=semantic), model.fingerprint()
     for index, image in enumerate(images):
         path = options.out / f"sample-{options.seed}-{index:04d}_T1w.nii.gz"
         like = None if options.like is None else str(options.like)
-        write_synthetic(
-            model.config.preprocessing.restore(image), path, "sample", seed=options.seed, index=index, like=like
-        )
+        facts = {"space": "template", "seed": options.seed, "index": index, "like": like, "model": fingerprint}
+        write_synthetic(model.config.preprocessing.restore(image), path, "sample", **facts)
     say(f"{len(images)} images in {options.out}")
     return 0

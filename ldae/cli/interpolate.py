@@ -7,7 +7,7 @@ from jsonargparse import Namespace
 
 from ldae.cli.arguments import Parser
 from ldae.cli.console import interval, progress_bar, say, table
-from ldae.cli.images import add_inputs, open_scans
+from ldae.cli.images import add_inputs, add_space, open_scans
 
 if TYPE_CHECKING:
     from ldae.tasks.trajectory import TrajectoryPrior
@@ -25,6 +25,7 @@ def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
         "depends on the noise code."
     )
     add_inputs(subject)
+    add_space(subject)
     subject.add_argument("--subject", required=True, help="participant_id")
     subject.add_argument("--months", type=float, nargs="+", required=True, help="months since baseline")
     subject.add_argument(
@@ -57,23 +58,30 @@ def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
 def run_interpolate(options: Namespace) -> int:
     """One image a month."""
     from ldae.errors import TaskError
-    from ldae.tasks.interpolate import draw_spread, interpolate_subject
-    from ldae.tasks.labels import write_synthetic
+    from ldae.tasks.interpolate import draw_spread, interpolate_subject, nearest_session
+    from ldae.tasks.spaces import open_space
 
     model, scans = open_scans(options, options.subject)
     if len(scans) < 2:
         msg = f"subject {options.subject} has one session; two with months are needed to interpolate between"
         raise TaskError(msg)
+    space = open_space(options.space, model)
     for month, codes in interpolate_subject(scans, options.months):
-        name = f"{options.subject}_month-{month:g}"
+        row = nearest_session(scans, month)
+        session, image = scans.codes[row], model.decode_images([codes])[0]
+        # At a session's own month nothing has changed, whatever rounding there may be in decoding twice.
+        unchanged = not space.needs_reference or codes.same_image(session)
+        reference = image if unchanged else model.decode_images([session])[0]
+        place = space.scan(scans.records[row], session)
+        name = f"{options.subject}_month-{month:g}_space-{space.label}"
+        facts = {"month": month, "session": scans.records[row].session_id}
         path = options.out / f"{name}_desc-interpolated_T1w.nii.gz"
-        write_synthetic(model.decode(codes), path, "interpolation", month=month)
-        say(f"{path}")
+        say(f"{place.edited(image, reference).write(path, 'interpolation', **facts)}")
         if options.draws:
             spread = draw_spread(model, codes, draws=options.draws, seed=options.seed)
             path = options.out / f"{name}_desc-uncertainty_T1w.nii.gz"
-            write_synthetic(model.restore(spread, codes), path, "uncertainty", month=month, draws=options.draws)
-            say(f"{path}")
+            facts |= {"draws": options.draws, "seed": options.seed}
+            say(f"{place.spread(spread).write(path, 'uncertainty', **facts)}")
     return 0
 
 

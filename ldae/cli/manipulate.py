@@ -8,7 +8,7 @@ from jsonargparse import Namespace
 
 from ldae.cli.arguments import Parser
 from ldae.cli.console import interval, progress_bar, say, table
-from ldae.cli.images import add_inputs, open_scans
+from ldae.cli.images import add_inputs, add_space, open_scans
 
 __all__ = ["register"]
 
@@ -19,9 +19,10 @@ def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
     """Add the command."""
     manipulate = Parser(
         description="Move scans along a probe's direction. Steps are standard deviations of the training cohort; "
-        "0 is the reconstruction."
+        "0 is the reconstruction, and in native space the raw scan itself."
     )
     add_inputs(manipulate)
+    add_space(manipulate)
     manipulate.add_argument("--probe", type=Path, required=True, help="probe_*_model.json that 'ldae probe' wrote")
     manipulate.add_argument(
         "--nuisance", type=Path, nargs="+", default=[], help="probes whose prediction must not move"
@@ -65,6 +66,7 @@ def run_manipulate(options: Namespace) -> int:
     from ldae.tasks.labels import write_synthetic
     from ldae.tasks.manipulate import manipulate, summarise_edits
     from ldae.tasks.probe import LinearProbe
+    from ldae.tasks.spaces import open_space
 
     probe = LinearProbe.load(options.probe)
     nuisances = [LinearProbe.load(path) for path in options.nuisance]
@@ -78,15 +80,16 @@ def run_manipulate(options: Namespace) -> int:
     with progress_bar("manipulate") as move:
         edits = manipulate(model, scans.codes, probe, steps=sorted(steps), step=step, progress=move)
     result = summarise_edits(edits)
-    for record, codes, edit in zip(scans.records, scans.codes, edits, strict=True):
+    space = open_space(options.space, model)
+    references = [edit.images[edit.steps.index(0)] for edit in edits]
+    for record, codes, edit, reference in zip(scans.records, scans.codes, edits, references, strict=True):
+        place = space.scan(record, codes)
         for amount, image, predicted in zip(edit.steps, edit.images, edit.predicted, strict=True):
-            name = f"{record.key}_desc-step{amount:+g}_T1w.nii.gz"
-            volume = model.restore(image, codes)
-            write_synthetic(
-                volume, options.out / name, "edit", step=amount, predicted=predicted, probe=str(options.probe)
-            )
+            path = options.out / f"{record.key}_space-{space.label}_desc-step{amount:+g}_T1w.nii.gz"
+            facts = _direction(options) | {"step": amount, "predicted": predicted}
+            place.edited(image, reference).write(path, "edit", **facts)
     if options.counterfactual is not None:
-        _counterfactuals(options, model, scans, probe, step)
+        _counterfactuals(options, model, scans, references, space, probe, step)
     rows = scans.first_rows
     first, of_first = scans.select(rows), [edits[row] for row in rows]
     findings = evaluate_edits(of_first, first, probe, asked, seed=options.seed)
@@ -101,8 +104,9 @@ def run_manipulate(options: Namespace) -> int:
                 f"correlation of the mean change with {name}: {'none, as one is constant' if value is None else f'{value:.3f}'}"
             )
         for name, image in (("change", mapped.mean), ("significant", mapped.significant.astype("float32"))):
-            path = options.out / f"group_desc-{name}_T1w.nii.gz"
-            write_synthetic(model.config.preprocessing.restore(image), path, f"mean {name}", subjects=len(rows))
+            path = options.out / f"group_space-MNI152_desc-{name}_T1w.nii.gz"
+            facts = _direction(options) | {"space": "template", "subjects": len(rows), "model": model.fingerprint()}
+            write_synthetic(model.config.preprocessing.restore(image), path, f"mean {name}", **facts)
     elif known:
         say(f"note: {len(rows)} subjects are too few for a map, so --effect is not asked")
     write_json(options.out / "manipulate.json", plain)
@@ -168,22 +172,29 @@ def _step(options: Namespace, model: Any, probe: Any, nuisances: list[Any]) -> A
         return hold_in_images(model, measured.codes, probe, nuisances, progress=move)
 
 
-def _counterfactuals(options: Namespace, model: Any, scans: Any, probe: Any, step: Any) -> None:
+def _direction(options: Namespace) -> dict[str, Any]:
+    """What the edits follow, for side-cars."""
+    return {"probe": str(options.probe), "nuisances": [str(path) for path in options.nuisance]}
+
+
+def _counterfactuals(
+    options: Namespace, model: Any, scans: Any, references: list[Any], space: Any, probe: Any, step: Any
+) -> None:
     """An image and a row a scan: the smallest edit that takes the probe to the target."""
     import pandas as pd
 
     from ldae.io.files import write_text
     from ldae.tasks.counterfactual import find_counterfactuals
-    from ldae.tasks.labels import write_synthetic
 
     with progress_bar("counterfactuals") as move:
         found = find_counterfactuals(model, scans.codes, probe, options.counterfactual, step=step, progress=move)
     rows = []
-    for record, codes, each in zip(scans.records, scans.codes, found, strict=True):
+    for record, codes, reference, each in zip(scans.records, scans.codes, references, found, strict=True):
         facts = {"step": each.amount, "before": each.before, "after": each.after, "reached": each.reached}
         rows.append({"participant_id": record.participant_id, "session_id": record.session_id, **facts})
-        path = options.out / f"{record.key}_desc-counterfactual_T1w.nii.gz"
-        write_synthetic(model.restore(each.image, codes), path, "counterfactual", **facts, probe=str(options.probe))
+        path = options.out / f"{record.key}_space-{space.label}_desc-counterfactual_T1w.nii.gz"
+        result = space.scan(record, codes).edited(each.image, reference)
+        result.write(path, "counterfactual", **_direction(options), **facts)
     table_path = options.out / "counterfactuals.tsv"
     write_text(table_path, pd.DataFrame(rows).to_csv(sep="\t", index=False))
     reached = [abs(each.amount) for each in found if each.reached]

@@ -113,3 +113,16 @@ class Preprocessing:
         """
         low, high = window
         return Volume(data * (high - low) + low if window != (0.0, 1.0) else data, self.grid.affine)
+
+    def difference(
+        self, image: npt.NDArray[np.float32], reference: npt.NDArray[np.float32], *, window: tuple[float, float]
+    ) -> Volume:
+        """What a model image has more than another, on the model's grid in the scan's units.
+
+        Args:
+            image: model intensities, (D, H, W).
+            reference: the same shape.
+            window: the scan's intensities at 0 and 1.
+        """
+        low, high = window
+        return Volume((image - reference) * (high - low), self.grid.affine)

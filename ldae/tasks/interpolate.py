@@ -21,6 +21,7 @@ __all__ = [
     "find_triples",
     "interpolate_codes",
     "interpolate_subject",
+    "nearest_session",
     "predict_between",
 ]
 
@@ -106,6 +107,17 @@ def interpolate_subject(scans: EncodedScans, months: Sequence[float]) -> list[tu
             codes = interpolate_codes(codes, scans.codes[second], (start, end), month)
         found.append((float(month), codes))
     return found
+
+
+def nearest_session(scans: EncodedScans, month: float) -> int:
+    """The row of the session nearest to a month, the earlier of two that are as near.
+
+    Args:
+        scans: sessions of one subject, at least one of them with its month.
+        month: since baseline.
+    """
+    dated = [(record.months, row) for row, record in enumerate(scans.records) if record.months is not None]
+    return min(dated, key=lambda each: (abs(each[0] - month), each))[1]
 
 
 def find_triples(scans: EncodedScans) -> list[Triple]:

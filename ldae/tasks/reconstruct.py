@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +11,7 @@ from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.evaluation.image_metrics import ImageAgreement, compare_images
 from ldae.evaluation.statistics import Interval, subject_bootstrap
 from ldae.tasks.encode import EncodedScans
-from ldae.tasks.labels import write_synthetic
+from ldae.tasks.spaces import Space
 
 __all__ = ["ReconstructResult", "Reconstructions", "evaluate_reconstruction", "reconstruct", "write_reconstructions"]
 
@@ -143,23 +142,25 @@ def evaluate_reconstruction(
 
 
 def write_reconstructions(
-    model: LatentDiffusionAutoencoder, scans: EncodedScans, images: Images, out: Path, *, native: bool = False
+    scans: EncodedScans, images: Images, out: Path, space: Space, *, keep_detail: bool = False
 ) -> list[Path]:
     """Write images of scans as NIfTI, BIDS-named, marked as synthetic.
 
     Args:
-        model: the trained model.
-        scans: whose grids and intensities the images belong to.
+        scans: that the images reconstruct.
         images: (N, D, H, W) in [0, 1].
         out: folder.
-        native: on each scan's own grid and in its units, instead of the model's.
+        space: template or native.
+        keep_detail: in native space, keep the raw scan's own detail and change it by what the codes miss, instead of showing
+            nothing but what they hold.
     """
-    space: Literal["model", "native"] = "native" if native else "model"
     return [
-        write_synthetic(
-            model.restore(image, codes, space=space),
-            out / f"{record.key}_space-{space}_desc-reconstruction_T1w.nii.gz",
+        space.scan(record, codes)
+        .reconstruction(image, scan, keep_detail=keep_detail)
+        .write(
+            out / f"{record.key}_space-{space.label}_desc-reconstruction_T1w.nii.gz",
             "reconstruction",
+            keep_detail=keep_detail,
         )
-        for image, codes, record in zip(images, scans.codes, scans.records, strict=True)
+        for image, scan, codes, record in zip(images, scans.images, scans.codes, scans.records, strict=True)
     ]

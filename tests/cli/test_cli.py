@@ -156,7 +156,7 @@ def test_commands_work_on_the_demos_model(quick, tmp_path, capsys):
         == 0
     )
     assert run("probe", "--codes", codes, *manifest, "--target", "age", "--out", tmp_path / "b", "--baseline", "x") == 2
-    assert run("reconstruct", *model, *manifest, "--split", "test", "--out", tmp_path / "rec", "--native", *fp32) == 0
+    assert run("reconstruct", *model, *manifest, "--split", "test", "--out", tmp_path / "rec", *fp32) == 0
     image = next((tmp_path / "rec").glob("*.nii.gz"))
     assert read_volume(image).data.max() > 0
     assert run("diagnose", *model, *manifest, "--split", "test", "--out", tmp_path / "diagnose", *fp32) == 0

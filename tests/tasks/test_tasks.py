@@ -14,6 +14,7 @@ from ldae.tasks.manipulate import DriftWarning, manipulate, summarise_edits
 from ldae.tasks.probe import LinearProbe
 from ldae.tasks.reconstruct import evaluate_reconstruction, reconstruct, write_reconstructions
 from ldae.tasks.sample import sample
+from ldae.tasks.spaces import TemplateSpace
 from ldae.volume import read_volume
 
 
@@ -110,10 +111,12 @@ def test_reconstruction_is_scored_against_the_real_scan(tiny_model, scans, tmp_p
         assert interval.low <= interval.value <= interval.high
     again = reconstruct(tiny_model, scans, seed=1, batch_size=4)
     np.testing.assert_array_equal(again.semantic_only, images.semantic_only)
-    (path, *_) = write_reconstructions(tiny_model, scans, images.both, tmp_path / "out", native=True)
-    assert read_volume(path).grid == read_volume(scans.records[0].image).grid
+    (path, *_) = write_reconstructions(scans, images.both, tmp_path / "out", TemplateSpace(tiny_model))
+    np.testing.assert_array_equal(read_volume(path).data, images.both[0])
+    assert read_volume(path).grid == tiny_model.config.preprocessing.grid
     sidecar = json.loads(path.with_name(path.name.replace(".nii.gz", ".json")).read_text())
     assert sidecar["notice"] == SYNTHETIC
+    assert (sidecar["synthetic"], sidecar["space"], sidecar["source"]) == (True, "template", "0_0.nii.gz")
 
 
 @pytest.fixture
