@@ -46,6 +46,7 @@ def run_check(options: Namespace) -> int:
     """Check; exit code 1 if there are errors (or warnings, with --strict)."""
     from ldae.prepare.doctor import check_cohort
     from ldae.prepare.findings import Severity, group_findings
+    from ldae.prepare.likeness import MIN_SUBJECTS
 
     with progress_bar("check") as move:
         report = check_cohort(
@@ -68,6 +69,8 @@ def run_check(options: Namespace) -> int:
             f"brains compared: different people correlate at {like.between_median:.2f} (at most {like.between_max:.2f})"
             f"{within}; above {like.limit:.2f} two are taken for one person"
         )
+    elif not options.no_anatomy:
+        say(f"brains were not compared: that needs scans of {MIN_SUBJECTS} people or more that can be aligned")
     if options.out is not None:
         say(f"all findings and measurements: {' and '.join(map(str, report.write(options.out)))}")
     counts = {severity: report.count(severity) for severity in Severity}

@@ -201,7 +201,7 @@ def _size(table: pd.DataFrame) -> list[Finding]:
     if people >= MIN_SUBJECTS:
         return []
     message = f"{people} subject(s): figures over them will have wide intervals"
-    return [Finding(NOTICE, "few-subjects", message, "fine for a first look; 30 is little and 200 are comfortable")]
+    return [Finding(NOTICE, "few-subjects", message, "fine for a first look; comparisons between groups need more")]
 
 
 def _missing(table: pd.DataFrame) -> list[Finding]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ MIN_OVERLAP, MIN_TEMPLATE_CORRELATION = 0.85, 0.75
 # A worse alignment says nothing about anatomy.
 MIN_CORRELATION = 0.45
 TURNED_DEG, MIN_COVERAGE = 45.0, 0.97
+BRAIN_WHOLE = "nothing: the brain is whole, as its alignment with the template shows"
 
 
 @dataclass(frozen=True)
@@ -80,9 +81,7 @@ class _Notes:
 
     def add(self, *found: Finding) -> bool:
         """Note findings; whether one is an error."""
-        self.findings += [
-            Finding(one.severity, one.code, one.message, one.remedy, (self.key,), one.subjects) for one in found
-        ]
+        self.findings += [replace(one, scans=(self.key,)) for one in found]
         return any(one.severity == ERROR for one in found)
 
 
@@ -134,11 +133,14 @@ def _examine(scan: ScanToExamine, notes: _Notes) -> dict[str, Any]:
         return hashed
     around = find_surroundings(ras)
     found, figures = check_view(around)
-    notes.add(*found)
     notes.figures |= {"shows": around.skull, **{name: _short(value) for name, value in figures.items()}}
     if scan.contract is not None:
         notes.add(*check_contract(scan.contract, ras, around.skull))
-    return hashed | (_anatomy(ras, around, notes) if scan.anatomy else {})
+    anatomy = _anatomy(ras, around, notes) if scan.anatomy else {}
+    # A head may lose chin or vertex to the field of view, and the brain be whole.
+    whole = notes.figures.get("template_coverage", 0.0) >= MIN_COVERAGE and around.skull == SkullState.HEAD
+    notes.add(*(replace(one, severity=NOTICE, remedy=BRAIN_WHOLE) if whole else one for one in found))
+    return hashed | anatomy
 
 
 def _read(path: Path, notes: _Notes) -> Volume | None:

@@ -13,8 +13,9 @@ __all__ = ["SkullState", "Surroundings", "check_intensities", "check_view", "fin
 
 COARSE_MM = 3.0
 CLOSE_MM, AROUND_MM = 12.0, 6.0
-# Brain with its fluid, of a child to a large adult moved into the template's size; a head has 3000 ml and more.
-MIN_BRAIN_ML, MAX_BRAIN_ML = 600.0, 2400.0
+# What is brighter than half way to the background, filled: brains from a child's to a large adult's moved into the
+# template's size; a head has 2600 ml and more.
+MIN_BRAIN_ML, MAX_BRAIN_ML = 600.0, 2300.0
 # A program that strips skulls writes one value everywhere else.
 EMPTY_SHARE = 0.99
 # Neighbours of equal value: half of them in labels and masks, a few percent in scans.
@@ -45,7 +46,7 @@ class Surroundings:
         image: the scan on coarse voxels of about 3 mm, RAS.
         mask: head or brain without holes, on the same voxels.
         background: the value that fills the surroundings, or None if they hold noise.
-        volume_ml: of the mask.
+        volume_ml: of what is bright, without holes.
         skull: one of :class:`SkullState`.
     """
 
@@ -67,7 +68,8 @@ def check_intensities(data: npt.NDArray[np.float32]) -> tuple[list[Finding], dic
         what = "all voxels are 0" if low == 0 else f"all voxels have one value, {low:g}"
         return [Finding(ERROR, "constant", what, "export the scan again")], {"minimum": low, "maximum": high}
     values, counts = np.unique(data, return_counts=True)
-    fill = values[counts.argmax()]
+    # Where bright tissue is cut off, its limit may be the most common value.
+    fill = values[counts.argmax()] if counts.argmax() < len(values) - 1 else low
     shown = data != fill
     equal = _equal_neighbours(data, shown)
     saturated = float((data[shown] == high).mean())
@@ -145,19 +147,14 @@ def find_surroundings(scan: Volume) -> Surroundings:
     mask = close(head, CLOSE_MM, image.spacing)
     outside = ~grow(mask, AROUND_MM, image.spacing)
     filled = bool(outside.any()) and float((nearest.data[outside] == fill).mean()) >= EMPTY_SHARE
-    voxel_ml = image.grid.voxel_volume_ml
-    if (
-        filled
-        and float(((nearest.data != fill) & grow(mask, AROUND_MM, image.spacing)).sum()) * voxel_ml <= MAX_BRAIN_ML
-    ):
+    volume_ml = float(mask.sum()) * image.grid.voxel_volume_ml
+    skull = SkullState.HEAD
+    if volume_ml < MIN_BRAIN_ML:
+        skull = SkullState.UNCLEAR
+    elif filled and volume_ml <= MAX_BRAIN_ML:
+        skull = SkullState.BRAIN
         # Dark fluid at the rim is brain too.
         mask = close(largest_piece(nearest.data != fill), CLOSE_MM, image.spacing)
-    volume_ml = float(mask.sum()) * voxel_ml
-    skull = SkullState.HEAD
-    if filled and volume_ml <= MAX_BRAIN_ML:
-        skull = SkullState.BRAIN if volume_ml >= MIN_BRAIN_ML else SkullState.UNCLEAR
-    elif volume_ml < MIN_BRAIN_ML:
-        skull = SkullState.UNCLEAR
     return Surroundings(image, mask, fill if filled else None, volume_ml, skull)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ldae.prepare.findings import ERROR, NOTICE, WARNING, Finding
+from ldae.prepare.findings import ERROR, NOTICE, WARNING, Finding, worst
 from ldae.volume import MGH_SUFFIXES, NIFTI_SUFFIXES
 
 __all__ = ["Header", "axis_word", "check_file", "check_header", "read_header"]
@@ -143,11 +143,8 @@ def check_header(header: Header, file_bytes: int | None = None) -> list[Finding]
         header: as it stands in the file.
         file_bytes: length of the file, against which the promised voxels are held.
     """
-    return _kind_findings(header, file_bytes) or [
-        *_type_findings(header),
-        *_geometry_findings(header),
-        *_orientation_findings(header),
-    ]
+    found = _kind_findings(header, file_bytes) or [*_type_findings(header), *_geometry_findings(header)]
+    return found if worst(found) == ERROR else [*found, *_orientation_findings(header)]
 
 
 def _kind_findings(header: Header, file_bytes: int | None) -> list[Finding]:

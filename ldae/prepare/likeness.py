@@ -33,7 +33,7 @@ MIN_LIKENESS = 0.5
 ENOUGH_PAIRS = 5
 # Below this a pair of sessions is as alike as strangers are.
 STRANGER = 2.5
-# More than these pairs are left to the count in the last finding.
+# Of people who seem to be one, the most alike; the rest is counted.
 PAIRS_NAMED = 50
 
 
@@ -135,10 +135,13 @@ def compare_brains(
     if len(sessions) >= ENOUGH_PAIRS:
         limit = max(limit, (median + float(np.median(sessions))) / 2)
     found = _same_brain(fisher, ~same & (fisher > limit), (first, second), scans, subjects)
+    mirrored = _mirrored_sessions(own, stack - mean, likeness, (first[same], second[same]), scans, subjects, limit)
     if len(sessions) and np.median(sessions) > limit:
         apart = same & (fisher < median + STRANGER * spread)
-        found += _different_people(fisher, apart, (first, second), scans, subjects)
-    found += _mirrored_sessions(own, stack - mean, likeness, (first[same], second[same]), scans, subjects, limit)
+        said = {person for finding in mirrored for person in finding.subjects}
+        others = _different_people(fisher, apart, (first, second), scans, subjects)
+        found += [finding for finding in others if said.isdisjoint(finding.subjects)]
+    found += mirrored
     below = strangers[strangers <= limit]
     return found, LikenessStatistics(
         limit=float(np.tanh(limit)),
@@ -168,21 +171,14 @@ def _same_brain(
     found = []
     for (one, other), row in list(best.items())[:PAIRS_NAMED]:
         left, right = scans[pairs[0][row]], scans[pairs[1][row]]
-        found.append(
-            Finding(
-                ERROR,
-                "same-brain",
-                f"{one} and {other} seem to be one person: {left} and {right} correlate with {np.tanh(fisher[row]):.2f}"
-                + (
-                    f" ({len(best) - PAIRS_NAMED} more pairs)"
-                    if len(best) > PAIRS_NAMED and row == list(best.values())[PAIRS_NAMED - 1]
-                    else ""
-                ),
-                "find out whose scan it is; give one person one participant_id, or the two could stand in two splits",
-                (left, right),
-                (one, other),
-            )
+        message = (
+            f"{one} and {other} seem to be one person: {left} and {right} correlate with {np.tanh(fisher[row]):.2f}"
         )
+        remedy = "find out whose scan it is; give one person one participant_id, or the two could stand in two splits"
+        found.append(Finding(ERROR, "same-brain", message, remedy, (left, right), (one, other)))
+    if len(best) > PAIRS_NAMED:
+        message = f"{len(best) - PAIRS_NAMED} more pairs of subjects seem to be one person each"
+        found.append(Finding(ERROR, "same-brain", message, "settle those that are named, then check again"))
     return found
 
 
