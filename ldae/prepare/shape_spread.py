@@ -12,9 +12,9 @@ from ldae.volume import Volume
 
 __all__ = ["MIN_PEOPLE", "check_spread", "ventricle_ml"]
 
-GRID_MM = 3.0
+GRID_MM = 4.0
 # How far around the template's ventricles a person's are looked for.
-REACH_VOXELS = 3
+REACH_VOXELS = 2
 MIN_PEOPLE = 8
 # Ventricles differ more between people than any other part. Their standard deviation over their mean, as measured here,
 # was 0.13 and more in affine cohorts (ten adults between 23 and 51 years 0.17) and 0.02 for copies of one brain.

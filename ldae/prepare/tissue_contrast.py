@@ -11,7 +11,7 @@ from ldae.volume import Volume
 
 __all__ = ["TissueContrast", "tissue_contrast"]
 
-GRID_MM = 3.0
+GRID_MM = 4.0
 # Differences over shorter distances than this are tissue; over longer ones, the receive coil.
 LOCAL_MM = 15.0
 # In shares of the brain's median brightness; a smaller difference is no difference.
