@@ -14,10 +14,11 @@ __all__ = ["TissueContrast", "tissue_contrast"]
 GRID_MM = 4.0
 # Differences over shorter distances than this are tissue; over longer ones, the receive coil.
 LOCAL_MM = 15.0
+WHOLE = 0.95
 # In shares of the brain's median brightness; a smaller difference is no difference.
 DIFFERENCE = 0.03
 # Of the local variance; with less, the scan does not show the template's anatomy at all.
-MIN_EXPLAINED = 0.05
+MIN_EXPLAINED = 0.03
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ def tissue_contrast(scan: Volume) -> TissueContrast:
         scan: moved into template space.
     """
     template = load_template(GRID_MM)
-    brain = template.brain_mask.data > 0.5
+    # Whole voxels of brain: background mixed into its rim would pass for dark fluid.
+    brain = template.brain_mask.data > WHOLE
     values = scan.resample_to(template.grid).data
     median = float(np.median(values[brain]))
     if median <= 0:
