@@ -5,7 +5,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from ldae.cli import cohort_import, cohort_preprocess
+from ldae.cli import cohort_check, cohort_import, cohort_preprocess
 from ldae.cli.arguments import Parser, add_manifest, add_out, add_seed
 from ldae.cli.console import progress_bar, say
 
@@ -24,6 +24,7 @@ def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
         actions.add_subcommand(name, build(), help=text)
         runs["cohort", name] = run
     cohort_import.register(actions, runs)
+    cohort_check.register(actions, runs)
     cohort_preprocess.register(actions, runs)
 
 

@@ -1,0 +1,91 @@
+"""`ldae cohort check`: what would spoil results, found before it does."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jsonargparse import Namespace
+
+from ldae.cli.arguments import Parser, add_manifest
+from ldae.cli.console import progress_bar, say, table
+
+if TYPE_CHECKING:
+    from ldae.prepare.findings import FindingGroup
+
+__all__ = ["register"]
+
+SCANS_SHOWN = 3
+
+
+def register(actions: Any, runs: dict[tuple[str, ...], Any]) -> None:
+    """Add the command to `ldae cohort`."""
+    actions.add_subcommand(
+        "check", _check(), help="find what would spoil results: images, table, duplicates, confounds"
+    )
+    runs["cohort", "check"] = run_check
+
+
+def _check() -> Parser:
+    parser = Parser(
+        description="Check a cohort: every image, the table, one brain under two names, confounding, and the contract of a "
+        "model. Exit code 1 if there are errors."
+    )
+    add_manifest(parser)
+    parser.add_argument("--model", type=Path, default=None, help="model folder whose contract scans should meet")
+    parser.add_argument("--out", type=Path, default=None, help="folder for check.json and check.tsv")
+    parser.add_argument("--workers", type=int, default=1, help="processes")
+    parser.add_argument(
+        "--no-anatomy",
+        action="store_true",
+        help="do not align heads with the template: much faster, but no comparison of brains and no test for T1w",
+    )
+    parser.add_argument("--strict", action="store_true", help="exit code 1 for warnings too")
+    return parser
+
+
+def run_check(options: Namespace) -> int:
+    """Check; exit code 1 if there are errors (or warnings, with --strict)."""
+    from ldae.prepare.doctor import check_cohort
+    from ldae.prepare.findings import Severity, group_findings
+    from ldae.prepare.likeness import MIN_SUBJECTS
+
+    with progress_bar("check") as move:
+        report = check_cohort(
+            options.manifest,
+            model=options.model,
+            anatomy=not options.no_anatomy,
+            workers=options.workers,
+            progress=move,
+        )
+    groups = group_findings(report.findings)
+    if groups:
+        table("Findings, the worst first", ["severity", "what", "scans", "for example", "remedy"], _rows(groups))
+    times = [figures["seconds"] for figures in report.figures.values() if "seconds" in figures]
+    mean = f", {sum(times) / len(times):.1f} s a scan" if times else ""
+    say(f"{len(report.figures)} scans in {report.seconds:.1f} s{mean} and process")
+    if report.likeness is not None:
+        like = report.likeness
+        within = "" if like.within_median is None else f", sessions of one person at {like.within_median:.2f}"
+        say(
+            f"brains compared: different people correlate at {like.between_median:.2f} (at most {like.between_max:.2f})"
+            f"{within}; above {like.limit:.2f} two are taken for one person"
+        )
+    elif not options.no_anatomy:
+        say(f"brains were not compared: that needs scans of {MIN_SUBJECTS} people or more that can be aligned")
+    if options.out is not None:
+        say(f"all findings and measurements: {' and '.join(map(str, report.write(options.out)))}")
+    counts = {severity: report.count(severity) for severity in Severity}
+    say(", ".join(f"{count} {severity.word}{'' if count == 1 else 's'}" for severity, count in counts.items()))
+    bad = counts[Severity.ERROR] + (counts[Severity.WARNING] if options.strict else 0)
+    return 1 if bad else 0
+
+
+def _rows(groups: "list[FindingGroup]") -> list[list[str]]:
+    rows = []
+    for group in groups:
+        first = group.findings[0]
+        scans = group.scans
+        named = ", ".join(scans[:SCANS_SHOWN]) + (
+            f" and {len(scans) - SCANS_SHOWN} more" if len(scans) > SCANS_SHOWN else ""
+        )
+        rows.append([group.severity.word, group.code, named or "the table", first.message, first.remedy])
+    return rows
