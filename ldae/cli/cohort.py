@@ -45,6 +45,12 @@ def _synth() -> Parser:
         action="store_true",
         help="the same scans without noise and motion: twins to compare predictions with",
     )
+    parser.add_argument(
+        "--anatomy",
+        type=Path,
+        default=None,
+        help="folder of label maps (1 mm, FreeSurfer's numbering): each person's brain is one of them, not the template",
+    )
     parser.add_argument("--raw", action="store_true", help="whole heads in native space, for preprocessing to work on")
     parser.add_argument(
         "--max-rotation", type=float, default=15.0, help="with --raw: heads are turned up to so many degrees"
@@ -85,6 +91,7 @@ def run_synth(options: Namespace) -> int:
         max_sessions=options.max_sessions,
         min_motion_mm=options.min_motion,
         save_displacement=options.displacement,
+        anatomy=None if options.anatomy is None else str(options.anatomy),
         raw=raw if options.raw else None,
         scanner=ScannerConfig(noise_sd=0.0, ghost_probability=0.0) if options.noise_free else ScannerConfig(),
     )

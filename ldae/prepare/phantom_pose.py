@@ -212,13 +212,13 @@ def template_points(grid: Grid, factors: tuple[int, int, int], pose: Pose, shape
     """
     spacing = np.array(grid.spacing)
     fine = Grid(_times(grid.shape, factors), _diagonal(spacing / factors, (spacing / factors - spacing) / 2))
-    counts = tuple(int(np.ceil(n * s / MAP_LATTICE_MM)) + 2 for n, s in zip(grid.shape, spacing, strict=True))
-    lattice = Grid(counts, _diagonal(np.full(3, MAP_LATTICE_MM), np.full(3, -MAP_LATTICE_MM)))
+    a, b, c = (int(np.ceil(n * s / MAP_LATTICE_MM)) + 2 for n, s in zip(grid.shape, spacing, strict=True))
+    lattice = Grid((a, b, c), _diagonal(np.full(3, MAP_LATTICE_MM), np.full(3, -MAP_LATTICE_MM)))
     local = lattice.world_coordinates().reshape(3, -1)
     native = (grid.affine[:3, :3] / spacing) @ local + grid.affine[:3, 3:]
     back = np.linalg.inv(pose.matrix)
     subject = (back[:3, :3] @ native + back[:3, 3:]).T
-    return upsample_to(fine, to_template(subject, shape_mm).reshape(*counts, 3), lattice)
+    return upsample_to(fine, to_template(subject, shape_mm).reshape(a, b, c, 3), lattice)
 
 
 def _times(shape: tuple[int, int, int], factors: tuple[int, int, int]) -> tuple[int, int, int]:
