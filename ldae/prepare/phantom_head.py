@@ -145,7 +145,7 @@ class _Space:
 
     def capsule(self, a: Point, b: Point, radius: float, end_radius: float | None = None) -> Array:
         """A rod from a to b, its radius changing evenly."""
-        ab = np.subtract(b, a)
+        ab = np.subtract(b, a, dtype=np.float32)
         d = [c - a0 for c, a0 in zip((self.x, self.y, self.z), a, strict=True)]
         along = np.clip(sum(di * k for di, k in zip(d, ab, strict=True)) / float(ab @ ab), 0, 1)
         distance = np.sqrt(sum((di - along * k) ** 2 for di, k in zip(d, ab, strict=True)))
