@@ -97,7 +97,7 @@ def _head_maps(source: LabelSource) -> _HeadMaps:
     base[soft] *= 1 + 0.12 * noise[soft]
     lobules = np.clip((noise - 0.9) / 0.5, 0, 0.7)
     depth = _depth_below_skin(labels, spacing)
-    fat = soft * np.maximum(lobules, 0.85 * np.clip((FAT_MM * (1 + 0.25 * noise) - depth) / 2.0, 0, 1))
+    fat = soft * np.maximum(lobules, 0.85 * np.clip((FAT_MM * (1 + 0.1 * noise) - depth) / 2.0, 0, 1))
     marrow = (labels == SPONGY_BONE) * (1 + 0.3 * noise)
     channels = [ndimage.gaussian_filter(c.astype(np.float32), SOFTENING_VOXELS) for c in (base, fat, marrow)]
     table = np.ascontiguousarray(np.stack(channels, axis=-1))

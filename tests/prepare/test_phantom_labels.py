@@ -1,6 +1,7 @@
 """Label maps as anatomy, on small maps made from the template and on real ones where they are at hand."""
 
 import json
+import pickle
 from pathlib import Path
 
 import nibabel
@@ -14,7 +15,7 @@ from ldae.cli.main import main
 from ldae.errors import CohortError
 from ldae.io.template import load_template
 from ldae.prepare import phantom_scan
-from ldae.prepare.phantom import PhantomConfig, synthesise_cohort
+from ldae.prepare.phantom import PhantomConfig, draw_cohort, synthesise_cohort
 from ldae.prepare.phantom_head import HeadTissue
 from ldae.prepare.phantom_label_head import LabelHead
 from ldae.prepare.phantom_labels import LabelSource, label_anatomy, label_files, place_label_map, read_label_map
@@ -113,7 +114,7 @@ def test_a_head_of_labels_has_layers(source):
 
 def test_a_cohort_of_label_maps(folder, source, tmp_path, monkeypatch):
     monkeypatch.setattr(phantom_scan, "place_label_map", lambda path, sha256: source)
-    config = PhantomConfig(n_subjects=2, voxel_size_mm=6.0, seed=4, max_sessions=2, anatomy=str(folder))
+    config = PhantomConfig(n_subjects=2, voxel_size_mm=6.0, seed=4, max_sessions=1, anatomy=str(folder))
     manifest = synthesise_cohort(tmp_path / "brains", config)
     truth = pd.read_csv(manifest.parent / "phantom_truth.tsv", sep="\t")
     assert set(truth["label_map"]) == {"one.nii.gz"}
@@ -130,23 +131,24 @@ def test_a_cohort_of_label_maps(folder, source, tmp_path, monkeypatch):
     moved = tmp_path / "elsewhere"
     moved.mkdir()
     (moved / "one.nii.gz").write_bytes((folder / "one.nii.gz").read_bytes())
-    again = PhantomConfig(n_subjects=2, voxel_size_mm=6.0, seed=4, max_sessions=2, anatomy=str(moved))
+    again = PhantomConfig(n_subjects=2, voxel_size_mm=6.0, seed=4, max_sessions=1, anatomy=str(moved))
     assert synthesise_cohort(tmp_path / "brains", again) == manifest
 
 
-def test_workers_do_not_change_a_byte_of_raw_label_heads(folder, source, tmp_path, monkeypatch):
+def test_raw_heads_of_label_maps_are_the_same_anywhere(folder, source, tmp_path, monkeypatch):
     monkeypatch.setattr(phantom_scan, "place_label_map", lambda path, sha256: source)
     config = PhantomConfig(
-        n_subjects=2, voxel_size_mm=6.0, seed=4, max_sessions=1, anatomy=str(folder), raw=RawConfig()
+        n_subjects=1, voxel_size_mm=6.0, seed=4, max_sessions=1, anatomy=str(folder), raw=RawConfig()
     )
-    for name, workers in (("one", 1), ("two", 2)):
-        synthesise_cohort(tmp_path / name, config, workers=workers)
-    one, two = (
-        {str(p.relative_to(tmp_path / n)): p.read_bytes() for p in (tmp_path / n).rglob("*") if p.is_file()}
-        for n in ("one", "two")
-    )
-    assert one == two
-    assert any(name.endswith("_desc-truth.json") for name in one)
+    synthesise_cohort(tmp_path / "here", config)
+    # What a worker process does: it gets the source by pickle and has read nothing before.
+    label_anatomy.cache_clear()
+    subject = draw_cohort(config)[0]
+    phantom_scan.scan_subject(tmp_path / "there", config, subject, pickle.loads(pickle.dumps(source)))
+    made = sorted(p.relative_to(tmp_path / "there") for p in (tmp_path / "there").rglob("*") if p.is_file())
+    assert len(made) == 4
+    for name in made:
+        assert (tmp_path / "here" / name).read_bytes() == (tmp_path / "there" / name).read_bytes()
 
 
 def test_unusable_folders_are_refused(tmp_path, capsys):
@@ -155,8 +157,8 @@ def test_unusable_folders_are_refused(tmp_path, capsys):
     with pytest.raises(CohortError, match="no label map"):
         label_files(tmp_path)
     out = tmp_path / "out"
-    code = main(["cohort", "synth", "--out", str(out), "--anatomy", str(tmp_path), "--workers", "1"])
-    assert code == 2
+    with pytest.raises(SystemExit, match="2"):
+        main(["cohort", "synth", "--out", str(out), "--anatomy", str(tmp_path), "--workers", "1"])
     assert "no label map" in " ".join(capsys.readouterr().err.split())
     assert not out.exists()
 
@@ -210,7 +212,7 @@ def test_a_brain_alone_is_no_head_to_scan(tmp_path):
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason=f"no label maps of real heads at {REAL}")
-@pytest.mark.parametrize("number", [1, 10])
+@pytest.mark.parametrize("number", [1])
 def test_real_label_maps(number):
     path = REAL / f"training_seg_{number:02d}.nii.gz"
     label_map = read_label_map(path)
