@@ -27,7 +27,7 @@ from ldae.prepare.phantom_head import TemplateHead, draw_head_tissue
 from ldae.prepare.phantom_image import SubjectMap, map_subject, render
 from ldae.prepare.phantom_label_head import LabelHead, check_head_labels
 from ldae.prepare.phantom_labels import LabelSource, label_anatomy, label_files, place_label_map
-from ldae.prepare.phantom_pose import RawConfig
+from ldae.prepare.phantom_pose import HeadShape, RawConfig
 from ldae.prepare.phantom_raw import RawHead, raw_scan, write_raw_scan
 from ldae.prepare.phantom_scanner import acquire, draw_scan, draw_site
 from ldae.prepare.phantom_subject import Subject
@@ -158,7 +158,7 @@ def _scan_raw(
     site = draw_site(config.scanner, stream(config, SITE_STREAM, int(subject.site.removeprefix("site-"))))
     tissue = draw_head_tissue(stream(config, TISSUE_STREAM, subject.index))
     surroundings = TemplateHead(tissue) if source is None else LabelHead(source, tissue)
-    head = RawHead(_shape(config, subject), _anatomy(source), surroundings)
+    head = RawHead(HeadShape.from_lattice(_shape(config, subject)), _anatomy(source), surroundings)
     rows = []
     for session in subject.sessions:
         raw = raw_scan(
@@ -172,7 +172,7 @@ def _scan_raw(
             rng=stream(config, RAW_STREAM, subject.index, session.months),
         )
         path = image_path(subject, session)
-        write_raw_scan(folder, path, raw, head.shape_mm, description=DESCRIPTION)
+        write_raw_scan(folder, path, raw, head.shape, description=DESCRIPTION)
         if raw.composition.displacement_mm is not None:
             _write_displacement(raw.composition.displacement_mm, raw.grid, folder / path)
         rows.append(truth_row(subject, session, raw.composition.volumes_ml))
