@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ldae.cli.main import main
 from ldae.data.manifest import read_manifest
 from ldae.errors import CohortError
 from ldae.io.template import load_template
@@ -212,3 +213,15 @@ def test_a_cohort_of_brains_does_not_name_the_option(tmp_path):
         synthesise_cohort(
             tmp_path / "plain", PhantomConfig(n_subjects=1, voxel_size_mm=6.0, max_sessions=1, raw=RawConfig())
         )
+
+
+def test_limits_of_raw_heads_need_raw_heads(tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["cohort", "synth", "--out", str(tmp_path / "out"), "--max-rotation", "30"])
+    assert "add --raw" in " ".join(capsys.readouterr().err.split())
+    options = ["--subjects", "1", "--max-sessions", "1", "--voxel-size", "6", "--workers", "1", "--max-rotation", "0"]
+    with pytest.raises(SystemExit, match="0"):
+        main(["cohort", "synth", "--raw", "--out", str(tmp_path / "out"), *options])
+    saved = json.loads((tmp_path / "out" / "phantom_config.json").read_text())
+    assert saved["raw"]["max_rotation_deg"] == 0.0
+    assert saved["raw"]["max_translation_mm"] == 20.0
