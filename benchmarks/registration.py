@@ -1,7 +1,7 @@
 """Preprocess raw phantoms whose place in template space is known; prints how far the result is from the truth.
 
     python benchmarks/registration.py [--scans 20] [--voxel-size 2] [--rotation 45] [--translation 60]
-                                      [--register-only] [--keep DIR] [--out registration.json]
+                                      [--anatomy DIR] [--register-only] [--keep DIR] [--out registration.json]
 
 Each scan is of another person, turned by up to --rotation degrees about any axis, shifted by up to --translation mm, and
 stored in any of the 48 axis orders. Corner error of a scan: the eight corners of the bounding box of the template's
@@ -103,6 +103,9 @@ def main() -> None:
     parser.add_argument("--voxel-size", type=float, default=2.0, help="smallest voxel edge, mm")
     parser.add_argument("--rotation", type=float, default=45.0, help="largest rotation, degrees")
     parser.add_argument("--translation", type=float, default=60.0, help="largest translation, mm")
+    parser.add_argument(
+        "--anatomy", type=Path, default=None, help="folder of label maps instead of the template's head"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--register-only", action="store_true", help="bias correction and registration, no brain mask")
     parser.add_argument("--silent", type=float, default=10.0, help="mm beyond which an accepted result is wrong")
@@ -111,7 +114,12 @@ def main() -> None:
     options = parser.parse_args()
     raw = RawConfig(max_rotation_deg=options.rotation, max_translation_mm=options.translation)
     config = PhantomConfig(
-        n_subjects=options.scans, voxel_size_mm=options.voxel_size, max_sessions=1, seed=options.seed, raw=raw
+        n_subjects=options.scans,
+        voxel_size_mm=options.voxel_size,
+        max_sessions=1,
+        seed=options.seed,
+        raw=raw,
+        anatomy=None if options.anatomy is None else str(options.anatomy),
     )
     with tempfile.TemporaryDirectory() as scratch:
         cohort = synthesise_cohort(options.keep or Path(scratch) / "phantoms", config).parent
@@ -131,7 +139,8 @@ def main() -> None:
     if options.out is not None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         record = {"voxel_size_mm": options.voxel_size, "rotation_deg": options.rotation}
-        record |= {"translation_mm": options.translation, "seed": options.seed, "summary": result, "scans": rows}
+        record |= {"translation_mm": options.translation, "seed": options.seed}
+        record |= {"anatomy": options.anatomy and str(options.anatomy), "summary": result, "scans": rows}
         options.out.write_text(json.dumps(record, indent=2) + "\n")
 
 

@@ -8,6 +8,7 @@ from jsonargparse import Namespace
 from ldae.cli import cohort_check, cohort_import, cohort_preprocess
 from ldae.cli.arguments import Parser, add_manifest, add_out, add_seed
 from ldae.cli.console import progress_bar, say
+from ldae.errors import CohortError
 
 __all__ = ["register"]
 
@@ -46,12 +47,24 @@ def _synth() -> Parser:
         action="store_true",
         help="the same scans without noise and motion: twins to compare predictions with",
     )
+    parser.add_argument(
+        "--anatomy",
+        type=Path,
+        default=None,
+        help="folder of label maps (1 mm, FreeSurfer's numbering): each person's brain is one of them, not the template",
+    )
     parser.add_argument("--raw", action="store_true", help="whole heads in native space, for preprocessing to work on")
     parser.add_argument(
-        "--max-rotation", type=float, default=15.0, help="with --raw: heads are turned up to so many degrees"
+        "--max-rotation",
+        type=float,
+        default=None,
+        help="with --raw: heads are turned up to so many degrees, 15 if not given",
     )
     parser.add_argument(
-        "--max-translation", type=float, default=20.0, help="with --raw: heads are shifted up to so many mm"
+        "--max-translation",
+        type=float,
+        default=None,
+        help="with --raw: heads are shifted up to so many mm, 20 if not given",
     )
     parser.add_argument("--workers", type=int, default=2, help="processes; the result does not depend on it")
     add_seed(parser)
@@ -78,7 +91,13 @@ def run_synth(options: Namespace) -> int:
     from ldae.prepare.phantom_pose import RawConfig
     from ldae.prepare.phantom_scanner import ScannerConfig
 
-    raw = RawConfig(max_rotation_deg=options.max_rotation, max_translation_mm=options.max_translation)
+    limits = {"max_rotation_deg": options.max_rotation, "max_translation_mm": options.max_translation}
+    given = {name: value for name, value in limits.items() if value is not None}
+    if given and not options.raw:
+        msg = f"limits of whole heads ({', '.join(given)}) are given without --raw; add --raw, or leave them out"
+        raise CohortError(msg)
+    if options.anatomy is not None:
+        say("each label map that is drawn is first registered to the template, which takes a quarter of a minute")
     config = PhantomConfig(
         n_subjects=options.subjects,
         voxel_size_mm=options.voxel_size,
@@ -86,7 +105,8 @@ def run_synth(options: Namespace) -> int:
         max_sessions=options.max_sessions,
         min_motion_mm=options.min_motion,
         save_displacement=options.displacement,
-        raw=raw if options.raw else None,
+        anatomy=None if options.anatomy is None else str(options.anatomy),
+        raw=RawConfig(**given) if options.raw else None,
         scanner=ScannerConfig(noise_sd=0.0, ghost_probability=0.0) if options.noise_free else ScannerConfig(),
     )
     with progress_bar("phantoms") as move:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage, sparse
 
-from ldae.io.template import load_template, template_grid
+from ldae.io.template import Template, load_template, template_grid
 from ldae.prepare.phantom_subject import AnatomicalState
 from ldae.volume import Grid
 
@@ -196,35 +196,34 @@ def _boundary_field(mask: Array, smoothing_mm: float, nodes: Sequence[npt.NDArra
 
 
 @functools.lru_cache(maxsize=1)
-def structure_fields() -> StructureFields:
-    """The fields on a lattice inside `STRUCTURE_BOX_MM`, made from the template once."""
-    template = load_template(1.0)
-    first, last = (np.array(corner) - template.grid.affine[:3, 3] for corner in STRUCTURE_BOX_MM)
+def structure_fields(anatomy: Template) -> StructureFields:
+    """The fields on a lattice inside `STRUCTURE_BOX_MM`, made from an anatomy on 1 mm voxels once."""
+    first, last = (np.array(corner) - anatomy.grid.affine[:3, 3] for corner in STRUCTURE_BOX_MM)
     step = int(STRUCTURE_LATTICE_MM)
     nodes = [np.arange(int(a), int(b) + 1, step) for a, b in zip(first, last, strict=True)]
     per_lattice = np.float32(1.0 / STRUCTURE_LATTICE_MM)
     # Backward maps: to move a boundary outward, the image must look further inside.
     return StructureFields(
         origin_mm=np.array(STRUCTURE_BOX_MM[0], dtype=np.float32),
-        ventricles=_boundary_field(template.ventricles.data, VENTRICLE_SMOOTHING_MM, nodes) * per_lattice,
-        hippocampus_left=-per_lattice
-        * _boundary_field(template.hippocampus_left.data, HIPPOCAMPUS_SMOOTHING_MM, nodes),
+        ventricles=_boundary_field(anatomy.ventricles.data, VENTRICLE_SMOOTHING_MM, nodes) * per_lattice,
+        hippocampus_left=-per_lattice * _boundary_field(anatomy.hippocampus_left.data, HIPPOCAMPUS_SMOOTHING_MM, nodes),
         hippocampus_right=-per_lattice
-        * _boundary_field(template.hippocampus_right.data, HIPPOCAMPUS_SMOOTHING_MM, nodes),
+        * _boundary_field(anatomy.hippocampus_right.data, HIPPOCAMPUS_SMOOTHING_MM, nodes),
     )
 
 
-def structure_displacement(state: AnatomicalState, points_mm: Array) -> Array:
+def structure_displacement(state: AnatomicalState, points_mm: Array, anatomy: Template | None = None) -> Array:
     """How far ageing and disease have moved the anatomy seen at template points.
 
     Args:
         state: amplitudes; all zero gives exactly zero.
         points_mm: positions in the template, RAS mm, (N, 3).
+        anatomy: whose ventricles and hippocampi; None is the template's own.
 
     Returns:
         Displacement to the template point that is now seen there, mm, (N, 3).
     """
-    fields = structure_fields()
+    fields = structure_fields(anatomy or load_template(1.0))
     velocity = np.float32(state.ventricle_mm) * fields.ventricles
     velocity += np.float32(state.hippocampus_left_mm) * fields.hippocampus_left
     velocity += np.float32(state.hippocampus_right_mm) * fields.hippocampus_right

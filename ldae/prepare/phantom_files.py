@@ -73,19 +73,21 @@ def write_table(path: Path, rows: Sequence[Row], columns: Sequence[str]) -> None
         writer.writerows(rows)
 
 
-def write_descriptions(folder: Path, version: int, *, raw: bool = False) -> None:
+def write_descriptions(folder: Path, version: int, *, raw: bool = False, label_maps: bool = False) -> None:
     """The files that say what the data set is.
 
     Args:
         folder: of the cohort.
         version: of the generator.
         raw: the images are whole heads in native space.
+        label_maps: their anatomy is that of label maps, which have a licence of their own.
     """
     generator = {"Name": "ldae phantom", "Version": str(version)}
     name = "ldae phantom cohort (synthetic)"
+    licence = "that of the label maps it was made from" if label_maps else "CC0"
     write_json(
         folder / "dataset_description.json",
-        {"Name": name, "BIDSVersion": "1.10.0", "DatasetType": "raw", "License": "CC0", "GeneratedBy": [generator]},
+        {"Name": name, "BIDSVersion": "1.10.0", "DatasetType": "raw", "License": licence, "GeneratedBy": [generator]},
     )
     levels = dict(zip(DIAGNOSES, ("normal", "mild cognitive impairment", "Alzheimer's disease"), strict=True))
     write_json(
@@ -97,13 +99,14 @@ def write_descriptions(folder: Path, version: int, *, raw: bool = False) -> None
             "site": {"Description": "scanner"},
         },
     )
+    source = "label maps of heads" if label_maps else "the MNI152 template (ICBM 2009a)"
     kind = (
         "as whole heads in native space; derivatives/truth holds where\neach brain lies. phantom"
         if raw
         else "skull-stripped and in MNI space. phantom"
     )
     (folder / "README").write_text(
-        "A synthetic cohort. No image shows a person: all were made from the MNI152 template (ICBM 2009a) by\n"
+        f"A synthetic cohort. No image shows a person: all were made from {source} by\n"
         f"ldae's phantom generator, {kind}_truth.tsv holds the true volumes in\n"
         "millilitres, the severity of disease and the displacements (mm) that every image was made with;\n"
         "phantom_effect.nii.gz holds the mean change of the image for one unit of severity.\n",

@@ -14,7 +14,15 @@ from scipy import ndimage
 from ldae.io.template import load_template
 from ldae.prepare.phantom_deformation import sample_at
 
-__all__ = ["BRAIN_BOTTOM_MM", "HeadTissue", "draw_head_tissue", "head_points_mm", "head_signal", "near_head"]
+__all__ = [
+    "AIR_SIGNAL",
+    "BRAIN_BOTTOM_MM",
+    "CEREBROSPINAL",
+    "HeadTissue",
+    "TemplateHead",
+    "draw_head_tissue",
+    "head_signal",
+]
 
 Array = npt.NDArray[np.float32]
 Point = tuple[float, float, float]
@@ -70,7 +78,7 @@ class HeadShapes:
 
     Attributes:
         table: (X, Y, Z, 8): cavity of the skull, face and neck, bones of face and neck, air, eyes and spinal canal,
-            spinal cord, then noise of unit variance at 25 mm and at 7 mm.
+            spinal cord, then noise of unit variance at 25 mm, and at 5 to 14 mm.
         nearby: where any tissue of any head can be, (X, Y, Z).
     """
 
@@ -79,7 +87,7 @@ class HeadShapes:
 
 
 def _index(points_mm: Array) -> Array:
-    return np.asarray((points_mm - np.float32(BOX_MM[0])) / np.float32(LATTICE_MM), dtype=np.float32)
+    return np.asarray((points_mm - np.array(BOX_MM[0], dtype=np.float32)) / np.float32(LATTICE_MM), dtype=np.float32)
 
 
 @functools.lru_cache(maxsize=1)
@@ -91,14 +99,16 @@ def head_shapes() -> HeadShapes:
     rng = np.random.default_rng(0)  # one fixed texture: heads differ in how they use it
     shape = tuple(len(axis) for axis in axes)
     channels = [_cavity(axes), _body(space), _bone(space), _air(space), *_fluid_and_cord(space)]
-    channels += [_noise(rng, shape, scale_mm) for scale_mm in (25.0, 7.0)]
+    # Muscles and the fat between them run down the neck.
+    channels += [_noise(rng, shape, scale_mm) for scale_mm in ((25.0, 25.0, 25.0), (5.0, 6.0, 14.0))]
     table = np.stack([np.broadcast_to(channel, shape) for channel in channels], axis=-1).astype(np.float32)
     widest = np.minimum(table[..., CAVITY] - 28.0, table[..., BODY] - 12.0)
     return HeadShapes(np.ascontiguousarray(table), widest < 0)
 
 
-def _noise(rng: np.random.Generator, shape: tuple[int, ...], scale_mm: float) -> Array:
-    smooth = ndimage.gaussian_filter(rng.standard_normal(shape, dtype=np.float32), scale_mm / 2.3548 / LATTICE_MM)
+def _noise(rng: np.random.Generator, shape: tuple[int, ...], scale_mm: tuple[float, float, float]) -> Array:
+    sigma = np.array(scale_mm) / 2.3548 / LATTICE_MM
+    smooth = ndimage.gaussian_filter(rng.standard_normal(shape, dtype=np.float32), sigma)
     return np.asarray(smooth / smooth.std(), dtype=np.float32)
 
 
@@ -135,7 +145,7 @@ class _Space:
 
     def capsule(self, a: Point, b: Point, radius: float, end_radius: float | None = None) -> Array:
         """A rod from a to b, its radius changing evenly."""
-        ab = np.subtract(b, a)
+        ab = np.subtract(b, a, dtype=np.float32)
         d = [c - a0 for c, a0 in zip((self.x, self.y, self.z), a, strict=True)]
         along = np.clip(sum(di * k for di, k in zip(d, ab, strict=True)) / float(ab @ ab), 0, 1)
         distance = np.sqrt(sum((di - along * k) ** 2 for di, k in zip(d, ab, strict=True)))
@@ -197,7 +207,8 @@ def _bone(s: _Space) -> Array:
 
 def _air(s: _Space) -> Array:
     """Nose, sinuses, mouth, throat, and the cells behind the ears."""
-    turbinates = s.box((0.0, 56.0, -50.0), (13.0, 32.0, 17.0)) + 1.5 + 2.5 * np.cos(s.x * 0.9) * np.cos(s.z * 0.35)
+    waves = np.cos(s.x * 0.9) * np.cos(s.z * 0.45 + s.y * 0.1) + 0.7 * np.cos(s.z * 0.5 + s.y * 0.17)
+    turbinates = s.box((0.0, 56.0, -50.0), (14.0, 32.0, 17.0)) + 2.5 + 3.0 * waves
     return _union(
         np.asarray(turbinates, dtype=np.float32),
         s.both("ellipsoid", (30.0, 50.0, -57.0), (11.0, 14.0, 13.0)),
@@ -221,22 +232,39 @@ def _fluid_and_cord(s: _Space) -> tuple[Array, Array]:
     return _union(eyes, canal), cord
 
 
-def near_head(points_mm: Array) -> npt.NDArray[np.bool_]:
+@dataclass(frozen=True)
+class TemplateHead:
+    """A head around the template's brain.
+
+    Attributes:
+        tissue: its layers.
+    """
+
+    tissue: HeadTissue
+
+    def points_mm(self, neck_below_mm: float) -> Array:
+        """Template points of a coarse lattice in the head, down to some distance below the brain, RAS mm, (N, 3)."""
+        step = 4
+        table = head_shapes().table[::step, ::step, ::step]
+        inside = _skin_mm(table.reshape(-1, 8), self.tissue).reshape(table.shape[:3]) < 0
+        points = np.argwhere(inside) * np.float32(step * LATTICE_MM) + np.array(BOX_MM[0], dtype=np.float32)
+        return np.asarray(points[points[:, 2] > BRAIN_BOTTOM_MM - neck_below_mm], dtype=np.float32)
+
+    def signal(self, points_mm: Array) -> Array:
+        """Brightness without the brain at template points, (N, 3) RAS mm to (N,); 0 in the air."""
+        near = _near_head(points_mm)
+        signal = np.zeros(len(points_mm), dtype=np.float32)
+        signal[near] = head_signal(points_mm[near], self.tissue)
+        return signal
+
+
+def _near_head(points_mm: Array) -> npt.NDArray[np.bool_]:
     """Whether any head's tissue can be at template points, (N, 3) RAS mm to (N,)."""
     nearby = head_shapes().nearby
     nearest = np.rint(_index(points_mm)).astype(np.int32)
     inside = np.asarray(((nearest >= 0) & (nearest < nearby.shape)).all(axis=1))
     inside[inside] = nearby[tuple(nearest[inside].T)]
     return inside
-
-
-def head_points_mm(tissue: HeadTissue, neck_below_mm: float) -> Array:
-    """Template points of a coarse lattice in the head, down to some distance below the brain, RAS mm, (N, 3)."""
-    step = 4
-    table = head_shapes().table[::step, ::step, ::step]
-    inside = _skin_mm(table.reshape(-1, 8), tissue).reshape(table.shape[:3]) < 0
-    points = np.argwhere(inside) * np.float32(step * LATTICE_MM) + np.float32(BOX_MM[0])
-    return np.asarray(points[points[:, 2] > BRAIN_BOTTOM_MM - neck_below_mm], dtype=np.float32)
 
 
 def _layers(maps: Array, tissue: HeadTissue) -> tuple[Array, Array, Array]:
@@ -278,9 +306,9 @@ def head_signal(points_mm: Array, tissue: HeadTissue) -> Array:
     # Below the skin: fat, then muscle with fat between its bellies, and fat around the eyes.
     fat = np.float32(tissue.fat) * (1 + 0.12 * fine)
     fat_depth = 1.5 + 0.55 * np.float32(tissue.scalp_mm) * (1 + 0.3 * coarse)
-    lobules = np.clip((fine + 0.5 * coarse - 0.6) / 0.4, 0, 1)
+    lobules = np.clip((fine + 0.5 * coarse - 0.5) / 1.6, 0, 1)
     muscle = MUSCLE * (1 + 0.12 * fine)
-    deep = muscle + (fat - muscle) * 0.8 * lobules
+    deep = muscle + (fat - muscle) * lobules
     orbit = (fluid < 7.0) & (points_mm[:, 1] > 30.0)
     deep = np.where(orbit, fat, deep)
     under_skin = _within(-skin - fat_depth)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from ldae.io.template import load_template
+from ldae.io.template import Template, load_template
 from ldae.prepare.phantom_deformation import sample_at, shape_lattice, structure_displacement, upsample_to
 from ldae.prepare.phantom_subject import AnatomicalState
 from ldae.volume import Grid
@@ -73,9 +73,8 @@ def tissue_means() -> tuple[float, float, float]:
 
 
 @functools.lru_cache(maxsize=1)
-def tissue_source(spacing_mm: float) -> Source:
-    """The packed template, smoothed and sampled at `spacing_mm`."""
-    fine = load_template(1.0)
+def tissue_source(spacing_mm: float, fine: Template) -> Source:
+    """An anatomy's maps packed, smoothed and sampled at `spacing_mm`."""
     grey, white, csf = fine.grey_matter.data, fine.white_matter.data, fine.csf.data
     means = tissue_means()
     texture = fine.t1.data - means[0] * grey - means[1] * white - means[2] * csf
@@ -142,7 +141,8 @@ class SubjectMap:
         grid: the cohort's grid.
         parts: working voxels in a voxel.
         part_ml: volume of a working voxel, ml.
-        source_mm: lattice spacing of the template's maps that are sampled.
+        source_mm: lattice spacing of the anatomy's maps that are sampled.
+        anatomy: the brain that is deformed, in template space.
         points_mm: template points of the working voxels near the brain, RAS mm, (N, 3).
         working_index: flat index of those voxels in the working grid, (N,).
         voxel_index: flat index of the voxel that each belongs to, (N,).
@@ -152,17 +152,19 @@ class SubjectMap:
     parts: int
     part_ml: float
     source_mm: float
+    anatomy: Template
     points_mm: Array
     working_index: npt.NDArray[np.intp]
     voxel_index: npt.NDArray[np.intp]
 
 
-def map_subject(grid: Grid, shape_mm: Array) -> SubjectMap:
+def map_subject(grid: Grid, shape_mm: Array, anatomy: Template | None = None) -> SubjectMap:
     """Bring a head's shape from its lattice to the working grid.
 
     Args:
         grid: the cohort's grid, axis-aligned and isotropic.
         shape_mm: template positions on the shape lattice, (X, Y, Z, 3); see `draw_shape`.
+        anatomy: the brain that is deformed, in template space; None is the template's own.
     """
     voxel_mm = grid.spacing[0]
     factor = max(1, round(voxel_mm / WORKING_VOXEL_MM))
@@ -172,13 +174,19 @@ def map_subject(grid: Grid, shape_mm: Array) -> SubjectMap:
     affine[:3, 3] -= (voxel_mm - spacing) / 2
     d, h, w = (n * factor for n in grid.shape)
     points = upsample_to(Grid((d, h, w), affine), shape_mm, shape_lattice()).reshape(-1, 3)
-    return map_points(grid, (factor, factor, factor), points, spacing_mm=spacing, part_ml=spacing**3 / 1000.0)
+    anatomy = anatomy or load_template(1.0)
+    return map_points(grid, (factor, factor, factor), points, spacing, spacing**3 / 1000.0, anatomy)
 
 
 def map_points(
-    grid: Grid, factors: tuple[int, int, int], points_mm: Array, *, spacing_mm: float, part_ml: float
+    grid: Grid,
+    factors: tuple[int, int, int],
+    points_mm: Array,
+    spacing_mm: float,
+    part_ml: float,
+    anatomy: Template,
 ) -> SubjectMap:
-    """Keep the parts of a grid's voxels that look near the template's brain.
+    """Keep the parts of a grid's voxels that look near an anatomy's brain.
 
     Args:
         grid: the image's grid, in any orientation.
@@ -186,9 +194,10 @@ def map_points(
         points_mm: template points of all parts, RAS mm, (D * f * H * g * W * h, 3).
         spacing_mm: size of a part.
         part_ml: volume of a part.
+        anatomy: the brain that is deformed, in template space.
     """
     source_mm = _source_spacing(spacing_mm)
-    source = tissue_source(source_mm)
+    source = tissue_source(source_mm, anatomy)
     inside = np.concatenate(
         [source.is_near(points_mm[start : start + BLOCK]) for start in range(0, len(points_mm), BLOCK)]
     )
@@ -197,7 +206,7 @@ def map_points(
     fine_index = np.unravel_index(working_index, fine_shape)
     voxel_index = np.ravel_multi_index(tuple(i // f for i, f in zip(fine_index, factors, strict=True)), grid.shape)
     parts = int(np.prod(factors))
-    return SubjectMap(grid, parts, part_ml, source_mm, points_mm[inside], working_index, voxel_index)
+    return SubjectMap(grid, parts, part_ml, source_mm, anatomy, points_mm[inside], working_index, voxel_index)
 
 
 def _source_spacing(spacing_mm: float) -> float:
@@ -239,8 +248,8 @@ def render(
         keep_displacement: also return the displacement field.
     """
     points = subject.points_mm if motion is None else motion.move(subject.points_mm)
-    moved = points + structure_displacement(state, points)
-    source = tissue_source(subject.source_mm)
+    moved = points + structure_displacement(state, points, subject.anatomy)
+    source = tissue_source(subject.source_mm, subject.anatomy)
     maps = sample_at(source.table, source.index(moved))
     grey, white, csf = maps[:, GREY], maps[:, WHITE], maps[:, CSF]
 

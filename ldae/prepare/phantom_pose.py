@@ -10,15 +10,13 @@ from ldae.prepare.phantom_deformation import sample_at, shape_lattice, upsample_
 from ldae.volume import Grid
 
 __all__ = [
+    "HeadShape",
     "Pose",
     "RawConfig",
-    "affine_of_shape",
     "best_affine",
     "draw_native_grid",
     "draw_pose",
-    "from_template",
     "template_points",
-    "to_template",
 ]
 
 Array = npt.NDArray[np.float32]
@@ -27,6 +25,7 @@ Matrix = npt.NDArray[np.float64]
 ROTATION_CENTRE_MM = (0.0, -17.0, 5.0)
 # The map from native voxels to template points is smooth: it is evaluated on a lattice, then interpolated.
 MAP_LATTICE_MM = 4.0
+INVERSE_ITERATIONS = 8
 
 
 @dataclass(frozen=True)
@@ -153,13 +152,6 @@ def _reordered(
     return affine, shape
 
 
-def affine_of_shape(shape_mm: Array) -> Matrix:
-    """Least-squares affine of a head's shape on its lattice: subject's RAS mm to template RAS mm, (4, 4)."""
-    lattice = shape_lattice()
-    points = lattice.world_coordinates().reshape(3, -1).T
-    return best_affine(points, shape_mm.reshape(-1, 3))
-
-
 def best_affine(source_mm: npt.NDArray[np.floating], target_mm: npt.NDArray[np.floating]) -> Matrix:
     """Least-squares affine between matched points, both (N, 3); returns (4, 4)."""
     centre = source_mm.mean(axis=0, dtype=np.float64)
@@ -172,53 +164,63 @@ def best_affine(source_mm: npt.NDArray[np.floating], target_mm: npt.NDArray[np.f
     return matrix
 
 
-def to_template(points_mm: npt.NDArray[np.floating], shape_mm: Array) -> Array:
-    """Template points seen at points of the subject's head; beyond the shape's lattice its bending fades to its border's.
+@dataclass(frozen=True, eq=False)
+class HeadShape:
+    """A head's shape, wherever it is asked for: an affine, and bending that goes on as at its border beyond the lattice.
 
-    Args:
-        points_mm: RAS mm of the subject's head in template orientation, (N, 3).
-        shape_mm: template positions on the shape lattice, (X, Y, Z, 3).
+    Attributes:
+        affine: least-squares affine of the shape on its lattice, subject's RAS mm to template RAS mm, (4, 4).
+        bending: what the affine leaves on the shape lattice, mm, (X, Y, Z, 3).
     """
-    lattice = shape_lattice()
-    affine = affine_of_shape(shape_mm)
-    world = np.moveaxis(lattice.world_coordinates(), 0, -1)
-    bending = np.asarray(shape_mm - (world @ affine[:3, :3].T + affine[:3, 3]), dtype=np.float32)
-    index = (points_mm - lattice.affine[:3, 3]) / lattice.spacing
-    bent = sample_at(bending, np.asarray(index, dtype=np.float32))
-    return np.asarray(points_mm @ affine[:3, :3].T + affine[:3, 3] + bent, dtype=np.float32)
+
+    affine: Matrix
+    bending: Array
+
+    @classmethod
+    def from_lattice(cls, shape_mm: Array) -> "HeadShape":
+        """Split template positions on the shape lattice, (X, Y, Z, 3); see `draw_shape`."""
+        world = np.moveaxis(shape_lattice().world_coordinates(), 0, -1)
+        affine = best_affine(world.reshape(-1, 3), shape_mm.reshape(-1, 3))
+        return cls(affine, np.asarray(shape_mm - (world @ affine[:3, :3].T + affine[:3, 3]), dtype=np.float32))
+
+    def to_template(self, points_mm: npt.NDArray[np.floating]) -> Array:
+        """Template points seen at points of the subject's head in template orientation, RAS mm, (N, 3)."""
+        lattice = shape_lattice()
+        index = (points_mm - lattice.affine[:3, 3]) / lattice.spacing
+        bent = sample_at(self.bending, np.asarray(index, dtype=np.float32))
+        return np.asarray(points_mm @ self.affine[:3, :3].T + self.affine[:3, 3] + bent, dtype=np.float32)
+
+    def from_template(self, points_mm: npt.NDArray[np.floating]) -> Array:
+        """Points of the subject's head at which template points are seen: the inverse of `to_template`, (N, 3)."""
+        back = np.linalg.inv(self.affine)
+        points = np.asarray(points_mm, dtype=np.float64)
+        guess = points @ back[:3, :3].T + back[:3, 3]
+        for _ in range(INVERSE_ITERATIONS):
+            guess = guess + (points - self.to_template(guess)) @ back[:3, :3].T
+        return np.asarray(guess, dtype=np.float32)
 
 
-def from_template(points_mm: npt.NDArray[np.floating], shape_mm: Array, iterations: int = 8) -> Array:
-    """Points of the subject's head at which template points are seen: the inverse of `to_template`, (N, 3)."""
-    back = np.linalg.inv(affine_of_shape(shape_mm))
-    points = np.asarray(points_mm, dtype=np.float64)
-    guess = points @ back[:3, :3].T + back[:3, 3]
-    for _ in range(iterations):
-        guess = guess + (points - to_template(guess, shape_mm)) @ back[:3, :3].T
-    return np.asarray(guess, dtype=np.float32)
-
-
-def template_points(grid: Grid, factors: tuple[int, int, int], pose: Pose, shape_mm: Array) -> Array:
+def template_points(grid: Grid, factors: tuple[int, int, int], pose: Pose, shape: HeadShape) -> Array:
     """Template points seen at the parts of a native grid's voxels.
 
     Args:
         grid: the native grid.
         factors: parts that a voxel is divided into along each axis.
         pose: of the head.
-        shape_mm: template positions on the shape lattice, (X, Y, Z, 3).
+        shape: of the head.
 
     Returns:
         RAS mm of the template, (D * f, H * g, W * h, 3).
     """
     spacing = np.array(grid.spacing)
     fine = Grid(_times(grid.shape, factors), _diagonal(spacing / factors, (spacing / factors - spacing) / 2))
-    counts = tuple(int(np.ceil(n * s / MAP_LATTICE_MM)) + 2 for n, s in zip(grid.shape, spacing, strict=True))
-    lattice = Grid(counts, _diagonal(np.full(3, MAP_LATTICE_MM), np.full(3, -MAP_LATTICE_MM)))
+    a, b, c = (int(np.ceil(n * s / MAP_LATTICE_MM)) + 2 for n, s in zip(grid.shape, spacing, strict=True))
+    lattice = Grid((a, b, c), _diagonal(np.full(3, MAP_LATTICE_MM), np.full(3, -MAP_LATTICE_MM)))
     local = lattice.world_coordinates().reshape(3, -1)
     native = (grid.affine[:3, :3] / spacing) @ local + grid.affine[:3, 3:]
     back = np.linalg.inv(pose.matrix)
     subject = (back[:3, :3] @ native + back[:3, 3:]).T
-    return upsample_to(fine, to_template(subject, shape_mm).reshape(*counts, 3), lattice)
+    return upsample_to(fine, shape.to_template(subject).reshape(a, b, c, 3), lattice)
 
 
 def _times(shape: tuple[int, int, int], factors: tuple[int, int, int]) -> tuple[int, int, int]:

@@ -3,25 +3,23 @@
 import gzip
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from ldae.io.files import write_json
+from ldae.io.template import Template
 from ldae.prepare.phantom_deformation import structure_displacement
-from ldae.prepare.phantom_head import HeadTissue, head_points_mm, head_signal, near_head
 from ldae.prepare.phantom_image import BLOCK, Composition, RigidMotion, map_points, render, tissue_means
 from ldae.prepare.phantom_pose import (
+    HeadShape,
     Pose,
     RawConfig,
-    affine_of_shape,
     best_affine,
     draw_native_grid,
     draw_pose,
-    from_template,
     template_points,
-    to_template,
 )
 from ldae.prepare.phantom_scanner import Scan, ScannerConfig, bias_field
 from ldae.prepare.phantom_subject import AnatomicalState
@@ -40,17 +38,29 @@ FIT_POINTS = 20_000
 LARGEST_STORED = (900, 4095)
 
 
+class Surroundings(Protocol):
+    """A head around a brain, in template space."""
+
+    def points_mm(self, neck_below_mm: float) -> Array:
+        """Points in the head, down to some distance below the brain, RAS mm, (N, 3)."""
+
+    def signal(self, points_mm: Array) -> Array:
+        """Brightness at points, (N, 3) RAS mm to (N,); 0 in the air."""
+
+
 @dataclass(frozen=True, eq=False)
 class RawHead:
     """A person's head, the same at every session.
 
     Attributes:
-        shape_mm: template positions on the shape lattice, (X, Y, Z, 3).
-        tissue: what surrounds the brain.
+        shape: of the head.
+        anatomy: the brain that is deformed, in template space.
+        surroundings: what is around it.
     """
 
-    shape_mm: Array
-    tissue: HeadTissue
+    shape: HeadShape
+    anatomy: Template
+    surroundings: Surroundings
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,37 +113,33 @@ def raw_scan(
     """
     pose = draw_pose(config, rng)
     neck_mm = float(rng.uniform(*config.neck_mm))
-    in_subject = from_template(head_points_mm(head.tissue, neck_mm), head.shape_mm)
+    in_subject = head.shape.from_template(head.surroundings.points_mm(neck_mm))
     in_scanner = in_subject @ pose.matrix[:3, :3].T + pose.matrix[:3, 3]
     grid = draw_native_grid(config, voxel_size_mm, in_scanner, rng)
 
     spacing = np.array(grid.spacing)
     i, j, k = np.maximum(1, np.round(spacing / WORKING_VOXEL_MM)).astype(int).tolist()
     factors = (i, j, k)
-    points = template_points(grid, factors, pose, head.shape_mm).reshape(-1, 3)
+    points = template_points(grid, factors, pose, head.shape).reshape(-1, 3)
     # One spacing for all scans of a cohort, so that the template's maps are made once.
     working_mm = voxel_size_mm / max(1, round(voxel_size_mm / WORKING_VOXEL_MM))
     part_ml = float(np.prod(spacing)) / (i * j * k) / 1000.0
-    subject = map_points(grid, factors, points, spacing_mm=working_mm, part_ml=part_ml)
+    subject = map_points(grid, factors, points, working_mm, part_ml, head.anatomy)
     composition = render(subject, state, RigidMotion(), keep_displacement=keep_displacement)
-    surroundings = _pooled(points, grid, factors, head.tissue)
+    surroundings = _pooled(points, grid, factors, head.surroundings)
     brain = composition.grey + composition.white + composition.csf > 0.5
     image = _acquire(composition, surroundings, grid, scan, config, scanner, state, rng)
     slope = float(image.max()) / float(rng.integers(*LARGEST_STORED))
-    affine, residual_mm = _true_affine(brain, grid, pose, head.shape_mm, state)
+    affine, residual_mm = _true_affine(brain, grid, pose, head, state)
     stored = np.rint(image / np.float32(slope)).astype(np.int16)
     return RawScan(stored, slope, brain, grid, composition, affine, residual_mm, pose)
 
 
-def _pooled(points_mm: Array, grid: Grid, factors: tuple[int, int, int], tissue: HeadTissue) -> Array:
+def _pooled(points_mm: Array, grid: Grid, factors: tuple[int, int, int], head: Surroundings) -> Array:
     """Brightness of what surrounds the brain, mean over each voxel's parts, (D, H, W)."""
     signal = np.zeros(len(points_mm), dtype=np.float32)
     for start in range(0, len(points_mm), BLOCK):
-        block = points_mm[start : start + BLOCK]
-        near = near_head(block)
-        values = np.zeros(len(block), dtype=np.float32)
-        values[near] = head_signal(block[near], tissue)
-        signal[start : start + BLOCK] = values
+        signal[start : start + BLOCK] = head.signal(points_mm[start : start + BLOCK])
     split = [n for pair in zip(grid.shape, factors, strict=True) for n in pair]
     return np.asarray(signal.reshape(split).mean(axis=(1, 3, 5)), dtype=np.float32)
 
@@ -163,28 +169,28 @@ def _acquire(
 
 
 def _true_affine(
-    brain: npt.NDArray[np.bool_], grid: Grid, pose: Pose, shape_mm: Array, state: AnatomicalState
+    brain: npt.NDArray[np.bool_], grid: Grid, pose: Pose, head: RawHead, state: AnatomicalState
 ) -> tuple[Matrix, float]:
     """Native to template, and the rms in native mm of what the affine cannot express."""
     voxels = np.argwhere(brain)
     voxels = voxels[:: max(1, len(voxels) // FIT_POINTS)]
     native = voxels @ grid.affine[:3, :3].T + grid.affine[:3, 3]
     back = np.linalg.inv(pose.matrix)
-    seen = to_template(native @ back[:3, :3].T + back[:3, 3], shape_mm)
-    seen = seen + structure_displacement(state, seen)
+    seen = head.shape.to_template(native @ back[:3, :3].T + back[:3, 3])
+    seen = seen + structure_displacement(state, seen, head.anatomy)
     template_to_native = best_affine(seen, native)
     left = seen @ template_to_native[:3, :3].T + template_to_native[:3, 3] - native
     return np.asarray(np.linalg.inv(template_to_native)), float(np.sqrt((left**2).sum(axis=1).mean()))
 
 
-def write_raw_scan(folder: Path, image_path: str, raw: RawScan, shape_mm: Array, *, description: str) -> None:
+def write_raw_scan(folder: Path, image_path: str, raw: RawScan, shape: HeadShape, *, description: str) -> None:
     """Write a scan into a cohort's folder, and its truth into `derivatives/truth` under it.
 
     Args:
         folder: of the cohort.
         image_path: of the scan inside the cohort.
         raw: the scan.
-        shape_mm: template positions on the shape lattice, (X, Y, Z, 3).
+        shape: of the head.
         description: for the NIfTI headers.
     """
     _write_nifti(folder / image_path, raw.stored, raw.grid, raw.slope, description)
@@ -193,19 +199,17 @@ def write_raw_scan(folder: Path, image_path: str, raw: RawScan, shape_mm: Array,
     _write_nifti(mask, raw.brain.astype(np.uint8), raw.grid, 1.0, description)
     source = {"Sources": [f"bids:raw:{image_path}"]}
     write_json(mask.with_name(mask.name.replace(".nii.gz", ".json")), {"Type": "Brain", **source})
-    write_json(
-        truth.with_name(truth.name.replace("_T1w.nii.gz", "_desc-truth.json")), {**_truth(raw, shape_mm), **source}
-    )
+    write_json(truth.with_name(truth.name.replace("_T1w.nii.gz", "_desc-truth.json")), {**_truth(raw, shape), **source})
 
 
-def _truth(raw: RawScan, shape_mm: Array) -> dict[str, Any]:
+def _truth(raw: RawScan, shape: HeadShape) -> dict[str, Any]:
     import nibabel
 
     return {
         "AffineNativeToTemplate": raw.affine_native_to_template.tolist(),
         "AffineResidualRmsMm": raw.residual_mm,
         "PoseHeadToNative": raw.pose.matrix.tolist(),
-        "AffineHeadToTemplate": affine_of_shape(shape_mm).tolist(),
+        "AffineHeadToTemplate": shape.affine.tolist(),
         "NativeGrid": raw.grid.to_dict(),
         "StorageOrder": "".join(nibabel.aff2axcodes(raw.grid.affine)),
         "VoxelSizeMm": list(raw.grid.spacing),
