@@ -117,9 +117,7 @@ def _pool(workers: int) -> Iterator[Executor]:
     from multiprocessing import get_context
 
     # Spawned, not forked: a fork inherits the locks of ITK's thread pool.
-    with ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=_share_cores, initargs=(workers,)
-    ) as pool:
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         yield pool
 
 
@@ -139,16 +137,13 @@ def _cluster(address: str) -> Iterator[Executor]:
         yield client.get_executor(pure=False)
 
 
-def _share_cores(workers: int) -> None:
-    import os
-
-    import SimpleITK
-
-    SimpleITK.ProcessObject.SetGlobalDefaultNumberOfThreads(max(1, (os.cpu_count() or 1) // workers))
-
-
 def _run(job: ScanJob, config: PreprocessConfig) -> Outcome:
     """One scan from file to files; whatever goes wrong becomes the outcome's failure."""
+    import SimpleITK
+
+    threads = SimpleITK.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    # Threads of ITK add up in an order of their own; with one, the same scan gives the same bytes wherever it is run.
+    SimpleITK.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     try:
         done = finished_outcome(job)
         if done is not None:
@@ -158,6 +153,8 @@ def _run(job: ScanJob, config: PreprocessConfig) -> Outcome:
         return write_scan(job, preprocess_scan(volume, config, brain_mask=mask), volume.grid)
     except Exception as error:  # one bad scan never stops the others
         return Outcome(job.key, failure=_reason(error))
+    finally:
+        SimpleITK.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
 
 
 def _reason(error: BaseException) -> str:

@@ -50,7 +50,7 @@ def test_a_cohort_survives_its_bad_scan_and_is_not_done_twice(tmp_path: Path, po
     )
     calls: list[tuple[int, int]] = []
     out = tmp_path / "out"
-    report = preprocess_manifest(manifest, out, STRIPPED, workers=2, progress=lambda *call: calls.append(call))
+    report = preprocess_manifest(manifest, out, STRIPPED, progress=lambda *call: calls.append(call))
 
     assert report.finished == ("sub-A-1_ses-M00", "sub-B_02")
     assert list(report.failures) == ["sub-C_01"]
@@ -77,7 +77,7 @@ def test_a_cohort_survives_its_bad_scan_and_is_not_done_twice(tmp_path: Path, po
         ("sub-A-1_ses-M00", 70.0, 29),
         ("sub-B_02", 81.5, 24),
     ]
-    assert (done.table["preprocess_quality"] > 0.8).all()
+    assert (done.table["preprocess_quality"] > 0.75).all()
     image = read_volume(done.records[0].image)
     assert image.grid == STRIPPED.grid
     sidecar_path = Path(str(done.records[0].image).replace(".nii.gz", ".json"))
@@ -97,6 +97,17 @@ def test_a_cohort_survives_its_bad_scan_and_is_not_done_twice(tmp_path: Path, po
     assert finished_outcome(other) is None
 
 
+def test_processes_report_what_fails_in_them(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    write_volume(Volume(np.ones((8, 8, 8)), np.eye(4)), tmp_path / "flat.nii.gz")
+    write_volume(Volume(rng.uniform(size=(1, 8, 8)), np.eye(4)), tmp_path / "slice.nii.gz")
+    (tmp_path / "torn.nii.gz").write_bytes(b"no image")
+    names = ["flat", "slice", "torn"]
+    table = pd.DataFrame({"participant_id": names, "session_id": "01", "image": [f"{name}.nii.gz" for name in names]})
+    with pytest.raises(CohortError, match=r"none of 3 scans.*flat_01.*no contrast.*slice_01.*torn_01.*unreadable"):
+        preprocess_manifest(build_manifest(table, tmp_path / "m.tsv"), tmp_path / "out", STRIPPED, workers=2)
+
+
 def test_a_cohort_without_one_good_scan_is_an_error(tmp_path: Path) -> None:
     write_volume(Volume(np.ones((8, 8, 8)), np.eye(4)), tmp_path / "flat.nii.gz")
     table = pd.DataFrame({"participant_id": ["p-1", "p1"], "session_id": "01", "image": "flat.nii.gz"})
@@ -108,11 +119,17 @@ def test_a_cohort_without_one_good_scan_is_an_error(tmp_path: Path) -> None:
         PreprocessConfig(voxel_size_mm=-1.0)
 
 
+@pytest.fixture(autouse=True)
+def short_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search that will do for brains near the template, on one thread."""
+    for name, value in (("STARTS_REFINED", 1), ("FINALISTS", 1), ("AFFINE_MM", 6.0), ("FINAL_MM", 5.0)):
+        monkeypatch.setattr(registration, name, value)
+    SimpleITK.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+
+
 @pytest.fixture
-def stripped(tmp_path: Path, pose: Pose, synthetic_head: Head, monkeypatch: pytest.MonkeyPatch) -> Manifest:
-    """One brain without a skull, not far from the template, so that a short search will do."""
-    monkeypatch.setattr(registration, "STARTS_REFINED", 1)
-    monkeypatch.setattr(registration, "FINALISTS", 1)
+def stripped(tmp_path: Path, pose: Pose, synthetic_head: Head) -> Manifest:
+    """One brain without a skull."""
     write_volume(synthetic_head(pose((5.0, 0.0, 3.0), (0.9, 0.9, 0.9)), skull=False), tmp_path / "a.nii.gz")
     table = pd.DataFrame({"participant_id": ["sub-A"], "session_id": ["01"], "image": ["a.nii.gz"]})
     return build_manifest(table, tmp_path / "manifest.tsv", check_images=True)
@@ -218,8 +235,7 @@ def test_a_cluster_does_the_same_work(stripped: Manifest, tmp_path: Path) -> Non
     assert report.finished == ("sub-A_01",)
     near = preprocess_manifest(stripped, tmp_path / "near", STRIPPED)
     far_image, near_image = (read_volume(each.outcomes[0].image or "") for each in (report, near))
-    # Threads of another number add up in another order.
-    np.testing.assert_allclose(far_image.data, near_image.data, rtol=1e-4, atol=1e-3)
+    np.testing.assert_array_equal(far_image.data, near_image.data)
     with pytest.raises(CohortError, match="no Dask scheduler answers"):
         preprocess_manifest(stripped, tmp_path / "far", STRIPPED, scheduler="nonsense://nowhere:1")
 
