@@ -22,11 +22,20 @@ from ldae.prepare.preprocess import PreprocessedScan
 from ldae.prepare.quality import Quality
 from ldae.volume import Grid, write_volume
 
-__all__ = ["Outcome", "ScanJob", "finished_outcome", "plan_jobs", "write_derived_manifest", "write_scan"]
+__all__ = [
+    "Outcome",
+    "ScanJob",
+    "check_folder",
+    "finished_outcome",
+    "plan_jobs",
+    "write_derived_manifest",
+    "write_scan",
+]
 
 # Raised whenever the pipeline gives other results for the same scan, so that old ones count as unfinished.
 PIPELINE_VERSION = 2
 SPACE = "MNI152"
+MANIFEST, DESCRIPTION = "manifest.tsv", "dataset_description.json"
 
 
 @dataclass(frozen=True)
@@ -111,6 +120,34 @@ class Outcome:
     failure: str | None = None
 
 
+def check_folder(out_dir: Path, manifest: Manifest) -> None:
+    """See that nothing is overwritten that was not preprocessed.
+
+    Args:
+        out_dir: where results are to go.
+        manifest: of the raw scans.
+
+    Raises:
+        CohortError: if the folder is a file, is that of the raw manifest, or a raw data set.
+    """
+    if out_dir.exists() and not out_dir.is_dir():
+        msg = f"{out_dir}: is a file, and preprocessed scans need a folder; choose another --out"
+        raise CohortError(msg)
+    taken = out_dir / MANIFEST
+    if taken.resolve() == manifest.path.resolve():
+        msg = f"{taken} lists the raw scans and would be overwritten by the preprocessed ones; choose another --out"
+        raise CohortError(msg)
+    description = out_dir / DESCRIPTION
+    if description.is_file():
+        try:
+            found = json.loads(description.read_text(encoding="utf-8"))
+        except ValueError:
+            found = None
+        if not isinstance(found, dict) or found.get("DatasetType") != "derivative":
+            msg = f"{out_dir} is a data set of its own, not a folder of preprocessed scans; choose another --out"
+            raise CohortError(msg)
+
+
 def plan_jobs(
     manifest: Manifest, out_dir: Path, config: Mapping[str, Any], brain_masks: str | None = None
 ) -> list[ScanJob]:
@@ -183,6 +220,8 @@ def finished_outcome(job: ScanJob) -> Outcome | None:
         return None
     if not isinstance(sidecar, dict) or sidecar.get("Fingerprint") != _fingerprint(job):
         return None
+    if sidecar.get("ResultsSha256") != _results(job):
+        return None
     return _outcome(job, sidecar, skipped=True)
 
 
@@ -207,6 +246,11 @@ def _fingerprint(job: ScanJob) -> dict[str, Any]:
         "Config": dict(job.config),
         "PipelineVersion": PIPELINE_VERSION,
     }
+
+
+def _results(job: ScanJob) -> dict[str, str]:
+    """Hashes of what was written beside the side-car."""
+    return {path.name: sha256_of(path) for path in job.files if path != job.sidecar}
 
 
 def write_scan(job: ScanJob, scan: PreprocessedScan, native_grid: Grid) -> Outcome:
@@ -244,6 +288,7 @@ def write_scan(job: ScanJob, scan: PreprocessedScan, native_grid: Grid) -> Outco
         "Sources": [str(path) for path in (job.image, job.brain_mask_source) if path is not None],
         "GeneratedBy": {"Name": "ldae", "Version": __version__},
         "Fingerprint": _fingerprint(job),
+        "ResultsSha256": _results(job),
     }
     write_json(job.sidecar, sidecar)
     return _outcome(job, sidecar)
@@ -270,7 +315,7 @@ def write_derived_manifest(manifest: Manifest, out_dir: Path, outcomes: Sequence
     table["image"] = pd.Series([os.path.relpath(image, out_dir) for image in images], dtype=object)
     table["preprocess_quality"] = [round(o.quality.score, 4) for o in outcomes if o.quality is not None]
     write_json(
-        out_dir / "dataset_description.json",
+        out_dir / DESCRIPTION,
         {
             "Name": "T1w images preprocessed by ldae",
             "BIDSVersion": "1.10.0",
@@ -278,4 +323,4 @@ def write_derived_manifest(manifest: Manifest, out_dir: Path, outcomes: Sequence
             "GeneratedBy": [{"Name": "ldae", "Version": __version__}],
         },
     )
-    return write_manifest(table, out_dir / "manifest.tsv")
+    return write_manifest(table, out_dir / MANIFEST)

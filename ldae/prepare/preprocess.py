@@ -17,7 +17,7 @@ from ldae.prepare.brain import brain_of_mask, brain_of_stripped, extract_brain, 
 from ldae.prepare.brain_tools import TOOLS, run_brain_tool
 from ldae.prepare.morphology import depth_mm, grow, mask_volume
 from ldae.prepare.quality import Quality, rate
-from ldae.prepare.registration import MIN_CORRELATION, Registration, displacement_mm, moved, refine, register
+from ldae.prepare.registration import MIN_CORRELATION, Registration, moved, refine, register
 from ldae.volume import Grid, Volume
 
 __all__ = ["BrainExtraction", "PreprocessConfig", "PreprocessedScan", "preprocess_scan"]
@@ -26,8 +26,6 @@ BrainExtraction = Literal["template", "synthstrip", "hd-bet", "bet"]
 
 # The bias field of the final image is fitted on the brain, without the dark fluid at its surface.
 BIAS_MARGIN_MM = -2.0
-# Registration and brain extraction need each other; they take turns until the corners of the brain's box rest.
-ROUNDS, SETTLED_MM = 3, 2.0
 # Brain and surrounding fluid of anyone above infancy.
 PLAUSIBLE_BRAIN_ML = (750.0, 2200.0)
 # A rim around the brain that is this empty says that somebody has stripped the scan before.
@@ -171,23 +169,17 @@ def locate_brain(native: Volume, config: PreprocessConfig, brain_mask: Volume | 
         corrected = correct_bias(native, brain) if config.bias_correction else native
         stripped = Volume(corrected.data * brain.data, native.affine)
         registration = register(stripped, already_stripped=True, min_correlation=config.min_correlation)
-        registration = refine(stripped, registration, min_correlation=config.min_correlation, last=True)
-        return _Located(registration, surface, corrected)
+        return _Located(refine(stripped, registration, min_correlation=config.min_correlation), surface, corrected)
     # N4 runs before resampling, twice: over the head, so that the registration sees one contrast; then from the raw
     # image over the brain, where its field then has to fit nothing else.
     corrected = correct_bias(native) if config.bias_correction else native
     registration = register(corrected, min_correlation=config.min_correlation)
-    for _ in range(ROUNDS):
-        start = registration.affine_native_to_template
-        if config.bias_correction:
-            corrected = correct_bias(native, template_brain(native.grid, start, margin_mm=BIAS_MARGIN_MM))
-        surface = extract_brain(corrected, start)
-        stripped = Volume(corrected.resample_to(surface.grid).data * (surface.data > 0), surface.affine)
-        registration = refine(stripped, registration, min_correlation=config.min_correlation)
-        if displacement_mm(start, registration.affine_native_to_template) < SETTLED_MM:
-            break
-    registration = refine(stripped, registration, min_correlation=config.min_correlation, last=True)
-    return _Located(registration, surface, corrected)
+    to_template = registration.affine_native_to_template
+    if config.bias_correction:
+        corrected = correct_bias(native, template_brain(native.grid, to_template, margin_mm=BIAS_MARGIN_MM))
+    surface = extract_brain(corrected, to_template)
+    stripped = Volume(corrected.resample_to(surface.grid).data * (surface.data > 0), surface.affine)
+    return _Located(refine(stripped, registration, min_correlation=config.min_correlation), surface, corrected)
 
 
 def _on_template(brain: _Located, values: npt.NDArray[np.float32], config: PreprocessConfig) -> tuple[Volume, Volume]:

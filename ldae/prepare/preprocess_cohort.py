@@ -1,7 +1,8 @@
 """Preprocess a cohort: every scan of a manifest into a folder laid out like a BIDS derivative, on one machine or many."""
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures import Executor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,12 +12,14 @@ from ldae.errors import CohortError, LdaeError
 from ldae.prepare.derivatives import (
     Outcome,
     ScanJob,
+    check_folder,
     finished_outcome,
     plan_jobs,
     write_derived_manifest,
     write_scan,
 )
 from ldae.prepare.preprocess import PreprocessConfig, preprocess_scan
+from ldae.prepare.processes import ProcessLanes, one_itk_thread
 from ldae.volume import read_volume
 
 __all__ = ["PreprocessReport", "preprocess_manifest"]
@@ -86,11 +89,12 @@ def preprocess_manifest(
         progress: called with (scans done, all scans).
 
     Raises:
-        CohortError: if two scans would get the same name, masks are missing, the scheduler cannot be reached, or not one
-            scan could be preprocessed.
+        CohortError: if the folder holds raw scans, two scans would get the same name, masks are missing, the scheduler
+            cannot be reached, or not one scan could be preprocessed.
     """
     config = config or PreprocessConfig()
     out_dir = Path(out_dir)
+    check_folder(out_dir, manifest)
     jobs = plan_jobs(manifest, out_dir, asdict(config), brain_masks)
     outcomes: dict[str, Outcome] = {}
 
@@ -99,26 +103,17 @@ def preprocess_manifest(
         if progress is not None:
             progress(len(outcomes), len(jobs))
 
-    if workers <= 1 and scheduler is None:
+    if workers == 1 and scheduler is None:
         for job in jobs:
             settle(_run(job, config))
     else:
-        with _pool(workers) if scheduler is None else _cluster(scheduler) as executor:
+        with ProcessLanes(workers) if scheduler is None else _cluster(scheduler) as executor:
             futures = {executor.submit(_run, job, config): job for job in jobs}
             for future in as_completed(futures):
                 error = future.exception()
                 settle(future.result() if error is None else Outcome(futures[future].key, failure=_reason(error)))
     in_order = tuple(outcomes[job.key] for job in jobs)
     return PreprocessReport(write_derived_manifest(manifest, out_dir, in_order), in_order)
-
-
-@contextmanager
-def _pool(workers: int) -> Iterator[Executor]:
-    from multiprocessing import get_context
-
-    # Spawned, not forked: a fork inherits the locks of ITK's thread pool.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        yield pool
 
 
 @contextmanager
@@ -139,24 +134,21 @@ def _cluster(address: str) -> Iterator[Executor]:
 
 def _run(job: ScanJob, config: PreprocessConfig) -> Outcome:
     """One scan from file to files; whatever goes wrong becomes the outcome's failure."""
-    import SimpleITK
-
-    threads = SimpleITK.ProcessObject.GetGlobalDefaultNumberOfThreads()
-    # Threads of ITK add up in an order of their own; with one, the same scan gives the same bytes wherever it is run.
-    SimpleITK.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     try:
         done = finished_outcome(job)
         if done is not None:
             return done
         volume = read_volume(job.image)
         mask = None if job.brain_mask_source is None else read_volume(job.brain_mask_source)
-        return write_scan(job, preprocess_scan(volume, config, brain_mask=mask), volume.grid)
+        with one_itk_thread():
+            scan = preprocess_scan(volume, config, brain_mask=mask)
+        return write_scan(job, scan, volume.grid)
     except Exception as error:  # one bad scan never stops the others
         return Outcome(job.key, failure=_reason(error))
-    finally:
-        SimpleITK.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
 
 
 def _reason(error: BaseException) -> str:
+    if isinstance(error, BrokenProcessPool):
+        return "its process was killed, for want of memory as a rule; preprocess it with fewer --workers"
     text = " ".join(str(error).split())
     return text if isinstance(error, LdaeError) and text else f"{type(error).__name__}: {text}"

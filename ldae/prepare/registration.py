@@ -133,16 +133,15 @@ def register(
     return _judged(scan, best, min_correlation)
 
 
-def refine(
-    brain: Volume, registration: Registration, *, min_correlation: float = MIN_CORRELATION, last: bool = False
-) -> Registration:
+def refine(brain: Volume, registration: Registration, *, min_correlation: float = MIN_CORRELATION) -> Registration:
     """Align the extracted brain with the template's brain, starting from the head's registration.
+
+    By mutual information, and then by local correlation.
 
     Args:
         brain: the scan, 0 outside the brain.
-        registration: of the whole head, or an earlier one of the brain.
+        registration: of the whole head.
         min_correlation: below this correlation with the template the registration counts as failed.
-        last: polish a registration that needs nothing else, by local correlation instead of mutual information.
 
     Raises:
         CohortError: if the alignment has become implausible.
@@ -150,7 +149,7 @@ def refine(
     scan = _clipped(brain)
     start = _inverse(registration.affine_native_to_template)
     alignment = Alignment(scan, FINAL_MM)
-    found = alignment.polish_affine(start) if last else alignment.optimise_affine(start)
+    found = alignment.polish_affine(alignment.optimise_affine(start))
     return _judged(scan, _inverse(found), min_correlation)
 
 
