@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from ldae.prepare.image_checks import SkullState
 from ldae.prepare.lenient_manifest import LenientManifest, read_leniently
 from ldae.prepare.likeness import LikenessStatistics, compare_brains
 from ldae.prepare.model_contract import read_contract
+from ldae.prepare.processes import ProcessLanes, one_itk_thread
 from ldae.prepare.shape_spread import check_spread
 
 __all__ = ["CheckReport", "check_cohort"]
@@ -101,6 +102,7 @@ def check_cohort(
         progress: called with (scans done, all scans).
 
     Raises:
+        CohortError: if there are fewer than one worker.
         ManifestError: if the table cannot be read at all.
         CheckpointError: if the model's contract cannot be read.
     """
@@ -158,23 +160,19 @@ def _examine_all(
 
 
 def _examined(jobs: Sequence[ScanToExamine], workers: int) -> Iterator[Examination]:
-    if workers <= 1 or len(jobs) < 2:
-        yield from map(examine, jobs)
+    if workers == 1:
+        yield from map(_examine_on_one_thread, jobs)
         return
-    from multiprocessing import get_context
-
-    # Spawned, not forked: a fork inherits the locks of ITK's thread pool.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
-        futures = {pool.submit(examine, job): job for job in jobs}
+    with ProcessLanes(workers) as pool:
+        futures = {pool.submit(_examine_on_one_thread, job): job for job in jobs}
         for future in as_completed(futures):
             error = future.exception()
             yield future.result() if error is None else _lost(futures[future], error)
 
 
-def _one_thread() -> None:
-    import SimpleITK
-
-    SimpleITK.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+def _examine_on_one_thread(job: ScanToExamine) -> Examination:
+    with one_itk_thread():
+        return examine(job)
 
 
 def _lost(job: ScanToExamine, error: BaseException) -> Examination:

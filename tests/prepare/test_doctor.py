@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ldae.errors import CohortError
 from ldae.prepare.doctor import CheckReport, check_cohort
 from ldae.prepare.examine import ScanToExamine, examine
 from ldae.prepare.findings import ERROR, NOTICE, Severity, group_findings
@@ -111,6 +113,34 @@ def test_processes_change_nothing(cohort: Path) -> None:
         figures.pop("seconds")
     assert one.figures == two.figures
     assert one.likeness is None
+
+
+class Deadly:
+    """Ends the process that it is sent to."""
+
+    name = "deadly.nii.gz"
+
+    def __reduce__(self) -> tuple[object, tuple[int]]:
+        return os._exit, (9,)
+
+
+def test_a_killed_process_costs_one_scan(table: tuple[Path, pd.DataFrame], monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, frame = table
+    frame = frame.iloc[:4].reset_index(drop=True)
+    frame.loc[0, "image"] = Deadly.name
+    monkeypatch.setattr(
+        "ldae.prepare.doctor.ScanToExamine",
+        lambda key, image, *rest: ScanToExamine(key, Deadly() if image.name == Deadly.name else image, *rest),
+    )
+    report = check(folder, frame, anatomy=False, workers=2)
+    lost = [finding.scans for finding in report.findings if finding.code == "not-examined"]
+    assert lost == [(f"{frame['participant_id'][0]}_{frame['session_id'][0]}",)]
+    assert sum("seconds" in figures for figures in report.figures.values()) == 3
+
+
+def test_no_workers_are_refused(cohort: Path) -> None:
+    with pytest.raises(CohortError, match="workers must be at least 1, got 0"):
+        check_cohort(cohort, workers=0, anatomy=False)
 
 
 def test_mixtures_of_heads_brains_and_resolutions(table: tuple[Path, pd.DataFrame]) -> None:
