@@ -24,7 +24,7 @@ from ldae.data.schema import MAX_AGE_YEARS
 from ldae.data.text_table import shortlist
 from ldae.errors import CohortError
 from ldae.prepare.image_files import find_images, manifest_path
-from ldae.prepare.import_report import ImportReport, Skipped, Taken
+from ldae.prepare.import_report import ImportReport, Skipped, Taken, check_out
 from ldae.prepare.study_map import StudyMap
 from ldae.prepare.study_match import Match, match_images
 from ldae.prepare.study_table import StudyTables, Visit, plain_image, read_study
@@ -48,11 +48,12 @@ def import_study(
         follow_links: take images behind links that lead out of the folder.
 
     Raises:
-        CohortError: if there is no image, a table has no column of identifiers, a date could be two days, or nothing
-            matches.
+        CohortError: if there is no image, a table has no column of identifiers, a date could be two days, nothing matches,
+            or `out` is one of the tables or another file that no import wrote.
         ManifestError: if a table cannot be read.
     """
     tables, images, out = [Path(table) for table in tables], Path(images), Path(out)
+    check_out(out, tables)
     people = read_study(tables, study)
     found = find_images(images, follow_links=follow_links)
     paths = {found.name(path): path for path in found.files}
