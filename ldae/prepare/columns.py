@@ -8,7 +8,16 @@ from pathlib import Path
 from ldae.data.schema import COLUMNS
 from ldae.errors import CohortError
 
-__all__ = ["FIRST_SESSION", "SEX_CODES", "SYNONYMS", "extra_name", "plain_identifier", "plain_name", "recognise"]
+__all__ = [
+    "FIRST_SESSION",
+    "SEX_CODES",
+    "SYNONYMS",
+    "extra_name",
+    "identifier_parts",
+    "plain_identifier",
+    "plain_name",
+    "recognise",
+]
 
 FIRST_SESSION = "01"
 """The session of a scan whose source states none."""
@@ -38,6 +47,11 @@ def plain_name(name: str) -> str:
 def plain_identifier(text: str) -> str:
     """An identifier without case and punctuation; letters of any alphabet count, however they are composed."""
     return "".join(letter for letter in unicodedata.normalize("NFC", text).casefold() if letter.isalnum())
+
+
+def identifier_parts(text: str) -> tuple[str, ...]:
+    """The parts of an identifier between its punctuation, without case: '1-12' and '11-2' differ, '1-12' and '(1_12)' do not."""
+    return tuple(re.findall(r"[^\W_]+", unicodedata.normalize("NFC", text).casefold()))
 
 
 def extra_name(column: str) -> str:

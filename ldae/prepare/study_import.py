@@ -23,6 +23,7 @@ from ldae.data.manifest import write_manifest
 from ldae.data.schema import MAX_AGE_YEARS
 from ldae.data.text_table import shortlist
 from ldae.errors import CohortError
+from ldae.prepare.columns import plain_identifier
 from ldae.prepare.image_files import find_images, manifest_path
 from ldae.prepare.import_report import ImportReport, Skipped, Taken, check_out
 from ldae.prepare.study_map import StudyMap
@@ -84,6 +85,7 @@ def import_study(
             f"map: {study.study}",
             f"tables: {', '.join(table.name for table in tables)}",
             *people.notes,
+            *_renamed(matches, people),
             *doubts,
             *_gaps(frame),
         ),
@@ -238,6 +240,20 @@ def _gaps(frame: pd.DataFrame) -> list[str]:
             f"diagnosis made on another day than the scan for {len(far)} scan(s), up to {max(far):.0f} days away"
         )
     return notes
+
+
+def _renamed(matches: Sequence[Match], tables: StudyTables) -> list[str]:
+    """People whose identifier lost letters that a manifest cannot hold."""
+    lost = {}
+    for match in matches:
+        written = tables.people[match.person][0].participant_id
+        if plain_identifier(written) != plain_identifier(match.participant_id):
+            lost[match.participant_id] = f"{written!r} is {match.participant_id!r}"
+    return (
+        [f"identifiers without the letters that a manifest cannot hold: {shortlist(list(lost.values()))}"]
+        if lost
+        else []
+    )
 
 
 def _without_image(matches: Sequence[Match], unmatched: Sequence[Skipped], tables: StudyTables) -> list[Skipped]:
