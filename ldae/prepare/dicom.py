@@ -1,9 +1,8 @@
 """A cohort from DICOM folders: T1w series as de-identified NIfTI in BIDS layout, and their manifest."""
 
-import datetime as dt
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,23 +21,18 @@ from ldae.prepare.dicom_files import (
 )
 from ldae.prepare.dicom_people import (
     age_at_study,
-    months_between,
-    new_labels,
-    patient_labels,
     scan_facts,
     sex_of,
-    study_day,
 )
 from ldae.prepare.dicom_selection import SeriesRule, select_series
 from ldae.prepare.dicom_table import PeopleTable, read_people
+from ldae.prepare.dicom_visits import Visit, group_visits, name_visits, patient_of
 from ldae.volume import write_volume
 
 __all__ = ["DicomOptions", "DicomReport", "SeriesOutcome", "import_dicom"]
 
 MANIFEST_NAME = "manifest.tsv"
 REPORT_NAME = "manifest_import.json"
-NOBODY = "without PatientID, study "
-"""Before the study's identifier, which stands for a person without one in the key."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +43,8 @@ class DicomOptions:
         rule: which series.
         keep_patient_id: PatientID gives the labels, instead of new numbers.
         exact_age: ages over 89 are kept.
-        key: a file outside the cohort that tells which label is whose; labels that stand there already are kept.
+        key: a file outside the cohort that tells which label is whose; labels that stand there
+            already are kept, and visits are numbered on from there.
         table: of people or visits, matched by PatientID: diagnosis, site, and what headers do not know.
     """
 
@@ -122,18 +117,6 @@ class DicomReport:
         }
 
 
-@dataclass(frozen=True)
-class _Visit:
-    """Series of one study of a person that make volumes."""
-
-    patient: str
-    series: tuple[Series, ...]
-    day: dt.date | None
-    subject: str = ""
-    session: str = ""
-    months: float | None = None
-
-
 def import_dicom(
     folder: Path,
     out: Path,
@@ -162,7 +145,7 @@ def import_dicom(
     folder, out = Path(folder), Path(out)
     _check_places(folder, out, options)
     table = PeopleTable() if options.table is None else read_people(options.table)
-    known = {} if options.key is None else read_key(options.key)
+    known = [] if options.key is None else read_key(options.key)
     scan = read_folder(folder, progress)
     if not scan.series:
         msg = (
@@ -171,9 +154,10 @@ def import_dicom(
         )
         raise CohortError(msg)
     outcomes: dict[str, SeriesOutcome] = {}
-    visits = _visits(_select(scan, options.rule, outcomes))
+    visits = group_visits(_select(scan, options.rule, outcomes))
     warnings: list[str] = []
-    named = _named(visits, options, {row.patient: row.subject for row in known}, rng or random.SystemRandom(), warnings)
+    dealt = rng or random.SystemRandom()
+    named = name_visits(visits, known, dealt, warnings, keep_patient_id=options.keep_patient_id)
     rows: list[dict[str, Any]] = []
     keys: list[KeyRow] = []
     with atomic_folder(out) as place:
@@ -195,8 +179,9 @@ def import_dicom(
         write_tables(place, MANIFEST_NAME, rows)
         write_descriptions(place, REPORT_NAME)
         write_json(place / REPORT_NAME, report.to_dict())
-    if options.key is not None:
-        write_key(options.key, known, keys)
+        if options.key is not None:
+            # Before the cohort takes its name: without its key, nobody could tell whose it is.
+            write_key(options.key, known, keys)
     return report
 
 
@@ -217,7 +202,7 @@ def _select(scan: Scan, rule: SeriesRule, outcomes: dict[str, SeriesOutcome]) ->
     """The T1w series that make volumes; what becomes of the others is noted."""
     studies: dict[tuple[str, str], list[Series]] = {}
     for series in scan.series:
-        studies.setdefault((_patient(series), series.header.text("StudyInstanceUID")), []).append(series)
+        studies.setdefault((patient_of(series), series.header.text("StudyInstanceUID")), []).append(series)
     reasons = {uid: reason for study in studies.values() for uid, reason in select_series(study, rule).items()}
     contradictory = _contradictory_patients(scan.series)
     suitable = []
@@ -234,25 +219,20 @@ def _select(scan: Scan, rule: SeriesRule, outcomes: dict[str, SeriesOutcome]) ->
     return suitable
 
 
-def _patient(series: Series) -> str:
-    """Who a series is of; where there is no identifier, each study is somebody of its own."""
-    return series.header.text("PatientID") or NOBODY + series.header.text("StudyInstanceUID")
-
-
 def _contradictory_patients(all_series: Iterable[Series]) -> set[str]:
     """Patients with several birth dates or sexes."""
     births: dict[str, set[str]] = {}
     sexes: dict[str, set[str]] = {}
     for series in all_series:
-        births.setdefault(_patient(series), set()).add(series.header.text("PatientBirthDate"))
-        sexes.setdefault(_patient(series), set()).add(sex_of(series.header) or "")
+        births.setdefault(patient_of(series), set()).add(series.header.text("PatientBirthDate"))
+        sexes.setdefault(patient_of(series), set()).add(sex_of(series.header) or "")
     return {patient for patient in births if len(births[patient] - {""}) > 1 or len(sexes[patient] - {""}) > 1}
 
 
 def _refusal(series: Series, contradictory: set[str]) -> str | None:
     if len(series.patients) > 1:
         return f"images of {len(series.patients)} patients in one series; sort the files by patient"
-    if _patient(series) in contradictory:
+    if patient_of(series) in contradictory:
         return "one patient identifier with several birth dates or sexes: two people mixed? give each their own"
     try:
         series_grid(sorted_planes(series))
@@ -261,46 +241,7 @@ def _refusal(series: Series, contradictory: set[str]) -> str | None:
     return None
 
 
-def _visits(suitable: Iterable[Series]) -> list[_Visit]:
-    """The studies in order of person, day and time."""
-    studies: dict[tuple[str, str], list[Series]] = {}
-    for series in suitable:
-        studies.setdefault((_patient(series), series.header.text("StudyInstanceUID")), []).append(series)
-    return [_Visit(key[0], tuple(study), study_day(study[0].header)) for key, study in studies.items()]
-
-
-def _named(
-    visits: Sequence[_Visit],
-    options: DicomOptions,
-    known: Mapping[str, str],
-    rng: random.Random,
-    warnings: list[str],
-) -> list[_Visit]:
-    """The visits with labels, and months since the first of the person."""
-    patients = list(dict.fromkeys(visit.patient for visit in visits))
-    if options.keep_patient_id and any(patient.startswith(NOBODY) for patient in patients):
-        msg = "some headers have no PatientID to keep; leave out --keep-patient-id"
-        raise CohortError(msg)
-    labels = patient_labels(patients) if options.keep_patient_id else new_labels(patients, known, rng)
-    named: list[_Visit] = []
-    for patient in sorted(patients, key=lambda each: labels[each]):
-        own = [visit for visit in visits if visit.patient == patient]
-        days = [visit.day for visit in own if visit.day is not None]
-        subject = f"sub-{labels[patient]}"
-        if patient.startswith(NOBODY):
-            warnings.append(f"{subject}: no patient identifier in the headers, so each study counts as a person")
-        if len(own) > 1 and len(days) < len(own):
-            warnings.append(f"{subject}: not all visits have a date; their order may be wrong and months are unknown")
-        for number, visit in enumerate(own, start=1):
-            if len(own) == 1:
-                months: float | None = 0.0
-            else:
-                months = months_between(days[0], visit.day) if len(days) == len(own) and visit.day else None
-            named.append(replace(visit, subject=subject, session=f"ses-{number:02d}", months=months))
-    return named
-
-
-def _write_visit(visit: _Visit, place: Path, outcomes: dict[str, SeriesOutcome]) -> list[tuple[Series, str]]:
+def _write_visit(visit: Visit, place: Path, outcomes: dict[str, SeriesOutcome]) -> list[tuple[Series, str]]:
     """Write the runs of a visit; the first of those returned is the one for the manifest."""
     written: list[tuple[Series, str]] = []
     for number, series in enumerate(visit.series, start=1):
@@ -327,7 +268,7 @@ def _preference(series: Series) -> tuple[float, bool, float]:
 
 
 def _manifest_row(
-    visit: _Visit,
+    visit: Visit,
     taken: Sequence[tuple[Series, str]],
     table: PeopleTable,
     options: DicomOptions,

@@ -86,9 +86,9 @@ def read_key(path: Path) -> list[KeyRow]:
 
 
 def write_key(path: Path, known: Iterable[KeyRow], rows: Sequence[KeyRow]) -> None:
-    """Write the key, readable by its owner alone; people of former imports stay in it."""
-    present = {row.patient for row in rows}
-    kept = [row for row in known if row.patient not in present]
+    """Write the key, readable by its owner alone; every series of former imports stays in it."""
+    present = {row.series for row in rows}
+    kept = [row for row in known if row.series not in present]
     names = [field.name for field in fields(KeyRow)]
     write_text(path, _tsv([names, *(list(astuple(row)) for row in [*kept, *rows])]))
     path.chmod(0o600)

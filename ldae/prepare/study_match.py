@@ -99,12 +99,12 @@ def match_images(names: Sequence[str], tables: StudyTables, study: StudyMap) -> 
         matches.append(best)
         skipped += [Skipped(match.image, NOT_PREFERRED, expected=True, detail=f"taken: {best.image}") for match in rest]
     owners: dict[str, Match] = {}
-    for match in matches:
-        other = owners.setdefault(match.participant_id, match)
-        if other.person != match.person:
-            both = " and ".join(repr(tables.people[each.person][0].participant_id) for each in (other, match))
+    for each in matches:
+        other = owners.setdefault(each.participant_id, each)
+        if other.person != each.person:
+            both = " and ".join(repr(tables.people[one.person][0].participant_id) for one in (other, each))
             msg = (
-                f"{both} would both be {match.participant_id!r} in the manifest, which holds A to Z, digits and _ . + -; "
+                f"{both} would both be {each.participant_id!r} in the manifest, which holds A to Z, digits and _ . + -; "
                 "give them other identifiers in a copy of the tables"
             )
             raise CohortError(msg)

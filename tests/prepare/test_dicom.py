@@ -183,6 +183,41 @@ def test_a_key_keeps_the_labels(tmp_path: Path, visits: Callable) -> None:
     assert second[first.index].equals(first)
 
 
+def test_later_visits_are_numbered_on_from_the_key(tmp_path: Path, visits: Callable) -> None:
+    key = tmp_path / "key.tsv"
+    found = {}
+    for year in (2019, 2021, 2017):
+        visits(tmp_path / str(year), "A", f"{year}0301")
+        report = import_dicom(tmp_path / str(year), tmp_path / f"out{year}", DicomOptions(key=key))
+        (record,) = read_manifest(report.manifest).records
+        found[year] = record.key, record.months
+        if year == 2021:
+            assert report.warnings == ()
+    assert found == {2019: ("sub-0001_ses-01", 0.0), 2021: ("sub-0001_ses-02", 24.0), 2017: ("sub-0001_ses-03", 0.0)}
+    assert "sub-0001: a visit before those of former imports" in report.warnings[0]
+    rows = pd.read_csv(key, sep="\t", dtype=str)
+    assert rows[["session", "study_date"]].values.tolist() == [
+        ["01", "20190301"],
+        ["02", "20210301"],
+        ["03", "20170301"],
+    ]
+    # A visit that is imported again keeps its label, and its row stands once.
+    again = import_dicom(tmp_path / "2021", tmp_path / "again", DicomOptions(key=key))
+    assert [r.key for r in read_manifest(again.manifest).records] == ["sub-0001_ses-02"]
+    assert len(pd.read_csv(key, sep="\t")) == 3
+
+
+def test_no_cohort_without_its_key(tmp_path: Path, visits: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    visits(tmp_path / "in", "A", "20200301")
+    monkeypatch.setattr("ldae.prepare.dicom.write_key", full)
+    with pytest.raises(OSError, match="No space left"):
+        import_dicom(tmp_path / "in", tmp_path / "out", DicomOptions(key=tmp_path / "key.tsv"))
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_key_may_not_lie_in_the_cohort(tmp_path: Path, visits: Callable) -> None:
     visits(tmp_path / "in", "A", "20200301")
     with pytest.raises(CohortError, match="would lie in the de-identified cohort"):
