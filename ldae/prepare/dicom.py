@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ldae.data.schema import NUMBER
 from ldae.errors import CohortError, VolumeError
 from ldae.io.dicom_headers import Scan, Series, read_folder
 from ldae.io.dicom_series import read_series, series_grid, sorted_planes
@@ -19,11 +20,7 @@ from ldae.prepare.dicom_files import (
     write_key,
     write_tables,
 )
-from ldae.prepare.dicom_people import (
-    age_at_study,
-    scan_facts,
-    sex_of,
-)
+from ldae.prepare.dicom_people import age_at_study, capped_age, scan_facts, sex_of
 from ldae.prepare.dicom_selection import SeriesRule, select_series
 from ldae.prepare.dicom_table import PeopleTable, read_people
 from ldae.prepare.dicom_visits import Visit, group_visits, name_visits, patient_of
@@ -103,9 +100,11 @@ class DicomReport:
 
     def to_dict(self) -> dict[str, Any]:
         """What may be published: no description, identifier or name of a file."""
+        # In an order that knows of labels and reasons only: that of the series here is the order of PatientID.
+        ordered = sorted(self.series, key=lambda e: (not e.subject, e.subject, e.session, e.image, e.outcome, e.reason))
         series = [
             {"outcome": e.outcome, "reason": e.reason, "subject": e.subject, "session": e.session, "image": e.image}
-            for e in self.series
+            for e in ordered
         ]
         return {
             "manifest": self.manifest.name,
@@ -298,6 +297,12 @@ def _manifest_row(
         if name == "sex" and former is not None and former != value:
             warnings.append(f"{where}: the table and the header disagree about the sex; the table's was taken")
         row[name] = value
+        if name == "age" and NUMBER.fullmatch(value):
+            capped = capped_age(float(value), exact=options.exact_age)
+            if capped.warning is not None:
+                row[name] = capped.years
+                if age.warning != capped.warning:
+                    warnings.append(f"{where}: {capped.warning}")
     return row
 
 

@@ -18,6 +18,7 @@ __all__ = [
     "TOP_AGE_YEARS",
     "Age",
     "age_at_study",
+    "capped_age",
     "day_of",
     "months_between",
     "new_labels",
@@ -138,9 +139,20 @@ def age_at_study(header: Header, *, exact: bool = False) -> Age:
         return Age(None, warning)
     if years > MAX_AGE_YEARS:
         return Age(None, "the written age is impossible and was not used")
-    if years >= TOP_AGE_YEARS and not exact:
-        return Age(TOP_AGE_YEARS, "an age over 89 was written as 90")
-    return Age(round(years, 1), warning)
+    capped = capped_age(years, exact=exact)
+    return Age(round(years, 1), warning) if capped.warning is None else capped
+
+
+def capped_age(years: float, *, exact: bool = False) -> Age:
+    """An age as it may be published.
+
+    Args:
+        years: from a header or a table.
+        exact: keep ages over 89.
+    """
+    return (
+        Age(TOP_AGE_YEARS, "an age over 89 was written as 90") if years >= TOP_AGE_YEARS and not exact else Age(years)
+    )
 
 
 def sex_of(header: Header) -> str | None:

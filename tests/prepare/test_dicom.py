@@ -183,6 +183,29 @@ def test_a_key_keeps_the_labels(tmp_path: Path, visits: Callable) -> None:
     assert second[first.index].equals(first)
 
 
+def test_the_report_does_not_undo_the_random_order(tmp_path: Path, make_dicom: Callable, blob: Volume) -> None:
+    for number, patient in enumerate("ABCDE"):
+        what = "FLAIR" if patient in "BD" else "MPRAGE"
+        make_dicom(tmp_path / "in" / patient, blob, PatientID=patient, SeriesDescription=what, SeriesNumber=number)
+    report = import_dicom(tmp_path / "in", tmp_path / "out", rng=random.Random(1))
+    # By PatientID, for the terminal alone, the labels are in no order.
+    assert [each.subject for each in report.series] == ["sub-0003", "", "sub-0001", "", "sub-0002"]
+    written = json.loads((tmp_path / "out" / "manifest_import.json").read_text())["series"]
+    assert [each["subject"] for each in written] == ["sub-0001", "sub-0002", "sub-0003", "", ""]
+
+
+@pytest.mark.parametrize(("exact", "ages"), [(False, [90.0, 90.0, 88.5]), (True, [101.0, 90.5, 88.5])])
+def test_ages_of_the_table_are_capped_too(tmp_path: Path, visits: Callable, exact: bool, ages: list[float]) -> None:
+    for patient in "ABC":
+        visits(tmp_path / "in", patient, "20200301")
+    (tmp_path / "t.csv").write_text("PatientID,age\nA,101\nB,90.5\nC,88.5\n")
+    options = DicomOptions(table=tmp_path / "t.csv", exact_age=exact, keep_patient_id=True)
+    report = import_dicom(tmp_path / "in", tmp_path / "out", options)
+    assert [record.age for record in read_manifest(report.manifest).records] == ages
+    assert pd.read_csv(tmp_path / "out" / "participants.tsv", sep="\t")["age"].tolist() == ages
+    assert sum("over 89" in warning for warning in report.warnings) == (0 if exact else 2)
+
+
 def test_later_visits_are_numbered_on_from_the_key(tmp_path: Path, visits: Callable) -> None:
     key = tmp_path / "key.tsv"
     found = {}
