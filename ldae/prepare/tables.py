@@ -168,8 +168,9 @@ def _match(
             )
             raise CohortError(msg)
         partner[i] = best[0]
-    for row in rows:
-        row["session_id"] = row["session_id"] or FIRST_SESSION
+    # Of a row without an image only what the table says is reported.
+    for i in partner:
+        rows[i]["session_id"] = rows[i]["session_id"] or FIRST_SESSION
     return partner
 
 
