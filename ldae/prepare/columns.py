@@ -5,12 +5,13 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ldae.data.schema import COLUMNS
+from ldae.data import schema
 from ldae.errors import CohortError
 
 __all__ = [
     "FIRST_SESSION",
     "SEX_CODES",
+    "SEX_WORDS",
     "SYNONYMS",
     "extra_name",
     "identifier_parts",
@@ -36,7 +37,10 @@ SYNONYMS: dict[str, str] = {
     "site": "site siteid sitename center centre",
     "split": "split",
 }
-SEX_CODES = {"1": "M", "1.0": "M", "2": "F", "2.0": "F", "m": "M", "male": "M", "f": "F", "female": "F"}
+SEX_WORDS = {**schema.SEX_WORDS, "woman": "F", "girl": "F", "man": "M", "boy": "M"}
+"""What needs no code book."""
+SEX_CODES = {**SEX_WORDS, "1": "M", "1.0": "M", "2": "F", "2.0": "F"}
+"""For tables outside BIDS, which has a place to explain its codes."""
 
 
 def plain_name(name: str) -> str:
@@ -56,7 +60,7 @@ def identifier_parts(text: str) -> tuple[str, ...]:
 
 def extra_name(column: str) -> str:
     """What a further column is called in the manifest: it must not pose as one of the manifest's own."""
-    return f"source_{column}" if column in COLUMNS else column
+    return f"source_{column}" if column in schema.COLUMNS else column
 
 
 def recognise(columns: Sequence[str], chosen: Mapping[str, str], table: Path) -> dict[str, str]:

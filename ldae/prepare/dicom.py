@@ -15,7 +15,6 @@ from ldae.prepare.dicom_files import (
     KeyRow,
     read_key,
     scan_path,
-    sidecar_of,
     write_descriptions,
     write_key,
     write_tables,
@@ -24,7 +23,7 @@ from ldae.prepare.dicom_people import age_at_study, capped_age, scan_facts, sex_
 from ldae.prepare.dicom_selection import SeriesRule, select_series
 from ldae.prepare.dicom_table import PeopleTable, read_people
 from ldae.prepare.dicom_visits import Visit, group_visits, name_visits, patient_of
-from ldae.volume import write_volume
+from ldae.volume import sidecar_path, write_volume
 
 __all__ = ["DicomOptions", "DicomReport", "SeriesOutcome", "import_dicom"]
 
@@ -250,7 +249,7 @@ def _write_visit(visit: Visit, place: Path, outcomes: dict[str, SeriesOutcome]) 
         except VolumeError as error:
             outcomes[series.uid] = SeriesOutcome("refused", str(error), series.name)
             continue
-        write_json(sidecar_of(place / image), scan_facts(series.header))
+        write_json(sidecar_path(place / image), scan_facts(series.header))
         written.append((series, image))
     written.sort(key=lambda run: _preference(run[0]))
     for rank, (series, image) in enumerate(written):

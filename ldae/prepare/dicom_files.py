@@ -15,7 +15,7 @@ from ldae.errors import CohortError
 from ldae.io.dicom_headers import Header
 from ldae.io.files import write_json, write_text
 
-__all__ = ["KeyRow", "read_key", "scan_path", "sidecar_of", "write_descriptions", "write_key", "write_tables"]
+__all__ = ["KeyRow", "read_key", "scan_path", "write_descriptions", "write_key", "write_tables"]
 
 
 @dataclass(frozen=True)
@@ -58,11 +58,6 @@ def scan_path(subject: str, session: str, run: int | None) -> str:
     """A scan's path inside the cohort."""
     entity = "" if run is None else f"_run-{run}"
     return f"{subject}/{session}/anat/{subject}_{session}{entity}_T1w.nii.gz"
-
-
-def sidecar_of(image: Path) -> Path:
-    """The JSON file beside an image."""
-    return image.with_name(image.name.removesuffix(".nii.gz") + ".json")
 
 
 def read_key(path: Path) -> list[KeyRow]:

@@ -11,8 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ldae.data.schema import MAX_AGE_YEARS
 from ldae.errors import CohortError
 from ldae.io.dicom_headers import Header
+from ldae.prepare.dates import read_date
+from ldae.prepare.visits import DAYS_PER_MONTH, DAYS_PER_YEAR
 
 __all__ = [
     "TOP_AGE_YEARS",
@@ -28,12 +31,9 @@ __all__ = [
     "study_day",
 ]
 
-DAYS_A_YEAR = 365.25
-DAYS_A_MONTH = DAYS_A_YEAR / 12
-AGE_UNITS_IN_YEARS = {"Y": 1.0, "M": 1 / 12, "W": 7 / DAYS_A_YEAR, "D": 1 / DAYS_A_YEAR}
+AGE_UNITS_IN_YEARS = {"Y": 1.0, "M": 1 / 12, "W": 7 / DAYS_PER_YEAR, "D": 1 / DAYS_PER_YEAR}
 TOP_AGE_YEARS = 90.0
 """Ages over 89 become this one: with less than this they identify (HIPAA, 45 CFR 164.514(b)(2)(i)(C))."""
-MAX_AGE_YEARS = 120.0
 AGE_TOLERANCE_YEARS = 2.0
 
 # BIDS's name -> the element, and the factor that brings it to BIDS's unit.
@@ -101,17 +101,16 @@ def study_day(header: Header) -> dt.date | None:
 
 
 def day_of(text: str) -> dt.date | None:
-    """The day that is written as YYYYMMDD or YYYY-MM-DD; None if it is no such day."""
-    digits = re.fullmatch(r"(\d{4})[.\-/]?(\d{2})[.\-/]?(\d{2})", text)
+    """The day that a header states; None where it is none, or could be two."""
     try:
-        return dt.date(*(int(part) for part in digits.groups())) if digits else None
-    except ValueError:
+        return read_date(text)
+    except CohortError:
         return None
 
 
 def months_between(first: dt.date, later: dt.date) -> float:
     """Months from one day to another, to a tenth: the days themselves are not kept."""
-    return round((later - first).days / DAYS_A_MONTH, 1)
+    return round((later - first).days / DAYS_PER_MONTH, 1)
 
 
 def age_at_study(header: Header, *, exact: bool = False) -> Age:
@@ -125,7 +124,7 @@ def age_at_study(header: Header, *, exact: bool = False) -> Age:
         exact: keep ages over 89.
     """
     born, day = day_of(header.text("PatientBirthDate")), study_day(header)
-    computed = (day - born).days / DAYS_A_YEAR if born and day else None
+    computed = (day - born).days / DAYS_PER_YEAR if born and day else None
     match = re.fullmatch(r"(\d{1,3})([YMWD])", header.text("PatientAge").upper())
     written = int(match[1]) * AGE_UNITS_IN_YEARS[match[2]] if match else None
     warning = None

@@ -329,7 +329,7 @@ def test_a_table_adds_what_headers_do_not_know(tmp_path: Path, visits: Callable,
     ("text", "expected"),
     [
         ("name,age\nx,3\n", "no column of identifiers"),
-        ("id,date\nA,03/01/2020\n", "line 2: the date '03/01/2020' is not written YYYY-MM-DD"),
+        ("id,date\nA,03/01/2020\n", "line 2, column date: the date '03/01/2020' is none, or could be two days"),
         ("id,dx\nA,CN\nA,AD\n", "2 rows for the visit ses-01"),
         ("id,dx\nn/a,CN\n", "line 2 has no id"),
     ],
@@ -340,6 +340,15 @@ def test_tables_that_cannot_be_used(tmp_path: Path, visits: Callable, text: str,
     with pytest.raises(CohortError, match=expected):
         import_dicom(tmp_path / "in", tmp_path / "out", DicomOptions(table=tmp_path / "t.csv"))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_table_is_read_as_any_other(tmp_path: Path, visits: Callable) -> None:
+    visits(tmp_path / "in", "A", "20200519", "20210519")
+    text = "Subject ID;Patient-ID;Scan date;Gender;Research group;VISCODE\n7;A;19-May-2020;2;CN;bl\n8;A;5/19/2021;Woman;MCI;m12\n"
+    (tmp_path / "t.csv").write_text(text)
+    report = import_dicom(tmp_path / "in", tmp_path / "out", DicomOptions(table=tmp_path / "t.csv"))
+    assert [(r.sex, r.diagnosis) for r in read_manifest(report.manifest).records] == [("F", "CN"), ("F", "MCI")]
+    assert report.unmatched == ()
 
 
 def test_bad_input_is_one_paragraph(tmp_path: Path, make_dicom: Callable, blob: Volume, capsys) -> None:
