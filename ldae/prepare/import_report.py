@@ -1,4 +1,7 @@
-"""What an import took, what it left out and why: one report for every importer, kept as JSON beside the manifest."""
+"""What an import took, what it left out and why: one report, kept as JSON beside the manifest.
+
+An import of DICOM has its own (:class:`ldae.prepare.dicom.DicomReport`): there, what it came from may not be written.
+"""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -48,7 +51,7 @@ class ImportReport:
     """The whole of an import.
 
     Attributes:
-        kind: the importer, as on the command line ("bids", "csv", "dicom", "table").
+        kind: the importer, as on the command line ("bids", "csv", "table").
         source: what was imported.
         manifest: the manifest written.
         taken: the scans in it, in its order.
