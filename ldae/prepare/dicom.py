@@ -23,6 +23,8 @@ from ldae.prepare.dicom_people import age_at_study, capped_age, scan_facts, sex_
 from ldae.prepare.dicom_selection import SeriesRule, select_series
 from ldae.prepare.dicom_table import PeopleTable, read_people
 from ldae.prepare.dicom_visits import Visit, group_visits, name_visits, patient_of
+from ldae.prepare.image_files import find_files
+from ldae.prepare.import_report import Skipped
 from ldae.volume import sidecar_path, write_volume
 
 __all__ = ["DicomOptions", "DicomReport", "SeriesOutcome", "import_dicom"]
@@ -42,6 +44,7 @@ class DicomOptions:
         key: a file outside the cohort that tells which label is whose; labels that stand there
             already are kept, and visits are numbered on from there.
         table: of people or visits, matched by PatientID: diagnosis, site, and what headers do not know.
+        follow_links: read files behind links that lead out of the folder.
     """
 
     rule: SeriesRule = SeriesRule()
@@ -49,6 +52,7 @@ class DicomOptions:
     exact_age: bool = False
     key: Path | None = None
     table: Path | None = None
+    follow_links: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,7 @@ class DicomReport:
         other: files that are no DICOM images -> why. Their names are never written.
         unreadable: DICOM files that cannot be used -> why. Their names are never written.
         unmatched: rows of the table that no scan was found for, by PatientID. Never written.
+        links: links and folders that were not followed. Their names are never written.
     """
 
     manifest: Path
@@ -92,6 +97,7 @@ class DicomReport:
     other: Mapping[str, str]
     unreadable: Mapping[str, str]
     unmatched: tuple[str, ...]
+    links: tuple[Skipped, ...] = ()
 
     def of(self, outcome: str) -> tuple[SeriesOutcome, ...]:
         """The series with that outcome."""
@@ -112,6 +118,7 @@ class DicomReport:
             "files_that_are_no_image": len(self.other),
             "unreadable_files": len(self.unreadable),
             "rows_without_scan": len(self.unmatched),
+            "links_not_followed": len(self.links),
         }
 
 
@@ -144,11 +151,14 @@ def import_dicom(
     _check_places(folder, out, options)
     table = PeopleTable() if options.table is None else read_people(options.table)
     known = [] if options.key is None else read_key(options.key)
-    scan = read_folder(folder, progress)
+    found = find_files(folder, ("",), follow_links=options.follow_links)
+    scan = read_folder(found.root, progress, files=found.files)
     if not scan.series:
+        links = sum(not item.expected for item in found.skipped)
+        left_out = f", {links} links that were not followed: see --follow-links" if links else ""
         msg = (
             f"{folder}: no DICOM image in it ({len(scan.other)} other files, {len(scan.unreadable)} unreadable DICOM "
-            "files); choose the folder that the scanner or the archive exported"
+            f"files{left_out}); choose the folder that the scanner or the archive exported"
         )
         raise CohortError(msg)
     outcomes: dict[str, SeriesOutcome] = {}
@@ -171,6 +181,7 @@ def import_dicom(
             other=scan.other,
             unreadable=scan.unreadable,
             unmatched=table.unused,
+            links=tuple(item for item in found.skipped if not item.expected),
         )
         if not rows:
             raise CohortError(_nothing(folder, report))

@@ -351,6 +351,26 @@ def test_a_table_is_read_as_any_other(tmp_path: Path, visits: Callable) -> None:
     assert report.unmatched == ()
 
 
+def test_links_out_of_the_folder_are_followed_only_when_asked(
+    tmp_path: Path, make_dicom: Callable, blob: Volume, capsys: pytest.CaptureFixture
+) -> None:
+    make_dicom(tmp_path / "in" / "A", blob, PatientID="A")
+    make_dicom(tmp_path / "Zoe", blob, PatientID="Zoe")
+    (tmp_path / "in" / "again").symlink_to(tmp_path / "in", target_is_directory=True)
+    (tmp_path / "in" / "Zoe").symlink_to(tmp_path / "Zoe", target_is_directory=True)
+    assert run(tmp_path / "in", "--out", tmp_path / "out") == 1
+    assert "not followed: Zoe: a link out of the folder" in capsys.readouterr().out
+    assert len(read_manifest(tmp_path / "out" / "manifest.tsv")) == 1
+    assert json.loads((tmp_path / "out" / "manifest_import.json").read_text())["links_not_followed"] == 1
+    assert not any(b"Zoe" in content for content in all_bytes(tmp_path / "out").values())
+    assert run(tmp_path / "in", "--out", tmp_path / "followed", "--follow-links") == 0
+    assert len(read_manifest(tmp_path / "followed" / "manifest.tsv")) == 2
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "Zoe").symlink_to(tmp_path / "Zoe", target_is_directory=True)
+    assert run(tmp_path / "links", "--out", tmp_path / "none") == 2
+    assert "1 links that were not followed: see --follow-links" in capsys.readouterr().err
+
+
 def test_bad_input_is_one_paragraph(tmp_path: Path, make_dicom: Callable, blob: Volume, capsys) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "text").mkdir()
