@@ -16,6 +16,8 @@ PATIENT = "patientid"
 DAYS = "studydate scandate examdate acquisitiondate date"
 # A study's own code of a visit is not the label that the import gives.
 SESSIONS = "sessionid session ses"
+# Values at baseline, which must not pass for those of every visit.
+AT_ENTRY = frozenset({"ageatentry", "dxbl"})
 CARRIED = ("age", "sex", "diagnosis", "months", "site", "split")
 """No other column goes into the manifest: it could identify."""
 
@@ -103,7 +105,7 @@ def _columns(columns: Sequence[str], path: Path) -> dict[str, str]:
     plain = {plain_name(column): column for column in reversed(columns)}
     # The headers' own word comes before whatever else may hold identifiers.
     found = recognise(columns, {"participant_id": plain[PATIENT]} if PATIENT in plain else {}, path)
-    source = {name: found[name] for name in CARRIED if name in found}
+    source = {name: found[name] for name in CARRIED if name in found and plain_name(found[name]) not in AT_ENTRY}
     if "participant_id" in found:
         source["patient"] = found["participant_id"]
     for name, words in (("session", SESSIONS), ("day", DAYS)):

@@ -351,6 +351,14 @@ def test_a_table_is_read_as_any_other(tmp_path: Path, visits: Callable) -> None:
     assert report.unmatched == ()
 
 
+def test_values_at_baseline_are_not_those_of_every_visit(tmp_path: Path, visits: Callable) -> None:
+    visits(tmp_path / "in", "A", "20200301", "20220301")
+    (tmp_path / "t.csv").write_text("PatientID,age_at_entry,DX_bl,site\nA,50,CN,x\n")
+    report = import_dicom(tmp_path / "in", tmp_path / "out", DicomOptions(table=tmp_path / "t.csv"))
+    records = read_manifest(report.manifest).records
+    assert [(r.age, r.diagnosis, r.site) for r in records] == [(70.0, None, "x"), (72.0, None, "x")]
+
+
 def test_links_out_of_the_folder_are_followed_only_when_asked(
     tmp_path: Path, make_dicom: Callable, blob: Volume, capsys: pytest.CaptureFixture
 ) -> None:
