@@ -6,8 +6,10 @@ give is an error: no value is written twice.
 
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import is_dataclass
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import yaml
 
@@ -38,8 +40,12 @@ def find_config(name: str | os.PathLike[str]) -> Path:
     for candidate in (path / "all.yaml", shipped / path, shipped / f"{path}.yaml", shipped / path / "all.yaml"):
         if candidate.is_file():
             return candidate
-    names = ", ".join(sorted(str(p.relative_to(shipped).with_suffix("")) for p in shipped.rglob("*.yaml")))
-    msg = f"{name}: no such config; give a YAML file, or one that ships: {names}"
+    files = [each.relative_to(shipped) for each in shipped.rglob("*.yaml")]
+    # A folder's all.yaml goes by the folder's name.
+    names = sorted({(each.parent if each.stem == "all" else each.with_suffix("")).as_posix() for each in files})
+    near = get_close_matches(os.fspath(name), names, n=1)
+    guess = f"did you mean {near[0]}? Else " if near else ""
+    msg = f"{name}: no such config; {guess}give a YAML file, or one that ships: {', '.join(names)}"
     raise ConfigError(msg)
 
 
@@ -55,9 +61,11 @@ def load_experiment(name: str | os.PathLike[str], overrides: Iterable[str] = ())
     """
     path = find_config(name)
     plain = _read(path, ())
+    overrides = tuple(overrides)
     for override in overrides:
         _set(plain, override)
-    return from_plain(ExperimentConfig, plain, where=str(path))
+    where = f"{path} with --set {' '.join(overrides)}" if overrides else str(path)
+    return from_plain(ExperimentConfig, plain, where=where)
 
 
 def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
@@ -105,6 +113,13 @@ def _set(plain: dict[str, Any], override: str) -> None:
     except ConfigError as error:
         msg = f"--set {error}"
         raise ConfigError(msg) from error
+    groups, settings = _names(ExperimentConfig)
+    # What lies below a setting (a mapping, say) is its own affair.
+    if key not in groups and not any(f"{key}.".startswith(f"{each}.") for each in settings):
+        near = get_close_matches(key, settings, n=1)
+        guess = f"did you mean {near[0]}?" if near else "'ldae config demo' prints all of them"
+        msg = f"--set {override}: there is no setting {key}; {guess}"
+        raise ConfigError(msg)
     *parents, last = key.split(".")
     for parent in parents:
         below: Any = plain.setdefault(parent, {})
@@ -113,3 +128,17 @@ def _set(plain: dict[str, Any], override: str) -> None:
             raise ConfigError(msg)
         plain = below
     plain[last] = value
+
+
+def _names(cls: Any, prefix: str = "") -> tuple[list[str], list[str]]:
+    """The groups and the settings of a configuration, by their paths."""
+    groups: list[str] = []
+    settings: list[str] = []
+    for name, hint in get_type_hints(cls).items():
+        inner = [each for each in (hint, *get_args(hint)) if is_dataclass(each)]
+        (groups if inner else settings).append(prefix + name)
+        for each in inner:
+            below = _names(each, f"{prefix}{name}.")
+            groups += below[0]
+            settings += below[1]
+    return groups, settings

@@ -7,6 +7,7 @@ __all__ = [
     "DependencyError",
     "LdaeError",
     "ManifestError",
+    "NonFiniteError",
     "TaskError",
     "TrainingError",
     "VolumeError",
@@ -19,6 +20,10 @@ class LdaeError(Exception):
 
 class VolumeError(LdaeError):
     """An image file or array that is not a finite, three-dimensional scalar volume."""
+
+
+class NonFiniteError(VolumeError):
+    """A volume that holds NaN or infinity."""
 
 
 class ManifestError(LdaeError):

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ldae.errors import VolumeError
+from ldae.errors import NonFiniteError, VolumeError
 
 __all__ = ["SUFFIXES", "Grid", "Volume", "read_volume", "sidecar_path", "write_volume"]
 
@@ -120,7 +120,8 @@ class Volume:
         affine: voxel indices to RAS millimetres, (4, 4).
 
     Raises:
-        VolumeError: if the data is not a finite, non-empty 3D array or the affine is singular.
+        NonFiniteError: if voxels are NaN or infinite.
+        VolumeError: if the data is not a non-empty 3D array or the affine is singular.
     """
 
     data: npt.NDArray[np.float32]
@@ -138,7 +139,7 @@ class Volume:
         if not np.isfinite(data).all():
             count = int(np.count_nonzero(~np.isfinite(data)))
             msg = f"{count} of {data.size} voxels are NaN or infinite; replace them (0 is usual outside the brain)"
-            raise VolumeError(msg)
+            raise NonFiniteError(msg)
         object.__setattr__(self, "data", data)
         object.__setattr__(self, "affine", Grid(data.shape, self.affine).affine)
 
@@ -225,8 +226,8 @@ def read_volume(path: str | os.PathLike[str]) -> Volume:
     Trailing axes of length one are dropped.
 
     Raises:
-        VolumeError: if the file is missing, unreadable, truncated, 4D or RGB, empty, has non-finite voxels or has
-            no usable voxel size.
+        NonFiniteError: if voxels are NaN or infinite.
+        VolumeError: if the file is missing, unreadable, truncated, 4D or RGB, empty, or has no usable voxel size.
     """
     path = Path(path)
     suffix = volume_suffix(path)
@@ -253,14 +254,21 @@ def read_volume(path: str | os.PathLike[str]) -> Volume:
         return Volume(data, affine)
     except VolumeError as error:
         msg = f"{path}: {error}"
-        raise VolumeError(msg) from error
+        raise type(error)(msg) from error
 
 
 def _read_nibabel(path: Path) -> tuple[npt.NDArray[Any], npt.NDArray[np.float64]]:
     import nibabel
+    from nibabel.openers import ImageOpener
 
-    image = nibabel.load(path)
+    image: Any = nibabel.load(path)
     zooms = np.asarray(image.header.get_zooms()[:3], dtype=float)
+    if isinstance(image.header, nibabel.Nifti1Header):
+        # As it stands in the file: nibabel turns a size of 0 into 1 and drops a sign when it loads.
+        with ImageOpener(path) as file:
+            zooms = np.asarray(type(image.header).from_fileobj(file, check=False)["pixdim"], dtype=float)[
+                1 : len(zooms) + 1
+            ]
     if (zooms <= 0).any() or not np.isfinite(zooms).all():
         msg = f"{path}: voxel size {tuple(zooms.tolist())} mm is impossible; rewrite the header with the true size"
         raise VolumeError(msg)

@@ -24,6 +24,11 @@ def test_a_saved_model_comes_back_bit_for_bit(tiny_model, head, tmp_path):
     assert "Not a medical device" in (tmp_path / "model" / "README.md").read_text()
 
 
+def test_everyone_may_read_every_file_of_a_saved_model(tiny_model, tmp_path):
+    tiny_model.save_pretrained(tmp_path / "m")
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "m").iterdir()} == {0o644}
+
+
 @pytest.mark.parametrize("solver", ["bdia", "direct"])
 def test_encode_then_decode_is_the_identity_up_to_compression(tiny_model, head, solver):
     scans = [tiny_model.prepare(head(seed)) for seed in (2, 3)]

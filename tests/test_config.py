@@ -33,11 +33,13 @@ def test_overrides_reach_their_key():
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("denoiser.stepz=7", "stepz"),
+        ("denoiser.stepz=7", "^--set denoiser.stepz=7: there is no setting"),
+        ("compression.optimisation.batchsize=1", r"did you mean compression\.optimisation\.batch_size\?"),
+        ("xyz=1", "'ldae config demo' prints all"),
         ("seed", "name=value"),
         ("seed=[", "YAML"),
         ("seed.x=1", "seed"),
-        ("seed=abc", "seed"),
+        ("seed=abc", "with --set seed=abc: "),
     ],
 )
 def test_bad_overrides_are_refused(override, words):
@@ -70,5 +72,5 @@ def test_no_value_is_written_twice(tmp_path):
 
 
 def test_an_unknown_name_lists_those_that_ship():
-    with pytest.raises(ConfigError, match="demo/all"):
+    with pytest.raises(ConfigError, match="ships: demo, demo/compression, "):
         find_config("nope")

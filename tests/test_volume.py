@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ldae.errors import VolumeError
+from ldae.errors import NonFiniteError, VolumeError
 from ldae.volume import Grid, Volume, read_volume, write_volume
 
 
@@ -112,6 +112,23 @@ def test_bad_files_are_refused_by_name(kind, tmp_path):
     path = bad_file(kind, tmp_path)
     with pytest.raises(VolumeError, match=r"bad\.nii\.gz"):
         read_volume(path)
+
+
+@pytest.mark.parametrize("size", [0.0, -1.0, np.nan])
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
+def test_voxel_sizes_that_the_reader_would_mend_are_refused(kind, size, tmp_path):
+    image = kind(np.ones((4, 4, 4), np.float32), np.eye(4))
+    header = image.header.copy()
+    header["pixdim"][2] = size
+    start = header.binaryblock
+    (tmp_path / "a.nii").write_bytes(start + image.to_bytes()[len(start) :])
+    with pytest.raises(VolumeError, match=r"a\.nii: voxel size .* mm is impossible"):
+        read_volume(tmp_path / "a.nii")
+
+
+def test_non_finite_voxels_have_an_error_of_their_own(tmp_path):
+    with pytest.raises(NonFiniteError, match=r"bad\.nii\.gz: 64 of 64 voxels"):
+        read_volume(bad_file("NaN", tmp_path))
 
 
 def test_unknown_suffix_is_refused(volume, tmp_path):

@@ -6,7 +6,7 @@ from typing import Any
 from jsonargparse import Namespace
 
 from ldae.cli import cohort_check, cohort_import, cohort_preprocess
-from ldae.cli.arguments import Parser, add_manifest, add_out, add_seed
+from ldae.cli.arguments import Parser, add_manifest, add_out, add_seed, add_workers
 from ldae.cli.console import progress_bar, say
 from ldae.errors import CohortError
 
@@ -66,7 +66,7 @@ def _synth() -> Parser:
         default=None,
         help="with --raw: heads are shifted up to so many mm, 20 if not given",
     )
-    parser.add_argument("--workers", type=int, default=2, help="processes; the result does not depend on it")
+    add_workers(parser, default=2, what="processes; the result does not depend on it")
     add_seed(parser)
     return parser
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import Namespace
 
-from ldae.cli.arguments import Parser, add_manifest
+from ldae.cli.arguments import Parser, add_manifest, add_workers, folder
 from ldae.cli.console import progress_bar, say, table
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ def _check() -> Parser:
     )
     add_manifest(parser)
     parser.add_argument("--model", type=Path, default=None, help="model folder whose contract scans should meet")
-    parser.add_argument("--out", type=Path, default=None, help="folder for check.json and check.tsv")
-    parser.add_argument("--workers", type=int, default=1, help="processes")
+    parser.add_argument("--out", type=folder, default=None, help="folder for check.json and check.tsv")
+    add_workers(parser)
     parser.add_argument(
         "--no-anatomy",
         action="store_true",

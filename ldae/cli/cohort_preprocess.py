@@ -4,7 +4,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from ldae.cli.arguments import Parser, add_manifest, add_out
+from ldae.cli.arguments import Parser, add_manifest, add_out, add_workers
 from ldae.cli.console import progress_bar, say
 
 __all__ = ["register"]
@@ -42,7 +42,7 @@ def _preprocess() -> Parser:
         action="store_true",
         help="write the brain's percentiles 0.5 and 99.5 as 0 and 1, for other software",
     )
-    parser.add_argument("--workers", type=int, default=1, help="processes")
+    add_workers(parser)
     parser.add_argument(
         "--scheduler", default=None, help="address of a Dask scheduler that does the work, such as tcp://host:8786"
     )

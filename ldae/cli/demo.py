@@ -7,7 +7,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from ldae.cli.arguments import Parser, add_hardware, add_manifest, add_model, add_out, add_seed, load_model
+from ldae.cli.arguments import Parser, add_hardware, add_manifest, add_model, add_out, add_seed, folder, load_model
 from ldae.cli.console import progress_bar, say
 from ldae.cli.fit import fit_experiment
 
@@ -25,7 +25,7 @@ def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
         description="Make a phantom cohort, train the three stages, run every task on held-out subjects and write a report. "
         "The same command again goes on where a killed run stopped."
     )
-    demo.add_argument("--out", type=Path, default=Path("runs/demo"), help="run folder")
+    demo.add_argument("--out", type=folder, default=Path("runs/demo"), help="run folder")
     demo.add_argument(
         "--quick", action="store_true", help="a toy size, to see that everything works; its figures mean nothing"
     )

@@ -26,7 +26,11 @@ def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
     probe.add_argument("--codes", type=Path, required=True, help="embeddings: .parquet, .csv, .tsv or .npz")
     add_manifest(probe)
     probe.add_argument(
-        "--target", type=str, required=True, help=f"column of the manifest to predict, or '{CONVERSION}' (MCI to AD)"
+        "--target",
+        type=str,
+        required=True,
+        help=f"column of the manifest to predict, or '{CONVERSION}': months from MCI to AD, or from --negative to --positive, "
+        "whose files are named probe_MCI_to_AD",
     )
     probe.add_argument(
         "--task",

@@ -267,7 +267,7 @@ def _validated(text: pd.DataFrame, path: Path, *, check_images: bool) -> Manifes
     cells["sex"] = [normal_sex(value) for value in cells["sex"]]
     problems = find_problems(pd.DataFrame(cells, index=text.index, dtype=object))
     if problems:
-        msg = f"{path}: {len(problems)} problem(s)\n  " + "\n  ".join(problems[:PROBLEMS_SHOWN])
+        msg = f"{path}: {len(problems)} problem(s)\n  " + "\n  ".join(map(str, problems[:PROBLEMS_SHOWN]))
         if len(problems) > PROBLEMS_SHOWN:
             msg += f"\n  and {len(problems) - PROBLEMS_SHOWN} more"
         raise ManifestError(msg)

@@ -5,6 +5,7 @@ every problem can name its line.
 """
 
 import re
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,16 @@ import pandas as pd
 
 from ldae.volume import SUFFIXES
 
-__all__ = ["COLUMNS", "OPTIONAL_COLUMNS", "REQUIRED_COLUMNS", "SPLITS", "find_problems", "infer_type", "normal_sex"]
+__all__ = [
+    "COLUMNS",
+    "OPTIONAL_COLUMNS",
+    "REQUIRED_COLUMNS",
+    "SPLITS",
+    "Problem",
+    "find_problems",
+    "infer_type",
+    "normal_sex",
+]
 
 REQUIRED_COLUMNS = ("participant_id", "session_id", "image")
 OPTIONAL_COLUMNS = ("age", "sex", "diagnosis", "months", "site", "split")
@@ -29,13 +39,38 @@ MAX_AGE_YEARS = 120.0
 MAX_MONTHS = 1200.0
 
 
+@dataclass(frozen=True)
+class Problem:
+    """A rule that a table breaks.
+
+    Attributes:
+        lines: of the file; several where rows contradict one another.
+        column: whose rule it is.
+        what: is wrong.
+        remedy: what to do about it.
+    """
+
+    lines: tuple[int, ...]
+    column: str
+    what: str
+    remedy: str
+
+    @property
+    def statement(self) -> str:
+        """Where and what."""
+        return f"line{'s' if len(self.lines) > 1 else ''} {' and '.join(map(str, self.lines))}: {self.what}"
+
+    def __str__(self) -> str:
+        return f"{self.statement}; {self.remedy}"
+
+
 def normal_sex(value: str | None) -> str | None:
     """F or M for the usual spellings; anything else as it is."""
     return None if value is None else SEX_WORDS.get(value.lower(), value)
 
 
-def find_problems(text: pd.DataFrame) -> list[str]:
-    """What violates the schema, one sentence each with the line number and the remedy.
+def find_problems(text: pd.DataFrame) -> list[Problem]:
+    """What violates the schema; rules that span rows are only looked at once all cells are right.
 
     Args:
         text: all canonical columns as text, None where missing; the index is the line numbers of the file.
@@ -62,7 +97,7 @@ def infer_type(values: list[str | None], column: str) -> pd.Series:
     return pd.Series([np.nan if value is None else float(value) for value in values], dtype=np.float64)
 
 
-def _cell_problems(text: pd.DataFrame) -> list[str]:
+def _cell_problems(text: pd.DataFrame) -> list[Problem]:
     import pandera.pandas as pa
 
     def number(low: float, high: float) -> Any:
@@ -104,9 +139,11 @@ def _cell_problems(text: pd.DataFrame) -> list[str]:
     except pa.errors.SchemaErrors as errors:
         cases = errors.failure_cases.sort_values("index", kind="stable")
         return [
-            f"line {line}: {name} is missing; every row needs one"
+            Problem((int(line),), name, f"{name} is missing", "every row needs one")
             if check == "not_nullable"
-            else f"line {line}: {name} {check.replace(';', f', got {value!r};', 1)}"
+            else Problem(
+                (int(line),), name, f"{name} {check.partition('; ')[0]}, got {value!r}", check.partition("; ")[2]
+            )
             for line, name, check, value in zip(
                 cases["index"], cases["column"], cases["check"], cases["failure_case"], strict=True
             )
@@ -114,7 +151,7 @@ def _cell_problems(text: pd.DataFrame) -> list[str]:
     return []
 
 
-def _duplicate_problems(text: pd.DataFrame) -> list[str]:
+def _duplicate_problems(text: pd.DataFrame) -> list[Problem]:
     seen: dict[str, int] = {}
     problems = []
     for line, subject, session in zip(text.index, text["participant_id"], text["session_id"], strict=True):
@@ -122,20 +159,28 @@ def _duplicate_problems(text: pd.DataFrame) -> list[str]:
         first = seen.setdefault(f"{subject}_{session}", line)
         if first != line:
             problems.append(
-                f"lines {first} and {line}: participant {subject}, session {session} appears twice; "
-                "remove one or give it its own session_id"
+                Problem(
+                    (first, line),
+                    "session_id",
+                    f"participant {subject}, session {session} appears twice",
+                    "remove one or give it its own session_id",
+                )
             )
     return problems
 
 
-def _split_problems(text: pd.DataFrame) -> list[str]:
+def _split_problems(text: pd.DataFrame) -> list[Problem]:
     seen: dict[str, dict[str, int]] = {}
     for line, subject, split in zip(text.index, text["participant_id"], text["split"], strict=True):
         if split is not None:
             seen.setdefault(subject, {}).setdefault(split, line)
     return [
-        f"lines {' and '.join(str(line) for line in splits.values())}: subject {subject} is in "
-        f"{' and in '.join(splits)}; empty the split column and run 'ldae cohort split' to freeze a new one"
+        Problem(
+            tuple(splits.values()),
+            "split",
+            f"subject {subject} is in {' and in '.join(splits)}",
+            "empty the split column and run 'ldae cohort split' to freeze a new one",
+        )
         for subject, splits in seen.items()
         if len(splits) > 1
     ]

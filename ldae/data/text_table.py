@@ -41,6 +41,9 @@ def read_text_table(path: Path) -> TextTable:
         ManifestError: if the file is missing, is not UTF-8 text, has no header or no rows, repeats a column name, or
             has a row with more or fewer cells than the header.
     """
+    if path.is_dir():
+        msg = f"{path}: is a folder; give the table itself, such as the manifest.tsv in it"
+        raise ManifestError(msg)
     if not path.is_file():
         msg = f"{path}: no such table; check the path"
         raise ManifestError(msg)

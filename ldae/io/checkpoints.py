@@ -38,6 +38,8 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     temporary = path.with_name(f".writing-{path.name}")
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     save_file(plain, temporary, metadata=dict(metadata or {}))
+    # safetensors keeps files to their owner; the other files of a model are for everyone to read.
+    temporary.chmod(0o644)
     return temporary.replace(path)
 
 

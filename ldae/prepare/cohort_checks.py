@@ -11,6 +11,7 @@ import pandas as pd
 
 from ldae.data.schema import SPLITS
 from ldae.prepare.findings import ERROR, NOTICE, WARNING, Finding
+from ldae.prepare.visits import months_of_visit
 
 __all__ = ["check_table", "clinical_stage", "scan_keys"]
 
@@ -64,7 +65,16 @@ def _concern(rows: pd.DataFrame) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 def _natural(name: str) -> tuple[tuple[str, int], ...]:
     """A key that sorts ses-2 before ses-10."""
-    return tuple((text, int(number or -1)) for text, number in re.findall(r"(\D*)(\d*)", name))
+    return tuple((text, int(number or -1)) for text, number in re.findall(r"(\D*)(\d*)", name.lower()))
+
+
+def _named_before(first: str, second: str) -> bool:
+    """Whether a session's name says that it comes before another; names of two kinds (bl, v2) say nothing."""
+    months, others = months_of_visit(first), months_of_visit(second)
+    if months is not None and others is not None:
+        return months < others
+    one, another = _natural(first), _natural(second)
+    return one[0][0] == another[0][0] and one < another
 
 
 def _visit_order(rows: pd.DataFrame) -> list[Finding]:
@@ -86,12 +96,15 @@ def _visit_order(rows: pd.DataFrame) -> list[Finding]:
         )
     for column in ("months", "age"):
         known = rows.dropna(subset=[column])
-        names = known["session_id"].map(_natural)
-        named = known.iloc[sorted(range(len(known)), key=names.tolist().__getitem__)]
         slack = AGE_SLACK_YEARS / 2 if column == "age" else 0.0
-        back = np.diff(named[column].to_numpy()) < -slack
-        if back.any() and not falls.any():
-            pair = named.iloc[[int(back.argmax()), int(back.argmax()) + 1]]
+        names, values = known["session_id"].tolist(), known[column].tolist()
+        exchanged = [
+            [one, another]
+            for one, another in itertools.permutations(range(len(known)), 2)
+            if values[another] < values[one] - slack and _named_before(names[one], names[another])
+        ]
+        if exchanged and not falls.any():
+            pair = known.iloc[exchanged[0]]
             first, second = pair["session_id"]
             found.append(
                 Finding(
@@ -248,14 +261,15 @@ def _balance(table: pd.DataFrame) -> list[Finding]:
 def _paths(table: pd.DataFrame, folder: Path) -> list[Finding]:
     """Images named twice, or outside of the folder of the data set."""
     folder = folder.absolute()
-    places = pd.Series([os.path.normpath(folder / str(image)) for image in table["image"]], index=table.index)
+    table = table[[isinstance(image, str) for image in table["image"]]]
+    places = pd.Series([os.path.normpath(folder / image) for image in table["image"]], index=table.index, dtype=object)
     found = []
     for place, rows in table.groupby(places, sort=False):
         if len(rows) > 1:
             message = f"{len(rows)} rows name one image, {place}"
             found.append(Finding(ERROR, "duplicate-path", message, "give every row its own image", *_concern(rows)))
     outside = np.array([not Path(place).is_relative_to(folder) for place in places], dtype=bool)
-    relative = np.array([not Path(str(image)).is_absolute() for image in table["image"]], dtype=bool)
+    relative = np.array([not Path(image).is_absolute() for image in table["image"]], dtype=bool)
     if (escaping := table[outside & relative]).size:
         message = (
             f"{len(escaping)} image path(s) leave the manifest's folder with '..', such as {escaping['image'].iloc[0]}"

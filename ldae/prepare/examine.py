@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ldae.errors import CohortError, LdaeError, VolumeError
+from ldae.errors import CohortError, LdaeError, NonFiniteError, VolumeError
 from ldae.io.preprocessing import Preprocessing
 from ldae.io.template import load_template
 from ldae.prepare.findings import ERROR, NOTICE, WARNING, Finding
@@ -144,13 +144,10 @@ def _examine(scan: ScanToExamine, notes: _Notes) -> dict[str, Any]:
 
 
 def _read(path: Path, notes: _Notes) -> Volume | None:
-    """The volume; non-finite voxels are noted and stand as 0."""
+    """The volume; None, with a note of why, where it cannot be read or holds NaN or infinity."""
     try:
         return read_volume(path)
-    except VolumeError as error:
-        if "NaN or infinite" not in str(error):
-            notes.add(_unreadable(error))
-            return None
+    except NonFiniteError as error:
         notes.add(
             Finding(
                 ERROR,
@@ -159,7 +156,9 @@ def _read(path: Path, notes: _Notes) -> Volume | None:
                 "replace them (0 is usual outside the brain)",
             )
         )
-        return None
+    except VolumeError as error:
+        notes.add(_unreadable(error))
+    return None
 
 
 def _short(value: float) -> float:

@@ -6,16 +6,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from ldae.data.schema import COLUMNS, REQUIRED_COLUMNS, find_problems, infer_type, normal_sex
+from ldae.data.schema import COLUMNS, REQUIRED_COLUMNS, Problem, find_problems, infer_type, normal_sex
 from ldae.data.text_table import read_text_table
 from ldae.errors import ManifestError
 from ldae.prepare.findings import ERROR, Finding
 from ldae.volume import SUFFIXES
 
 __all__ = ["LenientManifest", "read_leniently"]
-
-# How the schema names the place of a problem.
-LINES = re.compile(r"lines? (\d+)(?: and (\d+))*: (\w+)?")
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,9 +56,8 @@ def read_leniently(path: Path) -> LenientManifest:
     text["sex"] = [normal_sex(value) for value in text["sex"]]
     problems = find_problems(text)
     for problem in problems:
-        place = LINES.match(problem)
-        if place is not None and place[3] in COLUMNS and problem.startswith("line "):
-            _drop(text, int(place[1]), place[3])
+        if len(problem.lines) == 1:
+            _drop(text, problem.lines[0], problem.column)
     for column, start in (("participant_id", "line"), ("session_id", "line")):
         text[column] = [value or f"{start}-{line}" for line, value in text[column].items()]
     findings = [_finding(problem, text) for problem in _distinct(problems)]
@@ -76,16 +72,16 @@ def _drop(text: pd.DataFrame, line: int, column: str) -> None:
         text.loc[line, column] = None
 
 
-def _distinct(problems: list[str]) -> list[str]:
+def _distinct(problems: list[Problem]) -> list[Problem]:
     """Without subjects in two splits, which the checks of the table name with their scans."""
-    return [problem for problem in problems if not re.match(r"lines \d+( and \d+)+: subject ", problem)]
+    return [problem for problem in problems if len(problem.lines) == 1 or problem.column != "split"]
 
 
-def _repeated(text: pd.DataFrame, problems: list[str]) -> list[Finding]:
+def _repeated(text: pd.DataFrame, problems: list[Problem]) -> list[Finding]:
     """Rows that repeat a session, which the schema only looks for once all cells are right."""
-    if not any(problem.startswith("line ") for problem in problems):
+    if not any(len(problem.lines) == 1 for problem in problems):
         return []
-    later = [problem for problem in find_problems(_repaired(text)) if problem.startswith("lines")]
+    later = [problem for problem in find_problems(_repaired(text)) if len(problem.lines) > 1]
     return [_finding(problem, text) for problem in _distinct(later)]
 
 
@@ -97,11 +93,14 @@ def _repaired(text: pd.DataFrame) -> pd.DataFrame:
     return fixed
 
 
-def _finding(problem: str, text: pd.DataFrame) -> Finding:
-    what, _, remedy = problem.rpartition("; ")
-    lines = [int(number) for number in re.findall(r"\d+", problem.partition(":")[0])]
-    people = [str(text.loc[line, "participant_id"]) for line in lines]
-    scans = [f"{person}_{text.loc[line, 'session_id']}" for person, line in zip(people, lines, strict=True)]
+def _finding(problem: Problem, text: pd.DataFrame) -> Finding:
+    people = [str(text.loc[line, "participant_id"]) for line in problem.lines]
+    scans = [f"{person}_{text.loc[line, 'session_id']}" for person, line in zip(people, problem.lines, strict=True)]
     return Finding(
-        ERROR, "manifest", what or problem, remedy, tuple(dict.fromkeys(scans)), tuple(dict.fromkeys(people))
+        ERROR,
+        "manifest",
+        problem.statement,
+        problem.remedy,
+        tuple(dict.fromkeys(scans)),
+        tuple(dict.fromkeys(people)),
     )

@@ -218,7 +218,7 @@ def _brain_warnings(native: Volume, surface: Volume, brain_volume_ml: float, *, 
     brain = inside(surface, sparse.grid)
     rim = grow(brain, RIM_MM, sparse.spacing) & (depth_mm(~brain, sparse.spacing) > RIM_MM / 2)
     if not given and rim.any() and (sparse.data[rim] == native.data.min()).mean() > EMPTY_SHARE:
-        found.append("the scan seems to be stripped already; preprocess it with already_stripped")
+        found.append("the scan seems to be stripped already; preprocess it with already_stripped (--already-stripped)")
     return found
 
 

@@ -43,7 +43,7 @@ CORRELATION_MM = 6.0
 MIN_STRETCH, MAX_STRETCH, MAX_STRETCH_RATIO = 0.75, 1.6, 1.45
 MIN_COVERAGE, WARN_COVERAGE = 0.7, 0.97
 WARN_ROTATION_DEG = 45.0
-REMEDY = "look at the scan: it must be a T1w head with a true voxel size (or a brain, with already_stripped)"
+REMEDY = "look at the scan: it must be a T1w head with a true voxel size, or a brain with already_stripped (--already-stripped)"
 
 
 @dataclass(frozen=True, eq=False)

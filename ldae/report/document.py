@@ -97,7 +97,7 @@ def write_probe_report(folder: Path, out: Path | None = None, form: Form = "html
     """
     documents = {path: read_json(path) for path in sorted(folder.glob("probe_*.json"))}
     sections = [
-        probe_section(each, path.name, path.stem, f"What the embeddings tell of {each['target']['name']}")
+        probe_section(each, path.name, path.stem, f"What the embeddings tell of {_asked(each['target'])}")
         for path, each in documents.items()
         if isinstance(each, Mapping) and isinstance(each.get("target"), Mapping)
     ]
@@ -111,6 +111,14 @@ def write_probe_report(folder: Path, out: Path | None = None, form: Form = "html
     title = f"Probe report of {folder.resolve().name}"
     named = {path.name: each for path, each in documents.items()}
     return _write(title, lead, RESEARCH, [*sections, probe_methods()], out or folder / f"report.{form}", form, named)
+
+
+def _asked(target: Mapping[str, Any]) -> str:
+    """What a probe asked for, in words."""
+    classes = target.get("classes")
+    if target.get("kind") == "survival" and isinstance(classes, Sequence) and len(classes) == 2:
+        return f"conversion from {classes[0]} to {classes[1]}"
+    return str(target.get("name"))
 
 
 def write_preprocessing_page(report: PreprocessReport, out: Path) -> Path:

@@ -58,8 +58,10 @@ def probe_section(
         probe = ProbeFile(document, source, own)
         blocks: list[Block] = [
             Text(_introduction(probe)),
-            Beside(_pictures(probe), [_scores(probe), _verdict(probe), *_doubt(probe), _further(probe)]),
         ]
+        figures: list[Block] = [_scores(probe), _verdict(probe), *_doubt(probe), *_further(probe)]
+        pictures = _pictures(probe)
+        blocks += [Beside(pictures, figures)] if pictures else figures
         if document.get("comparisons"):
             blocks.append(_differences(probe))
         blocks += [*_attention(probe), *_groups(probe), *_learning(probe)]
@@ -181,8 +183,8 @@ def _doubt(probe: ProbeFile) -> list[Text]:
     return found
 
 
-def _further(probe: ProbeFile) -> Table:
-    """Other figures of the code."""
+def _further(probe: ProbeFile) -> list[Table]:
+    """Other figures of the code, where there are any."""
     own = probe.scored[CODES]
     rows = [
         Row(
@@ -214,7 +216,7 @@ def _further(probe: ProbeFile) -> Table:
             Row(words, [probe.cell("scored", CODES, "age_bias", name, digits=2), Cell("not computed")])
             for name, words in names.items()
         ]
-    return Table(f"Other measures of the {probe.own}", ("", "Value", "95 % interval"), rows)
+    return [Table(f"Other measures of the {probe.own}", ("", "Value", "95 % interval"), rows)] if rows else []
 
 
 def _differences(probe: ProbeFile) -> Table:

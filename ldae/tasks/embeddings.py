@@ -111,19 +111,35 @@ def read_embeddings(path: Path) -> Embeddings:
             "wrote"
         )
         raise TaskError(msg)
-    keys, values = readers[path.suffix](path)
+    keys, values, names = readers[path.suffix](path)
     if keys.duplicated().any():
         first = " ".join(keys[keys.duplicated()].iloc[0])
         remedy = "keep one" if SESSION in keys else "keep one, or add the column session_id"
         msg = f"{path}: two rows for {first}; {remedy}"
         raise TaskError(msg)
-    if values.shape[-1] == 0 or not len(values) or not np.isfinite(values).all():
-        msg = f"{path}: needs at least one numeric column and no missing values besides the keys; clean the table"
-        raise TaskError(msg)
+    _check_values(path, keys, values, names)
     return Embeddings(keys.reset_index(drop=True), values)
 
 
-def _read_table(path: Path) -> tuple[pd.DataFrame, Array]:
+def _check_values(path: Path, keys: pd.DataFrame, values: Array, names: Sequence[str]) -> None:
+    if not len(values):
+        msg = f"{path}: holds no rows; it needs one a scan"
+        raise TaskError(msg)
+    if values.shape[-1] == 0:
+        msg = f"{path}: no numeric column besides the keys and what the manifest holds; add the features"
+        raise TaskError(msg)
+    bad = np.argwhere(~np.isfinite(values))
+    if len(bad):
+        row, *_, column = bad[0]
+        kind = "missing" if np.isnan(values[tuple(bad[0])]) else "infinite"
+        msg = (
+            f"{path}: {len(bad)} missing or infinite values, the first in column {names[column]}, row {row + 1} "
+            f"({' '.join(keys.iloc[row])}), which is {kind}; correct them, or take those columns or rows out"
+        )
+        raise TaskError(msg)
+
+
+def _read_table(path: Path) -> tuple[pd.DataFrame, Array, list[str]]:
     # Identifiers stay text: 007 is a name.
     text = dict.fromkeys(KEYS, str)
     try:
@@ -156,10 +172,11 @@ def _read_table(path: Path) -> tuple[pd.DataFrame, Array]:
         if not pd.api.types.is_numeric_dtype(table[name]) and pd.to_numeric(table[name], errors="coerce").notna().any():
             msg = f"{path}: column {name} holds numbers and text; clean it, or take it out"
             raise TaskError(msg)
-    return keys.astype(str), table[further].select_dtypes("number").to_numpy(dtype=np.float64)
+    features = table[further].select_dtypes("number")
+    return keys.astype(str), features.to_numpy(dtype=np.float64), [str(name) for name in features.columns]
 
 
-def _read_arrays(path: Path) -> tuple[pd.DataFrame, Array]:
+def _read_arrays(path: Path) -> tuple[pd.DataFrame, Array, list[str]]:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays: dict[str, Any] = {name: file[name] for name in file.files}
@@ -182,4 +199,4 @@ def _read_arrays(path: Path) -> tuple[pd.DataFrame, Array]:
         msg = f"{path}: values must be numbers, got {values.dtype}; save them as floats"
         raise TaskError(msg)
     keys = pd.DataFrame({name: arrays[name].astype(str) for name in KEYS if name in arrays})
-    return keys, values.astype(np.float64)
+    return keys, values.astype(np.float64), [str(number) for number in range(1, values.shape[-1] + 1)]

@@ -50,14 +50,26 @@ def test_public_names_resolve():
 )
 def test_every_command_has_help(command, capsys):
     assert run(*command.split(), "--help") == 0
-    assert "usage: ldae" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "usage: ldae" in shown
+    assert "<" not in shown, "no name of a Python object"
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["cohrt"], "invalid choice"),
+        (["cohort"], "ldae cohort: choose one of synth, split, import, check, preprocess; run 'ldae cohort --help'"),
+        (["cohort", "import"], "choose one of bids, dicom, table, csv; run 'ldae cohort import --help'"),
+        (["export", "dicom"], "required: IMAGE, --out; run 'ldae export dicom --help'"),
         (["encode"], "--manifest"),
+        (["encode", "--model", "EMPTY", "--manifest", "EMPTY", "--out", "OUT"], "EMPTY: is a folder"),
+        (["cohort", "check", "--manifest", "m.tsv", "--out", "FILE/x"], "FILE is a file; give a folder"),
+        (["cohort", "preprocess", "--manifest", "m.tsv", "--out", "FILE"], "--out: FILE is a file; give a folder"),
+        (["cohort", "check", "--manifest", "m.tsv", "--workers", "-3"], "1 or more, got -3"),
+        (["cohort", "preprocess", "--manifest", "m.tsv", "--out", "OUT", "--workers", "0"], "1 or more, got 0"),
+        (["cohort", "synth", "--out", "OUT", "--workers", "two"], "1 or more, got two"),
+        (["config", "dmo"], "did you mean demo? Else give a YAML file, or one that ships: demo, demo/compression,"),
         (["config", "nope"], "no such config"),
         (["config", "demo", "--set", "seedd=3"], "seedd"),
         (["cohort", "synth", "--out", "OUT", "--subjects", "-3"], "got -3"),
@@ -75,12 +87,13 @@ def test_every_command_has_help(command, capsys):
 def test_bad_input_is_one_paragraph_and_exit_code_two(arguments, words, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "EMPTY").mkdir()
+    (tmp_path / "FILE").touch()
     assert run(*arguments) == 2
     printed = capsys.readouterr()
     assert words in printed.err
     assert "Traceback" not in printed.err
     assert len(printed.err.strip().splitlines()) == 1
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["EMPTY"], "nothing half-written is left"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["EMPTY", "FILE"], "nothing half-written is left"
 
 
 def test_verbose_shows_the_traceback(tmp_path, capsys):

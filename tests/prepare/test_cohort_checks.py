@@ -67,8 +67,25 @@ def test_each_contradiction_is_found_and_nothing_else(column: str, values: tuple
     assert {code: at for code, at in found(changed(column, *values)).items() if code not in balance} == expected
 
 
-def test_sessions_sort_by_number_not_by_letter() -> None:
-    assert found(changed("session_id", "ses-2", "ses-10")) == {}
+@pytest.mark.parametrize(
+    ("first", "second"), [("ses-2", "ses-10"), ("sc", "m06"), ("bl", "M12"), ("screening", "baseline"), ("v2", "m12")]
+)
+def test_names_that_do_not_contradict_the_months_are_no_finding(first: str, second: str) -> None:
+    assert found(changed("session_id", first, second)) == {}
+
+
+@pytest.mark.parametrize(("first", "second"), [("ses-10", "ses-2"), ("m06", "sc"), ("M12", "bl"), ("y1", "m06")])
+def test_names_that_contradict_the_months_are_found(first: str, second: str) -> None:
+    assert found(changed("session_id", first, second)) == {
+        "session-names": ("warning", (f"p00_{second}", f"p00_{first}"))
+    }
+
+
+def test_rows_without_an_image_do_not_share_one() -> None:
+    table = sound()
+    table.loc[[0, 1, 2], "image"] = None
+    assert found(table) == {}
+    assert "duplicate-path" not in found(table.assign(image=None))
 
 
 def test_absent_and_missing_values() -> None:

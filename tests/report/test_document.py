@@ -740,6 +740,20 @@ def test_probes_alone_make_a_page_of_their_own(run: Path, tmp_path: Path) -> Non
         write_probe_report(tmp_path / "absent")
 
 
+def test_a_probe_with_one_measure_and_no_picture_leaves_no_gap(run: Path, tmp_path: Path) -> None:
+    document = json.loads((run / "tasks" / "probe_diagnosis.json").read_text(encoding="utf-8"))
+    document["target"] = {"name": "MCI_to_AD", "kind": "survival", "classes": ["MCI", "AD"]}
+    document["primary"] = "concordance"
+    document["scored"] = {"codes": {"figures": {"concordance": {"value": 0.7, "low": 0.6, "high": 0.8}}}}
+    document |= {"comparisons": [], "groups": {}, "learning_curve": None, "permutation_p": None}
+    write_json(tmp_path / "probe_MCI_to_AD.json", document)
+    text = write_probe_report(tmp_path).read_text(encoding="utf-8")
+    assert "What the embeddings tell of conversion from MCI to AD" in text
+    assert "0.700" in Page(text).text
+    assert "Other measures" not in text
+    assert '<div class="beside">' not in text
+
+
 def test_markdown_holds_the_same_tables_and_pictures(run: Path, page: Page, tmp_path: Path) -> None:
     path = write_report(run, tmp_path / "report.md", "md")
     text = path.read_text(encoding="utf-8")

@@ -80,8 +80,10 @@ def test_arrays_and_tables_without_sessions_are_read(tmp_path, cohort):
         ("participant_id,session_id\na,1", "numeric column"),
         ("participant_id,session_id,f\na,1,2\n,1,3", "1 rows lack"),
         ("participant_id,session_id,f\na,1,2\nb,1,abc", "numbers and text"),
-        ("participant_id,session_id,age\na,1,70\nb,1,71", "numeric column"),
-        ("participant_id,session_id,f\na,1,", "missing values"),
+        ("participant_id,session_id,age\na,1,70\nb,1,71", "no numeric column besides"),
+        ("participant_id,session_id,f\na,1,", "missing"),
+        ("participant_id,session_id,f,g\na,1,1,1\nb,M06,1,", r"column g, row 2 \(b M06\), which is missing"),
+        ("participant_id,session_id,f\na,1,inf", r"1 missing .* column f, row 1 \(a 1\), which is infinite"),
         ("", "unreadable"),
     ],
 )
