@@ -139,6 +139,10 @@ def run_csv(options: Namespace) -> int:
 
 def _add_shared(parser: Parser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="the manifest to write, .tsv or .csv")
+    _add_follow_links(parser)
+
+
+def _add_follow_links(parser: Parser) -> None:
     parser.add_argument(
         "--follow-links", action="store_true", help="take images behind links that lead out of the folder"
     )
@@ -168,6 +172,7 @@ def _dicom() -> Parser:
     )
     parser.add_argument("--keep-patient-id", action="store_true", help="use PatientID as label; it may identify")
     parser.add_argument("--exact-age", action="store_true", help="keep ages over 89, which otherwise become 90")
+    _add_follow_links(parser)
     return parser
 
 
@@ -182,6 +187,7 @@ def run_dicom(options: Namespace) -> int:
         exact_age=options.exact_age,
         key=options.key,
         table=options.table,
+        follow_links=options.follow_links,
     )
     with progress_bar("headers") as move:
         report = import_dicom(options.folder, options.out, chosen, progress=move)
@@ -190,6 +196,8 @@ def run_dicom(options: Namespace) -> int:
         say(f"{each.outcome}: {each.name}{where}" + (f": {each.reason}" if each.reason else ""))
     for name, reason in report.unreadable.items():
         say(f"unreadable: {name}: {reason}")
+    for link in report.links:
+        say(f"not followed: {link.source}: {link.reason}")
     if report.other:
         say(f"{len(report.other)} other files, such as {next(iter(report.other))}")
     for warning in report.warnings:
@@ -201,4 +209,4 @@ def run_dicom(options: Namespace) -> int:
     if options.key is not None:
         say(f"key, which names people: {options.key}")
     say(f"manifest: {report.manifest}")
-    return 1 if report.of("refused") or report.unreadable or report.unmatched else 0
+    return 1 if report.of("refused") or report.unreadable or report.unmatched or report.links else 0

@@ -98,9 +98,11 @@ def run_demo(options: Namespace) -> int:
         assign_splits(read_manifest(path), fractions=fractions, seed=options.seed).write(split)
     manifest = read_manifest(split)
     say(f"cohort: {len(manifest)} scans of {len(manifest.subjects)} subjects")
-    clock.save()
-    model = fit_experiment(experiment, manifest, options)
-    clock.save()
+    # However a session ends, killed ones apart, its time counts.
+    try:
+        model = fit_experiment(experiment, manifest, options)
+    finally:
+        clock.save()
     assert model is not None
     truth = {"true_volumes": _true_volumes(out / "cohort" / "phantom_truth.tsv")}
     _study(options, model, split, truth, clock, read_volume(out / "cohort" / "phantom_effect.nii.gz"))

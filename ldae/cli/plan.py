@@ -116,6 +116,9 @@ def show(told: "Forecast") -> None:
     )
     say("GiB is the expected peak; a step is known from running all of it, or a part")
     say("time in all is the step's, times the steps, with validations; it is for the machine as busy as it is now")
+    say(
+        "training alone: the tasks and the report that 'ldae demo' and 'ldae study' add are not in it; their peak is higher"
+    )
     for note in told.notes:
         say(f"note: {note}")
 

@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -154,14 +154,17 @@ class Scan:
     unreadable: Mapping[str, str]
 
 
-def read_folder(folder: Path, progress: Callable[[int, int], None] | None = None) -> Scan:
+def read_folder(
+    folder: Path, progress: Callable[[int, int], None] | None = None, *, files: Sequence[Path] | None = None
+) -> Scan:
     """Read the headers of all files of a folder and its subfolders, and group them by series.
 
-    Links are followed; a folder that is reached twice is read once. Pixels are not read.
+    Unless the files are given, links are followed, and a folder that is reached twice is read once. Pixels are not read.
 
     Args:
         folder: where to look.
         progress: called with the number of files read and their total.
+        files: what to read of the folder, where it was searched already.
 
     Raises:
         DependencyError: if pydicom is not installed.
@@ -171,7 +174,7 @@ def read_folder(folder: Path, progress: Callable[[int, int], None] | None = None
     if not folder.is_dir():
         msg = f"{folder}: no such folder of DICOM files; check the path"
         raise VolumeError(msg)
-    paths = list(_files(folder))
+    paths = list(_files(folder) if files is None else files)
     series: dict[str, Series] = {}
     other: dict[str, str] = {}
     unreadable: dict[str, str] = {}

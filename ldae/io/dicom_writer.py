@@ -16,7 +16,7 @@ from ldae.io.dicom_headers import MR_IMAGE, Header, Series, read_folder, require
 from ldae.io.dicom_series import series_grid, sorted_planes
 from ldae.io.files import atomic_folder
 from ldae.io.notice import SYNTHETIC
-from ldae.volume import LPS_TO_RAS, Grid, Volume, read_volume, volume_suffix
+from ldae.volume import LPS_TO_RAS, Grid, Volume, read_volume, sidecar_path
 
 __all__ = ["DerivedSeries", "export_dicom", "write_dicom_series"]
 
@@ -79,7 +79,7 @@ def export_dicom(image: Path, out: Path, series: DerivedSeries | None = None) ->
             "export the image in native space, or leave out --reference"
         )
         raise VolumeError(msg)
-    sidecar = image.with_name(image.name[: -len(volume_suffix(image))] + ".json")
+    sidecar = sidecar_path(image)
     derivation = series.derivation
     if sidecar.is_file():
         try:

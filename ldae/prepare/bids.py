@@ -26,7 +26,7 @@ from ldae.prepare.bids_names import BidsName, parse_name, rank, why_after
 from ldae.prepare.bids_tables import BidsTables, Row
 from ldae.prepare.columns import FIRST_SESSION
 from ldae.prepare.image_files import find_files, manifest_path
-from ldae.prepare.import_report import ImportReport, Skipped, Taken
+from ldae.prepare.import_report import ImportReport, Skipped, Taken, check_out
 from ldae.prepare.visits import DAYS_PER_MONTH, months_of_visit
 
 __all__ = ["import_bids"]
@@ -70,7 +70,8 @@ def import_bids(
         follow_links: take images behind links that lead out of the data set.
 
     Raises:
-        CohortError: if the folder is no BIDS data set, the derivative is absent, or there is no T1w at all.
+        CohortError: if the folder is no BIDS data set, the derivative is absent, there is no T1w at all, or `out` is
+            a file that no import wrote.
         ManifestError: if the manifest's name has a wrong ending.
     """
     root, out = Path(root), Path(out)
@@ -79,6 +80,7 @@ def import_bids(
         msg = f"{root}: no such folder; check the path"
         raise CohortError(msg)
     root = root.resolve()
+    check_out(out, (root / "participants.tsv", *root.glob("sub-*/**/*.tsv")) if out.is_file() else ())
     people = sorted(path.name for path in root.iterdir() if path.name.startswith("sub-") and path.is_dir())
     places: list[tuple[str | None, Path]] = [(None, root)]
     if derivative is not None:

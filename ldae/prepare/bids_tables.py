@@ -16,14 +16,13 @@ from typing import Any
 from ldae.data.schema import MAX_AGE_YEARS, MAX_MONTHS, NUMBER
 from ldae.data.text_table import TextTable, read_text_table
 from ldae.errors import CohortError, ManifestError
-from ldae.prepare.columns import extra_name, recognise
+from ldae.prepare.columns import SEX_WORDS, extra_name, recognise
 from ldae.prepare.dates import read_date
 from ldae.prepare.import_report import Skipped
 
 __all__ = ["BidsTables", "Row"]
 
 Row = dict[str, str | None]
-SEX_WORDS = {"f": "F", "female": "F", "woman": "F", "girl": "F", "m": "M", "male": "M", "man": "M", "boy": "M"}
 
 
 @dataclass

@@ -5,10 +5,20 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ldae.data.schema import COLUMNS
+from ldae.data import schema
 from ldae.errors import CohortError
 
-__all__ = ["FIRST_SESSION", "SEX_CODES", "SYNONYMS", "extra_name", "plain_identifier", "plain_name", "recognise"]
+__all__ = [
+    "FIRST_SESSION",
+    "SEX_CODES",
+    "SEX_WORDS",
+    "SYNONYMS",
+    "extra_name",
+    "identifier_parts",
+    "plain_identifier",
+    "plain_name",
+    "recognise",
+]
 
 FIRST_SESSION = "01"
 """The session of a scan whose source states none."""
@@ -27,7 +37,10 @@ SYNONYMS: dict[str, str] = {
     "site": "site siteid sitename center centre",
     "split": "split",
 }
-SEX_CODES = {"1": "M", "1.0": "M", "2": "F", "2.0": "F", "m": "M", "male": "M", "f": "F", "female": "F"}
+SEX_WORDS = {**schema.SEX_WORDS, "woman": "F", "girl": "F", "man": "M", "boy": "M"}
+"""What needs no code book."""
+SEX_CODES = {**SEX_WORDS, "1": "M", "1.0": "M", "2": "F", "2.0": "F"}
+"""For tables outside BIDS, which has a place to explain its codes."""
 
 
 def plain_name(name: str) -> str:
@@ -40,9 +53,14 @@ def plain_identifier(text: str) -> str:
     return "".join(letter for letter in unicodedata.normalize("NFC", text).casefold() if letter.isalnum())
 
 
+def identifier_parts(text: str) -> tuple[str, ...]:
+    """The parts of an identifier between its punctuation, without case: '1-12' and '11-2' differ, '1-12' and '(1_12)' do not."""
+    return tuple(re.findall(r"[^\W_]+", unicodedata.normalize("NFC", text).casefold()))
+
+
 def extra_name(column: str) -> str:
     """What a further column is called in the manifest: it must not pose as one of the manifest's own."""
-    return f"source_{column}" if column in COLUMNS else column
+    return f"source_{column}" if column in schema.COLUMNS else column
 
 
 def recognise(columns: Sequence[str], chosen: Mapping[str, str], table: Path) -> dict[str, str]:

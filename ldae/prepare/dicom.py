@@ -1,12 +1,12 @@
 """A cohort from DICOM folders: T1w series as de-identified NIfTI in BIDS layout, and their manifest."""
 
-import datetime as dt
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ldae.data.schema import NUMBER
 from ldae.errors import CohortError, VolumeError
 from ldae.io.dicom_headers import Scan, Series, read_folder
 from ldae.io.dicom_series import read_series, series_grid, sorted_planes
@@ -15,30 +15,22 @@ from ldae.prepare.dicom_files import (
     KeyRow,
     read_key,
     scan_path,
-    sidecar_of,
     write_descriptions,
     write_key,
     write_tables,
 )
-from ldae.prepare.dicom_people import (
-    age_at_study,
-    months_between,
-    new_labels,
-    patient_labels,
-    scan_facts,
-    sex_of,
-    study_day,
-)
+from ldae.prepare.dicom_people import age_at_study, capped_age, scan_facts, sex_of
 from ldae.prepare.dicom_selection import SeriesRule, select_series
 from ldae.prepare.dicom_table import PeopleTable, read_people
-from ldae.volume import write_volume
+from ldae.prepare.dicom_visits import Visit, group_visits, name_visits, patient_of
+from ldae.prepare.image_files import find_files
+from ldae.prepare.import_report import Skipped
+from ldae.volume import sidecar_path, write_volume
 
 __all__ = ["DicomOptions", "DicomReport", "SeriesOutcome", "import_dicom"]
 
 MANIFEST_NAME = "manifest.tsv"
 REPORT_NAME = "manifest_import.json"
-NOBODY = "without PatientID, study "
-"""Before the study's identifier, which stands for a person without one in the key."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +41,10 @@ class DicomOptions:
         rule: which series.
         keep_patient_id: PatientID gives the labels, instead of new numbers.
         exact_age: ages over 89 are kept.
-        key: a file outside the cohort that tells which label is whose; labels that stand there already are kept.
+        key: a file outside the cohort that tells which label is whose; labels that stand there
+            already are kept, and visits are numbered on from there.
         table: of people or visits, matched by PatientID: diagnosis, site, and what headers do not know.
+        follow_links: read files behind links that lead out of the folder.
     """
 
     rule: SeriesRule = SeriesRule()
@@ -58,6 +52,7 @@ class DicomOptions:
     exact_age: bool = False
     key: Path | None = None
     table: Path | None = None
+    follow_links: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,6 +88,7 @@ class DicomReport:
         other: files that are no DICOM images -> why. Their names are never written.
         unreadable: DICOM files that cannot be used -> why. Their names are never written.
         unmatched: rows of the table that no scan was found for, by PatientID. Never written.
+        links: links and folders that were not followed. Their names are never written.
     """
 
     manifest: Path
@@ -101,6 +97,7 @@ class DicomReport:
     other: Mapping[str, str]
     unreadable: Mapping[str, str]
     unmatched: tuple[str, ...]
+    links: tuple[Skipped, ...] = ()
 
     def of(self, outcome: str) -> tuple[SeriesOutcome, ...]:
         """The series with that outcome."""
@@ -108,9 +105,11 @@ class DicomReport:
 
     def to_dict(self) -> dict[str, Any]:
         """What may be published: no description, identifier or name of a file."""
+        # In an order that knows of labels and reasons only: that of the series here is the order of PatientID.
+        ordered = sorted(self.series, key=lambda e: (not e.subject, e.subject, e.session, e.image, e.outcome, e.reason))
         series = [
             {"outcome": e.outcome, "reason": e.reason, "subject": e.subject, "session": e.session, "image": e.image}
-            for e in self.series
+            for e in ordered
         ]
         return {
             "manifest": self.manifest.name,
@@ -119,19 +118,8 @@ class DicomReport:
             "files_that_are_no_image": len(self.other),
             "unreadable_files": len(self.unreadable),
             "rows_without_scan": len(self.unmatched),
+            "links_not_followed": len(self.links),
         }
-
-
-@dataclass(frozen=True)
-class _Visit:
-    """Series of one study of a person that make volumes."""
-
-    patient: str
-    series: tuple[Series, ...]
-    day: dt.date | None
-    subject: str = ""
-    session: str = ""
-    months: float | None = None
 
 
 def import_dicom(
@@ -162,18 +150,22 @@ def import_dicom(
     folder, out = Path(folder), Path(out)
     _check_places(folder, out, options)
     table = PeopleTable() if options.table is None else read_people(options.table)
-    known = {} if options.key is None else read_key(options.key)
-    scan = read_folder(folder, progress)
+    known = [] if options.key is None else read_key(options.key)
+    found = find_files(folder, ("",), follow_links=options.follow_links)
+    scan = read_folder(found.root, progress, files=found.files)
     if not scan.series:
+        links = sum(not item.expected for item in found.skipped)
+        left_out = f", {links} links that were not followed: see --follow-links" if links else ""
         msg = (
             f"{folder}: no DICOM image in it ({len(scan.other)} other files, {len(scan.unreadable)} unreadable DICOM "
-            "files); choose the folder that the scanner or the archive exported"
+            f"files{left_out}); choose the folder that the scanner or the archive exported"
         )
         raise CohortError(msg)
     outcomes: dict[str, SeriesOutcome] = {}
-    visits = _visits(_select(scan, options.rule, outcomes))
+    visits = group_visits(_select(scan, options.rule, outcomes))
     warnings: list[str] = []
-    named = _named(visits, options, {row.patient: row.subject for row in known}, rng or random.SystemRandom(), warnings)
+    dealt = rng or random.SystemRandom()
+    named = name_visits(visits, known, dealt, warnings, keep_patient_id=options.keep_patient_id)
     rows: list[dict[str, Any]] = []
     keys: list[KeyRow] = []
     with atomic_folder(out) as place:
@@ -189,14 +181,16 @@ def import_dicom(
             other=scan.other,
             unreadable=scan.unreadable,
             unmatched=table.unused,
+            links=tuple(item for item in found.skipped if not item.expected),
         )
         if not rows:
             raise CohortError(_nothing(folder, report))
         write_tables(place, MANIFEST_NAME, rows)
         write_descriptions(place, REPORT_NAME)
         write_json(place / REPORT_NAME, report.to_dict())
-    if options.key is not None:
-        write_key(options.key, known, keys)
+        if options.key is not None:
+            # Before the cohort takes its name: without its key, nobody could tell whose it is.
+            write_key(options.key, known, keys)
     return report
 
 
@@ -217,7 +211,7 @@ def _select(scan: Scan, rule: SeriesRule, outcomes: dict[str, SeriesOutcome]) ->
     """The T1w series that make volumes; what becomes of the others is noted."""
     studies: dict[tuple[str, str], list[Series]] = {}
     for series in scan.series:
-        studies.setdefault((_patient(series), series.header.text("StudyInstanceUID")), []).append(series)
+        studies.setdefault((patient_of(series), series.header.text("StudyInstanceUID")), []).append(series)
     reasons = {uid: reason for study in studies.values() for uid, reason in select_series(study, rule).items()}
     contradictory = _contradictory_patients(scan.series)
     suitable = []
@@ -234,25 +228,20 @@ def _select(scan: Scan, rule: SeriesRule, outcomes: dict[str, SeriesOutcome]) ->
     return suitable
 
 
-def _patient(series: Series) -> str:
-    """Who a series is of; where there is no identifier, each study is somebody of its own."""
-    return series.header.text("PatientID") or NOBODY + series.header.text("StudyInstanceUID")
-
-
 def _contradictory_patients(all_series: Iterable[Series]) -> set[str]:
     """Patients with several birth dates or sexes."""
     births: dict[str, set[str]] = {}
     sexes: dict[str, set[str]] = {}
     for series in all_series:
-        births.setdefault(_patient(series), set()).add(series.header.text("PatientBirthDate"))
-        sexes.setdefault(_patient(series), set()).add(sex_of(series.header) or "")
+        births.setdefault(patient_of(series), set()).add(series.header.text("PatientBirthDate"))
+        sexes.setdefault(patient_of(series), set()).add(sex_of(series.header) or "")
     return {patient for patient in births if len(births[patient] - {""}) > 1 or len(sexes[patient] - {""}) > 1}
 
 
 def _refusal(series: Series, contradictory: set[str]) -> str | None:
     if len(series.patients) > 1:
         return f"images of {len(series.patients)} patients in one series; sort the files by patient"
-    if _patient(series) in contradictory:
+    if patient_of(series) in contradictory:
         return "one patient identifier with several birth dates or sexes: two people mixed? give each their own"
     try:
         series_grid(sorted_planes(series))
@@ -261,46 +250,7 @@ def _refusal(series: Series, contradictory: set[str]) -> str | None:
     return None
 
 
-def _visits(suitable: Iterable[Series]) -> list[_Visit]:
-    """The studies in order of person, day and time."""
-    studies: dict[tuple[str, str], list[Series]] = {}
-    for series in suitable:
-        studies.setdefault((_patient(series), series.header.text("StudyInstanceUID")), []).append(series)
-    return [_Visit(key[0], tuple(study), study_day(study[0].header)) for key, study in studies.items()]
-
-
-def _named(
-    visits: Sequence[_Visit],
-    options: DicomOptions,
-    known: Mapping[str, str],
-    rng: random.Random,
-    warnings: list[str],
-) -> list[_Visit]:
-    """The visits with labels, and months since the first of the person."""
-    patients = list(dict.fromkeys(visit.patient for visit in visits))
-    if options.keep_patient_id and any(patient.startswith(NOBODY) for patient in patients):
-        msg = "some headers have no PatientID to keep; leave out --keep-patient-id"
-        raise CohortError(msg)
-    labels = patient_labels(patients) if options.keep_patient_id else new_labels(patients, known, rng)
-    named: list[_Visit] = []
-    for patient in sorted(patients, key=lambda each: labels[each]):
-        own = [visit for visit in visits if visit.patient == patient]
-        days = [visit.day for visit in own if visit.day is not None]
-        subject = f"sub-{labels[patient]}"
-        if patient.startswith(NOBODY):
-            warnings.append(f"{subject}: no patient identifier in the headers, so each study counts as a person")
-        if len(own) > 1 and len(days) < len(own):
-            warnings.append(f"{subject}: not all visits have a date; their order may be wrong and months are unknown")
-        for number, visit in enumerate(own, start=1):
-            if len(own) == 1:
-                months: float | None = 0.0
-            else:
-                months = months_between(days[0], visit.day) if len(days) == len(own) and visit.day else None
-            named.append(replace(visit, subject=subject, session=f"ses-{number:02d}", months=months))
-    return named
-
-
-def _write_visit(visit: _Visit, place: Path, outcomes: dict[str, SeriesOutcome]) -> list[tuple[Series, str]]:
+def _write_visit(visit: Visit, place: Path, outcomes: dict[str, SeriesOutcome]) -> list[tuple[Series, str]]:
     """Write the runs of a visit; the first of those returned is the one for the manifest."""
     written: list[tuple[Series, str]] = []
     for number, series in enumerate(visit.series, start=1):
@@ -310,7 +260,7 @@ def _write_visit(visit: _Visit, place: Path, outcomes: dict[str, SeriesOutcome])
         except VolumeError as error:
             outcomes[series.uid] = SeriesOutcome("refused", str(error), series.name)
             continue
-        write_json(sidecar_of(place / image), scan_facts(series.header))
+        write_json(sidecar_path(place / image), scan_facts(series.header))
         written.append((series, image))
     written.sort(key=lambda run: _preference(run[0]))
     for rank, (series, image) in enumerate(written):
@@ -327,7 +277,7 @@ def _preference(series: Series) -> tuple[float, bool, float]:
 
 
 def _manifest_row(
-    visit: _Visit,
+    visit: Visit,
     taken: Sequence[tuple[Series, str]],
     table: PeopleTable,
     options: DicomOptions,
@@ -357,6 +307,12 @@ def _manifest_row(
         if name == "sex" and former is not None and former != value:
             warnings.append(f"{where}: the table and the header disagree about the sex; the table's was taken")
         row[name] = value
+        if name == "age" and NUMBER.fullmatch(value):
+            capped = capped_age(float(value), exact=options.exact_age)
+            if capped.warning is not None:
+                row[name] = capped.years
+                if age.warning != capped.warning:
+                    warnings.append(f"{where}: {capped.warning}")
     return row
 
 

@@ -15,7 +15,7 @@ from ldae.errors import CohortError
 from ldae.io.dicom_headers import Header
 from ldae.io.files import write_json, write_text
 
-__all__ = ["KeyRow", "read_key", "scan_path", "sidecar_of", "write_descriptions", "write_key", "write_tables"]
+__all__ = ["KeyRow", "read_key", "scan_path", "write_descriptions", "write_key", "write_tables"]
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,6 @@ def scan_path(subject: str, session: str, run: int | None) -> str:
     return f"{subject}/{session}/anat/{subject}_{session}{entity}_T1w.nii.gz"
 
 
-def sidecar_of(image: Path) -> Path:
-    """The JSON file beside an image."""
-    return image.with_name(image.name.removesuffix(".nii.gz") + ".json")
-
-
 def read_key(path: Path) -> list[KeyRow]:
     """The rows of a key; none if there is no such file yet.
 
@@ -86,9 +81,9 @@ def read_key(path: Path) -> list[KeyRow]:
 
 
 def write_key(path: Path, known: Iterable[KeyRow], rows: Sequence[KeyRow]) -> None:
-    """Write the key, readable by its owner alone; people of former imports stay in it."""
-    present = {row.patient for row in rows}
-    kept = [row for row in known if row.patient not in present]
+    """Write the key, readable by its owner alone; every series of former imports stays in it."""
+    present = {row.series for row in rows}
+    kept = [row for row in known if row.series not in present]
     names = [field.name for field in fields(KeyRow)]
     write_text(path, _tsv([names, *(list(astuple(row)) for row in [*kept, *rows])]))
     path.chmod(0o600)

@@ -11,13 +11,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ldae.data.schema import MAX_AGE_YEARS
 from ldae.errors import CohortError
 from ldae.io.dicom_headers import Header
+from ldae.prepare.dates import read_date
+from ldae.prepare.visits import DAYS_PER_MONTH, DAYS_PER_YEAR
 
 __all__ = [
     "TOP_AGE_YEARS",
     "Age",
     "age_at_study",
+    "capped_age",
     "day_of",
     "months_between",
     "new_labels",
@@ -27,12 +31,9 @@ __all__ = [
     "study_day",
 ]
 
-DAYS_A_YEAR = 365.25
-DAYS_A_MONTH = DAYS_A_YEAR / 12
-AGE_UNITS_IN_YEARS = {"Y": 1.0, "M": 1 / 12, "W": 7 / DAYS_A_YEAR, "D": 1 / DAYS_A_YEAR}
+AGE_UNITS_IN_YEARS = {"Y": 1.0, "M": 1 / 12, "W": 7 / DAYS_PER_YEAR, "D": 1 / DAYS_PER_YEAR}
 TOP_AGE_YEARS = 90.0
 """Ages over 89 become this one: with less than this they identify (HIPAA, 45 CFR 164.514(b)(2)(i)(C))."""
-MAX_AGE_YEARS = 120.0
 AGE_TOLERANCE_YEARS = 2.0
 
 # BIDS's name -> the element, and the factor that brings it to BIDS's unit.
@@ -100,17 +101,16 @@ def study_day(header: Header) -> dt.date | None:
 
 
 def day_of(text: str) -> dt.date | None:
-    """The day that is written as YYYYMMDD or YYYY-MM-DD; None if it is no such day."""
-    digits = re.fullmatch(r"(\d{4})[.\-/]?(\d{2})[.\-/]?(\d{2})", text)
+    """The day that a header states; None where it is none, or could be two."""
     try:
-        return dt.date(*(int(part) for part in digits.groups())) if digits else None
-    except ValueError:
+        return read_date(text)
+    except CohortError:
         return None
 
 
 def months_between(first: dt.date, later: dt.date) -> float:
     """Months from one day to another, to a tenth: the days themselves are not kept."""
-    return round((later - first).days / DAYS_A_MONTH, 1)
+    return round((later - first).days / DAYS_PER_MONTH, 1)
 
 
 def age_at_study(header: Header, *, exact: bool = False) -> Age:
@@ -124,7 +124,7 @@ def age_at_study(header: Header, *, exact: bool = False) -> Age:
         exact: keep ages over 89.
     """
     born, day = day_of(header.text("PatientBirthDate")), study_day(header)
-    computed = (day - born).days / DAYS_A_YEAR if born and day else None
+    computed = (day - born).days / DAYS_PER_YEAR if born and day else None
     match = re.fullmatch(r"(\d{1,3})([YMWD])", header.text("PatientAge").upper())
     written = int(match[1]) * AGE_UNITS_IN_YEARS[match[2]] if match else None
     warning = None
@@ -138,9 +138,20 @@ def age_at_study(header: Header, *, exact: bool = False) -> Age:
         return Age(None, warning)
     if years > MAX_AGE_YEARS:
         return Age(None, "the written age is impossible and was not used")
-    if years >= TOP_AGE_YEARS and not exact:
-        return Age(TOP_AGE_YEARS, "an age over 89 was written as 90")
-    return Age(round(years, 1), warning)
+    capped = capped_age(years, exact=exact)
+    return Age(round(years, 1), warning) if capped.warning is None else capped
+
+
+def capped_age(years: float, *, exact: bool = False) -> Age:
+    """An age as it may be published.
+
+    Args:
+        years: from a header or a table.
+        exact: keep ages over 89.
+    """
+    return (
+        Age(TOP_AGE_YEARS, "an age over 89 was written as 90") if years >= TOP_AGE_YEARS and not exact else Age(years)
+    )
 
 
 def sex_of(header: Header) -> str | None:

@@ -1,30 +1,25 @@
 """A table of people that goes with DICOM folders: what headers do not know, matched by the patients' identifiers."""
 
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ldae.data.schema import normal_sex
 from ldae.data.text_table import read_text_table
 from ldae.errors import CohortError
-from ldae.prepare.dicom_people import day_of
+from ldae.prepare.columns import SEX_CODES, plain_name, recognise
+from ldae.prepare.dates import read_date
 
 __all__ = ["PeopleTable", "read_people"]
 
-# Names without case and punctuation. No other column is carried into the manifest: it could identify.
-NAMES = {
-    "patient": "participantid patientid ptid subjectid subject rid id",
-    "session": "sessionid session ses",
-    "day": "studydate scandate examdate acquisitiondate date",
-    "age": "age ageatscan ageatvisit",
-    "sex": "sex gender",
-    "diagnosis": "diagnosis dx group",
-    "months": "months monthssincebaseline",
-    "site": "site siteid",
-    "split": "split",
-}
+# Names without case and punctuation, beside those that any table's columns go by.
+PATIENT = "patientid"
+DAYS = "studydate scandate examdate acquisitiondate date"
+# A study's own code of a visit is not the label that the import gives.
+SESSIONS = "sessionid session ses"
+# Values at baseline, which must not pass for those of every visit.
+AT_ENTRY = frozenset({"ageatentry", "dxbl"})
 CARRIED = ("age", "sex", "diagnosis", "months", "site", "split")
+"""No other column goes into the manifest: it could identify."""
 
 
 @dataclass
@@ -82,13 +77,8 @@ def read_people(path: Path) -> PeopleTable:
         ManifestError: if it is no table.
     """
     cells = read_text_table(path)
-    plain = {re.sub(r"[^a-z0-9]", "", name.lower()): i for i, name in reversed(list(enumerate(cells.columns)))}
-    place = {
-        name: plain[next(word for word in words.split() if word in plain)]
-        for name, words in NAMES.items()
-        if set(words.split()) & set(plain)
-    }
-    if "patient" not in place:
+    source = _columns(cells.columns, path)
+    if "patient" not in source:
         msg = (
             f"{path}: no column of identifiers among {', '.join(cells.columns)}; name the one that holds the headers' "
             "PatientID participant_id"
@@ -96,17 +86,39 @@ def read_people(path: Path) -> PeopleTable:
         raise CohortError(msg)
     rows = []
     for line, values in zip(cells.lines, cells.rows, strict=True):
-        row = {name: value for name, i in place.items() if (value := values[i]) is not None}
+        by_column = dict(zip(cells.columns, values, strict=True))
+        row = {name: value for name, column in source.items() if (value := by_column[column]) is not None}
         if "patient" not in row:
-            msg = f"{path}: line {line} has no {cells.columns[place['patient']]}; give every row an identifier"
+            msg = f"{path}: line {line} has no {source['patient']}; give every row an identifier"
             raise CohortError(msg)
         if "day" in row:
-            day = day_of(row["day"])
-            if day is None:
-                msg = f"{path}: line {line}: the date {row['day']!r} is not written YYYY-MM-DD; rewrite the column"
-                raise CohortError(msg)
-            row["day"] = day.isoformat()
+            row["day"] = _day(row["day"], f"{path}: line {line}, column {source['day']}")
         if "sex" in row:
-            row["sex"] = normal_sex(row["sex"]) or ""
+            # A word that is not known fails with the manifest's own rules.
+            row["sex"] = SEX_CODES.get(row["sex"].lower(), row["sex"])
         rows.append(row)
     return PeopleTable(tuple(rows))
+
+
+def _columns(columns: Sequence[str], path: Path) -> dict[str, str]:
+    """What a row carries, and by what it is found -> the table's column."""
+    plain = {plain_name(column): column for column in reversed(columns)}
+    # The headers' own word comes before whatever else may hold identifiers.
+    found = recognise(columns, {"participant_id": plain[PATIENT]} if PATIENT in plain else {}, path)
+    source = {name: found[name] for name in CARRIED if name in found and plain_name(found[name]) not in AT_ENTRY}
+    if "participant_id" in found:
+        source["patient"] = found["participant_id"]
+    for name, words in (("session", SESSIONS), ("day", DAYS)):
+        column = next((plain[word] for word in words.split() if word in plain), None)
+        if column is not None:
+            source[name] = column
+    return source
+
+
+def _day(text: str, where: str) -> str:
+    try:
+        return read_date(text).isoformat()
+    except CohortError as error:
+        # The order of day and month can be stated in a study's map, which this table has none of.
+        msg = f"{where}: the date {text!r} is none, or could be two days; write the column as YYYY-MM-DD"
+        raise CohortError(msg) from error

@@ -1,13 +1,17 @@
-"""What an import took, what it left out and why: one report for every importer, kept as JSON beside the manifest."""
+"""What an import took, what it left out and why: one report, kept as JSON beside the manifest.
+
+An import of DICOM has its own (:class:`ldae.prepare.dicom.DicomReport`): there, what it came from may not be written.
+"""
 
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from ldae.errors import CohortError
 from ldae.io.files import write_json
 
-__all__ = ["ImportReport", "Skipped", "Taken", "report_path"]
+__all__ = ["ImportReport", "Skipped", "Taken", "check_out", "report_path"]
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class ImportReport:
     """The whole of an import.
 
     Attributes:
-        kind: the importer, as on the command line ("bids", "csv", "dicom", "table").
+        kind: the importer, as on the command line ("bids", "csv", "table").
         source: what was imported.
         manifest: the manifest written.
         taken: the scans in it, in its order.
@@ -104,6 +108,31 @@ class ImportReport:
 def report_path(manifest: Path) -> Path:
     """Where the report of an import lies."""
     return manifest.with_name(f"{manifest.stem}_import.json")
+
+
+def check_out(out: Path, tables: Iterable[Path] = ()) -> None:
+    """Refuse to write a manifest over a table that no import wrote. An import's own manifest may be made anew.
+
+    Args:
+        out: the manifest to write.
+        tables: what is imported.
+
+    Raises:
+        CohortError: if `out` is one of the tables, a folder, or a file without an import's report beside it.
+    """
+    if not out.exists():
+        return
+    if any(table.exists() and out.samefile(table) for table in tables):
+        msg = f"{out}: the manifest would overwrite a table that it is made from; give another name with --out"
+        raise CohortError(msg)
+    if not out.is_file() or not report_path(out).is_file():
+        what = (
+            "a folder"
+            if out.is_dir()
+            else f"a file already, which no import wrote (no {report_path(out).name} beside it)"
+        )
+        msg = f"{out}: there is {what}; give another name with --out"
+        raise CohortError(msg)
 
 
 def _rows(items: Iterable[Taken | Skipped]) -> list[dict[str, object]]:

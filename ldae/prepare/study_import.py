@@ -23,8 +23,9 @@ from ldae.data.manifest import write_manifest
 from ldae.data.schema import MAX_AGE_YEARS
 from ldae.data.text_table import shortlist
 from ldae.errors import CohortError
+from ldae.prepare.columns import plain_identifier
 from ldae.prepare.image_files import find_images, manifest_path
-from ldae.prepare.import_report import ImportReport, Skipped, Taken
+from ldae.prepare.import_report import ImportReport, Skipped, Taken, check_out
 from ldae.prepare.study_map import StudyMap
 from ldae.prepare.study_match import Match, match_images
 from ldae.prepare.study_table import StudyTables, Visit, plain_image, read_study
@@ -48,11 +49,12 @@ def import_study(
         follow_links: take images behind links that lead out of the folder.
 
     Raises:
-        CohortError: if there is no image, a table has no column of identifiers, a date could be two days, or nothing
-            matches.
+        CohortError: if there is no image, a table has no column of identifiers, a date could be two days, nothing matches,
+            or `out` is one of the tables or another file that no import wrote.
         ManifestError: if a table cannot be read.
     """
     tables, images, out = [Path(table) for table in tables], Path(images), Path(out)
+    check_out(out, tables)
     people = read_study(tables, study)
     found = find_images(images, follow_links=follow_links)
     paths = {found.name(path): path for path in found.files}
@@ -83,6 +85,7 @@ def import_study(
             f"map: {study.study}",
             f"tables: {', '.join(table.name for table in tables)}",
             *people.notes,
+            *_renamed(matches, people),
             *doubts,
             *_gaps(frame),
         ),
@@ -237,6 +240,20 @@ def _gaps(frame: pd.DataFrame) -> list[str]:
             f"diagnosis made on another day than the scan for {len(far)} scan(s), up to {max(far):.0f} days away"
         )
     return notes
+
+
+def _renamed(matches: Sequence[Match], tables: StudyTables) -> list[str]:
+    """People whose identifier lost letters that a manifest cannot hold."""
+    lost = {}
+    for match in matches:
+        written = tables.people[match.person][0].participant_id
+        if plain_identifier(written) != plain_identifier(match.participant_id):
+            lost[match.participant_id] = f"{written!r} is {match.participant_id!r}"
+    return (
+        [f"identifiers without the letters that a manifest cannot hold: {shortlist(list(lost.values()))}"]
+        if lost
+        else []
+    )
 
 
 def _without_image(matches: Sequence[Match], unmatched: Sequence[Skipped], tables: StudyTables) -> list[Skipped]:

@@ -7,7 +7,7 @@ from datetime import date
 
 from ldae.data.text_table import shortlist
 from ldae.errors import CohortError
-from ldae.prepare.columns import FIRST_SESSION, plain_identifier
+from ldae.prepare.columns import FIRST_SESSION, identifier_parts, plain_identifier
 from ldae.prepare.dates import read_date
 from ldae.prepare.import_report import Skipped
 from ldae.prepare.study_map import StudyMap
@@ -20,6 +20,7 @@ __all__ = ["Match", "match_images"]
 EXCLUDED = "an image that the map excludes"
 NO_PATTERN = "a name that no pattern of the map fits"
 NO_PERSON = "an image of a person who is not in the table"
+OTHER_PERSON = "a name whose person differs from the table's in where its punctuation stands: one person or two?"
 NO_VISIT = "an image of a visit that is not in the table"
 WHICH_VISIT = "an image whose name states no visit, of a person with several"
 TWO_ROWS = "two rows for one visit that differ: remove one"
@@ -61,6 +62,9 @@ def match_images(names: Sequence[str], tables: StudyTables, study: StudyMap) -> 
         names: images relative to their folder.
         tables: rows by person.
         study: the map.
+
+    Raises:
+        CohortError: if two people would have one identifier in the manifest.
     """
     patterns = [re.compile(text, re.IGNORECASE) for text in study.images.patterns]
     exclude = [re.compile(text, re.IGNORECASE) for text in study.images.exclude]
@@ -94,6 +98,16 @@ def match_images(names: Sequence[str], tables: StudyTables, study: StudyMap) -> 
             continue
         matches.append(best)
         skipped += [Skipped(match.image, NOT_PREFERRED, expected=True, detail=f"taken: {best.image}") for match in rest]
+    owners: dict[str, Match] = {}
+    for each in matches:
+        other = owners.setdefault(each.participant_id, each)
+        if other.person != each.person:
+            both = " and ".join(repr(tables.people[one.person][0].participant_id) for one in (other, each))
+            msg = (
+                f"{both} would both be {each.participant_id!r} in the manifest, which holds A to Z, digits and _ . + -; "
+                "give them other identifiers in a copy of the tables"
+            )
+            raise CohortError(msg)
     return matches, skipped
 
 
@@ -102,6 +116,10 @@ def _find_visit(name: str, stated: dict[str, str | None], tables: StudyTables, s
     if person not in tables.people:
         return Skipped(name, NO_PERSON, detail=stated["participant"] or "")
     rows = tables.people[person]
+    parts, listed_parts = identifier_parts(stated["participant"] or ""), identifier_parts(rows[0].participant_id)
+    # A name may leave punctuation out ('002S0413'), or have it where the table has none.
+    if parts != listed_parts and len(parts) > 1 and len(listed_parts) > 1:
+        return Skipped(name, OTHER_PERSON, detail=rows[0].participant_id)
     visits = [row for row in rows if row.keyed]
     day: int | None = None
     scan_date: date | None = None

@@ -13,7 +13,7 @@ from pathlib import Path
 from ldae.data.schema import MAX_AGE_YEARS, MAX_MONTHS, NUMBER
 from ldae.data.text_table import read_text_table, shortlist
 from ldae.errors import CohortError
-from ldae.prepare.columns import SEX_CODES, extra_name, plain_identifier, plain_name
+from ldae.prepare.columns import SEX_CODES, extra_name, identifier_parts, plain_identifier, plain_name
 from ldae.prepare.dates import read_date
 from ldae.prepare.import_report import Skipped
 from ldae.prepare.study_map import StudyColumns, StudyMap
@@ -94,7 +94,8 @@ def read_study(paths: Sequence[Path], study: StudyMap) -> StudyTables:
     """Read tables as a map says.
 
     Raises:
-        CohortError: if a table has no column of identifiers, or a date cannot be read in one way.
+        CohortError: if a table has no column of identifiers, a date cannot be read in one way, or two identifiers differ
+            in where their punctuation stands and in nothing else, so that they could be one person or two.
         ManifestError: if a table cannot be read.
     """
     people: dict[str, list[Visit]] = {}
@@ -102,7 +103,15 @@ def read_study(paths: Sequence[Path], study: StudyMap) -> StudyTables:
     reader = _Reader(study)
     for path in paths:
         for visit in reader.rows(path, skipped):
-            people.setdefault(plain_identifier(visit.participant_id), []).append(visit)
+            rows = people.setdefault(plain_identifier(visit.participant_id), [])
+            if rows and identifier_parts(rows[0].participant_id) != identifier_parts(visit.participant_id):
+                msg = (
+                    f"{rows[0].where} says {rows[0].participant_id!r} and {visit.where} {visit.participant_id!r}: one person "
+                    "or two? In copies of the tables, write a person's identifier in one way, and give two people "
+                    "identifiers that differ in a letter or digit"
+                )
+                raise CohortError(msg)
+            rows.append(visit)
     return StudyTables({person: tuple(rows) for person, rows in people.items()}, tuple(skipped), tuple(reader.notes()))
 
 

@@ -13,7 +13,7 @@ from ldae.data.text_table import TextTable, read_text_table, shortlist
 from ldae.errors import CohortError
 from ldae.prepare.columns import FIRST_SESSION, SEX_CODES, extra_name, recognise
 from ldae.prepare.image_files import find_images, manifest_path
-from ldae.prepare.import_report import ImportReport, Skipped, Taken
+from ldae.prepare.import_report import ImportReport, Skipped, Taken, check_out
 from ldae.prepare.visits import months_of_visit
 
 __all__ = ["T1W_NAME", "import_csv"]
@@ -47,10 +47,11 @@ def import_csv(
 
     Raises:
         CohortError: if the folder holds no image, columns cannot be recognised, an image or a row has more than one
-            possible partner, or nothing matches.
+            possible partner, nothing matches, or `out` is the table or another file that no import wrote.
         ManifestError: if the table cannot be read, or a matched row violates the schema.
     """
     images, table, out = Path(images), Path(table), Path(out)
+    check_out(out, (table,))
     search = find_images(images, follow_links=follow_links)
     found, names = search.files, [search.name(path) for path in search.files]
     cells = read_text_table(table)
@@ -167,8 +168,9 @@ def _match(
             )
             raise CohortError(msg)
         partner[i] = best[0]
-    for row in rows:
-        row["session_id"] = row["session_id"] or FIRST_SESSION
+    # Of a row without an image only what the table says is reported.
+    for i in partner:
+        rows[i]["session_id"] = rows[i]["session_id"] or FIRST_SESSION
     return partner
 
 

@@ -39,7 +39,8 @@ def manipulation(run: RunFolder) -> Section:
         "person's. A step is one standard deviation of the training cohort. Step 0 is the plain reconstruction. The "
         "probability is the probe's on the edited image, encoded anew; volumes are measured in the edited image. "
         "That the probability follows is partly by construction, since the same probe gave the direction; the "
-        "volumes are the independent check."
+        "volumes are the independent check. Where the disease is one of atrophy, ventricles should grow, and hippocampi and "
+        "brain tissue shrink; a volume that goes the other way is a flaw of the edit."
     )
     return Section("manipulation", title, [Text(text), *_dose(run), *_findings(run), *_edit_panels(run)])
 

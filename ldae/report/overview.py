@@ -134,7 +134,8 @@ def _reconstruction_rows(run: RunFolder) -> list[Row]:
             cell(run, "reconstruct", "ssim_semantic_only"),
             interval_cell(run, "reconstruct", "intervals", "ssim_semantic_only"),
             Cell(f"mean of all training scans {fixed(mean)}", sources),
-            "Above the mean image, the code knows something about this person; the rest is left to chance.",
+            "Above the mean image, the code knows something about this person; the rest is left to chance. Inside the brain "
+            "alone: see Reconstruction.",
         ),
     ]
 

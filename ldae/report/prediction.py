@@ -210,7 +210,7 @@ def _further(probe: ProbeFile) -> list[Table]:
         names = {
             "gap_age_correlation": "Correlation of the age gap (predicted minus true) with age",
             "gap_age_correlation_corrected": "The same after correction of the shrinkage (0 is wanted)",
-            "mae_corrected": "Mean absolute error after that correction, years",
+            "mae_corrected": "Mean absolute error after that correction, years (larger: the pull to the mean kept errors small)",
         }
         rows += [
             Row(words, [probe.cell("scored", CODES, "age_bias", name, digits=2), Cell("not computed")])

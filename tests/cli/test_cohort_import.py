@@ -20,7 +20,7 @@ def heads(tmp_path):
     return tmp_path / "bids"
 
 
-@pytest.mark.parametrize("kind", ["bids", "table", "csv"])
+@pytest.mark.parametrize("kind", ["bids", "dicom", "table", "csv"])
 def test_every_importer_has_help(kind, capsys):
     assert run(kind, "--help") == 0
     assert "--follow-links" in capsys.readouterr().out

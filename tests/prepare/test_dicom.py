@@ -183,6 +183,64 @@ def test_a_key_keeps_the_labels(tmp_path: Path, visits: Callable) -> None:
     assert second[first.index].equals(first)
 
 
+def test_the_report_does_not_undo_the_random_order(tmp_path: Path, make_dicom: Callable, blob: Volume) -> None:
+    for number, patient in enumerate("ABCDE"):
+        what = "FLAIR" if patient in "BD" else "MPRAGE"
+        make_dicom(tmp_path / "in" / patient, blob, PatientID=patient, SeriesDescription=what, SeriesNumber=number)
+    report = import_dicom(tmp_path / "in", tmp_path / "out", rng=random.Random(1))
+    # By PatientID, for the terminal alone, the labels are in no order.
+    assert [each.subject for each in report.series] == ["sub-0003", "", "sub-0001", "", "sub-0002"]
+    written = json.loads((tmp_path / "out" / "manifest_import.json").read_text())["series"]
+    assert [each["subject"] for each in written] == ["sub-0001", "sub-0002", "sub-0003", "", ""]
+
+
+@pytest.mark.parametrize(("exact", "ages"), [(False, [90.0, 90.0, 88.5]), (True, [101.0, 90.5, 88.5])])
+def test_ages_of_the_table_are_capped_too(tmp_path: Path, visits: Callable, exact: bool, ages: list[float]) -> None:
+    for patient in "ABC":
+        visits(tmp_path / "in", patient, "20200301")
+    (tmp_path / "t.csv").write_text("PatientID,age\nA,101\nB,90.5\nC,88.5\n")
+    options = DicomOptions(table=tmp_path / "t.csv", exact_age=exact, keep_patient_id=True)
+    report = import_dicom(tmp_path / "in", tmp_path / "out", options)
+    assert [record.age for record in read_manifest(report.manifest).records] == ages
+    assert pd.read_csv(tmp_path / "out" / "participants.tsv", sep="\t")["age"].tolist() == ages
+    assert sum("over 89" in warning for warning in report.warnings) == (0 if exact else 2)
+
+
+def test_later_visits_are_numbered_on_from_the_key(tmp_path: Path, visits: Callable) -> None:
+    key = tmp_path / "key.tsv"
+    found = {}
+    for year in (2019, 2021, 2017):
+        visits(tmp_path / str(year), "A", f"{year}0301")
+        report = import_dicom(tmp_path / str(year), tmp_path / f"out{year}", DicomOptions(key=key))
+        (record,) = read_manifest(report.manifest).records
+        found[year] = record.key, record.months
+        if year == 2021:
+            assert report.warnings == ()
+    assert found == {2019: ("sub-0001_ses-01", 0.0), 2021: ("sub-0001_ses-02", 24.0), 2017: ("sub-0001_ses-03", 0.0)}
+    assert "sub-0001: a visit before those of former imports" in report.warnings[0]
+    rows = pd.read_csv(key, sep="\t", dtype=str)
+    assert rows[["session", "study_date"]].values.tolist() == [
+        ["01", "20190301"],
+        ["02", "20210301"],
+        ["03", "20170301"],
+    ]
+    # A visit that is imported again keeps its label, and its row stands once.
+    again = import_dicom(tmp_path / "2021", tmp_path / "again", DicomOptions(key=key))
+    assert [r.key for r in read_manifest(again.manifest).records] == ["sub-0001_ses-02"]
+    assert len(pd.read_csv(key, sep="\t")) == 3
+
+
+def test_no_cohort_without_its_key(tmp_path: Path, visits: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    visits(tmp_path / "in", "A", "20200301")
+    monkeypatch.setattr("ldae.prepare.dicom.write_key", full)
+    with pytest.raises(OSError, match="No space left"):
+        import_dicom(tmp_path / "in", tmp_path / "out", DicomOptions(key=tmp_path / "key.tsv"))
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_key_may_not_lie_in_the_cohort(tmp_path: Path, visits: Callable) -> None:
     visits(tmp_path / "in", "A", "20200301")
     with pytest.raises(CohortError, match="would lie in the de-identified cohort"):
@@ -271,7 +329,7 @@ def test_a_table_adds_what_headers_do_not_know(tmp_path: Path, visits: Callable,
     ("text", "expected"),
     [
         ("name,age\nx,3\n", "no column of identifiers"),
-        ("id,date\nA,03/01/2020\n", "line 2: the date '03/01/2020' is not written YYYY-MM-DD"),
+        ("id,date\nA,03/01/2020\n", "line 2, column date: the date '03/01/2020' is none, or could be two days"),
         ("id,dx\nA,CN\nA,AD\n", "2 rows for the visit ses-01"),
         ("id,dx\nn/a,CN\n", "line 2 has no id"),
     ],
@@ -282,6 +340,43 @@ def test_tables_that_cannot_be_used(tmp_path: Path, visits: Callable, text: str,
     with pytest.raises(CohortError, match=expected):
         import_dicom(tmp_path / "in", tmp_path / "out", DicomOptions(table=tmp_path / "t.csv"))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_table_is_read_as_any_other(tmp_path: Path, visits: Callable) -> None:
+    visits(tmp_path / "in", "A", "20200519", "20210519")
+    text = "Subject ID;Patient-ID;Scan date;Gender;Research group;VISCODE\n7;A;19-May-2020;2;CN;bl\n8;A;5/19/2021;Woman;MCI;m12\n"
+    (tmp_path / "t.csv").write_text(text)
+    report = import_dicom(tmp_path / "in", tmp_path / "out", DicomOptions(table=tmp_path / "t.csv"))
+    assert [(r.sex, r.diagnosis) for r in read_manifest(report.manifest).records] == [("F", "CN"), ("F", "MCI")]
+    assert report.unmatched == ()
+
+
+def test_values_at_baseline_are_not_those_of_every_visit(tmp_path: Path, visits: Callable) -> None:
+    visits(tmp_path / "in", "A", "20200301", "20220301")
+    (tmp_path / "t.csv").write_text("PatientID,age_at_entry,DX_bl,site\nA,50,CN,x\n")
+    report = import_dicom(tmp_path / "in", tmp_path / "out", DicomOptions(table=tmp_path / "t.csv"))
+    records = read_manifest(report.manifest).records
+    assert [(r.age, r.diagnosis, r.site) for r in records] == [(70.0, None, "x"), (72.0, None, "x")]
+
+
+def test_links_out_of_the_folder_are_followed_only_when_asked(
+    tmp_path: Path, make_dicom: Callable, blob: Volume, capsys: pytest.CaptureFixture
+) -> None:
+    make_dicom(tmp_path / "in" / "A", blob, PatientID="A")
+    make_dicom(tmp_path / "Zoe", blob, PatientID="Zoe")
+    (tmp_path / "in" / "again").symlink_to(tmp_path / "in", target_is_directory=True)
+    (tmp_path / "in" / "Zoe").symlink_to(tmp_path / "Zoe", target_is_directory=True)
+    assert run(tmp_path / "in", "--out", tmp_path / "out") == 1
+    assert "not followed: Zoe: a link out of the folder" in capsys.readouterr().out
+    assert len(read_manifest(tmp_path / "out" / "manifest.tsv")) == 1
+    assert json.loads((tmp_path / "out" / "manifest_import.json").read_text())["links_not_followed"] == 1
+    assert not any(b"Zoe" in content for content in all_bytes(tmp_path / "out").values())
+    assert run(tmp_path / "in", "--out", tmp_path / "followed", "--follow-links") == 0
+    assert len(read_manifest(tmp_path / "followed" / "manifest.tsv")) == 2
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "Zoe").symlink_to(tmp_path / "Zoe", target_is_directory=True)
+    assert run(tmp_path / "links", "--out", tmp_path / "none") == 2
+    assert "1 links that were not followed: see --follow-links" in capsys.readouterr().err
 
 
 def test_bad_input_is_one_paragraph(tmp_path: Path, make_dicom: Callable, blob: Volume, capsys) -> None:

@@ -16,6 +16,7 @@ import SimpleITK
 from ldae.cli.main import main
 from ldae.data.manifest import Manifest, build_manifest, read_manifest
 from ldae.errors import CohortError, VolumeError
+from ldae.io.native import NativeScan
 from ldae.prepare import registration
 from ldae.prepare.brain_tools import run_brain_tool
 from ldae.prepare.derivatives import finished_outcome, plan_jobs
@@ -93,8 +94,24 @@ def test_a_cohort_survives_its_bad_scan_and_is_not_done_twice(tmp_path: Path, po
     assert finished_outcome(replace(job, image=other.image)) is None
     sidecar_path.write_text("{")
     assert finished_outcome(job) is None
-    other.overlay.unlink()
+    other.native_mask.write_bytes(other.native_mask.read_bytes()[:-1])
     assert finished_outcome(other) is None
+
+
+def test_nothing_raw_is_overwritten(stripped: Manifest, tmp_path: Path) -> None:
+    stripped.write(stripped.path)
+    before = stripped.path.read_bytes()
+    with pytest.raises(CohortError, match="lists the raw scans and would be overwritten"):
+        preprocess_manifest(read_manifest(stripped.path), tmp_path, STRIPPED)
+    assert stripped.path.read_bytes() == before
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    (raw / "dataset_description.json").write_text('{"Name": "mine", "BIDSVersion": "1.10.0"}')
+    with pytest.raises(CohortError, match="is a data set of its own"):
+        preprocess_manifest(stripped, raw, STRIPPED)
+    assert [path.name for path in raw.iterdir()] == ["dataset_description.json"]
+    with pytest.raises(CohortError, match="is a file"):
+        preprocess_manifest(stripped, tmp_path / "a.nii.gz", STRIPPED)
 
 
 def test_processes_report_what_fails_in_them(tmp_path: Path) -> None:
@@ -150,6 +167,10 @@ def test_what_is_written_tells_where_the_scan_was(stripped: Manifest, tmp_path: 
     point = np.array([10.0, -20.0, 30.0])
     x, y, z = transform.TransformPoint((-point[0], -point[1], point[2]))
     np.testing.assert_allclose(affine @ [-x, -y, z, 1.0], [*point, 1.0], atol=1e-6)
+    # What the native-space results read is what is written here.
+    native = NativeScan.of(outcome.image)
+    nothing = Volume(np.zeros(STRIPPED.grid.shape, np.float32), STRIPPED.grid.affine)
+    np.testing.assert_array_equal(native.add(nothing).data, raw.data)
     low, high = sidecar["IntensityWindow"]
     assert 0 <= low < high <= raw.data.max()
     quality = sidecar["Quality"]
@@ -165,7 +186,7 @@ def test_a_mask_of_somebody_elses_takes_the_place_of_brain_extraction(
         write_volume(mask, tmp_path / "masks" / name)
     head = synthetic_head(pose((5.0, 0.0, 3.0), (0.9, 0.9, 0.9)))
     write_volume(head, tmp_path / "a.nii.gz")
-    config = PreprocessConfig(voxel_size_mm=4.0)
+    config = FAST
     scan = preprocess_scan(head, config, brain_mask=mask)
     assert scan.quality.correlation > 0.9
     np.testing.assert_array_equal(scan.native_mask.data > 0, mask.data > 0)

@@ -147,6 +147,29 @@ def test_ages_come_from_the_date_of_birth_where_there_is_one(tmp_path):
         ("A2", "20200525", 70.018, 0.0),
         ("A3", "20200519", 70.001, 0.0),
     ]
+    assert "identifiers without the letters that a manifest cannot hold: 'Ä 1' is '1'" in report.notes
+
+
+@pytest.mark.parametrize("other", ["11-2", "112"])
+def test_two_people_never_become_one_by_their_punctuation(tmp_path, other):
+    table = f"id,visit,sex,age\n1-12,bl,f,60\n{other},m12,m,70\n"
+    with pytest.raises(CohortError, match=rf"line 2 says '1-12' and table0.csv, line 3 '{other}': one person or two"):
+        import_study(*study(tmp_path, ["1-12_bl.nii", f"{other}_m12.nii"], "generic", table))
+    assert not (tmp_path / "cohort.tsv").exists()
+
+
+def test_an_image_never_goes_to_a_person_of_other_punctuation(tmp_path):
+    table = "id,visit,age\n1-12,bl,60\n(1_12),m12,61\n"
+    images = ["1-12_bl.nii", "112_m12.nii", "11-2_bl_T1w.nii"]
+    report = import_study(*study(tmp_path, images, "generic", table))
+    assert [item.source for item in report.taken] == ["1-12_bl.nii", "112_m12.nii"]
+    assert list(amiss(report)) == ["11-2_bl_T1w.nii"]
+
+
+def test_two_people_never_become_one_by_lost_letters(tmp_path):
+    own = map_file(tmp_path, images={"patterns": [r"^(?P<participant>[^/_]+)_"]})
+    with pytest.raises(CohortError, match="'Ä 1' and 'Ö 1' would both be '1'"):
+        import_study(*study(tmp_path, ["Ä 1_x.nii", "Ö 1_x.nii"], own, "id,age\nÄ 1,60\nÖ 1,61\n"))
 
 
 def test_a_date_that_could_be_two_days_is_refused_with_the_remedy(tmp_path):
