@@ -54,7 +54,7 @@ def test_a_table_is_imported_by_a_map(heads, tmp_path, capsys):
     ("arguments", "words"),
     [
         (["bids", "nowhere", "--out", "m.tsv"], "no such folder"),
-        (["bids", "--out", "m.tsv"], "dir"),
+        (["bids", "--out", "m.tsv"], "required: DIR"),
         (["table", "none.csv", "--map", "adnii", "--images", ".", "--out", "m.tsv"], "no such map"),
         (["table", "none.csv", "--map", "adni", "--images", ".", "--out", "m.tsv"], "no such table"),
         (["table", "none.csv", "--images", ".", "--out", "m.tsv"], "--map"),
