@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from ldae.data.manifest import Manifest, read_manifest, write_manifest
     from ldae.data.splits import assign_splits
     from ldae.errors import LdaeError
-    from ldae.io.native import NativeScan
     from ldae.report import write_report
+    from ldae.tasks.native import NativeScan
     from ldae.tasks.study import run_study
     from ldae.tasks.transformer import SemanticEncoderTransformer
     from ldae.training.experiment import Experiment
@@ -31,7 +31,7 @@ _HOMES = {
     "LatentDiffusionAutoencoder": "ldae.autoencoder",
     "LdaeError": "ldae.errors",
     "Manifest": "ldae.data.manifest",
-    "NativeScan": "ldae.io.native",
+    "NativeScan": "ldae.tasks.native",
     "SemanticEncoderTransformer": "ldae.tasks.transformer",
     "Volume": "ldae.volume",
     "assign_splits": "ldae.data.splits",

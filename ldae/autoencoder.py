@@ -289,7 +289,7 @@ class LatentDiffusionAutoencoder:
     def difference(self, edited: Codes, codes: Codes) -> Volume:
         """What an edit of codes changes in the scan, on the model's grid in the scan's units; unchanged codes give exactly 0.
 
-        :meth:`ldae.io.native.NativeScan.add` puts it on the raw scan.
+        :meth:`ldae.tasks.native.NativeScan.add` puts it on the raw scan.
 
         Args:
             edited: the same scan's codes, moved.

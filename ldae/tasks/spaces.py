@@ -12,9 +12,9 @@ from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.codes import Codes
 from ldae.data.manifest import Record
 from ldae.errors import TaskError
-from ldae.io.native import NativeScan, NativeSource
 from ldae.io.stored import StoredScan
 from ldae.tasks.labels import write_synthetic
+from ldae.tasks.native import NativeScan, NativeSource
 from ldae.volume import Volume
 
 __all__ = ["NativeSpace", "Place", "Result", "Space", "TemplateSpace", "check_way_back", "open_space"]
@@ -88,7 +88,7 @@ class TemplateSpace:
 
 
 class NativeSpace:
-    """Results on each raw scan, in its grid and intensities; see :mod:`ldae.io.native`.
+    """Results on each raw scan, in its grid and intensities; see :mod:`ldae.tasks.native`.
 
     Args:
         model: that makes the images.

@@ -16,12 +16,12 @@ import SimpleITK
 from ldae.cli.main import main
 from ldae.data.manifest import Manifest, build_manifest, read_manifest
 from ldae.errors import CohortError, VolumeError
-from ldae.io.native import NativeScan
 from ldae.prepare import registration
 from ldae.prepare.brain_tools import run_brain_tool
 from ldae.prepare.derivatives import finished_outcome, plan_jobs
 from ldae.prepare.preprocess import PreprocessConfig, preprocess_scan
 from ldae.prepare.preprocess_cohort import preprocess_manifest
+from ldae.tasks.native import NativeScan
 from ldae.volume import Volume, read_volume, write_volume
 
 Pose = Callable[..., npt.NDArray[np.float64]]

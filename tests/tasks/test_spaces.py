@@ -5,8 +5,8 @@ import pytest
 
 from ldae.data.manifest import Record
 from ldae.errors import TaskError
-from ldae.io.native import NativeScan
 from ldae.tasks.interpolate import nearest_session
+from ldae.tasks.native import NativeScan
 from ldae.tasks.spaces import NativeSpace, TemplateSpace, check_way_back, open_space
 from ldae.volume import read_volume
 

@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from ldae.errors import TaskError
 from ldae.io.files import write_json
-from ldae.io.native import FEATHER_MM, NativeScan
+from ldae.tasks.native import FEATHER_MM, NativeScan
 from ldae.volume import Grid, Volume, read_volume, sidecar_path, write_volume
 
 # A grid of template space that is none of the preprocessed scan's.
