@@ -137,7 +137,7 @@ def write_preprocessing_page(report: PreprocessReport, out: Path) -> Path:
         pictures_of_scans(report.outcomes, out.parent),
     ]
     lead = "Scans in template space. Look at all of them, at least at the first, before anything is computed from them."
-    return write_text(out, _render(f"Preprocessing of {out.parent.resolve().name}", lead, RESEARCH, sections))
+    return write_text(out, _render(f"Preprocessed scans: {out.parent.resolve().name}", lead, RESEARCH, sections))
 
 
 def _write(

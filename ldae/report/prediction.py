@@ -161,7 +161,8 @@ def _verdict(probe: ProbeFile) -> Text:
     if not better:
         return Text(f"No baseline does better than the {probe.own} ({shown}).")
     names = joined([f"{name} ({fixed(each, probe.digits, probe.unit)})" for name, each in better.items()])
-    return Text(f"Better than the {probe.own} ({shown}): {names}.", "note")
+    care = " Whether by more than chance, the paired differences tell." if probe.document.get("comparisons") else ""
+    return Text(f"Better than the {probe.own} ({shown}): {names}.{care}", "note")
 
 
 def _doubt(probe: ProbeFile) -> list[Text]:
