@@ -12,13 +12,12 @@ import numpy.typing as npt
 
 from ldae.io.template import load_template, template_grid
 from ldae.prepare.morphology import coarse_grid, grow, mask_volume
-from ldae.volume import Volume
+from ldae.volume import LPS_TO_RAS, Volume
 
 __all__ = ["Alignment", "brain_centre", "to_itk", "write_transform"]
 
 Matrix = npt.NDArray[np.float64]
 
-FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])
 # The template shows the brain alone; around it the metric also sees the dark rim of fluid and skull, not the scalp.
 RIM_MM = 6.0
 BINS = 32
@@ -31,7 +30,7 @@ def to_itk(volume: Volume) -> Any:
     import SimpleITK
 
     image = SimpleITK.GetImageFromArray(np.ascontiguousarray(volume.data.T))
-    affine = FLIP @ volume.affine
+    affine = LPS_TO_RAS @ volume.affine
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     image.SetSpacing(spacing.tolist())
     image.SetOrigin(affine[:3, 3].tolist())
@@ -62,7 +61,7 @@ def write_transform(affine_native_to_template: Matrix, path: Path) -> None:
     """
     import SimpleITK
 
-    lps = FLIP @ np.linalg.inv(affine_native_to_template) @ FLIP
+    lps = LPS_TO_RAS @ np.linalg.inv(affine_native_to_template) @ LPS_TO_RAS
     transform = SimpleITK.AffineTransform(3)
     transform.SetMatrix(lps[:3, :3].ravel().tolist())
     transform.SetTranslation(lps[:3, 3].tolist())
@@ -86,7 +85,7 @@ class Alignment:
         import SimpleITK
 
         template, rim = _fixed(voxel_size_mm)
-        self.centre = (FLIP @ np.append(brain_centre(), 1.0))[:3]
+        self.centre = (LPS_TO_RAS @ np.append(brain_centre(), 1.0))[:3]
         self.fixed = to_itk(template)
         self.rim = SimpleITK.Cast(to_itk(rim), SimpleITK.sitkUInt8)
         self.moving = to_itk(scan.resample_to(coarse_grid(scan.grid, voxel_size_mm)))
@@ -104,7 +103,7 @@ class Alignment:
         """The best rotation, translation and single scale near a start that is itself of that kind."""
         import SimpleITK
 
-        lps = FLIP @ start @ FLIP
+        lps = LPS_TO_RAS @ start @ LPS_TO_RAS
         transform = SimpleITK.Similarity3DTransform()
         transform.SetCenter(self.centre.tolist())
         transform.SetMatrix(lps[:3, :3].ravel().tolist(), 1e-6)
@@ -149,12 +148,12 @@ class Alignment:
         lps[:3, :3] = np.reshape(transform.GetMatrix(), (3, 3))
         # ITK: x -> M (x - c) + c + t
         lps[:3, 3] = self.centre + np.asarray(transform.GetTranslation()) - lps[:3, :3] @ self.centre
-        return np.asarray(FLIP @ lps @ FLIP, dtype=np.float64)
+        return np.asarray(LPS_TO_RAS @ lps @ LPS_TO_RAS, dtype=np.float64)
 
     def _affine(self, matrix: Matrix) -> Any:
         import SimpleITK
 
-        lps = FLIP @ matrix @ FLIP
+        lps = LPS_TO_RAS @ matrix @ LPS_TO_RAS
         transform = SimpleITK.AffineTransform(3)
         transform.SetCenter(self.centre.tolist())
         transform.SetMatrix(lps[:3, :3].ravel().tolist())

@@ -18,7 +18,7 @@ from ldae.prepare.alignment import Alignment, brain_centre
 from ldae.prepare.morphology import close, coarse_grid, depth_mm, grow, largest_piece, mask_of_head, shrink
 from ldae.volume import Volume
 
-__all__ = ["MIN_CORRELATION", "Registration", "displacement_mm", "moved", "refine", "register", "rotation_deg"]
+__all__ = ["MIN_CORRELATION", "Registration", "moved", "refine", "register", "rotation_deg"]
 
 Matrix = npt.NDArray[np.float64]
 
@@ -87,19 +87,6 @@ def rotation_deg(affine: Matrix) -> float:
     """Angle of the rotation in an affine's polar decomposition, in degrees."""
     left, _, right = np.linalg.svd(affine[:3, :3])
     return math.degrees(math.acos(float(np.clip((np.trace(left @ right) - 1) / 2, -1.0, 1.0))))
-
-
-def displacement_mm(one: Matrix, other: Matrix) -> float:
-    """How far apart two alignments put a scan: the largest distance of a corner of the template brain's box, in mm.
-
-    Args:
-        one: RAS mm of a scan to RAS mm of the template, (4, 4).
-        other: likewise.
-    """
-    grid = template_grid(SEARCH_MM)
-    corners = grid.affine @ np.array([[*c, 1.0] for c in itertools.product(*((0.0, n - 1.0) for n in grid.shape))]).T
-    between = other @ np.linalg.inv(one)
-    return float(np.linalg.norm(((between - np.eye(4)) @ corners)[:3], axis=0).max())
 
 
 def register(
@@ -207,9 +194,12 @@ def _inverse(matrix: Matrix) -> Matrix:
 
 def _distinct(transforms: Sequence[Matrix]) -> list[Matrix]:
     """The transforms without those that move the corners of the brain's box nearly as an earlier one does."""
+    grid = template_grid(SEARCH_MM)
+    corners = grid.affine @ np.array([[*c, 1.0] for c in itertools.product(*((0.0, n - 1.0) for n in grid.shape))]).T
     kept: list[Matrix] = []
     for transform in transforms:
-        if all(displacement_mm(_inverse(transform), _inverse(other)) > SAME_ALIGNMENT_MM for other in kept):
+        moves = (np.linalg.inv(other) @ transform - np.eye(4) for other in kept)
+        if all(np.linalg.norm((move @ corners)[:3], axis=0).max() > SAME_ALIGNMENT_MM for move in moves):
             kept.append(transform)
     return kept
 

@@ -69,7 +69,14 @@ class Space(Protocol):
         """The place of one scan's results."""
 
 
-class TemplateSpace:
+class _SpaceOfModel:
+    """What both spaces keep of the model that makes their images."""
+
+    def __init__(self, model: LatentDiffusionAutoencoder) -> None:
+        self.model, self.fingerprint = model, model.fingerprint()
+
+
+class TemplateSpace(_SpaceOfModel):
     """Results on the model's grid in MNI152, in its intensities of [0, 1].
 
     Args:
@@ -79,15 +86,12 @@ class TemplateSpace:
     label = "MNI152"
     needs_reference = False
 
-    def __init__(self, model: LatentDiffusionAutoencoder) -> None:
-        self.model, self.fingerprint = model, model.fingerprint()
-
     def scan(self, record: Record, codes: Codes) -> Place:
         """The place of one scan's results."""
         return _OnTemplate(self.model, {"space": "template", "source": record.image.name, "model": self.fingerprint})
 
 
-class NativeSpace:
+class NativeSpace(_SpaceOfModel):
     """Results on each raw scan, in its grid and intensities; see :mod:`ldae.tasks.native`.
 
     Args:
@@ -96,9 +100,6 @@ class NativeSpace:
 
     label = "native"
     needs_reference = True
-
-    def __init__(self, model: LatentDiffusionAutoencoder) -> None:
-        self.model, self.fingerprint = model, model.fingerprint()
 
     def scan(self, record: Record, codes: Codes) -> Place:
         """The place of one scan's results.
