@@ -38,7 +38,7 @@ METRICS = {
 """Whether more is better."""
 OWN = ("ldae_residual", "trajectory_residual")
 """Methods that are compared with the others."""
-RIVALS = ("copy_nearest", "voxel_linear", "latent_linear")
+RIVALS = ("copy_nearest", "voxel_linear", "voxel_trajectory", "latent_linear")
 GAPS = (("under 12 months", 0.0, 12.0), ("12 to 23 months", 12.0, 24.0), ("24 months and more", 24.0, np.inf))
 BOUNDARY = (("under 0.5 voxels", 0.0, 0.5), ("0.5 to 1 voxel", 0.5, 1.0), ("over 1 voxel", 1.0, np.inf))
 FEW_SUBJECTS = 3

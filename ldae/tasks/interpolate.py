@@ -1,7 +1,7 @@
 """Interpolate: a scan at a month between two sessions, or before and after them, by several methods."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
@@ -12,7 +12,7 @@ from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.codes import Codes, interpolate
 from ldae.errors import TaskError
 from ldae.tasks.encode import EncodedScans
-from ldae.tasks.trajectory import TrajectoryPrior, sessions_of
+from ldae.tasks.trajectory import TrajectoryPrior, line_weights, sessions_of
 
 __all__ = [
     "METHODS",
@@ -34,11 +34,13 @@ METHODS = (
     "trajectory_residual",
     "latent_linear",
     "voxel_linear",
+    "voxel_trajectory",
     "copy_nearest",
     "ceiling",
 )
-"""Codes between two sessions; with the residual that compression lost; y on the line through all other sessions; with the
-residual; latents; voxels; the nearer session; the target's compression, which has seen the answer."""
+"""Codes between two sessions; with the residual that compression lost; y on the line through all other sessions; the line
+through all other sessions after the code has carried each to the month; latents; voxels; voxels on the line through all other
+sessions; the nearer session; the target's compression, which has seen the answer."""
 
 
 @dataclass(frozen=True)
@@ -141,14 +143,16 @@ def predict_between(
     """Every method's predictions, each (N, D, H, W).
 
     The residual-corrected estimate D(c_tau) + (1 - w)(x_0 - D(c_0)) + w (x_1 - D(c_1)) keeps the detail of the two real
-    scans that compression loses.
+    scans that compression loses. Over all other sessions k it is sum_k a_k (x_k + D(y_tau, z_k) - D(c_k)): the code carries
+    each to the month, and least squares lay a line through them (:func:`~ldae.tasks.trajectory.line_weights`). Of two
+    sessions the weights are 1 - w and w.
 
     Args:
         model: the trained model.
         scans: encoded, with noise codes.
         decoded: reconstructions of all scans from both codes, (M, D, H, W).
         triples: which to predict, N.
-        prior: of codes over time; without it there are no trajectories.
+        prior: of codes over time; without it there are no trajectories of codes.
     """
     first, target, second = ([getattr(triple, end) for triple in triples] for end in ("first", "target", "second"))
     weights = np.array([triple.weight for triple in triples], dtype=np.float32)
@@ -161,17 +165,25 @@ def predict_between(
     residual = scans.images - decoded
     lost = blend(residual[first], residual[second])
     nearest = [triple.first if triple.weight < 0.5 else triple.second for triple in triples]
+    lines = [_line_through_others(scans, triple) for triple in triples]
     between = model.decode_images(codes)
     found = {"ldae": between, "ldae_residual": np.clip(between + lost, 0.0, 1.0)}
     if prior is not None:
-        semantics = trajectory_codes(scans, triples, prior)
-        placed = model.decode_images(
-            [replace(each, semantic=torch.from_numpy(y).float()) for each, y in zip(codes, semantics, strict=True)]
+        semantics = [torch.from_numpy(y).float() for y in trajectory_codes(scans, triples, prior)]
+        found["trajectory"] = model.decode_images(
+            [each.with_semantic(y) for each, y in zip(codes, semantics, strict=True)]
         )
-        found |= {"trajectory": placed, "trajectory_residual": np.clip(placed + lost, 0.0, 1.0)}
+        carried = [
+            scans.images[rows]
+            + model.decode_images([scans.codes[row].with_semantic(y) for row in rows])
+            - decoded[rows]
+            for (rows, _), y in zip(lines, semantics, strict=True)
+        ]
+        found["trajectory_residual"] = np.clip(_on_lines(lines, carried), 0.0, 1.0)
     return found | {
         "latent_linear": model.decompress(torch.from_numpy(blend(scans.latents[first], scans.latents[second]))),
         "voxel_linear": blend(scans.images[first], scans.images[second]),
+        "voxel_trajectory": np.clip(_on_lines(lines, [scans.images[rows] for rows, _ in lines]), 0.0, 1.0),
         "copy_nearest": scans.images[nearest],
         "ceiling": model.decompress(torch.from_numpy(scans.latents[target])),
     }
@@ -179,14 +191,34 @@ def predict_between(
 
 def trajectory_codes(scans: EncodedScans, triples: Sequence[Triple], prior: TrajectoryPrior) -> npt.NDArray[np.float64]:
     """y at each target's month, (N, S), from all of the subject's sessions but the target."""
-    sessions = sessions_of(scans.records)
     found = []
     for triple in triples:
-        record = scans.records[triple.target]
-        rows = np.array([row for row in sessions[record.participant_id] if row != triple.target])
-        months = np.array([float(scans.records[row].months or 0.0) for row in rows])
-        found.append(prior.predict(scans.semantic[rows], months, float(record.months or 0.0)))
+        rows, months, month = _others(scans, triple)
+        found.append(prior.predict(scans.semantic[rows], months, month))
     return np.stack(found)
+
+
+def _others(scans: EncodedScans, triple: Triple) -> tuple[list[int], npt.NDArray[np.float64], float]:
+    """Rows and months of all of the subject's dated sessions but the target, and the target's month."""
+    record = scans.records[triple.target]
+    sessions = sessions_of(scans.records)[record.participant_id].tolist()
+    rows = [row for row in sessions if row != triple.target]
+    return rows, np.array([float(scans.records[row].months or 0.0) for row in rows]), float(record.months or 0.0)
+
+
+Line = tuple[list[int], npt.NDArray[np.float64]]
+"""Rows of sessions, and what each counts."""
+
+
+def _line_through_others(scans: EncodedScans, triple: Triple) -> Line:
+    rows, months, month = _others(scans, triple)
+    return rows, line_weights(months, month)
+
+
+def _on_lines(lines: Sequence[Line], images: Sequence[Images]) -> Images:
+    """The weighted sums, (N, D, H, W)."""
+    sums = [np.tensordot(weights, each, axes=1) for (_, weights), each in zip(lines, images, strict=True)]
+    return np.stack(sums).astype(np.float32)
 
 
 def draw_spread(model: LatentDiffusionAutoencoder, codes: Codes, *, draws: int, seed: int = 0) -> Images:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from ldae.data.manifest import Record
 from ldae.errors import TaskError
 
-__all__ = ["TrajectoryPrior", "fit_trajectory_prior", "sessions_of"]
+__all__ = ["TrajectoryPrior", "fit_trajectory_prior", "line_weights", "sessions_of"]
 
 Array = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
@@ -53,6 +53,25 @@ class TrajectoryPrior:
         slope = self.slope + evidence / (1 + evidence) * (own - self.slope)
         predicted: Array = codes.mean(axis=0) + slope * (month - months.mean())
         return predicted
+
+
+def line_weights(months: Array, month: float) -> Array:
+    """What each session counts where the line of least squares through all of them is read at a month, (N,); the sum is 1.
+
+    Args:
+        months: of the sessions, (N,), not all the same.
+        month: to read the line at.
+
+    Raises:
+        TaskError: without two distinct months.
+    """
+    from_mean = months - months.mean() if len(months) else months
+    spread = float(np.square(from_mean).sum())
+    if spread == 0:
+        msg = f"a line needs sessions at two months or more, got {months.tolist()}; fill the months column"
+        raise TaskError(msg)
+    weights: Array = 1 / len(months) + from_mean * (month - months.mean()) / spread
+    return weights
 
 
 def sessions_of(records: Sequence[Record]) -> Mapping[str, Rows]:

@@ -21,7 +21,7 @@ from ldae.tasks.interpolate import (
     interpolate_subject,
     predict_between,
 )
-from ldae.tasks.trajectory import TrajectoryPrior, fit_trajectory_prior
+from ldae.tasks.trajectory import TrajectoryPrior, fit_trajectory_prior, line_weights
 
 
 def test_every_three_sessions_are_a_triple(scans):
@@ -60,7 +60,7 @@ def test_every_method_is_scored_on_the_real_scan(tiny_model, scans, tmp_path):
     predicted = predict_between(tiny_model, scans, decoded, triples[:1])
     np.testing.assert_allclose(predicted["voxel_linear"][0], (scans.images[0] + scans.images[2]) / 2)
     # Where nothing changes between the ends, the residual puts back exactly what compression lost.
-    still = scans.select([0, 1, 0])
+    still = replace(scans.select([0, 1, 0]), records=scans.records[:3])
     same = predict_between(tiny_model, still, tiny_model.decode_images(still.codes), triples[:1])
     np.testing.assert_allclose(same["ldae_residual"][0], scans.images[0], atol=1e-4)
     with pytest.raises(TaskError, match="three dated sessions"):
@@ -73,6 +73,45 @@ def test_a_line_of_ones_own_through_two_sessions_is_the_blend(tiny_model, scans)
     prior = TrajectoryPrior(*(np.full(scans.semantic.shape[1], value) for value in (0.3, 1e9, 1e-9)))
     predicted = predict_between(tiny_model, scans, tiny_model.decode_images(scans.codes), triples, prior)
     np.testing.assert_allclose(predicted["trajectory"], predicted["ldae"], atol=1e-4)
+    np.testing.assert_allclose(predicted["voxel_trajectory"], predicted["voxel_linear"], atol=1e-6)
+
+
+def test_lines_use_every_other_session(tiny_model, scans):
+    """Sessions on a line in time are predicted exactly, whichever of them are given; a code that stays adds nothing to it."""
+    months = (0.0, 6.0, 18.0, 24.0)
+    records = tuple(replace(scans.records[0], session_id=f"M{m:g}", months=m) for m in months)
+    images = np.stack([scans.images[0] * (0.2 + m / 40) for m in months])
+    still = replace(scans.select([0, 0, 0, 0]), records=records, images=images)
+    triples = find_triples(still)
+    assert len(triples) == 4
+    prior = TrajectoryPrior(*(np.full(scans.semantic.shape[1], value) for value in (0.0, 1.0, 1.0)))
+    predicted = predict_between(tiny_model, still, tiny_model.decode_images(still.codes), triples, prior)
+    truth = images[[triple.target for triple in triples]]
+    np.testing.assert_allclose(predicted["voxel_trajectory"], truth, atol=1e-6)
+    np.testing.assert_allclose(predicted["trajectory_residual"], truth, atol=1e-4)
+
+
+@given(
+    st.lists(st.floats(0, 120), min_size=2, max_size=6, unique=True).filter(
+        lambda months: max(months) - min(months) > 1
+    ),
+    st.floats(-60, 180),
+    st.floats(-5, 5),
+    st.floats(-1, 1),
+)
+def test_weights_of_a_line_read_any_line_exactly(months, month, level, slope):
+    weights = line_weights(np.array(months), month)
+    assert weights.sum() == pytest.approx(1, abs=1e-6)
+    assert weights @ (level + slope * np.array(months)) == pytest.approx(level + slope * month, abs=1e-4)
+    first, last = min(months), max(months)
+    share = (month - first) / (last - first)
+    np.testing.assert_allclose(line_weights(np.array([first, last]), month), [1 - share, share], atol=1e-9)
+
+
+def test_a_line_needs_two_months():
+    for months in ([], [3.0], [3.0, 3.0]):
+        with pytest.raises(TaskError, match="two months or more"):
+            line_weights(np.array(months), 6.0)
 
 
 def test_references_and_truth_take_the_place_of_the_scans(tiny_model, scans, tmp_path):
