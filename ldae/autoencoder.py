@@ -133,7 +133,9 @@ class LatentDiffusionAutoencoder:
             networks.add_module(name, child)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            fresh = build_semantic_encoder(self.config.semantic_encoder, self.config.preprocessing.shape)
+            shape = self.config.preprocessing.shape
+            latent_shape = self.config.compression.latent_shape(shape)
+            fresh = build_semantic_encoder(self.config.semantic_encoder, shape, latent_shape)
         networks.semantic_encoder = fresh.to(self.device).eval().requires_grad_(False)
         twin.networks = networks
         return twin
@@ -152,16 +154,22 @@ class LatentDiffusionAutoencoder:
         """Both codes of several scans, in one batch."""
         return self.encode_prepared([self.prepare(volume) for volume in volumes])
 
-    def encode_prepared(self, scans: Sequence[PreparedScan], *, noise: bool = True) -> list[Codes]:
+    def encode_prepared(
+        self, scans: Sequence[PreparedScan], latents: Tensor | None = None, *, noise: bool = True
+    ) -> list[Codes]:
         """Codes of scans that are already on the model's grid.
 
         Args:
             scans: prepared by this model's contract.
+            latents: as :meth:`compress_prepared` gives them, if they are known already.
             noise: whether to invert the diffusion too; without it only y is computed.
         """
         images = stack_images(scans)
-        codes = [Codes(y, None, scan.grid, scan.window) for y, scan in zip(self.semantic(images), scans, strict=True)]
-        return self.with_noise(codes, self.compress(images)) if noise else codes
+        if latents is None and noise:
+            latents = self.compress(images)
+        found = self.semantic(images, latents)
+        codes = [Codes(y, None, scan.grid, scan.window) for y, scan in zip(found, scans, strict=True)]
+        return self.with_noise(codes, latents) if noise and latents is not None else codes
 
     def with_noise(self, codes: Sequence[Codes], z_0: Tensor) -> list[Codes]:
         """The codes with the noise codes of their latents, the solver that found them, and its measured round-trip error.
@@ -187,10 +195,20 @@ class LatentDiffusionAutoencoder:
         return self.compress(stack_images(scans))
 
     @torch.inference_mode()
-    def semantic(self, images: Tensor) -> Tensor:
-        """y of images (B, 1, D, H, W) in [0, 1]: (B, S) on the CPU."""
+    def semantic(self, images: Tensor, latents: Tensor | None = None) -> Tensor:
+        """y of images: (B, S) on the CPU.
+
+        Args:
+            images: (B, 1, D, H, W) in [0, 1].
+            latents: their standardised latents, (B, C, d, h, w), if they are known already; else an encoder that reads them
+                has the images compressed.
+        """
+        encoder = self.networks.semantic_encoder
+        if latents is None and encoder.reads_latent:
+            latents = self.compress(images)
         with self._autocast():
-            return self.networks.semantic_encoder(images.to(self.device)).float().cpu()
+            y: Tensor = encoder(images.to(self.device), None if latents is None else latents.to(self.device))
+            return y.float().cpu()
 
     @property
     def slice_encoder(self) -> SliceEncoder:

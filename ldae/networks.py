@@ -65,7 +65,8 @@ class Networks(nn.Module):
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
-        channels, *cells = config.compression.latent_shape(config.preprocessing.shape)
+        latent_shape = config.compression.latent_shape(config.preprocessing.shape)
+        channels, *cells = latent_shape
         levels = len(config.denoiser.multipliers)
         if any(n // stride ** (levels - 1) < 1 for n, stride in zip(cells, config.denoiser.stride, strict=True)):
             msg = (
@@ -78,7 +79,7 @@ class Networks(nn.Module):
         self.denoiser = Denoiser(config.denoiser, channels)
         self.gradient_estimator = GradientEstimator(config.denoiser, channels, width)
         self.semantic_encoder: SemanticEncoder = build_semantic_encoder(
-            config.semantic_encoder, config.preprocessing.shape
+            config.semantic_encoder, config.preprocessing.shape, latent_shape
         )
         self.schedule = NoiseSchedule(config.schedule)
         check_forms(self.schedule, config.denoiser.prediction, config.shift)

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -49,8 +50,10 @@ class VolumeEncoderConfig:
         semantic_width: width S of y.
         pooled: spatial size of the last feature map that is laid flat (1 is global average pooling).
         dropout: probability on the flat features, against learning subjects by heart.
-        linear: averaging factor of a linear path beside the network, which begins as principal components of the training
-            scans (:class:`LinearPath`); 0 leaves it out. Only aligned scans have use for it.
+        linear: averaging factor of a linear path beside the network, which begins as principal components of what it reads
+            of the training scans (:class:`LinearPath`); 0 leaves it out. Only aligned scans have use for it.
+        linear_reads: the `scan`, or the `latent` that compression makes of it, which holds more of small structures in fewer
+            numbers.
     """
 
     widths: tuple[int, ...] = (32, 64, 128, 256)
@@ -58,6 +61,7 @@ class VolumeEncoderConfig:
     pooled: int = 1
     dropout: float = 0.0
     linear: int = 0
+    linear_reads: Literal["scan", "latent"] = "scan"
 
 
 @dataclass(frozen=True)
@@ -118,12 +122,14 @@ class SliceEncoder(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     position: Tensor
+    reads_latent = False
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, latent: Tensor | None = None) -> Tensor:
         """Semantic codes.
 
         Args:
             x: scans on the RAS model grid, (B, 1, D, H, W): right, anterior, superior.
+            latent: not read.
 
         Returns:
             y, (B, S).
@@ -149,7 +155,7 @@ class SliceEncoder(nn.Module):
 
 
 class LinearPath(nn.Module):
-    """A linear map of the averaged scan to the width of y, in float32.
+    """A linear map of averaged volumes, scans or latents, to the width of y, in float32.
 
     Beginning as principal components of equal variance (data-dependent initialisation, Kraehenbuehl et al. 2016), the code is
     of full rank from the first step on. From chance, training finds the few components of largest variance and hardly begins
@@ -157,16 +163,17 @@ class LinearPath(nn.Module):
 
     Args:
         factor: voxels along each axis that are averaged; a remainder is left out.
-        shape: of the scans, (D, H, W).
+        shape: of the volumes, (C, D, H, W).
         width: of y.
     """
 
-    def __init__(self, factor: int, shape: tuple[int, int, int], width: int) -> None:
+    def __init__(self, factor: int, shape: tuple[int, int, int, int], width: int) -> None:
         super().__init__()
-        if min(shape) < factor:
-            msg = f"averaging {factor} voxels along each axis leaves nothing of scans of {shape}; lower volume.linear"
+        channels, *cells = shape
+        if min(cells) < factor:
+            msg = f"averaging {factor} voxels along each axis leaves nothing of {tuple(cells)}; lower volume.linear"
             raise ConfigError(msg)
-        count = math.prod(n // factor for n in shape)
+        count = channels * math.prod(n // factor for n in cells)
         self.pool = nn.AvgPool3d(factor)
         self.register_buffer("mean", torch.zeros(count))
         self.weight = nn.Parameter(torch.randn(width, count) / math.sqrt(count))
@@ -174,7 +181,7 @@ class LinearPath(nn.Module):
     mean: Tensor
 
     def averaged(self, x: Tensor) -> Tensor:
-        """(B, 1, D, H, W) to (B, V)."""
+        """(B, C, D, H, W) to (B, V)."""
         return self.pool(x.float()).flatten(1)
 
     @torch.no_grad()
@@ -182,7 +189,7 @@ class LinearPath(nn.Module):
         """Begin as principal components; where scans are too few for all, the rest stays random, at unit variance.
 
         Args:
-            averaged: training scans, (N, V), as :meth:`averaged` gives them.
+            averaged: of training scans, (N, V), as :meth:`averaged` gives them.
         """
         values = averaged.double().cpu()
         mean = values.mean(dim=0)
@@ -202,7 +209,7 @@ class LinearPath(nn.Module):
         self.weight.copy_(weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, 1, D, H, W) to (B, S)."""
+        """(B, C, D, H, W) to (B, S)."""
         return nn.functional.linear(self.averaged(x) - self.mean, self.weight)
 
 
@@ -216,9 +223,12 @@ class VolumeEncoder(nn.Module):
     Args:
         config: widths and paths.
         shape: of the scans, (D, H, W).
+        latent_shape: of their latents, (C, d, h, w).
     """
 
-    def __init__(self, config: VolumeEncoderConfig, shape: tuple[int, int, int]) -> None:
+    def __init__(
+        self, config: VolumeEncoderConfig, shape: tuple[int, int, int], latent_shape: tuple[int, int, int, int]
+    ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         width = 1
@@ -232,19 +242,33 @@ class VolumeEncoder(nn.Module):
         self.projection = nn.Linear(width * config.pooled**3, config.semantic_width)
         self.norm = nn.LayerNorm(config.semantic_width)
         self.linear: LinearPath | None = None
+        self.reads_latent = bool(config.linear) and config.linear_reads == "latent"
         if config.linear:
-            self.linear = LinearPath(config.linear, shape, config.semantic_width)
+            read = latent_shape if self.reads_latent else (1, *shape)
+            self.linear = LinearPath(config.linear, read, config.semantic_width)
             nn.init.zeros_(self.projection.weight)
             nn.init.zeros_(self.projection.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, 1, D, H, W) to y, (B, S)."""
+    def forward(self, x: Tensor, latent: Tensor | None = None) -> Tensor:
+        """Semantic codes y, (B, S).
+
+        Args:
+            x: scans, (B, 1, D, H, W).
+            latent: their standardised latents, (B, C, d, h, w), where the linear path reads those.
+
+        Raises:
+            ConfigError: if the latents are needed and not given.
+        """
+        read = latent if self.reads_latent else x
+        if read is None:
+            msg = "this semantic encoder reads the latents beside the scans, got scans alone; compress them first"
+            raise ConfigError(msg)
         features = self.features(x)
         with torch.autocast(x.device.type, enabled=False):
             pooled = self.standardise(self.pool(features.float()).flatten(1))
             y = self.projection(self.dropout(pooled))
             if self.linear is not None:
-                y = y + self.linear(x)
+                y = y + self.linear(read)
             normed: Tensor = self.norm(y)
         return normed
 
@@ -252,7 +276,11 @@ class VolumeEncoder(nn.Module):
 SemanticEncoder = SliceEncoder | VolumeEncoder
 
 
-def build_semantic_encoder(config: SemanticEncoderConfig, shape: tuple[int, int, int]) -> SemanticEncoder:
-    """The encoder that the config names, for scans of a shape (D, H, W)."""
+def build_semantic_encoder(
+    config: SemanticEncoderConfig, shape: tuple[int, int, int], latent_shape: tuple[int, int, int, int]
+) -> SemanticEncoder:
+    """The encoder that the config names, for scans of a shape (D, H, W) with latents of another, (C, d, h, w)."""
     chosen = config.chosen
-    return SliceEncoder(chosen, shape[2]) if isinstance(chosen, SliceEncoderConfig) else VolumeEncoder(chosen, shape)
+    if isinstance(chosen, SliceEncoderConfig):
+        return SliceEncoder(chosen, shape[2])
+    return VolumeEncoder(chosen, shape, latent_shape)

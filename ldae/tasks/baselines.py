@@ -28,7 +28,8 @@ def random_encoder(
         batch_size: scans at a time.
     """
     twin = model.with_random_encoder(seed)
-    parts = [twin.semantic(batch[:, None]).numpy() for batch in torch.split(torch.from_numpy(scans.images), batch_size)]
+    images, latents = (torch.split(torch.from_numpy(each), batch_size) for each in (scans.images, scans.latents))
+    parts = [twin.semantic(batch[:, None], latent).numpy() for batch, latent in zip(images, latents, strict=True)]
     return embeddings_of(scans.records, np.concatenate(parts))
 
 

@@ -128,8 +128,9 @@ def encode_scans(
     for batch in _batches(records, batch_size):
         prepared = [prepare_record(model, record) for record in batch]
         images += [scan.data for scan in prepared]
-        codes += model.encode_prepared(prepared, noise=False)
-        latents.append(model.compress_prepared(prepared).numpy())
+        compressed = model.compress_prepared(prepared)
+        codes += model.encode_prepared(prepared, compressed, noise=False)
+        latents.append(compressed.numpy())
         if progress is not None:
             progress(len(codes), len(records))
     return EncodedScans(tuple(records), np.stack(images), tuple(codes), np.concatenate(latents))

@@ -285,14 +285,20 @@ class Experiment:
 
     def _begin_linear_path(self) -> None:
         """Principal components of training scans, for an encoder that begins with them."""
-        path = getattr(self.networks.semantic_encoder, "linear", None)
+        encoder = self.networks.semantic_encoder
+        path = getattr(encoder, "linear", None)
         if not isinstance(path, LinearPath):
             return
         scans = self._dataset("train")
         chosen = np.linspace(0, len(scans) - 1, min(len(scans), MOST_SCANS_FOR_COMPONENTS)).round().astype(int)
         both = (False, True) if self.config.mirror_latents else (False,)
-        averaged = [path.averaged(scans.images([int(i)], mirrored=mirrored)) for i in chosen for mirrored in both]
-        path.begin_from(torch.cat(averaged))
+
+        def read(scan: int, mirrored: bool) -> Tensor:
+            if encoder.reads_latent:
+                return self._encode(scans, [scan], mirrored=mirrored)[0].cpu()
+            return scans.images([scan], mirrored=mirrored)
+
+        path.begin_from(torch.cat([path.averaged(read(int(i), mirrored)) for i in chosen for mirrored in both]))
 
     def _latents(self, split: str, *, images: bool = False) -> LatentDataset:
         scans = self._dataset(split)

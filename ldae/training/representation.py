@@ -36,6 +36,7 @@ class RepresentationStageConfig:
         shift: form of the semantic shift; the same trains and samples.
         weighting: of the loss over noise levels.
         image_noise: standard deviation of the noise added to the scans that the encoder is trained on.
+        latent_noise: the same for the latents, in units of their standard deviation, where the encoder reads those.
         semantic_dropout: share of scans whose code is withheld from the gradient estimator in training, so that guidance can
             tell what the code adds (Ho and Salimans 2022); 0 is published.
         warm_start: begin the gradient estimator from the denoiser's decoder (False, as published, begins from chance).
@@ -46,6 +47,7 @@ class RepresentationStageConfig:
     shift: ShiftForm = "posterior"
     weighting: LossWeighting = "representation"
     image_noise: float = 0.0
+    latent_noise: float = 0.0
     semantic_dropout: float = 0.0
     warm_start: bool = False
     optimisation: OptimisationConfig = OptimisationConfig()
@@ -113,10 +115,10 @@ class RepresentationStage(Stage):
         z_t, t = noisy.z_t, noisy.t
         with torch.no_grad():
             features, alone = denoiser_velocity(self.denoiser, z_t, t, self.schedule)
-        image = batch["image"]
-        if self.training and self.config.image_noise > 0:
-            image = image + self.config.image_noise * torch.randn(image.shape, generator=generator).to(image.device)
-        semantic = self.learning["semantic_encoder"](image)
+        image = self._disturbed(batch["image"], self.config.image_noise, generator)
+        semantic = self.learning["semantic_encoder"](
+            image, self._disturbed(batch["latent"], self.config.latent_noise, generator)
+        )
         keep = None
         if self.training and self.config.semantic_dropout > 0:
             keep = (torch.rand(t.shape, generator=generator) >= self.config.semantic_dropout).to(semantic)
@@ -136,6 +138,12 @@ class RepresentationStage(Stage):
                 losses["loss_with_shuffled_code"] = error(semantic[partners.to(semantic.device)])
                 self.watch.compare(losses["loss"], losses["loss_with_shuffled_code"], len(semantic))
         return losses
+
+    def _disturbed(self, x: Tensor, noise: float, generator: torch.Generator) -> Tensor:
+        """With noise added in training, against learning scans by heart."""
+        if not self.training or noise == 0:
+            return x
+        return x + noise * torch.randn(x.shape, generator=generator).to(x.device)
 
     def on_validation_epoch_start(self) -> None:
         """Watch the codes anew."""

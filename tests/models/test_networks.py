@@ -117,7 +117,9 @@ def test_slices_are_axial_and_their_order_matters():
 
 def test_volume_encoder_gives_its_width():
     encoder = build_semantic_encoder(
-        SemanticEncoderConfig(volume=VolumeEncoderConfig(widths=(4, 8), semantic_width=10, pooled=2)), (8, 8, 8)
+        SemanticEncoderConfig(volume=VolumeEncoderConfig(widths=(4, 8), semantic_width=10, pooled=2)),
+        (8, 8, 8),
+        (2, 2, 2, 2),
     )
     assert isinstance(encoder, VolumeEncoder)
     assert encoder(torch.randn(3, 1, 8, 8, 8)).shape == (3, 10)
@@ -202,10 +204,11 @@ def test_slice_encoder_computes_the_published_code(shared):
 def test_paper_config_has_the_published_number_of_parameters():
     experiment = load_experiment("paper")
     model = experiment.autoencoder
+    shape = model.preprocessing.shape
     with torch.device("meta"):
         denoiser = Denoiser(model.denoiser, 3)
         estimator = GradientEstimator(model.denoiser, 3, model.semantic_encoder.semantic_width)
-        encoder = build_semantic_encoder(model.semantic_encoder, model.preprocessing.shape)
+        encoder = build_semantic_encoder(model.semantic_encoder, shape, model.compression.latent_shape(shape))
     count = sum(p.numel() for part in (denoiser, estimator) for p in part.parameters())
     assert count == 865_339_142
     # ConvNeXt-Small without its last linear layer and with one input channel, and the attention on top.

@@ -1,6 +1,7 @@
 """The linear path of the volume encoder: begins as principal components, and the network adds nothing at first."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from ldae.errors import ConfigError
 from ldae.models.semantic_encoder import LinearPath, VolumeEncoder, VolumeEncoderConfig
 
 SHAPE = (8, 6, 10)
+LATENT = (3, 4, 3, 5)
 
 
 def scans(count: int, seed: int = 0) -> torch.Tensor:
@@ -21,7 +23,7 @@ def scans(count: int, seed: int = 0) -> torch.Tensor:
 
 def begun(count: int, width: int) -> tuple[LinearPath, torch.Tensor]:
     torch.manual_seed(0)
-    path, x = LinearPath(2, SHAPE, width), scans(count)
+    path, x = LinearPath(2, (1, *SHAPE), width), scans(count)
     path.begin_from(path.averaged(x))
     return path, path(x)
 
@@ -51,7 +53,9 @@ def test_beginning_is_the_same_twice() -> None:
 
 
 def test_network_adds_nothing_until_it_has_learnt() -> None:
-    encoder = VolumeEncoder(VolumeEncoderConfig(widths=(4, 8), semantic_width=8, pooled=2, linear=2), SHAPE).eval()
+    encoder = VolumeEncoder(
+        VolumeEncoderConfig(widths=(4, 8), semantic_width=8, pooled=2, linear=2), SHAPE, LATENT
+    ).eval()
     assert encoder.linear is not None
     x = scans(7)
     torch.testing.assert_close(encoder(x), encoder.norm(encoder.linear(x)))
@@ -60,7 +64,19 @@ def test_network_adds_nothing_until_it_has_learnt() -> None:
     assert encoder.projection.weight.grad.abs().sum() > 0
 
 
+def test_an_encoder_of_latents_reads_them_beside_the_scan() -> None:
+    config = VolumeEncoderConfig(widths=(4, 8), semantic_width=8, pooled=2, linear=1, linear_reads="latent")
+    encoder = VolumeEncoder(config, SHAPE, LATENT).eval()
+    assert encoder.linear is not None
+    x, latent = scans(7), torch.randn(7, *LATENT, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(encoder(x, latent), encoder.norm(encoder.linear(latent)))
+    with pytest.raises(ConfigError, match="compress them first"):
+        encoder(x)
+    # Without a linear path there is nothing that reads them.
+    assert not VolumeEncoder(replace(config, linear=0), SHAPE, LATENT).reads_latent
+
+
 def test_remainders_are_left_out_and_too_coarse_a_grid_is_refused() -> None:
-    assert LinearPath(4, SHAPE, 3).weight.shape == (3, 2 * 1 * 2)
+    assert LinearPath(4, (5, *SHAPE), 3).weight.shape == (3, 5 * 2 * 1 * 2)
     with pytest.raises(ConfigError, match=r"lower volume\.linear"):
-        LinearPath(7, SHAPE, 3)
+        LinearPath(7, (1, *SHAPE), 3)
