@@ -13,6 +13,7 @@ __all__ = [
     "OWN_METHODS",
     "SHORT_BASELINES",
     "STRUCTURES",
+    "asked_for",
     "baseline_name",
     "cell",
     "class_names",
@@ -124,6 +125,14 @@ def interval_cell(run: RunFolder, *keys: str | int, digits: int = 3, unit: str =
 def baseline_name(name: str) -> str:
     """A baseline in words; one that a user brought keeps its own name."""
     return BASELINES.get(name, name)
+
+
+def asked_for(target: Mapping[str, Any]) -> str:
+    """What a probe asked for, in words."""
+    classes = target.get("classes")
+    if target.get("kind") == "survival" and isinstance(classes, Sequence) and len(classes) == 2:
+        return f"conversion from {classes[0]} to {classes[1]}"
+    return str(target.get("name"))
 
 
 def class_names(run: RunFolder) -> tuple[str, str]:
