@@ -596,6 +596,21 @@ def test_the_worst_reconstruction_is_called_the_worst_once(run: Path, page: Page
     assert page.text.count("Typical of 36 test scans: ") == 2
 
 
+def test_a_volume_that_moves_against_the_disease_is_said(run: Path, page: Page, bare: Path) -> None:
+    assert "So do the edited scans: ventricles (\u22127.0 to +7.0 ml)" in page.text
+    assert "against what is known of the disease" not in page.text
+    manipulate = json.loads((run / "results.json").read_text(encoding="utf-8"))["manipulate"]
+    volumes = manipulate["volume_change_ml"]
+    volumes["brain_ml"] = [-10.3, *volumes["brain_ml"][1:-1], 4.0]
+    volumes["hippocampus_left_ml"][0] = None
+    write_json(bare / "results.json", {"manipulate": manipulate})
+    text = write_report(bare).read_text(encoding="utf-8")
+    (warning,) = [each for each in WARNINGS.findall(text) if "against what is known" in each]
+    assert "disease: brain tissue (\u221210.3 to +4.0 ml)." in warning
+    assert "As expected: ventricles (\u22127.0 to +7.0 ml) and right hippocampus" in warning
+    assert "left hippocampus" not in warning
+
+
 def test_a_typical_and_the_worst_missing_session_are_shown_with_their_figures(page: Page) -> None:
     figures = "Change error 0.804 for the prediction, 0.814 for the voxel blend and 0.904 for the nearest copy."
     assert re.search(rf"A typical case, .*sub-0003_ses-M00, .*{re.escape(figures)}", page.text)
