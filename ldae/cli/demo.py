@@ -160,6 +160,8 @@ def _study(
     for task, reason in results["skipped"].items():
         say(f"left out {task}: {reason}")
     say(f"results: {options.out / 'results.json'}\nmodel: {model_folder}\nreport: {report}")
+    if clock.request.get("quick"):
+        say("a toy size, whose figures mean nothing:")
     for line in key_figures(results):
         say(line)
 

@@ -205,7 +205,10 @@ def _counterfactuals(
     middle = f"; the median length of their steps is {median(reached):.2f}" if reached else ""
     missed = ""
     if len(reached) < len(found):
-        missed = f"; the other {len(found) - len(reached)} do not within {FARTHEST:g} steps, whose image they keep"
+        missed = (
+            f"; the other {len(found) - len(reached)} do not within {FARTHEST:g} steps, the farthest that is tried, and keep "
+            "the image of that step"
+        )
     say(
         f"counterfactuals: the probe reaches {options.counterfactual:g} in {len(reached)} of {len(found)} scans{middle}{missed}; "
         f"{len(found)} images and {table_path}"

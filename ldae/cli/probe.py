@@ -155,7 +155,7 @@ def show(report: "ProbeReport") -> None:
     table(
         f"{asked_for(report.target)}: {counts['asked_scans']} scans of {counts['asked_subjects']} people asked, "
         "95 % intervals over people",
-        ["features", *names],
+        ["features", *(name.replace("_", " ") for name in names)],
         [[name, *(interval(each.figures[key]) for key in names)] for name, each in report.scored.items()],
     )
     if report.comparisons:

@@ -93,12 +93,13 @@ def _expectation(run: RunFolder) -> list[Block]:
     if positive != "AD" or not isinstance(volumes, Mapping):
         return []
     known = "In Alzheimer's disease ventricles grow, and hippocampi and brain tissue shrink."
-    against, along = [], []
+    against: list[str] = []
+    along: list[str] = []
     for name, sign in EXPECTED.items():
         values = volumes.get(name)
         if not isinstance(values, list) or not values or values[0] is None or values[-1] is None:
             continue
-        words = f"{STRUCTURES[name]} ({signed(values[0])} to {signed(values[-1], 1, ' ml')})"
+        words = f"{STRUCTURES[name]} ({signed(values[0], 2)} to {signed(values[-1], 2, ' ml')})"
         (along if sign * (values[-1] - values[0]) > 0 else against).append(words)
     if against:
         rest = f" As expected: {joined(along)}." if along else ""

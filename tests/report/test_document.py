@@ -597,7 +597,7 @@ def test_the_worst_reconstruction_is_called_the_worst_once(run: Path, page: Page
 
 
 def test_a_volume_that_moves_against_the_disease_is_said(run: Path, page: Page, bare: Path) -> None:
-    assert "So do the edited scans: ventricles (\u22127.0 to +7.0 ml)" in page.text
+    assert "So do the edited scans: ventricles (\u22127.04 to +7.04 ml)" in page.text
     assert "against what is known of the disease" not in page.text
     manipulate = json.loads((run / "results.json").read_text(encoding="utf-8"))["manipulate"]
     volumes = manipulate["volume_change_ml"]
@@ -606,8 +606,8 @@ def test_a_volume_that_moves_against_the_disease_is_said(run: Path, page: Page, 
     write_json(bare / "results.json", {"manipulate": manipulate})
     text = write_report(bare).read_text(encoding="utf-8")
     (warning,) = [each for each in WARNINGS.findall(text) if "against what is known" in each]
-    assert "disease: brain tissue (\u221210.3 to +4.0 ml)." in warning
-    assert "As expected: ventricles (\u22127.0 to +7.0 ml) and right hippocampus" in warning
+    assert "disease: brain tissue (\u221210.30 to +4.00 ml)." in warning
+    assert "As expected: ventricles (\u22127.04 to +7.04 ml) and right hippocampus" in warning
     assert "left hippocampus" not in warning
 
 
