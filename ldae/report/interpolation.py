@@ -71,7 +71,7 @@ def _method_table(run: RunFolder, result: Mapping[str, Any]) -> Table:
     }
     rows = [
         Row(
-            METHODS[name][:1].upper() + METHODS[name][1:],
+            _capital(_called(result, name)),
             [
                 cell(
                     run,
@@ -95,6 +95,17 @@ def _method_table(run: RunFolder, result: Mapping[str, Any]) -> Table:
     return Table(caption, ("Method", *(title for title, _, _ in present.values())), rows)
 
 
+def _called(result: Mapping[str, Any], name: str) -> str:
+    """A method in words; runs of before the own one was recorded had another line through all sessions."""
+    if name == "trajectory_residual" and "own" not in result:
+        return f"{METHODS['trajectory']}, residual-corrected"
+    return METHODS[name]
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
 def _against(run: RunFolder, result: Mapping[str, Any]) -> list[Block]:
     """The own method against what needs no trained code, in the change error."""
     own = own_method(run)
@@ -104,7 +115,7 @@ def _against(run: RunFolder, result: Mapping[str, Any]) -> list[Block]:
     at = ("interpolate", "differences", "change_error", own)
     rows = [
         Row(
-            METHODS[name][:1].upper() + METHODS[name][1:],
+            _capital(_called(result, name)),
             [
                 cell(run, *at, name, "value"),
                 interval_cell(run, *at, name),

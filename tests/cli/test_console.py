@@ -5,6 +5,8 @@ from rich.console import Console
 
 from ldae.cli import console
 from ldae.cli.console import PlainProgress, duration, p_value, progress_bar, say, table
+from ldae.cli.fit import announce
+from ldae.training.plan import Plan
 
 
 @pytest.mark.parametrize(
@@ -65,3 +67,15 @@ def test_a_quick_task_says_nothing(capsys):
     assert capsys.readouterr().out == ""
     say(duration(59.0))
     assert capsys.readouterr().out == "59.0 s\n"
+
+
+@pytest.mark.parametrize(
+    ("learnt", "words"),
+    [
+        (945, "945 training and 135 validation scans"),
+        (1890, "945 training scans and their mirror images, and 135 validation"),
+    ],
+)
+def test_mirror_images_are_not_counted_as_scans(capsys, learnt, words):
+    announce(Plan("denoiser", 10, 5, learnt, 135, 800, 8, "cpu", "bf16", 0.5, 400.0, 1.25, 1.0), 945)
+    assert words in capsys.readouterr().out

@@ -632,6 +632,7 @@ def test_an_earlier_versions_missing_session_leaves_its_figures_and_says_why_the
     page = Page(write_report(bare).read_text(encoding="utf-8"))
     assert "There are no pictures: this run was made by an earlier version" in page.text
     assert "Smaller change error than the residual-corrected codes (0.822)" in page.text
+    assert "Code on the line through all other sessions, residual-corrected" in page.text
     assert any(a.get("data-from", "").endswith("change_error/ldae_residual") for a, _ in page.cells)
     for damaged in ([], [{"case": "typical"}], "nothing", [3, 4]):
         write_json(bare / "tasks" / "interpolate.json", of | {"shown": damaged})
