@@ -200,7 +200,9 @@ def test_commands_work_on_the_demos_model(quick, tmp_path, capsys):
     rows = pd.read_csv(tmp_path / "edits" / "counterfactuals.tsv", sep="\t")
     assert len(rows) == len(edited) == len(list((tmp_path / "edits").glob("*_desc-counterfactual_T1w.nii.gz")))
     reached = rows["step"][rows["reached"]].abs()
-    printed = " ".join(capsys.readouterr().out.split())
+    shown = capsys.readouterr()
+    assert "Traceback" not in shown.err
+    printed = " ".join(shown.out.split())
     assert f"the probe reaches 0.5 in {len(reached)} of {len(rows)} scans" in printed
     assert len(reached) == len(rows) or f"the other {len(rows) - len(reached)} do not within 6 steps" in printed
     assert f"{len(edited) * 3} images ({len(edited)} scans at 3 steps)" in printed
