@@ -1,6 +1,6 @@
 """Solvers compared on a trained model: network evaluations against what is lost on the way there and back.
 
-    python benchmarks/solvers.py --model runs/demo/model --manifest runs/demo/manifest.tsv [--scans 24] [--out FILE.json]
+    python benchmarks/solvers.py --model runs/demo/model --manifest runs/demo/manifest.tsv [--scans 12] [--out FILE.json]
 
 For test scans, one a subject: the rms error of the latent after inversion and sampling, the SSIM of the decoded image against
 the real scan beside the compression ceiling, and how far an edit (every scan decoded under the code of another subject) is
@@ -230,12 +230,24 @@ def line(row: dict[str, Any]) -> str:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--manifest", type=Path, required=True)
-    parser.add_argument("--scans", type=int, default=24)
-    parser.add_argument("--steps", type=int, nargs="+", default=[5, 10, 20, 50])
-    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
-    parser.add_argument("--out", type=Path, default=None)
+    parser.add_argument("--model", type=Path, required=True, help="folder of a trained model")
+    parser.add_argument("--manifest", type=Path, required=True, help="cohort table with a frozen split")
+    parser.add_argument(
+        "--scans", type=int, default=12, help="first scans of so many test subjects (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--steps",
+        type=int,
+        nargs="+",
+        default=[5, 10, 20, 50],
+        help="numbers of steps to compare (default: 5 10 20 50)",
+    )
+    parser.add_argument(
+        "--precision", choices=["fp32", "bf16"], default="fp32", help="of the networks (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=None, help="JSON to write all figures to; without it they are printed only"
+    )
     options = parser.parse_args()
     model = LatentDiffusionAutoencoder.from_pretrained(options.model, precision=options.precision)
     print("| solver | evaluations | latents kept | round trip, rms | SSIM (against the ceiling) | edit error |")

@@ -1,8 +1,10 @@
 """What the terminal shows: progress bars, tables, errors of one paragraph."""
 
+import os
 import sys
+import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -13,12 +15,16 @@ from rich.table import Table
 from ldae.errors import LdaeError
 from ldae.evaluation.statistics import Difference, Interval
 
-__all__ = ["console", "exit_on_error", "interval", "progress_bar", "say", "table"]
+__all__ = ["console", "duration", "exit_on_error", "interval", "p_value", "progress_bar", "say", "table"]
 
 WIDTH = 120
-"""Of tables that go to a file or a pipe, which have no width of their own."""
+"""Of tables that go to a file or a pipe, which have no width of their own, unless COLUMNS names one."""
+PLAIN_SECONDS = 60.0
+"""Between two lines of progress where the output is no terminal."""
 
-console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH)
+console = Console(
+    highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDTH
+)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -28,8 +34,11 @@ def say(text: str) -> None:
 
 
 def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
-    """A small table."""
-    grid = Table(*columns, title=title, title_justify="left")
+    """A small table; where it is too wide, cells take more lines and nothing is cut, the first column's last of all."""
+    grid = Table(title=title, title_justify="left")
+    names = max((len(row[0]) for row in rows), default=0)
+    for index, column in enumerate(columns):
+        grid.add_column(column, overflow="fold", no_wrap=index == 0 and 2 * names <= console.width)
     for row in rows:
         grid.add_row(*row)
     console.print(grid)
@@ -38,6 +47,19 @@ def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
 def interval(value: Interval | Difference) -> str:
     """A figure with its interval, three decimals."""
     return f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"
+
+
+def p_value(p: float) -> str:
+    """A p-value to three decimals; a smaller one is only said to be smaller."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes, hours or days, whichever reads best."""
+    for unit, length in (("d", 86400.0), ("h", 3600.0), ("min", 60.0)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"
 
 
 class Move(Protocol):
@@ -49,11 +71,14 @@ class Move(Protocol):
 
 @contextmanager
 def progress_bar(what: str) -> Iterator[Move]:
-    """A bar that a task moves by calling (done, total); it shows nothing where the output is no terminal.
+    """A bar that a task moves by calling (done, total); where the output is no terminal, a line now and then instead.
 
     Args:
         what: is being done.
     """
+    if not console.is_terminal:
+        yield PlainProgress(what)
+        return
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -62,7 +87,6 @@ def progress_bar(what: str) -> Iterator[Move]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
         console=console,
-        disable=not console.is_terminal,
     ) as progress:
         bar = progress.add_task(what, total=None, note="")
 
@@ -70,6 +94,39 @@ def progress_bar(what: str) -> Iterator[Move]:
             progress.update(bar, completed=done, total=total, note=note)
 
         yield move
+
+
+class PlainProgress:
+    """Progress in lines, at most one a minute, so that a log shows that something goes on and when it will end.
+
+    Args:
+        what: is being done.
+        every: seconds between two lines.
+        clock: tells the seconds.
+    """
+
+    def __init__(self, what: str, every: float = PLAIN_SECONDS, clock: Callable[[], float] = time.monotonic) -> None:
+        self.what = what
+        self.every = every
+        self.clock = clock
+        self.begun = self.said = clock()
+        self.first = self.done = self.total = 0
+
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        """Say how far it is, if it is time."""
+        now = self.clock()
+        if total != self.total or done < self.done:
+            # Another stage, or the rest of one that was interrupted: its pace is its own.
+            self.begun, self.first, self.total = now, done, total
+        self.done = done
+        if now - self.said < self.every or done >= total:
+            return
+        self.said = now
+        rest = ""
+        if done > self.first:
+            left = (now - self.begun) / (done - self.first) * (total - done)
+            rest = f"; about {duration(left)} left"
+        say(f"{self.what}: {done} of {total}{note and f', {note}'}{rest}")
 
 
 @contextmanager

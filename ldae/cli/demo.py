@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,34 @@ def _study(
     for task, reason in results["skipped"].items():
         say(f"left out {task}: {reason}")
     say(f"results: {options.out / 'results.json'}\nmodel: {model_folder}\nreport: {report}")
+    if clock.request.get("quick"):
+        say("a toy size, whose figures mean nothing:")
+    for line in key_figures(results):
+        say(line)
+
+
+def key_figures(results: Mapping[str, Any]) -> list[str]:
+    """The first figures of each task that was run, a line each."""
+    lines = []
+    probes = results.get("probe", {})
+    for name, figure, words in (("diagnosis", "auc", "diagnosis, AUC"), ("age", "mae", "age, mean error in years")):
+        if name in probes:
+            own, baselines = probes[name][figure], probes[name]["baselines"]
+            beside = (
+                f"; same encoder untrained {baselines['random_encoder']:.3f}" if "random_encoder" in baselines else ""
+            )
+            lines.append(f"{words}: {own['value']:.3f} [{own['low']:.3f}, {own['high']:.3f}]{beside}")
+    if "reconstruct" in results:
+        both, ceiling = results["reconstruct"]["ssim"], results["compression"]["ssim"]
+        lines.append(f"reconstruction, SSIM: {both:.3f}; ceiling {ceiling:.3f}")
+    if "interpolate" in results:
+        errors = results["interpolate"]["change_error"]
+        own = errors[results["interpolate"]["own"]]
+        lines.append(
+            f"missing session, change error: {own:.3f}; voxel blend {errors['voxel_linear']:.3f}, nearest copy "
+            f"{errors['copy_nearest']:.3f}"
+        )
+    return lines
 
 
 def _true_volumes(path: Path) -> Any:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import Namespace
 
 from ldae.cli.arguments import Parser, add_hardware, add_manifest, add_out
-from ldae.cli.console import progress_bar, say, table
+from ldae.cli.console import duration, progress_bar, say, table
 
 if TYPE_CHECKING:
     from ldae.training.plan import Plan
@@ -85,7 +85,10 @@ def fit_experiment(experiment: Any, manifest: Any, options: Namespace, *, until:
             device=options.device,
             precision=options.precision,
             progress=step,
-            announce=announce,
+            announce=lambda plan: announce(plan, len(manifest.in_split("train"))),
+            finished=lambda stage, record: say(
+                f"{stage}: done already ({record.steps:,} steps in {duration(record.seconds)})"
+            ),
             preparing=lambda what, done, total: move(done, total, what),
         )
         run = Experiment(experiment, manifest, settings)
@@ -115,11 +118,16 @@ def fit_experiment(experiment: Any, manifest: Any, options: Namespace, *, until:
     return run.model().save_pretrained(options.out / "model", facts=facts)
 
 
-def announce(plan: "Plan") -> None:
-    """Print what a stage will do before it trains."""
-    minutes = plan.seconds / 60
+def announce(plan: "Plan", scans: int) -> None:
+    """Print what a stage will do before it trains.
+
+    Args:
+        plan: of the stage.
+        scans: of the training split; stages that learn from mirror images too count twice as many.
+    """
+    training = f"{scans} training scans and their mirror images, and" if plan.train_scans == 2 * scans else ""
     say(
-        f"{plan.stage}: {plan.trained:,} parameters to train ({plan.frozen:,} frozen), {plan.train_scans} training and "
-        f"{plan.validation_scans} validation scans, {plan.steps} batches of {plan.batch_size}, {plan.device} "
-        f"{plan.precision}; about {minutes:.1f} min and {plan.memory_gib:.1f} GiB"
+        f"{plan.stage}: {plan.trained:,} parameters to train ({plan.frozen:,} frozen), "
+        f"{training or f'{plan.train_scans} training and'} {plan.validation_scans} validation scans, {plan.steps} batches of "
+        f"{plan.batch_size}, {plan.device} {plan.precision}; about {duration(plan.seconds)} and {plan.memory_gib:.1f} GiB"
     )

@@ -14,6 +14,18 @@ if TYPE_CHECKING:
 
 __all__ = ["register"]
 
+METRICS = {
+    "ssim_brain": "SSIM, brain",
+    "change_error": "change error",
+    "change_correlation": "change correl.",
+    "ventricle_error_ml": "ventricle error, ml",
+}
+YARDSTICKS = {
+    "truth": "their true change",
+    "measured": "the change measured in real scans",
+    "mixed": "their true change, or where the table lacks it the change measured in real scans",
+}
+
 
 def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
     """Add the commands."""
@@ -110,25 +122,24 @@ def run_evaluate(options: Namespace) -> int:
             progress=move,
         )
     paths = result.write(options.out)
-    metrics = ["ssim_brain", "change_error", "change_correlation", "ventricle_error_ml"]
     against = "noise-free twins" if references is not None else "the real scan"
     table(
         f"{result.n} missing sessions of {result.subjects} subjects, gap {result.gap_months:.1f} months, against {against}; "
-        "95 % intervals over subjects",
-        ["method", *metrics],
+        f"ventricles against {YARDSTICKS[result.ventricle_yardstick]}; 95 % intervals over subjects",
+        ["method", *METRICS.values()],
         [
-            [name, *(_figure(result.intervals, result.means, metric, name) for metric in metrics)]
+            [name, *(_figure(result.intervals, result.means, metric, name) for metric in METRICS)]
             for name in result.means["ssim"]
         ],
     )
     for kind, values in result.groups.items():
+        asked = {name: each for name, each in values.items() if each["n"]}
         table(
             f"change error by {kind}",
-            [kind, "sessions", *result.means["ssim"]],
+            ["method", *(f"{name} (n {each['n']})" for name, each in asked.items())],
             [
-                [name, str(each["n"]), *(f"{value:.3f}" for value in each["change_error"].values())]
-                for name, each in values.items()
-                if each["n"]
+                [name, *(f"{each['change_error'][name]:.3f}" for each in asked.values())]
+                for name in result.means["ssim"]
             ],
         )
     say("\n".join(str(path) for path in paths))

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from jsonargparse import Namespace
@@ -112,7 +113,7 @@ def run_manipulate(options: Namespace) -> int:
     write_json(options.out / "manipulate.json", plain)
     table(
         f"means over {result.scans} scans; changes against step 0",
-        ["step", "probe", *result.volume_change_ml],
+        ["step", "probe", *(_structure(name) for name in result.volume_change_ml)],
         [
             [
                 f"{step:+g}",
@@ -139,7 +140,10 @@ def run_manipulate(options: Namespace) -> int:
     if findings.flipped is not None:
         step = "" if findings.flip_step is None else f", at step {findings.flip_step:.1f} (median)"
         say(f"the edit takes {findings.flipped:.0%} of those below one half above it{step}")
-    say(f"images and manipulate.json in {options.out}")
+    say(
+        f"{len(edits) * len(result.steps)} images ({len(edits)} scans at {len(result.steps)} steps) and manipulate.json in "
+        f"{options.out}"
+    )
     return 0
 
 
@@ -184,7 +188,7 @@ def _counterfactuals(
     import pandas as pd
 
     from ldae.io.files import write_text
-    from ldae.tasks.counterfactual import find_counterfactuals
+    from ldae.tasks.counterfactual import FARTHEST, find_counterfactuals
 
     with progress_bar("counterfactuals") as move:
         found = find_counterfactuals(model, scans.codes, probe, options.counterfactual, step=step, progress=move)
@@ -198,9 +202,22 @@ def _counterfactuals(
     table_path = options.out / "counterfactuals.tsv"
     write_text(table_path, pd.DataFrame(rows).to_csv(sep="\t", index=False))
     reached = [abs(each.amount) for each in found if each.reached]
-    middle = f", median step {sorted(reached)[len(reached) // 2]:.2f}" if reached else ""
-    say(f"counterfactuals: {len(reached)} of {len(found)} scans reach {options.counterfactual:g}{middle}; {table_path}")
+    middle = f"; the median length of their steps is {median(reached):.2f}" if reached else ""
+    missed = ""
+    if len(reached) < len(found):
+        missed = (
+            f"; the other {len(found) - len(reached)} do not within {FARTHEST:g} steps, the farthest that is tried, and keep "
+            "the image of that step"
+        )
+    say(
+        f"counterfactuals: the probe reaches {options.counterfactual:g} in {len(reached)} of {len(found)} scans{middle}{missed}; "
+        f"{len(found)} images and {table_path}"
+    )
+
+
+def _structure(name: str) -> str:
+    return f"{name.removesuffix('_ml').replace('_', ' ')}, ml"
 
 
 def _millilitres(change: float | None) -> str:
-    return "not measurable" if change is None else f"{change:+.2f} ml"
+    return "not measurable" if change is None else f"{change:+.2f}"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import Namespace
 
 from ldae.cli.arguments import Parser, add_hardware, add_manifest
-from ldae.cli.console import progress_bar, say, table
+from ldae.cli.console import duration, progress_bar, say, table
 
 if TYPE_CHECKING:
     from ldae.training.forecast import Forecast, ScanCounts
@@ -121,11 +121,3 @@ def show(told: "Forecast") -> None:
     )
     for note in told.notes:
         say(f"note: {note}")
-
-
-def duration(seconds: float) -> str:
-    """Seconds, minutes, hours or days, whichever reads best."""
-    for unit, length in (("d", 86400.0), ("h", 3600.0), ("min", 60.0)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.1f} {unit}"
-    return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"

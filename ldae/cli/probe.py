@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import Namespace
 
 from ldae.cli.arguments import Parser, add_manifest, add_out, add_seed
-from ldae.cli.console import interval, progress_bar, say, table
+from ldae.cli.console import interval, p_value, progress_bar, say, table
 
 if TYPE_CHECKING:
     from ldae.tasks.embeddings import Embeddings
@@ -148,22 +148,25 @@ def run_probe(options: Namespace) -> int:
 
 def show(report: "ProbeReport") -> None:
     """The figures of every kind of features, and the differences."""
+    from ldae.report.wording import asked_for
+
     counts = report.counts
     names = list(next(iter(report.scored.values())).figures)[:4]
     table(
-        f"{report.target['name']}: {counts['asked_scans']} scans of {counts['asked_subjects']} people asked, "
+        f"{asked_for(report.target)}: {counts['asked_scans']} scans of {counts['asked_subjects']} people asked, "
         "95 % intervals over people",
-        ["features", *names],
+        ["features", *(name.replace("_", " ") for name in names)],
         [[name, *(interval(each.figures[key]) for key in names)] for name, each in report.scored.items()],
     )
     if report.comparisons:
         table(
             f"codes minus the others, {report.primary}",
             ["against", "difference", "p (Holm)"],
-            [[each.against, interval(each.difference), f"{each.p_holm:.3g}"] for each in report.comparisons],
+            [[each.against, interval(each.difference), p_value(each.p_holm)] for each in report.comparisons],
         )
     if report.permutation_p is not None:
-        say(f"exchanged labels do as well with p = {report.permutation_p:.3g}")
+        p = p_value(report.permutation_p)
+        say(f"exchanged labels do as well with p {p if p.startswith('<') else f'= {p}'}")
 
 
 def read_named(items: list[str]) -> dict[str, "Embeddings"]:

@@ -28,6 +28,7 @@ from ldae.report.prediction import age, diagnosis, probe_section
 from ldae.report.preprocessing import failed_scans, pictures_of_scans, rated_scans
 from ldae.report.restoration import reconstruction, samples
 from ldae.report.run_folder import open_run, read_json
+from ldae.report.wording import asked_for
 
 __all__ = ["Form", "write_preprocessing_page", "write_probe_report", "write_report"]
 
@@ -97,7 +98,7 @@ def write_probe_report(folder: Path, out: Path | None = None, form: Form = "html
     """
     documents = {path: read_json(path) for path in sorted(folder.glob("probe_*.json"))}
     sections = [
-        probe_section(each, path.name, path.stem, f"What the embeddings tell of {_asked(each['target'])}")
+        probe_section(each, path.name, path.stem, f"What the embeddings tell of {asked_for(each['target'])}")
         for path, each in documents.items()
         if isinstance(each, Mapping) and isinstance(each.get("target"), Mapping)
     ]
@@ -111,14 +112,6 @@ def write_probe_report(folder: Path, out: Path | None = None, form: Form = "html
     title = f"Probe report of {folder.resolve().name}"
     named = {path.name: each for path, each in documents.items()}
     return _write(title, lead, RESEARCH, [*sections, probe_methods()], out or folder / f"report.{form}", form, named)
-
-
-def _asked(target: Mapping[str, Any]) -> str:
-    """What a probe asked for, in words."""
-    classes = target.get("classes")
-    if target.get("kind") == "survival" and isinstance(classes, Sequence) and len(classes) == 2:
-        return f"conversion from {classes[0]} to {classes[1]}"
-    return str(target.get("name"))
 
 
 def write_preprocessing_page(report: PreprocessReport, out: Path) -> Path:

@@ -6,14 +6,16 @@ from typing import Any
 
 from ldae.evaluation.slice_panels import PanelRow, Tile, draw_panel, symmetric_limit
 from ldae.report.blocks import Absence, Block, Picture, Row, Section, Table, Text
-from ldae.report.panels import cuts_of, difference, incomplete
+from ldae.report.panels import Image, cuts_of, difference, incomplete
 from ldae.report.run_folder import RunFolder
 from ldae.report.wording import (
     METHODS,
+    OWN_METHODS,
     cell,
     fixed,
     interval_cell,
     joined,
+    own_method,
     rivals,
 )
 
@@ -21,17 +23,18 @@ __all__ = ["interpolation"]
 
 
 def interpolation(run: RunFolder) -> Section:
-    """A missing session predicted from two others, beside the real scan."""
+    """A missing session predicted from the others, beside the real scan."""
     title = "Interpolation: a missing scan between two sessions"
     result = run.result("interpolate")
     if not isinstance(result, Mapping):
         reason = run.skipped("interpolate") or Absence("results.json holds no interpolation; run 'ldae study' again.")
         return Section("interpolation", title, [reason])
     text = (
-        "A session was left out, predicted from one before and one after it, and compared with the real scan: every three "
+        "A session was left out, predicted from the others of the same person, and compared with the real scan: every three "
         f"sessions of a subject in turn, {result.get('n')} cases of {result.get('subjects')} subjects, "
-        f"{fixed(result.get('gap_months'), 1)} months between the given sessions on average. Codes are blended in time; the "
-        "residual correction adds what compression had lost of the two given scans, blended alike."
+        f"{fixed(result.get('gap_months'), 1)} months between the session before and the one after on average. Codes are blended "
+        f"in time, or the code carries every other session to the month; {OWN_METHODS[own_method(run)]} are shown below. The "
+        "residual correction adds what compression had lost of the given scans, blended alike."
     )
     warning = Text(
         "SSIM alone cannot rank these methods: copying the nearer session scores high, because one brain changes "
@@ -45,9 +48,9 @@ def interpolation(run: RunFolder) -> Section:
             Text(text),
             warning,
             _method_table(run, result),
-            _change_verdict(result),
+            _change_verdict(run, result),
             *_against(run, result),
-            *_between(run),
+            *_cases(run),
         ],
     )
 
@@ -68,7 +71,7 @@ def _method_table(run: RunFolder, result: Mapping[str, Any]) -> Table:
     }
     rows = [
         Row(
-            METHODS[name][:1].upper() + METHODS[name][1:],
+            _capital(_called(result, name)),
             [
                 cell(
                     run,
@@ -92,16 +95,27 @@ def _method_table(run: RunFolder, result: Mapping[str, Any]) -> Table:
     return Table(caption, ("Method", *(title for title, _, _ in present.values())), rows)
 
 
+def _called(result: Mapping[str, Any], name: str) -> str:
+    """A method in words; runs of before the own one was recorded had another line through all sessions."""
+    if name == "trajectory_residual" and "own" not in result:
+        return f"{METHODS['trajectory']}, residual-corrected"
+    return METHODS[name]
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
 def _against(run: RunFolder, result: Mapping[str, Any]) -> list[Block]:
-    """The residual-corrected codes against what needs no model, in the change error."""
-    own = "ldae_residual"
+    """The own method against what needs no trained code, in the change error."""
+    own = own_method(run)
     differences = ((result.get("differences") or {}).get("change_error") or {}).get(own)
     if not isinstance(differences, Mapping) or not differences:
         return []
     at = ("interpolate", "differences", "change_error", own)
     rows = [
         Row(
-            METHODS[name][:1].upper() + METHODS[name][1:],
+            _capital(_called(result, name)),
             [
                 cell(run, *at, name, "value"),
                 interval_cell(run, *at, name),
@@ -111,65 +125,118 @@ def _against(run: RunFolder, result: Mapping[str, Any]) -> list[Block]:
         for name in differences
     ]
     caption = (
-        "Change error of the residual-corrected codes minus that of each of the others: below 0 the codes are better. Paired "
+        f"Change error of {OWN_METHODS[own]} minus that of each of the others: below 0 the codes are better. Paired "
         "bootstrap over subjects; p adjusted for the comparisons (Holm)."
     )
     return [Table(caption, ("Against", "Difference", "95 % interval", "p (Holm)"), rows)]
 
 
-def _change_verdict(result: Mapping[str, Any]) -> Text:
+def _change_verdict(run: RunFolder, result: Mapping[str, Any]) -> Text:
     errors = {name: value for name, value in (result.get("change_error") or {}).items() if name != "ceiling"}
-    own = errors.pop("ldae_residual", None)
+    method = own_method(run)
+    own = errors.pop(method, None)
     better = rivals(own, errors, higher_is_better=False, name=lambda key: METHODS.get(key, key))
     if not better:
-        return Text("No other method predicts the change with a smaller error than the residual-corrected codes.")
+        against = ((result.get("differences") or {}).get("change_error") or {}).get(method) or {}
+        level = [METHODS.get(name, name) for name, each in against.items() if each["low"] <= 0 <= each["high"]]
+        chance = f" The difference to the {joined(level)} may be chance: 0 is inside the interval." if level else ""
+        return Text(f"No other method predicts the change with a smaller error than {OWN_METHODS[method]}.{chance}")
     names = joined([f"{name} ({fixed(value)})" for name, value in better.items()])
-    return Text(f"Smaller change error than the residual-corrected codes ({fixed(own)}): {names}.", "note")
+    return Text(f"Smaller change error than {OWN_METHODS[method]} ({fixed(own)}): {names}.", "note")
 
 
-def _between(run: RunFolder) -> list[Block]:
-    names = ("first", "ldae_residual", "target", "second", "voxel_linear", "copy_nearest")
-    images = run.images("interpolate", *names)
+IMAGES = ("first", "target", "predicted", "voxel_linear")
+CASES = {
+    "only": "The only case",
+    "typical": "A typical case, the median of all by its change error",
+    "worst": "The worst case, the largest change error of all",
+}
+COMPARED = {"voxel_linear": "voxel blend", "copy_nearest": "nearest copy"}
+
+
+def _cases(run: RunFolder) -> list[Block]:
+    """What a radiologist would compare: the change that happened, and the change that was predicted."""
+    shown = run.get("tasks/interpolate.json", "shown")
+    if isinstance(shown, Mapping):  # as runs of earlier versions left it
+        return [
+            Absence(
+                "There are no pictures: this run was made by an earlier version, which kept another case and predicted from two "
+                "sessions only; run 'ldae study' again."
+            )
+        ]
+    images = run.images("interpolate", *IMAGES)
     if isinstance(images, Absence):
         return [images]
-    shown = run.get("tasks/interpolate.json", "shown")
-    if not isinstance(shown, Mapping) or len(shown.get("months", [])) != 3 or len(shown.get("keys", [])) != 3:
+    fits = isinstance(shown, list) and shown and all(len(each) == len(shown) for each in images.values())
+    if not fits or not all(_is_case(each) for each in shown):
         return [incomplete("interpolate")]
-    first, target, second = (f"{month:g}" for month in shown["months"])
-    differences = [
-        difference(images[name], images["target"]) for name in ("ldae_residual", "voxel_linear", "copy_nearest")
+    changes = [
+        {name: difference(images[name][at], images["first"][at]) for name in IMAGES[1:]} for at in range(len(shown))
     ]
+    limit = symmetric_limit([each for of in changes for each in of.values()])
+    return [
+        Text(
+            "How to read the pictures: the right three columns show what changed since the first session, in the same colours. "
+            "What became darker (blue) along the ventricles and sulci is fluid where tissue was. The true change also holds what "
+            "no method can foresee: noise, the scanner's contrast of that day (a tint of the whole brain), and a slightly "
+            "different position of the head (blue on one side of an edge, red on the other). A good prediction has the "
+            "ventricles' part of it and none of the rest."
+        ),
+        *(
+            _case_picture(run, {name: images[name][at] for name in IMAGES}, changes[at], facts, limit)
+            for at, facts in enumerate(shown)
+        ),
+    ]
+
+
+def _is_case(facts: Any) -> bool:
+    return (
+        isinstance(facts, Mapping)
+        and all(isinstance(facts.get(name), list) and len(facts[name]) == 3 for name in ("keys", "months"))
+        and isinstance(facts.get("change_error"), Mapping)
+    )
+
+
+def _case_picture(
+    run: RunFolder,
+    images: Mapping[str, Image],
+    changes: Mapping[str, Image],
+    facts: Mapping[str, Any],
+    limit: float,
+) -> Picture:
+    first, target, second = (f"{month:g}" for month in facts["months"])
     tiles = [
         Tile(images["first"], "original"),
-        Tile(images["ldae_residual"], "synthetic"),
         Tile(images["target"], "original"),
-        Tile(images["second"], "original"),
-        *(Tile(each, "difference", outline=images["target"]) for each in differences),
+        Tile(images["predicted"], "synthetic"),
+        *(
+            Tile(changes[name], "difference", outline=images["first"])
+            for name in ("target", "predicted", "voxel_linear")
+        ),
     ]
     headers = (
         f"first session\nmonth {first}",
-        f"predicted\nmonth {target}",
         f"true scan\nmonth {target}",
-        f"second session\nmonth {second}",
-        "predicted\nminus true scan",
-        "voxel blend\nminus true scan",
-        "nearest copy\nminus true scan",
+        f"predicted\nmonth {target}",
+        f"true change\nto month {target}",
+        "predicted\nchange",
+        "change by the\nvoxel blend",
     )
     data = draw_panel(
         [PanelRow(cut, tiles) for cut in cuts_of(run, images["target"])],
         headers,
-        limit=symmetric_limit(differences),
-        limit_label="blue: darker than the true scan, red: brighter (full grey scale = 1); grey line: true scan",
+        limit=limit,
+        limit_label="change since the first session (full grey scale = 1); blue: darker, red: brighter; grey line: first session",
     )
-    keys = ", ".join(str(key) for key in shown["keys"])
-    return [
-        Picture(
-            data,
-            "image/png",
-            f"Sections of the first session (month {first}), the prediction and the true scan (month {target}), the "
-            f"second session (month {second}), and the differences of three predictions to the true scan. Scans: "
-            f"{keys}.",
-            f"{keys}: the widest gap. The prediction is the residual-corrected one. Differences also hold the noise "
-            "and scanner contrast of the true scan, which no method can foresee.",
-        )
-    ]
+    errors = facts["change_error"]
+    figures = [f"{fixed(errors.get(own_method(run)))} for the prediction"]
+    figures += [f"{fixed(errors[name])} for the {word}" for name, word in COMPARED.items() if name in errors]
+    keys = ", ".join(str(key) for key in facts["keys"])
+    which = CASES.get(str(facts.get("case")), "A case")
+    return Picture(
+        data,
+        "image/png",
+        f"{which}: sections of the first session (month {first}), of the true scan and of the prediction (month {target}), and "
+        f"what changed since the first session in truth, in the prediction and in the blend of the voxels. Scans: {keys}.",
+        f"{which}: {keys} (the last at month {second}). Change error {joined(figures)}.",
+    )

@@ -39,10 +39,11 @@ def manipulation(run: RunFolder) -> Section:
         "person's. A step is one standard deviation of the training cohort. Step 0 is the plain reconstruction. The "
         "probability is the probe's on the edited image, encoded anew; volumes are measured in the edited image. "
         "That the probability follows is partly by construction, since the same probe gave the direction; the "
-        "volumes are the independent check. Where the disease is one of atrophy, ventricles should grow, and hippocampi and "
-        "brain tissue shrink; a volume that goes the other way is a flaw of the edit."
+        "volumes are the independent check."
     )
-    return Section("manipulation", title, [Text(text), *_dose(run), *_findings(run), *_edit_panels(run)])
+    return Section(
+        "manipulation", title, [Text(text), *_dose(run), *_expectation(run), *_findings(run), *_edit_panels(run)]
+    )
 
 
 def _dose(run: RunFolder) -> list[Block]:
@@ -79,6 +80,37 @@ def _dose(run: RunFolder) -> list[Block]:
         Interactive(picture, dose_response_chart(steps, probability, change, positive=positive)),
         Table("Mean probability, and mean change of measured volumes against step 0", columns, rows),
     ]
+
+
+EXPECTED = {"ventricles_ml": 1, "hippocampus_left_ml": -1, "hippocampus_right_ml": -1, "brain_ml": -1}
+"""Which way volumes go in Alzheimer's disease."""
+
+
+def _expectation(run: RunFolder) -> list[Block]:
+    """Whether volumes move as they do in the disease; nothing for a diagnosis of which that is not known here."""
+    positive, _ = class_names(run)
+    volumes = run.result("manipulate", "volume_change_ml")
+    if positive != "AD" or not isinstance(volumes, Mapping):
+        return []
+    known = "In Alzheimer's disease ventricles grow, and hippocampi and brain tissue shrink."
+    against: list[str] = []
+    along: list[str] = []
+    for name, sign in EXPECTED.items():
+        values = volumes.get(name)
+        if not isinstance(values, list) or not values or values[0] is None or values[-1] is None:
+            continue
+        words = f"{STRUCTURES[name]} ({signed(values[0], 2)} to {signed(values[-1], 2, ' ml')})"
+        (along if sign * (values[-1] - values[0]) > 0 else against).append(words)
+    if against:
+        rest = f" As expected: {joined(along)}." if along else ""
+        return [
+            Text(
+                f"{known} From the first step to the last, against what is known of the disease: {joined(against)}. There the "
+                f"edit is flawed, or the measurement is fooled by it; do not read the pictures as this disease.{rest}",
+                "warning",
+            )
+        ]
+    return [Text(f"{known} So do the edited scans: {joined(along)}, from the first step to the last.")] if along else []
 
 
 EFFECTS = {

@@ -16,6 +16,7 @@ from ldae.report.wording import (
     fixed,
     interval_cell,
     long_class,
+    own_method,
     signed,
 )
 
@@ -184,19 +185,24 @@ def _manipulation_rows(run: RunFolder) -> list[Row]:
 
 def _interpolation_rows(run: RunFolder) -> list[Row]:
     errors = run.result("interpolate", "change_error")
-    if not isinstance(errors, Mapping) or "ldae_residual" not in errors:
+    method = own_method(run)
+    if not isinstance(errors, Mapping) or method not in errors:
         return []
     own = ("interpolate", "change_error")
     others = [
         (name, word)
-        for name, word in (("voxel_linear", "voxel blend"), ("copy_nearest", "nearest copy"))
+        for name, word in (
+            ("voxel_linear", "voxel blend"),
+            ("voxel_trajectory", "voxels on a line"),
+            ("copy_nearest", "nearest copy"),
+        )
         if name in errors
     ]
     return [
         _answer(
             "Is the change seen that a missing scan between two sessions would have shown? (change error)",
-            cell(run, *own, "ldae_residual"),
-            interval_cell(run, "interpolate", "intervals", "change_error", "ldae_residual"),
+            cell(run, *own, method),
+            interval_cell(run, "interpolate", "intervals", "change_error", method),
             Cell(
                 "; ".join(f"{word} {fixed(errors[name])}" for name, word in others),
                 tuple(pointer(RESULTS, *own, name) for name, _ in others),

@@ -62,10 +62,11 @@ def viewer(
     changes = [
         stack - np.asarray(reference, dtype=np.float32) for stack, reference in zip(stacks, references, strict=True)
     ]
+    # Of each volume by itself, as in the panels, whose colours then end where these do.
+    limit = symmetric_limit([each for stack in changes for each in stack])
     while sum(each.size for each in [*scans, *stacks, *changes]) > most_voxels:
         scans, stacks, changes = ([_halved(each) for each in volumes] for volumes in (scans, stacks, changes))
         affine = affine @ np.array([[2, 0, 0, 0.5], [0, 2, 0, 0.5], [0, 0, 2, 0.5], [0, 0, 0, 1.0]])
-    limit = symmetric_limit([*changes])
     return Viewer(
         caption,
         choices,

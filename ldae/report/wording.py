@@ -10,8 +10,10 @@ __all__ = [
     "BASELINES",
     "METHODS",
     "NOT_MEASURED",
+    "OWN_METHODS",
     "SHORT_BASELINES",
     "STRUCTURES",
+    "asked_for",
     "baseline_name",
     "cell",
     "class_names",
@@ -20,6 +22,7 @@ __all__ = [
     "interval_cell",
     "joined",
     "long_class",
+    "own_method",
     "rivals",
     "signed",
 ]
@@ -42,14 +45,20 @@ SHORT_BASELINES = {
 }
 METHODS = {
     "ldae": "codes blended in time",
-    "ldae_residual": "codes blended in time, residual-corrected (shown below)",
+    "ldae_residual": "codes blended in time, residual-corrected",
     "trajectory": "code on the line through all other sessions",
-    "trajectory_residual": "code on the line through all other sessions, residual-corrected",
+    "trajectory_residual": "all other sessions, each carried by its code to the month, and a line through them",
     "latent_linear": "blend of the compressed scans",
     "voxel_linear": "blend of the two scans, voxel by voxel",
+    "voxel_trajectory": "line through all other sessions, voxel by voxel, without a model",
     "copy_nearest": "copy of the nearer session",
     "ceiling": "ceiling: the true scan itself, compressed and restored",
 }
+OWN_METHODS = {
+    "ldae_residual": "the residual-corrected codes",
+    "trajectory_residual": "the sessions carried by their codes",
+}
+"""What the text calls the method of the package that a run reports."""
 STRUCTURES = {
     "ventricles_ml": "ventricles",
     "hippocampus_left_ml": "left hippocampus",
@@ -118,6 +127,14 @@ def baseline_name(name: str) -> str:
     return BASELINES.get(name, name)
 
 
+def asked_for(target: Mapping[str, Any]) -> str:
+    """What a probe asked for, in words."""
+    classes = target.get("classes")
+    if target.get("kind") == "survival" and isinstance(classes, Sequence) and len(classes) == 2:
+        return f"conversion from {classes[0]} to {classes[1]}"
+    return str(target.get("name"))
+
+
 def class_names(run: RunFolder) -> tuple[str, str]:
     """The positive and the negative class of the diagnosis probe."""
     classes = run.get("tasks/probe_diagnosis.json", "target", "classes")
@@ -128,6 +145,12 @@ def class_names(run: RunFolder) -> tuple[str, str]:
 def long_class(name: str) -> str:
     """A diagnosis spelled out."""
     return CLASSES.get(name, name)
+
+
+def own_method(run: RunFolder) -> str:
+    """The package's own way to predict a missing session that is reported; runs of before it was recorded have but one."""
+    own = run.result("interpolate", "own")
+    return own if own in OWN_METHODS else "ldae_residual"
 
 
 def joined(parts: Sequence[str]) -> str:

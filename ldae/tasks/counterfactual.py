@@ -15,11 +15,12 @@ from ldae.tasks.edit_direction import manipulate_codes
 from ldae.tasks.manipulate import ready_step
 from ldae.tasks.probe import LinearProbe
 
-__all__ = ["Counterfactual", "check_target", "find_counterfactuals"]
+__all__ = ["FARTHEST", "Counterfactual", "check_target", "find_counterfactuals"]
 
 Images = npt.NDArray[np.float32]
 
 FARTHEST = 6.0
+"""Steps beyond which the search ends, unless it is told otherwise."""
 BISECTIONS = 6
 
 

@@ -37,7 +37,7 @@ METRICS = {
 }
 """Whether more is better."""
 OWN = ("ldae_residual", "trajectory_residual")
-"""Methods that are compared with the others."""
+"""Methods that are compared with the others; the last of them that could be run is the one that is reported."""
 RIVALS = ("copy_nearest", "voxel_linear", "voxel_trajectory", "latent_linear")
 GAPS = (("under 12 months", 0.0, 12.0), ("12 to 23 months", 12.0, 24.0), ("24 months and more", 24.0, np.inf))
 BOUNDARY = (("under 0.5 voxels", 0.0, 0.5), ("0.5 to 1 voxel", 0.5, 1.0), ("over 1 voxel", 1.0, np.inf))
@@ -53,6 +53,7 @@ class InterpolateResult:
         n: number of triples.
         subjects: number of subjects.
         gap_months: mean distance of the two given sessions.
+        ventricle_yardstick: of `ventricle_error_ml`: the "truth", what is "measured" in the real scan, or "mixed".
         means: by metric and method.
         intervals: the same with 95 % intervals over subjects.
         differences: by metric, own method and rival: own minus rival, by the paired bootstrap; p adjusted over rivals (Holm).
@@ -64,11 +65,17 @@ class InterpolateResult:
     n: int
     subjects: int
     gap_months: float
+    ventricle_yardstick: str
     means: dict[str, dict[str, float]]
     intervals: dict[str, dict[str, Interval]]
     differences: dict[str, dict[str, dict[str, dict[str, float]]]]
     groups: dict[str, dict[str, dict[str, Any]]]
     table: pd.DataFrame
+
+    @property
+    def own(self) -> str:
+        """The method that is reported: the line through all other sessions where there is one, else codes between two."""
+        return next(name for name in reversed(OWN) if name in self.means["change_error"])
 
     def plain(self) -> dict[str, Any]:
         """All but the table, as plain values; means by metric stand at the top."""
@@ -77,6 +84,8 @@ class InterpolateResult:
                 "n": self.n,
                 "subjects": self.subjects,
                 "gap_months": self.gap_months,
+                "own": self.own,
+                "ventricle_yardstick": self.ventricle_yardstick,
                 **self.means,
                 "intervals": {
                     metric: {name: asdict(each) for name, each in of.items()} for metric, of in self.intervals.items()
@@ -169,6 +178,7 @@ def evaluate_interpolation(
         n=len(triples),
         subjects=len(set(subjects)),
         gap_months=float(np.mean([triple.gap_months for triple in triples])),
+        ventricle_yardstick=volumes.yardstick,
         means={metric: {name: _mean(each) for name, each in of.items()} for metric, of in scores.items()},
         intervals=_intervals(scores, subjects, resamples, seed),
         differences=_differences(scores, subjects, resamples, seed),
@@ -211,6 +221,12 @@ class _Ventricles:
         self.records = records
         self.truth = truth or {}
         self.measured: dict[int, float] = {}
+        self.used: set[str] = set()
+
+    @property
+    def yardstick(self) -> str:
+        """What errors were measured against so far."""
+        return next(iter(self.used)) if len(self.used) == 1 else "mixed"
 
     def measure(self, image: Images) -> float:
         try:
@@ -229,8 +245,10 @@ class _Ventricles:
             self.truth.get(self.records[row].key, {}).get("ventricles_ml") for row in (triple.first, triple.target)
         ]
         if known[0] is not None and known[1] is not None:
+            self.used.add("truth")
             change = known[1] - known[0]
         else:
+            self.used.add("measured")
             change = self.of_scan(triple.target) - self.of_scan(triple.first)
         return abs(self.measure(image) - self.of_scan(triple.first) - change)
 

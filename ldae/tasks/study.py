@@ -19,17 +19,17 @@ from ldae.tasks.diagnose import diagnose
 from ldae.tasks.edit_direction import MEASURED, hold_in_images, spread
 from ldae.tasks.embeddings import Embeddings, embeddings_of, write_embeddings
 from ldae.tasks.encode import EncodedScans, encode_scans
-from ldae.tasks.evaluate_interpolation import evaluate_interpolation
 from ldae.tasks.evaluate_manipulation import effect_map, evaluate_edits, map_edit
 from ldae.tasks.evaluate_probe import evaluate_probe
-from ldae.tasks.interpolate import Triple, find_triples, predict_between
+from ldae.tasks.interpolate import find_triples
 from ldae.tasks.manipulate import DEFAULT_STEPS, Edits, manipulate, summarise_edits
 from ldae.tasks.probe import LinearProbe
 from ldae.tasks.probe_report import CODES, ProbeReport, ProbeSettings
 from ldae.tasks.reconstruct import Reconstructions, evaluate_reconstruction, reconstruct
 from ldae.tasks.sample import sample
+from ldae.tasks.shown_images import save_images
+from ldae.tasks.study_interpolation import study_interpolation
 from ldae.tasks.targets import choose_target
-from ldae.tasks.trajectory import fit_trajectory_prior
 from ldae.volume import Volume
 
 __all__ = ["StudyProgress", "run_study", "summarise_probe"]
@@ -140,8 +140,16 @@ def run_study(
         skipped["manipulate"] = "there is no diagnosis probe whose direction could be followed"
     triples = find_triples(test)
     if triples:
-        training = scans.select(fitting)
-        results["interpolate"] = _interpolation(study, test, images.both, triples, training)
+        results["interpolate"] = study_interpolation(
+            model,
+            test,
+            images.both,
+            triples,
+            scans.select(fitting),
+            out / "tasks",
+            seed=seed,
+            progress=study.bar("interpolate"),
+        )
     else:
         skipped["interpolate"] = "no test subject has three dated sessions"
     _samples(study, test)
@@ -157,7 +165,7 @@ def _reconstruction(study: _Study, test: EncodedScans, images: Reconstructions, 
     write_json(
         study.out / "tasks" / "reconstruct.json", asdict(result) | {"shown": [test.records[r].key for r in shown]}
     )
-    _save_arrays(
+    save_images(
         study.out / "tasks" / "reconstruct.npz",
         original=test.images[shown],
         both=images.both[shown],
@@ -274,7 +282,7 @@ def _manipulation(
             "shown": [_edit_facts(test, rows[index], edits[index]) for index in shown],
         },
     )
-    _save_arrays(
+    save_images(
         study.out / "tasks" / "manipulate.npz",
         images=np.stack([edits[index].images for index in shown]),
         original=test.images[[rows[index] for index in shown]],
@@ -310,51 +318,12 @@ def _spread_over_diagnoses(test: EncodedScans, rows: list[int]) -> list[int]:
     return sorted(first.values())[:SHOWN]
 
 
-def _interpolation(
-    study: _Study, test: EncodedScans, decoded: Images, triples: list[Triple], training: EncodedScans
-) -> dict[str, Any]:
-    try:
-        prior = fit_trajectory_prior(training.records, training.semantic)
-    except TaskError:  # hardly anybody comes twice, so there are no trajectories
-        prior = None
-    result = evaluate_interpolation(
-        study.model, test, decoded, triples, prior=prior, seed=study.seed, progress=study.bar("interpolate")
-    )
-    result.write(study.out / "tasks")
-    # The widest gap shows most change.
-    shown = max(triples, key=lambda triple: triple.gap_months)
-    predicted = {name: images[0] for name, images in predict_between(study.model, test, decoded, [shown]).items()}
-    records = [test.records[row] for row in (shown.first, shown.target, shown.second)]
-    write_json(
-        study.out / "tasks" / "interpolate.json",
-        result.plain()
-        | {"shown": {"keys": [record.key for record in records], "months": [record.months for record in records]}},
-    )
-    _save_arrays(
-        study.out / "tasks" / "interpolate.npz",
-        first=test.images[shown.first],
-        target=test.images[shown.target],
-        second=test.images[shown.second],
-        **predicted,
-    )
-    plain = result.plain()
-    del plain["groups"]
-    return plain
-
-
 def _samples(study: _Study, test: EncodedScans) -> None:
     """Variations of one test scan's code, and unconditional samples."""
-    _save_arrays(
+    save_images(
         study.out / "tasks" / "sample.npz",
         original=test.images[0],
         variations=sample(study.model, SHOWN, seed=study.seed, semantic=test.codes[0].semantic),
         unconditional=sample(study.model, SHOWN, seed=study.seed),
     )
     write_json(study.out / "tasks" / "sample.json", {"key": test.records[0].key, "seed": study.seed})
-
-
-def _save_arrays(path: Path, **arrays: npt.NDArray[np.floating]) -> None:
-    """Images for the report, float16 to keep them small, under a temporary name first."""
-    temporary = path.with_name(f".writing-{path.name}")
-    np.savez_compressed(temporary, **{name: array.astype(np.float16) for name, array in arrays.items()})  # type: ignore[arg-type]
-    temporary.with_name(temporary.name).replace(path)

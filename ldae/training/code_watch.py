@@ -8,9 +8,12 @@ from torch import Tensor
 
 from ldae.evaluation.information import active_dimensions, effective_rank
 
-__all__ = ["CodeWatch"]
+__all__ = ["TOY_STEPS", "CodeWatch"]
 
 log = logging.getLogger(__name__)
+
+TOY_STEPS = 100
+"""So few cannot teach a code, so that it is not used is no fault; the diagnosis tells it all the same."""
 
 
 class CodeWatch:

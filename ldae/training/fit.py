@@ -56,6 +56,7 @@ class FitSettings:
         progress: told of every step.
         announce: told of each stage's plan before it trains.
         preparing: told (what, done, total) while scans or latents are made ready.
+        finished: told (stage, its record) of each stage that a former session has finished.
     """
 
     run: Path
@@ -64,6 +65,7 @@ class FitSettings:
     progress: Progress | None = None
     announce: Callable[[Plan], None] | None = None
     preparing: Callable[[str, int, int], None] | None = None
+    finished: "Callable[[str, StageRecord], None] | None" = None
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from ldae.models.denoiser import Denoiser
 from ldae.models.gradient_estimator import GradientEstimator
 from ldae.models.semantic_encoder import SemanticEncoder, SemanticEncoderConfig
 from ldae.networks import denoiser_velocity
-from ldae.training.code_watch import CodeWatch
+from ldae.training.code_watch import TOY_STEPS, CodeWatch
 from ldae.training.denoiser import draw_noisy
 from ldae.training.stage import Batch, OptimisationConfig, Stage
 
@@ -152,5 +152,7 @@ class RepresentationStage(Stage):
     def on_validation_epoch_end(self) -> None:
         """Log how far the validation's codes spread; from the second validation on, or at the end, say if they are not used."""
         self._log_at_step({f"validation/{name}": value for name, value in self.watch.figures().items()})
+        if self.optimisation.steps < TOY_STEPS:
+            return
         if self.steps_done > self.optimisation.validate_every or self.steps_done >= self.optimisation.steps:
             self.watch.warn_if_unused(self.steps_done)

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from ldae.cli import main
+from ldae.training.experiment import STAGES
 from ldae.volume import read_volume
 
 
@@ -142,6 +143,16 @@ def test_demo_again_says_that_all_is_done(quick, capsys):
     before = (quick / "results.json").read_text()
     assert run("demo", "--quick", "--out", quick, "--device", "cpu", "--precision", "fp32") == 0
     assert "all done already" in capsys.readouterr().out
+    (quick / "results.json").rename(quick / "results.kept")
+    try:
+        assert run("demo", "--quick", "--out", quick, "--device", "cpu", "--precision", "fp32") == 0
+        printed = capsys.readouterr()
+        assert [f"{stage}: done already (" in printed.out for stage in STAGES] == [True] * 3
+        assert "missing session, change error: " in printed.out
+        assert "ceiling" in printed.out
+        assert "train longer" not in printed.err
+    finally:
+        (quick / "results.kept").replace(quick / "results.json")
     assert (quick / "results.json").read_text() == before
     assert run("demo", "--quick", "--out", quick, "--seed", "9") == 2
     assert "give another --out" in capsys.readouterr().err
@@ -188,6 +199,13 @@ def test_commands_work_on_the_demos_model(quick, tmp_path, capsys):
     assert -1 <= found["effect_correlation"]["phantom_effect.nii.gz"] <= 1
     rows = pd.read_csv(tmp_path / "edits" / "counterfactuals.tsv", sep="\t")
     assert len(rows) == len(edited) == len(list((tmp_path / "edits").glob("*_desc-counterfactual_T1w.nii.gz")))
+    reached = rows["step"][rows["reached"]].abs()
+    shown = capsys.readouterr()
+    assert "Traceback" not in shown.err
+    printed = " ".join(shown.out.split())
+    assert f"the probe reaches 0.5 in {len(reached)} of {len(rows)} scans" in printed
+    assert len(reached) == len(rows) or f"the other {len(rows) - len(reached)} do not within 6 steps" in printed
+    assert f"{len(edited) * 3} images ({len(edited)} scans at 3 steps)" in printed
     beyond = (rows["after"] >= 0.5) == (rows["step"] > 0)
     assert beyond[rows["reached"]].all()
     assert run("interpolate", "evaluate", *model, *manifest, "--split", "all", "--out", tmp_path / "int", *fp32) == 0

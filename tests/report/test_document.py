@@ -329,41 +329,37 @@ def fabricate_interpolation(folder: Path, brains: Brains) -> dict:
         "n": 17,
         "subjects": 12,
         "gap_months": 22.6,
-        "ssim": values(0.9112, 0.9401, 0.9101, 0.9399, 0.9123, 0.9412, 0.9334, 0.9345),
-        "ssim_brain": values(0.8012, 0.8623, 0.8001, 0.8611, 0.8034, 0.8609, 0.8511, 0.8456),
-        "mse": values(0.0031, 0.0021, 0.0031, 0.0021, 0.0031, 0.0022, 0.0027, 0.0012),
-        "change_error": values(1.0512, 0.8123, 1.0601, 0.8222, 1.0456, 0.8045, 1.0034, 0.7012),
-        "change_correlation": values(0.3512, 0.6123, 0.3444, 0.6111, 0.3478, 0.6034, 0.2112, 0.7523),
-        "intervals": {"change_error": {"ldae_residual": {"value": 0.8123, "low": 0.7511, "high": 0.8744}}},
+        "own": "trajectory_residual",
+        "ssim": values(0.9112, 0.9400, 0.9101, 0.9402, 0.9123, 0.9412, 0.9402, 0.9334, 0.9345),
+        "ssim_brain": values(0.8012, 0.8611, 0.8001, 0.8623, 0.8034, 0.8609, 0.8608, 0.8511, 0.8456),
+        "mse": values(0.0031, 0.0021, 0.0031, 0.0021, 0.0031, 0.0022, 0.0022, 0.0027, 0.0012),
+        "change_error": values(1.0512, 0.8222, 1.0601, 0.8123, 1.0456, 0.8045, 0.8311, 1.0034, 0.7012),
+        "change_correlation": values(0.3512, 0.6111, 0.3444, 0.6123, 0.3478, 0.6034, 0.6022, 0.2112, 0.7523),
+        "intervals": {"change_error": {"trajectory_residual": {"value": 0.8123, "low": 0.7511, "high": 0.8744}}},
         "differences": {
             "change_error": {
-                "ldae_residual": {
-                    "voxel_linear": {"value": 0.0078, "low": -0.0022, "high": 0.0181, "p": 0.12, "p_holm": 0.24}
+                "trajectory_residual": {
+                    "voxel_linear": {"value": 0.0078, "low": -0.0022, "high": 0.0181, "p": 0.12, "p_holm": 0.24},
+                    "voxel_trajectory": {"value": -0.0188, "low": -0.0322, "high": -0.0054, "p": 0.01, "p_holm": 0.04},
                 }
             }
         },
     }
-    write_json(
-        folder / "tasks" / "interpolate.json",
-        result
-        | {
-            "shown": {"keys": ["sub-0003_ses-M00", "sub-0003_ses-M12", "sub-0003_ses-M24"], "months": [0.0, 12.0, 24.0]}
-        },
+    shown = [
+        {
+            "case": case,
+            "keys": [f"{subject}_ses-M{month:02d}" for month in (0, 12, 24)],
+            "months": [0.0, 12.0, 24.0],
+            "change_error": {"trajectory_residual": own, "voxel_linear": own + 0.01, "copy_nearest": own + 0.1},
+        }
+        for case, subject, own in (("typical", "sub-0003", 0.8042), ("worst", "sub-0005", 1.2345))
+    ]
+    write_json(folder / "tasks" / "interpolate.json", result | {"shown": shown})
+    first, target, second = (
+        np.stack([brains.scan(ventricles=v + more) for more in (0, 0.1)]) for v in (0.1, 0.35, 0.5)
     )
-    first, target, second = (brains.scan(ventricles=v) for v in (0.1, 0.35, 0.5))
     middle = (first + second) / 2
-    save_arrays(
-        folder / "tasks" / "interpolate.npz",
-        first=first,
-        target=target,
-        second=second,
-        ldae=ndimage.gaussian_filter(middle, 0.5),
-        ldae_residual=middle,
-        latent_linear=ndimage.gaussian_filter(middle, 0.5),
-        voxel_linear=middle,
-        copy_nearest=second,
-        ceiling=ndimage.gaussian_filter(target, 0.4),
-    )
+    save_arrays(folder / "tasks" / "interpolate.npz", first=first, target=target, predicted=middle, voxel_linear=middle)
     return result
 
 
@@ -520,7 +516,7 @@ def test_anchors_of_the_contents_exist(page: Page) -> None:
 def test_every_image_is_inside_decodes_is_marked_and_has_a_text_for_who_cannot_see_it(page: Page) -> None:
     images = page.attributes("img")
     # ROC, calibration and learning curve of the diagnosis, the scatter of ages; and the other tasks' pictures.
-    assert len(images) == 4 + 3 + 3 + 3 + 1 + 1
+    assert len(images) == 4 + 3 + 3 + 3 + 2 + 1
     for attributes in images:
         kind, _, data = attributes["src"].partition(";base64,")
         content = base64.b64decode(data, validate=True)
@@ -574,16 +570,16 @@ def test_a_baseline_that_beats_the_code_is_stated_in_words(run: Path, page: Page
     section = probe_section(document, "probe_age.json", "age", "Age", own="semantic code")
     (columns,) = [block for block in section.blocks if isinstance(block, Beside) and len(block.right) > 2]
     assert Text(f"No baseline does better than the semantic code ({mine:.2f} years).") in columns.right
-    assert "Smaller change error than the residual-corrected codes (0.812): blend of the two scans" in page.text
+    assert "Smaller change error than the sessions carried by their codes (0.812): blend of the two scans" in page.text
 
 
 def test_the_best_of_each_column_is_marked_and_the_ceiling_does_not_compete(run: Path, page: Page) -> None:
     best = {a["data-from"] for a, _ in page.cells if "best" in a.get("class", "")}
     expected = {
         "interpolate/ssim/voxel_linear",
-        "interpolate/ssim_brain/ldae_residual",
+        "interpolate/ssim_brain/trajectory_residual",
         "interpolate/change_error/voxel_linear",
-        "interpolate/change_correlation/ldae_residual",
+        "interpolate/change_correlation/trajectory_residual",
     }
     probes = {
         f"tasks/probe_{name}.json#/scored/true_volumes/figures/{figure}/value"
@@ -598,6 +594,51 @@ def test_the_worst_reconstruction_is_called_the_worst_once(run: Path, page: Page
     captions = re.findall(r"Worst of 36 test scans: (\S+), SSIM (\S+) from both codes", page.text)
     assert captions == [(worst, f"{scores[worst]:.3f}")]
     assert page.text.count("Typical of 36 test scans: ") == 2
+
+
+def test_a_volume_that_moves_against_the_disease_is_said(run: Path, page: Page, bare: Path) -> None:
+    assert "So do the edited scans: ventricles (\u22127.04 to +7.04 ml)" in page.text
+    assert "against what is known of the disease" not in page.text
+    manipulate = json.loads((run / "results.json").read_text(encoding="utf-8"))["manipulate"]
+    volumes = manipulate["volume_change_ml"]
+    volumes["brain_ml"] = [-10.3, *volumes["brain_ml"][1:-1], 4.0]
+    volumes["hippocampus_left_ml"][0] = None
+    write_json(bare / "results.json", {"manipulate": manipulate})
+    text = write_report(bare).read_text(encoding="utf-8")
+    (warning,) = [each for each in WARNINGS.findall(text) if "against what is known" in each]
+    assert "disease: brain tissue (\u221210.30 to +4.00 ml)." in warning
+    assert "As expected: ventricles (\u22127.04 to +7.04 ml) and right hippocampus" in warning
+    assert "left hippocampus" not in warning
+
+
+def test_a_typical_and_the_worst_missing_session_are_shown_with_their_figures(page: Page) -> None:
+    figures = "Change error 0.804 for the prediction, 0.814 for the voxel blend and 0.904 for the nearest copy."
+    assert re.search(rf"A typical case, .*sub-0003_ses-M00, .*{re.escape(figures)}", page.text)
+    assert re.search(r"The worst case, .*sub-0005_ses-M00, .*Change error 1\.234 for the prediction", page.text)
+
+
+def test_an_earlier_versions_missing_session_leaves_its_figures_and_says_why_there_is_no_picture(
+    run: Path, bare: Path
+) -> None:
+    results = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    of = results["interpolate"]
+    del of["own"]
+    for metric in ("ssim", "ssim_brain", "mse", "change_error", "change_correlation"):
+        del of[metric]["voxel_trajectory"]
+    of["intervals"]["change_error"] = {"ldae_residual": {"value": 0.8222, "low": 0.7, "high": 0.9}}
+    write_json(bare / "results.json", results)
+    write_json(bare / "tasks" / "interpolate.json", of | {"shown": {"keys": ["a", "b", "c"], "months": [0, 12, 24]}})
+    save_arrays(bare / "tasks" / "interpolate.npz", first=np.zeros((2, 2, 2)), ldae_residual=np.zeros((2, 2, 2)))
+    page = Page(write_report(bare).read_text(encoding="utf-8"))
+    assert "There are no pictures: this run was made by an earlier version" in page.text
+    assert "Smaller change error than the residual-corrected codes (0.822)" in page.text
+    assert "Code on the line through all other sessions, residual-corrected" in page.text
+    assert any(a.get("data-from", "").endswith("change_error/ldae_residual") for a, _ in page.cells)
+    for damaged in ([], [{"case": "typical"}], "nothing", [3, 4]):
+        write_json(bare / "tasks" / "interpolate.json", of | {"shown": damaged})
+        (bare / "tasks" / "interpolate.npz").write_bytes((run / "tasks" / "interpolate.npz").read_bytes())
+        page = Page(write_report(bare).read_text(encoding="utf-8"))
+        assert "tasks/interpolate.json is missing or does not fit the images" in page.text
 
 
 def test_the_resolved_configuration_can_be_copied_out(run: Path, page: Page) -> None:
@@ -660,7 +701,7 @@ def test_figures_without_their_files_keep_the_tables(run: Path, bare: Path) -> N
     np.savez(bare / "tasks" / "interpolate.npz", first=np.zeros((2, 2, 2)))
     page = Page(write_report(bare).read_text(encoding="utf-8"))
     assert "tasks/reconstruct.npz cannot be read" in page.text
-    assert "tasks/interpolate.npz lacks ldae_residual" in page.text
+    assert "tasks/interpolate.npz lacks target, predicted, voxel_linear" in page.text
     assert "tasks/manipulate.npz is not in the run folder" in page.text
     assert "results.json and tasks/probe_diagnosis.json hold no diagnosis probe" in page.text
     assert any(a.get("data-from", "").endswith("interpolate/ssim/ceiling") for a, _ in page.cells)

@@ -7,6 +7,7 @@ import nibabel
 import numpy as np
 import pytest
 
+from ldae.evaluation.slice_panels import symmetric_limit
 from ldae.report.blocks import Viewer
 from ldae.report.volumes import LEVELS, viewer
 
@@ -36,6 +37,17 @@ def test_volumes_survive_within_half_a_level() -> None:
     inside = np.clip(made - original, -shown.limit, shown.limit)
     got = np.moveaxis(unpacked(scan.change).get_fdata(), -1, 0)
     np.testing.assert_allclose(got, inside, atol=2 * shown.limit * 0.502 / LEVELS)
+
+
+def test_colours_end_where_those_of_panels_do() -> None:
+    """One volume of much change among many of none decides, as in a panel of the same volumes."""
+    still = np.full((8, 8, 8), 0.3)
+    moved = np.where(np.arange(8)[:, None, None] < 1, 0.5, still)
+    shown = viewer(
+        "", ["s"], [still], [[*[still] * 40, moved]], [still],
+        choices=["a"] * 41, captions=[["a"] * 41], start=0, slider=False, change="", grid={},
+    )  # fmt: skip
+    assert shown.limit == symmetric_limit([moved - still]) == pytest.approx(0.2)
 
 
 def test_no_change_stays_none() -> None:

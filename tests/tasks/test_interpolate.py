@@ -50,6 +50,8 @@ def test_every_method_is_scored_on_the_real_scan(tiny_model, scans, tmp_path):
     prior = TrajectoryPrior(*(np.full(scans.semantic.shape[1], value) for value in (0.0, 1.0, 1e-9)))
     result = evaluate_interpolation(tiny_model, scans, decoded, triples, prior=prior)
     assert result.n == result.subjects == 2
+    assert (result.own, result.ventricle_yardstick) == ("trajectory_residual", "measured")
+    assert evaluate_interpolation(tiny_model, scans, decoded, triples).own == "ldae_residual"
     assert set(result.means) == set(METRICS)
     assert list(result.means["ssim"]) == list(METHODS)
     assert len(result.table) == 2 * len(METHODS)
@@ -125,6 +127,9 @@ def test_references_and_truth_take_the_place_of_the_scans(tiny_model, scans, tmp
     truth = read_truth(tmp_path / "truth.tsv")
     twins = np.clip(scans.images + 0.1, 0, 1)
     result = evaluate_interpolation(tiny_model, scans, decoded, triples, references=twins, truth=truth)
+    assert result.plain()["ventricle_yardstick"] == "truth"
+    half = dict(list(truth.items())[:3])
+    assert evaluate_interpolation(tiny_model, scans, decoded, triples, truth=half).ventricle_yardstick == "mixed"
     voxel = tiny_model.config.preprocessing.voxel_size_mm
     moved = result.table.drop_duplicates(["participant_id"])["boundary_voxels"].tolist()
     assert moved == pytest.approx([2 / voxel, 20 / voxel])

@@ -1,6 +1,7 @@
 """Whether the code is used, as validation of the representation stage tells it."""
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from torch import nn
 from ldae.data.datamodule import StageDataModule
 from ldae.evaluation.information import effective_rank, strangers
 from ldae.networks import Networks
-from ldae.training.code_watch import CodeWatch
+from ldae.training.code_watch import TOY_STEPS, CodeWatch
 from ldae.training.fit import FitSettings, fit_stage, read_history
 from ldae.training.representation import RepresentationStage, RepresentationStageConfig
 from ldae.training.stage import OptimisationConfig, step_generator
@@ -143,3 +144,17 @@ def test_validation_logs_how_far_codes_spread(stage, items, tmp_path):
     with torch.no_grad():
         codes = stage.learning["semantic_encoder"](torch.stack([item["image"] for item in items]))
     assert record.losses["validation/effective_rank"] == pytest.approx(effective_rank(codes.double().numpy()), rel=1e-3)
+
+
+def test_a_toy_run_is_not_told_to_train_longer(stage, caplog, monkeypatch):
+    """Whether a code is used can be asked only of a run that could have taught one."""
+    monkeypatch.setattr(RepresentationStage, "_log_at_step", lambda *_: None)
+    for steps, told in ((TOY_STEPS - 1, False), (TOY_STEPS, True)):
+        stage.optimisation = replace(stage.optimisation, steps=steps)
+        stage.steps_done = steps
+        stage.watch.begin()
+        stage.watch.see(torch.randn(4, 3))
+        stage.watch.compare(torch.tensor(1.0), torch.tensor(0.9), scans=2)
+        with caplog.at_level(logging.WARNING):
+            stage.on_validation_epoch_end()
+        assert ("not used" in caplog.text) == told

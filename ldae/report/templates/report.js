@@ -124,13 +124,14 @@ async function openViewer(figure) {
     const at = volume.mm2vox(view.frac2mm(view.scene.crosshairPos).slice(0, 3));
     return volume.getValue(at[0], at[1], at[2], volume.frame4D);
   };
+  const told = (number) => number.toFixed(3).replace(/^-(0\.0+)$/, "$1"); // no minus before a zero
   const read = () => {
     if (busy) return;
     const mm = left.frac2mm(left.scene.crosshairPos);
     const [x, y, z] = [mm[0], mm[1], mm[2]].map((each) => each.toFixed(0));
     find(".where").textContent =
-      `At ${x}, ${y}, ${z} mm (right, anterior, superior): original ${value(left, 0).toFixed(3)}, ` +
-      `synthetic ${value(right, 0).toFixed(3)}, ${facts.change} ${value(right, 1).toFixed(3)}`;
+      `At ${x}, ${y}, ${z} mm (right, anterior, superior): original ${told(value(left, 0))}, ` +
+      `synthetic ${told(value(right, 0))}, ${facts.change} ${told(value(right, 1))}`;
   };
   const show = () => {
     if (busy) return; // a scan is being opened, and will be shown then

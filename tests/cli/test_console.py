@@ -1,0 +1,81 @@
+"""What the terminal shows: nothing is cut, nothing is silent for long, p-values read alike."""
+
+import pytest
+from rich.console import Console
+
+from ldae.cli import console
+from ldae.cli.console import PlainProgress, duration, p_value, progress_bar, say, table
+from ldae.cli.fit import announce
+from ldae.training.plan import Plan
+
+
+@pytest.mark.parametrize(
+    ("p", "words"),
+    [(0.000999, "< 0.001"), (0.0, "< 0.001"), (0.001, "0.001"), (0.0123, "0.012"), (1.0, "1.000")],
+)
+def test_p_values_read_alike(p, words):
+    assert p_value(p) == words
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_names_of_a_table_are_whole_at_any_width(monkeypatch, capsys, width):
+    monkeypatch.setattr(console, "console", Console(width=width, soft_wrap=True))
+    names = ["trajectory_residual", "ldae_residual"]
+    figure = "0.856 [0.831, 0.880]"
+    table(
+        "methods",
+        ["method", "SSIM", "change error", "change correl.", "ventricles"],
+        [[n, *[figure] * 4] for n in names],
+    )
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in names)
+    assert "…" not in shown
+    assert shown.count("0.880]") == 8
+    long = "/very/long/name/of/a/probe/that/fills/more/than/half/of/the/terminal_model"
+    table("probes", ["probe", "change"], [[long, figure]])
+    folded = capsys.readouterr().out
+    assert "…" not in folded
+    assert long in "".join(line.split("│")[1].strip() for line in folded.splitlines() if line.startswith("│"))
+
+
+def test_progress_without_a_terminal_is_a_line_now_and_then(capsys):
+    now = [0.0]
+    move = PlainProgress("train", every=60, clock=lambda: now[0])
+    for done in range(101):
+        now[0] = 10.0 * done
+        move(done, 100, "loss 0.5")
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 16
+    assert lines[0] == "train: 6 of 100, loss 0.5; about 15.7 min left"
+    assert lines[-1].startswith("train: 96 of 100")
+
+
+def test_a_resumed_stage_is_timed_by_itself(capsys):
+    now = [0.0]
+    move = PlainProgress("train", every=60, clock=lambda: now[0])
+    now[0] = 100.0
+    move(500, 600)
+    now[0] = 160.0
+    move(510, 600)
+    assert capsys.readouterr().out.splitlines() == ["train: 500 of 600", "train: 510 of 600; about 9.0 min left"]
+
+
+def test_a_quick_task_says_nothing(capsys):
+    with progress_bar("encode") as move:
+        for done in range(5):
+            move(done, 4)
+    assert capsys.readouterr().out == ""
+    say(duration(59.0))
+    assert capsys.readouterr().out == "59.0 s\n"
+
+
+@pytest.mark.parametrize(
+    ("learnt", "words"),
+    [
+        (945, "945 training and 135 validation scans"),
+        (1890, "945 training scans and their mirror images, and 135 validation"),
+    ],
+)
+def test_mirror_images_are_not_counted_as_scans(capsys, learnt, words):
+    announce(Plan("denoiser", 10, 5, learnt, 135, 800, 8, "cpu", "bf16", 0.5, 400.0, 1.25, 1.0), 945)
+    assert words in capsys.readouterr().out
