@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ldae.errors import ConfigError
 from ldae.models.blocks import group_norm
 from ldae.models.convnext import ConvNeXt, ConvNeXtConfig
+from ldae.models.whitening import Whitening
 
 __all__ = [
     "LinearPath",
@@ -68,14 +69,26 @@ class VolumeEncoderConfig:
 class SemanticEncoderConfig:
     """One of the two encoders; with neither named it is the published one, `slices` with ConvNeXt-Small.
 
+    Attributes:
+        slices: the 2.5D encoder.
+        volume: the 3D encoder.
+        whitening: how far codes are whitened over the training scans once they are learnt (:class:`Whitening`): 0 leaves them
+            as they are, as published; 1 makes them uncorrelated and of equal variance. Decoded images stay the same.
+
     Raises:
-        ConfigError: if both are given.
+        ConfigError: if both encoders are given, or the whitening is not between 0 and 1.
     """
 
     slices: SliceEncoderConfig | None = None
     volume: VolumeEncoderConfig | None = None
+    whitening: float = 0.0
 
     def __post_init__(self) -> None:
+        if not 0.0 <= self.whitening <= 1.0:
+            msg = (
+                f"semantic_encoder.whitening must lie between 0 (none) and 1 (full), got {self.whitening:g}; change it"
+            )
+            raise ConfigError(msg)
         if self.slices is not None and self.volume is not None:
             msg = "the semantic encoder is either 'slices' or 'volume', got both; leave one out"
             raise ConfigError(msg)
@@ -120,6 +133,7 @@ class SliceEncoder(nn.Module):
         self.value = nn.Linear(width, width)
         self.cross_attention = nn.MultiheadAttention(width, config.heads, batch_first=True)
         self.norm = nn.LayerNorm(width)
+        self.whitening: nn.Module = nn.Identity()
 
     position: Tensor
     reads_latent = False
@@ -144,7 +158,8 @@ class SliceEncoder(nn.Module):
         attended, _ = self.cross_attention(
             self.query(pooled), self.key(vectors), self.value(vectors), need_weights=False
         )
-        return self.norm(attended.squeeze(1))
+        y: Tensor = self.whitening(self.norm(attended.squeeze(1)))
+        return y
 
     def slice_vectors(self, slices: Tensor) -> Tensor:
         """What the 2D network says of each slice by itself, (B, W, 1, D, H) to (B, W, S)."""
@@ -241,6 +256,7 @@ class VolumeEncoder(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.projection = nn.Linear(width * config.pooled**3, config.semantic_width)
         self.norm = nn.LayerNorm(config.semantic_width)
+        self.whitening: nn.Module = nn.Identity()
         self.linear: LinearPath | None = None
         self.reads_latent = bool(config.linear) and config.linear_reads == "latent"
         if config.linear:
@@ -269,8 +285,8 @@ class VolumeEncoder(nn.Module):
             y = self.projection(self.dropout(pooled))
             if self.linear is not None:
                 y = y + self.linear(read)
-            normed: Tensor = self.norm(y)
-        return normed
+            found: Tensor = self.whitening(self.norm(y))
+        return found
 
 
 SemanticEncoder = SliceEncoder | VolumeEncoder
@@ -281,6 +297,11 @@ def build_semantic_encoder(
 ) -> SemanticEncoder:
     """The encoder that the config names, for scans of a shape (D, H, W) with latents of another, (C, d, h, w)."""
     chosen = config.chosen
+    encoder: SemanticEncoder
     if isinstance(chosen, SliceEncoderConfig):
-        return SliceEncoder(chosen, shape[2])
-    return VolumeEncoder(chosen, shape, latent_shape)
+        encoder = SliceEncoder(chosen, shape[2])
+    else:
+        encoder = VolumeEncoder(chosen, shape, latent_shape)
+    if config.whitening:
+        encoder.whitening = Whitening(config.semantic_width)
+    return encoder

@@ -8,6 +8,7 @@ import torch
 
 from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.data.manifest import Record
+from ldae.models.whitening import Whitening
 from ldae.tasks.embeddings import Embeddings, embeddings_of, write_arrays, write_embeddings
 from ldae.tasks.encode import EncodedScans, Progress, encode_scans
 
@@ -19,7 +20,7 @@ COMPONENTS = 100
 def random_encoder(
     model: LatentDiffusionAutoencoder, scans: EncodedScans, *, seed: int = 0, batch_size: int = 32
 ) -> Embeddings:
-    """y of the same encoder with random weights.
+    """y of the same encoder with random weights, whitened over the training scans as the model's own codes are.
 
     Args:
         model: whose encoder.
@@ -30,7 +31,14 @@ def random_encoder(
     twin = model.with_random_encoder(seed)
     images, latents = (torch.split(torch.from_numpy(each), batch_size) for each in (scans.images, scans.latents))
     parts = [twin.semantic(batch[:, None], latent).numpy() for batch, latent in zip(images, latents, strict=True)]
-    return embeddings_of(scans.records, np.concatenate(parts))
+    values = torch.from_numpy(np.concatenate(parts))
+    degree = model.config.semantic_encoder.whitening
+    if degree:
+        training = torch.tensor([record.split == "train" for record in scans.records])
+        whitening = Whitening(values.shape[1])
+        whitening.fit(values[training] if training.any() else values, degree)
+        values = whitening(values)
+    return embeddings_of(scans.records, values.numpy())
 
 
 def latent_components(scans: EncodedScans, components: int = COMPONENTS) -> Embeddings:

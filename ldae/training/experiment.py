@@ -23,6 +23,7 @@ from ldae.io.preprocessing import Preprocessing
 from ldae.models.hardware import choose_device, choose_precision
 from ldae.models.semantic_encoder import LinearPath
 from ldae.models.tiling import decode_tiled, encode_tiled
+from ldae.models.whitening import Whitening
 from ldae.training.compression import CompressionStage, CompressionStageConfig
 from ldae.training.denoiser import DenoiserStage, DenoiserStageConfig
 from ldae.training.fit import FitSettings, StageRecord, finished_weights, fit_stage, keep_measured, start_stage
@@ -230,6 +231,7 @@ class Experiment:
         train, validation = (self._latents(name, images=True) for name in ("train", "validation"))
 
         def finish() -> dict[str, Tensor]:
+            self._whiten(train)
             return {
                 f"{name}.{key}": value
                 for name, network in learning.items()
@@ -302,6 +304,22 @@ class Experiment:
             return scans.images([scan], mirrored=mirrored)
 
         path.begin_from(torch.cat([path.averaged(read(int(i), mirrored)) for i in chosen for mirrored in both]))
+
+    @torch.no_grad()
+    def _whiten(self, train: LatentDataset) -> None:
+        """Whiten the codes that have been learnt, if the encoder is made for it; what they decode to stays the same."""
+        encoder = self.networks.semantic_encoder.eval()
+        if not isinstance(encoder.whitening, Whitening):
+            return
+        device = choose_device(self.settings.device)
+        codes = []
+        for item in map(train.__getitem__, range(len(train))):
+            with self._autocast(device):
+                codes.append(
+                    encoder.to(device)(item["image"][None].to(device), item["latent"][None].to(device)).float().cpu()
+                )
+        encoder.whitening.fit(torch.cat(codes), self.config.representation.semantic_encoder.whitening)
+        encoder.whitening.fold_into(self.networks.gradient_estimator.semantic_embedding)
 
     def _latents(self, split: str, *, images: bool = False) -> LatentDataset:
         scans = self._dataset(split)

@@ -1,0 +1,67 @@
+"""Whitening of codes: correlated numbers of very different spread made comparable, without changing what they decode to."""
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Whitening"]
+
+SHRINKAGE = 0.01
+"""Share of the mean variance that every direction is taken to have, so that those hardly seen are not blown up."""
+
+
+class Whitening(nn.Module):
+    """y' = (y - mean) M with a symmetric matrix M, in float32; the identity until it is fitted.
+
+    Training gives the directions that the denoiser needs most a spread many times that of the rest, where a hippocampus may
+    be, and a regularised probe, or a distance, hardly sees the rest. M is a power of the codes' covariance over the training
+    scans: -1/2 of it is symmetric (ZCA) whitening, of all whitened codes the nearest to the codes themselves (Kessy, Lewin
+    and Strimmer 2018).
+
+    Args:
+        width: S of y.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("matrix", torch.eye(width))
+
+    mean: Tensor
+    matrix: Tensor
+
+    @torch.no_grad()
+    def fit(self, codes: Tensor, degree: float) -> None:
+        """Whiten these codes.
+
+        Args:
+            codes: of training scans, (N, S).
+            degree: 0 standardises the mean variance alone, 1 whitens fully; covariance^(-degree / 2), shrunk a little
+                toward its mean variance, and scaled to a variance of 1 on average.
+        """
+        values = codes.double().cpu()
+        mean = values.mean(dim=0)
+        values = values - mean
+        covariance = values.T @ values / len(values)
+        average = covariance.diagonal().mean().clamp_min(1e-30)
+        variance, vectors = torch.linalg.eigh(covariance)
+        shrunk = (1 - SHRINKAGE) * variance.clamp_min(0) + SHRINKAGE * average
+        power = shrunk ** (-degree / 2)
+        power = power / (power.square() * variance.clamp_min(0)).mean().clamp_min(1e-30).sqrt()
+        self.mean.copy_(mean)
+        self.matrix.copy_(vectors @ torch.diag(power) @ vectors.T)
+
+    @torch.no_grad()
+    def fold_into(self, layer: nn.Linear) -> None:
+        """Let a layer that read y read y' instead, to the same output.
+
+        Args:
+            layer: with a bias.
+        """
+        weight, mean, matrix = (each.cpu().double() for each in (layer.weight, self.mean, self.matrix))
+        layer.bias.add_((weight @ mean).to(layer.bias))
+        layer.weight.copy_(weight @ torch.linalg.inv(matrix))
+
+    def forward(self, y: Tensor) -> Tensor:
+        """(B, S) to (B, S)."""
+        with torch.autocast(y.device.type, enabled=False):
+            return (y.float() - self.mean) @ self.matrix
