@@ -173,20 +173,28 @@ def key_figures(results: Mapping[str, Any]) -> list[str]:
     for name, figure, words in (("diagnosis", "auc", "diagnosis, AUC"), ("age", "mae", "age, mean error in years")):
         if name in probes:
             own, baselines = probes[name][figure], probes[name]["baselines"]
-            beside = (
-                f"; same encoder untrained {baselines['random_encoder']:.3f}" if "random_encoder" in baselines else ""
-            )
-            lines.append(f"{words}: {own['value']:.3f} [{own['low']:.3f}, {own['high']:.3f}]{beside}")
+            beside = [
+                f"{word} {baselines[name]:.3f}"
+                for name, word in (("random_encoder", "random encoder"), ("latent_pca", "components of the latents"))
+                if name in baselines
+            ]
+            lines.append("; ".join([f"{words}: {own['value']:.3f} [{own['low']:.3f}, {own['high']:.3f}]", *beside]))
     if "reconstruct" in results:
         both, ceiling = results["reconstruct"]["ssim"], results["compression"]["ssim"]
         lines.append(f"reconstruction, SSIM: {both:.3f}; ceiling {ceiling:.3f}")
     if "interpolate" in results:
         errors = results["interpolate"]["change_error"]
         own = errors[results["interpolate"]["own"]]
-        lines.append(
-            f"missing session, change error: {own:.3f}; voxel blend {errors['voxel_linear']:.3f}, nearest copy "
-            f"{errors['copy_nearest']:.3f}"
-        )
+        beside = [
+            f"{word} {errors[name]:.3f}"
+            for name, word in (
+                ("voxel_trajectory", "voxels on the same line"),
+                ("voxel_linear", "voxel blend"),
+                ("copy_nearest", "nearest copy"),
+            )
+            if name in errors
+        ]
+        lines.append("; ".join([f"missing session, change error: {own:.3f}", *beside]))
     return lines
 
 

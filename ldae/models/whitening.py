@@ -61,6 +61,11 @@ class Whitening(nn.Module):
         layer.bias.add_((weight @ mean).to(layer.bias))
         layer.weight.copy_(weight @ torch.linalg.inv(matrix))
 
+    def undo(self, whitened: Tensor) -> Tensor:
+        """The codes as they were learnt, (B, S), on the CPU in float64."""
+        whitened, mean, matrix = (each.cpu().double() for each in (whitened, self.mean, self.matrix))
+        return whitened @ torch.linalg.inv(matrix) + mean
+
     def forward(self, y: Tensor) -> Tensor:
         """(B, S) to (B, S)."""
         with torch.autocast(y.device.type, enabled=False):

@@ -135,11 +135,15 @@ def _change_verdict(run: RunFolder, result: Mapping[str, Any]) -> Text:
     errors = {name: value for name, value in (result.get("change_error") or {}).items() if name != "ceiling"}
     method = own_method(run)
     own = errors.pop(method, None)
-    better = rivals(own, errors, higher_is_better=False, name=lambda key: METHODS.get(key, key))
+    better = rivals(own, errors, higher_is_better=False, name=partial(_called, result))
     if not better:
         against = ((result.get("differences") or {}).get("change_error") or {}).get(method) or {}
-        level = [METHODS.get(name, name) for name, each in against.items() if each["low"] <= 0 <= each["high"]]
-        chance = f" The difference to the {joined(level)} may be chance: 0 is inside the interval." if level else ""
+        level = [_called(result, name) for name, each in against.items() if each["low"] <= 0 <= each["high"]]
+        chance = (
+            f" What may be chance, as 0 is inside the interval, is the difference to: {'; '.join(level)}."
+            if level
+            else ""
+        )
         return Text(f"No other method predicts the change with a smaller error than {OWN_METHODS[method]}.{chance}")
     names = joined([f"{name} ({fixed(value)})" for name, value in better.items()])
     return Text(f"Smaller change error than {OWN_METHODS[method]} ({fixed(own)}): {names}.", "note")
@@ -151,7 +155,11 @@ CASES = {
     "typical": "A typical case, the median of all by its change error",
     "worst": "The worst case, the largest change error of all",
 }
-COMPARED = {"voxel_linear": "voxel blend", "copy_nearest": "nearest copy"}
+COMPARED = {
+    "voxel_linear": "voxel blend",
+    "voxel_trajectory": "line through the voxels of all sessions",
+    "copy_nearest": "nearest copy",
+}
 
 
 def _cases(run: RunFolder) -> list[Block]:

@@ -99,6 +99,8 @@ def _expectation(run: RunFolder) -> list[Block]:
         values = volumes.get(name)
         if not isinstance(values, list) or not values or values[0] is None or values[-1] is None:
             continue
+        if signed(values[0], 2) == signed(values[-1], 2):  # as far as the table tells, it does not move
+            continue
         words = f"{STRUCTURES[name]} ({signed(values[0], 2)} to {signed(values[-1], 2, ' ml')})"
         (along if sign * (values[-1] - values[0]) > 0 else against).append(words)
     if against:

@@ -22,6 +22,8 @@ def random_encoder(
 ) -> Embeddings:
     """y of the same encoder with random weights, whitened over the training scans as the model's own codes are.
 
+    Where none of the scans is of the training split, all of them take its place, which favours the baseline.
+
     Args:
         model: whose encoder.
         scans: that were encoded.

@@ -19,6 +19,7 @@ from ldae.evaluation.information import (
     strangers,
 )
 from ldae.evaluation.statistics import Interval
+from ldae.models.whitening import Whitening
 from ldae.tasks.encode import EncodedScans, Progress
 
 __all__ = ["DiagnoseResult", "ImageUse", "diagnose"]
@@ -61,7 +62,7 @@ class DiagnoseResult:
         unexplained: share of the latent's variance that is left open at each level with the `right` code, the `shuffled` one
             and `none`, L each.
         use: what of the error without a code is explained.
-        spread: how codes spread over these scans.
+        spread: how codes spread over these scans, as they were learnt, before any whitening.
         images: what it comes to in images.
     """
 
@@ -130,7 +131,7 @@ def diagnose(
             name: (scale * getattr(three, name).mean(axis=0)).tolist() for name in ThreeWays.__dataclass_fields__
         },
         use=measure_use(three, subjects, seed=seed, resamples=resamples),
-        spread=measure_spread(scans.semantic, subjects),
+        spread=measure_spread(_as_learnt(model, codes), subjects),
         images=_compare_images(model, scans.select(scans.first_rows[:pictured]), seed, batch_size, resamples),
     )
     if progress is not None:
@@ -173,3 +174,9 @@ def _compare_images(
 def _variance(latents: npt.NDArray[np.float32]) -> float:
     """Of a latent's elements about their channel's mean, over scans and voxels."""
     return float(latents.astype(np.float64).var(axis=(0, 2, 3, 4)).mean())
+
+
+def _as_learnt(model: LatentDiffusionAutoencoder, codes: Tensor) -> npt.NDArray[np.float64]:
+    """Codes before they were whitened, which hides a collapse; the same where they are not."""
+    whitening = model.networks.semantic_encoder.whitening
+    return np.asarray((whitening.undo(codes) if isinstance(whitening, Whitening) else codes).double().numpy())

@@ -173,13 +173,12 @@ def predict_between(
         found["trajectory"] = model.decode_images(
             [each.with_semantic(y) for each, y in zip(codes, semantics, strict=True)]
         )
-        carried = [
-            scans.images[rows]
-            + model.decode_images([scans.codes[row].with_semantic(y) for row in rows])
-            - decoded[rows]
-            for (rows, _), y in zip(lines, semantics, strict=True)
-        ]
-        found["trajectory_residual"] = np.clip(_on_lines(lines, carried), 0.0, 1.0)
+        carried: dict[int, Images] = {}
+        for triple, (rows, _), y in zip(triples, lines, semantics, strict=True):
+            if triple.target not in carried:  # another pair of sessions around it changes nothing
+                moved = model.decode_images([scans.codes[row].with_semantic(y) for row in rows])
+                carried[triple.target] = scans.images[rows] + moved - decoded[rows]
+        found["trajectory_residual"] = np.clip(_on_lines(lines, [carried[t.target] for t in triples]), 0.0, 1.0)
     return found | {
         "latent_linear": model.decompress(torch.from_numpy(blend(scans.latents[first], scans.latents[second]))),
         "voxel_linear": blend(scans.images[first], scans.images[second]),
@@ -199,10 +198,11 @@ def trajectory_codes(scans: EncodedScans, triples: Sequence[Triple], prior: Traj
 
 
 def _others(scans: EncodedScans, triple: Triple) -> tuple[list[int], npt.NDArray[np.float64], float]:
-    """Rows and months of all of the subject's dated sessions but the target, and the target's month."""
+    """Rows and months of all of the subject's sessions but those of the target's month, and that month."""
     record = scans.records[triple.target]
     sessions = sessions_of(scans.records)[record.participant_id].tolist()
-    rows = [row for row in sessions if row != triple.target]
+    # A second scan of the same month would know the answer.
+    rows = [row for row in sessions if scans.records[row].months != record.months]
     return rows, np.array([float(scans.records[row].months or 0.0) for row in rows]), float(record.months or 0.0)
 
 

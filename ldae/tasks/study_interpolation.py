@@ -18,7 +18,7 @@ from ldae.tasks.trajectory import fit_trajectory_prior
 
 __all__ = ["study_interpolation"]
 
-COMPARED = ("voxel_linear", "copy_nearest")
+COMPARED = ("voxel_linear", "voxel_trajectory", "copy_nearest")
 """Whose figures stand beside the own method's under a picture."""
 
 
@@ -84,7 +84,11 @@ def _case(name: str, result: InterpolateResult, index: int, test: EncodedScans, 
         "case": name,
         "keys": [record.key for record in records],
         "months": [record.months for record in records],
-        "change_error": {method: float(_change_errors(result, method)[index]) for method in (result.own, *COMPARED)},
+        "change_error": {
+            method: float(_change_errors(result, method)[index])
+            for method in (result.own, *COMPARED)
+            if method in result.means["change_error"]
+        },
     }
 
 

@@ -297,11 +297,12 @@ class Experiment:
         scans = self._dataset("train")
         chosen = np.linspace(0, len(scans) - 1, min(len(scans), MOST_SCANS_FOR_COMPONENTS)).round().astype(int)
         both = (False, True) if self.config.mirror_latents else (False,)
+        latents = self._latents("train").latents if encoder.reads_latent else None
 
         def read(scan: int, mirrored: bool) -> Tensor:
-            if encoder.reads_latent:
-                return self._encode(scans, [scan], mirrored=mirrored)[0].cpu()
-            return scans.images([scan], mirrored=mirrored)
+            if latents is None:
+                return scans.images([scan], mirrored=mirrored)
+            return latents[scan + mirrored * len(scans)][None]
 
         path.begin_from(torch.cat([path.averaged(read(int(i), mirrored)) for i in chosen for mirrored in both]))
 

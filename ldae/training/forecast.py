@@ -226,7 +226,7 @@ def _plan_inference(
     release_memory()
     with PeakMemory(place) as encoding:
         latents, compress = timed(lambda: model.compress(images), place)
-        semantic, describe = timed(lambda: model.semantic(images), place)
+        semantic, describe = timed(lambda: model.semantic(images, latents), place)
         found, invert = timed(lambda: model.invert(latents, semantic), place)
     release_memory()
     with PeakMemory(place) as decoding:

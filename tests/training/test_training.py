@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -176,6 +177,30 @@ def test_a_run_killed_in_every_stage_resumes_to_the_same_weights(cohort, tmp_pat
         assert again[stage].losses["validation/loss"] == records[stage].losses["validation/loss"]
         assert again[stage].steps == records[stage].steps == 8
     assert resumed.model().fingerprint() == whole.model().fingerprint()
+
+
+def test_whitening_changes_codes_and_not_what_they_decode_to(cohort, tmp_path, fit):
+    """With an encoder that reads the latents; both runs train alike, so that whitening is all they differ by."""
+    encoder = "volume: {widths: [4, 8], semantic_width: 8, linear: 1, linear_reads: latent}"
+    models = {}
+    for degree in (0.0, 0.75):
+        if models:
+            for stage in STAGES[:2]:
+                shutil.copytree(tmp_path / "0.0" / stage, tmp_path / str(degree) / stage)
+        overrides = [
+            f"representation.semantic_encoder={{{encoder}, whitening: {degree}}}",
+            "representation.latent_noise=0.1",
+        ]
+        experiment, _ = fit(cohort, tmp_path / str(degree), *overrides)
+        models[degree] = experiment.model()
+    images = experiment._dataset("train").images(range(4))
+    codes = {degree: model.semantic(images) for degree, model in models.items()}
+    assert (codes[0.0] - codes[0.75]).abs().max() > 0.1
+    assert codes[0.75].var(dim=0, correction=0).mean() == pytest.approx(1, rel=1e-3)
+    noise = torch.randn(4, *models[0.0].compress(images).shape[1:], generator=torch.Generator().manual_seed(0))
+    decoded = [model.generate(noise, codes[degree]) for degree, model in models.items()]
+    np.testing.assert_allclose(*decoded, atol=1e-4)
+    assert np.abs(decoded[0] - models[0.0].generate(noise, codes[0.0].flip(0))).max() > 1e-4, "the code says something"
 
 
 def test_missing_splits_are_refused(cohort, tmp_path, fit):
