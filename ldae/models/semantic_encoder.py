@@ -55,9 +55,6 @@ class VolumeEncoderConfig:
             of the training scans (:class:`LinearPath`); 0 leaves it out. Only aligned scans have use for it.
         linear_reads: the `scan`, or the `latent` that compression makes of it, which holds more of small structures in fewer
             numbers.
-
-    Raises:
-        ConfigError: if there is no path to read it.
     """
 
     widths: tuple[int, ...] = (32, 64, 128, 256)
@@ -66,13 +63,6 @@ class VolumeEncoderConfig:
     dropout: float = 0.0
     linear: int = 0
     linear_reads: Literal["scan", "latent"] = "scan"
-
-    def __post_init__(self) -> None:
-        if self.linear_reads == "latent" and not self.linear:
-            msg = (
-                "volume.linear_reads names what the linear path reads, but volume.linear is 0; give 1, or leave it out"
-            )
-            raise ConfigError(msg)
 
 
 @dataclass(frozen=True)
