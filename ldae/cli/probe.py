@@ -98,7 +98,7 @@ def run_probe(options: Namespace) -> int:
     from ldae.tasks.survival import evaluate_conversion
     from ldae.tasks.targets import choose_target, find_conversions
 
-    manifest = read_manifest(options.manifest, check_images=False)
+    manifest = read_manifest(options.manifest, images=False)
     codes = read_embeddings(options.codes)
     others = read_named(options.baseline)
     settings = ProbeSettings(

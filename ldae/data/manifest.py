@@ -168,12 +168,14 @@ class Manifest:
         return Manifest(target, table)
 
 
-def read_manifest(path: str | os.PathLike[str], *, check_images: bool = True) -> Manifest:
+def read_manifest(path: str | os.PathLike[str], *, check_images: bool = True, images: bool = True) -> Manifest:
     """Read and validate a manifest.
 
     Args:
         path: a TSV or CSV file (tab, comma or semicolon; a byte order mark is tolerated).
         check_images: refuse if an image file does not exist.
+        images: False for what reads no images: a table of people and what is known of them will do, whose column `image` may
+            be missing, and `session_id` too where everybody has one row (they are called `1`).
 
     Raises:
         ManifestError: naming every violated rule with the line numbers of the file (the header is line 1).
@@ -181,7 +183,13 @@ def read_manifest(path: str | os.PathLike[str], *, check_images: bool = True) ->
     path = Path(path)
     cells = read_text_table(path)
     table = pd.DataFrame(cells.rows, columns=list(cells.columns), index=list(cells.lines), dtype=object)
-    return _validated(table, path, check_images=check_images)
+    if not images and REQUIRED_COLUMNS[0] in table.columns:
+        _, session, image = REQUIRED_COLUMNS
+        if session not in table.columns:
+            table[session] = "1"
+        if image not in table.columns:
+            table[image] = [f"{row}.nii.gz" for row in range(len(table))]  # of no file; nobody reads it
+    return _validated(table, path, check_images=check_images and images)
 
 
 def build_manifest(

@@ -219,3 +219,19 @@ def test_manifest_is_frozen(folder: Path) -> None:
     with pytest.raises(AttributeError):
         manifest.path = folder  # type: ignore[misc]
     assert isinstance(manifest, Manifest)
+
+
+def test_what_reads_no_images_takes_a_table_of_people(tmp_path):
+    path = tmp_path / "people.csv"
+    path.write_text("participant_id,diagnosis,age\nsub-1,AD,70\nsub-2,CN,71\n")
+    manifest = read_manifest(path, images=False)
+    assert [record.key for record in manifest.records] == ["sub-1_1", "sub-2_1"]
+    assert [record.diagnosis for record in manifest.records] == ["AD", "CN"]
+    with pytest.raises(ManifestError, match=r"session_id, image are missing"):
+        read_manifest(path)
+    path.write_text("participant_id,diagnosis\nsub-1,AD\nsub-1,CN\n")
+    with pytest.raises(ManifestError, match="sub-1"):
+        read_manifest(path, images=False)
+    path.write_text("name,diagnosis\nsub-1,AD\n")
+    with pytest.raises(ManifestError, match="participant_id"):
+        read_manifest(path, images=False)
