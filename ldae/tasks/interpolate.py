@@ -165,11 +165,15 @@ def predict_between(
     residual = scans.images - decoded
     lost = blend(residual[first], residual[second])
     nearest = [triple.first if triple.weight < 0.5 else triple.second for triple in triples]
-    lines = [_line_through_others(scans, triple) for triple in triples]
+    others = _others(scans, triples)
+    lines = [(rows, line_weights(months, month)) for rows, months, month in others]
     between = model.decode_images(codes)
     found = {"ldae": between, "ldae_residual": np.clip(between + lost, 0.0, 1.0)}
     if prior is not None:
-        semantics = [torch.from_numpy(y).float() for y in trajectory_codes(scans, triples, prior)]
+        known = scans.semantic
+        semantics = [
+            torch.from_numpy(prior.predict(known[rows], months, month)).float() for rows, months, month in others
+        ]
         found["trajectory"] = model.decode_images(
             [each.with_semantic(y) for each, y in zip(codes, semantics, strict=True)]
         )
@@ -188,35 +192,21 @@ def predict_between(
     }
 
 
-def trajectory_codes(scans: EncodedScans, triples: Sequence[Triple], prior: TrajectoryPrior) -> npt.NDArray[np.float64]:
-    """y at each target's month, (N, S), from all of the subject's sessions but the target."""
+def _others(scans: EncodedScans, triples: Sequence[Triple]) -> list[tuple[list[int], npt.NDArray[np.float64], float]]:
+    """For each target: rows and months of all of its subject's sessions but those of its month, and that month."""
+    sessions = sessions_of(scans.records)
     found = []
     for triple in triples:
-        rows, months, month = _others(scans, triple)
-        found.append(prior.predict(scans.semantic[rows], months, month))
-    return np.stack(found)
+        record = scans.records[triple.target]
+        # A second scan of the same month would know the answer.
+        rows = [row for row in sessions[record.participant_id].tolist() if scans.records[row].months != record.months]
+        months = np.array([float(scans.records[row].months or 0.0) for row in rows])
+        found.append((rows, months, float(record.months or 0.0)))
+    return found
 
 
-def _others(scans: EncodedScans, triple: Triple) -> tuple[list[int], npt.NDArray[np.float64], float]:
-    """Rows and months of all of the subject's sessions but those of the target's month, and that month."""
-    record = scans.records[triple.target]
-    sessions = sessions_of(scans.records)[record.participant_id].tolist()
-    # A second scan of the same month would know the answer.
-    rows = [row for row in sessions if scans.records[row].months != record.months]
-    return rows, np.array([float(scans.records[row].months or 0.0) for row in rows]), float(record.months or 0.0)
-
-
-Line = tuple[list[int], npt.NDArray[np.float64]]
-"""Rows of sessions, and what each counts."""
-
-
-def _line_through_others(scans: EncodedScans, triple: Triple) -> Line:
-    rows, months, month = _others(scans, triple)
-    return rows, line_weights(months, month)
-
-
-def _on_lines(lines: Sequence[Line], images: Sequence[Images]) -> Images:
-    """The weighted sums, (N, D, H, W)."""
+def _on_lines(lines: Sequence[tuple[list[int], npt.NDArray[np.float64]]], images: Sequence[Images]) -> Images:
+    """Sums of each line's images, (N, D, H, W), by what each of its sessions counts."""
     sums = [np.tensordot(weights, each, axes=1) for (_, weights), each in zip(lines, images, strict=True)]
     return np.stack(sums).astype(np.float32)
 

@@ -313,12 +313,11 @@ class Experiment:
         if not isinstance(encoder.whitening, Whitening):
             return
         device = choose_device(self.settings.device)
+        encoder.to(device)
         codes = []
         for item in map(train.__getitem__, range(len(train))):
             with self._autocast(device):
-                codes.append(
-                    encoder.to(device)(item["image"][None].to(device), item["latent"][None].to(device)).float().cpu()
-                )
+                codes.append(encoder(item["image"][None].to(device), item["latent"][None].to(device)).float().cpu())
         encoder.whitening.fit(torch.cat(codes), self.config.representation.semantic_encoder.whitening)
         encoder.whitening.fold_into(self.networks.gradient_estimator.semantic_embedding)
 
