@@ -20,7 +20,7 @@ from ldae.io.checkpoints import check_tensors, hash_tensors, load_folder, save_f
 from ldae.io.plain import from_plain, read_setting, to_plain
 from ldae.io.preprocessing import PreparedScan
 from ldae.models.hardware import Device, Precision, channels_last, choose_device, choose_precision
-from ldae.models.semantic_encoder import SliceEncoder, build_semantic_encoder
+from ldae.models.semantic_encoder import LEFT_RIGHT, SliceEncoder, build_semantic_encoder
 from ldae.models.tiling import Tiling, decode_tiled, encode_tiled
 from ldae.networks import AutoencoderConfig, Networks, semantic_predict, semantic_velocities
 from ldae.volume import Volume
@@ -206,8 +206,11 @@ class LatentDiffusionAutoencoder:
         encoder = self.networks.semantic_encoder
         if latents is None and encoder.reads_latent:
             latents = self.compress(images)
+        mirrored = self.compress(images.flip(LEFT_RIGHT)) if encoder.reads_mirrored_latent else None
         with self._autocast():
-            y: Tensor = encoder(images.to(self.device), None if latents is None else latents.to(self.device))
+            y: Tensor = encoder(
+                *(None if each is None else each.to(self.device) for each in (images, latents, mirrored))
+            )
             return y.float().cpu()
 
     @property

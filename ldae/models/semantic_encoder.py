@@ -13,6 +13,7 @@ from ldae.models.convnext import ConvNeXt, ConvNeXtConfig
 from ldae.models.whitening import Whitening
 
 __all__ = [
+    "LEFT_RIGHT",
     "LinearPath",
     "SemanticEncoder",
     "SemanticEncoderConfig",
@@ -22,6 +23,9 @@ __all__ = [
     "VolumeEncoderConfig",
     "build_semantic_encoder",
 ]
+
+LEFT_RIGHT = 2
+"""Axis of batches on the RAS model grid, (B, C, D, H, W), that runs from one side of the head to the other."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,8 @@ class VolumeEncoderConfig:
             of the training scans (:class:`LinearPath`); 0 leaves it out. Only aligned scans have use for it.
         linear_reads: the `scan`, or the `latent` that compression makes of it, which holds more of small structures in fewer
             numbers.
+        symmetric: read the scan and its mirror image, left to right, as their mean. The code then says nothing of sides, and
+            spends all its numbers on what both share, as ageing and most dementias are; the noise code keeps the rest.
     """
 
     widths: tuple[int, ...] = (32, 64, 128, 256)
@@ -63,6 +69,7 @@ class VolumeEncoderConfig:
     dropout: float = 0.0
     linear: int = 0
     linear_reads: Literal["scan", "latent"] = "scan"
+    symmetric: bool = False
 
 
 @dataclass(frozen=True)
@@ -136,14 +143,15 @@ class SliceEncoder(nn.Module):
         self.whitening: nn.Module = nn.Identity()
 
     position: Tensor
-    reads_latent = False
+    reads_latent = reads_mirrored_latent = False
 
-    def forward(self, x: Tensor, latent: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, latent: Tensor | None = None, mirrored_latent: Tensor | None = None) -> Tensor:
         """Semantic codes.
 
         Args:
             x: scans on the RAS model grid, (B, 1, D, H, W): right, anterior, superior.
             latent: not read.
+            mirrored_latent: not read.
 
         Returns:
             y, (B, S).
@@ -258,35 +266,48 @@ class VolumeEncoder(nn.Module):
         self.norm = nn.LayerNorm(config.semantic_width)
         self.whitening: nn.Module = nn.Identity()
         self.linear: LinearPath | None = None
+        self.symmetric = config.symmetric
         self.reads_latent = bool(config.linear) and config.linear_reads == "latent"
+        self.reads_mirrored_latent = self.reads_latent and config.symmetric
         if config.linear:
             read = latent_shape if self.reads_latent else (1, *shape)
             self.linear = LinearPath(config.linear, read, config.semantic_width)
             nn.init.zeros_(self.projection.weight)
             nn.init.zeros_(self.projection.bias)
 
-    def forward(self, x: Tensor, latent: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, latent: Tensor | None = None, mirrored_latent: Tensor | None = None) -> Tensor:
         """Semantic codes y, (B, S).
 
         Args:
-            x: scans, (B, 1, D, H, W).
+            x: scans on the RAS model grid, (B, 1, D, H, W): right, anterior, superior.
             latent: their standardised latents, (B, C, d, h, w), where the linear path reads those.
+            mirrored_latent: those of the scans mirrored left to right, where the encoder is symmetric too.
 
         Raises:
-            ConfigError: if the latents are needed and not given.
+            ConfigError: if latents are needed and not given.
         """
+        features = self._pooled(x)
         read = latent if self.reads_latent else x
+        if self.symmetric:
+            mirrored = x.flip(LEFT_RIGHT)
+            features = (features + self._pooled(mirrored)) / 2
+            other = mirrored_latent if self.reads_latent else mirrored
+            read = None if read is None or other is None else (read + other) / 2
         if read is None:
             msg = "this semantic encoder reads the latents beside the scans, got scans alone; compress them first"
             raise ConfigError(msg)
-        features = self.features(x)
         with torch.autocast(x.device.type, enabled=False):
-            pooled = self.standardise(self.pool(features.float()).flatten(1))
-            y = self.projection(self.dropout(pooled))
+            y = self.projection(self.dropout(self.standardise(features)))
             if self.linear is not None:
                 y = y + self.linear(read)
             found: Tensor = self.whitening(self.norm(y))
         return found
+
+    def _pooled(self, x: Tensor) -> Tensor:
+        """The flat features of scans, (B, F), in float32."""
+        features: Tensor = self.features(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return self.pool(features.float()).flatten(1)
 
 
 SemanticEncoder = SliceEncoder | VolumeEncoder

@@ -21,7 +21,7 @@ from ldae.io.files import write_json
 from ldae.io.plain import to_plain
 from ldae.io.preprocessing import Preprocessing
 from ldae.models.hardware import choose_device, choose_precision
-from ldae.models.semantic_encoder import LinearPath
+from ldae.models.semantic_encoder import VolumeEncoder
 from ldae.models.tiling import decode_tiled, encode_tiled
 from ldae.models.whitening import Whitening
 from ldae.training.compression import CompressionStage, CompressionStageConfig
@@ -291,20 +291,24 @@ class Experiment:
     def _begin_linear_path(self) -> None:
         """Principal components of training scans, for an encoder that begins with them."""
         encoder = self.networks.semantic_encoder
-        path = getattr(encoder, "linear", None)
-        if not isinstance(path, LinearPath):
+        if not isinstance(encoder, VolumeEncoder) or encoder.linear is None:
             return
+        path, symmetric = encoder.linear, encoder.symmetric
         scans = self._dataset("train")
         chosen = np.linspace(0, len(scans) - 1, min(len(scans), MOST_SCANS_FOR_COMPONENTS)).round().astype(int)
-        both = (False, True) if self.config.mirror_latents else (False,)
+        both = (False, True) if self.config.mirror_latents or symmetric else (False,)
         latents = self._latents("train").latents if encoder.reads_latent else None
 
         def read(scan: int, mirrored: bool) -> Tensor:
             if latents is None:
-                return scans.images([scan], mirrored=mirrored)
-            return latents[scan + mirrored * len(scans)][None]
+                return path.averaged(scans.images([scan], mirrored=mirrored))
+            return path.averaged(latents[scan + mirrored * len(scans)][None])
 
-        path.begin_from(torch.cat([path.averaged(read(int(i), mirrored)) for i in chosen for mirrored in both]))
+        def sides(scan: int) -> Tensor:
+            values = torch.cat([read(scan, mirrored) for mirrored in both])
+            return values.mean(dim=0, keepdim=True) if symmetric else values
+
+        path.begin_from(torch.cat([sides(int(i)) for i in chosen]))
 
     @torch.no_grad()
     def _whiten(self, train: LatentDataset) -> None:
@@ -316,15 +320,19 @@ class Experiment:
         encoder.to(device)
         codes = []
         for item in map(train.__getitem__, range(len(train))):
+            read = [item.get(name) for name in ("image", "latent", "mirrored_latent")]
             with self._autocast(device):
-                codes.append(encoder(item["image"][None].to(device), item["latent"][None].to(device)).float().cpu())
+                codes.append(encoder(*(None if each is None else each[None].to(device) for each in read)).float().cpu())
         encoder.whitening.fit(torch.cat(codes), self.config.representation.semantic_encoder.whitening)
         encoder.whitening.fold_into(self.networks.gradient_estimator.semantic_embedding)
 
     def _latents(self, split: str, *, images: bool = False) -> LatentDataset:
         scans = self._dataset(split)
         preparing = self.settings.preparing
-        count, mirror = len(scans), self.config.mirror_latents and split == "train"
+        count, train = len(scans), split == "train"
+        paired = self.networks.semantic_encoder.reads_mirrored_latent
+        mirrors = self.config.mirror_latents and train
+        both = mirrors or paired
 
         def encode(indices: Sequence[int]) -> tuple[Tensor, Tensor]:
             parts = [self._encode(scans, [i % count], mirrored=i >= count) for i in indices]
@@ -333,13 +341,14 @@ class Experiment:
 
         cache: LatentCache = load_or_encode(
             self.settings.run / "cache" / f"latents_{split}.safetensors",
-            fingerprint=f"{self._fingerprint()}:{self.manifest.sha256}:{split}:{mirror}",
-            count=2 * count if mirror else count,
+            fingerprint=f"{self._fingerprint()}:{self.manifest.sha256}:{split}:{both}",
+            count=2 * count if both else count,
             encode=encode,
             progress=None if preparing is None else lambda done, total: preparing(f"{split} latents", done, total),
         )
-        std = cache.std if self.config.resample_posterior and split == "train" else None
-        return LatentDataset(cache.mean, scans.keys, scans if images else None, std=std)
+        std = cache.std if self.config.resample_posterior and train else None
+        shown = scans if images else None
+        return LatentDataset(cache.mean, scans.keys, shown, std=std, paired=paired and images, mirrors=mirrors)
 
     def _fingerprint(self) -> str:
         return hash_tensors(self.networks.compression.state_dict())

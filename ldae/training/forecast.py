@@ -148,8 +148,9 @@ def forecast(
         notes.append("without --manifest, validation and the encoding of the cohort are left out")
     else:
         # Once for the latents' statistics, and once for the latents.
-        times = 3 if config.mirror_latents else 2
-        preparation = inference.compress_seconds * (times * counts.train + counts.validation)
+        paired = networks.semantic_encoder.reads_mirrored_latent
+        times = 3 if config.mirror_latents or paired else 2
+        preparation = inference.compress_seconds * (times * counts.train + (2 if paired else 1) * counts.validation)
     return Forecast(tuple(plans), preparation, inference, tuple(notes))
 
 
@@ -191,6 +192,8 @@ def _plan(
         shapes["latent"] = latent
         if config.resample_posterior:
             shapes["latent_std"] = latent
+        if isinstance(stage, RepresentationStage) and stage.reads_mirrored_latent:
+            shapes["mirrored_latent"] = latent
     size = stage.optimisation.batch_size
     augmented = config.data if name == "compression" else None
     data = StageDataModule(

@@ -83,6 +83,11 @@ class RepresentationStage(Stage):
         self.schedule = schedule
         self.watch = CodeWatch()
 
+    @property
+    def reads_mirrored_latent(self) -> bool:
+        """Whether the encoder reads the latents of the mirrored scans beside those of the scans."""
+        return bool(self.learning["semantic_encoder"].reads_mirrored_latent)
+
     def averaged(self) -> nn.Module:
         """Encoder and gradient estimator."""
         return self.learning
@@ -116,8 +121,11 @@ class RepresentationStage(Stage):
         with torch.no_grad():
             features, alone = denoiser_velocity(self.denoiser, z_t, t, self.schedule)
         image = self._disturbed(batch["image"], self.config.image_noise, generator)
+        mirrored = batch.get("mirrored_latent")
         semantic = self.learning["semantic_encoder"](
-            image, self._disturbed(batch["latent"], self.config.latent_noise, generator)
+            image,
+            self._disturbed(batch["latent"], self.config.latent_noise, generator),
+            None if mirrored is None else self._disturbed(mirrored, self.config.latent_noise, generator),
         )
         keep = None
         if self.training and self.config.semantic_dropout > 0:

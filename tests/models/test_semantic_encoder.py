@@ -2,12 +2,13 @@
 
 import math
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
 
 from ldae.errors import ConfigError
-from ldae.models.semantic_encoder import LinearPath, VolumeEncoder, VolumeEncoderConfig
+from ldae.models.semantic_encoder import LEFT_RIGHT, LinearPath, VolumeEncoder, VolumeEncoderConfig
 
 SHAPE = (8, 6, 10)
 LATENT = (3, 4, 3, 5)
@@ -74,6 +75,37 @@ def test_an_encoder_of_latents_reads_them_beside_the_scan() -> None:
         encoder(x)
     # Without a linear path there is nothing that reads them.
     assert not VolumeEncoder(replace(config, linear=0), SHAPE, LATENT).reads_latent
+
+
+@pytest.mark.parametrize("reads", ["scan", "latent"])
+@pytest.mark.parametrize("linear", [0, 1])
+def test_a_symmetric_encoder_says_the_same_of_the_mirror_image(reads: Literal["scan", "latent"], linear: int) -> None:
+    config = VolumeEncoderConfig(
+        widths=(4, 8), semantic_width=8, pooled=2, linear=linear, linear_reads=reads, symmetric=True
+    )
+    torch.manual_seed(0)
+    encoder = VolumeEncoder(config, SHAPE, LATENT).eval()
+    torch.nn.init.normal_(encoder.projection.weight)
+    x = scans(7)
+    z, mirrored = torch.randn(2, 7, *LATENT, generator=torch.Generator().manual_seed(1))
+    y = encoder(x, z, mirrored)
+    torch.testing.assert_close(y, encoder(x.flip(LEFT_RIGHT), mirrored, z))
+    plain = VolumeEncoder(replace(config, symmetric=False), SHAPE, LATENT).eval()
+    plain.load_state_dict(encoder.state_dict())
+    assert (plain(x, z) - plain(x.flip(LEFT_RIGHT), mirrored)).abs().max() > 0.1
+    assert encoder.reads_mirrored_latent == (linear == 1 and reads == "latent")
+
+
+def test_a_symmetric_encoder_begins_from_the_mean_of_both_sides() -> None:
+    config = VolumeEncoderConfig(
+        widths=(4, 8), semantic_width=8, pooled=2, linear=1, linear_reads="latent", symmetric=True
+    )
+    encoder = VolumeEncoder(config, SHAPE, LATENT).eval()
+    assert encoder.linear is not None
+    x, (z, mirrored) = scans(7), torch.randn(2, 7, *LATENT, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(encoder(x, z, mirrored), encoder.norm(encoder.linear((z + mirrored) / 2)))
+    with pytest.raises(ConfigError, match="compress them first"):
+        encoder(x, z)
 
 
 def test_remainders_are_left_out_and_too_coarse_a_grid_is_refused() -> None:

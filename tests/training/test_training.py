@@ -15,6 +15,7 @@ from ldae.data.datamodule import LatentDataset, StageDataModule, StepBatchSample
 from ldae.data.latents import load_or_encode
 from ldae.errors import DependencyError, TrainingError
 from ldae.models.convnext import ConvNeXt, ConvNeXtConfig
+from ldae.models.semantic_encoder import LEFT_RIGHT
 from ldae.training.callbacks import slice_sheet
 from ldae.training.ema import ExponentialMovingAverage
 from ldae.training.experiment import STAGES
@@ -30,6 +31,17 @@ def test_batches_are_a_function_of_seed_and_step():
     first_epoch = [index for batch in whole for index, _ in batch][:5]
     assert sorted(first_epoch) == list(range(5))
     assert list(StepBatchSampler(5, batch_size=3, steps=7, seed=2)) != whole
+
+
+def test_paired_latents_are_those_of_the_mirror_image():
+    latents = torch.arange(6.0).reshape(6, 1, 1, 1, 1)
+    for mirrors, count in ((True, 6), (False, 3)):
+        dataset = LatentDataset(latents, list("abc"), paired=True, mirrors=mirrors)
+        items = [dataset[i] for i in range(len(dataset))]
+        assert [item["latent"].item() for item in items] == list(range(count))
+        assert [item["mirrored_latent"].item() for item in items] == [3, 4, 5, 0, 1, 2][:count]
+        assert [item["key"] for item in items] == list("abcabc")[:count]
+    assert "mirrored_latent" not in LatentDataset(latents, list("abc"))[0]
 
 
 class Quadratic(Stage):
@@ -180,8 +192,8 @@ def test_a_run_killed_in_every_stage_resumes_to_the_same_weights(cohort, tmp_pat
 
 
 def test_whitening_changes_codes_and_not_what_they_decode_to(cohort, tmp_path, fit):
-    """With an encoder that reads the latents; both runs train alike, so that whitening is all they differ by."""
-    encoder = "volume: {widths: [4, 8], semantic_width: 8, linear: 1, linear_reads: latent}"
+    """With an encoder that reads the latents of both sides; the runs train alike, so that whitening is all they differ by."""
+    encoder = "volume: {widths: [4, 8], semantic_width: 8, linear: 1, linear_reads: latent, symmetric: true}"
     models = {}
     for degree in (0.0, 0.75):
         if models:
@@ -197,6 +209,8 @@ def test_whitening_changes_codes_and_not_what_they_decode_to(cohort, tmp_path, f
     codes = {degree: model.semantic(images) for degree, model in models.items()}
     assert (codes[0.0] - codes[0.75]).abs().max() > 0.1
     assert codes[0.75].var(dim=0, correction=0).mean() == pytest.approx(1, rel=1e-3)
+    mirrored = models[0.75].semantic(images.flip(LEFT_RIGHT))
+    torch.testing.assert_close(codes[0.75], mirrored, msg="a symmetric encoder tells sides apart")
     noise = torch.randn(4, *models[0.0].compress(images).shape[1:], generator=torch.Generator().manual_seed(0))
     decoded = [model.generate(noise, codes[degree]) for degree, model in models.items()]
     np.testing.assert_allclose(*decoded, atol=1e-4)
