@@ -20,7 +20,8 @@ def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
     encode.add_argument(
         "--baselines",
         action="store_true",
-        help="write what the codes are to be compared with: random_encoder.parquet and latent_pca.npz, for 'ldae probe'",
+        help="write what the codes are to be compared with: random_encoder.parquet, latent_pca.npz and, of a symmetric "
+        "encoder, latent_pca_symmetric.npz, for 'ldae probe'",
     )
     encode.add_argument(
         "--slices",

@@ -32,6 +32,7 @@ NOT_MEASURED = "not measured"
 BASELINES = {
     "random_encoder": "the same encoder with random weights",
     "latent_pca": "principal components of the compressed scan",
+    "latent_pca_symmetric": "principal components of the compressed scan and its mirror image",
     "true_volumes": "true volumes of the phantom (known only because the cohort is simulated)",
     "median": "always guessing the median of the fitting subjects",
     "demographics": "age, sex and site without a scan, as far as known and not the target",
@@ -40,6 +41,7 @@ BASELINES = {
 SHORT_BASELINES = {
     "random_encoder": "random encoder",
     "latent_pca": "principal components",
+    "latent_pca_symmetric": "components of both sides",
     "true_volumes": "true volumes",
     "median": "guessing the median",
 }

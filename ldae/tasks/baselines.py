@@ -8,6 +8,7 @@ import torch
 
 from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.data.manifest import Record
+from ldae.models.semantic_encoder import LEFT_RIGHT
 from ldae.models.whitening import Whitening
 from ldae.tasks.embeddings import Embeddings, embeddings_of, write_arrays, write_embeddings
 from ldae.tasks.encode import EncodedScans, Progress, encode_scans
@@ -61,8 +62,11 @@ def write_baselines(
     *,
     seed: int = 0,
     progress: Progress | None = None,
-) -> tuple[Path, Path]:
+) -> tuple[Path, ...]:
     """Write random_encoder.parquet and latent_pca.npz, the compressed scans, whose components a probe takes in each fold.
+
+    For an encoder that reads both sides of a head as one also latent_pca_symmetric.npz, the mean of a compressed scan and its
+    compressed mirror image: what components tell that are given the same.
 
     Args:
         model: whose encoder and compression.
@@ -73,4 +77,10 @@ def write_baselines(
     """
     scans = encode_scans(model, records, progress=progress)
     codes = write_embeddings(out / "random_encoder.parquet", records, random_encoder(model, scans, seed=seed).values)
-    return codes, write_arrays(out / "latent_pca.npz", records, scans.latents.reshape(len(scans), -1))
+    written = codes, write_arrays(out / "latent_pca.npz", records, scans.latents.reshape(len(scans), -1))
+    if not model.networks.semantic_encoder.reads_mirrored_latent:
+        return written
+    batches = torch.split(torch.from_numpy(scans.images)[:, None], 32)
+    mirrored = torch.cat([model.compress(batch.flip(LEFT_RIGHT)) for batch in batches]).numpy()
+    both = (scans.latents + mirrored) / 2
+    return *written, write_arrays(out / "latent_pca_symmetric.npz", records, both.reshape(len(scans), -1))
