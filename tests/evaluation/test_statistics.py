@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from statsmodels.stats.multitest import multipletests
 
 from ldae.errors import TaskError
 from ldae.evaluation.statistics import (
@@ -77,6 +78,11 @@ def test_adjusted_p_values_have_their_closed_form(p):
     for rank, index in enumerate(order):
         running = max(running, min(1.0, (len(p) - rank) * p[index]))
         assert adjusted[index] == pytest.approx(running)
+
+
+@pytest.mark.parametrize("p", [[0.3], [0.01, 0.04, 0.01, 0.03], [0.6, 0.2, 0.9, 0.0, 1.0]])
+def test_adjusted_p_values_are_those_of_statsmodels_bit_for_bit(p):
+    assert holm(p) == multipletests(p, method="holm")[1].tolist()
 
 
 def test_too_few_subjects_are_refused():

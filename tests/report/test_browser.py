@@ -1,14 +1,13 @@
 """The report in a real browser: headless Chromium, no network; skipped where there is none."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ldae.report import write_report
-from tests.report.test_document import fabricate_run
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 SOFTWARE_GL = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
@@ -17,8 +16,8 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH")
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_report(fabricate_run(tmp_path_factory.mktemp("run")))
+def report(copy_of_run: Callable[[], Path]) -> Path:
+    return write_report(copy_of_run())
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ import html.parser
 import io
 import json
 import re
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from urllib.parse import unquote
@@ -416,8 +417,8 @@ class Page(html.parser.HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = fabricate_run(tmp_path_factory.mktemp("runs") / "fabricated")
+def run(copy_of_run: Callable[[], Path]) -> Path:
+    folder = copy_of_run()
     write_report(folder)
     return folder
 

@@ -1,6 +1,7 @@
 """The report as JSON follows its schema, and its numbers are those of the run."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import jsonschema
@@ -8,12 +9,11 @@ import pytest
 
 from ldae.cli import main
 from ldae.report import report_schema, write_report
-from tests.report.test_document import fabricate_run
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return fabricate_run(tmp_path_factory.mktemp("machine"))
+def run(copy_of_run: Callable[[], Path]) -> Path:
+    return copy_of_run()
 
 
 @pytest.fixture(scope="module")

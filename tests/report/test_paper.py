@@ -1,6 +1,7 @@
 """The methods paragraph tells this run's counts, and nothing that the run cannot know."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -9,12 +10,11 @@ import pytest
 from ldae.report.blocks import Listing, Table
 from ldae.report.paper import ITEMS, paragraph, publication
 from ldae.report.run_folder import open_run
-from tests.report.test_document import fabricate_run
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return fabricate_run(tmp_path_factory.mktemp("paper"))
+def run(copy_of_run: Callable[[], Path]) -> Path:
+    return copy_of_run()
 
 
 def test_counts_are_those_of_the_cohort_table(run: Path) -> None:
