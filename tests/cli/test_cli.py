@@ -2,6 +2,8 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,6 +12,8 @@ import pytest
 from ldae.cli import main
 from ldae.training.experiment import STAGES
 from ldae.volume import read_volume
+
+ROOT = Path(__file__).parents[2]
 
 
 def run(*arguments):
@@ -110,11 +114,43 @@ def test_config_prints_what_it_resolves_to(capsys):
 
 
 @pytest.fixture(scope="module")
-def quick(tmp_path_factory):
-    """A finished quick demo."""
+def wheel(tmp_path_factory):
+    """What the wheel holds, unpacked outside the repository."""
+    folder = tmp_path_factory.mktemp("wheel")
+    options = ["--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", folder]
+    subprocess.run([sys.executable, "-m", "pip", "wheel", *options, ROOT], check=True, capture_output=True)
+    (built,) = folder.glob("*.whl")
+    with zipfile.ZipFile(built) as archive:
+        archive.extractall(folder / "site")
+    return folder / "site"
+
+
+@pytest.fixture(scope="module")
+def quick(wheel, tmp_path_factory):
+    """A quick demo, finished by the wheel outside the repository."""
     out = tmp_path_factory.mktemp("runs") / "demo"
-    assert run("demo", "--quick", "--out", out, "--device", "cpu", "--precision", "fp32") == 0
+    script = (
+        "import ldae; from ldae.config import shipped_configs; assert 'site' in ldae.__file__, ldae.__file__; "
+        "assert 'site' in str(shipped_configs()); from ldae.prepare.study_map import load_map, shipped_maps; "
+        "assert 'site' in str(shipped_maps()); load_map('adni'); from ldae.cli import main; "
+        f"main(['demo', '--quick', '--out', {str(out)!r}, '--device', 'cpu', '--precision', 'fp32'])"
+    )
+    finished = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=out.parent,
+        env={**os.environ, "PYTHONPATH": str(wheel)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
     return out
+
+
+def test_what_the_package_reads_is_in_the_wheel(wheel):
+    kept = {path.relative_to(ROOT).as_posix() for path in (ROOT / "ldae").rglob("*") if path.is_file()}
+    packed = {path.relative_to(wheel).as_posix() for path in wheel.rglob("*") if path.is_file()}
+    assert {name for name in kept if "__pycache__" not in name} <= packed
 
 
 def test_demo_leaves_everything_it_promises(quick):

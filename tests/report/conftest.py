@@ -3,11 +3,14 @@
 import os
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
+from ldae.tasks import evaluate_probe
+from ldae.tasks.learning_curve import learning_curve
 from tests.report.test_document import fabricate_run
 
 
@@ -20,7 +23,10 @@ def fabricated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with FileLock(shared / "fabricated.lock"):
         if not made.exists():
             shutil.rmtree(folder, ignore_errors=True)  # of a worker that was killed
-            fabricate_run(folder)
+            with pytest.MonkeyPatch.context() as patch:
+                # Ten draws a point are for figures; what is drawn of them is the same with three.
+                patch.setattr(evaluate_probe, "learning_curve", partial(learning_curve, draws=3))
+                fabricate_run(folder)
             made.touch()
     return folder
 
