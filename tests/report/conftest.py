@@ -11,7 +11,7 @@ from filelock import FileLock
 
 from ldae.tasks import evaluate_probe
 from ldae.tasks.learning_curve import learning_curve
-from tests.report.test_document import fabricate_run
+from tests.report.fabricated_run import fabricate_run
 
 
 @pytest.fixture(scope="session")
