@@ -270,12 +270,11 @@ def _model(run: RunFolder) -> str | None:
         return f"trained before, in {trained}" if trained else None
     contract, sampling = config.get("preprocessing", {}), config.get("sampling", {})
     shape = " x ".join(str(n) for n in contract.get("shape", []))
-    encoder = config.get("representation", {}).get("semantic_encoder", {})
-    widths = [
-        each["semantic_width"] for each in encoder.values() if isinstance(each, Mapping) and "semantic_width" in each
-    ]
+    encoder = run.semantic_encoder
     parts = [f"{shape} voxels of {contract.get('voxel_size_mm')} mm"]
-    parts += [f"semantic code of {width} numbers" for width in widths[:1]]
+    if "semantic_width" in encoder:
+        same = ", the same for a scan and its mirror image" if encoder.get("symmetric") else ""
+        parts.append(f"semantic code of {encoder['semantic_width']} numbers{same}")
     parts.append(f"{sampling.get('steps')} steps of the solver {sampling.get('solver', 'ddim')}")
     return ", ".join(parts)
 

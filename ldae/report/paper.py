@@ -182,13 +182,16 @@ def _model(run: RunFolder) -> str:
     )
     if not isinstance(config, Mapping):
         return f"{words}."
-    encoder = (config.get("representation") or {}).get("semantic_encoder") or {}
-    widths = [
-        each["semantic_width"] for each in encoder.values() if isinstance(each, Mapping) and "semantic_width" in each
-    ]
-    code = f" of {widths[0]} numbers" if widths else ""
+    encoder = run.semantic_encoder
+    code = f" of {encoder['semantic_width']} numbers" if "semantic_width" in encoder else ""
     sampling = config.get("sampling") or {}
     words = f"{words}; the semantic code{code} is the input of every probe."
+    if encoder.get("symmetric"):
+        words += (
+            " The encoder reads a scan and its mirror image, left to right, as one: the code does not tell sides apart."
+        )
+    if encoder.get("whitening"):
+        words += f" Codes were whitened over the training scans (to the power {encoder['whitening']:g})."
     if sampling.get("steps") is None:
         return words
     return f"{words} Scans were inverted and drawn by {sampling['steps']} steps of the solver {sampling.get('solver', 'ddim')}."

@@ -119,6 +119,17 @@ class RunFolder:
         return self.get(PROVENANCE, "config")
 
     @property
+    def semantic_encoder(self) -> dict[str, Any]:
+        """Settings of the semantic encoder, its kind's among the others, with `semantic_width`; empty where unknown."""
+        stage = (self.config or {}).get("representation") or {}
+        given = stage.get("semantic_encoder") or {}
+        known = {name: value for name, value in given.items() if not isinstance(value, Mapping)}
+        for kind in given.values():
+            known |= kind if isinstance(kind, Mapping) else {}
+        widths = (known.get("backbone") or {}).get("widths")
+        return known | ({"semantic_width": widths[-1]} if widths else {})
+
+    @property
     def trained_here(self) -> bool:
         """Whether the model was trained in this run, on the training subjects of this cohort."""
         return self.config is not None

@@ -63,7 +63,9 @@ def fabricate_run(folder: Path, *, seed: int = 0) -> Path:
         {
             "config": {
                 "preprocessing": {"shape": [32, 40, 32], "voxel_size_mm": 5.0, "centre_mm": [0.5, -16.5, 5.5]},
-                "representation": {"semantic_encoder": {"volume": {"semantic_width": 128}}},
+                "representation": {
+                    "semantic_encoder": {"whitening": 0.5, "volume": {"semantic_width": 128, "symmetric": True}}
+                },
                 "sampling": {"steps": 20, "corrections": 1},
                 "seed": seed,
             },

@@ -33,6 +33,21 @@ def test_counts_are_those_of_the_cohort_table(run: Path) -> None:
     assert "seed 0" in words
 
 
+def test_what_the_code_is_stands_there(run: Path) -> None:
+    folder = open_run(run)
+    words = paragraph(folder)
+    assert "the semantic code of 128 numbers" in words
+    assert "the code does not tell sides apart" in words
+    assert "whitened over the training scans (to the power 0.5)" in words
+    published = {"semantic_encoder": {"slices": {"backbone": {"widths": [96, 768]}}, "volume": None, "whitening": 0.0}}
+    config = dict(folder.config) | {"representation": published}
+    provenance = dict(folder.documents["run.json"]) | {"config": config}
+    words = paragraph(type(folder)(folder.path, {**folder.documents, "run.json": provenance}))
+    assert "the semantic code of 768 numbers" in words
+    assert "sides" not in words
+    assert "whitened" not in words
+
+
 def test_a_model_from_elsewhere_claims_no_training(run: Path) -> None:
     folder = open_run(run)
     documents = {name: each for name, each in folder.documents.items() if name != "run.json"}
