@@ -175,7 +175,11 @@ def key_figures(results: Mapping[str, Any]) -> list[str]:
             own, baselines = probes[name][figure], probes[name]["baselines"]
             beside = [
                 f"{word} {baselines[name]:.3f}"
-                for name, word in (("random_encoder", "random encoder"), ("latent_pca", "components of the latents"))
+                for name, word in (
+                    ("random_encoder", "random encoder"),
+                    ("latent_pca", "components of the latents"),
+                    ("latent_pca_symmetric", "of both sides"),
+                )
                 if name in baselines
             ]
             lines.append("; ".join([f"{words}: {own['value']:.3f} [{own['low']:.3f}, {own['high']:.3f}]", *beside]))

@@ -44,15 +44,28 @@ def random_encoder(
     return embeddings_of(scans.records, values.numpy())
 
 
-def latent_components(scans: EncodedScans, components: int = COMPONENTS) -> Embeddings:
+def latent_components(
+    model: LatentDiffusionAutoencoder, scans: EncodedScans, components: int = COMPONENTS, *, batch_size: int = 32
+) -> dict[str, Embeddings]:
     """Compressed scans, to be reduced to principal components on a probe's fitting subjects.
 
     Args:
+        model: that encoded the scans.
         scans: that were encoded.
         components: at most.
+        batch_size: scans at a time.
+
+    Returns:
+        `latent_pca`; for an encoder that reads both sides of a head as one also `latent_pca_symmetric`, the means of compressed
+        scans and their compressed mirror images: what components tell that are given the same.
     """
-    flat = embeddings_of(scans.records, scans.latents.reshape(len(scans), -1))
-    return Embeddings(flat.keys, flat.values, components)
+    read = {"latent_pca": scans.latents}
+    if model.networks.semantic_encoder.reads_mirrored_latent:
+        batches = torch.split(torch.from_numpy(scans.images)[:, None], batch_size)
+        mirrored = torch.cat([model.compress(batch.flip(LEFT_RIGHT)) for batch in batches]).numpy()
+        read["latent_pca_symmetric"] = (scans.latents + mirrored) / 2
+    flat = {name: embeddings_of(scans.records, values.reshape(len(scans), -1)) for name, values in read.items()}
+    return {name: Embeddings(each.keys, each.values, components) for name, each in flat.items()}
 
 
 def write_baselines(
@@ -63,10 +76,7 @@ def write_baselines(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> tuple[Path, ...]:
-    """Write random_encoder.parquet and latent_pca.npz, the compressed scans, whose components a probe takes in each fold.
-
-    For an encoder that reads both sides of a head as one also latent_pca_symmetric.npz, the mean of a compressed scan and its
-    compressed mirror image: what components tell that are given the same.
+    """Write random_encoder.parquet, and as NPZ the compressed scans, whose components a probe takes in each fold.
 
     Args:
         model: whose encoder and compression.
@@ -77,10 +87,5 @@ def write_baselines(
     """
     scans = encode_scans(model, records, progress=progress)
     codes = write_embeddings(out / "random_encoder.parquet", records, random_encoder(model, scans, seed=seed).values)
-    written = codes, write_arrays(out / "latent_pca.npz", records, scans.latents.reshape(len(scans), -1))
-    if not model.networks.semantic_encoder.reads_mirrored_latent:
-        return written
-    batches = torch.split(torch.from_numpy(scans.images)[:, None], 32)
-    mirrored = torch.cat([model.compress(batch.flip(LEFT_RIGHT)) for batch in batches]).numpy()
-    both = (scans.latents + mirrored) / 2
-    return *written, write_arrays(out / "latent_pca_symmetric.npz", records, both.reshape(len(scans), -1))
+    latents = latent_components(model, scans)
+    return codes, *(write_arrays(out / f"{name}.npz", records, each.values) for name, each in latents.items())

@@ -113,7 +113,7 @@ def run_study(
 
     others = {
         "random_encoder": random_encoder(model, scans, seed=seed),
-        "latent_pca": latent_components(scans),
+        **latent_components(model, scans),
         **(baselines or {}),
     }
     results["probe"] = {}
