@@ -55,6 +55,14 @@ def run(options: Namespace) -> int:
             f"sparse autoencoder: {sparse['features']} features, {sparse['dead']} dead, {sparse['active']:.1f} active a scan; "
             f"gives back {sparse['r2']:.0%} of the variance of other scans ({sparse['r2_fitted']:.0%} of its own)"
         )
+        training = {record.split == "train" for record in scans.records}
+        if len(training) == 1:
+            say(
+                f"note: that was learnt from {sparse['fitted_scans']} of these scans, half of the people; '--split all' learns it "
+                "from the training subjects and asks it of the others"
+            )
+        if sparse["r2"] <= 0:
+            say("note: its features do not hold beyond the scans they were learnt from; make nothing of their strips")
     if found["reliability"] is not None:
         say(f"test-retest reliability over sessions, median over numbers: {found['reliability']['median']:.2f} (ICC)")
     say(f"scans of two subjects nearer than sessions of one: {len(found['lookalikes'])} pairs")

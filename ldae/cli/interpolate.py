@@ -43,6 +43,14 @@ def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
     subject.add_argument(
         "--draws", type=int, default=0, help="noise codes to draw for a voxelwise uncertainty map; 0 writes none"
     )
+    subject.add_argument(
+        "--estimate",
+        choices=["residual", "codes"],
+        default="residual",
+        help="residual (the default) adds what compression lost of the two scans around the month, each by its nearness; "
+        "codes is what the codes decode to by themselves. On the raw scan (--space native) the nearer scan keeps all its detail "
+        "either way",
+    )
     kinds.add_subcommand("subject", subject, help="images of one subject")
     runs["interpolate", "subject"] = run_interpolate
     evaluate = Parser(
@@ -70,7 +78,7 @@ def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
 def run_interpolate(options: Namespace) -> int:
     """One image a month."""
     from ldae.errors import TaskError
-    from ldae.tasks.interpolate import draw_spread, interpolate_subject, nearest_session
+    from ldae.tasks.interpolate import draw_spread, interpolate_subject, nearest_session, with_residual
     from ldae.tasks.spaces import open_space
 
     model, scans = open_scans(options, options.subject)
@@ -78,15 +86,23 @@ def run_interpolate(options: Namespace) -> int:
         msg = f"subject {options.subject} has one session; two with months are needed to interpolate between"
         raise TaskError(msg)
     space = open_space(options.space, model)
-    for month, codes in interpolate_subject(scans, options.months):
+    for between in interpolate_subject(scans, options.months):
+        month, codes, ends = between.month, between.codes, (between.first, between.second)
         row = nearest_session(scans, month)
-        session, image = scans.codes[row], model.decode_images([codes])[0]
+        session = scans.codes[row]
+        image, *decoded = model.decode_images([codes, *(scans.codes[end] for end in ends)])
         # At a session's own month nothing has changed, whatever rounding there may be in decoding twice.
-        unchanged = not space.needs_reference or codes.same_image(session)
-        reference = image if unchanged else model.decode_images([session])[0]
+        reference = image if codes.same_image(session) else decoded[ends.index(row)]
         place = space.scan(scans.records[row], session)
+        if not space.needs_reference and options.estimate == "residual":
+            image = with_residual(image, scans, between, *decoded)
         name = f"{options.subject}_month-{month:g}_space-{space.label}"
-        facts = {"month": month, "session": scans.records[row].session_id}
+        facts = {
+            "month": month,
+            "session": scans.records[row].session_id,
+            "between": [scans.records[end].session_id for end in dict.fromkeys(ends)],
+            "estimate": options.estimate,
+        }
         path = options.out / f"{name}_desc-interpolated_T1w.nii.gz"
         say(f"{place.edited(image, reference).write(path, 'interpolation', **facts)}")
         if options.draws:

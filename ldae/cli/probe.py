@@ -1,5 +1,6 @@
 """`ldae probe`: what embeddings of scans predict, whichever model made them."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,8 +100,12 @@ def run_probe(options: Namespace) -> int:
     from ldae.tasks.targets import choose_target, find_conversions
 
     manifest = read_manifest(options.manifest, images=False)
-    codes = read_embeddings(options.codes)
-    others = read_named(options.baseline)
+    held = [str(name) for name in manifest.table.columns]
+    if options.codes.resolve() == options.manifest.resolve():
+        # One table for both: what is asked, controlled for or compared with is no feature; the rest is said below.
+        held = [options.target, *options.volumes, *options.confounds, *options.by]
+    codes = read_embeddings(options.codes, held)
+    others = read_named(options.baseline, held)
     settings = ProbeSettings(
         protocol=options.protocol,
         folds=options.folds,
@@ -128,12 +133,19 @@ def run_probe(options: Namespace) -> int:
     with progress_bar("probe") as move:
         evaluate = evaluate_conversion if target.kind == "survival" else evaluate_probe
         report = evaluate(target, codes, others, settings, progress=move)
-    inputs = {"codes": str(options.codes), "manifest": str(options.manifest), "codes_sha256": sha256_of(options.codes)}
+    features = {"features": ", ".join(codes.names), "left_out": ", ".join(codes.left_out)}
+    inputs = {
+        "codes": str(options.codes),
+        **{name: each for name, each in features.items() if each},
+        "manifest": str(options.manifest),
+        "codes_sha256": sha256_of(options.codes),
+    }
     paths = report.write(
         options.out,
         inputs | {f"baseline {item.partition('=')[0]}": item.partition("=")[2] for item in options.baseline},
     )
     show(report)
+    say(described(codes, options.codes))
     page = write_probe_report(options.out)
     if settings.protocol == "cv" and options.subjects == "all" and manifest.table["split"].notna().any():
         say(
@@ -169,8 +181,23 @@ def show(report: "ProbeReport") -> None:
         say(f"exchanged labels do as well with p {p if p.startswith('<') else f'= {p}'}")
 
 
-def read_named(items: list[str]) -> dict[str, "Embeddings"]:
+def described(codes: "Embeddings", path: Path) -> str:
+    """How many features there are, which, and which columns were not taken."""
+    width = codes.values.shape[-1]
+    shown = codes.names if width <= 12 else (*codes.names[:6], "...", *codes.names[-2:])
+    listed = f" ({', '.join(shown)})" if shown else ""
+    words = f"{path.name}: {width} feature{'' if width == 1 else 's'}{listed}"
+    if not codes.left_out:
+        return words
+    return f"{words}; not taken as features, since the manifest holds them: {', '.join(codes.left_out)}"
+
+
+def read_named(items: list[str], manifest: Collection[str] = ()) -> dict[str, "Embeddings"]:
     """Embeddings by name, of NAME=TABLE options, and NAME=TABLE@COMPONENTS.
+
+    Args:
+        items: the options.
+        manifest: columns that are no features.
 
     Raises:
         TaskError: for an option of another form, or a name that is taken.
@@ -189,7 +216,7 @@ def read_named(items: list[str]) -> dict[str, "Embeddings"]:
             raise TaskError(msg)
         table_path, at, width = path.rpartition("@")
         if at and width.isdigit() and int(width) > 0:
-            found[name] = replace(read_embeddings(Path(table_path)), components=int(width))
+            found[name] = replace(read_embeddings(Path(table_path), manifest), components=int(width))
         else:
-            found[name] = read_embeddings(Path(path))
+            found[name] = read_embeddings(Path(path), manifest)
     return found

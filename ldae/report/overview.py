@@ -135,8 +135,8 @@ def _reconstruction_rows(run: RunFolder) -> list[Row]:
             cell(run, "reconstruct", "ssim_semantic_only"),
             interval_cell(run, "reconstruct", "intervals", "ssim_semantic_only"),
             Cell(f"mean of all training scans {fixed(mean)}", sources),
-            "Above the mean image, the code knows something about this person; the rest is left to chance. Inside the brain "
-            "alone: see Reconstruction.",
+            "What the code leaves open is drawn at random, which costs likeness: a draw can be nearer to the scan than the mean "
+            "image only if the code says much about this person. Inside the brain alone: see Reconstruction.",
         ),
     ]
 

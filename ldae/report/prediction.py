@@ -171,7 +171,8 @@ def _doubt(probe: ProbeFile) -> list[Text]:
     p = probe.document.get("permutation_p")
     if isinstance(p, int | float):
         words = (
-            f"With labels exchanged between subjects, {fixed(100 * p, 1)} % of exchanges do as well (permutation p)."
+            f"With labels exchanged between subjects, exchanges do as well with p {'< 0.001' if p < 0.001 else f'= {p:.3f}'} "
+            "(permutation test)."
         )
         found.append(Text(words, "plain" if p < 0.05 else "note"))
     figures = probe.scored[CODES]["figures"]
@@ -298,7 +299,7 @@ def _roc(probe: ProbeFile) -> Block:
         "ROC curve: each point is a threshold on the probability. Up and left is better; the dotted diagonal is "
         "chance. The band holds 95 % of the curves over resampled subjects, at each false positive rate by itself."
         + (
-            " Curves are of predictions averaged over the repeats, whose AUC is a little higher than the mean over them."
+            " Curves are of predictions averaged over the repeats, whose AUC is not quite the table's mean over them."
             if probe.document["settings"]["protocol"] == "cv"
             else ""
         ),

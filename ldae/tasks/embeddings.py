@@ -1,7 +1,7 @@
 """Tables of feature vectors, one row a scan, whichever model made them."""
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,11 +27,15 @@ class Embeddings:
         keys: participant_id and session_id of each row; without session_id there is one row a person.
         values: (N, S), or (N, K, S) where a scan has K tokens (slices, patches); a missing number is NaN.
         components: principal components that a probe reduces them to, fitted on its fitting subjects; None keeps all.
+        names: of the columns that are features, where the table names them.
+        left_out: columns of numbers that are no features, because the manifest holds them.
     """
 
     keys: pd.DataFrame
     values: Array
     components: int | None = None
+    names: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     @property
     def tokens(self) -> int:
@@ -89,36 +93,39 @@ def write_arrays(path: Path, records: Sequence[Record], values: npt.NDArray[np.f
     return temporary.replace(path)
 
 
-def read_embeddings(path: Path) -> Embeddings:
+def read_embeddings(path: Path, manifest: Collection[str] = ()) -> Embeddings:
     """Read feature vectors.
 
     Parquet, CSV and TSV: participant_id, session_id unless there is one scan a person, and numeric columns, which are the
     features, but for those that belong to the manifest (age, diagnosis, ...) and row numbers without a name. NPZ: arrays
     `participant_id` and `session_id` (N,), and `values` (N, S), or (N, K, S) for K tokens a scan.
 
+    Args:
+        path: of the table.
+        manifest: columns of the manifest, which are no features either, or a target could tell itself.
+
     Raises:
         TaskError: if the file is missing, unreadable, without the key columns or without features.
     """
-    readers = {
-        ".parquet": _read_table,
-        ".csv": _read_table,
-        ".tsv": _read_table,
-        ".npz": _read_arrays,
-    }
-    if path.suffix not in readers or not path.is_file():
+    tables, arrays = (".parquet", ".csv", ".tsv"), ".npz"
+    if path.suffix not in (*tables, arrays) or not path.is_file():
         msg = (
-            f"{path}: no such table of embeddings; give a {', '.join(readers)} file that 'ldae encode' or another model "
-            "wrote"
+            f"{path}: no such table of embeddings; give a {', '.join((*tables, arrays))} file that 'ldae encode' or another "
+            "model wrote"
         )
         raise TaskError(msg)
-    keys, values, names = readers[path.suffix](path)
+    left_out: list[str] = []
+    if path.suffix == arrays:
+        keys, values, names = _read_arrays(path)
+    else:
+        keys, values, names, left_out = _read_table(path, manifest)
     if keys.duplicated().any():
         first = " ".join(keys[keys.duplicated()].iloc[0])
         remedy = "keep one" if SESSION in keys else "keep one, or add the column session_id"
         msg = f"{path}: two rows for {first}; {remedy}"
         raise TaskError(msg)
     _check_values(path, keys, values, names)
-    return Embeddings(keys.reset_index(drop=True), values)
+    return Embeddings(keys.reset_index(drop=True), values, names=tuple(names), left_out=tuple(left_out))
 
 
 def _check_values(path: Path, keys: pd.DataFrame, values: Array, names: Sequence[str]) -> None:
@@ -139,7 +146,7 @@ def _check_values(path: Path, keys: pd.DataFrame, values: Array, names: Sequence
         raise TaskError(msg)
 
 
-def _read_table(path: Path) -> tuple[pd.DataFrame, Array, list[str]]:
+def _read_table(path: Path, manifest: Collection[str]) -> tuple[pd.DataFrame, Array, list[str], list[str]]:
     # Identifiers stay text: 007 is a name.
     text = dict.fromkeys(KEYS, str)
     try:
@@ -147,9 +154,10 @@ def _read_table(path: Path) -> tuple[pd.DataFrame, Array, list[str]]:
             table = pd.read_parquet(path)
         else:
             with path.open(encoding="utf-8-sig") as file:
-                head = file.readline()
+                head, second = file.readline(), file.readline()
             separator = "\t" if path.suffix == ".tsv" else ";" if head.count(";") > head.count(",") else ","
-            table = pd.read_csv(path, sep=separator, dtype=text, encoding="utf-8-sig")
+            decimal = "," if separator != "," and "," in second and "." not in second else "."
+            table = pd.read_csv(path, sep=separator, decimal=decimal, dtype=text, encoding="utf-8-sig")
     except Exception as error:  # pandas and pyarrow raise many kinds
         msg = f"{path}: unreadable ({' '.join(str(error).split())[:200]}); write it again"
         raise TaskError(msg) from error
@@ -163,17 +171,17 @@ def _read_table(path: Path) -> tuple[pd.DataFrame, Array, list[str]]:
         msg = f"{path}: {int(blank.sum())} rows lack {' or '.join(keys.columns)} (first: row {first}); fill it in"
         raise TaskError(msg)
     # Row numbers and what the manifest says of a scan are no features: they would tell the target.
-    further = [
-        name
-        for name in table.columns
-        if name not in keys and name not in COLUMNS and not str(name).startswith("Unnamed:")
-    ]
+    known = {*COLUMNS, *manifest}
+    others = [name for name in table.columns if name not in keys and not str(name).startswith("Unnamed:")]
+    further = [name for name in others if name not in known]
+    left_out = table[[name for name in others if name in known]].select_dtypes("number").columns
     for name in further:
         if not pd.api.types.is_numeric_dtype(table[name]) and pd.to_numeric(table[name], errors="coerce").notna().any():
             msg = f"{path}: column {name} holds numbers and text; clean it, or take it out"
             raise TaskError(msg)
     features = table[further].select_dtypes("number")
-    return keys.astype(str), features.to_numpy(dtype=np.float64), [str(name) for name in features.columns]
+    names = [str(name) for name in features.columns]
+    return keys.astype(str), features.to_numpy(dtype=np.float64), names, [str(name) for name in left_out]
 
 
 def _read_arrays(path: Path) -> tuple[pd.DataFrame, Array, list[str]]:

@@ -39,9 +39,15 @@ def frozen_split(target: Target) -> list[Fold]:
     splits = np.array([record.split or "" for record in target.records])
     fitted, asked = np.flatnonzero(np.isin(splits, FITTED)), np.flatnonzero(splits == "test")
     if not len(fitted) or not len(asked):
+        if not any(splits):
+            msg = (
+                "the manifest has no split to keep to: cross-validate (--protocol cv), or say in a column split who is to train, "
+                "validation and test ('ldae cohort split' does, where there are images)"
+            )
+            raise TaskError(msg)
         msg = (
-            f"{len(fitted)} scans to fit on and {len(asked)} to test on have a {target.name}; both are needed: run 'ldae "
-            "cohort split', or cross-validate (--protocol cv)"
+            f"{len(fitted)} scans to fit on and {len(asked)} to test on have a value of {target.name}; both are needed: "
+            "cross-validate (--protocol cv), or give the split people of both"
         )
         raise TaskError(msg)
     return [Fold(0, fitted, asked)]

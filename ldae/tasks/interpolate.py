@@ -16,6 +16,7 @@ from ldae.tasks.trajectory import TrajectoryPrior, line_weights, sessions_of
 
 __all__ = [
     "METHODS",
+    "Between",
     "Triple",
     "draw_spread",
     "find_triples",
@@ -23,6 +24,7 @@ __all__ = [
     "interpolate_subject",
     "nearest_session",
     "predict_between",
+    "with_residual",
 ]
 
 Images = npt.NDArray[np.float32]
@@ -62,6 +64,25 @@ class Triple:
     gap_months: float
 
 
+@dataclass(frozen=True)
+class Between:
+    """Codes of one subject at a month.
+
+    Attributes:
+        month: since baseline.
+        codes: at that month.
+        first: row of the session before it.
+        second: row of the session after it; at a session's own month both are that session.
+        weight: of the second.
+    """
+
+    month: float
+    codes: Codes
+    first: int
+    second: int
+    weight: float
+
+
 def interpolate_codes(first: Codes, second: Codes, months: tuple[float, float], target_month: float) -> Codes:
     """Codes at a month between two sessions.
 
@@ -81,7 +102,7 @@ def interpolate_codes(first: Codes, second: Codes, months: tuple[float, float], 
     return interpolate(first, second, (target_month - start) / (end - start))
 
 
-def interpolate_subject(scans: EncodedScans, months: Sequence[float]) -> list[tuple[float, Codes]]:
+def interpolate_subject(scans: EncodedScans, months: Sequence[float]) -> list[Between]:
     """Codes of one subject at some months, each between the two sessions nearest around it.
 
     Args:
@@ -104,11 +125,29 @@ def interpolate_subject(scans: EncodedScans, months: Sequence[float]) -> list[tu
             msg = f"month {month:g} lies outside the sessions at {ordered[0][0]:g} to {ordered[-1][0]:g}; choose one in between"
             raise TaskError(msg)
         (start, first), (end, second) = before[-1], after[0]
-        codes = scans.codes[first]
+        codes, weight = scans.codes[first], 0.0
         if start < end:
             codes = interpolate_codes(codes, scans.codes[second], (start, end), month)
-        found.append((float(month), codes))
+            weight = (month - start) / (end - start)
+        found.append(Between(float(month), codes, first, second, weight))
     return found
+
+
+def with_residual(image: Images, scans: EncodedScans, between: Between, first: Images, second: Images) -> Images:
+    """The residual-corrected estimate D(c_tau) + (1 - w)(x_0 - D(c_0)) + w (x_1 - D(c_1)), (D, H, W) in [0, 1].
+
+    It keeps the detail of the two real scans that compression loses; at a session's own month it is the scan itself.
+
+    Args:
+        image: decoded from the codes at the month.
+        scans: sessions of the subject.
+        between: which month.
+        first: decoded from the codes of the session before it.
+        second: decoded from those of the session after it.
+    """
+    lost = [scans.images[row] - decoded for row, decoded in ((between.first, first), (between.second, second))]
+    estimate: Images = image + (1 - between.weight) * lost[0] + between.weight * lost[1]
+    return np.clip(estimate, 0.0, 1.0).astype(np.float32)
 
 
 def nearest_session(scans: EncodedScans, month: float) -> int:

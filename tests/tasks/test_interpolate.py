@@ -20,8 +20,23 @@ from ldae.tasks.interpolate import (
     interpolate_codes,
     interpolate_subject,
     predict_between,
+    with_residual,
 )
+from ldae.tasks.reconstruct import reconstruct
 from ldae.tasks.trajectory import TrajectoryPrior, fit_trajectory_prior, line_weights
+
+
+def test_the_residual_gives_back_a_session_and_is_the_evaluated_estimate_between_two(tiny_model, scans):
+    decoded = reconstruct(tiny_model, scans, seed=0).both
+    (own,) = interpolate_subject(scans.select([0, 1, 2]), [12])
+    np.testing.assert_allclose(
+        with_residual(decoded[1], scans, own, decoded[1], decoded[1]), scans.images[1], atol=1e-6
+    )
+    (between,) = interpolate_subject(scans.select([0, 2]), [12])
+    image = tiny_model.decode_images([between.codes])[0]
+    estimate = with_residual(image, scans.select([0, 2]), between, decoded[0], decoded[2])
+    evaluated = predict_between(tiny_model, scans, decoded, find_triples(scans)[:1])["ldae_residual"][0]
+    np.testing.assert_allclose(estimate, evaluated, atol=1e-5)
 
 
 def test_every_three_sessions_are_a_triple(scans):
@@ -35,9 +50,11 @@ def test_every_three_sessions_are_a_triple(scans):
 
 
 def test_ends_of_an_interpolation_are_the_sessions(scans):
-    (_, start), (_, end) = interpolate_subject(scans.select([0, 1, 2]), [0, 24])
-    assert torch.equal(start.semantic, scans.codes[0].semantic)
-    assert torch.equal(end.noise, scans.codes[2].noise)
+    start, between, end = interpolate_subject(scans.select([0, 1, 2]), [0, 15, 24])
+    assert torch.equal(start.codes.semantic, scans.codes[0].semantic)
+    assert torch.equal(end.codes.noise, scans.codes[2].noise)
+    assert (between.first, between.second, between.weight) == (1, 2, 0.25)
+    assert [(each.first, each.second, each.weight) for each in (start, end)] == [(0, 0, 0.0), (2, 2, 0.0)]
     with pytest.raises(TaskError, match="lies outside"):
         interpolate_subject(scans.select([0, 1, 2]), [30])
     with pytest.raises(TaskError, match="in order"):

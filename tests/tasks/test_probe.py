@@ -192,6 +192,9 @@ def test_too_little_is_refused(known_cohort):
         cross_validation(target, folds=200)
     with pytest.raises(TaskError, match="--protocol cv"):
         frozen_split(target.select(np.arange(10)))
+    nobody = replace(target, records=tuple(replace(record, split=None) for record in target.records))
+    with pytest.raises(TaskError, match="the manifest has no split to keep to"):
+        frozen_split(nobody)
     with pytest.raises(TaskError, match="name them and say how"):
         evaluate_probe(target, embeddings, settings=replace(QUICK, control="residualise"))
 

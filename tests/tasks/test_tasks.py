@@ -55,6 +55,26 @@ def test_embeddings_of_other_models_are_read(tmp_path, suffix):
     assert read_embeddings(path).values.tolist() == [[0.1], [0.2]]
 
 
+def test_what_the_manifest_holds_is_no_feature(tmp_path):
+    path = tmp_path / "all.csv"
+    rows = {"participant_id": ["a", "b"], "mmse": [29, 21], "age": [70.0, 71.0], "f1": [0.1, 0.2], "f2": [1, 2]}
+    pd.DataFrame(rows).to_csv(path, index=False)
+    everything, features = read_embeddings(path), read_embeddings(path, ["participant_id", "mmse", "site"])
+    assert (everything.names, everything.left_out) == (("mmse", "f1", "f2"), ("age",))
+    assert (features.names, features.left_out) == (("f1", "f2"), ("mmse", "age"))
+    assert features.values.tolist() == [[0.1, 1.0], [0.2, 2.0]]
+    with pytest.raises(TaskError, match="no numeric column besides"):
+        read_embeddings(path, list(rows))
+
+
+def test_decimal_commas_are_read(tmp_path):
+    path = tmp_path / "german.csv"
+    path.write_text("participant_id;f;g\na;0,1;2\nb;-3,25;4\n")
+    assert read_embeddings(path).values.tolist() == [[0.1, 2.0], [-3.25, 4.0]]
+    path.write_text("participant_id;f;g\na;0.1;2\nb;-3.25;4\n")
+    assert read_embeddings(path).values.tolist() == [[0.1, 2.0], [-3.25, 4.0]]
+
+
 def test_arrays_and_tables_without_sessions_are_read(tmp_path, cohort):
     keys = {"participant_id": np.array(["a", "b"]), "session_id": np.array(["1", "1"])}
     np.savez(tmp_path / "tokens.npz", values=np.zeros((2, 5, 3), np.float32), **keys)
