@@ -58,8 +58,8 @@ def run(options: Namespace) -> int:
         training = {record.split == "train" for record in scans.records}
         if len(training) == 1:
             say(
-                f"note: that was learnt from {sparse['fitted_scans']} of these scans, half of the people; '--split all' learns it "
-                "from the training subjects and asks it of the others"
+                f"note: that was learnt from {sparse['fitted_scans']} of these scans, half of the people; '--split all' "
+                "learns it from the training subjects and asks it of the others"
             )
         if sparse["r2"] <= 0:
             say("note: its features do not hold beyond the scans they were learnt from; make nothing of their strips")

@@ -24,6 +24,12 @@ def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
     )
     add_inputs(manipulate)
     add_space(manipulate)
+    manipulate.add_argument(
+        "--subject",
+        type=str,
+        default=None,
+        help="participant_id whose scans alone are edited; what is measured on training scans still is",
+    )
     manipulate.add_argument("--probe", type=Path, required=True, help="probe_*_model.json that 'ldae probe' wrote")
     manipulate.add_argument(
         "--nuisance", type=Path, nargs="+", default=[], help="probes whose prediction must not move"
@@ -75,7 +81,7 @@ def run_manipulate(options: Namespace) -> int:
     if options.counterfactual is not None:
         check_target(probe, options.counterfactual)
     known = _effects(options)
-    model, scans = open_scans(options)
+    model, scans = open_scans(options, options.subject)
     steps = options.steps if 0 in options.steps else [0, *options.steps]
     step = _step(options, model, probe, nuisances)
     with progress_bar("manipulate") as move:
@@ -127,11 +133,15 @@ def run_manipulate(options: Namespace) -> int:
         f"every probe, over the first scans of {len(rows)} subjects",
         ["probe", "change a step (logit, or the target's unit)"],
         [
-            [options.probe.stem if name == "direction" else name, interval(each)]
+            [
+                options.probe.stem if name == "direction" else name,
+                interval(each) if len(rows) > 1 else f"{each.value:.3f}",
+            ]
             for name, each in findings.probe_slopes.items()
         ],
     )
-    say(f"nearest to their own scan at the last step: {findings.own_nearest_image[-1]:.0%} of edited scans")
+    if len(rows) > 1:
+        say(f"nearest to their own scan at the last step: {findings.own_nearest_image[-1]:.0%} of edited scans")
     moved = findings.probe_slopes["direction"]
     if moved.low <= 0 <= moved.high:
         say("note: the probe does not follow the edit; these images show nothing of what it predicts")

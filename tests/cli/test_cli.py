@@ -244,6 +244,11 @@ def test_commands_work_on_the_demos_model(quick, tmp_path, capsys):
     assert f"{len(edited) * 3} images ({len(edited)} scans at 3 steps)" in printed
     beyond = (rows["after"] >= 0.5) == (rows["step"] > 0)
     assert beyond[rows["reached"]].all()
+    person = rows["participant_id"].iloc[0]
+    alone = ("--subject", person, "--probe", probe, "--steps", "1")
+    assert run("manipulate", *model, *manifest, *alone, "--out", tmp_path / "one", *fp32) == 0
+    assert {path.name.split("_ses")[0] for path in (tmp_path / "one").glob("*.nii.gz")} == {person}
+    assert "nearest to their own" not in capsys.readouterr().out
     assert run("interpolate", "evaluate", *model, *manifest, "--split", "all", "--out", tmp_path / "int", *fp32) == 0
     table = pd.read_csv(quick / "manifest.tsv", sep="\t")
     counts = table.groupby("participant_id")["months"].agg(["count", "min", "max"])
