@@ -1,12 +1,13 @@
 """`ldae interpolate`: scans at months without a session, and how well that works."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jsonargparse import Namespace
 
 from ldae.cli.arguments import Parser
-from ldae.cli.console import interval, progress_bar, say, table
+from ldae.cli.console import interval, p_value, progress_bar, say, table
 from ldae.cli.images import add_inputs, add_space, open_scans
 
 if TYPE_CHECKING:
@@ -148,6 +149,20 @@ def run_evaluate(options: Namespace) -> int:
             for name in result.means["ssim"]
         ],
     )
+    compared = {
+        metric: of[result.own]
+        for metric, of in result.differences.items()
+        if result.own in of and metric != "ssim_brain"
+    }
+    if compared:
+        table(
+            f"{result.own} minus the others, paired over subjects, p of Holm; better is below 0 of errors, above 0 of the rest",
+            ["against", *(METRICS[metric] for metric in METRICS if metric in compared)],
+            [
+                [rival, *(_difference(compared[metric][rival]) for metric in METRICS if metric in compared)]
+                for rival in next(iter(compared.values()))
+            ],
+        )
     for kind, values in result.groups.items():
         asked = {name: each for name, each in values.items() if each["n"]}
         table(
@@ -166,6 +181,10 @@ def _figure(intervals: Any, means: Any, metric: str, name: str) -> str:
     if name in intervals.get(metric, {}):
         return interval(intervals[metric][name])
     return f"{means[metric][name]:.3f}"
+
+
+def _difference(found: Mapping[str, float]) -> str:
+    return f"{found['value']:+.3f} [{found['low']:.3f}, {found['high']:.3f}], p {p_value(found['p_holm'])}"
 
 
 def _prior(options: Namespace, model: Any, scored: set[str]) -> "TrajectoryPrior | None":

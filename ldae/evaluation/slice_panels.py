@@ -289,7 +289,7 @@ def _draw_colour_bar(figure: Any, size: tuple[float, float], limit: float, label
     axes = figure.add_axes(((width - 4.2) / 2 / width, 0.44 / height, 4.2 / width, 0.13 / height))
     ticks = [-limit, -limit / 2, 0, limit / 2, limit]
     bar = figure.colorbar(ScalarMappable(Normalize(-limit, limit), DIVERGING), cax=axes, orientation="horizontal")
-    words = ["0" if tick == 0 else f"{tick:+g}".replace("-", "\N{MINUS SIGN}") for tick in ticks]
+    words = ["0" if tick == 0 else f"{tick:+.2g}".replace("-", "\N{MINUS SIGN}") for tick in ticks]
     bar.set_ticks(ticks, labels=words, fontsize=8.5)
     bar.outline.set_linewidth(0.5)
     figure.text(0.5, 0.03 / height, label, ha="center", va="bottom", fontsize=9, color=INK, parse_math=False)

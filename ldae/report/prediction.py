@@ -13,6 +13,7 @@ from ldae.evaluation.figures import (
     draw_scatter,
 )
 from ldae.report.blocks import Absence, Beside, Block, Cell, Interactive, Picture, Row, Section, Table, Text
+from ldae.report.confusion import confusion
 from ldae.report.probe_file import CODES, FIGURES, ProbeFile
 from ldae.report.run_folder import RunFolder
 from ldae.report.wording import SHORT_BASELINES, fixed, joined, long_class, rivals
@@ -59,7 +60,7 @@ def probe_section(
         blocks: list[Block] = [
             Text(_introduction(probe)),
         ]
-        figures: list[Block] = [_scores(probe), _verdict(probe), *_doubt(probe), *_further(probe)]
+        figures: list[Block] = [_scores(probe), _verdict(probe), *_doubt(probe), *_further(probe), *confusion(probe)]
         pictures = _pictures(probe)
         blocks += [Beside(pictures, figures)] if pictures else figures
         if document.get("comparisons"):

@@ -425,6 +425,27 @@ def test_probes_alone_make_a_page_of_their_own(run: Path, tmp_path: Path) -> Non
         write_probe_report(tmp_path / "absent")
 
 
+def test_several_classes_come_with_what_they_are_taken_for(run: Path, tmp_path: Path) -> None:
+    document = json.loads((run / "tasks" / "probe_diagnosis.json").read_text(encoding="utf-8"))
+    document["target"] = {"name": "stage", "kind": "multiclass", "classes": ["CN", "MCI", "AD"]}
+    auc = document["scored"]["codes"]["figures"]["auc"]
+    document["scored"] = {"codes": {"figures": {"auc": auc}}}
+    document |= {"comparisons": [], "groups": {}, "learning_curve": None, "permutation_p": None}
+    said = {"CN": [0.8, 0.1, 0.2, 0.3], "MCI": [0.1, 0.7, 0.7, 0.3], "AD": [0.1, 0.2, 0.1, 0.4]}
+    people = {"participant_id": list("abcd"), "session_id": list("1111"), "target": [0, 0, 1, 2]}
+    document["predictions"] = people | {f"codes_{label}": values for label, values in said.items()}
+    write_json(tmp_path / "probe_stage.json", document)
+    page = Page(write_probe_report(tmp_path).read_text(encoding="utf-8"))
+    texts = [text.strip() for _, text in page.cells]
+    for row in (
+        ["CN, 2 scans", "1 (50 %)", "1 (50 %)", "0 (0 %)"],
+        ["MCI, 1 scan", "0 (0 %)", "1 (100 %)", "0 (0 %)"],
+        ["AD, 1 scan", "0 (0 %)", "0 (0 %)", "1 (100 %)"],
+    ):
+        start = texts.index(row[0])
+        assert texts[start : start + 4] == row
+
+
 def test_a_probe_with_one_measure_and_no_picture_leaves_no_gap(run: Path, tmp_path: Path) -> None:
     document = json.loads((run / "tasks" / "probe_diagnosis.json").read_text(encoding="utf-8"))
     document["target"] = {"name": "MCI_to_AD", "kind": "survival", "classes": ["MCI", "AD"]}
