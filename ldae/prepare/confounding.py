@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
+from ldae.evaluation.statistics import holm
 from ldae.prepare.findings import WARNING, Finding
 
 __all__ = ["check_confounding"]
@@ -24,8 +25,6 @@ def check_confounding(table: pd.DataFrame) -> list[Finding]:
     Args:
         table: canonical columns; the first row of each subject counts.
     """
-    from statsmodels.stats.multitest import multipletests
-
     people = table.drop_duplicates("participant_id").dropna(subset=["diagnosis"])
     counts = people["diagnosis"].value_counts()
     people = people[people["diagnosis"].isin(counts.index[counts >= MIN_PER_CLASS])]
@@ -34,7 +33,7 @@ def check_confounding(table: pd.DataFrame) -> list[Finding]:
     tests = list(_tests(people))
     found = []
     if tests:
-        adjusted = multipletests([p for _, p, _, _, _ in tests], alpha=SIGNIFICANCE, method="holm")[1]
+        adjusted = holm([p for _, p, _, _, _ in tests])
         for (column, _, effect, least, words), p in zip(tests, adjusted, strict=True):
             if p < SIGNIFICANCE and effect >= least:
                 remedy = (
