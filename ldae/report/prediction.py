@@ -172,7 +172,7 @@ def _doubt(probe: ProbeFile) -> list[Text]:
     p = probe.document.get("permutation_p")
     if isinstance(p, int | float):
         words = (
-            f"With labels exchanged between subjects, exchanges do as well with p {'< 0.001' if p < 0.001 else f'= {p:.3f}'} "
+            f"With labels exchanged between subjects, exchanges do as well: p {probe.p_value('permutation_p').text} "
             "(permutation test)."
         )
         found.append(Text(words, "plain" if p < 0.05 else "note"))
