@@ -23,13 +23,13 @@ from ldae.config import load_experiment
 from ldae.data.manifest import Manifest, read_manifest
 from ldae.data.splits import assign_splits
 from ldae.io.checkpoints import load_tensors
-from ldae.prepare.phantom import PhantomConfig, synthesise_cohort
-from ldae.tasks.embeddings import embeddings_of
+from ldae.phantom.cohort import PhantomConfig, synthesise_cohort
 from ldae.tasks.encode import encode_scans
-from ldae.tasks.evaluate_probe import evaluate_probe
-from ldae.tasks.probe_report import CODES, ProbeSettings
+from ldae.tasks.probe.embeddings import embeddings_of
+from ldae.tasks.probe.evaluate import evaluate_probe
+from ldae.tasks.probe.result import CODES, ProbeSettings
+from ldae.tasks.probe.targets import choose_target
 from ldae.tasks.reconstruct import evaluate_reconstruction, reconstruct
-from ldae.tasks.targets import choose_target
 from ldae.training.experiment import Experiment
 from ldae.training.fit import FitSettings
 

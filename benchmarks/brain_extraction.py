@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from ldae.errors import LdaeError
-from ldae.prepare.morphology import close
-from ldae.prepare.preprocess import PreprocessConfig, preprocess_scan
+from ldae.head.morphology import close
+from ldae.head.preprocess import PreprocessConfig, preprocess_scan
 from ldae.prepare.processes import one_itk_thread
 from ldae.volume import read_volume
 

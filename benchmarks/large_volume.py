@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 
 from ldae.config import load_experiment
+from ldae.hardware import channels_last, choose_device, choose_precision
 from ldae.models.compression import CompressionAutoencoder
-from ldae.models.hardware import channels_last, choose_device, choose_precision
 from ldae.models.memory import PeakMemory, peak_memory_gib
 from ldae.models.tiling import Tiling, decode_tiled, encode_tiled
 

@@ -19,8 +19,8 @@ import numpy as np
 import pandas as pd
 
 from ldae.data.manifest import write_manifest
-from ldae.prepare.phantom import PhantomConfig, synthesise_cohort
-from ldae.prepare.phantom_pose import RawConfig
+from ldae.phantom.cohort import PhantomConfig, synthesise_cohort
+from ldae.phantom.pose import RawConfig
 from ldae.volume import Grid, read_volume, write_volume
 
 SHAPE = (256, 256, 192)

@@ -19,13 +19,13 @@ from typing import Any
 
 import numpy as np
 
+from ldae.atlas import load_template
 from ldae.errors import CohortError
-from ldae.io.template import load_template
-from ldae.prepare.bias_field import correct_bias
-from ldae.prepare.phantom import PhantomConfig, synthesise_cohort
-from ldae.prepare.phantom_pose import RawConfig
-from ldae.prepare.preprocess import PreprocessConfig, preprocess_scan
-from ldae.prepare.registration import register
+from ldae.head.bias_field import correct_bias
+from ldae.head.preprocess import PreprocessConfig, preprocess_scan
+from ldae.head.registration import register
+from ldae.phantom.cohort import PhantomConfig, synthesise_cohort
+from ldae.phantom.pose import RawConfig
 from ldae.volume import Grid, Volume, read_volume
 
 

@@ -23,7 +23,7 @@ from ldae.autoencoder import LatentDiffusionAutoencoder, SamplingConfig
 from ldae.data.manifest import read_manifest
 from ldae.diffusion import Estimate, NoiseSchedule, Predict, invert_latents, sample_latents
 from ldae.diffusion.samplers import filled
-from ldae.evaluation.image_metrics import compare_images
+from ldae.metrics.images import compare_images
 from ldae.networks import semantic_predict
 from ldae.tasks.encode import encode_scans
 

@@ -27,10 +27,10 @@ from ldae.autoencoder import AutoencoderConfig, LatentDiffusionAutoencoder, Netw
 from ldae.config import load_experiment
 from ldae.data.manifest import Manifest, read_manifest
 from ldae.data.splits import assign_splits
-from ldae.evaluation.image_metrics import compare_images
-from ldae.models.hardware import choose_device
+from ldae.hardware import choose_device
+from ldae.metrics.images import compare_images
 from ldae.models.memory import PeakMemory, release_memory
-from ldae.prepare.phantom import PhantomConfig, synthesise_cohort
+from ldae.phantom.cohort import PhantomConfig, synthesise_cohort
 from ldae.tasks.encode import prepare_record
 from ldae.training.experiment import Experiment
 from ldae.training.fit import FitSettings

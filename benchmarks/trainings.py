@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import mean_absolute_error, roc_auc_score
 
-from ldae.evaluation.statistics import holm, paired_difference, subject_bootstrap
+from ldae.metrics.statistics import holm, paired_difference, subject_bootstrap
 
 KEYS = ["participant_id", "session_id", "target"]
 

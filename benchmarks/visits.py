@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from ldae.io.template import load_template
-from ldae.prepare.alignment import to_itk
-from ldae.prepare.preprocess import PreprocessConfig, preprocess_scan
+from ldae.atlas import load_template
+from ldae.head.alignment import to_itk
+from ldae.head.preprocess import PreprocessConfig, preprocess_scan
 from ldae.prepare.processes import one_itk_thread
 from ldae.volume import Volume, read_volume
 

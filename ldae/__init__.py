@@ -6,7 +6,7 @@ The public names load on first use, so that `import ldae` costs no torch.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from ldae.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from ldae.autoencoder import LatentDiffusionAutoencoder
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from ldae.data.splits import assign_splits
     from ldae.errors import LdaeError
     from ldae.report import write_report
-    from ldae.tasks.native import NativeScan
+    from ldae.tasks.native.scan import NativeScan
+    from ldae.tasks.sklearn import SemanticEncoderTransformer
     from ldae.tasks.study import run_study
-    from ldae.tasks.transformer import SemanticEncoderTransformer
     from ldae.training.experiment import Experiment
     from ldae.training.fit import FitSettings
     from ldae.volume import Grid, Volume, read_volume, write_volume
@@ -31,8 +31,8 @@ _HOMES = {
     "LatentDiffusionAutoencoder": "ldae.autoencoder",
     "LdaeError": "ldae.errors",
     "Manifest": "ldae.data.manifest",
-    "NativeScan": "ldae.tasks.native",
-    "SemanticEncoderTransformer": "ldae.tasks.transformer",
+    "NativeScan": "ldae.tasks.native.scan",
+    "SemanticEncoderTransformer": "ldae.tasks.sklearn",
     "Volume": "ldae.volume",
     "assign_splits": "ldae.data.splits",
     "interpolate": "ldae.codes",

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from ldae.codes import Codes
+from ldae.contract import PreparedScan
 from ldae.diffusion import Estimate, Predict, SamplingConfig, invert_latents, sample_latents, velocity_of
 from ldae.errors import ConfigError, TaskError
+from ldae.hardware import Device, Precision, channels_last, choose_device, choose_precision
 from ldae.io.card import model_card
 from ldae.io.checkpoints import check_tensors, hash_tensors, load_folder, save_folder
 from ldae.io.plain import from_plain, read_setting, to_plain
-from ldae.io.preprocessing import PreparedScan
-from ldae.models.hardware import Device, Precision, channels_last, choose_device, choose_precision
 from ldae.models.semantic_encoder import LEFT_RIGHT, SliceEncoder, build_semantic_encoder
 from ldae.models.tiling import Tiling, decode_tiled, encode_tiled
 from ldae.networks import AutoencoderConfig, Networks, semantic_predict, semantic_velocities
@@ -310,7 +310,7 @@ class LatentDiffusionAutoencoder:
     def difference(self, edited: Codes, codes: Codes) -> Volume:
         """What an edit of codes changes in the scan, on the model's grid in the scan's units; unchanged codes give exactly 0.
 
-        :meth:`ldae.tasks.native.NativeScan.add` puts it on the raw scan.
+        :meth:`ldae.tasks.native.scan.NativeScan.add` puts it on the raw scan.
 
         Args:
             edited: the same scan's codes, moved.

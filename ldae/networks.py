@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ldae.contract import Preprocessing
 from ldae.diffusion import (
     Estimate,
     NoiseSchedule,
@@ -19,7 +20,6 @@ from ldae.diffusion import (
     velocity_of,
 )
 from ldae.errors import ConfigError
-from ldae.io.preprocessing import Preprocessing
 from ldae.models.compression import CompressionAutoencoder, CompressionConfig
 from ldae.models.denoiser import Denoiser, DenoiserConfig, Features, UNetDecoder
 from ldae.models.gradient_estimator import GradientEstimator

@@ -13,15 +13,17 @@ from safetensors.torch import load_file
 from scipy.spatial.transform import Rotation
 
 from ldae.autoencoder import AutoencoderConfig, LatentDiffusionAutoencoder, Networks, SamplingConfig
+from ldae.contract import Preprocessing
 from ldae.io.files import sha256_of, write_json
 from ldae.io.official import decoder_name
-from ldae.io.preprocessing import Preprocessing
 from ldae.models.compression import CompressionConfig
 from ldae.models.convnext import ConvNeXtConfig
 from ldae.models.denoiser import Denoiser, DenoiserConfig
 from ldae.models.gradient_estimator import GradientEstimator
 from ldae.models.semantic_encoder import SemanticEncoderConfig, SliceEncoderConfig
 from ldae.volume import Grid, Volume, sidecar_path, write_volume
+
+pytest_plugins = ["tests.heads"]
 
 # A loaded machine must not fail a property.
 settings.register_profile("ldae", deadline=None)

@@ -87,9 +87,9 @@ def _split() -> Parser:
 
 def run_synth(options: Namespace) -> int:
     """Generate."""
-    from ldae.prepare.phantom import PhantomConfig, synthesise_cohort
-    from ldae.prepare.phantom_pose import RawConfig
-    from ldae.prepare.phantom_scanner import ScannerConfig
+    from ldae.phantom.cohort import PhantomConfig, synthesise_cohort
+    from ldae.phantom.pose import RawConfig
+    from ldae.phantom.scanner import ScannerConfig
 
     limits = {"max_rotation_deg": options.max_rotation, "max_translation_mm": options.max_translation}
     given = {name: value for name, value in limits.items() if value is not None}

@@ -9,7 +9,7 @@ from ldae.cli.arguments import Parser, add_manifest, add_workers, folder
 from ldae.cli.console import progress_bar, say, table
 
 if TYPE_CHECKING:
-    from ldae.prepare.findings import FindingGroup
+    from ldae.head.findings import FindingGroup
 
 __all__ = ["register"]
 
@@ -44,9 +44,9 @@ def _check() -> Parser:
 
 def run_check(options: Namespace) -> int:
     """Check; exit code 1 if there are errors (or warnings, with --strict)."""
-    from ldae.prepare.doctor import check_cohort
-    from ldae.prepare.findings import Severity, group_findings
-    from ldae.prepare.likeness import MIN_SUBJECTS
+    from ldae.head.findings import Severity, group_findings
+    from ldae.prepare.check.cohort import check_cohort
+    from ldae.prepare.check.likeness import MIN_SUBJECTS
 
     with progress_bar("check") as move:
         report = check_cohort(

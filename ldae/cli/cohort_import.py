@@ -10,7 +10,7 @@ from ldae.cli.arguments import Parser, add_out
 from ldae.cli.console import progress_bar, say
 
 if TYPE_CHECKING:
-    from ldae.prepare.import_report import ImportReport
+    from ldae.prepare.imports.import_report import ImportReport
 
 __all__ = ["register", "tell"]
 
@@ -73,7 +73,7 @@ def _bids() -> Parser:
 
 def run_bids(options: Namespace) -> int:
     """Choose a T1w a session and write."""
-    from ldae.prepare.bids import import_bids
+    from ldae.prepare.imports.bids.dataset import import_bids
 
     return tell(
         import_bids(
@@ -103,8 +103,8 @@ def _table() -> Parser:
 
 def run_table(options: Namespace) -> int:
     """Match and write."""
-    from ldae.prepare.study_import import import_study
-    from ldae.prepare.study_map import load_map
+    from ldae.prepare.imports.study.column_map import load_map
+    from ldae.prepare.imports.study.dataset import import_study
 
     return tell(
         import_study(
@@ -124,7 +124,7 @@ def _csv() -> Parser:
 
 def run_csv(options: Namespace) -> int:
     """Match and write."""
-    from ldae.prepare.tables import import_csv
+    from ldae.prepare.imports.csv_table import import_csv
 
     return tell(
         import_csv(
@@ -178,8 +178,8 @@ def _dicom() -> Parser:
 
 def run_dicom(options: Namespace) -> int:
     """Import; exit code 1 if something that should be a T1w scan could not be used."""
-    from ldae.prepare.dicom import DicomOptions, import_dicom
-    from ldae.prepare.dicom_selection import SeriesRule
+    from ldae.dicom.select import SeriesRule
+    from ldae.prepare.imports.dicom.dataset import DicomOptions, import_dicom
 
     chosen = DicomOptions(
         rule=SeriesRule(options.series_description, options.include_derived, options.any_modality),

@@ -52,8 +52,8 @@ def _preprocess() -> Parser:
 def run_preprocess(options: Namespace) -> int:
     """Preprocess; exit code 1 if some scans failed."""
     from ldae.data.manifest import read_manifest
-    from ldae.prepare.preprocess import PreprocessConfig
-    from ldae.prepare.preprocess_cohort import preprocess_manifest
+    from ldae.head.preprocess import PreprocessConfig
+    from ldae.prepare.preprocess.cohort import preprocess_manifest
     from ldae.report import write_preprocessing_page
 
     manifest = read_manifest(options.manifest)

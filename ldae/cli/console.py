@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from ldae.errors import LdaeError
-from ldae.evaluation.statistics import Difference, Interval
+from ldae.metrics.statistics import Difference, Interval
 
 __all__ = ["console", "duration", "exit_on_error", "interval", "p_value", "progress_bar", "say", "table"]
 

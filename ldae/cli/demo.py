@@ -64,7 +64,7 @@ def run_demo(options: Namespace) -> int:
     from ldae.config import load_experiment
     from ldae.data.manifest import read_manifest
     from ldae.data.splits import assign_splits
-    from ldae.prepare.phantom import PhantomConfig, synthesise_cohort
+    from ldae.phantom.cohort import PhantomConfig, synthesise_cohort
     from ldae.report import write_report
     from ldae.volume import read_volume
 
@@ -206,7 +206,7 @@ def _true_volumes(path: Path) -> Any:
     """The phantom's true volumes as embeddings: the best that any code could know of them."""
     import pandas as pd
 
-    from ldae.tasks.embeddings import Embeddings
+    from ldae.tasks.probe.embeddings import Embeddings
 
     truth = pd.read_csv(path, sep="\t", dtype={"participant_id": str, "session_id": str})
     volumes = truth[[name for name in truth.columns if name.endswith("_ml")]]

@@ -25,9 +25,9 @@ def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
 
 def run_diagnose(options: Namespace) -> int:
     """Shares by noise level, spread of the codes, a verdict."""
-    from ldae.evaluation.information import VERDICTS
     from ldae.io.files import write_json
-    from ldae.tasks.diagnose import diagnose
+    from ldae.metrics.code_usage import VERDICTS
+    from ldae.tasks.code_usage import diagnose
 
     model, scans = open_scans(options, noise=False)
     with progress_bar("diagnose") as move:

@@ -29,14 +29,19 @@ def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
 
 def run(options: Namespace) -> int:
     """Find, draw, print."""
-    from ldae.tasks.discovery import DiscoverSettings, discover
+    from ldae.report.plots.direction_strip import write_direction_strip
+    from ldae.tasks.explore.discover import DirectionStrip, DiscoverSettings, discover
 
     model, scans = open_scans(options)
     settings = DiscoverSettings(
         options.components, options.decoder, options.sparse, neighbours=options.neighbours, seed=options.seed
     )
     with progress_bar("discover") as move:
-        found = discover(model, scans, options.out, settings, progress=move)
+
+        def show(strip: DirectionStrip) -> None:
+            write_direction_strip(options.out, strip, model.config.preprocessing)
+
+        found = discover(model, scans, options.out, settings, show=show, progress=move)
     table(
         f"directions over {found['scans']} scans of {found['subjects']} subjects",
         ["direction", "strength", "goes with"],

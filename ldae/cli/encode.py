@@ -38,8 +38,8 @@ def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
 def run_encode(options: Namespace) -> int:
     """Encode; exit code 1 if some scans could not be."""
     from ldae.data.manifest import read_manifest
-    from ldae.tasks.baselines import COMPONENTS, write_baselines
     from ldae.tasks.encode import encode_manifest, write_slices
+    from ldae.tasks.probe.baselines import COMPONENTS, write_baselines
 
     manifest = read_manifest(options.manifest)
     model = load_model(options)

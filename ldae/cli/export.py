@@ -45,7 +45,7 @@ def _dicom() -> Parser:
 
 def run_dicom(options: Namespace) -> int:
     """Export."""
-    from ldae.io.dicom_writer import DerivedSeries, export_dicom
+    from ldae.dicom.write import DerivedSeries, export_dicom
 
     series = DerivedSeries(patient_id=options.patient_id, description=options.description, reference=options.reference)
     folder = export_dicom(options.image, options.out, series)

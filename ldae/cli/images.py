@@ -70,7 +70,7 @@ def open_scans(options: Namespace, subject: str | None = None, *, noise: bool = 
     from ldae.data.manifest import read_manifest
     from ldae.errors import TaskError
     from ldae.tasks.encode import encode_scans
-    from ldae.tasks.spaces import check_way_back
+    from ldae.tasks.native.spaces import check_way_back
 
     manifest = read_manifest(options.manifest)
     split = options.split
@@ -97,8 +97,8 @@ def open_scans(options: Namespace, subject: str | None = None, *, noise: bool = 
 def run_reconstruct(options: Namespace) -> int:
     """Images and metrics."""
     from ldae.io.files import write_json
+    from ldae.tasks.native.spaces import open_space
     from ldae.tasks.reconstruct import evaluate_reconstruction, reconstruct, write_reconstructions
-    from ldae.tasks.spaces import open_space
 
     model, scans = open_scans(options)
     images = reconstruct(model, scans, seed=options.seed)
@@ -125,7 +125,7 @@ def run_reconstruct(options: Namespace) -> int:
 
 def run_sample(options: Namespace) -> int:
     """One NIfTI an image."""
-    from ldae.tasks.labels import write_synthetic
+    from ldae.tasks.native.labels import write_synthetic
     from ldae.tasks.sample import sample
     from ldae.volume import read_volume
 

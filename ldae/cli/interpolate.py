@@ -11,7 +11,7 @@ from ldae.cli.console import interval, p_value, progress_bar, say, table
 from ldae.cli.images import add_inputs, add_space, open_scans
 
 if TYPE_CHECKING:
-    from ldae.tasks.trajectory import TrajectoryPrior
+    from ldae.tasks.longitudinal.trajectory import TrajectoryPrior
 
 __all__ = ["register"]
 
@@ -79,8 +79,8 @@ def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
 def run_interpolate(options: Namespace) -> int:
     """One image a month."""
     from ldae.errors import TaskError
-    from ldae.tasks.interpolate import draw_spread, interpolate_subject, nearest_session, with_residual
-    from ldae.tasks.spaces import open_space
+    from ldae.tasks.longitudinal.interpolate import draw_spread, interpolate_subject, nearest_session, with_residual
+    from ldae.tasks.native.spaces import open_space
 
     model, scans = open_scans(options, options.subject)
     if len(scans) < 2:
@@ -116,8 +116,8 @@ def run_interpolate(options: Namespace) -> int:
 
 def run_evaluate(options: Namespace) -> int:
     """A row a method."""
-    from ldae.tasks.evaluate_interpolation import evaluate_interpolation, read_truth
-    from ldae.tasks.interpolate import find_triples
+    from ldae.tasks.longitudinal.evaluate import evaluate_interpolation, read_truth
+    from ldae.tasks.longitudinal.interpolate import find_triples
     from ldae.tasks.reconstruct import reconstruct
 
     truth = None if options.truth is None else read_truth(options.truth)
@@ -192,7 +192,7 @@ def _prior(options: Namespace, model: Any, scored: set[str]) -> "TrajectoryPrior
     from ldae.data.manifest import read_manifest
     from ldae.errors import TaskError
     from ldae.tasks.encode import encode_scans
-    from ldae.tasks.trajectory import fit_trajectory_prior
+    from ldae.tasks.longitudinal.trajectory import fit_trajectory_prior
 
     records = [
         r for r in read_manifest(options.manifest).records if r.split == "train" and r.participant_id not in scored

@@ -34,7 +34,7 @@ Run = Callable[[Namespace], int | None]
 
 def build_parser() -> tuple[ArgumentParser, dict[tuple[str, ...], Run]]:
     """The whole command tree, and what runs each command."""
-    from ldae import __version__
+    from ldae.version import __version__
 
     parser = Parser(
         prog="ldae", description="Latent diffusion autoencoders: representation learning on 3D medical images."

@@ -68,12 +68,12 @@ def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
 def run_manipulate(options: Namespace) -> int:
     """An image a step, and what the probe and the volumes say of it."""
     from ldae.io.files import write_json
-    from ldae.tasks.counterfactual import check_target
-    from ldae.tasks.evaluate_manipulation import evaluate_edits, map_edit
-    from ldae.tasks.labels import write_synthetic
-    from ldae.tasks.manipulate import manipulate, summarise_edits
-    from ldae.tasks.probe import LinearProbe
-    from ldae.tasks.spaces import open_space
+    from ldae.tasks.edit.counterfactual import check_target
+    from ldae.tasks.edit.evaluate import evaluate_edits, map_edit
+    from ldae.tasks.edit.manipulate import manipulate, summarise_edits
+    from ldae.tasks.native.labels import write_synthetic
+    from ldae.tasks.native.spaces import open_space
+    from ldae.tasks.probe.linear import LinearProbe
 
     probe = LinearProbe.load(options.probe)
     nuisances = [LinearProbe.load(path) for path in options.nuisance]
@@ -168,8 +168,8 @@ def _effects(options: Namespace) -> dict[str, Any]:
 def _step(options: Namespace, model: Any, probe: Any, nuisances: list[Any]) -> Any:
     """The change of y that a step makes, with nuisances held as asked."""
     from ldae.data.manifest import read_manifest
-    from ldae.evaluation.statistics import rows_by_subject
-    from ldae.tasks.edit_direction import MEASURED, hold_in_images, project_out, spread
+    from ldae.metrics.statistics import rows_by_subject
+    from ldae.tasks.edit.direction import MEASURED, hold_in_images, project_out, spread
     from ldae.tasks.encode import encode_scans
 
     if not nuisances:
@@ -198,7 +198,7 @@ def _counterfactuals(
     import pandas as pd
 
     from ldae.io.files import write_text
-    from ldae.tasks.counterfactual import FARTHEST, find_counterfactuals
+    from ldae.tasks.edit.counterfactual import FARTHEST, find_counterfactuals
 
     with progress_bar("counterfactuals") as move:
         found = find_counterfactuals(model, scans.codes, probe, options.counterfactual, step=step, progress=move)

@@ -10,8 +10,8 @@ from ldae.cli.arguments import Parser, add_manifest, add_out, add_seed
 from ldae.cli.console import interval, p_value, progress_bar, say, table
 
 if TYPE_CHECKING:
-    from ldae.tasks.embeddings import Embeddings
-    from ldae.tasks.probe_report import ProbeReport
+    from ldae.tasks.probe.embeddings import Embeddings
+    from ldae.tasks.probe.result import ProbeReport
 
 __all__ = ["read_named", "register"]
 
@@ -92,12 +92,12 @@ def run_probe(options: Namespace) -> int:
     from ldae.data.manifest import read_manifest
     from ldae.io.files import sha256_of
     from ldae.report import write_probe_report
-    from ldae.tasks.confounds import encode_columns
-    from ldae.tasks.embeddings import embeddings_of, read_embeddings
-    from ldae.tasks.evaluate_probe import evaluate_probe
-    from ldae.tasks.probe_report import ProbeSettings
-    from ldae.tasks.survival import evaluate_conversion
-    from ldae.tasks.targets import choose_target, find_conversions
+    from ldae.tasks.probe.confounds import encode_columns
+    from ldae.tasks.probe.embeddings import embeddings_of, read_embeddings
+    from ldae.tasks.probe.evaluate import evaluate_probe
+    from ldae.tasks.probe.result import ProbeSettings
+    from ldae.tasks.probe.survival import evaluate_conversion
+    from ldae.tasks.probe.targets import choose_target, find_conversions
 
     manifest = read_manifest(options.manifest, images=False)
     held = [str(name) for name in manifest.table.columns]
@@ -205,8 +205,8 @@ def read_named(items: list[str], manifest: Collection[str] = ()) -> dict[str, "E
     from dataclasses import replace
 
     from ldae.errors import TaskError
-    from ldae.tasks.embeddings import read_embeddings
-    from ldae.tasks.probe_report import CODES, MEDIAN
+    from ldae.tasks.probe.embeddings import read_embeddings
+    from ldae.tasks.probe.result import CODES, MEDIAN
 
     found: dict[str, Embeddings] = {}
     for item in items:

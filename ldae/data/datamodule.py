@@ -13,10 +13,10 @@ from monai.transforms import Compose
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from ldae.contract import Preprocessing
 from ldae.data.manifest import Record
 from ldae.data.transforms import AugmentationConfig, PrepareScand, augmentation
 from ldae.errors import TrainingError
-from ldae.io.preprocessing import Preprocessing
 
 __all__ = ["DataConfig", "LatentDataset", "ScanDataset", "StageDataModule", "StepBatchSampler"]
 

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from monai.transforms import Compose, MapTransform, RandAffined, RandFlipd, RandGaussianNoised, RandScaleIntensityd
 
+from ldae.contract import Preprocessing, PreprocessingWarning
 from ldae.errors import ConfigError
-from ldae.io.preprocessing import Preprocessing, PreprocessingWarning
 from ldae.volume import read_volume
 
 __all__ = ["AugmentationConfig", "PrepareScand", "augmentation"]

@@ -14,20 +14,20 @@ from markupsafe import Markup
 
 from ldae.errors import TaskError
 from ldae.io.files import write_text
-from ldae.prepare.preprocess_cohort import PreprocessReport
+from ldae.prepare.preprocess.cohort import PreprocessReport
 from ldae.report.blocks import Interactive, Section, Viewer, walk
-from ldae.report.colophon import methods, probe_methods, repeat
-from ldae.report.information import information
-from ldae.report.interpolation import interpolation
 from ldae.report.machine import write_machine_report
-from ldae.report.manipulation import manipulation
 from ldae.report.markdown import write_markdown
-from ldae.report.overview import key_figures, training, what_was_run
-from ldae.report.paper import publication
-from ldae.report.prediction import age, diagnosis, probe_section
-from ldae.report.preprocessing import failed_scans, pictures_of_scans, rated_scans
-from ldae.report.restoration import reconstruction, samples
 from ldae.report.run_folder import open_run, read_json
+from ldae.report.sections.code_usage import information
+from ldae.report.sections.colophon import methods, probe_methods, repeat
+from ldae.report.sections.interpolation import interpolation
+from ldae.report.sections.manipulation import manipulation
+from ldae.report.sections.overview import key_figures, training, what_was_run
+from ldae.report.sections.paper import publication
+from ldae.report.sections.prediction import age, diagnosis, probe_section
+from ldae.report.sections.preprocessing import failed_scans, pictures_of_scans, rated_scans
+from ldae.report.sections.restoration import reconstruction, samples
 from ldae.report.wording import asked_for
 
 __all__ = ["Form", "write_preprocessing_page", "write_probe_report", "write_report"]

@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from ldae.data.manifest import Manifest, read_manifest
 from ldae.errors import ManifestError, TaskError
-from ldae.evaluation.figures import LossCurve
 from ldae.report.blocks import Absence
+from ldae.report.plots.figures import LossCurve
 
 __all__ = ["STAGES", "RunFolder", "open_run", "pointer", "read_json"]
 

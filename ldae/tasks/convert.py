@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from ldae.autoencoder import AutoencoderConfig, Networks, SamplingConfig
+from ldae.contract import Preprocessing
 from ldae.diffusion import ScheduleConfig
 from ldae.errors import CheckpointError, ConfigError
 from ldae.io.monai_weights import AutoencoderShape, rename_autoencoder
 from ldae.io.official import EncoderShape, rename_decoder, rename_encoder
-from ldae.io.preprocessing import Preprocessing
 from ldae.io.renaming import Renamed, check_complete
 from ldae.io.weights_file import WeightsFile, read_weights_file
 from ldae.models.compression import CompressionAttention, CompressionAutoencoder, CompressionConfig

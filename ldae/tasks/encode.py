@@ -10,12 +10,12 @@ import torch
 
 from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.codes import Codes
+from ldae.contract import PreparedScan
 from ldae.data.manifest import Record
 from ldae.errors import TaskError, VolumeError
 from ldae.io.checkpoints import save_tensors
 from ldae.io.files import write_json
-from ldae.io.preprocessing import PreparedScan
-from ldae.tasks.embeddings import write_arrays, write_embeddings
+from ldae.tasks.probe.embeddings import write_arrays, write_embeddings
 from ldae.volume import read_volume
 
 __all__ = ["EncodeResult", "EncodedScans", "Progress", "encode_manifest", "encode_scans", "write_slices"]

@@ -8,10 +8,10 @@ import numpy.typing as npt
 import torch
 
 from ldae.autoencoder import LatentDiffusionAutoencoder
-from ldae.evaluation.image_metrics import ImageAgreement, compare_images
-from ldae.evaluation.statistics import Interval, subject_bootstrap
+from ldae.metrics.images import ImageAgreement, compare_images
+from ldae.metrics.statistics import Interval, subject_bootstrap
 from ldae.tasks.encode import EncodedScans
-from ldae.tasks.spaces import Space
+from ldae.tasks.native.spaces import Space
 
 __all__ = ["ReconstructResult", "Reconstructions", "evaluate_reconstruction", "reconstruct", "write_reconstructions"]
 

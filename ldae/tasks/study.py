@@ -14,22 +14,22 @@ from ldae.data.manifest import Manifest
 from ldae.errors import TaskError
 from ldae.io.files import write_json
 from ldae.io.plain import to_plain
-from ldae.tasks.baselines import latent_components, random_encoder
-from ldae.tasks.diagnose import diagnose
-from ldae.tasks.edit_direction import MEASURED, hold_in_images, spread
-from ldae.tasks.embeddings import Embeddings, embeddings_of, write_embeddings
+from ldae.tasks.code_usage import diagnose
+from ldae.tasks.edit.direction import MEASURED, hold_in_images, spread
+from ldae.tasks.edit.evaluate import effect_map, evaluate_edits, map_edit
+from ldae.tasks.edit.manipulate import DEFAULT_STEPS, Edits, manipulate, summarise_edits
 from ldae.tasks.encode import EncodedScans, encode_scans
-from ldae.tasks.evaluate_manipulation import effect_map, evaluate_edits, map_edit
-from ldae.tasks.evaluate_probe import evaluate_probe
-from ldae.tasks.interpolate import find_triples
-from ldae.tasks.manipulate import DEFAULT_STEPS, Edits, manipulate, summarise_edits
-from ldae.tasks.probe import LinearProbe
-from ldae.tasks.probe_report import CODES, ProbeReport, ProbeSettings
+from ldae.tasks.longitudinal.interpolate import find_triples
+from ldae.tasks.longitudinal.study import study_interpolation
+from ldae.tasks.probe.baselines import latent_components, random_encoder
+from ldae.tasks.probe.embeddings import Embeddings, embeddings_of, write_embeddings
+from ldae.tasks.probe.evaluate import evaluate_probe
+from ldae.tasks.probe.linear import LinearProbe
+from ldae.tasks.probe.result import CODES, ProbeReport, ProbeSettings
+from ldae.tasks.probe.targets import choose_target
 from ldae.tasks.reconstruct import Reconstructions, evaluate_reconstruction, reconstruct
 from ldae.tasks.sample import sample
 from ldae.tasks.shown_images import save_images
-from ldae.tasks.study_interpolation import study_interpolation
-from ldae.tasks.targets import choose_target
 from ldae.volume import Volume
 
 __all__ = ["StudyProgress", "run_study", "summarise_probe"]

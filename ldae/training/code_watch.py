@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ldae.evaluation.information import active_dimensions, effective_rank
+from ldae.metrics.code_usage import active_dimensions, effective_rank
 
 __all__ = ["TOY_STEPS", "CodeWatch"]
 

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from ldae.errors import ConfigError
+from ldae.hardware import channels_last
 from ldae.models.compression import (
     CompressionAutoencoder,
     CompressionConfig,
     DiscriminatorConfig,
     build_discriminator,
 )
-from ldae.models.hardware import channels_last
 from ldae.training.perceptual import PerceptualConfig, build_perceptual
 from ldae.training.stage import Batch, OptimisationConfig, Stage, build_scheduler, step_generator
 

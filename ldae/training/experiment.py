@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 
 from ldae.autoencoder import AutoencoderConfig, LatentDiffusionAutoencoder, Networks, SamplingConfig
+from ldae.contract import Preprocessing
 from ldae.data.datamodule import DataConfig, LatentDataset, ScanDataset, StageDataModule
 from ldae.data.latents import LatentCache, load_or_encode
 from ldae.data.manifest import Manifest
 from ldae.diffusion import ScheduleConfig
 from ldae.errors import TrainingError
+from ldae.hardware import choose_device, choose_precision
 from ldae.io.checkpoints import hash_tensors, load_weights
 from ldae.io.files import write_json
 from ldae.io.plain import to_plain
-from ldae.io.preprocessing import Preprocessing
-from ldae.models.hardware import choose_device, choose_precision
 from ldae.models.semantic_encoder import VolumeEncoder
 from ldae.models.tiling import decode_tiled, encode_tiled
 from ldae.models.whitening import Whitening

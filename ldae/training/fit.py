@@ -18,9 +18,9 @@ from torch import Tensor
 
 from ldae.data.datamodule import StageDataModule
 from ldae.errors import TrainingError
+from ldae.hardware import Device, Precision, choose_device, choose_precision
 from ldae.io.checkpoints import hash_tensors, load_tensors, save_tensors
 from ldae.io.files import write_json
-from ldae.models.hardware import Device, Precision, choose_device, choose_precision
 from ldae.models.memory import PeakMemory, release_memory
 from ldae.training.callbacks import Progress, ProgressCallback, ResumeCheckpoint, SliceImages
 from ldae.training.ema import ExponentialMovingAverage

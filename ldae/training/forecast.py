@@ -8,11 +8,11 @@ import torch
 from torch.utils.data import Dataset
 
 from ldae.autoencoder import LatentDiffusionAutoencoder, Networks
+from ldae.contract import PreparedScan
 from ldae.data.datamodule import DataConfig, Item, StageDataModule
 from ldae.data.transforms import augmentation
 from ldae.errors import DependencyError
-from ldae.io.preprocessing import PreparedScan
-from ldae.models.hardware import Device, Precision, choose_device, choose_precision
+from ldae.hardware import Device, Precision, choose_device, choose_precision
 from ldae.models.memory import GIB, PeakMemory, release_memory
 from ldae.training.compression import CompressionStage
 from ldae.training.denoiser import DenoiserStage

@@ -15,7 +15,7 @@ from ldae.diffusion import (
     shift_scale,
     velocity_loss,
 )
-from ldae.evaluation.information import strangers
+from ldae.metrics.code_usage import strangers
 from ldae.models.denoiser import Denoiser
 from ldae.models.gradient_estimator import GradientEstimator
 from ldae.models.semantic_encoder import SemanticEncoder, SemanticEncoderConfig

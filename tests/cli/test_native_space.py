@@ -10,8 +10,8 @@ import pytest
 from ldae.cli import main
 from ldae.data.manifest import write_manifest
 from ldae.io.notice import SYNTHETIC
-from ldae.tasks.native import NativeScan
-from ldae.tasks.probe import LinearProbe
+from ldae.tasks.native.scan import NativeScan
+from ldae.tasks.probe.linear import LinearProbe
 from ldae.volume import read_volume, sidecar_path
 
 FP32 = ("--device", "cpu", "--precision", "fp32")

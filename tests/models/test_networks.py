@@ -7,12 +7,12 @@ from safetensors.torch import load_file
 
 from ldae.config import load_experiment
 from ldae.errors import ConfigError
+from ldae.hardware import choose_device, choose_precision
 from ldae.models.blocks import ResidualBlock, SelfAttention, timestep_embedding
 from ldae.models.compression import CompressionAutoencoder, CompressionConfig, Posterior
 from ldae.models.convnext import ConvNeXtConfig
 from ldae.models.denoiser import Denoiser, DenoiserConfig, position_features
 from ldae.models.gradient_estimator import GradientEstimator
-from ldae.models.hardware import choose_device, choose_precision
 from ldae.models.semantic_encoder import (
     SemanticEncoderConfig,
     SliceEncoder,

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from ldae.tasks import evaluate_probe
-from ldae.tasks.learning_curve import learning_curve
+from ldae.tasks.probe import evaluate as evaluate_probe
+from ldae.tasks.probe.learning_curve import learning_curve
 from tests.report.fabricated_run import fabricate_run
 
 

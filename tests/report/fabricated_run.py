@@ -7,21 +7,21 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
+from ldae.atlas import load_template
 from ldae.data.manifest import read_manifest, write_manifest
-from ldae.evaluation.information import CodeSpread, CodeUse
-from ldae.evaluation.statistics import Interval
 from ldae.io.files import write_json
-from ldae.io.template import load_template
-from ldae.tasks.diagnose import DiagnoseResult, ImageUse
-from ldae.tasks.embeddings import Embeddings, embeddings_of
-from ldae.tasks.evaluate_manipulation import ManipulationFindings
-from ldae.tasks.evaluate_probe import evaluate_probe
-from ldae.tasks.interpolate import METHODS
-from ldae.tasks.manipulate import DEFAULT_STEPS, ManipulateResult
-from ldae.tasks.probe_report import ProbeSettings
+from ldae.metrics.code_usage import CodeSpread, CodeUse
+from ldae.metrics.statistics import Interval
+from ldae.tasks.code_usage import DiagnoseResult, ImageUse
+from ldae.tasks.edit.evaluate import ManipulationFindings
+from ldae.tasks.edit.manipulate import DEFAULT_STEPS, ManipulateResult
+from ldae.tasks.longitudinal.interpolate import METHODS
+from ldae.tasks.probe.embeddings import Embeddings, embeddings_of
+from ldae.tasks.probe.evaluate import evaluate_probe
+from ldae.tasks.probe.result import ProbeSettings
+from ldae.tasks.probe.targets import choose_target
 from ldae.tasks.reconstruct import ReconstructResult
 from ldae.tasks.study import summarise_probe
-from ldae.tasks.targets import choose_target
 
 NASTY = 'sub-<script>alert("1")</script>&$\\frac$'
 

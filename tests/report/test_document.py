@@ -19,8 +19,8 @@ from ldae.errors import TaskError
 from ldae.io.files import write_json
 from ldae.report import write_probe_report, write_report
 from ldae.report.blocks import Beside, Text
-from ldae.report.prediction import probe_section
 from ldae.report.run_folder import STAGES
+from ldae.report.sections.prediction import probe_section
 from tests.report.fabricated_run import NASTY, save_arrays
 
 WARNINGS = re.compile(r'<p class="warning">(.*?)</p>', re.S)

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from ldae.data.manifest import Manifest, read_manifest, write_manifest
-from ldae.tasks.embeddings import Embeddings, embeddings_of
 from ldae.tasks.encode import encode_scans
+from ldae.tasks.probe.embeddings import Embeddings, embeddings_of
 from ldae.volume import write_volume
 
 

@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save_file
 from ldae.autoencoder import AutoencoderConfig, LatentDiffusionAutoencoder, Networks
 from ldae.cli import main
 from ldae.config import load_experiment
+from ldae.contract import Preprocessing
 from ldae.errors import CheckpointError, ConfigError
 from ldae.io.plain import from_plain
-from ldae.io.preprocessing import Preprocessing
 from ldae.models.compression import CompressionAttention, CompressionAutoencoder, CompressionConfig
 from ldae.models.convnext import ConvNeXtConfig
 from ldae.models.denoiser import DenoiserConfig

@@ -7,14 +7,14 @@ import pytest
 
 from ldae.errors import TaskError
 from ldae.io.notice import SYNTHETIC
-from ldae.tasks.edit_direction import manipulate_codes, project_out
-from ldae.tasks.embeddings import read_embeddings, write_embeddings
+from ldae.tasks.edit.direction import manipulate_codes, project_out
+from ldae.tasks.edit.manipulate import DriftWarning, manipulate, summarise_edits
 from ldae.tasks.encode import encode_manifest
-from ldae.tasks.manipulate import DriftWarning, manipulate, summarise_edits
-from ldae.tasks.probe import LinearProbe
+from ldae.tasks.native.spaces import TemplateSpace
+from ldae.tasks.probe.embeddings import read_embeddings, write_embeddings
+from ldae.tasks.probe.linear import LinearProbe
 from ldae.tasks.reconstruct import evaluate_reconstruction, reconstruct, write_reconstructions
 from ldae.tasks.sample import sample
-from ldae.tasks.spaces import TemplateSpace
 from ldae.volume import read_volume
 
 

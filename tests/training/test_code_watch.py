@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ldae.data.datamodule import StageDataModule
-from ldae.evaluation.information import effective_rank, strangers
+from ldae.metrics.code_usage import effective_rank, strangers
 from ldae.networks import Networks
 from ldae.training.code_watch import TOY_STEPS, CodeWatch
 from ldae.training.fit import FitSettings, fit_stage, read_history

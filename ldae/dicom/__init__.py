@@ -1,0 +1,1 @@
+"""DICOM series: read, choose, write."""

@@ -1,1 +1,0 @@
-"""Metrics, statistics, measured volumes and figures."""

@@ -1,0 +1,1 @@
+"""One scan: a Volume in, a Volume or findings out."""

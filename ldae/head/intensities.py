@@ -1,0 +1,200 @@
+"""What a scan's voxels say: intensities, skull, field of view."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ldae.head.findings import ERROR, WARNING, Finding
+from ldae.head.morphology import Mask, close, coarse_grid, grow, largest_piece, mask_of_head
+from ldae.volume import Volume
+
+__all__ = ["SkullState", "Surroundings", "check_intensities", "check_view", "find_surroundings"]
+
+COARSE_MM = 3.0
+CLOSE_MM, AROUND_MM = 12.0, 6.0
+# What is brighter than half way to the background, filled: brains from a child's to a large adult's moved into the
+# template's size; a head has 2600 ml and more.
+MIN_BRAIN_ML, MAX_BRAIN_ML = 600.0, 2300.0
+# A program that strips skulls writes one value everywhere else.
+EMPTY_SHARE = 0.99
+# Neighbours of equal value: half of them in labels and masks, a few percent in scans.
+LABEL_SHARE = 0.5
+MIN_LEVELS = 64
+SATURATED_SHARE = 0.01
+NEGATIVE_SHARE = 0.01
+# Section through the head at the border of the field of view, relative to the largest parallel one.
+CUT_SHARE = 0.25
+# From the top of the head down to below the cerebellum.
+HEAD_HEIGHT_MM = 120.0
+FACES = (("left", "right"), ("posterior", "anterior"), ("inferior", "superior"))
+
+
+class SkullState:
+    """Words for what a scan shows."""
+
+    HEAD = "head"
+    BRAIN = "brain"
+    UNCLEAR = "unclear"
+
+
+@dataclass(frozen=True, eq=False)
+class Surroundings:
+    """The head, or the brain alone, and what is around it.
+
+    Attributes:
+        image: the scan on coarse voxels of about 3 mm, RAS.
+        mask: head or brain without holes, on the same voxels.
+        background: the value that fills the surroundings, or None if they hold noise.
+        volume_ml: of what is bright, without holes.
+        skull: one of :class:`SkullState`.
+    """
+
+    image: Volume
+    mask: Mask
+    background: float | None
+    volume_ml: float
+    skull: str
+
+
+def check_intensities(data: npt.NDArray[np.float32]) -> tuple[list[Finding], dict[str, float]]:
+    """What intensities cannot be a scan's, and figures about them.
+
+    Args:
+        data: voxels as read, (D, H, W), finite.
+    """
+    low, high = float(data.min()), float(data.max())
+    if low == high:
+        what = "all voxels are 0" if low == 0 else f"all voxels have one value, {low:g}"
+        return [Finding(ERROR, "constant", what, "export the scan again")], {"minimum": low, "maximum": high}
+    values, counts = np.unique(data, return_counts=True)
+    # Where bright tissue is cut off, its limit may be the most common value.
+    fill = values[counts.argmax()] if counts.argmax() < len(values) - 1 else low
+    shown = data != fill
+    equal = _equal_neighbours(data, shown)
+    saturated = float((data[shown] == high).mean())
+    negative = float((data[shown] < 0).mean())
+    figures = {
+        "minimum": low,
+        "maximum": high,
+        "levels": float(len(values)),
+        "equal_neighbours": equal,
+        "at_maximum": saturated,
+        "negative": negative,
+    }
+    if equal > LABEL_SHARE:
+        message = (
+            f"{100 * equal:.0f} % of neighbouring voxels have equal values ({len(values)} in all): a mask or a map of "
+            "labels, not a scan"
+        )
+        return [Finding(ERROR, "labels", message, "give the T1-weighted image that it was made from")], figures
+    found = []
+    if len(values) < MIN_LEVELS:
+        found.append(
+            Finding(
+                WARNING, "few-levels", f"only {len(values)} grey levels", "convert the scan again without rescaling"
+            )
+        )
+    if saturated > SATURATED_SHARE:
+        found.append(
+            Finding(
+                WARNING,
+                "saturated",
+                f"{100 * saturated:.1f} % of the voxels are at the largest value, {high:g}: bright tissue is cut off",
+                "convert the scan again without rescaling",
+            )
+        )
+    if negative > NEGATIVE_SHARE:
+        found.append(
+            Finding(
+                WARNING,
+                "negative",
+                f"{100 * negative:.0f} % of the voxels shown are negative (the smallest is {low:g}); in a brain, what is "
+                "not above 0 counts as background",
+                "give the scan before it was normalised, or add a constant inside the brain",
+            )
+        )
+    return found, figures
+
+
+def _equal_neighbours(data: npt.NDArray[np.float32], shown: npt.NDArray[np.bool_]) -> float:
+    """Share of neighbours along the axes, both shown, that have one value."""
+    equal = pairs = 0
+    for axis in range(3):
+        ahead, behind = [slice(None)] * 3, [slice(None)] * 3
+        ahead[axis], behind[axis] = slice(1, None), slice(None, -1)
+        both = shown[tuple(ahead)] & shown[tuple(behind)]
+        equal += int((data[tuple(ahead)] == data[tuple(behind)])[both].sum())
+        pairs += int(both.sum())
+    return equal / max(pairs, 1)
+
+
+def find_surroundings(scan: Volume) -> Surroundings:
+    """Find the head or brain in a scan, and tell which of the two it is.
+
+    A brain alone has one value all around it and the volume of a brain. A head may have that value around it too, but
+    is larger; and most have noise.
+
+    Args:
+        scan: in any orientation, with contrast.
+    """
+    ras = scan.to_ras()
+    values, counts = np.unique(ras.data, return_counts=True)
+    fill = float(values[counts.argmax()])
+    nearest = ras.resample_to(coarse_grid(ras.grid, COARSE_MM), order=0)
+    image = ras.resample_to(nearest.grid)
+    head = mask_of_head(image)
+    mask = close(head, CLOSE_MM, image.spacing)
+    outside = ~grow(mask, AROUND_MM, image.spacing)
+    filled = bool(outside.any()) and float((nearest.data[outside] == fill).mean()) >= EMPTY_SHARE
+    volume_ml = float(mask.sum()) * image.grid.voxel_volume_ml
+    skull = SkullState.HEAD
+    if volume_ml < MIN_BRAIN_ML:
+        skull = SkullState.UNCLEAR
+    elif filled and volume_ml <= MAX_BRAIN_ML:
+        skull = SkullState.BRAIN
+        # Dark fluid at the rim is brain too.
+        mask = close(largest_piece(nearest.data != fill), CLOSE_MM, image.spacing)
+    return Surroundings(image, mask, fill if filled else None, volume_ml, skull)
+
+
+def check_view(around: Surroundings) -> tuple[list[Finding], dict[str, float]]:
+    """What the field of view cuts off, and a size that no head or brain has.
+
+    Args:
+        around: of the scan.
+    """
+    mask = around.mask
+    cut, shares = [], {}
+    for axis, names in enumerate(FACES):
+        areas = mask.sum(axis=tuple(other for other in range(3) if other != axis))
+        for name, area in zip(names, (areas[0], areas[-1]), strict=True):
+            share = float(area / max(areas.max(), 1))
+            shares[f"cut_{name}"] = share
+            if share > CUT_SHARE and (name != "inferior" or around.skull == SkullState.BRAIN):
+                cut.append(name)
+    levels = np.flatnonzero(mask.any(axis=(0, 1)))
+    height_mm = float(np.ptp(levels) + 1) * around.image.spacing[2] if len(levels) else 0.0
+    if "inferior" not in cut and shares["cut_inferior"] > CUT_SHARE and height_mm < HEAD_HEIGHT_MM:
+        cut.append("inferior")
+    found = []
+    if cut:
+        found.append(
+            Finding(
+                WARNING,
+                "cut-view",
+                f"the field of view cuts the {around.skull if around.skull != SkullState.UNCLEAR else 'object'} at its "
+                f"{', '.join(cut)} side",
+                "look at the scan; leave it out if brain is missing",
+            )
+        )
+    if around.skull == SkullState.UNCLEAR:
+        found.append(
+            Finding(
+                WARNING,
+                "no-head",
+                f"what is brighter than its surroundings has {around.volume_ml:.0f} ml: neither a head nor a brain",
+                "check the voxel size and what the image shows",
+            )
+        )
+    return found, {"height_mm": height_mm, "volume_ml": around.volume_ml, **shares}

@@ -1,0 +1,228 @@
+"""From a raw T1w head to a brain in template space: bias correction, affine registration, brain mask, one resampling.
+
+Registration is affine, never deformable: warping a brain onto the template would remove the atrophy that is to be
+learnt.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ldae.atlas import template_grid
+from ldae.errors import CohortError
+from ldae.head.bias_field import correct_bias
+from ldae.head.brain import brain_of_mask, brain_of_stripped, extract_brain, inside, template_brain
+from ldae.head.brain_tools import TOOLS, run_brain_tool
+from ldae.head.morphology import depth_mm, grow, mask_volume
+from ldae.head.quality import Quality, rate
+from ldae.head.registration import MIN_CORRELATION, Registration, moved, refine, register
+from ldae.volume import Grid, Volume
+
+__all__ = ["BrainExtraction", "PreprocessConfig", "PreprocessedScan", "preprocess_scan"]
+
+BrainExtraction = Literal["template", "synthstrip", "hd-bet", "bet"]
+
+# The bias field of the final image is fitted on the brain, without the dark fluid at its surface.
+BIAS_MARGIN_MM = -2.0
+# Brain and surrounding fluid of anyone above infancy.
+PLAUSIBLE_BRAIN_ML = (750.0, 2200.0)
+# A rim around the brain that is this empty says that somebody has stripped the scan before.
+RIM_MM, EMPTY_SHARE = 6.0, 0.95
+# Percentiles of the brain that become 0 and 1, as in a model's own contract.
+WINDOW_PERCENTILES = (0.5, 99.5)
+
+
+@dataclass(frozen=True)
+class PreprocessConfig:
+    """How scans are preprocessed.
+
+    Attributes:
+        voxel_size_mm: of the output, in mm.
+        already_stripped: the scans hold the brain alone; what is not background is the brain.
+        brain_extraction: who finds the brain: the template's mask, carried by the registration and refined from the
+            image (`template`), or a program on the PATH (`synthstrip`, `hd-bet`, `bet`).
+        bias_correction: run N4.
+        normalise: write intensities with the brain's 0.5th and 99.5th percentile at 0 and 1, instead of the scan's own.
+        margin_mm: room that the output grid leaves around the template's brain, in mm: brains differ in shape.
+        multiple: every axis of the output grid is a multiple of this many voxels.
+        min_correlation: with the template, below which a registration counts as failed.
+    """
+
+    voxel_size_mm: float = 1.0
+    already_stripped: bool = False
+    brain_extraction: BrainExtraction = "template"
+    bias_correction: bool = True
+    normalise: bool = False
+    margin_mm: float = 8.0
+    multiple: int = 8
+    min_correlation: float = MIN_CORRELATION
+
+    def __post_init__(self) -> None:
+        _ = self.grid  # refuses impossible values
+        if self.brain_extraction not in ("template", *TOOLS):
+            msg = f"brain_extraction must be template, {' or '.join(TOOLS)}, got {self.brain_extraction!r}"
+            raise CohortError(msg)
+        if self.already_stripped and self.brain_extraction != "template":
+            msg = (
+                f"the scans are said to be stripped already, so {self.brain_extraction} has nothing to do; give either "
+                "already_stripped or brain_extraction"
+            )
+            raise CohortError(msg)
+
+    @property
+    def grid(self) -> Grid:
+        """The output grid, axis-aligned RAS in MNI space."""
+        return template_grid(self.voxel_size_mm, multiple=self.multiple, margin_mm=self.margin_mm)
+
+
+@dataclass(frozen=True, eq=False)
+class PreprocessedScan:
+    """A brain in template space.
+
+    Attributes:
+        image: on the template grid, above 0 inside the brain and exactly 0 outside; in the scan's own intensities, or
+            normalised.
+        brain_mask: 0 and 1 on the same grid.
+        native_mask: the same brain, 0 and 1 on the scan's own grid.
+        affine_native_to_template: RAS mm of the scan to RAS mm of the template, (4, 4).
+        window: bias-corrected intensities of the scan at the brain's percentiles 0.5 and 99.5.
+        quality: what was measured of the result.
+        brain_volume_ml: inside the brain's surface in native space, in ml.
+        warnings: what deserves a look.
+    """
+
+    image: Volume
+    brain_mask: Volume
+    native_mask: Volume
+    affine_native_to_template: npt.NDArray[np.float64]
+    window: tuple[float, float]
+    quality: Quality
+    brain_volume_ml: float
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class _Located:
+    """A brain found in its scan.
+
+    Attributes:
+        registration: of the scan.
+        surface: depth below the brain's surface, on the scan's axes.
+        corrected: the scan without its bias field.
+    """
+
+    registration: Registration
+    surface: Volume
+    corrected: Volume
+
+
+def preprocess_scan(
+    volume: Volume, config: PreprocessConfig | None = None, *, brain_mask: Volume | None = None
+) -> PreprocessedScan:
+    """Bring a T1w head to the template grid.
+
+    Args:
+        volume: a raw T1w head in any orientation, or a brain with `already_stripped`.
+        config: how.
+        brain_mask: somebody's mask of this scan's brain, above 0 inside, on any grid in the scan's space; no brain is
+            then extracted.
+
+    Raises:
+        CohortError: if the registration fails or no brain is found.
+    """
+    config = config or PreprocessConfig()
+    native = volume.to_ras()
+    brain = locate_brain(native, config, brain_mask)
+    to_template = brain.registration.affine_native_to_template
+    values = brain.corrected.data[inside(brain.surface, brain.corrected.grid)]
+    low, high = (float(value) for value in np.percentile(values, WINDOW_PERCENTILES))
+    image, mask = _on_template(brain, values, config)
+    if config.normalise:
+        image = _normalised(image, mask, low, high)
+    brain_volume_ml = float((brain.surface.data > 0).sum()) * brain.surface.grid.voxel_volume_ml
+    quality = rate(brain.registration, mask)
+    warnings = [*brain.registration.warnings, *quality.warnings]
+    warnings += _brain_warnings(
+        native, brain.surface, brain_volume_ml, given=config.already_stripped or brain_mask is not None
+    )
+    return PreprocessedScan(
+        image=image,
+        brain_mask=mask,
+        native_mask=mask_volume(inside(brain.surface, volume.grid), volume.affine),
+        affine_native_to_template=to_template,
+        window=(low, high),
+        quality=quality,
+        brain_volume_ml=brain_volume_ml,
+        warnings=tuple(warnings),
+    )
+
+
+def locate_brain(native: Volume, config: PreprocessConfig, brain_mask: Volume | None = None) -> _Located:
+    """Registration, brain surface and bias-corrected image of a scan in RAS order, the latter two in its own space."""
+    if config.brain_extraction in TOOLS and brain_mask is None:
+        brain_mask = run_brain_tool(config.brain_extraction, native)
+    if config.already_stripped or brain_mask is not None:
+        surface = brain_of_stripped(native) if brain_mask is None else brain_of_mask(brain_mask, native.grid)
+        brain = mask_volume(inside(surface, native.grid), native.affine)
+        corrected = correct_bias(native, brain) if config.bias_correction else native
+        stripped = Volume(corrected.data * brain.data, native.affine)
+        registration = register(stripped, already_stripped=True, min_correlation=config.min_correlation)
+        return _Located(refine(stripped, registration, min_correlation=config.min_correlation), surface, corrected)
+    # N4 runs before resampling, twice: over the head, so that the registration sees one contrast; then from the raw
+    # image over the brain, where its field then has to fit nothing else.
+    corrected = correct_bias(native) if config.bias_correction else native
+    registration = register(corrected, min_correlation=config.min_correlation)
+    to_template = registration.affine_native_to_template
+    if config.bias_correction:
+        corrected = correct_bias(native, template_brain(native.grid, to_template, margin_mm=BIAS_MARGIN_MM))
+    surface = extract_brain(corrected, to_template)
+    stripped = Volume(corrected.resample_to(surface.grid).data * (surface.data > 0), surface.affine)
+    return _Located(refine(stripped, registration, min_correlation=config.min_correlation), surface, corrected)
+
+
+def _on_template(brain: _Located, values: npt.NDArray[np.float32], config: PreprocessConfig) -> tuple[Volume, Volume]:
+    """Image and mask on the template grid, each interpolated once.
+
+    Args:
+        brain: the brain in its scan.
+        values: the scan's intensities inside it.
+        config: how.
+    """
+    grid = config.grid
+    to_template = brain.registration.affine_native_to_template
+    mask = inside(moved(brain.surface, to_template), grid)
+    if not mask.any():
+        msg = "no brain on the template grid; the registration must have failed"
+        raise CohortError(msg)
+    # Cubic splines overshoot at edges; the brain's darkest voxels stay above 0, which means background.
+    floor = max(float(values.min()), 1e-4 * float(np.percentile(values, 99.0)), float(np.finfo(np.float32).tiny))
+    cubic = moved(brain.corrected, to_template).resample_to(grid, order=3).data
+    image = np.where(mask, np.clip(cubic, floor, max(floor, float(values.max()))), 0.0)
+    return Volume(image.astype(np.float32), grid.affine), mask_volume(mask, grid.affine)
+
+
+def _normalised(image: Volume, mask: Volume, low: float, high: float) -> Volume:
+    """The window's ends at 0 and 1, nothing cut off above; the brain stays above 0, which means background."""
+    scaled = np.maximum((image.data - low) / max(high - low, float(np.finfo(np.float32).tiny)), 1e-4)
+    return Volume(np.where(mask.data > 0, scaled, 0.0).astype(np.float32), image.affine)
+
+
+def _brain_warnings(native: Volume, surface: Volume, brain_volume_ml: float, *, given: bool) -> list[str]:
+    found = []
+    low, high = PLAUSIBLE_BRAIN_ML
+    if not low <= brain_volume_ml <= high:
+        found.append(f"a brain of {brain_volume_ml:.0f} ml, outside {low:.0f} to {high:.0f}; look at the overlay")
+    sparse = _every_other_mm(native)
+    brain = inside(surface, sparse.grid)
+    rim = grow(brain, RIM_MM, sparse.spacing) & (depth_mm(~brain, sparse.spacing) > RIM_MM / 2)
+    if not given and rim.any() and (sparse.data[rim] == native.data.min()).mean() > EMPTY_SHARE:
+        found.append("the scan seems to be stripped already; preprocess it with already_stripped (--already-stripped)")
+    return found
+
+
+def _every_other_mm(volume: Volume) -> Volume:
+    """Every n-th voxel of a scan, about 2 mm apart: enough to count by."""
+    n = [max(1, round(2.0 / size)) for size in volume.spacing]
+    return Volume(volume.data[:: n[0], :: n[1], :: n[2]], volume.affine @ np.diag([*n, 1.0]))

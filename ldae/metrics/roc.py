@@ -1,0 +1,134 @@
+"""The ROC curve: its area, the area's variance over subjects, and the difference of two areas on the same scans."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import norm, rankdata
+from sklearn.metrics import roc_curve
+
+from ldae.metrics.statistics import Difference, Interval, draw_subjects, rows_by_subject
+
+__all__ = ["Areas", "area_under_curve", "roc_areas", "roc_band", "roc_difference"]
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Areas:
+    """Areas under the ROC curves of several scores on the same scans.
+
+    Attributes:
+        values: of each score, (K,).
+        covariance: of the areas over samples of subjects, (K, K).
+    """
+
+    values: Array
+    covariance: Array
+
+    def interval(self, index: int) -> Interval:
+        """95 % interval of one area on the logit scale, which keeps it inside 0 and 1 (Pepe 2003, section 5.2)."""
+        value, variance = float(self.values[index]), float(self.covariance[index, index])
+        if not 0.0 < value < 1.0:
+            return Interval(value, value, value)
+        logit, error = np.log(value / (1 - value)), np.sqrt(variance) / (value * (1 - value))
+        low, high = (1 / (1 + np.exp(-(logit + z * error))) for z in norm.ppf([0.025, 0.975]))
+        return Interval(value, float(low), float(high))
+
+
+def area_under_curve(target: npt.NDArray[np.int64], score: Array) -> float:
+    """Area under the ROC curve as the Mann-Whitney statistic of mid-ranks (Hanley and McNeil 1982); NaN for one class only.
+
+    Args:
+        target: 1 for positive, 0 for negative, (N,).
+        score: larger for positive, (N,).
+    """
+    positive = int(target.sum())
+    pairs = positive * (len(target) - positive)
+    if not pairs:
+        return float("nan")
+    return float((rankdata(score)[target == 1].sum() - positive * (positive + 1) / 2) / pairs)
+
+
+def roc_areas(target: npt.NDArray[np.int64], scores: npt.ArrayLike, subjects: Sequence[str]) -> Areas:
+    """Areas and their covariance for clustered scans (Obuchowski 1997); with one scan a subject it is DeLong et al. 1988.
+
+    Args:
+        target: 1 for positive, 0 for negative, (N,); a subject may have scans of both.
+        scores: (K, N), larger for positive.
+        subjects: of each scan, (N,).
+    """
+    all_scores = np.atleast_2d(np.asarray(scores, dtype=np.float64))
+    positive = np.asarray(target) == 1
+    m, n = int(positive.sum()), int((~positive).sum())
+    values = np.empty(len(all_scores))
+    # Structural components by mid-ranks (Sun and Xu 2014): of each scan, the share of the other class it is right against.
+    components = np.empty_like(all_scores)
+    for k, score in enumerate(all_scores):
+        among_all = rankdata(score)
+        components[k, positive] = (among_all[positive] - rankdata(score[positive])) / n
+        components[k, ~positive] = 1 - (among_all[~positive] - rankdata(score[~positive])) / m
+        values[k] = components[k, positive].mean()
+    centred = components - values[:, None]
+    groups = rows_by_subject(subjects)
+    of_positive = np.stack([np.where(positive[rows], centred[:, rows], 0.0).sum(axis=1) for rows in groups], axis=1)
+    of_negative = np.stack([np.where(positive[rows], 0.0, centred[:, rows]).sum(axis=1) for rows in groups], axis=1)
+    with_positive = len({subject for subject, own in zip(subjects, positive, strict=True) if own})
+    with_negative = len({subject for subject, own in zip(subjects, positive, strict=True) if not own})
+    spread_positive = _sandwich(of_positive, of_positive) * with_positive / max(with_positive - 1, 1) / m**2
+    spread_negative = _sandwich(of_negative, of_negative) * with_negative / max(with_negative - 1, 1) / n**2
+    shared = _sandwich(of_positive, of_negative) * len(groups) / max(len(groups) - 1, 1) / (m * n)
+    return Areas(values, spread_positive + spread_negative + shared + shared.T)
+
+
+def roc_band(
+    target: npt.NDArray[np.int64], score: Array, subjects: Sequence[str], *, seed: int = 0, resamples: int = 500
+) -> dict[str, list[float]]:
+    """The ROC curve, and its pointwise 95 % band over subjects on 101 false positive rates.
+
+    Args:
+        target: 1 for positive, 0 for negative, (N,).
+        score: larger for positive, (N,).
+        subjects: of each scan.
+        seed: of the resamples.
+        resamples: number of draws.
+    """
+    rates = np.linspace(0.0, 1.0, 101)
+    curves = []
+    for rows in draw_subjects(subjects, np.random.default_rng(seed), resamples):
+        if 0 < target[rows].mean() < 1:
+            false, true, _ = roc_curve(target[rows], score[rows])
+            curves.append(np.interp(rates, false, true))
+    low, high = np.percentile(curves, [2.5, 97.5], axis=0)
+    false, true, _ = roc_curve(target, score)
+    return {
+        "false_positive_rate": false.tolist(),
+        "true_positive_rate": true.tolist(),
+        "band_rate": rates.tolist(),
+        "band_low": low.tolist(),
+        "band_high": high.tolist(),
+    }
+
+
+def _sandwich(a: Array, b: Array) -> Array:
+    product: Array = a @ b.T
+    return product
+
+
+def roc_difference(areas: Areas, first: int = 0, second: int = 1) -> Difference | None:
+    """First area minus second, normal interval and two-sided p (DeLong et al. 1988); None if their variance cannot be told.
+
+    Args:
+        areas: of both scores on the same scans.
+        first: index.
+        second: index.
+    """
+    value = float(areas.values[first] - areas.values[second])
+    covariance = areas.covariance
+    variance = float(covariance[first, first] + covariance[second, second] - 2 * covariance[first, second])
+    if variance <= 0:
+        return Difference(value, value, value, 1.0) if value == 0 else None
+    error = float(np.sqrt(variance))
+    half = float(norm.ppf(0.975)) * error
+    return Difference(value, value - half, value + half, float(2 * norm.sf(abs(value) / error)))

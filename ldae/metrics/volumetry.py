@@ -1,0 +1,202 @@
+"""Volumes of ventricles, hippocampi and brain, measured in the image alone, for scans that no truth comes with.
+
+Meant for edited, sampled and reconstructed scans in template space: quick, free of any network, and blind to how the
+image was made. Fluid is found by its darkness relative to the image's own tissue, voxel by voxel as a fraction, so
+that coarse voxels count in part. It is a yardstick for comparing images, not a segmentation for diagnosis.
+"""
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from ldae.atlas import Template, load_template
+from ldae.errors import VolumeError
+from ldae.volume import Grid, Volume
+
+__all__ = ["measure_volumes"]
+
+Array = npt.NDArray[np.float32]
+
+MAP_VOXEL_MM = 2.0
+
+# How far from the template's ventricle wall fluid still counts as ventricle, and over how many mm that fades.
+VENTRICLE_REACH_MM = 10.0
+WINDOW_FADE_MM = 4.0
+
+# Only the hippocampus' core: its surroundings differ between heads for other reasons than its size.
+HIPPOCAMPUS_REACH_MM = -4.0
+
+# Darker than this share of white matter is background, which decoders leave near 0 but not at it.
+BACKGROUND_LEVEL = 0.1
+
+# Fluid around the brain is no ventricle, however close: where the template has this much of it, none counts.
+OUTER_FLUID_LIMIT = 0.5
+
+# Below this fraction, darkness is grey matter, bias or noise more often than fluid.
+LEAST_FRACTION = 0.3
+
+# The fluid's own level is the mean of the darkest voxels near the ventricles, this many millilitres of them.
+PURE_FLUID_ML = 0.6
+
+
+@dataclass(frozen=True, eq=False)
+class Regions:
+    """Where to look, on the image's grid; all (D, H, W).
+
+    Attributes:
+        brain: inside the template's brain.
+        grey: almost pure grey matter in the template.
+        white: almost pure white matter in the template.
+        grey_share: grey matter's share of the tissue nearby, 0..1.
+        windows: weight of a voxel for each structure by name, 0..1.
+        near_ventricles: where the darkest voxels are fluid.
+        head_ml: volume of the template's brain mask, ml.
+        structure_ml: the template's own volumes by name, ml.
+    """
+
+    brain: npt.NDArray[np.bool_]
+    grey: npt.NDArray[np.bool_]
+    white: npt.NDArray[np.bool_]
+    grey_share: Array
+    windows: dict[str, Array]
+    near_ventricles: npt.NDArray[np.bool_]
+    head_ml: float
+    structure_ml: dict[str, float]
+
+
+def _millilitres(volume: Volume) -> float:
+    return float(volume.data.sum(dtype=np.float64)) * volume.grid.voxel_volume_ml
+
+
+def _window(mask: Array, reach_mm: float) -> Array:
+    """1 up to `reach_mm` outside a structure (inside if negative), fading to 0 over `WINDOW_FADE_MM`."""
+    inside = mask >= 0.5
+    distance = ndimage.distance_transform_edt(~inside, sampling=MAP_VOXEL_MM)
+    distance -= ndimage.distance_transform_edt(inside, sampling=MAP_VOXEL_MM)
+    fade = (reach_mm + WINDOW_FADE_MM / 2 - distance) / WINDOW_FADE_MM
+    return np.asarray(np.clip(fade, 0.0, 1.0), dtype=np.float32)
+
+
+def _outer_fluid(template: Template) -> Array:
+    """The template's fluid that is not in the ventricles, smoothed for the differences between heads."""
+    halo = ndimage.binary_dilation(template.ventricles.data > 0.3, iterations=2)
+    return np.asarray(ndimage.gaussian_filter(template.csf.data * ~halo, 1.5 / MAP_VOXEL_MM), dtype=np.float32)
+
+
+@functools.lru_cache(maxsize=4)
+def _regions(shape: tuple[int, int, int], affine: tuple[float, ...]) -> Regions:
+    """The template's regions on a grid; made once for each grid."""
+    grid = Grid(shape, np.reshape(affine, (4, 4)))
+    template = load_template(MAP_VOXEL_MM)
+
+    def on_grid(data: Array, smoothing_mm: float = 0.0) -> Array:
+        smooth = ndimage.gaussian_filter(data, smoothing_mm / MAP_VOXEL_MM) if smoothing_mm else data
+        return Volume(smooth, template.grid.affine).resample_to(grid).data
+
+    grey, white = template.grey_matter.data, template.white_matter.data
+    smooth_grey, smooth_tissue = (ndimage.gaussian_filter(m, 3.0 / MAP_VOXEL_MM) for m in (grey, grey + white))
+    near = on_grid(_window(template.ventricles.data, VENTRICLE_REACH_MM))
+    not_outer = np.clip(1.0 - on_grid(_outer_fluid(template)) / OUTER_FLUID_LIMIT, 0.0, 1.0)
+    structures = {
+        "ventricles_ml": template.ventricles,
+        "hippocampus_left_ml": template.hippocampus_left,
+        "hippocampus_right_ml": template.hippocampus_right,
+    }
+    windows = {name: on_grid(_window(mask.data, HIPPOCAMPUS_REACH_MM)) for name, mask in structures.items()}
+    windows["ventricles_ml"] = near * not_outer
+    regions = Regions(
+        brain=on_grid(template.brain_mask.data) > 0.5,
+        grey=on_grid(grey, 2.0) > 0.6,
+        white=on_grid(white, 2.0) > 0.8,
+        grey_share=on_grid(smooth_grey / (smooth_tissue + 1e-3)),
+        windows=windows,
+        near_ventricles=near > 0.9,
+        head_ml=_millilitres(template.brain_mask),
+        structure_ml={name: _millilitres(mask) for name, mask in structures.items()},
+    )
+    landmarks = (regions.grey, regions.white, regions.near_ventricles, *windows.values())
+    if not all(landmark.any() for landmark in landmarks):
+        msg = (
+            f"volumes are measured in MNI space, where this image (shape {shape}, voxels of "
+            f"{', '.join(f'{s:.3g}' for s in grid.spacing)} mm) does not show the whole brain; register it to the "
+            "template first ('ldae cohort preprocess')"
+        )
+        raise VolumeError(msg)
+    return regions
+
+
+def _fluid_fraction(image: Array, inside: npt.NDArray[np.bool_], regions: Regions, voxel_ml: float) -> Array | None:
+    """Fraction of fluid in each voxel, from the image's own levels of grey matter, white matter and fluid.
+
+    Returns:
+        Fractions, (D, H, W); None if the image shows no brain in place, or no fluid darker than the tissue.
+    """
+    grey, white = image[inside & regions.grey], image[inside & regions.white]
+    dark = image[inside & regions.near_ventricles]
+    pure = max(3, round(PURE_FLUID_ML / voxel_ml))
+    if min(grey.size, white.size) == 0 or dark.size < pure:
+        return None
+    fluid_level = np.partition(dark, pure - 1)[:pure].mean()
+    share = regions.grey_share
+    contrast = share * np.median(grey) + (1 - share) * np.median(white) - fluid_level
+    if float(np.median(contrast[regions.brain])) <= 0:
+        return None
+    fraction = 1.0 - np.clip((image - fluid_level) / np.maximum(contrast, np.float32(1e-6)), 0.0, 1.0)
+    return np.where(inside & (fraction >= LEAST_FRACTION), fraction, np.float32(0.0))
+
+
+def _raw_measures(image: Array, regions: Regions, voxel_ml: float) -> dict[str, float]:
+    """Volumes before calibration, ml; not a number where there is nothing to measure."""
+    inside = image > BACKGROUND_LEVEL * max(float(np.median(image[regions.white])), 0.0)
+    fluid = _fluid_fraction(image, inside, regions, voxel_ml)
+    if fluid is None:
+        return dict.fromkeys([*regions.structure_ml, "brain_ml"], float("nan"))
+    head_ml = float(np.count_nonzero(inside)) * voxel_ml
+    measures = {"ventricles_ml": float((fluid * regions.windows["ventricles_ml"]).sum()) * voxel_ml}
+    for name in ("hippocampus_left_ml", "hippocampus_right_ml"):
+        window = regions.windows[name]
+        tissue_share = 1.0 - float((fluid * window).sum() / window.sum())
+        measures[name] = regions.structure_ml[name] * tissue_share * head_ml / regions.head_ml
+    measures["brain_ml"] = head_ml - float(fluid.sum()) * voxel_ml
+    return measures
+
+
+@functools.lru_cache(maxsize=4)
+def _calibration(shape: tuple[int, int, int], affine: tuple[float, ...]) -> dict[str, float]:
+    """Factors that make the template's own image measure the template's own volumes on this grid."""
+    regions = _regions(shape, affine)
+    template = load_template(MAP_VOXEL_MM)
+    grid = Grid(shape, np.reshape(affine, (4, 4)))
+    image = np.where(regions.brain, template.t1.resample_to(grid).data, np.float32(0.0))
+    measured = _raw_measures(image, regions, grid.voxel_volume_ml)
+    true = regions.structure_ml | {"brain_ml": _millilitres(template.grey_matter) + _millilitres(template.white_matter)}
+    return {name: true[name] / value for name, value in measured.items()}
+
+
+def measure_volumes(volume: Volume) -> dict[str, float]:
+    """Measure a T1-weighted brain in template space.
+
+    Ventricles are the fluid within 10 mm of the template's, without the fluid around the brain. A hippocampus is the
+    template's, scaled by the head and by the share of tissue that is left in its core; heads place theirs a little
+    differently, so this ranks people only roughly. Factors make the template measure itself exactly; other images'
+    volumes are proportional, not exact: large ventricles come out about a fifth too small, and hippocampi keep less
+    than half of their true spread.
+
+    Args:
+        volume: skull-stripped, (D, H, W), in MNI space on any grid, intensities in any unit, background about 0.
+
+    Returns:
+        `ventricles_ml`, `hippocampus_left_ml`, `hippocampus_right_ml` and `brain_ml` (grey and white matter); all not
+        a number if the image shows no brain, or no fluid that is darker than its tissue.
+
+    Raises:
+        VolumeError: if the grid lies outside template space, or is too coarse to hold these structures.
+    """
+    key = (volume.grid.shape, tuple(volume.affine.ravel().tolist()))
+    regions = _regions(*key)
+    raw = _raw_measures(volume.data, regions, volume.grid.voxel_volume_ml)
+    factors = _calibration(*key)
+    return {name: value * factors[name] for name, value in raw.items()}

@@ -1,0 +1,302 @@
+"""From a subject's shape and state to tissue fractions on the cohort's grid, with the volumes that are truly there.
+
+Work is done on a grid of about 2 mm that divides the cohort's voxels evenly; fractions are then averaged over each
+voxel, so that coarse images have the partial volumes of a coarse scanner.
+"""
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from ldae.atlas import Template, load_template
+from ldae.phantom.anatomy.deformation import sample_at, shape_lattice, structure_displacement, upsample_to
+from ldae.phantom.population import AnatomicalState
+from ldae.volume import Grid
+
+__all__ = ["Composition", "RigidMotion", "SubjectMap", "map_points", "map_subject", "render", "tissue_means"]
+
+Array = npt.NDArray[np.float32]
+
+WORKING_VOXEL_MM = 2.0
+CORTEX_THICKNESS_MM = 2.5
+ROTATION_CENTRE_MM = (0.0, -17.0, 5.0)
+# Points are looked up so many at a time, to save memory.
+BLOCK = 1_000_000
+
+# Channels of the packed template.
+GREY, WHITE, CSF, TEXTURE, VENTRICLES, HIPPOCAMPI, CORTEX_RIM, HIPPOCAMPUS_RIM = range(8)
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """The template's maps side by side, for one interpolation of all of them.
+
+    Attributes:
+        table: (X, Y, Z, 8): fractions of grey matter, white matter and fluid; texture (T1 less its fit by tissue
+            means); masks of ventricles and hippocampi; grey matter lost per mm of cortical thinning; tissue lost
+            per mm of hippocampal shrinking.
+        origin_mm: first lattice point, RAS mm, (3,).
+        spacing_mm: distance of lattice points.
+        nearby: where any brain is within 8 mm, (X, Y, Z).
+    """
+
+    table: Array
+    origin_mm: Array
+    spacing_mm: float
+    nearby: npt.NDArray[np.bool_]
+
+    def index(self, points_mm: Array) -> Array:
+        """Lattice indices of RAS mm, (N, 3)."""
+        return np.asarray((points_mm - self.origin_mm) / np.float32(self.spacing_mm), dtype=np.float32)
+
+    def is_near(self, points_mm: Array) -> npt.NDArray[np.bool_]:
+        """Whether any brain is near points in RAS mm, (N, 3) to (N,)."""
+        nearest = np.rint(self.index(points_mm)).astype(np.intp)
+        inside = np.asarray(((nearest >= 0) & (nearest < self.nearby.shape)).all(axis=1))
+        inside[inside] = self.nearby[tuple(nearest[inside].T)]
+        return inside
+
+
+@functools.lru_cache(maxsize=1)
+def tissue_means() -> tuple[float, float, float]:
+    """T1 intensity of pure grey matter, white matter and fluid: least squares inside the template's mask."""
+    template = load_template(1.0)
+    inside = template.brain_mask.data > 0.5
+    fractions = [m.data[inside] for m in (template.grey_matter, template.white_matter, template.csf)]
+    normal = np.array([[float(np.sum(a * b, dtype=np.float64)) for a in fractions] for b in fractions])
+    right = np.array([float(np.sum(a * template.t1.data[inside], dtype=np.float64)) for a in fractions])
+    grey, white, csf = np.linalg.solve(normal, right).tolist()
+    return grey, white, csf
+
+
+@functools.lru_cache(maxsize=1)
+def tissue_source(spacing_mm: float, fine: Template) -> Source:
+    """An anatomy's maps packed, smoothed and sampled at `spacing_mm`."""
+    grey, white, csf = fine.grey_matter.data, fine.white_matter.data, fine.csf.data
+    means = tissue_means()
+    texture = fine.t1.data - means[0] * grey - means[1] * white - means[2] * csf
+    outer_csf = ndimage.gaussian_filter(csf * (fine.ventricles.data < 0.5), 1.5)
+    cortex_rim = grey * np.clip(outer_csf / 0.2, 0.0, 1.0) / CORTEX_THICKNESS_MM
+    hippocampi = fine.hippocampus_left.data + fine.hippocampus_right.data
+    gradient = np.stack(np.gradient(ndimage.gaussian_filter(hippocampi, 2.0)))
+    hippocampus_rim = np.linalg.norm(gradient, axis=0)
+    maps = (grey, white, csf, texture, fine.ventricles.data, hippocampi, cortex_rim, hippocampus_rim)
+    sigma = np.sqrt(max(spacing_mm**2 - 1.0, 0.0) / 12.0)
+    channels = []
+    for data in maps:
+        smooth = ndimage.gaussian_filter(data, sigma) if sigma > 0.1 else data
+        channels.append(_subsample(smooth, spacing_mm))
+    table = np.ascontiguousarray(np.stack(channels, axis=-1), dtype=np.float32)
+    # Beyond the lattice its border continues, and there is nothing beyond the brain.
+    for axis in range(3):
+        np.moveaxis(table, axis, 0)[[0, -1]] = 0.0
+    brain = table[..., :3].sum(axis=-1) > 0.05
+    nearby = ndimage.binary_dilation(brain, iterations=max(1, round(8.0 / spacing_mm)))
+    return Source(table, fine.grid.affine[:3, 3].astype(np.float32), spacing_mm, nearby)
+
+
+def _subsample(data: Array, step: float) -> Array:
+    """Every `step`-th value along each axis, between values by linear interpolation."""
+    for axis in range(3):
+        position = np.arange(0.0, data.shape[axis] - 1, step)
+        lower = np.minimum(position.astype(int), data.shape[axis] - 2)
+        weight = (position - lower).astype(np.float32).reshape([-1 if i == axis else 1 for i in range(3)])
+        data = data.take(lower, axis=axis) * (1 - weight) + data.take(lower + 1, axis=axis) * weight
+    return data
+
+
+@dataclass(frozen=True)
+class RigidMotion:
+    """What registration has left undone: the head's pose relative to the template's.
+
+    Attributes:
+        rotation_deg: about x, y and z through the brain's centre, degrees.
+        translation_mm: along x, y and z, mm.
+    """
+
+    rotation_deg: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    translation_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+    def move(self, points_mm: Array) -> Array:
+        """Small rotation (to first order) and translation of points, (N, 3)."""
+        x, y, z = np.deg2rad(self.rotation_deg)
+        skew = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
+        shift = np.array(self.translation_mm) - skew @ ROTATION_CENTRE_MM
+        columns = [points_mm[:, axis].copy() for axis in range(3)]
+        moved = np.empty_like(points_mm)
+        for axis in range(3):
+            turned = sum(np.float32(skew[axis, other]) * columns[other] for other in range(3) if other != axis)
+            moved[:, axis] = columns[axis] + turned + np.float32(shift[axis])
+        return moved
+
+
+@dataclass(frozen=True, eq=False)
+class SubjectMap:
+    """Where a subject's working voxels look in the template.
+
+    Attributes:
+        grid: the cohort's grid.
+        parts: working voxels in a voxel.
+        part_ml: volume of a working voxel, ml.
+        source_mm: lattice spacing of the anatomy's maps that are sampled.
+        anatomy: the brain that is deformed, in template space.
+        points_mm: template points of the working voxels near the brain, RAS mm, (N, 3).
+        working_index: flat index of those voxels in the working grid, (N,).
+        voxel_index: flat index of the voxel that each belongs to, (N,).
+    """
+
+    grid: Grid
+    parts: int
+    part_ml: float
+    source_mm: float
+    anatomy: Template
+    points_mm: Array
+    working_index: npt.NDArray[np.intp]
+    voxel_index: npt.NDArray[np.intp]
+
+
+def map_subject(grid: Grid, shape_mm: Array, anatomy: Template | None = None) -> SubjectMap:
+    """Bring a head's shape from its lattice to the working grid.
+
+    Args:
+        grid: the cohort's grid, axis-aligned and isotropic.
+        shape_mm: template positions on the shape lattice, (X, Y, Z, 3); see `draw_shape`.
+        anatomy: the brain that is deformed, in template space; None is the template's own.
+    """
+    voxel_mm = grid.spacing[0]
+    factor = max(1, round(voxel_mm / WORKING_VOXEL_MM))
+    spacing = voxel_mm / factor
+    affine = np.array(grid.affine)
+    affine[:3, :3] /= factor
+    affine[:3, 3] -= (voxel_mm - spacing) / 2
+    d, h, w = (n * factor for n in grid.shape)
+    points = upsample_to(Grid((d, h, w), affine), shape_mm, shape_lattice()).reshape(-1, 3)
+    anatomy = anatomy or load_template(1.0)
+    return map_points(grid, (factor, factor, factor), points, spacing, spacing**3 / 1000.0, anatomy)
+
+
+def map_points(
+    grid: Grid,
+    factors: tuple[int, int, int],
+    points_mm: Array,
+    spacing_mm: float,
+    part_ml: float,
+    anatomy: Template,
+) -> SubjectMap:
+    """Keep the parts of a grid's voxels that look near an anatomy's brain.
+
+    Args:
+        grid: the image's grid, in any orientation.
+        factors: parts that a voxel is divided into along each axis.
+        points_mm: template points of all parts, RAS mm, (D * f * H * g * W * h, 3).
+        spacing_mm: size of a part.
+        part_ml: volume of a part.
+        anatomy: the brain that is deformed, in template space.
+    """
+    source_mm = _source_spacing(spacing_mm)
+    source = tissue_source(source_mm, anatomy)
+    inside = np.concatenate(
+        [source.is_near(points_mm[start : start + BLOCK]) for start in range(0, len(points_mm), BLOCK)]
+    )
+    working_index = np.flatnonzero(inside)
+    fine_shape = tuple(n * f for n, f in zip(grid.shape, factors, strict=True))
+    fine_index = np.unravel_index(working_index, fine_shape)
+    voxel_index = np.ravel_multi_index(tuple(i // f for i, f in zip(fine_index, factors, strict=True)), grid.shape)
+    parts = int(np.prod(factors))
+    return SubjectMap(grid, parts, part_ml, source_mm, anatomy, points_mm[inside], working_index, voxel_index)
+
+
+def _source_spacing(spacing_mm: float) -> float:
+    """The template need not be finer than the working grid, and has nothing finer than 1 mm."""
+    return float(np.clip(spacing_mm, 1.0, 2.0))
+
+
+@dataclass(frozen=True, eq=False)
+class Composition:
+    """What is in each voxel of a head, before a scanner sees it.
+
+    Attributes:
+        grey: grey-matter fraction, (D, H, W).
+        white: white-matter fraction.
+        csf: fluid fraction; the three sum to the brain mask's.
+        texture: T1 intensity beyond the tissue means.
+        volumes_ml: true volumes by name, in millilitres.
+        displacement_mm: template point seen at each voxel less the voxel's own position, (D, H, W, 3); NaN where
+            no brain is near. None unless asked for.
+    """
+
+    grey: Array
+    white: Array
+    csf: Array
+    texture: Array
+    volumes_ml: dict[str, float]
+    displacement_mm: Array | None = None
+
+
+def render(
+    subject: SubjectMap, state: AnatomicalState, motion: RigidMotion | None = None, *, keep_displacement: bool = False
+) -> Composition:
+    """Move the template's tissue into a subject's head: one map, one interpolation.
+
+    Args:
+        subject: the subject's head.
+        state: its ventricles, hippocampi and cortex now.
+        motion: residual misregistration; None is none.
+        keep_displacement: also return the displacement field.
+    """
+    points = subject.points_mm if motion is None else motion.move(subject.points_mm)
+    moved = points + structure_displacement(state, points, subject.anatomy)
+    source = tissue_source(subject.source_mm, subject.anatomy)
+    maps = sample_at(source.table, source.index(moved))
+    grey, white, csf = maps[:, GREY], maps[:, WHITE], maps[:, CSF]
+
+    thinned = np.clip(np.float32(state.cortex_mm) * maps[:, CORTEX_RIM], -csf, grey)
+    grey, csf = grey - thinned, csf + thinned
+    # Fluid takes the place that a shrinking hippocampus leaves (the temporal horn); its rim widens with the shift.
+    shrunk_mm = np.where(moved[:, 0] < 0, state.hippocampus_left_mm, state.hippocampus_right_mm).astype(np.float32)
+    lost = np.clip(shrunk_mm * maps[:, HIPPOCAMPUS_RIM], 0.0, 1.0)
+    csf = csf + lost * (grey + white)
+    grey, white = grey * (1 - lost), white * (1 - lost)
+
+    voxel_ml = subject.part_ml
+    hippocampi = maps[:, HIPPOCAMPI]
+    left = moved[:, 0] < 0
+    grey_ml, white_ml, csf_ml = (float(m.sum(dtype=np.float64)) * voxel_ml for m in (grey, white, csf))
+    volumes = {
+        "ventricles_ml": float(maps[:, VENTRICLES].sum(dtype=np.float64)) * voxel_ml,
+        "hippocampus_left_ml": float(hippocampi[left].sum(dtype=np.float64)) * voxel_ml,
+        "hippocampus_right_ml": float(hippocampi[~left].sum(dtype=np.float64)) * voxel_ml,
+        "gm_ml": grey_ml,
+        "wm_ml": white_ml,
+        "csf_ml": csf_ml,
+        "brain_ml": grey_ml + white_ml,
+    }
+    return Composition(
+        grey=_pool(subject, grey),
+        white=_pool(subject, white),
+        csf=_pool(subject, csf),
+        texture=_pool(subject, maps[:, TEXTURE]),
+        volumes_ml=volumes,
+        displacement_mm=_pool_displacement(subject, moved) if keep_displacement else None,
+    )
+
+
+def _pool(subject: SubjectMap, values: Array) -> Array:
+    """Mean over each voxel; working voxels far from the brain count as 0. (N,) to (D, H, W)."""
+    size = int(np.prod(subject.grid.shape))
+    total = np.bincount(subject.voxel_index, weights=values, minlength=size)
+    return np.asarray(total / subject.parts, dtype=np.float32).reshape(subject.grid.shape)
+
+
+def _pool_displacement(subject: SubjectMap, moved_mm: Array) -> Array:
+    """Mean template point of each voxel less the voxel's centre, mm, (D, H, W, 3)."""
+    size = int(np.prod(subject.grid.shape))
+    count = np.bincount(subject.voxel_index, minlength=size)
+    # Only voxels with all their parts near the brain have a mean point at their centre.
+    whole = np.where(count == subject.parts, count, np.nan)
+    sums = [np.bincount(subject.voxel_index, weights=moved_mm[:, a], minlength=size) / whole for a in range(3)]
+    mean = np.stack(sums, axis=-1).reshape(*subject.grid.shape, 3)
+    return np.asarray(mean - np.moveaxis(subject.grid.world_coordinates(), 0, -1), dtype=np.float32)

@@ -1,0 +1,196 @@
+"""A synthetic cohort with known truth: longitudinal brain MRI in BIDS layout, made from the MNI152 template.
+
+It is a test bed that nobody needs permission for, not a model of any population: anatomy varies smoothly around one
+template, and disease widens ventricles, shrinks hippocampi and thins the cortex by amplitudes that are set here.
+"""
+
+import dataclasses
+import json
+import logging
+import multiprocessing
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+from ldae.errors import CohortError
+from ldae.io.files import write_json
+from ldae.phantom.anatomy.label_maps import LabelSource
+from ldae.phantom.files import (
+    MANIFEST_COLUMNS,
+    MANIFEST_NAME,
+    PARTICIPANT_COLUMNS,
+    SESSION_COLUMNS,
+    Row,
+    session_row,
+    write_descriptions,
+    write_table,
+)
+from ldae.phantom.population import Subject
+from ldae.phantom.scan import by_label_map, choose_label_maps, label_map_hashes, scan_subject, write_effect
+from ldae.phantom.settings import PhantomConfig, cohort_grid, draw_cohort
+
+__all__ = ["PhantomConfig", "cohort_grid", "draw_cohort", "synthesise_cohort"]
+
+log = logging.getLogger(__name__)
+
+CONFIG_NAME = "phantom_config.json"
+EFFECT_NAME = "phantom_effect.nii.gz"
+# Settings that cohorts made before there was a choice do not name.
+OPTIONS = ("raw", "anatomy")
+# Enough for a mean: single effects differ by the shape of the head alone.
+EFFECT_SUBJECTS = 24
+GENERATOR_VERSION = 1
+
+
+def synthesise_cohort(
+    out_dir: str | os.PathLike[str],
+    config: PhantomConfig,
+    *,
+    workers: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Write a cohort in BIDS layout, with its manifest and its truth.
+
+    The folder appears under its name only when it is complete. A finished cohort of the same configuration is left
+    as it is.
+
+    Args:
+        out_dir: the cohort's folder: new, empty, or this very cohort.
+        config: what to synthesise.
+        workers: processes; more than one needs the usual `if __name__ == "__main__"` in a script that calls this.
+        progress: called with the number of scans done and their total.
+
+    Returns:
+        The manifest, `out_dir/manifest.tsv`.
+
+    Raises:
+        CohortError: if the folder holds anything else, `workers` is not positive, or a worker dies.
+    """
+    if workers < 1:
+        msg = f"workers must be at least 1, got {workers}; it is the number of processes"
+        raise CohortError(msg)
+    out = Path(out_dir).absolute()
+    if _is_finished(out, config):
+        log.info("%s already holds this cohort", out)
+        return out / MANIFEST_NAME
+    partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        _write_cohort(partial, config, workers, progress)
+        if out.exists():
+            out.rmdir()
+        partial.rename(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return out / MANIFEST_NAME
+
+
+def _plain(config: PhantomConfig) -> Any:
+    """The configuration as JSON would give it back, with the generator's version."""
+    plain = {"generator_version": GENERATOR_VERSION, **dataclasses.asdict(config)}
+    if config.anatomy is not None:
+        plain["anatomy"] = label_map_hashes(config.anatomy)  # content counts, not where it lies
+    return json.loads(json.dumps({name: value for name, value in plain.items() if name not in OPTIONS or value}))
+
+
+def _is_finished(out: Path, config: PhantomConfig) -> bool:
+    """Whether the folder is this cohort; the effect of severity, which older ones lack, is added.
+
+    Raises:
+        CohortError: if it holds anything else.
+    """
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return False
+    if not out.is_dir():
+        msg = f"{out} is a file; name a new folder for the cohort"
+        raise CohortError(msg)
+    saved = out / CONFIG_NAME
+    if not saved.is_file():
+        msg = f"{out} is not empty and holds no phantom cohort; name a new folder, or empty this one yourself"
+        raise CohortError(msg)
+    try:
+        before = json.loads(saved.read_text(encoding="utf-8"))
+    except ValueError as error:
+        msg = f"{saved} is damaged ({error}); delete the folder {out} to make the cohort again"
+        raise CohortError(msg) from error
+    now = _plain(config)
+    before.setdefault("min_motion_mm", 0.0)  # cohorts made before there was a choice
+    if before != now:
+        names = sorted(k for k in now.keys() | before.keys() if now.get(k) != before.get(k))
+        msg = (
+            f"{out} holds a phantom cohort made with other settings (they differ in {', '.join(names)}); "
+            "name a new folder, or delete this one to replace it"
+        )
+        raise CohortError(msg)
+    if not (out / EFFECT_NAME).is_file():
+        subjects = draw_cohort(config)[:EFFECT_SUBJECTS]
+        write_effect(out / EFFECT_NAME, config, subjects, choose_label_maps(config, subjects))
+    return True
+
+
+def _write_cohort(
+    folder: Path, config: PhantomConfig, workers: int, progress: Callable[[int, int], None] | None
+) -> None:
+    """Everything the cohort's folder holds."""
+    subjects = draw_cohort(config)
+    sources = choose_label_maps(config, subjects)
+    total = sum(len(subject.sessions) for subject in subjects)
+    truth: dict[int, list[Row]] = {}
+    done = 0
+    for index, rows in _scan_subjects(folder, config, by_label_map(subjects, sources), sources, workers):
+        truth[index] = rows
+        done += len(rows)
+        if progress is not None:
+            progress(done, total)
+    manifest = []
+    participants = []
+    for subject in subjects:
+        rows = [session_row(subject, session) for session in subject.sessions]
+        manifest += rows
+        participants.append(rows[0])
+        name = f"{subject.participant_id}_sessions.tsv"
+        write_table(folder / subject.participant_id / name, rows, SESSION_COLUMNS)
+    write_table(folder / "participants.tsv", participants, PARTICIPANT_COLUMNS)
+    truths = [row for subject in subjects for row in truth[subject.index]]
+    write_table(folder / "phantom_truth.tsv", truths, tuple(truths[0]))
+    write_table(folder / MANIFEST_NAME, manifest, MANIFEST_COLUMNS)
+    write_effect(folder / EFFECT_NAME, config, subjects[:EFFECT_SUBJECTS], sources)
+    write_json(folder / CONFIG_NAME, _plain(config))
+    write_descriptions(folder, GENERATOR_VERSION, raw=config.raw is not None, label_maps=bool(sources))
+
+
+def _scan_subjects(
+    folder: Path,
+    config: PhantomConfig,
+    subjects: Sequence[Subject],
+    sources: Mapping[int, LabelSource],
+    workers: int,
+) -> Iterator[tuple[int, list[Row]]]:
+    """Scan everybody; yields a subject's number and its truth as it is done."""
+    if workers == 1 or len(subjects) == 1:
+        for subject in subjects:
+            yield subject.index, scan_subject(folder, config, subject, sources.get(subject.index))
+        return
+    # Forked children inherit the locks of a parent's threads (torch has some); spawned ones start clean.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(subjects)), mp_context=context) as pool:
+        futures = {
+            pool.submit(scan_subject, folder, config, subject, sources.get(subject.index)): subject.index
+            for subject in subjects
+        }
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        except BrokenProcessPool as error:
+            msg = (
+                f"a worker process ended early ({error}); use fewer workers if memory is short, and call this under "
+                "'if __name__ == \"__main__\":' in a script"
+            )
+            raise CohortError(msg) from error
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,234 @@
+"""Where a raw head lies in the scanner, on which grid it is stored, and which affine takes it back to the template."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ldae.errors import CohortError
+from ldae.phantom.anatomy.deformation import sample_at, shape_lattice, upsample_to
+from ldae.volume import Grid
+
+__all__ = [
+    "HeadShape",
+    "Pose",
+    "RawConfig",
+    "best_affine",
+    "draw_native_grid",
+    "draw_pose",
+    "template_points",
+]
+
+Array = npt.NDArray[np.float32]
+Matrix = npt.NDArray[np.float64]
+
+ROTATION_CENTRE_MM = (0.0, -17.0, 5.0)
+# The map from native voxels to template points is smooth: it is evaluated on a lattice, then interpolated.
+MAP_LATTICE_MM = 4.0
+INVERSE_ITERATIONS = 8
+
+
+@dataclass(frozen=True)
+class RawConfig:
+    """How raw heads differ from each other besides their anatomy; each is drawn anew for every session.
+
+    Attributes:
+        max_rotation_deg: the head is turned in scanner space by up to this angle about an axis of any direction; the
+            angle is uniform. At most 90.
+        max_translation_mm: the head's centre is shifted by up to this distance in any direction; uniform. At most 200.
+        max_oblique_deg: the planes of the slices are tilted against scanner space by up to this angle. At most 45.
+        max_in_plane_ratio: the larger voxel edge within the slice relative to the smaller, at most.
+        max_slice_mm: the slices' thickness is uniform between the voxel size and this.
+        any_storage_order: axes are stored in any of the 48 orders and directions (the header says which), not as RAS.
+        margin_mm: least and greatest room between the head and the border of the image.
+        neck_mm: least and greatest length of face and neck below the brain that the field of view holds.
+        bias_sd: standard deviation of each coefficient of the logarithm of the bias field.
+        white_matter_range: least and greatest stored brightness of white matter; uniform on a logarithmic scale.
+    """
+
+    max_rotation_deg: float = 15.0
+    max_translation_mm: float = 20.0
+    max_oblique_deg: float = 10.0
+    max_in_plane_ratio: float = 1.2
+    max_slice_mm: float = 3.0
+    any_storage_order: bool = True
+    margin_mm: tuple[float, float] = (4.0, 25.0)
+    neck_mm: tuple[float, float] = (15.0, 75.0)
+    bias_sd: float = 0.2
+    white_matter_range: tuple[float, float] = (60.0, 4000.0)
+
+    def __post_init__(self) -> None:
+        limits = {
+            "max_rotation_deg": (0.0, 90.0),
+            "max_translation_mm": (0.0, 200.0),
+            "max_oblique_deg": (0.0, 45.0),
+            "max_in_plane_ratio": (1.0, 4.0),
+            "max_slice_mm": (0.5, 10.0),
+            "margin_mm": (0.0, 200.0),
+            "neck_mm": (0.0, 110.0),
+            "bias_sd": (0.0, 1.0),
+            "white_matter_range": (10.0, 1e6),
+        }
+        for name, (low, high) in limits.items():
+            value = np.atleast_1d(np.asarray(getattr(self, name), dtype=float))
+            if not ((value >= low) & (value <= high)).all() or (np.diff(value) < 0).any():
+                msg = f"{name} must be from {low:g} to {high:g}, got {getattr(self, name)!r}; change the raw settings"
+                raise CohortError(msg)
+
+
+@dataclass(frozen=True, eq=False)
+class Pose:
+    """A rigid motion of the head in the scanner.
+
+    Attributes:
+        matrix: RAS mm of the subject's head in template orientation to RAS mm of the scanner, (4, 4).
+    """
+
+    matrix: Matrix
+
+
+def rotation_about(axis: npt.ArrayLike, degrees: float) -> Matrix:
+    """Rodrigues' formula, (3, 3)."""
+    x, y, z = np.asarray(axis, dtype=float) / np.linalg.norm(axis)
+    skew = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
+    angle = np.deg2rad(degrees)
+    return np.asarray(np.eye(3) + np.sin(angle) * skew + (1 - np.cos(angle)) * skew @ skew)
+
+
+def draw_pose(config: RawConfig, rng: np.random.Generator) -> Pose:
+    """Turn the head about the middle of its brain, then shift it."""
+    rotation = rotation_about(rng.standard_normal(3), float(rng.uniform(0, config.max_rotation_deg)))
+    direction = rng.standard_normal(3)
+    shift = direction / np.linalg.norm(direction) * rng.uniform(0, config.max_translation_mm)
+    matrix = np.eye(4)
+    matrix[:3, :3] = rotation
+    matrix[:3, 3] = np.array(ROTATION_CENTRE_MM) - rotation @ ROTATION_CENTRE_MM + shift
+    return Pose(matrix)
+
+
+def draw_native_grid(
+    config: RawConfig, voxel_size_mm: float, head_mm: npt.NDArray[np.floating], rng: np.random.Generator
+) -> Grid:
+    """Draw a grid around a head: tilted planes, voxels that are no cubes, axes in any order.
+
+    Args:
+        config: how far from the ordinary.
+        voxel_size_mm: the smallest edge of a voxel.
+        head_mm: points of the head in the scanner, RAS mm, (N, 3).
+        rng: source of randomness.
+    """
+    tilt = rotation_about(rng.standard_normal(3), float(rng.uniform(0, config.max_oblique_deg)))
+    spacing = np.full(3, voxel_size_mm)
+    slice_axis, in_plane = (int(i) for i in rng.permutation(3)[:2])
+    spacing[slice_axis] = rng.uniform(voxel_size_mm, max(voxel_size_mm, config.max_slice_mm))
+    # Half of all scans have square pixels.
+    spacing[in_plane] *= max(1.0, rng.uniform(2.0 - config.max_in_plane_ratio, config.max_in_plane_ratio))
+    spacing = np.round(spacing, 3)
+    along = head_mm @ tilt
+    low = along.min(axis=0) - rng.uniform(*config.margin_mm, size=3)
+    high = along.max(axis=0) + rng.uniform(*config.margin_mm, size=3)
+    # The lower border cuts the neck, wherever the planes are tilted to.
+    low[2] = along[:, 2].min()
+    shape = np.ceil((high - low) / spacing).astype(int)
+    affine = np.eye(4)
+    affine[:3, :3] = tilt * spacing
+    affine[:3, 3] = tilt @ low
+    order, flips = rng.permutation(3), rng.random(3) < 0.5
+    if config.any_storage_order:
+        affine, shape = _reordered(affine, shape, order, flips)
+    d, h, w = shape.tolist()
+    return Grid((d, h, w), affine)
+
+
+def _reordered(
+    affine: Matrix, shape: npt.NDArray[np.int_], order: npt.NDArray[np.int_], flips: npt.NDArray[np.bool_]
+) -> tuple[Matrix, npt.NDArray[np.int_]]:
+    """The same voxels with their axes in another order and some of them reversed."""
+    shape = shape[order]
+    affine = affine[:, [*order, 3]]
+    for axis in np.flatnonzero(flips):
+        affine[:3, 3] += affine[:3, axis] * (shape[axis] - 1)
+        affine[:3, axis] *= -1
+    return affine, shape
+
+
+def best_affine(source_mm: npt.NDArray[np.floating], target_mm: npt.NDArray[np.floating]) -> Matrix:
+    """Least-squares affine between matched points, both (N, 3); returns (4, 4)."""
+    centre = source_mm.mean(axis=0, dtype=np.float64)
+    centred = source_mm - centre
+    target_centre = target_mm.mean(axis=0, dtype=np.float64)
+    linear = np.linalg.lstsq(centred, target_mm - target_centre, rcond=None)[0].T
+    matrix = np.eye(4)
+    matrix[:3, :3] = linear
+    matrix[:3, 3] = target_centre - linear @ centre
+    return matrix
+
+
+@dataclass(frozen=True, eq=False)
+class HeadShape:
+    """A head's shape, wherever it is asked for: an affine, and bending that goes on as at its border beyond the lattice.
+
+    Attributes:
+        affine: least-squares affine of the shape on its lattice, subject's RAS mm to template RAS mm, (4, 4).
+        bending: what the affine leaves on the shape lattice, mm, (X, Y, Z, 3).
+    """
+
+    affine: Matrix
+    bending: Array
+
+    @classmethod
+    def from_lattice(cls, shape_mm: Array) -> "HeadShape":
+        """Split template positions on the shape lattice, (X, Y, Z, 3); see `draw_shape`."""
+        world = np.moveaxis(shape_lattice().world_coordinates(), 0, -1)
+        affine = best_affine(world.reshape(-1, 3), shape_mm.reshape(-1, 3))
+        return cls(affine, np.asarray(shape_mm - (world @ affine[:3, :3].T + affine[:3, 3]), dtype=np.float32))
+
+    def to_template(self, points_mm: npt.NDArray[np.floating]) -> Array:
+        """Template points seen at points of the subject's head in template orientation, RAS mm, (N, 3)."""
+        lattice = shape_lattice()
+        index = (points_mm - lattice.affine[:3, 3]) / lattice.spacing
+        bent = sample_at(self.bending, np.asarray(index, dtype=np.float32))
+        return np.asarray(points_mm @ self.affine[:3, :3].T + self.affine[:3, 3] + bent, dtype=np.float32)
+
+    def from_template(self, points_mm: npt.NDArray[np.floating]) -> Array:
+        """Points of the subject's head at which template points are seen: the inverse of `to_template`, (N, 3)."""
+        back = np.linalg.inv(self.affine)
+        points = np.asarray(points_mm, dtype=np.float64)
+        guess = points @ back[:3, :3].T + back[:3, 3]
+        for _ in range(INVERSE_ITERATIONS):
+            guess = guess + (points - self.to_template(guess)) @ back[:3, :3].T
+        return np.asarray(guess, dtype=np.float32)
+
+
+def template_points(grid: Grid, factors: tuple[int, int, int], pose: Pose, shape: HeadShape) -> Array:
+    """Template points seen at the parts of a native grid's voxels.
+
+    Args:
+        grid: the native grid.
+        factors: parts that a voxel is divided into along each axis.
+        pose: of the head.
+        shape: of the head.
+
+    Returns:
+        RAS mm of the template, (D * f, H * g, W * h, 3).
+    """
+    spacing = np.array(grid.spacing)
+    fine = Grid(_times(grid.shape, factors), _diagonal(spacing / factors, (spacing / factors - spacing) / 2))
+    a, b, c = (int(np.ceil(n * s / MAP_LATTICE_MM)) + 2 for n, s in zip(grid.shape, spacing, strict=True))
+    lattice = Grid((a, b, c), _diagonal(np.full(3, MAP_LATTICE_MM), np.full(3, -MAP_LATTICE_MM)))
+    local = lattice.world_coordinates().reshape(3, -1)
+    native = (grid.affine[:3, :3] / spacing) @ local + grid.affine[:3, 3:]
+    back = np.linalg.inv(pose.matrix)
+    subject = (back[:3, :3] @ native + back[:3, 3:]).T
+    return upsample_to(fine, shape.to_template(subject).reshape(a, b, c, 3), lattice)
+
+
+def _times(shape: tuple[int, int, int], factors: tuple[int, int, int]) -> tuple[int, int, int]:
+    d, h, w = (n * f for n, f in zip(shape, factors, strict=True))
+    return d, h, w
+
+
+def _diagonal(spacing: npt.NDArray[np.float64], origin: npt.NDArray[np.float64]) -> Matrix:
+    affine = np.diag([*spacing, 1.0])
+    affine[:3, 3] = origin
+    return affine

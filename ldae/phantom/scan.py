@@ -1,0 +1,190 @@
+"""From a subject to files: the images of all its sessions, with their truth."""
+
+import gzip
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ldae.atlas import Template, load_template
+from ldae.io.files import sha256_of
+from ldae.phantom.anatomy.deformation import draw_shape
+from ldae.phantom.anatomy.effect import severity_effect
+from ldae.phantom.anatomy.label_maps import LabelSource, label_anatomy, label_files, place_label_map
+from ldae.phantom.anatomy.label_surroundings import LabelHead, check_head_labels
+from ldae.phantom.anatomy.surroundings import TemplateHead, draw_head_tissue
+from ldae.phantom.anatomy.tissue import SubjectMap, map_subject, render
+from ldae.phantom.files import Row, image_path, truth_row
+from ldae.phantom.population import Subject
+from ldae.phantom.pose import HeadShape, RawConfig
+from ldae.phantom.raw import RawHead, raw_scan, write_raw_scan
+from ldae.phantom.scanner import acquire, draw_scan, draw_site
+from ldae.phantom.settings import (
+    MAP_STREAM,
+    RAW_STREAM,
+    SCAN_STREAM,
+    SHAPE_STREAM,
+    SITE_STREAM,
+    TISSUE_STREAM,
+    PhantomConfig,
+    cohort_grid,
+    stream,
+)
+from ldae.volume import Grid, Volume, write_volume
+
+__all__ = ["choose_label_maps", "label_map_hashes", "scan_subject", "write_effect"]
+
+log = logging.getLogger(__name__)
+
+DESCRIPTION = "ldae phantom: synthetic, not a person"
+
+
+def label_map_hashes(folder: str) -> dict[str, str]:
+    """Name and SHA-256 of every label map in a folder.
+
+    Raises:
+        CohortError: if there is none.
+    """
+    return {path.name: sha256_of(path) for path in label_files(Path(folder))}
+
+
+def choose_label_maps(config: PhantomConfig, subjects: Sequence[Subject]) -> dict[int, LabelSource]:
+    """Draw each subject's label map and find the place of every map that is used; empty without `config.anatomy`.
+
+    Raises:
+        CohortError: if a map is unusable.
+    """
+    if config.anatomy is None:
+        return {}
+    files = label_files(Path(config.anatomy))
+    chosen = {
+        subject.index: files[int(stream(config, MAP_STREAM, subject.index).integers(len(files)))]
+        for subject in subjects
+    }
+    places = {}
+    for path in sorted(set(chosen.values())):
+        if config.raw is not None:
+            check_head_labels(path)
+        log.info("registering %s to the template", path)
+        places[path] = place_label_map(str(path), sha256_of(path))
+    return {index: places[path] for index, path in chosen.items()}
+
+
+def _anatomy(source: LabelSource | None) -> Template:
+    return load_template(1.0) if source is None else label_anatomy(source)
+
+
+def _shape(config: PhantomConfig, subject: Subject) -> np.ndarray:
+    """The shape of the subject's head, the same at every session."""
+    return draw_shape(config.head_shape, subject.intracranial_scale, stream(config, SHAPE_STREAM, subject.index))
+
+
+def _head(config: PhantomConfig, grid: Grid, subject: Subject, source: LabelSource | None) -> SubjectMap:
+    """The subject's head on the cohort's grid."""
+    return map_subject(grid, _shape(config, subject), _anatomy(source))
+
+
+def write_effect(
+    path: Path, config: PhantomConfig, subjects: Sequence[Subject], sources: Mapping[int, LabelSource]
+) -> None:
+    """The mean change of clean images for one unit of severity.
+
+    Args:
+        path: the file.
+        config: of the cohort.
+        subjects: over whom the mean is taken.
+        sources: label maps by a subject's number, if any.
+    """
+    grid = cohort_grid(config)
+    effects = [
+        severity_effect(
+            _head(config, grid, subject, sources.get(subject.index)), subject.sessions[0].state, config.population
+        )
+        for subject in by_label_map(subjects, sources)
+    ]
+    description = "phantom truth: mean change of the image for severity + 1"
+    write_volume(Volume(np.mean(effects, axis=0, dtype=np.float32), grid.affine), path, description=description)
+
+
+def by_label_map(subjects: Sequence[Subject], sources: Mapping[int, LabelSource]) -> list[Subject]:
+    """The subjects with those of one label map together, so that it is read once."""
+    return sorted(subjects, key=lambda subject: (sources[subject.index].path if sources else "", subject.index))
+
+
+def scan_subject(folder: Path, config: PhantomConfig, subject: Subject, source: LabelSource | None) -> list[Row]:
+    """Write a subject's images; returns a row of truth for each.
+
+    Args:
+        folder: of the cohort.
+        config: of the cohort.
+        subject: who.
+        source: the label map that is its anatomy; None is the template.
+    """
+    if config.raw is not None:
+        rows = _scan_raw(folder, config, config.raw, subject, source)
+    else:
+        rows = _scan_stripped(folder, config, subject, source)
+    if source is not None:
+        rows = [{**row, "label_map": Path(source.path).name} for row in rows]
+    return rows
+
+
+def _scan_stripped(folder: Path, config: PhantomConfig, subject: Subject, source: LabelSource | None) -> list[Row]:
+    """Brains in template space."""
+    grid = cohort_grid(config)
+    site_number = int(subject.site.removeprefix("site-"))
+    site = draw_site(config.scanner, stream(config, SITE_STREAM, site_number))
+    head_map = _head(config, grid, subject, source)
+    rows = []
+    for session in subject.sessions:
+        rng = stream(config, SCAN_STREAM, subject.index, session.months)
+        scan = draw_scan(config.scanner, site, rng)
+        head = render(head_map, session.state, scan.motion, keep_displacement=config.save_displacement)
+        darkening = session.state.white_matter_darkening
+        image = acquire(head, grid, scan, config.scanner, white_matter_darkening=darkening, rng=rng)
+        path = folder / image_path(subject, session)
+        write_volume(Volume(image, grid.affine), path, description=DESCRIPTION)
+        if head.displacement_mm is not None:
+            _write_displacement(head.displacement_mm, grid, path)
+        rows.append(truth_row(subject, session, head.volumes_ml))
+    return rows
+
+
+def _scan_raw(
+    folder: Path, config: PhantomConfig, raw_config: RawConfig, subject: Subject, source: LabelSource | None
+) -> list[Row]:
+    """Whole heads in native space."""
+    site = draw_site(config.scanner, stream(config, SITE_STREAM, int(subject.site.removeprefix("site-"))))
+    tissue = draw_head_tissue(stream(config, TISSUE_STREAM, subject.index))
+    surroundings = TemplateHead(tissue) if source is None else LabelHead(source, tissue)
+    head = RawHead(HeadShape.from_lattice(_shape(config, subject)), _anatomy(source), surroundings)
+    rows = []
+    for session in subject.sessions:
+        raw = raw_scan(
+            head,
+            session.state,
+            raw_config,
+            draw_scan(config.scanner, site, stream(config, SCAN_STREAM, subject.index, session.months)),
+            config.scanner,
+            voxel_size_mm=config.voxel_size_mm,
+            keep_displacement=config.save_displacement,
+            rng=stream(config, RAW_STREAM, subject.index, session.months),
+        )
+        path = image_path(subject, session)
+        write_raw_scan(folder, path, raw, head.shape, description=DESCRIPTION)
+        if raw.composition.displacement_mm is not None:
+            _write_displacement(raw.composition.displacement_mm, raw.grid, folder / path)
+        rows.append(truth_row(subject, session, raw.composition.volumes_ml))
+    return rows
+
+
+def _write_displacement(displacement_mm: np.ndarray, grid: Grid, image_path: Path) -> None:
+    """A four-dimensional NIfTI beside the image: x, y and z in mm; 0 where no brain is near."""
+    import nibabel
+
+    image = nibabel.Nifti1Image(np.nan_to_num(displacement_mm), grid.affine)
+    image.header.set_xyzt_units("mm")
+    image.header["descrip"] = DESCRIPTION.encode()
+    path = image_path.with_name(image_path.name.replace("_T1w", "_desc-truth_displacement"))
+    path.write_bytes(gzip.compress(image.to_bytes(), compresslevel=3, mtime=0))

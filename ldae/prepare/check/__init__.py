@@ -1,0 +1,1 @@
+"""Quality control of a cohort: images, table, duplicates, confounding."""

@@ -1,0 +1,99 @@
+"""Whether a diagnosis can be told from age, sex or site alone, which a probe would then learn instead of disease."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from ldae.head.findings import WARNING, Finding
+from ldae.metrics.statistics import holm
+
+__all__ = ["check_confounding"]
+
+# Of three tests, after Holm's correction.
+SIGNIFICANCE = 0.05
+# Cohen's medium effects: 6 % of the variance; a contingency of 0.3.
+MIN_ETA_SQUARED, MIN_CRAMER_V = 0.06, 0.3
+MIN_PER_CLASS = 3
+# A site of fewer people than this may have one diagnosis by chance.
+MIN_AT_SITE = 5
+
+
+def check_confounding(table: pd.DataFrame) -> list[Finding]:
+    """Tests of diagnosis with age (analysis of variance), sex and site (chi-squared), one row a subject.
+
+    Args:
+        table: canonical columns; the first row of each subject counts.
+    """
+    people = table.drop_duplicates("participant_id").dropna(subset=["diagnosis"])
+    counts = people["diagnosis"].value_counts()
+    people = people[people["diagnosis"].isin(counts.index[counts >= MIN_PER_CLASS])]
+    if people["diagnosis"].nunique() < 2:
+        return []
+    tests = list(_tests(people))
+    found = []
+    if tests:
+        adjusted = holm([p for _, p, _, _, _ in tests])
+        for (column, _, effect, least, words), p in zip(tests, adjusted, strict=True):
+            if p < SIGNIFICANCE and effect >= least:
+                remedy = (
+                    f"control for it ('ldae probe --confounds {column} --control match', or residualise) and report "
+                    f"figures by {column} ('--by {column}')"
+                )
+                message = f"diagnosis goes with {column}: {words}, p = {p:.2g} after Holm"
+                found.append(Finding(WARNING, f"confounded-{column}", message, remedy))
+    return found + _sites_of_one_kind(people)
+
+
+def _tests(people: pd.DataFrame) -> Iterator[tuple[str, float, float, float, str]]:
+    """Column, p, effect, the least effect that counts, and the effect in words."""
+    from scipy import stats
+
+    aged = people.dropna(subset=["age"])
+    groups = {
+        str(name): rows["age"].to_numpy() for name, rows in aged.groupby("diagnosis") if len(rows) >= MIN_PER_CLASS
+    }
+    everyone = np.concatenate(list(groups.values())) if groups else np.empty(0)
+    if len(groups) > 1 and np.ptp(everyone) > 0:
+        p = float(stats.f_oneway(*groups.values()).pvalue)
+        between = sum(len(ages) * (ages.mean() - everyone.mean()) ** 2 for ages in groups.values())
+        eta_squared = float(between / ((everyone - everyone.mean()) ** 2).sum())
+        means = ", ".join(f"{name} {ages.mean():.1f}" for name, ages in groups.items())
+        yield (
+            "age",
+            0.0 if np.isnan(p) else p,
+            eta_squared,
+            MIN_ETA_SQUARED,
+            f"{means} years, eta squared {eta_squared:.2f}",
+        )
+    for column in ("sex", "site"):
+        known = people.dropna(subset=[column])
+        contingency = pd.crosstab(known["diagnosis"], known[column])
+        if min(contingency.shape) < 2:
+            continue
+        p = float(stats.chi2_contingency(contingency).pvalue)
+        v = _cramer_v(contingency.to_numpy())
+        yield column, p, v, MIN_CRAMER_V, f"Cramer's V {v:.2f} over {len(known)} subjects"
+
+
+def _cramer_v(contingency: np.ndarray) -> float:
+    """Cramer's V with Bergsma's correction (2013): without it, small tables look associated by chance."""
+    from scipy import stats
+
+    n = int(contingency.sum())
+    rows, columns = contingency.shape
+    phi_squared = float(stats.chi2_contingency(contingency, correction=False).statistic) / n
+    corrected = max(0.0, phi_squared - (rows - 1) * (columns - 1) / (n - 1))
+    smaller = min(rows - (rows - 1) ** 2 / (n - 1), columns - (columns - 1) ** 2 / (n - 1))
+    return float(np.sqrt(corrected / max(smaller - 1, 1e-12)))
+
+
+def _sites_of_one_kind(people: pd.DataFrame) -> list[Finding]:
+    sites = people.dropna(subset=["site"]).groupby("site")["diagnosis"].agg(["nunique", "size", "first"])
+    alone = sites[(sites["nunique"] == 1) & (sites["size"] >= MIN_AT_SITE)]
+    if len(alone) == 0:
+        return []
+    words = ", ".join(f"{site} ({row['size']} subjects, all {row['first']})" for site, row in alone.iterrows())
+    message = f"sites with one diagnosis only: {words}"
+    remedy = "leave them out of comparisons of diagnoses: what differs there may be the scanner"
+    return [Finding(WARNING, "site-of-one-diagnosis", message, remedy)]

@@ -1,0 +1,278 @@
+"""One scan, from its file to findings, figures, and a signature of its anatomy."""
+
+import hashlib
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ldae.atlas import load_template
+from ldae.contract import Preprocessing
+from ldae.errors import CohortError, LdaeError, NonFiniteError, VolumeError
+from ldae.head.findings import ERROR, NOTICE, WARNING, Finding
+from ldae.head.header import COPY_AGAIN, axis_word, check_file, check_header, read_header
+from ldae.head.intensities import SkullState, Surroundings, check_intensities, check_view, find_surroundings
+from ldae.head.morphology import coarse_grid
+from ldae.head.tissue import tissue_contrast
+from ldae.prepare.check.likeness import signature
+from ldae.prepare.check.model_contract import check_contract
+from ldae.prepare.check.shape_spread import ventricle_ml
+from ldae.volume import Volume, read_volume
+
+__all__ = ["Examination", "ScanToExamine", "examine"]
+
+ALIGN_MM, OVERLAP_MM = 2.0, 6.0
+# Of the brain's mask with the template's brain, or of a head's intensities with the template's: it lies there already.
+MIN_OVERLAP, MIN_TEMPLATE_CORRELATION = 0.85, 0.75
+# A worse alignment says nothing about anatomy.
+MIN_CORRELATION = 0.45
+TURNED_DEG, MIN_COVERAGE = 45.0, 0.97
+BRAIN_WHOLE = "nothing: the brain is whole, as its alignment with the template shows"
+
+
+@dataclass(frozen=True)
+class ScanToExamine:
+    """What a process needs to know to examine a scan.
+
+    Attributes:
+        key: the scan's name.
+        image: its file.
+        anatomy: compare anatomy, which a head has to be aligned for.
+        contract: of the model that is to read the scan, if any.
+    """
+
+    key: str
+    image: Path
+    anatomy: bool = True
+    contract: Preprocessing | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Examination:
+    """What was found in a scan.
+
+    Attributes:
+        key: the scan's name.
+        findings: about it.
+        figures: measured; the documentation names them.
+        voxel_hash: SHA-256 of shape and intensities in RAS order; None for an unreadable scan.
+        signature: of its anatomy, None where it is not aligned with the template.
+        in_place: the scan came in template space.
+    """
+
+    key: str
+    findings: tuple[Finding, ...] = ()
+    figures: dict[str, Any] = field(default_factory=dict)
+    voxel_hash: str | None = None
+    signature: npt.NDArray[np.float16] | None = None
+    in_place: bool = False
+
+
+class _Notes:
+    """Findings and figures as they come, each finding with the scan's name."""
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        self.findings: list[Finding] = []
+        self.figures: dict[str, Any] = {}
+
+    def add(self, *found: Finding) -> bool:
+        """Note findings; whether one is an error."""
+        self.findings += [replace(one, scans=(self.key,)) for one in found]
+        return any(one.severity == ERROR for one in found)
+
+
+def examine(scan: ScanToExamine) -> Examination:
+    """Examine one scan; whatever is wrong with it becomes a finding.
+
+    Args:
+        scan: which, and how far.
+    """
+    started = time.perf_counter()
+    notes = _Notes(scan.key)
+    rest: dict[str, Any] = {}
+    try:
+        rest = _examine(scan, notes)
+    except Exception as error:  # one bad scan never stops the others
+        notes.add(_unreadable(error))
+    notes.figures["seconds"] = round(time.perf_counter() - started, 2)
+    return Examination(scan.key, tuple(notes.findings), notes.figures, **rest)
+
+
+def _unreadable(error: BaseException) -> Finding:
+    reason = " ".join(str(error).split())[:300] or type(error).__name__
+    return Finding(ERROR, "unreadable", reason if isinstance(error, LdaeError) else f"unreadable: {reason}", COPY_AGAIN)
+
+
+def _examine(scan: ScanToExamine, notes: _Notes) -> dict[str, Any]:
+    missing = check_file(scan.image)
+    if missing is not None:
+        notes.add(missing)
+        return {}
+    header = read_header(scan.image)
+    if header is not None:
+        notes.figures |= {"shape": list(header.shape), "stored_as": header.dtype.name}
+        if notes.add(*check_header(header, scan.image.stat().st_size)):
+            return {}
+    volume = _read(scan.image, notes)
+    if volume is None:
+        return {}
+    notes.figures |= {
+        "shape": list(volume.data.shape),
+        "spacing_mm": [round(size, 4) for size in volume.spacing],
+        "axes": axis_word(volume.affine),
+    }
+    ras = volume.to_ras()
+    found, figures = check_intensities(volume.data)
+    notes.figures |= {name: _short(value) for name, value in figures.items()}
+    hashed = {"voxel_hash": _hash(ras)}
+    if notes.add(*found):
+        return hashed
+    around = find_surroundings(ras)
+    found, figures = check_view(around)
+    notes.figures |= {"shows": around.skull, **{name: _short(value) for name, value in figures.items()}}
+    if scan.contract is not None:
+        notes.add(*check_contract(scan.contract, ras, around.skull))
+    anatomy = _anatomy(ras, around, notes) if scan.anatomy else {}
+    # A head may lose chin or vertex to the field of view, and the brain be whole.
+    whole = notes.figures.get("template_coverage", 0.0) >= MIN_COVERAGE and around.skull == SkullState.HEAD
+    notes.add(*(replace(one, severity=NOTICE, remedy=BRAIN_WHOLE) if whole else one for one in found))
+    return hashed | anatomy
+
+
+def _read(path: Path, notes: _Notes) -> Volume | None:
+    """The volume; None, with a note of why, where it cannot be read or holds NaN or infinity."""
+    try:
+        return read_volume(path)
+    except NonFiniteError as error:
+        notes.add(
+            Finding(
+                ERROR,
+                "non-finite",
+                str(error).removeprefix(f"{path}: ").split(";")[0],
+                "replace them (0 is usual outside the brain)",
+            )
+        )
+    except VolumeError as error:
+        notes.add(_unreadable(error))
+    return None
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.6g}")
+
+
+def _hash(ras: Volume) -> str:
+    digest = hashlib.sha256(str(ras.data.shape).encode())
+    # Adding 0 makes -0.0 and 0.0 one.
+    digest.update(np.ascontiguousarray(ras.data + 0.0).tobytes())
+    return digest.hexdigest()
+
+
+def _anatomy(ras: Volume, around: Surroundings, notes: _Notes) -> dict[str, Any]:
+    """Kind of image and signature, in template space."""
+    in_place = _in_template_space(ras, around, notes)
+    if around.skull == SkullState.UNCLEAR:
+        return {}
+    aligned: Volume | None = ras if in_place else _align(ras, around, notes)
+    if aligned is None:
+        return {}
+    contrast = tissue_contrast(aligned)
+    notes.figures |= {
+        "white_minus_grey": _short(contrast.white_minus_grey),
+        "fluid_minus_grey": _short(contrast.fluid_minus_grey),
+        "explained_by_tissue": _short(contrast.explained),
+        "modality": contrast.kind,
+    }
+    if contrast.kind == "unknown":
+        notes.add(
+            Finding(
+                WARNING,
+                "no-tissue-contrast",
+                "white matter, grey matter and fluid do not differ where the template has them",
+                "look at the scan: it must be T1-weighted",
+            )
+        )
+        return {}
+    if contrast.kind != "T1w":
+        notes.add(
+            Finding(
+                ERROR,
+                "not-t1w",
+                f"looks {contrast.kind}, not T1w: white matter is {100 * contrast.white_minus_grey:+.0f} % and fluid "
+                f"{100 * contrast.fluid_minus_grey:+.0f} % brighter than grey matter near it",
+                "give the T1-weighted scan of the visit",
+            )
+        )
+        return {}
+    notes.figures["ventricle_ml"] = _short(ventricle_ml(aligned))
+    return {"signature": signature(aligned), "in_place": in_place}
+
+
+def _in_template_space(ras: Volume, around: Surroundings, notes: _Notes) -> bool:
+    template = load_template(OVERLAP_MM)
+    brain = template.brain_mask.data > 0.5
+    if around.skull == SkullState.BRAIN:
+        mask = Volume(around.mask.astype(np.float32), around.image.affine).resample_to(template.grid).data > 0.5
+        overlap = float(2 * (mask & brain).sum() / max(int(mask.sum() + brain.sum()), 1))
+        notes.figures["overlap_with_template"] = _short(overlap)
+        return overlap > MIN_OVERLAP
+    values = around.image.resample_to(template.grid).data[brain]
+    correlation = float(np.corrcoef(values, template.t1.data[brain])[0, 1]) if values.std() > 0 else 0.0
+    return correlation > MIN_TEMPLATE_CORRELATION
+
+
+def _align(ras: Volume, around: Surroundings, notes: _Notes) -> Volume | None:
+    from ldae.head.registration import moved, register, rotation_deg
+
+    coarse = ras.resample_to(coarse_grid(ras.grid, ALIGN_MM))
+    try:
+        # Other contrasts correlate less and are still aligned; what they are is told by their tissues.
+        found = register(coarse, already_stripped=around.skull == SkullState.BRAIN, min_correlation=0.3)
+    except CohortError as error:
+        notes.add(
+            Finding(
+                WARNING,
+                "not-aligned",
+                str(error).split(";")[0],
+                "look at the scan: preprocessing is likely to fail too, and its anatomy was not compared",
+            )
+        )
+        return None
+    turned = rotation_deg(found.affine_native_to_template)
+    notes.figures |= {
+        "template_correlation": _short(found.correlation),
+        "template_coverage": _short(found.coverage),
+        "turned_deg": _short(turned),
+    }
+    if found.coverage < MIN_COVERAGE:
+        share = 100 * (1 - found.coverage)
+        notes.add(
+            Finding(
+                WARNING, "brain-cut", f"{share:.0f} % of the brain lie outside the field of view", "look at the scan"
+            )
+        )
+    if turned > TURNED_DEG:
+        notes.add(
+            Finding(
+                WARNING,
+                "turned",
+                f"the head is turned by {turned:.0f} degrees against its header: the orientation is probably wrong",
+                "convert the scan again from DICOM; check left and right, which cannot be told from the image",
+            )
+        )
+    aligned = moved(coarse, found.affine_native_to_template)
+    if found.correlation < MIN_CORRELATION and tissue_contrast(aligned).kind == "T1w":
+        notes.add(
+            Finding(
+                NOTICE,
+                "weak-alignment",
+                f"the scan correlates with the template by {found.correlation:.2f} only; its anatomy was not compared",
+                "look at the overlay after preprocessing",
+            )
+        )
+        return None
+    return aligned

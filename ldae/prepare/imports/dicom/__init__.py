@@ -1,0 +1,1 @@
+"""A manifest from folders of DICOM files."""

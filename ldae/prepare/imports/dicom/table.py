@@ -1,0 +1,124 @@
+"""A table of people that goes with DICOM folders: what headers do not know, matched by the patients' identifiers."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ldae.data.text_table import read_text_table
+from ldae.errors import CohortError
+from ldae.prepare.imports.columns import SEX_CODES, plain_name, recognise
+from ldae.prepare.imports.dates import read_date
+
+__all__ = ["PeopleTable", "read_people"]
+
+# Names without case and punctuation, beside those that any table's columns go by.
+PATIENT = "patientid"
+DAYS = "studydate scandate examdate acquisitiondate date"
+# A study's own code of a visit is not the label that the import gives.
+SESSIONS = "sessionid session ses"
+# Values at baseline, which must not pass for those of every visit.
+AT_ENTRY = frozenset({"ageatentry", "dxbl"})
+CARRIED = ("age", "sex", "diagnosis", "months", "site", "split")
+"""No other column goes into the manifest: it could identify."""
+
+
+@dataclass
+class PeopleTable:
+    """Rows of people or of visits.
+
+    Attributes:
+        rows: what each row carries, and by what it is found.
+        used: positions of the rows that a scan was found for.
+    """
+
+    rows: tuple[Mapping[str, str], ...] = ()
+    used: set[int] = field(default_factory=set)
+
+    def find(self, patient: str, session: str, day: str | None) -> dict[str, str]:
+        """What the table says of a visit; nothing if no row fits.
+
+        Args:
+            patient: PatientID, as the header has it.
+            session: the new label of the visit.
+            day: of the study, YYYY-MM-DD; None if unknown.
+
+        Raises:
+            CohortError: if several rows fit.
+        """
+        fits = [
+            i
+            for i, row in enumerate(self.rows)
+            if row["patient"] == patient
+            and ("day" not in row or row["day"] == day)
+            and ("session" not in row or row["session"].removeprefix("ses-") == session.removeprefix("ses-"))
+        ]
+        if len(fits) > 1:
+            msg = (
+                f"the table has {len(fits)} rows for the visit {session} of one patient; give each row a study_date or "
+                "a session_id, or keep one row a person"
+            )
+            raise CohortError(msg)
+        if not fits:
+            return {}
+        self.used.add(fits[0])
+        return {name: value for name, value in self.rows[fits[0]].items() if name in CARRIED}
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """Identifiers in the rows that no scan was found for; they identify people."""
+        return tuple(row["patient"] for i, row in enumerate(self.rows) if i not in self.used)
+
+
+def read_people(path: Path) -> PeopleTable:
+    """Read a table with one row a person, or one row a visit where it has a column of study dates or sessions.
+
+    Raises:
+        CohortError: if it has no column of identifiers, or a date that cannot be read.
+        ManifestError: if it is no table.
+    """
+    cells = read_text_table(path)
+    source = _columns(cells.columns, path)
+    if "patient" not in source:
+        msg = (
+            f"{path}: no column of identifiers among {', '.join(cells.columns)}; name the one that holds the headers' "
+            "PatientID participant_id"
+        )
+        raise CohortError(msg)
+    rows = []
+    for line, values in zip(cells.lines, cells.rows, strict=True):
+        by_column = dict(zip(cells.columns, values, strict=True))
+        row = {name: value for name, column in source.items() if (value := by_column[column]) is not None}
+        if "patient" not in row:
+            msg = f"{path}: line {line} has no {source['patient']}; give every row an identifier"
+            raise CohortError(msg)
+        if "day" in row:
+            row["day"] = _day(row["day"], f"{path}: line {line}, column {source['day']}")
+        if "sex" in row:
+            # A word that is not known fails with the manifest's own rules.
+            row["sex"] = SEX_CODES.get(row["sex"].lower(), row["sex"])
+        rows.append(row)
+    return PeopleTable(tuple(rows))
+
+
+def _columns(columns: Sequence[str], path: Path) -> dict[str, str]:
+    """What a row carries, and by what it is found -> the table's column."""
+    plain = {plain_name(column): column for column in reversed(columns)}
+    # The headers' own word comes before whatever else may hold identifiers.
+    found = recognise(columns, {"participant_id": plain[PATIENT]} if PATIENT in plain else {}, path)
+    source = {name: found[name] for name in CARRIED if name in found and plain_name(found[name]) not in AT_ENTRY}
+    if "participant_id" in found:
+        source["patient"] = found["participant_id"]
+    for name, words in (("session", SESSIONS), ("day", DAYS)):
+        column = next((plain[word] for word in words.split() if word in plain), None)
+        if column is not None:
+            source[name] = column
+    return source
+
+
+def _day(text: str, where: str) -> str:
+    try:
+        return read_date(text).isoformat()
+    except CohortError as error:
+        # The order of day and month can be stated in a study's map, which this table has none of.
+        msg = f"{where}: the date {text!r} is none, or could be two days; write the column as YYYY-MM-DD"
+        raise CohortError(msg) from error

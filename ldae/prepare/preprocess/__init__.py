@@ -1,0 +1,1 @@
+"""Preprocessing of a cohort: raw heads to brains in template space."""

@@ -1,0 +1,1 @@
+"""Pictures: charts, slice panels, volumes for the viewer."""

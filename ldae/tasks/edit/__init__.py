@@ -1,0 +1,1 @@
+"""Edits of scans along directions in code space."""

@@ -1,0 +1,120 @@
+"""Along which change of y an edit goes: a probe's, less what other probes are to be spared, in codes or in images."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ldae.autoencoder import LatentDiffusionAutoencoder
+from ldae.codes import Codes
+from ldae.errors import TaskError
+from ldae.tasks.probe.linear import LinearProbe
+
+__all__ = ["MEASURED", "hold_in_images", "manipulate_codes", "project_out", "spread"]
+
+Array = npt.NDArray[np.float64]
+
+MEASURED = 32
+"""Scans whose answer is measured: the mean over so many is known well enough beside what it corrects."""
+
+
+def spread(rows: Sequence[int], count: int) -> list[int]:
+    """At most so many rows, spread evenly."""
+    chosen = np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int)
+    return [rows[index] for index in chosen]
+
+
+def manipulate_codes(codes: Codes, step: npt.NDArray[np.float64], amount: float) -> Codes:
+    """Codes moved by `amount` steps; amount 0 returns the very same codes.
+
+    Args:
+        codes: of a scan.
+        step: change of y, (S,).
+        amount: signed number of steps.
+    """
+    if amount == 0:
+        return codes
+    return codes.with_semantic(codes.semantic + amount * torch.from_numpy(step).to(codes.semantic))
+
+
+def project_out(probe: LinearProbe, nuisances: Sequence[LinearProbe]) -> Array:
+    """A probe's step without what would move nuisance probes.
+
+    The projection is made in the probe's standardised features, where its gradient is the shortest way to any of its values; so
+    the result is the shortest that leaves the nuisances' values in codes as they are, and never leads the probe backward.
+
+    Args:
+        probe: whose step.
+        nuisances: probes whose prediction must not move.
+
+    Returns:
+        Change of y, (S,).
+
+    Raises:
+        TaskError: if nothing is left.
+    """
+    if not nuisances:
+        return probe.step
+    gradients = np.stack([each.weights / each.scale * probe.scale for each in nuisances])
+    step = probe.step / probe.scale
+    left = step - np.linalg.pinv(gradients) @ (gradients @ step)
+    if np.linalg.norm(left) < 1e-6 * np.linalg.norm(step):
+        msg = "nothing of the direction is left once the nuisance directions are projected out; drop one of them"
+        raise TaskError(msg)
+    return np.asarray(left * probe.scale)
+
+
+def hold_in_images(
+    model: LatentDiffusionAutoencoder,
+    codes: Sequence[Codes],
+    probe: LinearProbe,
+    nuisances: Sequence[LinearProbe],
+    *,
+    reach: float = 2.0,
+    batch_size: int = 32,
+    progress: Callable[[int, int], None] | None = None,
+) -> Array:
+    """A step that leaves nuisance probes as they are in edited images, encoded anew.
+
+    A step that is orthogonal to a nuisance's gradient leaves that probe alone in the code. The decoder does not draw every
+    change of a code alike, so that the image may move it nevertheless. Here the answer of the images is measured: of each
+    nuisance, along the projected step and along the nuisances' own, by central differences; then as much of the nuisances' steps
+    is taken away as makes their answers zero to first order.
+
+    Args:
+        model: the trained model.
+        codes: of scans to measure on, with noise codes; not those that are edited for a result.
+        probe: whose direction is followed.
+        nuisances: probes whose answer must not move.
+        reach: steps to either side at which the answer is measured.
+        batch_size: images at a time.
+        progress: told (done, total) scans.
+
+    Returns:
+        Change of y, (S,).
+
+    Raises:
+        TaskError: if nothing is left of the direction, or there are no scans to measure on.
+    """
+    if not nuisances:
+        return probe.step
+    if not codes:
+        msg = "holding nuisances in images needs scans to measure their answer on; give scans of training subjects"
+        raise TaskError(msg)
+    steps = [project_out(probe, nuisances), *(each.step for each in nuisances)]
+    answers = np.zeros((len(nuisances), len(steps)))
+    chunk = max(1, batch_size // (2 * len(steps)))
+    for start in range(0, len(codes), chunk):
+        scans = codes[start : start + chunk]
+        moved = [manipulate_codes(each, step, sign * reach) for each in scans for step in steps for sign in (1, -1)]
+        images = model.decode_images(moved)
+        semantic = model.semantic(torch.from_numpy(images)[:, None]).double().numpy()
+        for row, nuisance in enumerate(nuisances):
+            said = nuisance.value(semantic).reshape(len(scans), len(steps), 2)
+            answers[row] += (said[..., 0] - said[..., 1]).sum(axis=0) / (2 * reach)
+        if progress is not None:
+            progress(min(start + chunk, len(codes)), len(codes))
+    answers /= len(codes)
+    taken = np.linalg.lstsq(answers[:, 1:], -answers[:, 0], rcond=1e-6)[0]
+    return np.asarray(steps[0] + sum(share * step for share, step in zip(taken, steps[1:], strict=True)))

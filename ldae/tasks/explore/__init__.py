@@ -1,0 +1,1 @@
+"""Directions in code space that are found without labels."""

@@ -1,0 +1,322 @@
+"""Discover: what a semantic code varies by without being asked: directions, named by nothing but their correlations."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.stats import f_oneway, pearsonr
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from ldae.autoencoder import LatentDiffusionAutoencoder
+from ldae.codes import Codes
+from ldae.data.manifest import Record
+from ldae.diffusion import sample_latents
+from ldae.errors import TaskError
+from ldae.metrics.statistics import holm, rows_by_subject
+from ldae.networks import semantic_predict
+from ldae.tasks.probe.targets import column_of
+
+__all__ = [
+    "Association",
+    "Direction",
+    "Neighbour",
+    "associations",
+    "decoder_directions",
+    "find_lookalikes",
+    "nearest_scans",
+    "principal_directions",
+    "reliability",
+]
+
+Array = npt.NDArray[np.float64]
+
+NAMED_FROM = 0.3
+"""A direction is named by a column only if it correlates at least so much, and beyond chance."""
+
+
+@dataclass(frozen=True)
+class Association:
+    """How a direction goes with a column of the manifest.
+
+    Attributes:
+        column: its name.
+        correlation: Pearson's r of a number; the correlation ratio eta of text, which has no sign.
+        p_holm: that there is none, adjusted over all directions and columns; one scan a subject.
+    """
+
+    column: str
+    correlation: float
+    p_holm: float
+
+
+@dataclass(frozen=True)
+class Direction:
+    """A direction of y.
+
+    Attributes:
+        step: change of y by one standard deviation of the cohort along it, (S,).
+        strength: share of the variance of y, or the decoder's gain: change of the latent (rms) a step.
+        associations: with columns, strongest first.
+    """
+
+    step: Array
+    strength: float
+    associations: tuple[Association, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The columns that it goes with, or that there is none."""
+        named = [
+            f"{each.column} ({each.correlation:+.2f})"
+            for each in self.associations
+            if abs(each.correlation) >= NAMED_FROM and each.p_holm < 0.05
+        ]
+        return ", ".join(named) if named else "no column"
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A scan that is near another.
+
+    Attributes:
+        key: of the scan.
+        other: of its neighbour.
+        distance: of their codes, in standard deviations, root mean square over numbers.
+    """
+
+    key: str
+    other: str
+    distance: float
+
+
+def principal_directions(codes: Array, count: int) -> list[Direction]:
+    """Principal components of y, strongest first; the sign makes the largest weight positive.
+
+    Args:
+        codes: (N, S).
+        count: at most.
+
+    Raises:
+        TaskError: for fewer than three scans.
+    """
+    if len(codes) < 3:
+        msg = f"directions need three scans or more, got {len(codes)}; encode more"
+        raise TaskError(msg)
+    centred = codes - codes.mean(axis=0)
+    _, singular, axes = np.linalg.svd(centred, full_matrices=False)
+    variance = np.square(singular) / (len(codes) - 1)
+    found = []
+    for value, axis in list(zip(variance, axes, strict=True))[:count]:
+        sign = np.sign(axis[np.abs(axis).argmax()])
+        found.append(Direction(sign * axis * np.sqrt(value), float(value / max(variance.sum(), 1e-12))))
+    return found
+
+
+def decoder_directions(
+    model: LatentDiffusionAutoencoder,
+    codes: Sequence[Codes],
+    semantics: Array,
+    count: int,
+    *,
+    iterations: int = 8,
+    seed: int = 0,
+) -> list[Direction]:
+    """Directions in which the decoded latents change most a standard deviation: right singular vectors of its Jacobian.
+
+    Block power iteration on J'J (Halko et al. 2011), averaged over some scans; the Jacobian is never formed, only its products
+    with vectors through the sampler.
+
+    Args:
+        model: the trained model.
+        codes: scans at which it is taken, with noise codes.
+        semantics: y of the cohort, (N, S), whose standard deviations are the units.
+        count: directions.
+        iterations: of the power method.
+        seed: of the start.
+
+    Raises:
+        TaskError: if a noise code is missing.
+    """
+    if any(each.noise is None for each in codes):
+        msg = "the decoder's directions need noise codes; encode the scans with them"
+        raise TaskError(msg)
+    if not count:
+        return []
+    scale = torch.from_numpy(semantics.std(axis=0)).float()
+    generator = torch.Generator().manual_seed(seed)
+    basis = torch.linalg.qr(torch.randn(len(scale), count, generator=generator))[0]
+    gains = torch.ones(count)
+    for _ in range(iterations):
+        product = torch.stack([_normal_product(model, each, scale, basis) for each in codes]).mean(dim=0)
+        basis, triangle = torch.linalg.qr(product)
+        gains = triangle.diagonal().abs()
+    order = gains.argsort(descending=True)
+    return [
+        Direction((scale * basis[:, index]).double().numpy(), float(gains[index].sqrt())) for index in order.tolist()
+    ]
+
+
+def _normal_product(model: LatentDiffusionAutoencoder, codes: Codes, scale: Tensor, basis: Tensor) -> Tensor:
+    """J'J times each column, per latent element, with y in standard deviations, (S, count)."""
+    device = model.device
+    assert codes.noise is not None
+    noise = codes.noise[None].to(device)
+    record = None if codes.record is None else codes.record[:, None].to(device)
+    units = scale.to(device)
+
+    def decode(shift: Tensor) -> Tensor:
+        predict = semantic_predict(model.networks, codes.semantic.to(device)[None] + units * shift[None], model.config)
+        return sample_latents(
+            predict, noise, schedule=model.networks.schedule, sampling=model.config.sampling, record=record
+        ).float()
+
+    zero = torch.zeros(len(units), device=device)
+    columns = []
+    # The fused attention kernels know no forward-mode derivative.
+    with sdpa_kernel(SDPBackend.MATH):
+        pull_back = torch.func.vjp(decode, zero)[1]
+        for column in basis.to(device).T:
+            along = torch.func.jvp(decode, (zero,), (column,))[1]
+            (back,) = pull_back(along / along.numel())
+            columns.append(back.detach())
+    return torch.stack(columns, dim=1).cpu()
+
+
+def associations(
+    directions: Sequence[Direction], codes: Array, records: Sequence[Record], columns: Sequence[str]
+) -> list[Direction]:
+    """The directions with how they go with columns of the manifest, over the first scan of each subject.
+
+    Args:
+        directions: of y.
+        codes: (N, S).
+        records: of each.
+        columns: to correlate with; those that hold one value only are passed over.
+    """
+    first = [int(rows[0]) for rows in rows_by_subject([record.participant_id for record in records])]
+    scores = _scores(directions, codes[first])
+    found: list[list[tuple[str, float, float]]] = [[] for _ in directions]
+    for name in columns:
+        values = [column_of(name)(records[row]) for row in first]
+        known = np.array([value is not None for value in values])
+        present = [value for value in values if value is not None]
+        if len(set(present)) < 2 or known.sum() < 4:
+            continue
+        for index, score in enumerate(scores.T):
+            if all(isinstance(value, int | float) for value in present):
+                r, p = pearsonr(score[known], np.array(present, dtype=float))
+            elif len(set(present)) > len(present) / 2:  # hashes, dates, names: every one its own group
+                continue
+            else:
+                r, p = _correlation_ratio(score[known], [str(value) for value in present])
+            found[index].append((name, float(r), float(p)))
+    adjusted = iter(holm([p for each in found for _, _, p in each]))
+    named = []
+    for direction, each in zip(directions, found, strict=True):
+        ranked = [Association(name, r, next(adjusted)) for name, r, _ in each]
+        ranked.sort(key=lambda association: -abs(association.correlation))
+        named.append(Direction(direction.step, direction.strength, tuple(ranked)))
+    return named
+
+
+def _scores(directions: Sequence[Direction], codes: Array) -> Array:
+    """Where each scan lies along each direction, in standard deviations, (N, K)."""
+    if not directions:
+        return np.empty((len(codes), 0))
+    steps = np.stack([direction.step for direction in directions], axis=1)
+    raw = (codes - codes.mean(axis=0)) @ steps
+    scores: Array = raw / np.maximum(raw.std(axis=0), 1e-12)
+    return scores
+
+
+def _correlation_ratio(score: Array, labels: Sequence[str]) -> tuple[float, float]:
+    """Eta, the root of the share of variance between groups, and the p of its F test (Fisher 1925)."""
+    names = sorted(set(labels))
+    groups = [score[[label == name for label in labels]] for name in names]
+    between = sum(len(group) * (group.mean() - score.mean()) ** 2 for group in groups)
+    eta = float(np.sqrt(between / max(float(np.square(score - score.mean()).sum()), 1e-12)))
+    usable = [group for group in groups if len(group) > 1]
+    p = float(f_oneway(*usable).pvalue) if len(usable) > 1 else 1.0
+    return eta, p if np.isfinite(p) else 1.0
+
+
+def _distances(codes: Array) -> Array:
+    """Root mean square differences of standardised codes, (N, N)."""
+    standard = (codes - codes.mean(axis=0)) / np.maximum(codes.std(axis=0), 1e-12)
+    squares = np.square(standard).sum(axis=1)
+    gram = squares[:, None] + squares[None] - 2 * standard @ standard.T
+    distances: Array = np.sqrt(np.maximum(gram, 0.0) / codes.shape[1])
+    np.fill_diagonal(distances, np.inf)
+    return distances
+
+
+def nearest_scans(codes: Array, records: Sequence[Record], count: int = 3) -> list[Neighbour]:
+    """The nearest scans of other subjects, for each scan.
+
+    Args:
+        codes: (N, S).
+        records: of each.
+        count: neighbours of each scan.
+    """
+    distances = _distances(codes)
+    subjects = np.array([record.participant_id for record in records])
+    distances[subjects[:, None] == subjects[None]] = np.inf
+    found = []
+    for row, record in enumerate(records):
+        nearest = [other for other in np.argsort(distances[row])[:count] if np.isfinite(distances[row, other])]
+        found += [Neighbour(record.key, records[other].key, float(distances[row, other])) for other in nearest]
+    return found
+
+
+def find_lookalikes(codes: Array, records: Sequence[Record]) -> list[Neighbour]:
+    """Scans under two subjects' names that are nearer than sessions of one subject usually are: one brain under two names?
+
+    Each pair whose distance is below the median distance between sessions of one subject, and below half of what 99 % of all
+    pairs of strangers keep; nearest first.
+
+    Args:
+        codes: (N, S).
+        records: of each.
+    """
+    distances = _distances(codes)
+    subjects = np.array([record.participant_id for record in records])
+    same = (subjects[:, None] == subjects[None]) & np.isfinite(distances)
+    others = subjects[:, None] != subjects[None]
+    limit = 0.5 * float(np.percentile(distances[others], 1)) if others.any() else 0.0
+    if same.any():
+        limit = min(limit, float(np.median(distances[same])))
+    pairs = [
+        Neighbour(records[i].key, records[j].key, float(distances[i, j]))
+        for i, j in zip(*np.nonzero(np.triu(others & (distances < limit))), strict=True)
+    ]
+    return sorted(pairs, key=lambda pair: pair.distance)
+
+
+def reliability(codes: Array, subjects: Sequence[str]) -> Array:
+    """Test-retest reliability ICC(1) of each number of y over sessions of one subject, (S,) (Shrout and Fleiss 1979).
+
+    Change between sessions lowers it: with repeated scans of one day it is the scanner's, with visits a year apart also the
+    person's.
+
+    Args:
+        codes: (N, S).
+        subjects: of each scan.
+
+    Raises:
+        TaskError: if nobody has two sessions.
+    """
+    groups = rows_by_subject(subjects)
+    sizes = np.array([len(rows) for rows in groups], dtype=np.float64)
+    if len(groups) < 2 or sizes.max() < 2:
+        msg = "test-retest reliability needs two subjects or more, and sessions of one subject to compare"
+        raise TaskError(msg)
+    means = np.stack([codes[rows].mean(axis=0) for rows in groups])
+    between = (sizes[:, None] * np.square(means - codes.mean(axis=0))).sum(axis=0) / (len(groups) - 1)
+    within = sum(np.square(codes[rows] - codes[rows].mean(axis=0)).sum(axis=0) for rows in groups)
+    within = within / (len(codes) - len(groups))
+    typical = (len(codes) - np.square(sizes).sum() / len(codes)) / (len(groups) - 1)
+    icc: Array = (between - within) / np.maximum(between + (typical - 1) * within, 1e-12)
+    return icc

@@ -1,0 +1,176 @@
+"""A discovery on a cohort: every kind of direction with its correlations and a strip of images, written where it is asked."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ldae.autoencoder import LatentDiffusionAutoencoder
+from ldae.codes import Codes
+from ldae.data.manifest import COLUMNS
+from ldae.errors import TaskError
+from ldae.io.files import write_json
+from ldae.tasks.edit.direction import manipulate_codes
+from ldae.tasks.encode import EncodedScans
+from ldae.tasks.explore.directions import (
+    Direction,
+    associations,
+    decoder_directions,
+    find_lookalikes,
+    nearest_scans,
+    principal_directions,
+    reliability,
+)
+from ldae.tasks.explore.sparse import fit_sparse_features
+
+__all__ = ["STEPS", "DirectionStrip", "DiscoverSettings", "discover"]
+
+STEPS = (-2.0, -1.0, 0.0, 1.0, 2.0)
+ASKED_COLUMNS = ("age", "sex", "diagnosis", "site", "months")
+ACTIVE = 8
+JACOBIAN_SCANS = 4
+"""The decoder's directions are averaged over so many scans."""
+Images = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class DiscoverSettings:
+    """What is looked for.
+
+    Attributes:
+        principal: principal components of y.
+        decoder: directions of the decoder's Jacobian; 0 for none.
+        sparse: features of a sparse autoencoder; 0 for none.
+        shown: sparse features that are shown, the most correlated first.
+        neighbours: nearest scans of each scan.
+        seed: of starts.
+    """
+
+    principal: int = 8
+    decoder: int = 4
+    sparse: int = 64
+    shown: int = 4
+    neighbours: int = 3
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class DirectionStrip:
+    """The most typical scan moved along one direction.
+
+    Attributes:
+        kind: `principal`, `decoder` or `sparse`.
+        index: its place among its kind, from 0.
+        name: the direction's correlations in words.
+        images: decoded at each of `STEPS`, (steps, D, H, W) in [0, 1].
+    """
+
+    kind: str
+    index: int
+    name: str
+    images: Images
+
+
+def discover(
+    model: LatentDiffusionAutoencoder,
+    scans: EncodedScans,
+    out: Path,
+    settings: DiscoverSettings | None = None,
+    *,
+    show: Callable[[DirectionStrip], None] = lambda strip: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Find directions, name them by their correlations, and write discover.json and directions.npz.
+
+    Args:
+        model: the trained model.
+        scans: encoded, with noise codes.
+        out: folder.
+        settings: what is looked for.
+        show: given the strip of each direction, one at a time.
+        progress: told (done, total) strips.
+
+    Returns:
+        What discover.json holds.
+    """
+    settings = settings or DiscoverSettings()
+    codes = scans.semantic
+    columns = [*ASKED_COLUMNS, *sorted({name for record in scans.records for name in record.extra} - set(COLUMNS))]
+    found: dict[str, list[Direction]] = {"principal": principal_directions(codes, settings.principal)}
+    if settings.decoder:
+        places = [scans.codes[row] for row in scans.first_rows[:JACOBIAN_SCANS]]
+        found["decoder"] = decoder_directions(model, places, codes, settings.decoder, seed=settings.seed)
+    sparse: dict[str, Any] | None = None
+    if settings.sparse:
+        fitted = np.array([record.split == "train" for record in scans.records])
+        if not fitted.any() or fitted.all():  # no split to keep to: the first half of the subjects
+            half = set(
+                list(dict.fromkeys(r.participant_id for r in scans.records))[: max(1, len(scans.first_rows) // 2)]
+            )
+            fitted = np.array([record.participant_id in half for record in scans.records])
+        features = fit_sparse_features(
+            codes, fitted, features=settings.sparse, active=min(ACTIVE, settings.sparse), seed=settings.seed
+        )
+        spread = features.activations.std(axis=0)
+        found["sparse"] = [
+            Direction(step * size, float(size > 0))
+            for step, size in zip(features.directions, spread, strict=True)
+            if size > 0
+        ]
+        sparse = {
+            "features": settings.sparse,
+            "dead": features.dead,
+            "active": features.active,
+            "r2": features.r2,
+            "r2_fitted": features.r2_fitted,
+            "fitted_scans": int(fitted.sum()),
+        }
+    named = {kind: associations(each, codes, scans.records, columns) for kind, each in found.items()}
+    if "sparse" in named:
+        named["sparse"].sort(key=lambda each: -max((abs(a.correlation) for a in each.associations), default=0.0))
+        named["sparse"] = named["sparse"][: settings.shown]
+    shown = [(kind, index, each) for kind, of in named.items() for index, each in enumerate(of)]
+    start = _most_typical(scans)
+    for done, (kind, index, direction) in enumerate(shown):
+        show(DirectionStrip(kind, index, direction.name, _moved(model, start, direction)))
+        progress(done + 1, len(shown))
+    subjects = [record.participant_id for record in scans.records]
+    try:
+        icc: npt.NDArray[np.float64] | None = reliability(codes, subjects)
+    except TaskError:
+        icc = None
+    results = {
+        "scans": len(scans),
+        "subjects": len(set(subjects)),
+        "directions": {
+            kind: [
+                {"name": each.name, "strength": each.strength, "associations": [asdict(a) for a in each.associations]}
+                for each in of
+            ]
+            for kind, of in named.items()
+        },
+        "sparse": sparse,
+        "reliability": None if icc is None else {"median": float(np.median(icc)), "by_number": icc.tolist()},
+        "neighbours": [asdict(each) for each in nearest_scans(codes, scans.records, settings.neighbours)],
+        "lookalikes": [asdict(each) for each in find_lookalikes(codes, scans.records)],
+        "seed": settings.seed,
+    }
+    temporary = out / ".writing-directions.npz"
+    np.savez(temporary, **{kind: np.stack([each.step for each in of]) for kind, of in named.items() if of})  # type: ignore[arg-type]
+    temporary.replace(out / "directions.npz")
+    write_json(out / "discover.json", results)
+    return results
+
+
+def _most_typical(scans: EncodedScans) -> Codes:
+    """The scan whose y is nearest to the mean."""
+    distance = np.square(scans.semantic - scans.semantic.mean(axis=0)).sum(axis=1)
+    return scans.codes[int(distance.argmin())]
+
+
+def _moved(model: LatentDiffusionAutoencoder, start: Codes, direction: Direction) -> Images:
+    """The most typical scan moved along a direction, (steps, D, H, W)."""
+    return model.decode_images([manipulate_codes(start, direction.step, amount) for amount in STEPS])

@@ -1,0 +1,1 @@
+"""Several visits of one subject: interpolation and trajectories."""

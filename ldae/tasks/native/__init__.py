@@ -1,0 +1,1 @@
+"""Results on the raw scan's own grid."""

@@ -1,0 +1,34 @@
+"""Every image that a network made says so: in its header and in a side-car."""
+
+from pathlib import Path
+from typing import Any
+
+from ldae.io.files import write_json
+from ldae.io.notice import SYNTHETIC
+from ldae.io.stored import StoredScan
+from ldae.version import __version__
+from ldae.volume import Volume, sidecar_path, write_volume
+
+__all__ = ["write_synthetic"]
+
+
+def write_synthetic(volume: Volume, path: Path, kind: str, *, onto: StoredScan | None = None, **facts: Any) -> Path:
+    """Write an image with its mark and a JSON side-car.
+
+    Args:
+        volume: made by a network.
+        path: of the image.
+        kind: what it is: a reconstruction, an edit, an interpolation, a sample.
+        onto: a scan that `volume` is a change of; the file then holds the scan with that change.
+        facts: how it was made, for the side-car.
+    """
+    description = f"{SYNTHETIC} ({kind}, ldae)"
+    if onto is None:
+        write_volume(volume, path, description=description)
+    else:
+        onto.write_changed(volume, path, description=description)
+    software = {"name": "ldae", "version": __version__}
+    write_json(
+        sidecar_path(path), {"synthetic": True, "notice": SYNTHETIC, "kind": kind, **facts, "software": software}
+    )
+    return path

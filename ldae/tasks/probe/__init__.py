@@ -1,0 +1,1 @@
+"""Linear probes on codes and on their rivals: targets, folds, models, results."""

@@ -1,0 +1,144 @@
+"""Confounds of a target: as features of their own, matched between classes, and taken out of predicted ages."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy.optimize import linear_sum_assignment
+from sklearn.base import clone
+from sklearn.model_selection import GroupKFold, cross_val_predict
+
+from ldae.data.manifest import Record
+from ldae.errors import TaskError
+from ldae.metrics.statistics import rows_by_subject
+from ldae.tasks.probe.embeddings import Embeddings, embeddings_of
+from ldae.tasks.probe.models import FittedProbe
+from ldae.tasks.probe.targets import Target, check_column, column_of
+
+__all__ = ["AgeBias", "demographics", "encode_columns", "fit_age_bias", "match_classes"]
+
+Array = npt.NDArray[np.float64]
+
+CALIPER_SD = 0.2
+"""Numbers of matched people differ by no more than this share of their standard deviation (Austin 2011)."""
+
+
+def encode_columns(records: Sequence[Record], columns: Sequence[str]) -> Array:
+    """Columns as numbers, (N, F): numeric ones as they are, text as indicators of all values but the first; missing is NaN.
+
+    Raises:
+        TaskError: if a column has no value at all, or none that differs.
+    """
+    parts = []
+    for name in columns:
+        check_column(records, name)
+        values = [column_of(name)(record) for record in records]
+        present = [value for value in values if value is not None]
+        if len(set(map(str, present))) < 2:
+            msg = f"column {name} holds {len(set(map(str, present)))} different values for these scans; leave it out"
+            raise TaskError(msg)
+        if all(isinstance(value, int | float) for value in present):
+            parts.append(np.array([[np.nan if value is None else float(value)] for value in values]))
+        else:
+            text = pd.Series([None if value is None else str(value) for value in values], dtype=object)
+            coded = pd.get_dummies(text).to_numpy(dtype=np.float64, copy=True)[:, 1:]
+            coded[text.isna()] = np.nan
+            parts.append(coded)
+    return np.concatenate(parts, axis=1)
+
+
+def demographics(target: Target, columns: Sequence[str]) -> Embeddings | None:
+    """What is known of people without a scan, as a baseline; None if that is nothing.
+
+    Args:
+        target: whose scans; its own column is left out.
+        columns: to use, as far as they are there.
+    """
+    useful = []
+    for name in columns:
+        values = {str(column_of(name)(record)) for record in target.records} - {"None"}
+        if name != target.name and len(values) > 1:
+            useful.append(name)
+    return embeddings_of(target.records, encode_columns(target.records, useful)) if useful else None
+
+
+def match_classes(target: Target, columns: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Rows of a binary target in which each positive subject has a negative one like it.
+
+    Text columns agree, numbers differ by a fifth of their standard deviation at most, and the total distance of these pairs
+    is the smallest (optimal matching, Rosenbaum 1989). Everybody else is left out. People are compared at their first scan here.
+
+    Args:
+        target: binary.
+        columns: to match on.
+
+    Raises:
+        TaskError: if the target is not binary, or hardly anybody can be matched.
+    """
+    if target.kind != "binary":
+        msg = f"{target.name} is {target.kind}; only two classes can be matched: residualise instead"
+        raise TaskError(msg)
+    subjects = np.array(target.subjects)
+    first = np.array([rows[0] for rows in rows_by_subject(target.subjects)])
+    records = [target.records[row] for row in first]
+    distance = np.zeros((len(first), len(first)))
+    for name in columns:
+        values = [column_of(name)(record) for record in records]
+        if all(isinstance(value, int | float) for value in values if value is not None):
+            numbers = np.array([np.nan if value is None else float(value) for value in values])
+            apart = np.abs(numbers[:, None] - numbers[None]) / max(float(np.nanstd(numbers)), 1e-12)
+            distance += np.where(apart <= CALIPER_SD, apart, np.inf)
+        else:
+            text = np.array([str(value) for value in values])
+            distance += np.where(text[:, None] == text[None], 0.0, np.inf)
+    positive = target.values[first] == 1
+    between = distance[np.ix_(positive, ~positive)]
+    # A forbidden pair costs more than all allowed ones together, so that as many as possible are made.
+    forbidden = (np.nanmax(between[np.isfinite(between)], initial=0.0) + 1) * (between.size + 1)
+    cost = np.where(np.isfinite(between), between, forbidden)
+    pairs = [(i, j) for i, j in zip(*linear_sum_assignment(cost), strict=True) if np.isfinite(between[i, j])]
+    if len(pairs) < 2:
+        msg = f"{len(pairs)} pairs of {target.name} agree in {', '.join(columns)}; match on fewer columns"
+        raise TaskError(msg)
+    names = subjects[first]
+    kept = {name for i, j in pairs for name in (names[positive][i], names[~positive][j])}
+    return np.flatnonzero(np.isin(subjects, list(kept)))
+
+
+@dataclass(frozen=True)
+class AgeBias:
+    """Predicted ages shrink toward the mean; the line that they follow, from fitting subjects.
+
+    Attributes:
+        slope: of predicted on true age; 1 is no shrinkage.
+        intercept: years.
+    """
+
+    slope: float
+    intercept: float
+
+    def correct(self, predicted: Array) -> Array:
+        """Predicted ages with the line undone, which asks for nobody's true age (Smith et al. 2019)."""
+        return (predicted - self.intercept) / self.slope
+
+
+def fit_age_bias(fitted: FittedProbe, features: Array, target: Array, subjects: Sequence[str]) -> AgeBias | None:
+    """The line of predicted on true ages, over folds of fitting subjects; None if predictions do not rise with age.
+
+    Args:
+        fitted: the probe, whose penalty is kept.
+        features: (N, S).
+        target: true ages, (N,).
+        subjects: of each row.
+    """
+    if len(set(subjects)) < 2:
+        return None
+    folds = GroupKFold(min(5, len(set(subjects))))
+    # What was fitted without labels stays; scale and model are fitted in each fold.
+    before, model = fitted.pipeline[:-2], fitted.pipeline[-2:]
+    prepared = before.transform(features) if len(before) else features
+    held_out = cross_val_predict(clone(model), prepared, target, groups=np.asarray(subjects), cv=folds)
+    slope, intercept = np.polyfit(target, held_out, 1)
+    return AgeBias(float(slope), float(intercept)) if slope > 0 else None

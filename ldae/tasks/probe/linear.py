@@ -1,0 +1,107 @@
+"""Probe: the linear model on codes that manipulation follows and that a file keeps."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.linear_model import LogisticRegression
+
+from ldae.errors import TaskError
+from ldae.io.files import write_json
+from ldae.tasks.probe.models import FittedProbe
+
+__all__ = ["LinearProbe"]
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class LinearProbe:
+    """A fitted linear model w . (y - mean) / scale + intercept, on standardised features.
+
+    Attributes:
+        mean: of the training features, (S,).
+        scale: their standard deviation, (S,).
+        weights: w, (S,).
+        intercept: of the model.
+        spread: standard deviation of the training features along w / norm(w), in standardised units; the unit of a
+            manipulation's step.
+        logistic: whether the value is a logit.
+        penalty: chosen on training subjects.
+    """
+
+    mean: Array
+    scale: Array
+    weights: Array
+    intercept: float
+    spread: float
+    logistic: bool
+    penalty: float
+
+    @classmethod
+    def of(cls, fitted: FittedProbe, features: Array) -> "LinearProbe | None":
+        """The linear probe inside a pipeline; None if it is no binary or numeric linear model of the features alone.
+
+        Args:
+            fitted: the pipeline.
+            features: that it was fitted on, (N, S).
+        """
+        steps = fitted.pipeline.named_steps
+        linear = steps["model"]
+        if (
+            set(steps) != {"standardise", "model"}
+            or np.ndim(np.squeeze(getattr(linear, "coef_", np.zeros((2, 2))))) != 1
+        ):
+            return None
+        weights = np.ravel(linear.coef_).astype(np.float64)
+        direction = weights / max(float(np.linalg.norm(weights)), 1e-12)
+        return cls(
+            mean=steps["standardise"].mean_,
+            scale=steps["standardise"].scale_,
+            weights=weights,
+            intercept=float(np.ravel(linear.intercept_)[0]),
+            spread=float(np.std(steps["standardise"].transform(features) @ direction)),
+            logistic=isinstance(linear, LogisticRegression),
+            penalty=fitted.penalty,
+        )
+
+    def value(self, features: Array) -> Array:
+        """Logit or years, (N,)."""
+        return (features - self.mean) / self.scale @ self.weights + self.intercept
+
+    def predict(self, features: Array) -> Array:
+        """Probability of the positive class, or years, (N,)."""
+        value = self.value(features)
+        return 1.0 / (1.0 + np.exp(-value)) if self.logistic else value
+
+    @property
+    def step(self) -> Array:
+        """The change of y that moves it by one standard deviation of the training cohort along the probe, (S,)."""
+        return self.spread * self.scale * self.weights / np.linalg.norm(self.weights)
+
+    def save(self, path: Path) -> Path:
+        """Write as JSON."""
+        return write_json(path, {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in asdict(self).items()})
+
+    @classmethod
+    def load(cls, path: Path) -> "LinearProbe":
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            TaskError: if it is no probe.
+        """
+        try:
+            plain: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            plain |= {name: np.asarray(plain[name], dtype=np.float64) for name in ("mean", "scale", "weights")}
+            return cls(**plain)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            missing = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+            reason = "no such file" if isinstance(error, FileNotFoundError) else missing
+            msg = (
+                f"{path}: not a saved probe ({reason}); give probe_TARGET_model.json, which 'ldae probe' writes for the frozen "
+                "split"
+            )
+            raise TaskError(msg) from error

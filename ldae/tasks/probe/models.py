@@ -1,0 +1,176 @@
+"""The probes: scikit-learn pipelines whose every statistic, confound fits and penalties included, comes from fitting subjects."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.decomposition import PCA
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
+from sklearn.model_selection import GridSearchCV
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from ldae.errors import TaskError
+from ldae.tasks.probe.attention_pooling import AttentionPoolingClassifier, AttentionPoolingRegressor
+from ldae.tasks.probe.folds import inner_folds
+
+__all__ = ["MIN_SUBJECTS", "FittedProbe", "ProbeModel", "Residualise", "fit_probe"]
+
+Array = npt.NDArray[np.float64]
+ProbeModel = Literal["linear", "knn", "attention"]
+
+MIN_SUBJECTS = 10
+"""People that a penalty can be chosen on; with fewer it is given."""
+FEW_PENALTY = {"logistic": 0.01, "ridge": 1000.0, "knn": 3, "attention": 0.1}
+NEIGHBOURS = (1, 3, 5, 9, 15, 25)
+SCORING = {"binary": "neg_log_loss", "multiclass": "neg_log_loss", "regression": "neg_mean_absolute_error"}
+"""A proper score: over few people the AUC is so coarse that it picks penalties almost at random."""
+
+
+class Residualise(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Takes out of features what a linear regression on confounds explains (Snoek et al. 2019: fitted inside the fold).
+
+    Features keep their means over the fitting rows, by which tokens of different places differ.
+
+    Args:
+        confounds: the last so many columns are confounds, and are dropped.
+    """
+
+    def __init__(self, confounds: int = 0) -> None:
+        self.confounds = confounds
+
+    def fit(self, X: Array, y: Any = None) -> Self:
+        """Regress every feature on the confounds of the fitting rows."""
+        X = validate_data(self, X)
+        if self.confounds:
+            self.regression_ = LinearRegression().fit(X[:, -self.confounds :], X[:, : -self.confounds])
+            self.mean_ = X[:, : -self.confounds].mean(axis=0)
+        return self
+
+    def transform(self, X: Array) -> Array:
+        """Features less what the confounds of these rows explain, (N, S - confounds)."""
+        check_is_fitted(self, "n_features_in_")
+        X = validate_data(self, X, reset=False)
+        if not self.confounds:
+            return X
+        residual: Array = X[:, : -self.confounds] - self.regression_.predict(X[:, -self.confounds :])
+        return residual + self.mean_
+
+
+@dataclass(frozen=True)
+class FittedProbe:
+    """A pipeline with the penalty that was chosen.
+
+    Attributes:
+        pipeline: fitted.
+        penalty: C, alpha, or the number of neighbours.
+    """
+
+    pipeline: Pipeline
+    penalty: float
+
+    def predict(self, features: Array) -> Array:
+        """Probability of the positive class (N,), probabilities of all classes (N, K), or the number (N,)."""
+        if not hasattr(self.pipeline, "predict_proba"):
+            return np.asarray(self.pipeline.predict(features), dtype=np.float64)
+        probabilities = np.asarray(self.pipeline.predict_proba(features), dtype=np.float64)
+        return probabilities[:, 1] if probabilities.shape[1] == 2 else probabilities
+
+    def attention(self, features: Array) -> Array:
+        """How much each token of each scan counts, (N, K), for a model that pools them."""
+        *_, model = self.pipeline.named_steps.values()
+        return np.asarray(model.attention(self.pipeline[:-1].transform(features)), dtype=np.float64)
+
+
+def fit_probe(
+    features: Array,
+    target: Array,
+    subjects: Sequence[str],
+    kind: str,
+    *,
+    model: ProbeModel = "linear",
+    confounds: int = 0,
+    components: int | None = None,
+    classes: int | None = None,
+    impute: bool = False,
+    tokens: int = 1,
+    fine: bool = True,
+) -> FittedProbe:
+    """Impute, take out confounds, reduce, standardise, and fit; the penalty is chosen over folds of these subjects.
+
+    Args:
+        features: (N, S); the last `confounds` columns are confounds.
+        target: (N,), as in :class:`~ldae.tasks.probe.targets.Target`.
+        subjects: of each row.
+        kind: binary, multiclass or regression.
+        model: logistic or ridge regression, nearest neighbours by cosine, or regression on attention-pooled tokens; without
+            tokens the last is the first.
+        confounds: columns that are taken out of the others by regression.
+        components: principal components that features are reduced to; None keeps them.
+        classes: number of classes that are to be told apart.
+        impute: whether a missing number takes the median of the fitting rows; the rows to be asked may lack some, too.
+        tokens: of each scan; the features before the confounds are so many blocks of equal width.
+        fine: whether to try many penalties, or few.
+
+    Raises:
+        TaskError: if a class is lacking.
+    """
+    if model == "attention" and tokens == 1:
+        model = "linear"
+    present = np.unique(target)
+    if kind != "regression" and len(present) < max(2, classes or 2):
+        msg = (
+            f"the subjects to fit on are of {len(present)} of {max(2, classes or 2)} classes; use more subjects, other folds, or "
+            "leave the rare class out (--positive, --negative)"
+        )
+        raise TaskError(msg)
+    before: list[tuple[str, Any]] = []
+    if impute:
+        before.append(("impute", SimpleImputer(strategy="median", keep_empty_features=True)))
+    if confounds:
+        before.append(("residualise", Residualise(confounds)))
+    if components is not None:
+        most = min(len(target) - 1, features.shape[1] - confounds)
+        before.append(("reduce", PCA(min(components, most), svd_solver="full")))
+    # What is fitted without labels is fitted once; folds of fitting subjects choose the penalty alone.
+    prepared = Pipeline(before).fit_transform(features) if before else features
+    estimator, name, penalties = _estimator(kind, model, len(target), tokens, fine=fine)
+    # Attention standardises by itself: the differences between tokens are what it attends to.
+    scaler = "passthrough" if model == "attention" else StandardScaler()
+    pipeline = Pipeline([("standardise", scaler), ("model", estimator)])
+    labels = target if kind == "regression" else target.astype(int)
+    people = len(set(subjects))
+    smallest = min(len({s for s, t in zip(subjects, target, strict=True) if t == c}) for c in present)
+    if people < MIN_SUBJECTS or (kind != "regression" and smallest < 2):
+        given = FEW_PENALTY[model if model != "linear" else "ridge" if kind == "regression" else "logistic"]
+        penalty = min(given, len(target)) if model == "knn" else given
+        best = pipeline.set_params(**{f"model__{name}": penalty}).fit(prepared, labels)
+    else:
+        folds = inner_folds(kind, people if kind == "regression" else smallest)
+        search = GridSearchCV(pipeline, {f"model__{name}": penalties}, scoring=SCORING[kind], cv=folds)
+        search.fit(prepared, labels, groups=np.asarray(subjects))
+        best, penalty = search.best_estimator_, search.best_params_[f"model__{name}"]
+    return FittedProbe(Pipeline([*before, *best.steps]), float(penalty))
+
+
+def _estimator(
+    kind: str, model: ProbeModel, rows: int, tokens: int, *, fine: bool
+) -> tuple[Any, str, list[float] | list[int]]:
+    """The model, the name of its penalty, and the penalties to try."""
+    if model == "attention":
+        pooling = AttentionPoolingRegressor if kind == "regression" else AttentionPoolingClassifier
+        return pooling(tokens=tokens), "alpha", np.logspace(-4, 0, 5).tolist()
+    if model == "knn":
+        neighbours = [count for count in NEIGHBOURS if count <= rows * 3 // 5] or [1]
+        make = KNeighborsRegressor if kind == "regression" else KNeighborsClassifier
+        return make(weights="distance", metric="cosine"), "n_neighbors", neighbours
+    if kind == "regression":
+        return Ridge(), "alpha", np.logspace(-1, 6, 22 if fine else 8).tolist()
+    classifier = LogisticRegression(class_weight="balanced", max_iter=5000)
+    return classifier, "C", np.logspace(-5, 2, 15 if fine else 6).tolist()

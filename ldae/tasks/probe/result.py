@@ -1,0 +1,172 @@
+"""What a probe's evaluation is asked for, and what it leaves."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+
+from ldae.errors import TaskError
+from ldae.io.files import write_json, write_text
+from ldae.metrics.scores import HIGHER_IS_BETTER, PRIMARY
+from ldae.metrics.statistics import Difference, Interval
+from ldae.tasks.probe.learning_curve import LearningCurve
+from ldae.tasks.probe.linear import LinearProbe
+from ldae.tasks.probe.models import ProbeModel
+
+__all__ = ["CODES", "MEDIAN", "Comparison", "ProbeReport", "ProbeSettings", "Scored"]
+
+CODES = "codes"
+"""Name of the embeddings under test."""
+MEDIAN = "median"
+"""Name of the guess that needs no scan."""
+
+
+@dataclass(frozen=True)
+class ProbeSettings:
+    """How a probe is evaluated.
+
+    Attributes:
+        protocol: the manifest's frozen split, or cross-validation grouped by subject.
+        folds: of the cross-validation.
+        repeats: of the cross-validation, with other folds.
+        scans: all, with intervals over subjects, or the first of each subject.
+        model: logistic and ridge regression, or nearest neighbours.
+        confounds: columns to control for.
+        control: regress confounds out of the features, or match subjects of both classes on them.
+        by: columns whose values are scored one by one.
+        learning_curve: whether to ask how many labelled subjects are needed.
+        resamples: of the bootstrap.
+        permutations: of the labels; 0 leaves the permutation test out.
+        seed: of folds, resamples and permutations.
+    """
+
+    protocol: Literal["split", "cv"] = "split"
+    folds: int = 5
+    repeats: int = 5
+    scans: Literal["all", "first"] = "all"
+    model: ProbeModel = "linear"
+    confounds: tuple[str, ...] = ()
+    control: Literal["none", "residualise", "match"] = "none"
+    by: tuple[str, ...] = ("sex", "site")
+    learning_curve: bool = False
+    resamples: int = 1000
+    permutations: int = 1000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("folds", 2), ("repeats", 1), ("resamples", 20), ("permutations", 0)):
+            if getattr(self, name) < least:
+                msg = f"{name} must be {least} or more, got {getattr(self, name)}; give more"
+                raise TaskError(msg)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What one kind of features reaches.
+
+    Attributes:
+        figures: by name, with intervals over subjects.
+        penalties: that were chosen, one a fold.
+        by_group: of each column and value: number of subjects and scans, and the first figure, or why there is none.
+        roc: the curve and its band; binary only.
+        calibration: the curve, slope, intercept and expected calibration error; binary only.
+        age_bias: what shrinkage does to predicted ages; ages only.
+    """
+
+    figures: dict[str, Interval]
+    penalties: list[float] = field(default_factory=list)
+    by_group: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    roc: dict[str, list[float]] | None = None
+    calibration: dict[str, Any] | None = None
+    age_bias: dict[str, float] | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The embeddings under test against others, in the first figure.
+
+    Attributes:
+        against: name of the others.
+        difference: codes minus the others, by the paired bootstrap over subjects.
+        p_holm: of that difference, adjusted for all others (Holm 1979).
+        delong: the difference and p of DeLong et al. 1988 for clustered scans; binary targets of the frozen split only.
+    """
+
+    against: str
+    difference: Difference
+    p_holm: float
+    delong: Difference | None = None
+
+
+@dataclass(frozen=True)
+class ProbeReport:
+    """A probe beside its baselines.
+
+    Attributes:
+        target: name, kind and classes of what is predicted.
+        settings: of the protocol.
+        counts: subjects and scans that were fitted on, asked, and left out; people who converted.
+        scored: by name of the features, `codes` first.
+        comparisons: of `codes` with each of the others.
+        permutation_p: that exchanged labels do as well as the true ones; None where it was not asked.
+        curve: learning curve, if asked.
+        table: participant_id, session_id, target (months and event, of a time to conversion) and every prediction of scans
+            that were asked, averaged over repeats.
+        probe: the linear probe on codes, fitted on the frozen split's fitting subjects; None for other models.
+        attention: mean weight of each token of the codes in the scans that were asked; None for other models.
+    """
+
+    target: dict[str, Any]
+    settings: ProbeSettings
+    counts: dict[str, int]
+    scored: dict[str, Scored]
+    comparisons: list[Comparison]
+    permutation_p: float | None
+    curve: LearningCurve | None
+    table: pd.DataFrame
+    probe: LinearProbe | None
+    attention: list[float] | None = None
+
+    @property
+    def primary(self) -> str:
+        """The figure by which features are compared."""
+        return PRIMARY[self.target["kind"]]
+
+    def plain(self) -> dict[str, Any]:
+        """As plain values."""
+        return {
+            "target": self.target,
+            "settings": asdict(self.settings),
+            "counts": self.counts,
+            "primary": self.primary,
+            "higher_is_better": HIGHER_IS_BETTER[self.primary],
+            "scored": {name: asdict(each) for name, each in self.scored.items()},
+            "comparisons": [asdict(each) for each in self.comparisons],
+            "permutation_p": self.permutation_p,
+            "attention": self.attention,
+            "learning_curve": None if self.curve is None else asdict(self.curve),
+            "predictions": self.table.to_dict(orient="list"),
+        }
+
+    def write(self, folder: Path, inputs: Mapping[str, str] | None = None) -> list[Path]:
+        """Write probe_TARGET.json, the predictions as probe_TARGET.csv, and the linear probe as probe_TARGET_model.json.
+
+        A fitted probe of a former run is taken away where this one leaves none.
+
+        Args:
+            folder: where.
+            inputs: what it was made from, by name.
+        """
+        name = "probe_" + re.sub(r"[^A-Za-z0-9_.+-]+", "_", self.target["name"])
+        paths = [
+            write_json(folder / f"{name}.json", self.plain() | {"inputs": dict(inputs or {})}),
+            write_text(folder / f"{name}.csv", self.table.to_csv(index=False)),
+        ]
+        model = folder / f"{name}_model.json"
+        if self.probe is not None:
+            return [*paths, self.probe.save(model)]
+        model.unlink(missing_ok=True)
+        return paths

@@ -1,0 +1,304 @@
+"""Reading DICOM series: geometry, rescaling, compression, and what is refused."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
+
+from ldae.dicom.headers import Series, read_folder
+from ldae.dicom.series import read_series
+from ldae.errors import DependencyError, VolumeError
+from ldae.volume import Volume
+
+pydicom = pytest.importorskip("pydicom")
+SLAB = Path(__file__).parents[2].parent / "shared" / "data" / "dicom_slab"
+
+
+def only_series(folder: Path) -> Series:
+    (series,) = read_folder(folder).series
+    return series
+
+
+def bright_place(volume: Volume) -> np.ndarray:
+    """World position of the bright corner's middle, mm."""
+    index = np.argwhere(volume.data > 600).mean(axis=0)
+    return volume.affine[:3, :3] @ index + volume.affine[:3, 3]
+
+
+def same_world(volume: Volume, other: Volume, tolerance: float = 1e-3) -> None:
+    """Both hold the same intensities at the same places, whatever the order of their axes."""
+    a, b = volume.to_ras(), other.to_ras()
+    np.testing.assert_allclose(a.affine, b.affine, atol=1e-4)
+    np.testing.assert_allclose(a.data, b.data, atol=tolerance)
+
+
+def test_an_oblique_series_keeps_its_place_in_the_world(tmp_path: Path, make_dicom: Callable, blob: Volume) -> None:
+    make_dicom(tmp_path, blob)
+    volume = read_series(only_series(tmp_path))
+    same_world(volume, blob)
+    np.testing.assert_allclose(bright_place(volume), bright_place(blob), atol=1e-3)
+    assert sorted(np.round(volume.spacing, 5)) == [1.5, 2.0, 3.0]
+
+
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    angles=st.tuples(*[st.floats(-180, 180)] * 3),
+    spacing=st.tuples(*[st.floats(0.5, 4)] * 3),
+    mirrored=st.booleans(),
+    origin=st.tuples(*[st.floats(-200, 200)] * 3),
+)
+def test_any_grid_is_read_as_it_was_written(
+    tmp_path_factory: pytest.TempPathFactory, make_dicom: Callable, blob: Volume, angles, spacing, mirrored, origin
+) -> None:
+    affine = np.eye(4)
+    affine[:3, :3] = Rotation.from_euler("xyz", angles, degrees=True).as_matrix() * np.asarray(spacing)
+    affine[:3, 2] *= -1 if mirrored else 1
+    affine[:3, 3] = origin
+    folder = tmp_path_factory.mktemp("series")
+    make_dicom(folder, Volume(blob.data, affine))
+    volume = read_series(only_series(folder))
+    np.testing.assert_allclose(bright_place(volume), bright_place(Volume(blob.data, affine)), atol=1e-3)
+
+
+def test_slopes_may_change_from_file_to_file(tmp_path: Path, make_dicom: Callable, blob: Volume) -> None:
+    # The first file's slope is 1: what follows must not be cut to whole numbers.
+    make_dicom(tmp_path, blob, slopes=(1.0, 0.37, 0.021))
+    volume = read_series(only_series(tmp_path))
+    same_world(volume, blob, tolerance=0.37 / 2 + 1e-3)
+    assert (volume.data % 1 != 0).any()
+
+
+def test_run_length_encoded_series_are_decoded(tmp_path: Path, make_dicom: Callable, blob: Volume) -> None:
+    make_dicom(tmp_path, blob, syntax=pydicom.uid.RLELossless)
+    same_world(read_series(only_series(tmp_path)), blob)
+
+
+@pytest.mark.parametrize("compressor", ["JPEG", "JPEG2000"])
+def test_losslessly_compressed_series_are_decoded(
+    tmp_path: Path, make_dicom: Callable, blob: Volume, compressor: str
+) -> None:
+    import SimpleITK as sitk
+
+    for path in make_dicom(tmp_path / "series", blob):
+        image = pydicom.dcmread(path)
+        writer = sitk.ImageFileWriter()
+        writer.SetFileName(str(tmp_path / "one.dcm"))
+        writer.UseCompressionOn()
+        writer.SetCompressor(compressor)
+        writer.Execute(sitk.GetImageFromArray(image.pixel_array))
+        encoded = pydicom.dcmread(tmp_path / "one.dcm")
+        image.file_meta.TransferSyntaxUID = encoded.file_meta.TransferSyntaxUID
+        image["PixelData"] = encoded["PixelData"]
+        pydicom.dcmwrite(path, image, enforce_file_format=True)
+    assert image.file_meta.TransferSyntaxUID.is_compressed
+    same_world(read_series(only_series(tmp_path / "series")), blob)
+
+
+def test_files_without_a_preamble_are_read(tmp_path: Path, make_dicom: Callable, blob: Volume) -> None:
+    for path in make_dicom(tmp_path, blob):
+        path.write_bytes(path.read_bytes()[132:])
+    same_world(read_series(only_series(tmp_path)), blob)
+
+
+def test_positions_may_be_rounded(tmp_path: Path, make_dicom: Callable, blob: Volume) -> None:
+    def rounded(i: int) -> list[str]:
+        lps = np.diag([-1.0, -1.0, 1.0]) @ (blob.affine[:3, 3] + i * blob.affine[:3, 2])
+        return [f"{value:.2f}" for value in lps]
+
+    make_dicom(tmp_path, blob, ImagePositionPatient=rounded)
+    np.testing.assert_allclose(bright_place(read_series(only_series(tmp_path))), bright_place(blob), atol=0.02)
+
+
+def test_exact_copies_are_left_out(tmp_path: Path, make_dicom: Callable, blob: Volume) -> None:
+    first, *_ = make_dicom(tmp_path / "a", blob)
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy" / "x").write_bytes(first.read_bytes())
+    series = only_series(tmp_path)
+    assert series.repeated == 1
+    same_world(read_series(series), blob)
+
+
+def test_a_missing_slice_is_a_gap(tmp_path: Path, make_dicom: Callable, blob: Volume) -> None:
+    make_dicom(tmp_path, blob)[5].unlink()
+    with pytest.raises(VolumeError, match=r"uneven positions: 6\.00 mm .* elsewhere 3\.00 mm \(about 1 missing"):
+        read_series(only_series(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("elements", "expected"),
+    [
+        (
+            {"ImagePositionPatient": lambda i: [0, 0, i // 2]},
+            "duplicate positions: 12 images at 6 places .*time series",
+        ),
+        (
+            {"ImagePositionPatient": lambda i: [0, 0, i // 2], "EchoTime": lambda i: 2.0 + i % 2},
+            "duplicate positions: .*2 echo times",
+        ),
+        (
+            {"ImageOrientationPatient": lambda i: [1, 0, 0, 0, 1, 0] if i < 6 else [1, 0, 0, 0, 0, 1]},
+            "mixed orientations: its 12 images lie in 2 directions",
+        ),
+        ({"PixelSpacing": lambda i: [1, 1] if i < 6 else [2, 2]}, "mixed sizes: its images have several voxel sizes"),
+        ({"PixelSpacing": [0, 1]}, "pixel spacing of 0 mm is impossible"),
+        ({"PixelSpacing": None}, "not all of its 12 images say where they are"),
+        ({"ImagePositionPatient": [1, 2]}, "not made of 3, 6 and 2 numbers"),
+        ({"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, "not perpendicular"),
+        (
+            {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "ImagePositionPatient": lambda i: [i, 0, 3 * i]},
+            r"shifted against the one before by 1\.00 mm",
+        ),
+    ],
+)
+def test_planes_that_make_no_volume_are_refused(
+    tmp_path: Path, make_dicom: Callable, blob: Volume, elements: dict, expected: str
+) -> None:
+    make_dicom(tmp_path, blob, **elements)
+    with pytest.raises(VolumeError, match=expected):
+        read_series(only_series(tmp_path))
+
+
+def test_sizes_that_differ_are_refused(tmp_path: Path, make_dicom: Callable, blob: Volume) -> None:
+    uid = pydicom.uid.generate_uid()
+    make_dicom(tmp_path / "a", blob, SeriesInstanceUID=uid)
+    make_dicom(tmp_path / "b", Volume(blob.data[:7], blob.affine), SeriesInstanceUID=uid)
+    with pytest.raises(VolumeError, match="mixed sizes: its images have 11 x 7 and 11 x 9"):
+        read_series(only_series(tmp_path))
+
+
+@pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2.1", "1.2.840.10008.1.2.5"], ids=["plain", "RLE"])
+def test_truncated_pixels_are_refused(tmp_path: Path, make_dicom: Callable, blob: Volume, syntax: str) -> None:
+    cut = make_dicom(tmp_path, blob, syntax=syntax)[3]
+    cut.write_bytes(cut.read_bytes()[:-20])
+    series = only_series(tmp_path)
+    assert series.broken == [cut]
+    with pytest.raises(VolumeError, match="1 of 12 files are truncated"):
+        read_series(series)
+
+
+@pytest.mark.parametrize("size", [133, 150, 400, 700])
+def test_truncated_headers_are_named(tmp_path: Path, make_dicom: Callable, blob: Volume, size: int) -> None:
+    cut = make_dicom(tmp_path, blob)[3]
+    cut.write_bytes(cut.read_bytes()[:size])
+    scan = read_folder(tmp_path)
+    assert set(scan.unreadable) == {cut.name}
+
+
+def test_other_files_are_told_apart(tmp_path: Path, make_dicom: Callable, blob: Volume) -> None:
+    make_dicom(tmp_path / "deep" / "scan", blob)
+    (tmp_path / "notes.txt").write_text("nothing")
+    (tmp_path / "empty.dcm").write_bytes(b"")
+    report = pydicom.Dataset()
+    report.SOPClassUID, report.SOPInstanceUID, report.Modality = "1.2.840.10008.5.1.4.1.1.88.11", "1.2.3", "SR"
+    report.file_meta = pydicom.dataset.FileMetaDataset()
+    report.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    report.file_meta.MediaStorageSOPClassUID, report.file_meta.MediaStorageSOPInstanceUID = report.SOPClassUID, "1.2.3"
+    pydicom.dcmwrite(tmp_path / "report.dcm", report, enforce_file_format=True)
+    scan = read_folder(tmp_path)
+    assert scan.other == {
+        "notes.txt": "not a DICOM file",
+        "empty.dcm": "not a DICOM file",
+        "report.dcm": "DICOM without an image",
+    }
+    assert [len(series.slices) for series in scan.series] == [12]
+    assert not scan.unreadable
+
+
+def test_a_file_that_cannot_be_opened_is_named(
+    tmp_path: Path, make_dicom: Callable, blob: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locked = make_dicom(tmp_path, blob)[4]
+    plain_open = Path.open
+
+    def refusing_open(self: Path, *arguments: object, **options: object) -> object:
+        if self == locked:
+            raise PermissionError(13, "Permission denied")
+        return plain_open(self, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", refusing_open)
+    scan = read_folder(tmp_path)
+    assert scan.unreadable == {locked.name: "cannot be opened (Permission denied); check its permissions"}
+    assert len(scan.series) == 1
+
+
+def test_links_in_a_circle_end(tmp_path: Path, make_dicom: Callable, blob: Volume) -> None:
+    make_dicom(tmp_path / "scan", blob)
+    (tmp_path / "scan" / "again").symlink_to(tmp_path, target_is_directory=True)
+    (tmp_path / "scan" / "itself").symlink_to("itself")
+    assert len(only_series(tmp_path).slices) == 12
+
+
+def test_a_linked_folder_is_read(tmp_path: Path, make_dicom: Callable, blob: Volume) -> None:
+    make_dicom(tmp_path / "elsewhere", blob)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "link").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    same_world(read_series(only_series(tmp_path / "data")), blob)
+
+
+def test_without_pydicom_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "pydicom", None)
+    with pytest.raises(DependencyError, match=r"ldae\[dicom\]"):
+        read_folder(tmp_path)
+
+
+def enhanced(path: Path, volume: Volume, slopes: tuple[float, ...]) -> None:
+    """One file of frames, in an order that is not that of their places."""
+    lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ volume.affine
+    x, y, z = volume.spacing
+    data = pydicom.Dataset()
+    data.SOPClassUID, data.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.4.1", pydicom.uid.generate_uid()
+    data.Modality, data.ImageType, data.PatientID = "MR", ["ORIGINAL", "PRIMARY", "T1", "NONE"], "P-18"
+    data.StudyInstanceUID, data.SeriesInstanceUID = pydicom.uid.generate_uid(), pydicom.uid.generate_uid()
+    data.SeriesDescription, data.SeriesNumber, data.MRAcquisitionType = "T1W_3D_TFE", 4, "3D"
+    data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
+    data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 16, 15, 0
+    data.Columns, data.Rows, data.NumberOfFrames = volume.data.shape
+    shared, orientation, measures = pydicom.Dataset(), pydicom.Dataset(), pydicom.Dataset()
+    orientation.ImageOrientationPatient = [f"{v:.10f}" for v in (lps[:3, :2] / [x, y]).T.ravel()]
+    measures.PixelSpacing, measures.SliceThickness = [f"{y:.8g}", f"{x:.8g}"], f"{z:.8g}"
+    shared.PlaneOrientationSequence, shared.PixelMeasuresSequence = [orientation], [measures]
+    data.SharedFunctionalGroupsSequence = [shared]
+    frames, stored = [], []
+    for count, i in enumerate(np.random.default_rng(0).permutation(volume.data.shape[2])):
+        frame, position, values = pydicom.Dataset(), pydicom.Dataset(), pydicom.Dataset()
+        position.ImagePositionPatient = [f"{v:.8f}" for v in lps[:3, 3] + i * lps[:3, 2]]
+        slope = slopes[count % len(slopes)]
+        values.RescaleSlope, values.RescaleIntercept, values.RescaleType = slope, 0, "US"
+        frame.PlanePositionSequence, frame.PixelValueTransformationSequence = [position], [values]
+        frames.append(frame)
+        stored.append(np.rint(volume.data[:, :, i].T / slope).astype("<u2"))
+    data.PerFrameFunctionalGroupsSequence = frames
+    data.PixelData = np.stack(stored).tobytes()
+    data.file_meta = pydicom.dataset.FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID
+    data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID
+    pydicom.dcmwrite(path, data, enforce_file_format=True)
+
+
+@pytest.mark.parametrize("slope", [1.0, 0.5])
+def test_frames_of_enhanced_images_are_sorted_and_scaled(tmp_path: Path, blob: Volume, slope: float) -> None:
+    enhanced(tmp_path / "all.dcm", blob, (slope,))
+    same_world(read_series(only_series(tmp_path)), blob)
+
+
+def test_frames_that_are_scaled_differently_are_refused(tmp_path: Path, blob: Volume) -> None:
+    enhanced(tmp_path / "all.dcm", blob, (1.0, 0.5, 0.25))
+    with pytest.raises(VolumeError, match="frames are scaled differently"):
+        read_series(only_series(tmp_path))
+
+
+def test_the_slab(tmp_path: Path) -> None:
+    if not SLAB.is_dir():
+        pytest.skip(f"real DICOM files are not at {SLAB}")
+    volume = read_series(only_series(SLAB))
+    assert volume.data.shape == (88, 128, 17)
+    expected = np.diag([2.0, 2.0, 2.0, 1.0])
+    expected[:3, 3] = [-82.1807, -122.163, -24.707]
+    np.testing.assert_allclose(volume.affine, expected, atol=1e-6)
+    planes = sorted(SLAB.glob("*.dcm"))
+    np.testing.assert_array_equal(volume.data[:, :, 4], pydicom.dcmread(planes[4]).pixel_array.T)

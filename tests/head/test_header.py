@@ -1,0 +1,144 @@
+"""Headers: each fault planted in the bytes of a file, and a sound file without any."""
+
+import struct
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+from ldae.head.findings import ERROR
+from ldae.head.header import Header, check_file, check_header, read_header
+
+SHAPE = (40, 44, 42)
+SIZES = np.array([4.0, 4.2, 4.1])
+PIXDIM = 76
+
+
+def write(path: Path, shape=SHAPE, dtype=np.int16, affine=None, codes=(1, 1)) -> Path:
+    affine = np.diag([-SIZES[0], *SIZES[1:], 1.0]) if affine is None else affine
+    image = nibabel.Nifti1Image(np.ones(shape, dtype), affine, dtype=dtype)
+    image.set_qform(affine, codes[0])
+    image.set_sform(affine, codes[1])
+    nibabel.save(image, path)
+    return path
+
+
+def codes_of(path: Path) -> list[str]:
+    header = read_header(path)
+    assert header is not None
+    return [finding.code for finding in check_header(header, path.stat().st_size)]
+
+
+def patch(path: Path, offset: int, packed: bytes) -> Path:
+    content = bytearray(path.read_bytes())
+    content[offset : offset + len(packed)] = packed
+    path.write_bytes(bytes(content))
+    return path
+
+
+def test_a_sound_header_has_no_findings(tmp_path: Path) -> None:
+    assert codes_of(write(tmp_path / "sound.nii.gz")) == []
+    nibabel.save(nibabel.MGHImage(np.ones(SHAPE, np.float32), np.diag([*SIZES, 1.0])), tmp_path / "sound.mgz")
+    assert codes_of(tmp_path / "sound.mgz") == []
+
+
+@pytest.mark.parametrize("size", [0.0, -2.0, float("nan")])
+def test_an_impossible_voxel_size_is_seen_although_the_reader_mends_it(tmp_path: Path, size: float) -> None:
+    path = patch(write(tmp_path / "a.nii"), PIXDIM + 4, struct.pack("<f", size))
+    assert codes_of(path) == ["bad-spacing"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "code"),
+    [
+        ((20, 20, 20, 3), np.int16, "four-dimensional"),
+        ((20, 20, 1), np.int16, "single-slice"),
+        ((20, 20), np.int16, "single-slice"),
+        (SHAPE, np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")]), "colour"),
+        (SHAPE, np.complex64, "complex"),
+        (SHAPE, np.int64, "wide-type"),
+        (SHAPE, np.float64, "wide-type"),
+        ((40, 44, 12), np.int16, "few-slices"),
+        ((40, 44, 20), np.int16, "small-field"),
+    ],
+)
+def test_what_is_no_structural_scan_is_named(tmp_path: Path, shape, dtype, code: str) -> None:
+    assert codes_of(write(tmp_path / "a.nii.gz", shape, dtype)) == [code]
+
+
+def test_a_trailing_axis_of_one_is_no_fourth_axis(tmp_path: Path) -> None:
+    assert codes_of(write(tmp_path / "a.nii.gz", (*SHAPE, 1))) == []
+
+
+def test_a_header_that_promises_more_than_the_file_holds(tmp_path: Path) -> None:
+    path = patch(write(tmp_path / "a.nii"), 42, struct.pack("<3h", 900, 900, 900))
+    assert codes_of(path) == ["unreadable"]
+    path = patch(path, 42, struct.pack("<3h", 30000, 30000, 30000))
+    assert codes_of(path) == ["huge"]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "code"),
+    [
+        ((4.0, 4.0, 14.0), "absurd-spacing"),
+        ((0.004, 0.004, 0.004), "absurd-spacing"),
+        ((4.0, 4.0, 8.0), "thick-slices"),
+        ((2.6, 2.6, 4.0), "thick-slices"),
+    ],
+)
+def test_voxel_sizes_that_no_scanner_or_no_brain_wants(tmp_path: Path, sizes, code: str) -> None:
+    assert codes_of(write(tmp_path / "a.nii.gz", affine=np.diag([*sizes, 1.0]))) == [code]
+
+
+def test_anisotropic_but_thin_is_a_notice_only() -> None:
+    affine = np.diag([0.6, 0.6, 1.2, 1.0])
+    findings = check_header(Header((256, 256, 128), (0.6, 0.6, 1.2), np.dtype("i2"), affine))
+    assert [(finding.severity.word, finding.code) for finding in findings] == [("notice", "anisotropic")]
+
+
+def test_a_singular_affine(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.nii")
+    patch(path, 312, struct.pack("<4f", 0.0, 0.0, 0.0, 0.0))  # srow_z
+    assert codes_of(path) == ["singular-affine"]
+
+
+def test_left_and_right_unknown_or_contradicted(tmp_path: Path) -> None:
+    assert codes_of(write(tmp_path / "none.nii.gz", codes=(0, 0))) == ["ambiguous-orientation"]
+    path = write(tmp_path / "two.nii.gz")
+    image = nibabel.load(path)
+    image.set_sform(np.diag([SIZES[0], *SIZES[1:], 1.0]), 1)
+    nibabel.save(image, tmp_path / "conflict.nii.gz")
+    assert codes_of(tmp_path / "conflict.nii.gz") == ["orientation-conflict"]
+    shifted = image.affine.copy()
+    shifted[:3, :3] = np.diag([-SIZES[0], *SIZES[1:]])
+    shifted[1, 3] += 7.0
+    image.set_sform(shifted, 1)
+    nibabel.save(image, tmp_path / "shifted.nii.gz")
+    assert codes_of(tmp_path / "shifted.nii.gz") == ["geometry-conflict"]
+
+
+def test_axes_that_are_not_perpendicular_and_sizes_that_disagree(tmp_path: Path) -> None:
+    sheared = np.diag([*SIZES, 1.0])
+    sheared[0, 2] = 0.8
+    assert "sheared" in codes_of(write(tmp_path / "a.nii.gz", affine=sheared, codes=(0, 1)))
+    path = patch(write(tmp_path / "b.nii", codes=(0, 1)), PIXDIM + 4, struct.pack("<f", 1.0))
+    assert codes_of(path) == ["spacing-conflict"]
+
+
+def test_paths_that_lead_to_no_image(tmp_path: Path) -> None:
+    def code(path: Path) -> str | None:
+        finding = check_file(path)
+        assert finding is None or finding.severity == ERROR
+        return None if finding is None else finding.code
+
+    loop = tmp_path / "loop.nii.gz"
+    loop.symlink_to(loop)
+    (tmp_path / "text.nii.gz").write_text("version https://git-lfs.github.com/spec/v1\n")
+    (tmp_path / "empty.nii.gz").touch()
+    (tmp_path / "folder.nii").mkdir()
+    assert code(loop) == "symlink-loop"
+    assert code(tmp_path / "text.nii.gz") == "text-file"
+    assert code(tmp_path / "empty.nii.gz") == "unreadable"
+    assert code(tmp_path / "nowhere.nii.gz") == code(tmp_path / "folder.nii") == "missing-file"
+    assert code(write(tmp_path / "ünï code (1).nii.gz")) is None

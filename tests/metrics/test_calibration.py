@@ -1,0 +1,54 @@
+import numpy as np
+import pytest
+from sklearn.metrics import brier_score_loss
+
+from ldae.metrics.calibration import (
+    brier_score,
+    calibration_curve,
+    calibration_slope,
+    expected_calibration_error,
+)
+
+
+def outcomes(n=20_000, stretch=1.0, seed=0):
+    """Outcomes of true probabilities, and what a model says whose logits are `stretch` times the true ones."""
+    rng = np.random.default_rng(seed)
+    logit = 2 * rng.normal(size=n)
+    target = (rng.random(n) < 1 / (1 + np.exp(-logit))).astype(float)
+    return target, 1 / (1 + np.exp(-stretch * logit))
+
+
+def test_true_probabilities_are_calibrated():
+    target, probability = outcomes()
+    assert expected_calibration_error(target, probability) < 0.015
+    slope, intercept = calibration_slope(target, probability)
+    assert slope == pytest.approx(1, abs=0.05)
+    assert intercept == pytest.approx(0, abs=0.05)
+
+
+def test_the_slope_undoes_the_stretch():
+    target, probability = outcomes(stretch=2.0)
+    assert calibration_slope(target, probability)[0] == pytest.approx(0.5, abs=0.03)
+    assert expected_calibration_error(target, probability) > 0.05
+
+
+def test_brier_score_is_the_libraries():
+    target, probability = outcomes(200)
+    assert brier_score(target, probability) == pytest.approx(brier_score_loss(target, probability))
+    assert brier_score(target, np.full(200, 0.5)) == 0.25
+
+
+def test_bins_hold_all_cases_and_as_many_each():
+    target, probability = outcomes(103)
+    curve = calibration_curve(target, probability)
+    assert sum(curve.counts) == 103
+    assert max(curve.counts) - min(curve.counts) <= 1
+    assert curve.predicted == sorted(curve.predicted)
+    assert np.average(curve.observed, weights=curve.counts) == pytest.approx(target.mean())
+    assert np.isnan(calibration_slope(np.ones(5), probability[:5])[0])
+
+
+def test_the_order_of_ties_says_nothing():
+    target, probability = np.repeat([0.0, 1.0], 50), np.full(100, 0.5)
+    assert expected_calibration_error(target, probability) == 0
+    assert calibration_curve(target, probability).observed == [0.5] * 10

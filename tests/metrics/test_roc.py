@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from ldae.metrics.roc import area_under_curve, roc_areas, roc_difference
+
+
+def labelled(rng, n, *, scans=1, effect=1.0, within=0.0):
+    """Two scores of people with `scans` each; their noise is shared within a person by the fraction `within`."""
+    people = np.repeat(np.arange(n), scans)
+    target = np.repeat(rng.random(n) < 0.4, scans).astype(int)
+    person, visit = rng.normal(size=(2, n))[:, people], rng.normal(size=(2, n * scans))
+    noise = np.sqrt(within) * person + np.sqrt(1 - within) * visit
+    shared = rng.normal(size=n)[people]
+    scores = effect * target + 0.7 * noise + 0.7 * shared
+    return target, scores, [f"sub-{i}" for i in people]
+
+
+def test_area_counts_ties_by_half():
+    rng = np.random.default_rng(3)
+    target, scores = rng.integers(0, 2, 60), rng.integers(0, 8, 60) / 8
+    assert area_under_curve(target, scores) == pytest.approx(roc_auc_score(target, scores), abs=1e-12)
+    assert np.isnan(area_under_curve(np.ones(4, dtype=int), scores[:4]))
+
+
+def test_covariance_is_that_of_the_structural_components():
+    """DeLong et al. 1988 by their definition: every pair of a positive and a negative, counted one by one."""
+    target, scores, subjects = labelled(np.random.default_rng(0), 60)
+    scores = np.round(scores, 1)
+    positive, negative = scores[:, target == 1], scores[:, target == 0]
+    wins = (positive[:, :, None] > negative[:, None, :]) + 0.5 * (positive[:, :, None] == negative[:, None, :])
+    expected = np.cov(wins.mean(axis=2)) / positive.shape[1] + np.cov(wins.mean(axis=1)) / negative.shape[1]
+    areas = roc_areas(target, scores, subjects)
+    np.testing.assert_allclose(areas.values, wins.mean(axis=(1, 2)))
+    np.testing.assert_allclose(areas.covariance, expected)
+
+
+def test_repeating_every_scan_adds_no_certainty():
+    target, scores, subjects = labelled(np.random.default_rng(1), 80)
+    once = roc_areas(target, scores, subjects)
+    thrice = roc_areas(np.tile(target, 3), np.tile(scores, 3), subjects * 3)
+    np.testing.assert_allclose(thrice.values, once.values)
+    np.testing.assert_allclose(thrice.covariance, once.covariance)
+    believed = roc_areas(np.tile(target, 3), np.tile(scores, 3), [str(i) for i in range(3 * len(target))])
+    assert (np.diag(believed.covariance) < 0.5 * np.diag(once.covariance)).all()
+
+
+def test_a_score_is_no_better_than_itself_and_order_turns_the_sign():
+    target, scores, subjects = labelled(np.random.default_rng(2), 50)
+    same = roc_difference(roc_areas(target, scores[[0, 0]], subjects))
+    assert (same.value, same.p) == (0.0, 1.0)
+    areas = roc_areas(target, scores, subjects)
+    there, back = roc_difference(areas), roc_difference(areas, 1, 0)
+    assert there.value == -back.value
+    assert there.p == pytest.approx(back.p)
+    assert (there.low, there.high) == pytest.approx((-back.high, -back.low))
+
+
+def test_intervals_over_clusters_cover_the_truth():
+    """Two scans a person, noise shared within persons; the truth is the limit of many people."""
+    rng = np.random.default_rng(4)
+    target, scores, _ = labelled(rng, 200_000, within=0.8)
+    truth = [area_under_curve(target, score) for score in scores]
+    covered, trials, zero = 0, 1000, 0
+    for _ in range(trials):
+        target, scores, subjects = labelled(rng, 120, scans=2, within=0.8)
+        areas = roc_areas(target, scores, subjects)
+        interval = areas.interval(0)
+        covered += interval.low <= truth[0] <= interval.high
+        # Both scores are equally good, so that zero is the true difference.
+        difference = roc_difference(areas)
+        zero += difference.low <= 0 <= difference.high
+    assert 0.93 <= covered / trials <= 0.97
+    assert 0.93 <= zero / trials <= 0.97

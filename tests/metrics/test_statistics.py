@@ -1,0 +1,92 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from statsmodels.stats.multitest import multipletests
+
+from ldae.errors import TaskError
+from ldae.metrics.statistics import (
+    draw_subjects,
+    holm,
+    paired_difference,
+    permutation_p,
+    subject_bootstrap,
+)
+
+
+def people(n, scans=2):
+    return [f"sub-{i}" for i in range(n) for _ in range(scans)]
+
+
+def test_a_subject_comes_with_all_its_rows():
+    subjects = np.array(people(7, 3))
+    for rows in draw_subjects(subjects.tolist(), np.random.default_rng(0), 20):
+        assert len(rows) == 21
+        counts = {subject: int((subjects[rows] == subject).sum()) for subject in subjects}
+        assert all(count % 3 == 0 for count in counts.values())
+
+
+def test_intervals_of_a_mean_cover_it():
+    """Two scans a person, half of their variance shared: intervals that took scans as independent would be too short."""
+    rng, covered, trials = np.random.default_rng(0), 0, 400
+    for _ in range(trials):
+        values = np.repeat(rng.normal(size=80), 2) + rng.normal(size=160)
+        interval = subject_bootstrap(
+            lambda rows, values=values: values[rows].mean(), people(80), generator=rng, resamples=400
+        )
+        covered += interval.low <= 0 <= interval.high
+    assert 0.93 <= covered / trials <= 0.97
+
+
+def test_pairing_takes_out_what_both_share():
+    rng = np.random.default_rng(1)
+    shared = rng.normal(size=100) * 10
+    first, second = shared + rng.normal(size=100), shared + 1 + rng.normal(size=100)
+
+    def mean(values):
+        return lambda rows: values[rows].mean()
+
+    difference = paired_difference(mean(second), mean(first), people(100, 1), generator=rng)
+    assert 0 < difference.low < 1 < difference.high < 2
+    assert difference.p < 0.01
+    alone = subject_bootstrap(mean(second), people(100, 1), generator=rng)
+    assert difference.high - difference.low < 0.3 * (alone.high - alone.low)
+    same = paired_difference(mean(first), mean(first), people(100, 1), generator=rng)
+    assert (same.value, same.low, same.high, same.p) == (0, 0, 0, 1)
+
+
+def test_p_values_are_uniform_where_nothing_is_there():
+    rng = np.random.default_rng(2)
+    values = []
+    for _ in range(300):
+        score, target = rng.normal(size=40), rng.normal(size=40)
+        values.append(
+            permutation_p(lambda t, score=score: np.corrcoef(t, score)[0, 1], target, generator=rng, permutations=99)
+        )
+    assert np.mean(np.array(values) <= 0.05) == pytest.approx(0.05, abs=0.03)
+    assert np.mean(values) == pytest.approx(0.5, abs=0.06)
+    assert permutation_p(lambda t: float("nan"), target, generator=rng, permutations=99) == 1.0
+    certain = permutation_p(lambda t: np.corrcoef(t, target)[0, 1], target, generator=rng, permutations=99)
+    assert certain == 0.01
+
+
+@given(st.lists(st.floats(0, 1), max_size=8))
+def test_adjusted_p_values_have_their_closed_form(p):
+    adjusted = holm(p)
+    order = sorted(range(len(p)), key=lambda i: p[i])
+    running = 0.0
+    for rank, index in enumerate(order):
+        running = max(running, min(1.0, (len(p) - rank) * p[index]))
+        assert adjusted[index] == pytest.approx(running)
+
+
+@pytest.mark.parametrize("p", [[0.3], [0.01, 0.04, 0.01, 0.03], [0.6, 0.2, 0.9, 0.0, 1.0]])
+def test_adjusted_p_values_are_those_of_statsmodels_bit_for_bit(p):
+    assert holm(p) == multipletests(p, method="holm")[1].tolist()
+
+
+def test_too_few_subjects_are_refused():
+    with pytest.raises(TaskError, match="no rows"):
+        subject_bootstrap(lambda rows: 0.0, [], generator=np.random.default_rng(0))
+    with pytest.raises(TaskError, match="too few"):
+        subject_bootstrap(lambda rows: float("nan"), ["a", "b"], generator=np.random.default_rng(0))

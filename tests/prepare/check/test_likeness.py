@@ -1,0 +1,80 @@
+"""One brain under two names, two under one, and a mirrored one, in made-up signatures of known likeness."""
+
+import numpy as np
+import pytest
+
+from ldae.atlas import load_template
+from ldae.prepare.check.likeness import GRID_MM, compare_brains, signature
+from ldae.volume import Volume
+
+BRAIN = load_template(GRID_MM).brain_mask.data > 0.5
+PEOPLE = [f"p{i:02d}" for i in range(12)]
+
+
+def scan(person: int, session: int, *, mirror: bool = False, gain: float = 1.0) -> Volume:
+    """The template with a person's own broad pattern and a session's noise, in template space."""
+    from scipy.ndimage import gaussian_filter
+
+    template = load_template(GRID_MM)
+    own = gaussian_filter(np.random.default_rng(person).normal(size=BRAIN.shape), 1.4)
+    noise = np.random.default_rng([person, session]).normal(size=BRAIN.shape)
+    data = template.t1.data + 0.15 * own / own.std() + 0.1 * noise
+    data = np.where(BRAIN, np.clip(data, 1e-3, None), 0.0)
+    affine = np.diag([-1.0, 1.0, 1.0, 1.0]) @ template.grid.affine if mirror else template.grid.affine
+    return Volume((gain * data).astype(np.float32), affine)
+
+
+def cohort(sessions: int = 2) -> tuple[list, list[str], list[str]]:
+    signatures, keys, subjects = [], [], []
+    for i, person in enumerate(PEOPLE):
+        for session in range(sessions):
+            signatures.append(signature(scan(i, session, gain=1.0 + 40 * session)))
+            keys.append(f"{person}_{session}")
+            subjects.append(person)
+    return signatures, keys, subjects
+
+
+def test_a_sound_cohort_has_no_findings() -> None:
+    found, figures = compare_brains(*cohort())
+    assert found == []
+    assert figures is not None
+    assert figures.within_min is not None
+    assert figures.between_max < figures.limit < figures.within_min
+
+
+@pytest.mark.parametrize("sessions", [1, 2])
+def test_one_brain_under_two_names(sessions: int) -> None:
+    signatures, keys, subjects = cohort(sessions)
+    found, _ = compare_brains([*signatures, signature(scan(3, 9, gain=0.01))], [*keys, "copy_0"], [*subjects, "copy"])
+    assert [(finding.code, set(finding.subjects)) for finding in found] == [("same-brain", {"copy", "p03"})]
+
+
+def test_exchanged_sessions_look_like_other_people() -> None:
+    signatures, keys, subjects = cohort()
+    subjects[1], subjects[3] = subjects[3], subjects[1]
+    found, _ = compare_brains(signatures, keys, subjects)
+    assert {finding.subjects for finding in found if finding.code == "different-people"} == {("p00",), ("p01",)}
+    assert {finding.code for finding in found} == {"different-people", "same-brain"}
+
+
+def test_a_mirrored_session_is_told_from_a_strangers() -> None:
+    signatures, keys, subjects = cohort()
+    signatures[5] = signature(scan(2, 1, mirror=True))
+    found, _ = compare_brains(signatures, keys, subjects)
+    assert {(finding.code, finding.subjects) for finding in found} == {("mirrored", ("p02",))}
+
+
+def test_the_order_of_scans_does_not_matter() -> None:
+    signatures, keys, subjects = cohort()
+    subjects[1] = "other"
+    order = np.random.default_rng(0).permutation(len(keys))
+    shuffled, _ = compare_brains(*([items[i] for i in order] for items in (signatures, keys, subjects)))
+    found, _ = compare_brains(signatures, keys, subjects)
+    assert [set(one.subjects) for one in shuffled] == [set(one.subjects) for one in found] == [{"other", "p00"}]
+
+
+def test_few_people_are_not_compared_and_an_empty_picture_has_no_signature() -> None:
+    signatures, keys, subjects = cohort(1)
+    assert compare_brains(signatures[:5], keys[:5], subjects[:5]) == ([], None)
+    template = load_template(GRID_MM)
+    assert signature(Volume(np.zeros_like(template.t1.data), template.grid.affine)) is None

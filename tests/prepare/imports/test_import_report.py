@@ -1,0 +1,64 @@
+"""No importer writes over a table of its user's, and an import may be made anew."""
+
+from pathlib import Path
+
+import pytest
+
+from ldae.errors import CohortError
+from ldae.prepare.imports.bids.dataset import import_bids
+from ldae.prepare.imports.csv_table import import_csv
+from ldae.prepare.imports.study.column_map import load_map
+from ldae.prepare.imports.study.dataset import import_study
+
+TABLE = "participant_id\tage\n01\t60\n02\t61\n"
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    """A BIDS data set whose table also serves the other importers."""
+    image = tmp_path / "study" / "sub-01" / "anat" / "sub-01_T1w.nii.gz"
+    image.parent.mkdir(parents=True)
+    image.write_bytes(b"")
+    (tmp_path / "study" / "participants.tsv").write_text(TABLE, encoding="utf-8")
+    return tmp_path / "study"
+
+
+def bids(study: Path, out: Path) -> None:
+    import_bids(study, out)
+
+
+def table(study: Path, out: Path) -> None:
+    import_study([study / "participants.tsv"], load_map("generic"), study, out)
+
+
+def csv(study: Path, out: Path) -> None:
+    import_csv(study, study / "participants.tsv", out)
+
+
+@pytest.mark.parametrize("run", [bids, table, csv])
+def test_the_users_own_tables_are_never_overwritten(study: Path, run) -> None:
+    people = study / "participants.tsv"
+    # Not even where an import's report lies beside it.
+    for beside in (False, True):
+        if beside:
+            (study / "participants_import.json").write_text("{}", encoding="utf-8")
+        with pytest.raises(CohortError, match=r"participants\.tsv: .*another name with --out"):
+            run(study, people)
+        assert people.read_text(encoding="utf-8") == TABLE
+    other = study / "scores.tsv"
+    other.write_text("mine", encoding="utf-8")
+    with pytest.raises(CohortError, match=r"no import wrote \(no scores_import.json beside it\)"):
+        run(study, other)
+    assert other.read_text(encoding="utf-8") == "mine"
+    (study / "folder.tsv").mkdir()
+    with pytest.raises(CohortError, match="there is a folder"):
+        run(study, study / "folder.tsv")
+
+
+@pytest.mark.parametrize("run", [bids, table, csv])
+def test_an_import_may_be_made_anew(study: Path, run) -> None:
+    out = study / "cohort.tsv"
+    run(study, out)
+    first = out.read_bytes()
+    run(study, out)
+    assert out.read_bytes() == first

@@ -1,0 +1,293 @@
+"""Preprocessing of a cohort: bad scans, finished work, other people's masks and programs, and a cluster."""
+
+import json
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pytest
+import SimpleITK
+
+from ldae.cli.main import main
+from ldae.data.manifest import Manifest, build_manifest, read_manifest
+from ldae.errors import CohortError, VolumeError
+from ldae.head import registration
+from ldae.head.brain_tools import run_brain_tool
+from ldae.head.preprocess import PreprocessConfig, preprocess_scan
+from ldae.prepare.preprocess.cohort import preprocess_manifest
+from ldae.prepare.preprocess.derivatives import finished_outcome, plan_jobs
+from ldae.tasks.native.scan import NativeScan
+from ldae.volume import Volume, read_volume, write_volume
+
+Pose = Callable[..., npt.NDArray[np.float64]]
+Head = Callable[..., Volume]
+
+FAST = PreprocessConfig(voxel_size_mm=5.0, bias_correction=False)
+STRIPPED = replace(FAST, already_stripped=True)
+
+
+def test_a_cohort_survives_its_bad_scan_and_is_not_done_twice(tmp_path: Path, pose: Pose, synthetic_head: Head) -> None:
+    raw = tmp_path / "raw"
+    for name, degrees in (("a", 5.0), ("b", -8.0)):
+        write_volume(synthetic_head(pose((degrees, 0.0, 3.0), (0.9, 0.9, 0.9)), skull=False), raw / f"{name}.nii.gz")
+    (raw / "torn.nii.gz").write_bytes((raw / "a.nii.gz").read_bytes()[:2000])
+    manifest = build_manifest(
+        pd.DataFrame(
+            {
+                "participant_id": ["sub-A-1", "sub-B", "sub-C"],
+                "session_id": ["ses-M00", "02", "01"],
+                "image": ["a.nii.gz", "b.nii.gz", "torn.nii.gz"],
+                "age": [70.0, 81.5, 64.0],
+                "score": [29, 24, 30],
+            }
+        ),
+        raw / "manifest.tsv",
+        check_images=True,
+    )
+    calls: list[tuple[int, int]] = []
+    out = tmp_path / "out"
+    report = preprocess_manifest(manifest, out, STRIPPED, progress=lambda *call: calls.append(call))
+
+    assert report.finished == ("sub-A-1_ses-M00", "sub-B_02")
+    assert list(report.failures) == ["sub-C_01"]
+    assert "unreadable or truncated" in report.failures["sub-C_01"]
+    assert calls == [(1, 3), (2, 3), (3, 3)]
+    assert sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()) == [
+        "dataset_description.json",
+        "manifest.tsv",
+        *(
+            f"{folder}/anat/{folder.replace('/', '_')}_{ending}"
+            for folder in ("sub-A1/ses-M00", "sub-B/ses-02")
+            for ending in (
+                "desc-brain_mask.nii.gz",
+                "from-T1w_to-MNI152_mode-image_xfm.txt",
+                "space-MNI152_desc-brain_mask.nii.gz",
+                "space-MNI152_desc-preproc_T1w.json",
+                "space-MNI152_desc-preproc_T1w.nii.gz",
+                "space-MNI152_desc-preproc_overlay.png",
+            )
+        ),
+    ]
+    done = read_manifest(report.manifest)
+    assert [(r.key, r.age, r.extra["score"]) for r in done.records] == [
+        ("sub-A-1_ses-M00", 70.0, 29),
+        ("sub-B_02", 81.5, 24),
+    ]
+    assert (done.table["preprocess_quality"] > 0.75).all()
+    image = read_volume(done.records[0].image)
+    assert image.grid == STRIPPED.grid
+    sidecar_path = Path(str(done.records[0].image).replace(".nii.gz", ".json"))
+    sidecar = json.loads(sidecar_path.read_text())
+    assert np.asarray(sidecar["AffineNativeToTemplate"]).shape == (4, 4)
+    assert sidecar["Fingerprint"]["Config"]["voxel_size_mm"] == 5.0
+
+    again = preprocess_manifest(manifest, out, STRIPPED)
+    assert (again.finished, again.skipped) == ((), report.finished)
+    assert read_manifest(again.manifest).sha256 == done.sha256
+    job, other = plan_jobs(manifest, out, asdict(STRIPPED))[:2]
+    assert finished_outcome(replace(job, config={**job.config, "voxel_size_mm": 4.0})) is None
+    assert finished_outcome(replace(job, image=other.image)) is None
+    sidecar_path.write_text("{")
+    assert finished_outcome(job) is None
+    other.native_mask.write_bytes(other.native_mask.read_bytes()[:-1])
+    assert finished_outcome(other) is None
+
+
+def test_nothing_raw_is_overwritten(stripped: Manifest, tmp_path: Path) -> None:
+    stripped.write(stripped.path)
+    before = stripped.path.read_bytes()
+    with pytest.raises(CohortError, match="lists the raw scans and would be overwritten"):
+        preprocess_manifest(read_manifest(stripped.path), tmp_path, STRIPPED)
+    assert stripped.path.read_bytes() == before
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    (raw / "dataset_description.json").write_text('{"Name": "mine", "BIDSVersion": "1.10.0"}')
+    with pytest.raises(CohortError, match="is a data set of its own"):
+        preprocess_manifest(stripped, raw, STRIPPED)
+    assert [path.name for path in raw.iterdir()] == ["dataset_description.json"]
+    with pytest.raises(CohortError, match="is a file"):
+        preprocess_manifest(stripped, tmp_path / "a.nii.gz", STRIPPED)
+
+
+def test_processes_report_what_fails_in_them(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    write_volume(Volume(np.ones((8, 8, 8)), np.eye(4)), tmp_path / "flat.nii.gz")
+    write_volume(Volume(rng.uniform(size=(1, 8, 8)), np.eye(4)), tmp_path / "slice.nii.gz")
+    (tmp_path / "torn.nii.gz").write_bytes(b"no image")
+    names = ["flat", "slice", "torn"]
+    table = pd.DataFrame({"participant_id": names, "session_id": "01", "image": [f"{name}.nii.gz" for name in names]})
+    with pytest.raises(CohortError, match=r"none of 3 scans.*flat_01.*no contrast.*slice_01.*torn_01.*unreadable"):
+        preprocess_manifest(build_manifest(table, tmp_path / "m.tsv"), tmp_path / "out", STRIPPED, workers=2)
+
+
+def test_a_cohort_without_one_good_scan_is_an_error(tmp_path: Path) -> None:
+    write_volume(Volume(np.ones((8, 8, 8)), np.eye(4)), tmp_path / "flat.nii.gz")
+    table = pd.DataFrame({"participant_id": ["p-1", "p1"], "session_id": "01", "image": "flat.nii.gz"})
+    with pytest.raises(CohortError, match=r"p-1_01 and p1_01 would both be written"):
+        preprocess_manifest(build_manifest(table, tmp_path / "m.tsv"), tmp_path / "out")
+    with pytest.raises(CohortError, match=r"none of 1 scans.*no contrast"):
+        preprocess_manifest(build_manifest(table[:1], tmp_path / "m.tsv"), tmp_path / "out")
+    with pytest.raises(VolumeError, match="voxel_size_mm"):
+        PreprocessConfig(voxel_size_mm=-1.0)
+
+
+@pytest.fixture(autouse=True)
+def short_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search that will do for brains near the template, on one thread."""
+    for name, value in (("STARTS_REFINED", 1), ("FINALISTS", 1), ("AFFINE_MM", 6.0), ("FINAL_MM", 5.0)):
+        monkeypatch.setattr(registration, name, value)
+    SimpleITK.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+
+
+@pytest.fixture
+def stripped(tmp_path: Path, pose: Pose, synthetic_head: Head) -> Manifest:
+    """One brain without a skull."""
+    write_volume(synthetic_head(pose((5.0, 0.0, 3.0), (0.9, 0.9, 0.9)), skull=False), tmp_path / "a.nii.gz")
+    table = pd.DataFrame({"participant_id": ["sub-A"], "session_id": ["01"], "image": ["a.nii.gz"]})
+    return build_manifest(table, tmp_path / "manifest.tsv", check_images=True)
+
+
+def test_what_is_written_tells_where_the_scan_was(stripped: Manifest, tmp_path: Path) -> None:
+    report = preprocess_manifest(stripped, tmp_path / "out", STRIPPED)
+    (outcome,) = report.outcomes
+    assert outcome.image is not None
+    sidecar = json.loads(Path(str(outcome.image).replace(".nii.gz", ".json")).read_text())
+    raw, mask = read_volume(tmp_path / "a.nii.gz"), read_volume(outcome.image.parent / sidecar["NativeBrainMask"])
+    assert mask.grid == raw.grid
+    assert (raw.data[mask.data > 0] > 0).mean() > 0.95
+    assert (mask.data[raw.data > 0.1 * raw.data.max()] > 0).mean() > 0.95
+    # ITK's transform maps template points (LPS) to the scan's.
+    transform = SimpleITK.ReadTransform(str(outcome.image.parent / sidecar["Transform"]))
+    affine = np.asarray(sidecar["AffineNativeToTemplate"])
+    point = np.array([10.0, -20.0, 30.0])
+    x, y, z = transform.TransformPoint((-point[0], -point[1], point[2]))
+    np.testing.assert_allclose(affine @ [-x, -y, z, 1.0], [*point, 1.0], atol=1e-6)
+    # What the native-space results read is what is written here.
+    native = NativeScan.of(outcome.image)
+    nothing = Volume(np.zeros(STRIPPED.grid.shape, np.float32), STRIPPED.grid.affine)
+    np.testing.assert_array_equal(native.add(nothing).data, raw.data)
+    low, high = sidecar["IntensityWindow"]
+    assert 0 <= low < high <= raw.data.max()
+    quality = sidecar["Quality"]
+    assert quality["Score"] == pytest.approx(quality["Correlation"] * quality["Coverage"] * quality["Overlap"])
+
+
+def test_a_mask_of_somebody_elses_takes_the_place_of_brain_extraction(
+    stripped: Manifest, tmp_path: Path, pose: Pose, synthetic_head: Head
+) -> None:
+    brain = read_volume(tmp_path / "a.nii.gz")
+    mask = Volume((brain.data > 0.02 * brain.data.max()).astype(np.float32), brain.affine)
+    for name in ("sub-A_01_mask.nii.gz", "mask.nii.gz"):
+        write_volume(mask, tmp_path / "masks" / name)
+    head = synthetic_head(pose((5.0, 0.0, 3.0), (0.9, 0.9, 0.9)))
+    write_volume(head, tmp_path / "a.nii.gz")
+    config = replace(FAST, bias_correction=True)  # the head has a bias field
+    scan = preprocess_scan(head, config, brain_mask=mask)
+    assert scan.quality.correlation > 0.9
+    np.testing.assert_array_equal(scan.native_mask.data > 0, mask.data > 0)
+
+    by_pattern = str(tmp_path / "masks" / "{participant_id}_{session_id}_mask.nii.gz")
+    report = preprocess_manifest(stripped, tmp_path / "out", config, brain_masks=by_pattern)
+    assert report.finished == ("sub-A_01",)
+    table = stripped.table.assign(mask="masks/mask.nii.gz")
+    by_column = preprocess_manifest(build_manifest(table, stripped.path), tmp_path / "out", config, brain_masks="mask")
+    assert by_column.skipped == ("sub-A_01",)  # the same content under another name
+    empty = Volume(np.zeros_like(mask.data), mask.affine)
+    write_volume(empty, tmp_path / "masks" / "sub-A_01_mask.nii.gz")
+    with pytest.raises(CohortError, match="marks nothing of the scan's field of view"):
+        preprocess_manifest(stripped, tmp_path / "out", config, brain_masks=by_pattern)
+    for pattern, complaint in (("masks/{name}.nii.gz", "only {participant_id}"), ("no.nii.gz", "no such brain mask")):
+        with pytest.raises(CohortError, match=complaint):
+            preprocess_manifest(stripped, tmp_path / "out", config, brain_masks=pattern)
+
+
+def test_programs_on_the_path_are_called_as_they_want_to_be(
+    stripped: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    scan = read_volume(tmp_path / "a.nii.gz")
+    for name, program, script in (
+        ("synthstrip", "mri_synthstrip", 'test "$1 $3" = "-i -m" && cp "$2" "$4"'),
+        ("hd-bet", "hd-bet", 'test "$1 $3" = "-i -o" && cp "$2" "$4"'),
+        ("bet", "bet", 'test "$*" = "$1 $2 -R -m -n" && test $FSLOUTPUTTYPE = NIFTI_GZ && cp "$1" "$2_mask.nii.gz"'),
+    ):
+        with pytest.raises(CohortError, match=f"no program '{program}' on the PATH; install it"):
+            run_brain_tool(name, scan)
+        path = programs / program
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+        mask = run_brain_tool(name, scan)
+        np.testing.assert_array_equal(mask.data, scan.data > 0)
+        assert mask.grid == scan.grid
+    path.write_text("#!/bin/sh\necho no licence found >&2\nexit 3\n")
+    with pytest.raises(CohortError, match="bet failed with exit code 3 and left no mask: no licence found"):
+        run_brain_tool("bet", scan)
+    with pytest.raises(CohortError, match="brain_extraction must be template, synthstrip"):
+        PreprocessConfig(brain_extraction="magic")  # type: ignore[arg-type]
+    with pytest.raises(CohortError, match="has nothing to do"):
+        PreprocessConfig(brain_extraction="bet", already_stripped=True)
+
+
+def test_normalised_images_have_the_brains_percentiles_at_zero_and_one(stripped: Manifest, tmp_path: Path) -> None:
+    scan = read_volume(tmp_path / "a.nii.gz")
+    plain, normal = (preprocess_scan(scan, replace(STRIPPED, normalise=flag)) for flag in (False, True))
+    brain = plain.brain_mask.data > 0
+    np.testing.assert_array_equal(normal.image.data > 0, brain)
+    low, high = plain.window
+    np.testing.assert_allclose(
+        normal.image.data[brain], np.maximum((plain.image.data[brain] - low) / (high - low), 1e-4), rtol=1e-5
+    )
+
+
+def test_a_cluster_does_the_same_work(stripped: Manifest, tmp_path: Path) -> None:
+    from distributed import LocalCluster
+
+    with LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None, protocol="tcp"
+    ) as cluster:
+        report = preprocess_manifest(stripped, tmp_path / "far", STRIPPED, scheduler=cluster.scheduler_address)
+    assert report.finished == ("sub-A_01",)
+    near = preprocess_manifest(stripped, tmp_path / "near", STRIPPED)
+    far_image, near_image = (read_volume(each.outcomes[0].image or "") for each in (report, near))
+    np.testing.assert_array_equal(far_image.data, near_image.data)
+    with pytest.raises(CohortError, match="no Dask scheduler answers"):
+        preprocess_manifest(stripped, tmp_path / "far", STRIPPED, scheduler="nonsense://nowhere:1")
+
+
+def test_the_command_leaves_a_page_with_the_worst_first(
+    stripped: Manifest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    brain = read_volume(tmp_path / "a.nii.gz")
+    cut = brain.data.copy()
+    cut[: cut.shape[0] // 4] = 0.0
+    write_volume(Volume(cut, brain.affine), tmp_path / "half & half.nii.gz")
+    (tmp_path / "torn.nii.gz").write_bytes(b"not an image")
+    table = pd.DataFrame(
+        {
+            "participant_id": ["sub-A", "sub-B", "sub-C"],
+            "session_id": "01",
+            "image": ["a.nii.gz", "half & half.nii.gz", "torn.nii.gz"],
+        }
+    )
+    manifest = build_manifest(table, tmp_path / "three.tsv")
+    manifest.write(tmp_path / "three.tsv")
+    out = tmp_path / "out"
+    options = ["--voxel-size", "5", "--already-stripped", "--no-bias-correction"]
+    with pytest.raises(SystemExit) as stopped:
+        main(["cohort", "preprocess", "--manifest", str(tmp_path / "three.tsv"), "--out", str(out), *options])
+    assert stopped.value.code == 1
+    said = " ".join(capsys.readouterr().out.split())
+    assert "failed sub-C_01" in said
+    page = (out / "quality.html").read_text()
+    first, second = page.index("sub-B_01:"), page.index("sub-A_01:")
+    assert first < second
+    assert "sub-B/ses-01/anat/sub-B_ses-01_space-MNI152_desc-preproc_overlay.png" in page
+    assert "Failed: 1 of 3 scans" in page
+    assert "http" not in page.split("</style>")[1].split("<script>")[0]

@@ -1,0 +1,88 @@
+"""The methods paragraph tells this run's counts, and nothing that the run cannot know."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from ldae.report.blocks import Listing, Table
+from ldae.report.run_folder import open_run
+from ldae.report.sections.paper import ITEMS, paragraph, publication
+
+
+@pytest.fixture(scope="module")
+def run(copy_of_run: Callable[[], Path]) -> Path:
+    return copy_of_run()
+
+
+def test_counts_are_those_of_the_cohort_table(run: Path) -> None:
+    words = paragraph(open_run(run))
+    table = pd.read_csv(run / "manifest.tsv", sep="\t", dtype={"participant_id": str})
+    for split, rows in table.groupby("split"):
+        first = rows.drop_duplicates("participant_id")
+        women = f"{(first['sex'] == 'F').sum()} of {first['sex'].notna().sum()} women"
+        age = f"{first['age'].mean():.1f} (SD {first['age'].std():.1f})"
+        assert re.search(
+            rf"{split} \({len(first)} subjects, {len(rows)} scans; age at first scan {re.escape(age)}", words
+        )
+        assert women in words
+    assert "simulated" in words
+    assert "SHA-256 0123456789abcdef" in words
+    assert "seed 0" in words
+
+
+def test_what_the_code_is_stands_there(run: Path) -> None:
+    folder = open_run(run)
+    words = paragraph(folder)
+    assert "the semantic code of 128 numbers" in words
+    assert "the code does not tell sides apart" in words
+    assert "whitened over the training scans (to the power 0.5)" in words
+    published = {"semantic_encoder": {"slices": {"backbone": {"widths": [96, 768]}}, "volume": None, "whitening": 0.0}}
+    config = dict(folder.config) | {"representation": published}
+    provenance = dict(folder.documents["run.json"]) | {"config": config}
+    words = paragraph(type(folder)(folder.path, {**folder.documents, "run.json": provenance}))
+    assert "the semantic code of 768 numbers" in words
+    assert "sides" not in words
+    assert "whitened" not in words
+
+
+def test_a_model_from_elsewhere_claims_no_training(run: Path) -> None:
+    folder = open_run(run)
+    documents = {name: each for name, each in folder.documents.items() if name != "run.json"}
+    words = paragraph(type(folder)(folder.path, documents))
+    assert "In turn were trained" not in words
+    assert "grid of" not in words
+
+
+def test_what_is_missing_or_damaged_is_left_out(run: Path) -> None:
+    folder = open_run(run)
+    documents = dict(folder.documents)
+    documents["representation/stage.json"] = {"steps": 10, "plan": {}}
+    documents["tasks/probe_age.json"] = {"counts": {}}
+    documents["results.json"] = {}
+    words = paragraph(type(folder)(folder.path, documents))
+    assert "None" not in words
+    assert "The cohort held" not in words
+    assert "In turn were trained" not in words
+
+
+def test_checklist_names_every_item_once_and_leaves_the_authors_theirs(run: Path) -> None:
+    section = publication(open_run(run))
+    table = next(block for block in section.blocks if isinstance(block, Table))
+    assert [row.name for row in table.rows] == [item.topic for item in ITEMS]
+    assert {row.reference for row in table.rows} == {True, False}
+    assert all(row.reference == (row.cells[2].text == "to be told by the authors") for row in table.rows)
+    listing = next(block for block in section.blocks if isinstance(block, Listing))
+    assert listing.text == paragraph(open_run(run))
+    numbers = {int(n) for item in ITEMS for part in re.findall(r"(\d+)(?:-(\d+))?", item.tripod) for n in spread(part)}
+    assert numbers == set(range(1, 28))
+    assert {
+        int(n) for item in ITEMS for part in re.findall(r"(\d+)(?:-(\d+))?", item.claim) for n in spread(part)
+    } == set(range(1, 43))
+
+
+def spread(part: tuple[str, str]) -> range:
+    first = int(part[0])
+    return range(first, int(part[1] or first) + 1)

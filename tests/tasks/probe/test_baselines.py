@@ -1,0 +1,56 @@
+"""What is written to be compared with codes: for an encoder of both sides, components that are given both sides too."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from ldae.autoencoder import LatentDiffusionAutoencoder
+from ldae.data.manifest import read_manifest, write_manifest
+from ldae.models.semantic_encoder import SemanticEncoderConfig, VolumeEncoderConfig
+from ldae.networks import Networks
+from ldae.tasks.encode import encode_scans
+from ldae.tasks.probe.baselines import write_baselines
+from ldae.tasks.probe.embeddings import read_embeddings
+from ldae.volume import Volume, write_volume
+
+VOLUME = VolumeEncoderConfig(widths=(4, 8), semantic_width=6, pooled=2, linear=1, linear_reads="latent", symmetric=True)
+
+
+@pytest.fixture
+def mirrored(tmp_path, head):
+    """A head, and the same head seen in a mirror."""
+    scan = head(0)
+    write_volume(scan, tmp_path / "scan.nii.gz")
+    write_volume(Volume(scan.data, np.diag([-1.0, 1, 1, 1]) @ scan.affine), tmp_path / "mirror.nii.gz")
+    rows = [{"participant_id": name, "session_id": "1", "image": f"{name}.nii.gz"} for name in ("scan", "mirror")]
+    return read_manifest(write_manifest(pd.DataFrame(rows), tmp_path / "cohort.tsv")).records
+
+
+def model_of(config, volume):
+    torch.manual_seed(0)
+    config = replace(config, semantic_encoder=SemanticEncoderConfig(volume=volume))
+    return LatentDiffusionAutoencoder(config, Networks(config), device="cpu", precision="fp32")
+
+
+def test_a_symmetric_encoder_is_compared_with_components_of_both_sides(tiny_config, mirrored, tmp_path):
+    model = model_of(tiny_config, VOLUME)
+    scan, mirror = encode_scans(model, mirrored).semantic
+    np.testing.assert_allclose(scan, mirror, atol=1e-4)
+    written = write_baselines(model, mirrored, tmp_path / "out")
+    assert [path.name for path in written] == ["random_encoder.parquet", "latent_pca.npz", "latent_pca_symmetric.npz"]
+    random, one_side, both_sides = (read_embeddings(path).values for path in written)
+    np.testing.assert_allclose(*random, atol=1e-4)
+    np.testing.assert_allclose(*both_sides, atol=1e-4)
+    assert np.abs(one_side[0] - one_side[1]).max() > 0.01
+    np.testing.assert_allclose(both_sides[0], one_side.mean(axis=0), atol=1e-4)
+
+
+def test_another_encoder_is_not(tiny_config, mirrored, tmp_path):
+    model = model_of(tiny_config, replace(VOLUME, symmetric=False))
+    scan, mirror = encode_scans(model, mirrored).semantic
+    assert np.abs(scan - mirror).max() > 0.01
+    written = write_baselines(model, mirrored, tmp_path / "out")
+    assert [path.name for path in written] == ["random_encoder.parquet", "latent_pca.npz"]

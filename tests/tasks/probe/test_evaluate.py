@@ -1,0 +1,250 @@
+"""Probes know what features hold and no more; every statistic is fitted on fitting subjects."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ldae.data.manifest import Manifest
+from ldae.errors import TaskError
+from ldae.metrics.roc import area_under_curve
+from ldae.tasks.probe.embeddings import Embeddings
+from ldae.tasks.probe.evaluate import evaluate_probe
+from ldae.tasks.probe.folds import cross_validation, frozen_split
+from ldae.tasks.probe.linear import LinearProbe
+from ldae.tasks.probe.models import fit_probe
+from ldae.tasks.probe.result import CODES, ProbeSettings
+from ldae.tasks.probe.targets import choose_target
+
+QUICK = ProbeSettings(resamples=100, permutations=99, by=())
+
+
+def noise_like(embeddings, seed=5):
+    return Embeddings(embeddings.keys, np.random.default_rng(seed).normal(size=embeddings.values.shape))
+
+
+def test_a_linear_signal_is_found_and_only_that(known_cohort):
+    manifest, embeddings = known_cohort()
+    target = choose_target(manifest, "diagnosis")
+    report = evaluate_probe(target, embeddings, {"noise": noise_like(embeddings)}, QUICK)
+    own, noise = report.scored[CODES].figures, report.scored["noise"].figures
+    assert own["auc"].value > 0.85
+    assert own["auc"].low < own["auc"].value <= own["auc"].high
+    assert own["balanced_accuracy"].value == pytest.approx((own["sensitivity"].value + own["specificity"].value) / 2)
+    assert noise["auc"].low < 0.5 < noise["auc"].high
+    assert np.abs(report.probe.weights).argmax() == 0
+    assert report.permutation_p == 0.01
+    against = {each.against: each for each in report.comparisons}
+    assert against["noise"].difference.low > 0
+    assert against["noise"].delong.p < 0.01
+    assert {"noise", "demographics"} == set(against)
+    assert all(each.p_holm >= each.difference.p for each in report.comparisons)
+
+
+def test_the_same_scans_are_asked_of_everyone_and_by_the_frozen_split(known_cohort):
+    manifest, embeddings = known_cohort()
+    target = choose_target(manifest, "diagnosis")
+    report = evaluate_probe(target, embeddings, settings=QUICK)
+    testing = {(r.participant_id, r.session_id) for r in manifest.in_split("test").records if r.diagnosis != "MCI"}
+    assert set(zip(report.table["participant_id"], report.table["session_id"], strict=True)) == testing
+    assert report.counts["left_out_scans"] == sum(r.diagnosis == "MCI" for r in manifest.records)
+    np.testing.assert_allclose(
+        area_under_curve(report.table["target"].to_numpy(dtype=int), report.table[CODES].to_numpy()),
+        report.scored[CODES].figures["auc"].value,
+    )
+    # Test subjects' features never touch the fit, neither of the probe nor of principal components.
+    changed = Embeddings(embeddings.keys, embeddings.values.copy())
+    changed.values[[record.split == "test" for record in manifest.records]] += 100
+    again = evaluate_probe(target, changed, settings=QUICK)
+    np.testing.assert_array_equal(again.probe.weights, report.probe.weights)
+    (fold,) = frozen_split(target)
+    fitted, others = (
+        fit_probe(
+            each.of(target.records)[fold.fitted],
+            target.values[fold.fitted],
+            np.array(target.subjects)[fold.fitted].tolist(),
+            target.kind,
+            components=3,
+        )
+        for each in (embeddings, changed)
+    )
+    np.testing.assert_array_equal(fitted.pipeline["reduce"].components_, others.pipeline["reduce"].components_)
+
+
+def test_an_age_probe_has_the_error_of_its_noise(known_cohort):
+    manifest, embeddings = known_cohort(400, noise=0.2)
+    report = evaluate_probe(choose_target(manifest, "age"), embeddings, settings=QUICK)
+    own = report.scored[CODES]
+    # Noise of 0.2 in a feature of slope 5 is an error of about 1 year; its mean absolute value is 0.8.
+    assert own.figures["mae"].value == pytest.approx(0.8, abs=0.15)
+    assert own.figures["rmse"].value > own.figures["mae"].value
+    assert own.figures["r2"].value > 0.9
+    assert report.scored["median"].figures["r2"].value < 0.05
+    assert report.scored["median"].figures["mae"].value > 3 * own.figures["mae"].value
+    test = [r.split == "test" for r in manifest.records]
+    np.testing.assert_allclose(report.probe.predict(embeddings.values[test]), report.table[CODES])
+
+
+def test_the_correction_takes_age_out_of_the_gap_without_asking_it(known_cohort):
+    manifest, embeddings = known_cohort(400, noise=1.0)
+    bias = evaluate_probe(choose_target(manifest, "age"), embeddings, settings=QUICK).scored[CODES].age_bias
+    assert bias["gap_age_correlation"] < -0.4
+    assert abs(bias["gap_age_correlation_corrected"]) < 0.15
+    assert bias["mae_corrected"] > 0
+
+
+def test_order_of_rows_does_not_matter(known_cohort):
+    manifest, embeddings = known_cohort()
+    target = choose_target(manifest, "age")
+    order = np.random.default_rng(0).permutation(len(target))
+    report = evaluate_probe(target, embeddings, settings=QUICK)
+    other = evaluate_probe(target.select(order), embeddings, settings=QUICK)
+    # Folds are drawn by subject; near-ties between penalties may fall either way.
+    merged = report.table.merge(other.table, on=["participant_id", "session_id"])
+    np.testing.assert_allclose(merged[f"{CODES}_x"], merged[f"{CODES}_y"], atol=0.5)
+
+
+def test_cross_validation_asks_everybody_once_a_repeat_and_nobody_it_was_fitted_on(known_cohort):
+    manifest, embeddings = known_cohort(60)
+    target = choose_target(manifest, "diagnosis")
+    folds = cross_validation(target, folds=4, repeats=3, seed=1)
+    subjects = np.array(target.subjects)
+    for repeat in range(3):
+        asked = np.concatenate([fold.asked for fold in folds if fold.repeat == repeat])
+        assert sorted(asked) == list(range(len(target)))
+    assert all(not set(subjects[fold.fitted]) & set(subjects[fold.asked]) for fold in folds)
+    assert {tuple(f.asked) for f in folds if f.repeat == 0} != {tuple(f.asked) for f in folds if f.repeat == 1}
+    settings = replace(QUICK, protocol="cv", folds=4, repeats=2)
+    report = evaluate_probe(target, embeddings, settings=settings)
+    assert report.scored[CODES].figures["auc"].value > 0.85
+    assert report.counts["asked_scans"] == len(target)
+    assert report.probe is None
+    assert report.permutation_p is None
+    assert all(each.delong is None for each in report.comparisons)
+
+
+@pytest.mark.parametrize("model", ["linear", "knn"])
+def test_classes_and_columns_of_ones_own(known_cohort, model):
+    manifest, embeddings = known_cohort(120)
+    settings = replace(QUICK, model=model)
+    classes = evaluate_probe(choose_target(manifest, "diagnosis", kind="multiclass"), embeddings, settings=settings)
+    assert classes.target["classes"] == ["AD", "CN", "MCI"]
+    assert classes.scored[CODES].figures["auc"].low > 0.55
+    np.testing.assert_allclose(classes.table[[f"{CODES}_{name}" for name in ("AD", "CN", "MCI")]].sum(axis=1), 1)
+    score = evaluate_probe(choose_target(manifest, "score"), embeddings, settings=settings)
+    assert score.target["kind"] == "regression"
+    assert score.scored[CODES].figures["r"].value > 0.4
+
+
+def test_every_group_is_scored_or_says_why_not(known_cohort):
+    manifest, embeddings = known_cohort(150)
+    report = evaluate_probe(
+        choose_target(manifest, "diagnosis"), embeddings, settings=replace(QUICK, by=("sex", "site"))
+    )
+    groups = report.scored[CODES].by_group
+    assert set(groups) == {"sex", "site"}
+    assert sum(each["scans"] for each in groups["sex"].values()) == report.counts["asked_scans"]
+    assert all("auc" in each or "reason" in each for column in groups.values() for each in column.values())
+
+
+def test_more_labels_help_until_all_are_used(known_cohort):
+    manifest, embeddings = known_cohort(150)
+    target = choose_target(manifest, "diagnosis")
+    curve = evaluate_probe(target, embeddings, settings=replace(QUICK, learning_curve=True)).curve
+    assert curve.per_class[0] == 1
+    assert curve.subjects == [2 * count for count in curve.per_class]
+    assert curve.mean[CODES][-1] > curve.mean[CODES][0] + 0.1
+    assert all(
+        low <= mean <= high
+        for low, mean, high in zip(*(getattr(curve, n)[CODES] for n in ("low", "mean", "high")), strict=True)
+    )
+
+
+def test_one_scan_a_person_is_the_first(known_cohort):
+    manifest, embeddings = known_cohort()
+    report = evaluate_probe(choose_target(manifest, "age"), embeddings, settings=replace(QUICK, scans="first"))
+    assert set(report.table["session_id"]) == {"ses-0"}
+    assert report.table["participant_id"].is_unique
+
+
+def test_tokens_are_averaged(known_cohort):
+    manifest, embeddings = known_cohort()
+    target = choose_target(manifest, "age")
+    offset = np.random.default_rng(3).normal(size=(len(manifest), 1, 8))
+    tokens = Embeddings(
+        embeddings.keys,
+        np.concatenate([embeddings.values[:, None] + offset, embeddings.values[:, None] - offset], axis=1),
+    )
+    own, averaged = (evaluate_probe(target, each, settings=QUICK).table[CODES] for each in (embeddings, tokens))
+    np.testing.assert_allclose(own, averaged)
+
+
+def test_too_little_is_refused(known_cohort):
+    manifest, embeddings = known_cohort()
+    target = choose_target(manifest, "diagnosis")
+    alone = target.select(np.flatnonzero(target.values == 1))
+    with pytest.raises(TaskError, match="1 of 2 classes"):
+        evaluate_probe(alone, embeddings, settings=QUICK)
+    with pytest.raises(TaskError, match="hold no row for"):
+        evaluate_probe(target, Embeddings(embeddings.keys.iloc[:50], embeddings.values[:50]), settings=QUICK)
+    with pytest.raises(TaskError, match="too few for 200 folds"):
+        cross_validation(target, folds=200)
+    with pytest.raises(TaskError, match="--protocol cv"):
+        frozen_split(target.select(np.arange(10)))
+    nobody = replace(target, records=tuple(replace(record, split=None) for record in target.records))
+    with pytest.raises(TaskError, match="the manifest has no split to keep to"):
+        frozen_split(nobody)
+    with pytest.raises(TaskError, match="name them and say how"):
+        evaluate_probe(target, embeddings, settings=replace(QUICK, control="residualise"))
+
+
+def test_numbers_that_only_asked_people_lack_are_filled_in(known_cohort):
+    manifest, embeddings = known_cohort()
+    table = manifest.table.copy()
+    table.loc[table["split"] == "test", "age"] = np.nan
+    manifest = Manifest(manifest.path, table)
+    target = choose_target(manifest, "diagnosis")
+    report = evaluate_probe(target, embeddings, settings=QUICK)
+    assert np.isfinite(report.table["demographics"]).all()
+    crossed = replace(QUICK, protocol="cv", folds=3, repeats=1, learning_curve=True)
+    assert np.isfinite(evaluate_probe(target, embeddings, settings=crossed).table["demographics"]).all()
+
+
+def test_classes_that_nobody_to_fit_on_has_are_named(known_cohort):
+    manifest, embeddings = known_cohort()
+    table = manifest.table.copy()
+    table.loc[table.index[-1], "diagnosis"] = "FTD"
+    manifest = Manifest(manifest.path, table)
+    with pytest.raises(TaskError, match="3 of 4 classes"):
+        evaluate_probe(choose_target(manifest, "diagnosis", kind="multiclass"), embeddings, settings=QUICK)
+
+
+def test_learning_curves_leave_confounds_out_too(known_cohort):
+    """Features of nothing but noise: with sex regressed out, neither the probe nor its learning curve knows sex."""
+    manifest, embeddings = known_cohort(150)
+    target = choose_target(manifest, "diagnosis")
+    settings = replace(QUICK, confounds=("age",), control="residualise", learning_curve=True)
+    report = evaluate_probe(target, noise_like(embeddings), settings=settings)
+    assert report.curve.mean[CODES][-1] == pytest.approx(report.scored[CODES].figures["auc"].value, abs=0.1)
+    assert report.curve.mean[CODES][-1] < 0.65
+
+
+@pytest.mark.parametrize(("name", "value"), [("folds", 1), ("repeats", 0), ("resamples", 0), ("permutations", -1)])
+def test_settings_that_mean_nothing_are_refused(name, value):
+    with pytest.raises(TaskError, match=name):
+        ProbeSettings(**{name: value})
+
+
+def test_what_is_written_is_what_was_found(known_cohort, tmp_path):
+    manifest, embeddings = known_cohort()
+    report = evaluate_probe(choose_target(manifest, "diagnosis"), embeddings, settings=QUICK)
+    results, table, model = report.write(tmp_path)
+    plain = json.loads(results.read_text())
+    assert plain["scored"][CODES]["figures"]["auc"]["value"] == report.scored[CODES].figures["auc"].value
+    assert len(plain["predictions"]["target"]) == len(table.read_text().splitlines()) - 1
+    back = LinearProbe.load(model)
+    np.testing.assert_array_equal(back.predict(embeddings.values), report.probe.predict(embeddings.values))
+    (tmp_path / "bad.json").write_text("{}")
+    with pytest.raises(TaskError, match="not a saved probe"):
+        LinearProbe.load(tmp_path / "bad.json")

@@ -1,0 +1,79 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from ldae.data.manifest import read_manifest, write_manifest
+from ldae.errors import TaskError
+from ldae.tasks.probe.targets import choose_target, find_conversions
+
+
+def test_a_column_is_read_as_what_it_holds(known_cohort):
+    manifest, _ = known_cohort()
+    diagnosis = choose_target(manifest, "diagnosis")
+    assert (diagnosis.kind, diagnosis.classes) == ("binary", ("CN", "AD"))
+    assert {r.diagnosis for r, v in zip(diagnosis.records, diagnosis.values, strict=True) if v == 1} == {"AD"}
+    assert choose_target(manifest, "sex").classes == ("F", "M")
+    assert choose_target(manifest, "sex", positive="F").classes == ("M", "F")
+    assert choose_target(manifest, "age").kind == "regression"
+    assert choose_target(manifest, "score").kind == "regression"
+    three = choose_target(manifest, "diagnosis", kind="multiclass")
+    assert three.classes == ("AD", "CN", "MCI")
+    assert len(three) == len(manifest)
+    assert choose_target(manifest, "diagnosis", positive="MCI", negative="CN").classes == ("CN", "MCI")
+    assert choose_target(manifest, "diagnosis", positive="CN").classes == ("AD", "CN")
+    with pytest.raises(TaskError, match="both MCI"):
+        choose_target(manifest, "diagnosis", positive="MCI", negative="MCI")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"column": "colour"}, "there is no column colour"),
+        ({"column": "split", "kind": "regression"}, "holds text"),
+        ({"column": "diagnosis", "positive": "FTD"}, "holds no FTD"),
+        ({"column": "split"}, None),
+        ({"column": "split", "kind": "binary"}, "say --positive"),
+    ],
+)
+def test_columns_that_cannot_be_targets(known_cohort, arguments, words):
+    manifest, _ = known_cohort()
+    if words is None:
+        assert choose_target(manifest, **arguments).kind == "multiclass"
+        return
+    with pytest.raises(TaskError, match=words):
+        choose_target(manifest, **arguments)
+
+
+def test_first_scans_are_the_earliest(known_cohort):
+    manifest, _ = known_cohort()
+    target = choose_target(manifest, "age")
+    backwards = target.select(np.arange(len(target))[::-1])
+    first = backwards.first_scans()
+    assert {record.months for record in first.records} == {0.0}
+    assert len(first) == len(set(target.subjects))
+
+
+def visits(*people):
+    rows = [
+        {"participant_id": f"s{i}", "session_id": f"M{month:02d}", "image": "x.nii.gz", "months": month, "diagnosis": d}
+        for i, person in enumerate(people)
+        for month, d in person
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_conversion_is_the_first_visit_with_the_diagnosis(tmp_path):
+    table = visits(
+        [(0, "MCI"), (12, "MCI"), (24, "AD"), (36, "AD")],
+        [(0, "MCI"), (18, "MCI")],
+        [(0, "CN"), (12, "MCI"), (24, "AD")],
+        [(0, "MCI")],
+        [(0, "MCI"), (12, "MCI"), (60, None)],
+    )
+    manifest = read_manifest(write_manifest(table, tmp_path / "m.tsv"), check_images=False)
+    target = find_conversions(manifest)
+    assert [record.key for record in target.records] == ["s0_M00", "s1_M00", "s4_M00"]
+    assert target.values.tolist() == [24, 18, 12], "who has no diagnosis at a visit is followed to the one before"
+    assert target.events.tolist() == [1, 0, 0]
+    with pytest.raises(TaskError, match="0 of them become DEAD"):
+        find_conversions(manifest, after="DEAD")
