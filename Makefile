@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test lint types layers unit docs bench clean
+.PHONY: help install demo test lint types layers unit slow docs bench clean
 
 help:            ## Show this help
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -35,7 +35,10 @@ layers: $(STAMP) ## Imports point down
 unit: $(STAMP)   ## Tests with coverage
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term
 
-test: lint types layers unit  ## Lint, types, layers, tests
+test: lint types layers unit  ## Lint, types, layers, tests: five minutes on two cores
+
+slow: $(STAMP)   ## Killed processes, browsers, wheels, whole demos; properties with more examples
+	OMP_NUM_THREADS=1 HYPOTHESIS_PROFILE=thorough $(BIN)/python -m pytest -n 2 --dist loadfile -m "slow or hypothesis"
 
 docs: $(STAMP)   ## The documentation, warnings as errors
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html

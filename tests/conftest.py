@@ -1,5 +1,6 @@
 """Fixtures that many tests share: seeded volumes, tiny models, a tiny cohort."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +26,10 @@ from ldae.volume import Grid, Volume, sidecar_path, write_volume
 
 pytest_plugins = ["tests.heads"]
 
-# A loaded machine must not fail a property.
-settings.register_profile("ldae", deadline=None)
-settings.load_profile("ldae")
+# A loaded machine must not fail a property. `make slow` looks for counterexamples longer.
+settings.register_profile("quick", deadline=None, max_examples=25)
+settings.register_profile("thorough", deadline=None, max_examples=200)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 SHARED = Path(__file__).parents[2] / "shared"
 

@@ -1,5 +1,6 @@
 """The documentation builds without a warning, and every command line that it shows is one that the parser takes."""
 
+import functools
 import html
 import os
 import re
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ldae.cli.main import build_parser
+from ldae.cli.main import build_parser as make_parser
 from ldae.data.manifest import read_manifest
 
 ROOT = Path(__file__).parents[1]
@@ -22,6 +23,8 @@ PAGES = sorted(
 # Pipelines that call the command line; the others run programs of benchmarks/.
 SCRIPTS = sorted(path for path in ROOT.glob("scripts/*.sh") if "LDAE" in path.read_text(encoding="utf-8"))
 SHELLS = ("bash", "console", "shell")
+# Built once: nothing in a parser changes when it parses.
+build_parser = functools.cache(make_parser)
 FENCE = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 
 
@@ -131,6 +134,7 @@ def test_example_manifests_are_valid() -> None:
         assert len(read_manifest(example, check_images=False)) > 0
 
 
+@pytest.mark.slow
 def test_site_builds_without_a_warning(tmp_path: Path) -> None:
     # A copy, because the build writes its reference beside the pages.
     source = tmp_path / "docs"

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ldae.data.manifest import Manifest, build_manifest, read_manifest, write_manifest
@@ -202,7 +202,6 @@ identifiers = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9.+-]{0,8}", fullmatch=True).f
 ages = st.one_of(st.none(), st.floats(0, 120))
 
 
-@settings(max_examples=40, deadline=None)
 @given(rows=st.lists(st.tuples(identifiers, ages), min_size=1, max_size=8, unique_by=lambda row: row[0]))
 def test_any_valid_table_survives_the_round_trip(
     rows: list[tuple[str, float | None]], tmp_path_factory: pytest.TempPathFactory

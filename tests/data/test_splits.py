@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ldae.data.manifest import Manifest, build_manifest
@@ -58,7 +58,6 @@ subject_lists = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
 @given(subjects=subject_lists, seed=st.integers(0, 5), shuffle=st.integers(0, 2**32 - 1))
 def test_subjects_stay_together_and_order_does_not_matter(
     subjects: list[tuple[int, str | None, float | None]], seed: int, shuffle: int

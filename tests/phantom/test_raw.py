@@ -7,7 +7,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ldae.atlas import load_template
@@ -138,7 +138,6 @@ def test_a_rigid_head_gives_back_its_pose():
     np.testing.assert_allclose(raw.affine_native_to_template @ raw.pose.matrix, np.eye(4), atol=0.01)
 
 
-@settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**32), st.floats(0, 90), st.floats(0, 200), st.booleans())
 def test_pose_and_grid_stay_within_their_limits(seed, degrees, millimetres, reorder):
     config = RawConfig(max_rotation_deg=degrees, max_translation_mm=millimetres, any_storage_order=reorder)

@@ -166,6 +166,7 @@ def test_a_run_trains_and_is_not_trained_twice(cohort, tmp_path, fit):
     assert (tmp_path / "run" / "compression" / "tensorboard").is_dir()
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_every_stage_resumes_to_the_same_weights(cohort, tmp_path, fit, overrides):
     """SIGKILL in each stage in turn; the same command must reach the weights of a run that was never killed, bit for bit."""
     whole, records = fit(cohort, tmp_path / "whole")
