@@ -5,11 +5,9 @@ required; ``age`` (years), ``sex`` (F or M), ``diagnosis``, ``months`` (since ba
 optional; any further column is kept. Missing values are written ``n/a``.
 """
 
-import csv
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,6 +29,7 @@ from ldae.data.schema import (
 )
 from ldae.data.text_table import MISSING_WORDS, read_text_table, shortlist
 from ldae.errors import ManifestError
+from ldae.io.files import write_text
 
 __all__ = [
     "COLUMNS",
@@ -181,8 +180,7 @@ def read_manifest(path: str | os.PathLike[str], *, check_images: bool = True, im
         ManifestError: naming every violated rule with the line numbers of the file (the header is line 1).
     """
     path = Path(path)
-    cells = read_text_table(path)
-    table = pd.DataFrame(cells.rows, columns=list(cells.columns), index=list(cells.lines), dtype=object)
+    table = read_text_table(path).frame
     if not images and REQUIRED_COLUMNS[0] in table.columns:
         _, session, image = REQUIRED_COLUMNS
         if session not in table.columns:
@@ -240,20 +238,8 @@ def write_manifest(table: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
         raise ManifestError(msg)
     valid = build_manifest(table, path).table
     valid = valid[_written_columns(valid)]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary_name = tempfile.mkstemp(suffix=path.suffix, prefix=".writing-", dir=path.parent)
-    temporary = Path(temporary_name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as stream:
-            writer = csv.writer(stream, delimiter=separators[path.suffix.lower()], lineterminator="\n")
-            writer.writerow(valid.columns)
-            for row in valid.itertuples(index=False, name=None):
-                writer.writerow(["n/a" if (text := _text(value)) is None else text for value in row])
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
+    separator = separators[path.suffix.lower()]
+    return write_text(path, valid.to_csv(sep=separator, na_rep="n/a", index=False, lineterminator="\n"))
 
 
 def _validated(text: pd.DataFrame, path: Path, *, check_images: bool) -> Manifest:

@@ -1,12 +1,12 @@
-"""The rules of a manifest: its columns, and what each cell and the rows together must satisfy.
+"""The rules of a manifest, for its cells and for its rows together.
 
-The rules look at text cells (None where missing) in a table whose index is the line numbers of the file, so that
-every problem can name its line.
+They look at text cells (None where missing) in a table whose index is the line numbers of the file, so that every
+problem names its line.
 """
 
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,14 +29,39 @@ OPTIONAL_COLUMNS = ("age", "sex", "diagnosis", "months", "site", "split")
 COLUMNS = REQUIRED_COLUMNS + OPTIONAL_COLUMNS
 SPLITS = ("train", "validation", "test")
 
-WHOLE_NUMBER = re.compile(r"[+-]?\d{1,15}")
+CODE = re.compile(r"[+-]?0\d")
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-# '007' is a code, not the number seven: a column that holds one stays text.
-LEADING_ZERO = re.compile(r"[+-]?0\d")
 IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 SEX_WORDS = {"f": "F", "female": "F", "m": "M", "male": "M"}
 MAX_AGE_YEARS = 120.0
 MAX_MONTHS = 1200.0
+
+
+def _number(high: float) -> Callable[[str], bool]:
+    return lambda value: NUMBER.fullmatch(value) is not None and 0 <= float(value) <= high
+
+
+def _identifier(value: str) -> bool:
+    return IDENTIFIER.fullmatch(value) is not None
+
+
+NAME_RULE = "must start with a letter or digit and hold only letters, digits and _ . + -; rename it"
+# What a cell must satisfy, and what is said of one that does not: the rule, then the remedy.
+CELL_RULES: Mapping[str, tuple[Callable[[str], bool], str]] = {
+    "participant_id": (_identifier, NAME_RULE),
+    "session_id": (_identifier, NAME_RULE),
+    "image": (
+        lambda value: value.lower().endswith(SUFFIXES),
+        f"must name an image ending in {', '.join(SUFFIXES)}; convert it",
+    ),
+    "age": (_number(MAX_AGE_YEARS), f"must be years between 0 and {MAX_AGE_YEARS:g}; write n/a if unknown"),
+    "sex": ({"F", "M"}.__contains__, "must be F or M; write n/a if unknown"),
+    "months": (
+        _number(MAX_MONTHS),
+        f"must be months since baseline between 0 and {MAX_MONTHS:g}; count from the first scan",
+    ),
+    "split": (SPLITS.__contains__, f"must be one of {', '.join(SPLITS)}; write n/a to leave a scan out"),
+}
 
 
 @dataclass(frozen=True)
@@ -88,99 +113,51 @@ def infer_type(values: list[str | None], column: str) -> pd.Series:
     """
     present = [value for value in values if value is not None]
     if column not in ("age", "months"):
-        if column in COLUMNS or not present:
+        # '007' is a code, not the number seven: a column that holds one stays text.
+        if column in COLUMNS or not present or any(not NUMBER.fullmatch(v) or CODE.match(v) for v in present):
             return pd.Series(values, dtype=object)
-        if not all(NUMBER.fullmatch(value) and not LEADING_ZERO.match(value) for value in present):
-            return pd.Series(values, dtype=object)
-        if len(present) == len(values) and all(WHOLE_NUMBER.fullmatch(value) for value in present):
+        if len(present) == len(values) and all(re.fullmatch(r"[+-]?\d{1,15}", value) for value in present):
             return pd.Series([int(value) for value in present], dtype=np.int64)
     return pd.Series([np.nan if value is None else float(value) for value in values], dtype=np.float64)
 
 
 def _cell_problems(text: pd.DataFrame) -> list[Problem]:
-    import pandera.pandas as pa
-
-    def number(low: float, high: float) -> Any:
-        def inside(value: str) -> bool:
-            return NUMBER.fullmatch(value) is not None and low <= float(value) <= high
-
-        return inside
-
-    def column(rule: Any, remedy: str, *, nullable: bool = True) -> pa.Column:
-        return pa.Column(checks=pa.Check(rule, element_wise=True, error=remedy), nullable=nullable)
-
-    def identifier(value: str) -> bool:
-        return IDENTIFIER.fullmatch(value) is not None
-
-    id_remedy = "must start with a letter or digit and hold only letters, digits and _ . + -; rename it"
-    schema = pa.DataFrameSchema(
-        {
-            "participant_id": column(identifier, id_remedy, nullable=False),
-            "session_id": column(identifier, id_remedy, nullable=False),
-            "image": column(
-                lambda value: value.lower().endswith(SUFFIXES),
-                f"must name an image ending in {', '.join(SUFFIXES)}; convert it",
-                nullable=False,
-            ),
-            "age": column(
-                number(0.0, MAX_AGE_YEARS), f"must be years between 0 and {MAX_AGE_YEARS:g}; write n/a if unknown"
-            ),
-            "sex": column({"F", "M"}.__contains__, "must be F or M; write n/a if unknown"),
-            "months": column(
-                number(0.0, MAX_MONTHS),
-                f"must be months since baseline between 0 and {MAX_MONTHS:g}; count from the first scan",
-            ),
-            "split": column(SPLITS.__contains__, f"must be one of {', '.join(SPLITS)}; write n/a to leave a scan out"),
-        },
-        strict=False,
-    )
-    try:
-        schema.validate(text, lazy=True)
-    except pa.errors.SchemaErrors as errors:
-        cases = errors.failure_cases.sort_values("index", kind="stable")
-        return [
-            Problem((int(line),), name, f"{name} is missing", "every row needs one")
-            if check == "not_nullable"
-            else Problem(
-                (int(line),), name, f"{name} {check.partition('; ')[0]}, got {value!r}", check.partition("; ")[2]
-            )
-            for line, name, check, value in zip(
-                cases["index"], cases["column"], cases["check"], cases["failure_case"], strict=True
-            )
-        ]
-    return []
+    problems = []
+    for column, (fits, remedy) in CELL_RULES.items():
+        what, _, hint = remedy.partition("; ")
+        for line, value in text[column].items():
+            if pd.isna(value):
+                if column in REQUIRED_COLUMNS:
+                    problems.append(Problem((line,), column, f"{column} is missing", "every row needs one"))
+            elif not fits(value):
+                problems.append(Problem((line,), column, f"{column} {what}, got {value!r}", hint))
+    return sorted(problems, key=lambda problem: problem.lines)
 
 
 def _duplicate_problems(text: pd.DataFrame) -> list[Problem]:
-    seen: dict[str, int] = {}
-    problems = []
-    for line, subject, session in zip(text.index, text["participant_id"], text["session_id"], strict=True):
-        # On the joined key: it names files, where 'a_b' + 'c' and 'a' + 'b_c' would collide too.
-        first = seen.setdefault(f"{subject}_{session}", line)
-        if first != line:
-            problems.append(
-                Problem(
-                    (first, line),
-                    "session_id",
-                    f"participant {subject}, session {session} appears twice",
-                    "remove one or give it its own session_id",
-                )
-            )
-    return problems
+    # On the joined key: it names files, where 'a_b' + 'c' and 'a' + 'b_c' would collide too.
+    lines = pd.Series(text.index, index=text.index)
+    first = lines.groupby(text["participant_id"] + "_" + text["session_id"]).transform("first")
+    return [
+        Problem(
+            (int(first[line]), line),
+            "session_id",
+            f"participant {text.loc[line, 'participant_id']}, session {text.loc[line, 'session_id']} appears twice",
+            "remove one or give it its own session_id",
+        )
+        for line in lines[lines != first]
+    ]
 
 
 def _split_problems(text: pd.DataFrame) -> list[Problem]:
-    seen: dict[str, dict[str, int]] = {}
-    for line, subject, split in zip(text.index, text["participant_id"], text["split"], strict=True):
-        if split is not None:
-            seen.setdefault(subject, {}).setdefault(split, line)
+    known = text.dropna(subset="split").drop_duplicates(["participant_id", "split"])
     return [
         Problem(
-            tuple(splits.values()),
+            tuple(rows.index),
             "split",
-            f"subject {subject} is in {' and in '.join(splits)}",
+            f"subject {subject} is in {' and in '.join(rows['split'])}",
             "empty the split column and run 'ldae cohort split' to freeze a new one",
         )
-        for subject, splits in seen.items()
-        if len(splits) > 1
+        for subject, rows in known.groupby("participant_id", sort=False)
+        if len(rows) > 1
     ]

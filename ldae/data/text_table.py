@@ -1,4 +1,4 @@
-"""Separated text files as text: what stands in each cell, and in which line of the file."""
+"""Separated text files as text: the content of each cell, and its line in the file."""
 
 import csv
 import io
@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import pandas as pd
 
 from ldae.errors import ManifestError
 
@@ -24,78 +26,112 @@ class TextTable:
         columns: the names in the header.
         lines: the line number of each row in the file; the header is line 1.
         rows: the cells of each row, stripped; None where missing.
+        ragged: line number and number of cells of the rows left out for having more or fewer cells than the header.
     """
 
     columns: tuple[str, ...]
     lines: tuple[int, ...]
     rows: tuple[tuple[str | None, ...], ...]
+    ragged: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """The cells as a table of text (None where missing) whose index is the line numbers."""
+        return pd.DataFrame(self.rows, columns=list(self.columns), index=list(self.lines), dtype=object)
 
 
-def read_text_table(path: Path) -> TextTable:
+def read_text_table(path: Path, *, allow_ragged: bool = False) -> TextTable:
     """Read a file separated by tabs, commas or semicolons as text.
 
-    Cells are stripped; the words for a missing value become None; blank lines are skipped. In a semicolon-separated
-    file a decimal comma becomes a decimal point.
+    Cells are stripped; the words for a missing value become None; blank lines and empty columns without a name at the
+    right end are skipped. The separator is the one that Excel's first line `sep=;` states, else the one that cuts the
+    header into most cells. In a semicolon-separated file a decimal comma becomes a decimal point.
+
+    Args:
+        path: the file, UTF-8.
+        allow_ragged: leave out rows with more or fewer cells than the header instead of refusing the file.
 
     Raises:
         ManifestError: if the file is missing, is not UTF-8 text, has no header or no rows, repeats a column name, or
             has a row with more or fewer cells than the header.
     """
-    if path.is_dir():
-        msg = f"{path}: is a folder; give the table itself, such as the manifest.tsv in it"
-        raise ManifestError(msg)
     if not path.is_file():
-        msg = f"{path}: no such table; check the path"
+        what = "is a folder; give the table itself, such as the manifest.tsv in it"
+        msg = f"{path}: {what if path.is_dir() else 'no such table; check the path'}"
         raise ManifestError(msg)
     try:
         content = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         msg = f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as a UTF-8 CSV or TSV"
         raise ManifestError(msg) from error
-    source = io.StringIO(content, newline="")
-    first = next((line for line in source if line.strip()), "")
-    source.seek(0)
-    # The separator that cuts the header into most pieces; a tab wins a tie.
-    separator = max("\t,;", key=first.count)
-    reader = csv.reader(source, delimiter=separator)
-    lines: list[int] = []
-    cells: list[list[str]] = []
-    start = 1
-    try:
-        for row in reader:
-            if any(cell.strip() for cell in row):
-                lines.append(start)
-                cells.append([cell.strip() for cell in row])
-            start = reader.line_num + 1
-    except csv.Error as error:
-        msg = f"{path}: line {start} cannot be read ({error}); check its quotation marks"
-        raise ManifestError(msg) from error
-    if len(cells) < 2:
-        msg = f"{path}: the table is empty, got {len(cells)} line(s); it needs a header and one row a scan"
-        raise ManifestError(msg)
-    header = cells[0]
-    repeated = [name for name, count in Counter(header).items() if count > 1]
-    if repeated or "" in header:
-        what = f"column name(s) {', '.join(map(repr, repeated))} appear twice" if repeated else "a column has no name"
-        msg = f"{path}: {what} in the header {header}; give each column one name"
-        raise ManifestError(msg)
-    ragged = [f"line {line} has {len(row)}" for line, row in zip(lines, cells, strict=True) if len(row) != len(header)]
-    if ragged:
+    (header, *rows), (_, *lines), separator = _cells(content, path)
+    names = _names(header, rows, path)
+    width = len(names)
+    rows = [row[:width] if not any(row[width:]) else row for row in rows]
+    ragged = tuple((line, len(row)) for line, row in zip(lines, rows, strict=True) if len(row) != width)
+    if ragged and not allow_ragged:
+        wrong = shortlist([f"line {line} has {cells}" for line, cells in ragged])
         msg = (
-            f"{path}: the header has {len(header)} columns, but {shortlist(ragged)}; "
+            f"{path}: the header has {width} columns, but {wrong}; "
             "quote cells that contain the separator, and write n/a for a missing value"
         )
         raise ManifestError(msg)
-    rows = tuple(tuple(_cell(cell, decimal_comma=separator == ";") for cell in row) for row in cells[1:])
-    return TextTable(tuple(header), tuple(lines[1:]), rows)
+    whole = [(line, row) for line, row in zip(lines, rows, strict=True) if len(row) == width]
+    return TextTable(
+        names,
+        tuple(line for line, _ in whole),
+        tuple(tuple(_cell(cell, decimal_comma=separator == ";") for cell in row) for _, row in whole),
+        ragged,
+    )
+
+
+def _cells(content: str, path: Path) -> tuple[list[list[str]], list[int], str]:
+    """The cells of the header and each row that is not blank, their line numbers, and the separator."""
+    source = io.StringIO(content, newline="")
+    first = next((line for line in source if line.strip()), "")
+    stated = re.fullmatch(r"sep=([\t,;])\s*", first)
+    if stated is None:
+        source.seek(0)
+    skipped = content[: source.tell()].count("\n")
+    # A tab wins a tie.
+    separator = stated[1] if stated else max("\t,;", key=first.count)
+    reader = csv.reader(source, delimiter=separator)
+    rows, lines, start = [], [], 1 + skipped
+    try:
+        for row in reader:
+            if any(cell.strip() for cell in row):
+                rows.append([cell.strip() for cell in row])
+                lines.append(start)
+            start = reader.line_num + skipped + 1
+    except csv.Error as error:
+        msg = f"{path}: line {start} cannot be read ({error}); check its quotation marks"
+        raise ManifestError(msg) from error
+    if len(rows) < 2:
+        msg = f"{path}: the table is empty, got {len(rows)} line(s); it needs a header and one row a scan"
+        raise ManifestError(msg)
+    return rows, lines, separator
+
+
+def _names(header: list[str], rows: list[list[str]], path: Path) -> tuple[str, ...]:
+    """The names of the columns, without those at the right end that have neither a name nor a cell."""
+    width = len(header)
+    while width and not header[width - 1] and not any("".join(row[width - 1 : len(header)]) for row in rows):
+        width -= 1
+    names = header[:width]
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated or "" in names:
+        what = (
+            f"column name(s) {', '.join(map(repr, repeated))} appear twice" if any(repeated) else "a column has no name"
+        )
+        msg = f"{path}: {what} in the header {header}; give each column one name"
+        raise ManifestError(msg)
+    return tuple(names)
 
 
 def _cell(cell: str, *, decimal_comma: bool) -> str | None:
     if cell.lower() in MISSING_WORDS:
         return None
-    if decimal_comma and re.fullmatch(r"[+-]?\d+,\d+", cell):
-        return cell.replace(",", ".")
-    return cell
+    return cell.replace(",", ".") if decimal_comma and re.fullmatch(r"[+-]?\d+,\d+", cell) else cell
 
 
 def shortlist(items: Sequence[str]) -> str:
