@@ -13,17 +13,20 @@ import torch
 from torch import Tensor, nn
 
 from ldae.codes import Codes
-from ldae.contract import PreparedScan
+from ldae.contract import LEFT_RIGHT, PreparedScan
+from ldae.data.latents import LatentCache, latent_key
+from ldae.data.manifest import Record
 from ldae.diffusion import Estimate, Predict, SamplingConfig, invert_latents, sample_latents, velocity_of
-from ldae.errors import ConfigError, TaskError
+from ldae.errors import ConfigError, TaskError, VolumeError
 from ldae.hardware import Device, Precision, channels_last, choose_device, choose_precision
 from ldae.io.card import model_card
 from ldae.io.checkpoints import check_tensors, hash_tensors, load_folder, save_folder
 from ldae.io.plain import from_plain, read_setting, to_plain
-from ldae.models.semantic_encoder import LEFT_RIGHT, SliceEncoder, build_semantic_encoder
+from ldae.models.compression import Posterior
+from ldae.models.semantic_encoder import SliceEncoder, build_semantic_encoder
 from ldae.models.tiling import Tiling, decode_tiled, encode_tiled
 from ldae.networks import AutoencoderConfig, Networks, semantic_predict, semantic_velocities
-from ldae.volume import Volume
+from ldae.volume import Volume, read_volume
 
 __all__ = ["AutoencoderConfig", "LatentDiffusionAutoencoder", "Networks", "NoiseCodes", "SamplingConfig"]
 
@@ -146,6 +149,32 @@ class LatentDiffusionAutoencoder:
         """The scan as the model sees it, checked against the preprocessing contract."""
         return self.config.preprocessing.prepare(volume)
 
+    def prepare_record(self, record: Record) -> PreparedScan:
+        """The scan of a manifest's row as the model sees it.
+
+        Raises:
+            VolumeError: naming the file, if it cannot be read or breaks the contract.
+        """
+        volume = read_volume(record.image)
+        try:
+            return self.prepare(volume)
+        except VolumeError as error:
+            msg = f"{record.image}: {error}"
+            raise VolumeError(msg) from error
+
+    def latent_cache(self, folder: Path | None = None) -> LatentCache:
+        """Latents of a manifest's rows, each compressed once.
+
+        Args:
+            folder: where they are kept, `cache` of a run folder; None keeps none.
+        """
+        return LatentCache(
+            read=lambda records: stack_images([self.prepare_record(record) for record in records]),
+            compress=self.posterior,
+            folder=folder,
+            key=latent_key(self.networks.compression, self.config.preprocessing, self.dtype),
+        )
+
     def encode(self, volume: Volume) -> Codes:
         """Both codes of one scan (skull-stripped, in MNI space)."""
         return self.encode_prepared([self.prepare(volume)])[0]
@@ -155,19 +184,25 @@ class LatentDiffusionAutoencoder:
         return self.encode_prepared([self.prepare(volume) for volume in volumes])
 
     def encode_prepared(
-        self, scans: Sequence[PreparedScan], latents: Tensor | None = None, *, noise: bool = True
+        self,
+        scans: Sequence[PreparedScan],
+        latents: Tensor | None = None,
+        mirrored_latents: Tensor | None = None,
+        *,
+        noise: bool = True,
     ) -> list[Codes]:
         """Codes of scans that are already on the model's grid.
 
         Args:
             scans: prepared by this model's contract.
-            latents: as :meth:`compress_prepared` gives them, if they are known already.
+            latents: standardised posterior means, (B, C, d, h, w), where they are known already.
+            mirrored_latents: those of the scans mirrored left to right.
             noise: whether to invert the diffusion too; without it only y is computed.
         """
         images = stack_images(scans)
         if latents is None and noise:
             latents = self.compress(images)
-        found = self.semantic(images, latents)
+        found = self.semantic(images, latents, mirrored_latents)
         codes = [Codes(y, None, scan.grid, scan.window) for y, scan in zip(found, scans, strict=True)]
         return self.with_noise(codes, latents) if noise and latents is not None else codes
 
@@ -195,21 +230,22 @@ class LatentDiffusionAutoencoder:
         return self.compress(stack_images(scans))
 
     @torch.inference_mode()
-    def semantic(self, images: Tensor, latents: Tensor | None = None) -> Tensor:
-        """y of images: (B, S) on the CPU.
+    def semantic(self, images: Tensor, latents: Tensor | None = None, mirrored_latents: Tensor | None = None) -> Tensor:
+        """y of images: (B, S) on the CPU. Latents that the encoder reads and that are not given are computed.
 
         Args:
             images: (B, 1, D, H, W) in [0, 1].
-            latents: their standardised latents, (B, C, d, h, w), if they are known already; else an encoder that reads them
-                has the images compressed.
+            latents: their standardised latents, (B, C, d, h, w).
+            mirrored_latents: those of the images mirrored left to right.
         """
         encoder = self.networks.semantic_encoder
         if latents is None and encoder.reads_latent:
             latents = self.compress(images)
-        mirrored = self.compress(images.flip(LEFT_RIGHT)) if encoder.reads_mirrored_latent else None
+        if mirrored_latents is None and encoder.reads_mirrored_latent:
+            mirrored_latents = self.compress(images.flip(LEFT_RIGHT))
         with self._autocast():
             y: Tensor = encoder(
-                *(None if each is None else each.to(self.device) for each in (images, latents, mirrored))
+                *(None if each is None else each.to(self.device) for each in (images, latents, mirrored_latents))
             )
             return y.float().cpu()
 
@@ -235,8 +271,13 @@ class LatentDiffusionAutoencoder:
     @torch.inference_mode()
     def compress(self, images: Tensor) -> Tensor:
         """Standardised latent posterior means of images, (B, C, d, h, w) on the CPU."""
+        return self.posterior(images).mean
+
+    @torch.inference_mode()
+    def posterior(self, images: Tensor) -> Posterior:
+        """Standardised latent posteriors of images, each (B, C, d, h, w) on the CPU."""
         with self._autocast():
-            return encode_tiled(self.networks.compression, images, self.tiling).mean
+            return encode_tiled(self.networks.compression, images, self.tiling)
 
     @torch.inference_mode()
     def invert(

@@ -9,7 +9,10 @@ import numpy.typing as npt
 from ldae.errors import ConfigError, VolumeError
 from ldae.volume import Grid, Volume
 
-__all__ = ["PreparedScan", "Preprocessing", "PreprocessingWarning"]
+__all__ = ["LEFT_RIGHT", "PreparedScan", "Preprocessing", "PreprocessingWarning"]
+
+LEFT_RIGHT = 2
+"""Axis of batches on the RAS model grid, (B, C, D, H, W), that runs from one side of the head to the other."""
 
 
 class PreprocessingWarning(UserWarning):

@@ -13,7 +13,7 @@ from monai.transforms import Compose
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from ldae.contract import Preprocessing
+from ldae.contract import LEFT_RIGHT, Preprocessing
 from ldae.data.manifest import Record
 from ldae.data.transforms import AugmentationConfig, PrepareScand, augmentation
 from ldae.errors import TrainingError
@@ -95,7 +95,7 @@ class ScanDataset(Dataset[Item]):
         seed: int | None = None,
         share: "ScanDataset | None" = None,
     ) -> None:
-        items = [{"image": str(record.image), "key": record.key} for record in records]
+        items: list[Item] = [{"image": str(record.image), "key": record.key} for record in records]
         prepare = Compose([PrepareScand("image", preprocessing)])
         self.scans: Dataset[Item]
         if share is not None:
@@ -103,6 +103,8 @@ class ScanDataset(Dataset[Item]):
         elif data.cache == "memory":
             self.scans = CacheDataset(items, prepare, num_workers=2, progress=False, copy_cache=False)
         else:
+            # The files of the cache are named by a hash of their items.
+            items = [item | {"content": each.content_hash} for item, each in zip(items, records, strict=True)]
             self.scans = PersistentDataset(items, prepare, cache_dir=cache_folder)
         self.keys = [record.key for record in records]
         self.subjects = [record.participant_id for record in records]
@@ -124,7 +126,7 @@ class ScanDataset(Dataset[Item]):
     def images(self, indices: Sequence[int], *, mirrored: bool = False) -> Tensor:
         """Prepared scans without augmentation, (B, 1, D, H, W), mirrored left to right if asked for."""
         images = torch.stack([torch.as_tensor(self.scans[index]["image"]) for index in indices])
-        return images.flip(2) if mirrored else images
+        return images.flip(LEFT_RIGHT) if mirrored else images
 
 
 class LatentDataset(Dataset[Item]):

@@ -1,5 +1,7 @@
-"""Cached latents: the posterior mean and std of every scan, keyed by the weights that made them."""
+"""Latents of scans, compressed once: a file a scan, keyed by what the image file holds and by what compresses it."""
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,63 +9,85 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ldae.contract import LEFT_RIGHT, Preprocessing
+from ldae.data.manifest import Record
 from ldae.errors import CheckpointError
-from ldae.io.checkpoints import load_tensors, save_tensors
+from ldae.io.checkpoints import hash_tensors, load_tensors, save_tensors
+from ldae.io.plain import to_plain
+from ldae.models.compression import CompressionAutoencoder, Posterior
 
-__all__ = ["LatentCache", "load_or_encode"]
-
-EncodeBatch = Callable[[Sequence[int]], tuple[Tensor, Tensor]]
-"""Indices of scans -> standardised posterior means and stds, each (B, C, d, h, w)."""
+__all__ = ["LatentCache", "latent_key"]
 
 
 @dataclass(frozen=True)
 class LatentCache:
-    """Latents of a cohort, on the CPU.
+    """Standardised latent posteriors of scans and of their mirror images, on the CPU; never a noisy draw.
+
+    Training and tasks share one cache in a run folder. Only what is asked for is read, so a cohort need not fit into memory.
 
     Attributes:
-        mean: standardised posterior means, (N, C, d, h, w), float32. Never a noisy draw.
-        std: standardised posterior stds, the same shape.
-        fingerprint: hash of the compression weights and of the scans' keys.
+        read: images of scans on the model's grid, (B, 1, D, H, W) in [0, 1].
+        compress: standardised posteriors of such images.
+        folder: of the files; None keeps nothing.
+        key: of all that a latent depends on beside the scan, :func:`latent_key`.
     """
 
-    mean: Tensor
-    std: Tensor
-    fingerprint: str
+    read: Callable[[Sequence[Record]], Tensor]
+    compress: Callable[[Tensor], Posterior]
+    folder: Path | None = None
+    key: str = ""
+
+    def path(self, record: Record, *, mirrored: bool = False) -> Path | None:
+        """The file of a scan's latents, there or not yet."""
+        if self.folder is None:
+            return None
+        return self.folder / self.key[:16] / f"{record.content_hash}{'-mirrored' if mirrored else ''}.safetensors"
+
+    def posterior(
+        self, records: Sequence[Record], images: Tensor | None = None, *, mirrored: bool = False
+    ) -> Posterior:
+        """Posteriors of a batch of scans, read where they are known, else computed and kept.
+
+        Args:
+            records: the scans, B.
+            images: their images, (B, 1, D, H, W), if they have been read already.
+            mirrored: of the scans mirrored left to right.
+
+        Returns:
+            Mean and std, (B, C, d, h, w), float32.
+
+        Raises:
+            VolumeError: naming the first scan that cannot be read.
+        """
+        paths = [self.path(record, mirrored=mirrored) for record in records]
+        found = [None if path is None else _load(path) for path in paths]
+        missing = [row for row, each in enumerate(found) if each is None]
+        if missing:
+            fresh = self.read([records[row] for row in missing]) if images is None else images[missing]
+            posterior = self.compress(fresh.flip(LEFT_RIGHT) if mirrored else fresh)
+            for row, mean, std in zip(missing, posterior.mean, posterior.std, strict=True):
+                found[row] = {"mean": mean.float().cpu(), "std": std.float().cpu()}
+                if (path := paths[row]) is not None:
+                    save_tensors(path, found[row] or {})
+        mean, std = (torch.stack([each[name] for each in found if each]) for name in ("mean", "std"))
+        return Posterior(mean, std)
+
+    def means(self, records: Sequence[Record], images: Tensor | None = None, *, mirrored: bool = False) -> Tensor:
+        """Posterior means alone, (B, C, d, h, w); arguments as for :meth:`posterior`."""
+        return self.posterior(records, images, mirrored=mirrored).mean
 
 
-def load_or_encode(
-    path: Path,
-    *,
-    fingerprint: str,
-    count: int,
-    encode: EncodeBatch,
-    batch_size: int = 4,
-    progress: Callable[[int, int], None] | None = None,
-) -> LatentCache:
-    """Read the cache if it was made by the same weights from the same scans, else make and save it.
+def latent_key(compression: CompressionAutoencoder, preprocessing: Preprocessing, precision: torch.dtype) -> str:
+    """Hash of what turns a scan into its latent: compression weights, contract and precision."""
+    parts = [hash_tensors(compression.state_dict()), to_plain(preprocessing), str(precision)]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
-    Args:
-        path: of the safetensors file.
-        fingerprint: what the latents depend on.
-        count: number of scans N.
-        encode: encodes a batch of scans by index.
-        batch_size: scans at a time.
-        progress: told (done, total).
-    """
-    if path.is_file():
-        try:
-            tensors, metadata = load_tensors(path)
-        except CheckpointError:
-            metadata = {}  # damaged: made again below
-        if metadata.get("fingerprint") == fingerprint:
-            return LatentCache(tensors["mean"], tensors["std"], fingerprint)
-    means, stds = [], []
-    for start in range(0, count, batch_size):
-        mean, std = encode(range(start, min(start + batch_size, count)))
-        means.append(mean.float().cpu().contiguous())
-        stds.append(std.float().cpu().contiguous())
-        if progress is not None:
-            progress(min(start + batch_size, count), count)
-    cache = LatentCache(torch.cat(means), torch.cat(stds), fingerprint)
-    save_tensors(path, {"mean": cache.mean, "std": cache.std}, {"fingerprint": fingerprint})
-    return cache
+
+def _load(path: Path) -> dict[str, Tensor] | None:
+    """The tensors of a file; None where there is none, or a damaged one."""
+    if not path.is_file():
+        return None
+    try:
+        return load_tensors(path)[0]
+    except CheckpointError:
+        return None

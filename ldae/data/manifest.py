@@ -29,7 +29,7 @@ from ldae.data.schema import (
 )
 from ldae.data.text_table import MISSING_WORDS, read_text_table, shortlist
 from ldae.errors import ManifestError
-from ldae.io.files import write_text
+from ldae.io.files import content_hash, write_text
 
 __all__ = [
     "COLUMNS",
@@ -77,6 +77,11 @@ class Record:
     def key(self) -> str:
         """The scan's name in file names and result tables."""
         return f"{self.participant_id}_{self.session_id}"
+
+    @property
+    def content_hash(self) -> str:
+        """Hash of the image file's content; what caches are keyed by."""
+        return content_hash(self.image)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,5 +1,6 @@
-"""Files written whole or not at all, and their fingerprints."""
+"""Files written whole or not at all, and their hashes."""
 
+import functools
 import hashlib
 import json
 import os
@@ -10,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["atomic_folder", "sha256_of", "write_bytes", "write_json", "write_text"]
+__all__ = ["atomic_folder", "content_hash", "sha256_of", "write_bytes", "write_json", "write_text"]
 
 
 def write_bytes(path: Path, content: bytes) -> Path:
@@ -60,3 +61,15 @@ def sha256_of(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def content_hash(path: Path) -> str:
+    """Hexadecimal BLAKE2b (128 bits) of a file's content; a file is read again only once its size or time has changed."""
+    status = path.stat()
+    return _blake2b_of(path.absolute(), status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _blake2b_of(path: Path, size: int, mtime_ns: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

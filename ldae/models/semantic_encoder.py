@@ -7,13 +7,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from ldae.contract import LEFT_RIGHT
 from ldae.errors import ConfigError
 from ldae.models.blocks import group_norm
 from ldae.models.convnext import ConvNeXt, ConvNeXtConfig
 from ldae.models.whitening import Whitening
 
 __all__ = [
-    "LEFT_RIGHT",
     "LinearPath",
     "SemanticEncoder",
     "SemanticEncoderConfig",
@@ -23,9 +23,6 @@ __all__ = [
     "VolumeEncoderConfig",
     "build_semantic_encoder",
 ]
-
-LEFT_RIGHT = 2
-"""Axis of batches on the RAS model grid, (B, C, D, H, W), that runs from one side of the head to the other."""
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,15 @@ from torch import Tensor
 from ldae.autoencoder import AutoencoderConfig, LatentDiffusionAutoencoder, Networks, SamplingConfig
 from ldae.contract import Preprocessing
 from ldae.data.datamodule import DataConfig, LatentDataset, ScanDataset, StageDataModule
-from ldae.data.latents import LatentCache, load_or_encode
-from ldae.data.manifest import Manifest
+from ldae.data.latents import LatentCache, latent_key
+from ldae.data.manifest import Manifest, Record
 from ldae.diffusion import ScheduleConfig
 from ldae.errors import TrainingError
 from ldae.hardware import choose_device, choose_precision
 from ldae.io.checkpoints import hash_tensors, load_weights
 from ldae.io.files import write_json
 from ldae.io.plain import to_plain
+from ldae.models.compression import Posterior
 from ldae.models.semantic_encoder import VolumeEncoder
 from ldae.models.tiling import decode_tiled, encode_tiled
 from ldae.models.whitening import Whitening
@@ -159,13 +160,13 @@ class Experiment:
 
         def pictures() -> Tensor:
             originals = validation.images(range(min(3, len(validation))))
-            return torch.cat([originals, self._decode(self._encode(validation, range(len(originals)))[0])])
+            return torch.cat([originals, self._decode(self._compress(originals).mean)])
 
         def finish() -> dict[str, Tensor]:
             # Standardised by nothing, latents are raw.
             channels = config.model.latent_channels
             compression.fit_statistics(torch.zeros(channels), torch.ones(channels))
-            latents = [self._encode(train, [index])[0] for index in range(len(train))]
+            latents = [self._compress(train.images([index])).mean for index in range(len(train))]
             values = torch.cat(latents).transpose(0, 1).flatten(1).double()
             compression.fit_statistics(values.mean(dim=1).float(), values.std(dim=1).float())
             return compression.state_dict()
@@ -327,39 +328,39 @@ class Experiment:
         encoder.whitening.fold_into(self.networks.gradient_estimator.semantic_embedding)
 
     def _latents(self, split: str, *, images: bool = False) -> LatentDataset:
-        scans = self._dataset(split)
-        preparing = self.settings.preparing
-        count, train = len(scans), split == "train"
+        scans, records, train = self._dataset(split), self.records[split], split == "train"
         paired = self.networks.semantic_encoder.reads_mirrored_latent
         mirrors = self.config.mirror_latents and train
-        both = mirrors or paired
+        wanted = [
+            (record, mirrored) for mirrored in ((False, True) if mirrors or paired else (False,)) for record in records
+        ]
+        rows = {record.key: row for row, record in enumerate(records)}
 
-        def encode(indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-            parts = [self._encode(scans, [i % count], mirrored=i >= count) for i in indices]
-            means, stds = zip(*parts, strict=True)
-            return torch.cat(means), torch.cat(stds)
+        def read(batch: Sequence[Record]) -> Tensor:
+            return scans.images([rows[record.key] for record in batch])
 
-        cache: LatentCache = load_or_encode(
-            self.settings.run / "cache" / f"latents_{split}.safetensors",
-            fingerprint=f"{self._fingerprint()}:{self.manifest.sha256}:{split}:{both}",
-            count=2 * count if both else count,
-            encode=encode,
-            progress=None if preparing is None else lambda done, total: preparing(f"{split} latents", done, total),
-        )
-        std = cache.std if self.config.resample_posterior and train else None
+        precision = choose_precision(self.settings.precision, choose_device(self.settings.device))
+        key = latent_key(self.networks.compression, self.config.preprocessing, precision)
+        cache = LatentCache(read, self._compress, self.settings.run / "cache", key)
+        posteriors = []
+        for record, mirrored in wanted:
+            posteriors.append(cache.posterior([record], mirrored=mirrored))
+            if self.settings.preparing is not None:
+                self.settings.preparing(f"{split} latents", len(posteriors), len(wanted))
+        mean = torch.cat([each.mean for each in posteriors])
+        std = torch.cat([each.std for each in posteriors]) if self.config.resample_posterior and train else None
         shown = scans if images else None
-        return LatentDataset(cache.mean, scans.keys, shown, std=std, paired=paired and images, mirrors=mirrors)
+        return LatentDataset(mean, scans.keys, shown, std=std, paired=paired and images, mirrors=mirrors)
 
     def _fingerprint(self) -> str:
         return hash_tensors(self.networks.compression.state_dict())
 
     @torch.no_grad()
-    def _encode(self, scans: ScanDataset, indices: Sequence[int], *, mirrored: bool = False) -> tuple[Tensor, Tensor]:
+    def _compress(self, images: Tensor) -> Posterior:
         device = choose_device(self.settings.device)
         compression = self.networks.compression.to(device)
         with self._autocast(device):
-            posterior = encode_tiled(compression, scans.images(list(indices), mirrored=mirrored))
-        return posterior.mean, posterior.std
+            return encode_tiled(compression, images)
 
     @torch.no_grad()
     def _decode(self, latents: Tensor) -> Tensor:

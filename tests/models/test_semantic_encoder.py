@@ -7,8 +7,9 @@ from typing import Literal
 import pytest
 import torch
 
+from ldae.contract import LEFT_RIGHT
 from ldae.errors import ConfigError
-from ldae.models.semantic_encoder import LEFT_RIGHT, LinearPath, VolumeEncoder, VolumeEncoderConfig
+from ldae.models.semantic_encoder import LinearPath, VolumeEncoder, VolumeEncoderConfig
 
 SHAPE = (8, 6, 10)
 LATENT = (3, 4, 3, 5)

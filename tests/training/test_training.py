@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import shutil
@@ -11,11 +12,11 @@ import pytest
 import torch
 from torch import nn
 
+from ldae.autoencoder import LatentDiffusionAutoencoder
+from ldae.contract import LEFT_RIGHT
 from ldae.data.datamodule import LatentDataset, StageDataModule, StepBatchSampler
-from ldae.data.latents import load_or_encode
 from ldae.errors import DependencyError, TrainingError
 from ldae.models.convnext import ConvNeXt, ConvNeXtConfig
-from ldae.models.semantic_encoder import LEFT_RIGHT
 from ldae.training.callbacks import slice_sheet
 from ldae.training.ema import ExponentialMovingAverage
 from ldae.training.experiment import STAGES
@@ -129,30 +130,19 @@ def test_steps_draw_their_own_noise():
     assert not torch.equal(one, other)
 
 
-def test_latents_are_made_again_only_for_other_weights(tmp_path):
-    calls = []
-
-    def encode(indices):
-        calls.append(list(indices))
-        return torch.zeros(len(indices), 1, 1, 1, 1), torch.ones(len(indices), 1, 1, 1, 1)
-
-    path = tmp_path / "latents.safetensors"
-    for fingerprint in ("a", "a", "b"):
-        cache = load_or_encode(path, fingerprint=fingerprint, count=5, encode=encode, batch_size=2)
-        assert cache.mean.shape == (5, 1, 1, 1, 1)
-        assert cache.std.mean() == 1
-    assert calls == [[0, 1], [2, 3], [4]] * 2
-    path.write_bytes(b"damaged")
-    assert load_or_encode(path, fingerprint="b", count=1, encode=encode).mean.shape[0] == 1
-
-
 def test_a_run_trains_and_is_not_trained_twice(cohort, tmp_path, fit):
     plans = []
     experiment, records = fit(cohort, tmp_path / "run", announce=plans.append)
     assert [plan.stage for plan in plans] == list(STAGES)
     assert all(plan.trained > 0 and plan.seconds > 0 and plan.memory_gib > 0 for plan in plans)
     assert all(np.isfinite(list(record.losses.values())).all() for record in records.values())
-    latents = torch.cat([experiment._encode(experiment._dataset("train"), [i])[0] for i in range(4)])
+    model = LatentDiffusionAutoencoder.from_pretrained(
+        experiment.model().save_pretrained(tmp_path / "model"), device="cpu", precision="fp32"
+    )
+    cached = dataclasses.replace(model.latent_cache(tmp_path / "run" / "cache"), read=None, compress=None)
+    latents = cached.means(experiment.records["train"])
+    compressed = model.compress(experiment._dataset("train").images(range(4)))
+    torch.testing.assert_close(latents, compressed, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(latents.mean(dim=(0, 2, 3, 4)), torch.zeros(3), atol=1e-4, rtol=0)
     torch.testing.assert_close(latents.std(dim=(0, 2, 3, 4)), torch.ones(3), atol=1e-3, rtol=0)
     again, unchanged = fit(cohort, tmp_path / "run", announce=plans.append)

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 
 from ldae.autoencoder import LatentDiffusionAutoencoder
+from ldae.contract import LEFT_RIGHT
 from ldae.data.manifest import Record
-from ldae.models.semantic_encoder import LEFT_RIGHT
 from ldae.models.whitening import Whitening
 from ldae.tasks.encode import EncodedScans, Progress, encode_scans
 from ldae.tasks.probe.embeddings import Embeddings, embeddings_of, write_arrays, write_embeddings
