@@ -1,1 +1,1 @@
-"""DICOM series: read, choose, write."""
+"""DICOM series: read (dcm2niix), select, deidentify, write."""

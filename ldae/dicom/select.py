@@ -115,7 +115,7 @@ def _unsuitable(series: Series, rule: SeriesRule) -> str | None:
             return "a reformatted or projected image"
     if kinds & NOT_MAGNITUDE:
         return "a phase, real or imaginary image"
-    if len(series.slices) < MIN_PLANES:
+    if len(series.planes) < MIN_PLANES:
         return f"fewer than {MIN_PLANES} images"
     return None
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ldae.dicom.headers import MR_IMAGE, Header, Series, read_folder, require_pydicom
-from ldae.dicom.series import series_grid, sorted_planes
+from ldae.dicom.headers import MR_IMAGE, Header, Series, read_folder, require
+from ldae.dicom.read import convert_series
 from ldae.errors import VolumeError
 from ldae.io.files import atomic_folder
 from ldae.io.notice import SYNTHETIC
@@ -107,7 +107,7 @@ def write_dicom_series(volume: Volume, out: Path, series: DerivedSeries) -> Path
             identifier is not one.
         DependencyError: if pydicom is not installed.
     """
-    pydicom = require_pydicom()
+    pydicom = require("pydicom")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         msg = f"{out}: there is something already; give a new folder with --out"
         raise VolumeError(msg)
@@ -163,7 +163,7 @@ def _reference(folder: Path, grid: Grid) -> Header:
         msg = f"{folder}: the reference has no frame of reference to share; leave out --reference"
         raise VolumeError(msg)
     try:
-        reference = series_grid(sorted_planes(found[0]))
+        reference = convert_series(found[0]).volume.grid
     except VolumeError:
         return header  # it need not make a volume to share its frame of reference
     middle = np.linalg.inv(reference.affine) @ grid.affine @ [*((np.array(grid.shape) - 1) / 2), 1.0]

@@ -1,10 +1,8 @@
 """The rule that tells T1w heads from everything else a scanner makes."""
 
-from pathlib import Path
-
 import pytest
 
-from ldae.dicom.headers import Header, Series, Slice
+from ldae.dicom.headers import Header, Series
 from ldae.dicom.select import SeriesRule, select_series
 
 UNTOLD = {"ScanningSequence": "", "InversionTime": ""}
@@ -25,7 +23,7 @@ def series(description: str = "Sag MPRAGE", planes: int = 12, **values: str) -> 
         **values,
     }
     header = Header({name: tuple(value.split("\\")) for name, value in elements.items() if value})
-    return Series(header, [Slice(Path("x"), i, None, None, None, (4, 4), None) for i in range(planes)])
+    return Series(header, planes=[(0.0,) * 7] * planes)
 
 
 def judged(*study: Series, **rule: object) -> list[str | None]:

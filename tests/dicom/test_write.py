@@ -9,7 +9,7 @@ import pytest
 
 from ldae.cli import main
 from ldae.dicom.headers import read_folder
-from ldae.dicom.series import read_series
+from ldae.dicom.read import convert_series
 from ldae.dicom.write import DerivedSeries, export_dicom, write_dicom_series
 from ldae.errors import VolumeError
 from ldae.io.notice import SYNTHETIC
@@ -20,7 +20,7 @@ pydicom = pytest.importorskip("pydicom")
 
 def read_back(folder: Path) -> Volume:
     (series,) = read_folder(folder).series
-    return read_series(series)
+    return convert_series(series).volume
 
 
 def assert_same(volume: Volume, other: Volume, tolerance: float) -> None:

@@ -273,6 +273,20 @@ def test_one_bad_series_stops_no_other(tmp_path: Path, make_dicom: Callable, blo
     assert len(read_manifest(tmp_path / "out" / "manifest.tsv")) == 1
 
 
+def test_warnings_of_dcm2niix_are_passed_on(tmp_path: Path, make_dicom: Callable, blob: Volume, caplog) -> None:
+    remapped = {
+        "SoftwareVersions": "syngo MR XA30",
+        "Manufacturer": "SIEMENS",
+        "InstanceNumber": lambda i: (7 * i) % 12,
+    }
+    make_dicom(tmp_path / "in", blob, **remapped)
+    report = import_dicom(tmp_path / "in", tmp_path / "out")
+    assert "sub-0001 ses-01: dcm2niix: Instance Number (0020,0013) order is not spatial" in report.warnings
+    assert "Sag MPRAGE" in caplog.text
+    written = json.loads((tmp_path / "out" / "manifest_import.json").read_text())
+    assert written["warnings"] == list(report.warnings)
+
+
 def test_people_that_are_mixed_are_refused(tmp_path: Path, make_dicom: Callable, blob: Volume) -> None:
     make_dicom(tmp_path / "in" / "1", blob, SeriesDescription="MPRAGE mixed", PatientID=lambda i: "AB"[i // 6])
     make_dicom(tmp_path / "in" / "2", blob, SeriesDescription="MPRAGE c1", PatientID="C", PatientBirthDate="19500101")

@@ -1,49 +1,57 @@
 """A cohort from DICOM folders: T1w series as de-identified NIfTI in BIDS layout, and their manifest."""
 
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import pandas as pd
+
+from ldae.data.manifest import write_manifest
 from ldae.data.schema import NUMBER
+from ldae.dicom.deidentify import published_facts, published_warnings
 from ldae.dicom.headers import Scan, Series, read_folder
+from ldae.dicom.read import convert_series
 from ldae.dicom.select import SeriesRule, select_series
-from ldae.dicom.series import read_series, series_grid, sorted_planes
 from ldae.errors import CohortError, VolumeError
-from ldae.io.files import atomic_folder, write_json
-from ldae.prepare.imports.dicom.files import (
+from ldae.io.files import atomic_folder, write_json, write_text
+from ldae.prepare.imports.dicom.subjects import (
     KeyRow,
+    Visit,
+    age_at_study,
+    capped_age,
+    group_visits,
+    name_visits,
+    patient_of,
     read_key,
-    scan_path,
-    write_descriptions,
+    sex_of,
     write_key,
-    write_tables,
 )
-from ldae.prepare.imports.dicom.people import age_at_study, capped_age, scan_facts, sex_of
-from ldae.prepare.imports.dicom.table import PeopleTable, read_people
-from ldae.prepare.imports.dicom.visits import Visit, group_visits, name_visits, patient_of
+from ldae.prepare.imports.dicom.table import SubjectTable, read_subjects
 from ldae.prepare.imports.image_files import find_files
 from ldae.prepare.imports.import_report import Skipped
+from ldae.version import __version__
 from ldae.volume import sidecar_path, write_volume
 
 __all__ = ["DicomOptions", "DicomReport", "SeriesOutcome", "import_dicom"]
 
 MANIFEST_NAME = "manifest.tsv"
 REPORT_NAME = "manifest_import.json"
+UNNAMED = ".unnamed"
 
 
 @dataclass(frozen=True)
 class DicomOptions:
-    """How people are named and what is taken.
+    """Choice of series and naming of subjects.
 
     Attributes:
         rule: which series.
         keep_patient_id: PatientID gives the labels, instead of new numbers.
         exact_age: ages over 89 are kept.
-        key: a file outside the cohort that tells which label is whose; labels that stand there
-            already are kept, and visits are numbered on from there.
-        table: of people or visits, matched by PatientID: diagnosis, site, and what headers do not know.
+        key: a file outside the cohort that tells which label is whose; labels in it are kept, and visits are numbered on.
+        table: of subjects or visits, matched by PatientID: diagnosis, site, and other values that headers lack.
         follow_links: read files behind links that lead out of the folder.
     """
 
@@ -57,13 +65,12 @@ class DicomOptions:
 
 @dataclass(frozen=True)
 class SeriesOutcome:
-    """What became of a series.
+    """The outcome of a series.
 
     Attributes:
-        outcome: "skipped" is what is no T1w scan; "refused" would be one, but cannot be used.
-        reason: in fixed words that identify nobody; empty for what the manifest lists.
-        name: number, description and identifier of the series, and files that are broken. It may identify a person and
-            is never written.
+        outcome: "skipped" is no T1w scan; "refused" would be one, but cannot be used.
+        reason: in fixed words that identify nobody; empty for the images that the manifest lists.
+        name: number, description and identifier of the series. It may identify a person and is never written.
         subject: the label; empty where none was given.
         session: the label; empty where none was given.
         image: relative to the cohort; empty where none was written.
@@ -79,14 +86,14 @@ class SeriesOutcome:
 
 @dataclass(frozen=True)
 class DicomReport:
-    """What an import took, skipped and refused.
+    """The series that an import took, skipped and refused.
 
     Attributes:
         manifest: the manifest written.
-        series: what became of each.
+        series: the outcome of each.
         warnings: what deserves a look, in fixed words under the new labels.
-        other: files that are no DICOM images -> why. Their names are never written.
-        unreadable: DICOM files that cannot be used -> why. Their names are never written.
+        other: files that are no DICOM images -> reason. Their names are never written.
+        unreadable: DICOM files that cannot be used -> reason. Their names are never written.
         unmatched: rows of the table that no scan was found for, by PatientID. Never written.
         links: links and folders that were not followed. Their names are never written.
     """
@@ -104,22 +111,36 @@ class DicomReport:
         return tuple(each for each in self.series if each.outcome == outcome)
 
     def to_dict(self) -> dict[str, Any]:
-        """What may be published: no description, identifier or name of a file."""
+        """The part that may be published: no description, identifier or name of a file."""
         # In an order that knows of labels and reasons only: that of the series here is the order of PatientID.
         ordered = sorted(self.series, key=lambda e: (not e.subject, e.subject, e.session, e.image, e.outcome, e.reason))
-        series = [
-            {"outcome": e.outcome, "reason": e.reason, "subject": e.subject, "session": e.session, "image": e.image}
-            for e in ordered
-        ]
         return {
             "manifest": self.manifest.name,
-            "series": series,
+            "series": [{key: value for key, value in asdict(each).items() if key != "name"} for each in ordered],
             "warnings": list(self.warnings),
             "files_that_are_no_image": len(self.other),
             "unreadable_files": len(self.unreadable),
             "rows_without_scan": len(self.unmatched),
             "links_not_followed": len(self.links),
         }
+
+
+@dataclass(frozen=True)
+class _Image:
+    """A converted series that has no label yet."""
+
+    series: Series
+    path: Path
+    voxel_mm3: float
+    facts: Mapping[str, Any]
+    warnings: tuple[str, ...]
+
+    @property
+    def preference(self) -> tuple[float, bool, float]:
+        """Smaller is better: fine voxels, then normalised by the scanner, then the last: a repeat was made for a reason."""
+        header = self.series.header
+        normalised = "NORM" in header.words("ImageType")
+        return round(self.voxel_mm3, 2), not normalised, -(header.number("SeriesNumber") or 0.0)
 
 
 def import_dicom(
@@ -135,45 +156,43 @@ def import_dicom(
     Args:
         folder: searched with its subfolders.
         out: the cohort's folder; must not hold anything yet. It appears when all is done.
-        options: how people are named and what is taken.
+        options: choice of series and naming of subjects.
         rng: deals the labels; the operating system's randomness if not given.
         progress: called with the number of files read and their total.
 
-    Returns:
-        What was taken, skipped and refused.
-
     Raises:
         CohortError: if nothing can be taken, if `out` holds something, or if the key would lie in it.
-        DependencyError: if pydicom is not installed.
+        DependencyError: if pydicom or dcm2niix is not installed.
     """
     options = options or DicomOptions()
     folder, out = Path(folder), Path(out)
     _check_places(folder, out, options)
-    table = PeopleTable() if options.table is None else read_people(options.table)
+    table = SubjectTable() if options.table is None else read_subjects(options.table)
     known = [] if options.key is None else read_key(options.key)
     found = find_files(folder, ("",), follow_links=options.follow_links)
     scan = read_folder(found.root, progress, files=found.files)
+    links = tuple(item for item in found.skipped if not item.expected)
     if not scan.series:
-        links = sum(not item.expected for item in found.skipped)
-        left_out = f", {links} links that were not followed: see --follow-links" if links else ""
+        left_out = f", {len(links)} links that were not followed: see --follow-links" if links else ""
         msg = (
             f"{folder}: no DICOM image in it ({len(scan.other)} other files, {len(scan.unreadable)} unreadable DICOM "
             f"files{left_out}); choose the folder that the scanner or the archive exported"
         )
         raise CohortError(msg)
     outcomes: dict[str, SeriesOutcome] = {}
-    visits = group_visits(_select(scan, options.rule, outcomes))
     warnings: list[str] = []
-    dealt = rng or random.SystemRandom()
-    named = name_visits(visits, known, dealt, warnings, keep_patient_id=options.keep_patient_id)
     rows: list[dict[str, Any]] = []
     keys: list[KeyRow] = []
     with atomic_folder(out) as place:
-        for visit in named:
-            taken = _write_visit(visit, place, outcomes)
-            if taken:
-                rows.append(_manifest_row(visit, taken, table, options, warnings))
-                keys += [KeyRow.of(visit.subject, visit.session, visit.patient, s.header, image) for s, image in taken]
+        suitable = _select(scan, options.rule, outcomes)
+        images = _convert(suitable, place, outcomes)
+        visits = group_visits(series for series in suitable if series.uid in images)
+        for visit in name_visits(
+            visits, known, rng or random.SystemRandom(), warnings, keep_patient_id=options.keep_patient_id
+        ):
+            taken = _write_visit(visit, [images[series.uid] for series in visit.series], place, outcomes, warnings)
+            rows.append(_manifest_row(visit, taken, table, options, warnings))
+            keys += [_key_row(visit, series, image) for series, image in taken]
         report = DicomReport(
             manifest=out / MANIFEST_NAME,
             series=tuple(outcomes[series.uid] for series in scan.series),
@@ -181,16 +200,17 @@ def import_dicom(
             other=scan.other,
             unreadable=scan.unreadable,
             unmatched=table.unused,
-            links=tuple(item for item in found.skipped if not item.expected),
+            links=links,
         )
         if not rows:
             raise CohortError(_nothing(folder, report))
-        write_tables(place, MANIFEST_NAME, rows)
-        write_descriptions(place, REPORT_NAME)
+        (place / UNNAMED).rmdir()
+        _write_tables(place, rows)
+        _write_descriptions(place)
         write_json(place / REPORT_NAME, report.to_dict())
         if options.key is not None:
             # Before the cohort takes its name: without its key, nobody could tell whose it is.
-            write_key(options.key, known, keys)
+            write_key(options.key, [*known, *keys])
     return report
 
 
@@ -208,7 +228,7 @@ def _check_places(folder: Path, out: Path, options: DicomOptions) -> None:
 
 
 def _select(scan: Scan, rule: SeriesRule, outcomes: dict[str, SeriesOutcome]) -> list[Series]:
-    """The T1w series that make volumes; what becomes of the others is noted."""
+    """The T1w series; the outcome of the others is noted."""
     studies: dict[tuple[str, str], list[Series]] = {}
     for series in scan.series:
         studies.setdefault((patient_of(series), series.header.text("StudyInstanceUID")), []).append(series)
@@ -216,13 +236,16 @@ def _select(scan: Scan, rule: SeriesRule, outcomes: dict[str, SeriesOutcome]) ->
     contradictory = _contradictory_patients(scan.series)
     suitable = []
     for series in scan.series:
+        refusal = None
+        if len(series.patients) > 1:
+            refusal = f"images of {len(series.patients)} patients in one series; sort the files by patient"
+        elif patient_of(series) in contradictory:
+            refusal = "one patient identifier with several birth dates or sexes: two people mixed? give each their own"
         reason = reasons[series.uid]
-        refusal = _refusal(series, contradictory) if reason is None else None
         if reason is not None:
             outcomes[series.uid] = SeriesOutcome("skipped", reason, series.name)
         elif refusal is not None:
-            broken = "".join(f"; {path}" for path in sorted(series.broken)[:3])
-            outcomes[series.uid] = SeriesOutcome("refused", refusal, series.name + broken)
+            outcomes[series.uid] = SeriesOutcome("refused", refusal, series.name)
         else:
             suitable.append(series)
     return suitable
@@ -230,56 +253,64 @@ def _select(scan: Scan, rule: SeriesRule, outcomes: dict[str, SeriesOutcome]) ->
 
 def _contradictory_patients(all_series: Iterable[Series]) -> set[str]:
     """Patients with several birth dates or sexes."""
-    births: dict[str, set[str]] = {}
-    sexes: dict[str, set[str]] = {}
-    for series in all_series:
-        births.setdefault(patient_of(series), set()).add(series.header.text("PatientBirthDate"))
-        sexes.setdefault(patient_of(series), set()).add(sex_of(series.header) or "")
-    return {patient for patient in births if len(births[patient] - {""}) > 1 or len(sexes[patient] - {""}) > 1}
+    table = pd.DataFrame(
+        [(patient_of(each), each.header.text("PatientBirthDate") or None, sex_of(each.header)) for each in all_series]
+    )
+    several = table.groupby(0).nunique().gt(1).any(axis=1)
+    return set(several.index[several])
 
 
-def _refusal(series: Series, contradictory: set[str]) -> str | None:
-    if len(series.patients) > 1:
-        return f"images of {len(series.patients)} patients in one series; sort the files by patient"
-    if patient_of(series) in contradictory:
-        return "one patient identifier with several birth dates or sexes: two people mixed? give each their own"
-    try:
-        series_grid(sorted_planes(series))
-    except VolumeError as error:
-        return str(error)
-    return None
-
-
-def _write_visit(visit: Visit, place: Path, outcomes: dict[str, SeriesOutcome]) -> list[tuple[Series, str]]:
-    """Write the runs of a visit; the first of those returned is the one for the manifest."""
-    written: list[tuple[Series, str]] = []
-    for number, series in enumerate(visit.series, start=1):
-        image = scan_path(visit.subject, visit.session, number if len(visit.series) > 1 else None)
+def _convert(suitable: Sequence[Series], place: Path, outcomes: dict[str, SeriesOutcome]) -> dict[str, _Image]:
+    """SeriesInstanceUID -> converted image, in a hidden folder of the cohort; refusals are noted."""
+    images: dict[str, _Image] = {}
+    for number, series in enumerate(suitable):
         try:
-            write_volume(read_series(series), place / image, description="ldae import")
+            converted = convert_series(series)
         except VolumeError as error:
             outcomes[series.uid] = SeriesOutcome("refused", str(error), series.name)
             continue
-        write_json(sidecar_path(place / image), scan_facts(series.header))
-        written.append((series, image))
-    written.sort(key=lambda run: _preference(run[0]))
-    for rank, (series, image) in enumerate(written):
-        reason = "" if rank == 0 else "written, but another run of the visit is in the manifest"
-        outcomes[series.uid] = SeriesOutcome("taken", reason, series.name, visit.subject, visit.session, image)
-    return written
+        path = write_volume(converted.volume, place / UNNAMED / f"{number}.nii.gz", description="ldae import")
+        volume_mm3 = converted.volume.grid.voxel_volume_ml * 1000
+        facts, warnings = published_facts(converted.sidecar), published_warnings(converted.warnings)
+        images[series.uid] = _Image(series, path, volume_mm3, facts, warnings)
+    return images
 
 
-def _preference(series: Series) -> tuple[float, bool, float]:
-    """Smaller is better: fine voxels, then images that the scanner normalised, then the last: a repeat was made for a reason."""
-    x, y, z = series_grid(sorted_planes(series)).spacing
-    normalised = "NORM" in series.header.words("ImageType")
-    return round(x * y * z, 2), not normalised, -(series.header.number("SeriesNumber") or 0.0)
+def _write_visit(
+    visit: Visit, runs: Sequence[_Image], place: Path, outcomes: dict[str, SeriesOutcome], warnings: list[str]
+) -> list[tuple[Series, str]]:
+    """Name the runs of a visit; the first of those returned is the one for the manifest."""
+    taken = []
+    for number, run in enumerate(runs, start=1):
+        entity = f"_run-{number}" if len(runs) > 1 else ""
+        image = f"{visit.subject}/{visit.session}/anat/{visit.subject}_{visit.session}{entity}_T1w.nii.gz"
+        write_json(sidecar_path(place / image), dict(run.facts))
+        run.path.rename(place / image)
+        warnings += [f"{visit.subject} {visit.session}: dcm2niix: {warning}" for warning in run.warnings]
+        taken.append((run, image))
+    taken.sort(key=lambda pair: pair[0].preference)
+    for rank, (run, image) in enumerate(taken):
+        reason = "written, but another run of the visit is in the manifest" if rank else ""
+        outcomes[run.series.uid] = SeriesOutcome("taken", reason, run.series.name, visit.subject, visit.session, image)
+    return [(run.series, image) for run, image in taken]
+
+
+def _key_row(visit: Visit, series: Series, image: str) -> KeyRow:
+    return KeyRow(
+        subject=visit.subject.removeprefix("sub-"),
+        session=visit.session.removeprefix("ses-"),
+        patient=visit.patient,
+        study_date=series.header.text("StudyDate"),
+        study=visit.study,
+        series=series.uid,
+        image=image,
+    )
 
 
 def _manifest_row(
     visit: Visit,
     taken: Sequence[tuple[Series, str]],
-    table: PeopleTable,
+    table: SubjectTable,
     options: DicomOptions,
     warnings: list[str],
 ) -> dict[str, Any]:
@@ -291,7 +322,7 @@ def _manifest_row(
     for run, _ in taken:
         if run.repeated:
             warnings.append(f"{where}: {run.repeated} exact copies of files were left out")
-        if len(run.slices) < (run.header.number("ImagesInAcquisition") or 0):
+        if len(run.planes) < (run.header.number("ImagesInAcquisition") or 0):
             warnings.append(f"{where}: the header promises more images than were found: is the end missing?")
     row: dict[str, Any] = {
         "participant_id": visit.subject,
@@ -303,8 +334,7 @@ def _manifest_row(
     }
     day = None if visit.day is None else visit.day.isoformat()
     for name, value in table.find(visit.patient, visit.session, day).items():
-        former = row.get(name)
-        if name == "sex" and former is not None and former != value:
+        if name == "sex" and row["sex"] not in (None, value):
             warnings.append(f"{where}: the table and the header disagree about the sex; the table's was taken")
         row[name] = value
         if name == "age" and NUMBER.fullmatch(value):
@@ -317,14 +347,53 @@ def _manifest_row(
 
 
 def _nothing(folder: Path, report: DicomReport) -> str:
-    counts: dict[str, int] = {}
-    for each in report.series:
-        counts[each.reason] = counts.get(each.reason, 0) + 1
     first = next(iter(report.of("refused")), report.series[0])
-    reasons = "; ".join(
-        f"{count} x {reason}" for reason, count in sorted(counts.items(), key=lambda item: -item[1])[:3]
-    )
+    counts = Counter(each.reason for each in report.series).most_common(3)
+    reasons = "; ".join(f"{count} x {reason}" for reason, count in counts)
     return (
         f"{folder}: none of its {len(report.series)} series can be taken ({reasons}), such as {first.name}; name a series "
         "with --series-description, or see what --include-derived and --any-modality do"
     )
+
+
+def _write_tables(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """The manifest, the participants and their sessions; of a subject, visits are in order."""
+    frame = pd.DataFrame(list(rows), dtype=object)
+    write_manifest(frame, folder / MANIFEST_NAME)
+
+    def write(path: Path, table: pd.DataFrame, names: Sequence[str]) -> None:
+        present = table[[name for name in names if name in table]]
+        write_text(path, present.to_csv(sep="\t", index=False, na_rep="n/a", lineterminator="\n"))
+
+    first = frame.drop_duplicates("participant_id")
+    write(folder / "participants.tsv", first, ("participant_id", "age", "sex", "diagnosis", "site"))
+    for subject, own in frame.groupby("participant_id"):
+        path = folder / str(subject) / f"{subject}_sessions.tsv"
+        write(path, own, ("session_id", "months", "age", "diagnosis"))
+
+
+def _write_descriptions(folder: Path) -> None:
+    """The files that describe the data set."""
+    write_json(
+        folder / "dataset_description.json",
+        {
+            "Name": "T1w images imported from DICOM by ldae",
+            "BIDSVersion": "1.10.0",
+            "DatasetType": "raw",
+            "GeneratedBy": [{"Name": "ldae", "Version": __version__}],
+        },
+    )
+    write_json(
+        folder / "participants.json",
+        {
+            "age": {"Description": "age at the first visit; 90 may stand for any age over 89", "Units": "years"},
+            "sex": {"Levels": {"F": "female", "M": "male"}},
+        },
+    )
+    write_text(
+        folder / "README",
+        "T1w images imported from DICOM. Of the headers, only numbers of the acquisition and words of closed lists were\n"
+        "kept: no names, dates, identifiers or free text. Months count from the first visit that was imported.\n"
+        "The images were not defaced: where a head has its face on, a person can be recognised.\n",
+    )
+    write_text(folder / ".bidsignore", f"{MANIFEST_NAME}\n{REPORT_NAME}\n")

@@ -1,4 +1,4 @@
-"""A table of people that goes with DICOM folders: what headers do not know, matched by the patients' identifiers."""
+"""A table that goes with DICOM folders: values that headers do not hold, matched by PatientID."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from ldae.errors import CohortError
 from ldae.prepare.imports.columns import SEX_CODES, plain_name, recognise
 from ldae.prepare.imports.dates import read_date
 
-__all__ = ["PeopleTable", "read_people"]
+__all__ = ["SubjectTable", "read_subjects"]
 
 # Names without case and punctuation, beside those that any table's columns go by.
 PATIENT = "patientid"
@@ -23,11 +23,11 @@ CARRIED = ("age", "sex", "diagnosis", "months", "site", "split")
 
 
 @dataclass
-class PeopleTable:
-    """Rows of people or of visits.
+class SubjectTable:
+    """Rows of subjects or of visits.
 
     Attributes:
-        rows: what each row carries, and by what it is found.
+        rows: values under the names of the manifest, and `patient`, `day` and `session` to find them by.
         used: positions of the rows that a scan was found for.
     """
 
@@ -35,7 +35,7 @@ class PeopleTable:
     used: set[int] = field(default_factory=set)
 
     def find(self, patient: str, session: str, day: str | None) -> dict[str, str]:
-        """What the table says of a visit; nothing if no row fits.
+        """The table's values of a visit; empty if no row fits.
 
         Args:
             patient: PatientID, as the header has it.
@@ -49,28 +49,26 @@ class PeopleTable:
             i
             for i, row in enumerate(self.rows)
             if row["patient"] == patient
-            and ("day" not in row or row["day"] == day)
-            and ("session" not in row or row["session"].removeprefix("ses-") == session.removeprefix("ses-"))
+            and row.get("day", day) == day
+            and row.get("session", session).removeprefix("ses-") == session.removeprefix("ses-")
         ]
         if len(fits) > 1:
             msg = (
                 f"the table has {len(fits)} rows for the visit {session} of one patient; give each row a study_date or "
-                "a session_id, or keep one row a person"
+                "a session_id, or keep one row a subject"
             )
             raise CohortError(msg)
-        if not fits:
-            return {}
-        self.used.add(fits[0])
-        return {name: value for name, value in self.rows[fits[0]].items() if name in CARRIED}
+        self.used.update(fits)
+        return {name: value for i in fits for name, value in self.rows[i].items() if name in CARRIED}
 
     @property
     def unused(self) -> tuple[str, ...]:
-        """Identifiers in the rows that no scan was found for; they identify people."""
+        """PatientIDs of the rows that no scan was found for."""
         return tuple(row["patient"] for i, row in enumerate(self.rows) if i not in self.used)
 
 
-def read_people(path: Path) -> PeopleTable:
-    """Read a table with one row a person, or one row a visit where it has a column of study dates or sessions.
+def read_subjects(path: Path) -> SubjectTable:
+    """Read a table with one row a subject, or one row a visit where it has a column of study dates or sessions.
 
     Raises:
         CohortError: if it has no column of identifiers, or a date that cannot be read.
@@ -97,13 +95,13 @@ def read_people(path: Path) -> PeopleTable:
             # A word that is not known fails with the manifest's own rules.
             row["sex"] = SEX_CODES.get(row["sex"].lower(), row["sex"])
         rows.append(row)
-    return PeopleTable(tuple(rows))
+    return SubjectTable(tuple(rows))
 
 
 def _columns(columns: Sequence[str], path: Path) -> dict[str, str]:
-    """What a row carries, and by what it is found -> the table's column."""
+    """Name in a row -> the table's column."""
     plain = {plain_name(column): column for column in reversed(columns)}
-    # The headers' own word comes before whatever else may hold identifiers.
+    # The headers' own word comes before other columns that may hold identifiers.
     found = recognise(columns, {"participant_id": plain[PATIENT]} if PATIENT in plain else {}, path)
     source = {name: found[name] for name in CARRIED if name in found and plain_name(found[name]) not in AT_ENTRY}
     if "participant_id" in found:

@@ -1,4 +1,4 @@
-"""Ages, months, labels and words of closed lists."""
+"""Ages and labels of the subjects of a DICOM import."""
 
 import datetime as dt
 import random
@@ -9,15 +9,7 @@ from hypothesis import strategies as st
 
 from ldae.dicom.headers import Header
 from ldae.errors import CohortError
-from ldae.prepare.imports.dicom.people import (
-    Age,
-    age_at_study,
-    months_between,
-    new_labels,
-    patient_labels,
-    scan_facts,
-    sex_of,
-)
+from ldae.prepare.imports.dicom.subjects import Age, KeyRow, Visit, age_at_study, name_visits, sex_of
 
 
 def header(**values: str) -> Header:
@@ -77,14 +69,16 @@ def test_sex_is_f_m_or_nothing() -> None:
     ]
 
 
-def test_months() -> None:
-    assert months_between(dt.date(2020, 3, 1), dt.date(2021, 3, 1)) == 12.0
-    assert months_between(dt.date(2020, 3, 1), dt.date(2020, 5, 20)) == 2.6
+def named(patients: list[str], known: dict[str, str] | None = None, **options: bool) -> dict[str, str]:
+    """PatientID -> the label that a visit of each patient gets."""
+    key = [KeyRow(label, "01", patient, "", "1.2", patient, "") for patient, label in (known or {}).items()]
+    visits = [Visit(patient, f"1.3.{i}", (), None) for i, patient in enumerate(patients)]
+    return {visit.patient: visit.subject for visit in name_visits(visits, key, random.Random(0), [], **options)}
 
 
 @given(st.lists(st.text(min_size=1), unique=True, max_size=12), st.dictionaries(st.text(), st.just("0003"), max_size=1))
 def test_new_labels_are_distinct_numbers(patients: list[str], known: dict[str, str]) -> None:
-    labels = new_labels(patients, known, random.Random(0))
+    labels = {patient: label.removeprefix("sub-") for patient, label in named(patients, known).items()}
     assert set(labels) == set(patients)
     assert len(set(labels.values())) == len(patients)
     assert all(len(label) == 4 and label.isdigit() for label in labels.values())
@@ -93,32 +87,14 @@ def test_new_labels_are_distinct_numbers(patients: list[str], known: dict[str, s
 
 
 def test_identifiers_as_labels() -> None:
-    assert patient_labels(["A-1", "b 2"]) == {"A-1": "A1", "b 2": "b2"}
+    assert named(["A-1", "b 2"], keep_patient_id=True) == {"A-1": "sub-A1", "b 2": "sub-b2"}
     for patients in (["A-1", "A1"], ["--"]):
         with pytest.raises(CohortError, match="leave out --keep-patient-id"):
-            patient_labels(patients)
+            named(patients, keep_patient_id=True)
 
 
-def test_facts_are_numbers_and_known_words() -> None:
-    facts = scan_facts(
-        header(
-            Modality="MR",
-            Manufacturer="GE MEDICAL SYSTEMS, ward 7",
-            ManufacturerModelName="DISCOVERY MR750w of Jane",
-            MagneticFieldStrength="3",
-            EchoTime="2.976",
-            FlipAngle="Jane",
-            PixelBandwidth="123456789",
-            ScanningSequence="GR\\Jane",
-            PatientPosition="Jane",
-        )
-    )
-    assert facts == {
-        "Modality": "MR",
-        "Manufacturer": "GE",
-        "ManufacturersModelName": "Discovery MR750w",
-        "MagneticFieldStrength": 3.0,
-        "EchoTime": 0.002976,
-        "ScanningSequence": "GR",
-    }
-    assert "Manufacturer" not in scan_facts(header(Manufacturer="Gemini"))
+def test_months_count_from_the_first_visit_to_a_tenth() -> None:
+    days = [dt.date(2020, 3, 1), dt.date(2020, 5, 20), dt.date(2021, 3, 1)]
+    visits = [Visit("A", f"1.{i}", (), day) for i, day in enumerate(days)]
+    named = name_visits(visits, [], random.Random(0), [])
+    assert [(visit.session, visit.months) for visit in named] == [("ses-01", 0.0), ("ses-02", 2.6), ("ses-03", 12.0)]
