@@ -261,7 +261,11 @@ def enhanced(path: Path, volume: Volume, slopes: tuple[float, ...], numbered: bo
         values.RescaleSlope, values.RescaleIntercept, values.RescaleType = slope, 0, "US"
         frame.PlanePositionSequence, frame.PixelValueTransformationSequence = [position], [values]
         if numbered:
-            content.StackID, content.InStackPositionNumber, content.DimensionIndexValues = "1", i + 1, [1, i + 1]
+            content.StackID, content.InStackPositionNumber, content.DimensionIndexValues = (
+                "1",
+                int(i) + 1,
+                [1, int(i) + 1],
+            )
             frame.FrameContentSequence = [content]
         frames.append(frame)
         stored.append(np.rint(volume.data[:, :, i].T / slope).astype("<u2"))
