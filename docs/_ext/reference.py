@@ -3,12 +3,12 @@
 import argparse
 import inspect
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import ldae
-from ldae.cli.main import build_parser
+from ldae.cli.command import COMMANDS
+from ldae.cli.main import build_parsers
 
 # Parts of the package in the order in which a reader meets them; new ones come after these.
 ORDER = (
@@ -39,29 +39,9 @@ def escape(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", text)
 
 
-def commands(parser: argparse.ArgumentParser, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any, str]]:
-    """Every command and group below a parser: path, parser and one-line help."""
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            texts = {choice.dest: choice.help or "" for choice in action._choices_actions}
-            for name, below in action.choices.items():
-                yield (*path, name), below, texts.get(name, "")
-                yield from commands(below, (*path, name))
-
-
-def is_group(parser: argparse.ArgumentParser) -> bool:
-    return any(isinstance(action, argparse._SubParsersAction) for action in parser._actions)
-
-
 def options(parser: argparse.ArgumentParser) -> list[argparse.Action]:
     """What a command takes: positional, then required, then the rest."""
-    shown = [
-        action
-        for action in parser._actions
-        if action.help != argparse.SUPPRESS
-        and action.dest not in ("help", "print_shtab")
-        and not isinstance(action, argparse._SubParsersAction)
-    ]
+    shown = [action for action in parser._actions if action.help != argparse.SUPPRESS and action.dest != "help"]
     return sorted(shown, key=lambda action: (bool(action.option_strings), not action.required))
 
 
@@ -70,7 +50,7 @@ def is_flag(action: argparse.Action) -> bool:
 
 
 def name_of(action: argparse.Action) -> str:
-    return action.option_strings[0] if action.option_strings else action.dest.upper()
+    return action.option_strings[0] if action.option_strings else str(action.metavar or action.dest.upper())
 
 
 def kind_of(action: argparse.Action) -> str:
@@ -98,7 +78,8 @@ def synopsis(path: tuple[str, ...], parser: argparse.ArgumentParser) -> str:
     words = [" ".join(("ldae", *path))]
     for action in options(parser):
         name = name_of(action)
-        value = f"{action.dest.upper()} ..." if action.nargs == "+" else action.dest.upper()
+        value = action.metavar or action.dest.upper()
+        value = f"{value} ..." if action.nargs == "+" else value
         word = name if is_flag(action) or not action.option_strings else f"{name} {value}"
         words.append(word if action.required else f"[{word}]")
     return " ".join(words)
@@ -127,8 +108,7 @@ def wrapped(text: str, width: int = 88) -> list[str]:
 
 def command_line_page() -> str:
     """The reference of every command."""
-    parser, _ = build_parser()
-    found = list(commands(parser, ()))
+    parsers = build_parsers()
     lines = [
         "# Command line",
         "",
@@ -141,14 +121,12 @@ def command_line_page() -> str:
         "| command | does |",
         "|---|---|",
     ]
-    for path, below, text in found:
-        if not is_group(below):
-            name = " ".join(("ldae", *path))
-            lines.append(f"| [`{name}`](#{name.replace(' ', '-')}) | {escape(text)} |")
+    for path in parsers:
+        name = " ".join(("ldae", *path))
+        lines.append(f"| [`{name}`](#{name.replace(' ', '-')}) | {escape(COMMANDS[path].help)} |")
     lines.append("")
-    for path, below, _text in found:
-        if not is_group(below):
-            lines += describe(path, below)
+    for path, parser in parsers.items():
+        lines += describe(path, parser)
     return "\n".join(lines)
 
 

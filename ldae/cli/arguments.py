@@ -1,11 +1,14 @@
 """The parser of every command, and the options that several share."""
 
 import re
-from argparse import Action, ArgumentTypeError
+from argparse import ArgumentTypeError
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
+from jsonargparse import Namespace
+
+from ldae.cli.command import Parser as NewParser
+from ldae.cli.legacy import Recorder
 
 if TYPE_CHECKING:
     from ldae.autoencoder import LatentDiffusionAutoencoder
@@ -21,10 +24,6 @@ __all__ = [
     "folder",
     "load_model",
 ]
-
-# How jsonargparse names an option in a message: by its place in the tree of commands.
-PLACE = re.compile(r"\b(?:[\w-]+\.)+\w+\b")
-CHOICE = re.compile(r'expected "([\w.-]+)" to be one of \{.*\}, but it was not provided\.?')
 
 
 def folder(text: str | Path) -> Path:
@@ -53,57 +52,17 @@ def process_count(text: str | int) -> int:
     return int(text)
 
 
-TYPE_WORDS = {Path: "path", folder: "path", process_count: "int"}
+class Parser(NewParser):
+    """A parser that an old module fills."""
 
-
-class HelpFormatter(DefaultHelpFormatter):
-    """Help that says what kind of value is meant instead of which Python object reads it."""
-
-    def _get_help_string(self, action: Action) -> str:
-        text: str = super()._get_help_string(action)
-        word = TYPE_WORDS.get(action.type or getattr(action, "_typehint", None))  # type: ignore[arg-type]
-        return text if word is None else text.replace("%(type)s", word)
-
-
-class Parser(ArgumentParser):
-    """A parser whose errors are one paragraph and exit code 2."""
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, formatter_class=HelpFormatter, **options)
-        self.commands: dict[str, Parser] = {}
+    def __init__(self, description: str = "") -> None:
+        super().__init__((), description)
+        self.recorder: Recorder | None = None
 
     def add_subcommands(self, *args: Any, **options: Any) -> Any:
-        """Commands below this one, remembered for messages."""
-        action = super().add_subcommands(*args, **options)
-        self.commands = action.choices
-        return action
-
-    def error(self, message: str, ex: Exception | None = None) -> Any:
-        """Say what was wrong and where help is."""
-        reason = " ".join(str(message).split())
-        at = self
-        if missing := CHOICE.search(reason):
-            at = self._below(missing[1].split(".")[:-1]) or self
-            reason = CHOICE.sub(f"choose one of {', '.join(at.commands)}", reason)
-        for place in set(PLACE.findall(reason)):
-            *names, last = place.split(".")
-            if (below := self._below(names)) is not None:
-                at = below
-                reason = reason.replace(place, at._spelling(last))
-        program = at.prog.replace(" [options]", "")
-        self.exit(2, f"{program}: {reason}; run '{program} --help' for what it takes\n")
-
-    def _below(self, names: list[str]) -> "Parser | None":
-        """The parser of a command below this one."""
-        at: Parser | None = self
-        for name in names:
-            at = None if at is None else at.commands.get(name)
-        return at
-
-    def _spelling(self, dest: str) -> str:
-        """An option or a positional argument as a user writes it."""
-        positional = any(action.dest == dest and not action.option_strings for action in self._actions)
-        return dest.upper() if positional else "--" + dest.replace("_", "-")
+        """Commands below this one."""
+        self.recorder = Recorder()
+        return self.recorder
 
 
 def add_hardware(parser: Any) -> None:

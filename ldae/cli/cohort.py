@@ -1,132 +1,160 @@
-"""`ldae cohort`: make, import, split and preprocess cohorts."""
+"""`ldae cohort`: make, preprocess and split cohorts."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jsonargparse import Namespace
+from ldae.cli.command import command
+from ldae.cli.console import exit_code, progress_bar, say
+from ldae.cli.options import Folder, Manifest, Workers
 
-from ldae.cli import cohort_check, cohort_import, cohort_preprocess
-from ldae.cli.arguments import Parser, add_manifest, add_out, add_seed, add_workers
-from ldae.cli.console import progress_bar, say
-from ldae.errors import CohortError
-
-__all__ = ["register"]
-
-
-def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
-    """Add the command group."""
-    group = Parser(description="Make, import, split and preprocess cohorts.")
-    commands.add_subcommand("cohort", group, help="make, import, split and preprocess cohorts")
-    actions = group.add_subcommands(required=True, dest="subcommand")
-    for name, build, text, run in (
-        ("synth", _synth, "generate a phantom cohort with known truth", run_synth),
-        ("split", _split, "freeze a split by subject", run_split),
-    ):
-        actions.add_subcommand(name, build(), help=text)
-        runs["cohort", name] = run
-    cohort_import.register(actions, runs)
-    cohort_check.register(actions, runs)
-    cohort_preprocess.register(actions, runs)
+if TYPE_CHECKING:
+    from ldae.head.preprocess import PreprocessConfig
+    from ldae.phantom.cohort import PhantomConfig
 
 
-def _synth() -> Parser:
-    parser = Parser(description="Generate a longitudinal phantom cohort with known truth, as BIDS with a manifest.")
-    add_out(parser, "folder of the cohort")
-    parser.add_argument("--subjects", type=int, default=160, help="number of subjects")
-    parser.add_argument("--voxel-size", type=float, default=5.0, help="mm, 1 to 6")
-    parser.add_argument("--max-sessions", type=int, default=4, help="sessions a subject, at most")
-    parser.add_argument(
-        "--min-motion",
-        type=float,
-        default=0.0,
-        help="only people with three sessions or more whose ventricles' wall moves at least so many mm between them",
-    )
-    parser.add_argument("--displacement", action="store_true", help="write the true displacement fields too")
-    parser.add_argument(
-        "--noise-free",
-        action="store_true",
-        help="the same scans without noise and motion: twins to compare predictions with",
-    )
-    parser.add_argument(
-        "--anatomy",
-        type=Path,
-        default=None,
-        help="folder of label maps (1 mm, FreeSurfer's numbering): each person's brain is one of them, not the template",
-    )
-    parser.add_argument("--raw", action="store_true", help="whole heads in native space, for preprocessing to work on")
-    parser.add_argument(
-        "--max-rotation",
-        type=float,
-        default=None,
-        help="with --raw: heads are turned up to so many degrees, 15 if not given",
-    )
-    parser.add_argument(
-        "--max-translation",
-        type=float,
-        default=None,
-        help="with --raw: heads are shifted up to so many mm, 20 if not given",
-    )
-    add_workers(parser, default=2, what="processes; the result does not depend on it")
-    add_seed(parser)
-    return parser
+@command(
+    "cohort synth",
+    settings="ldae.phantom.settings:PhantomConfig",
+    skip=("shape", "raw", "population", "head_shape", "scanner"),
+    names={
+        "n_subjects": "subjects",
+        "voxel_size_mm": "voxel-size",
+        "min_motion_mm": "min-motion",
+        "save_displacement": "displacement",
+    },
+)
+def synth(
+    settings: "PhantomConfig",
+    *,
+    out: Folder,
+    raw: bool = False,
+    max_rotation: float | None = None,
+    max_translation: float | None = None,
+    noise_free: bool = False,
+    workers: Workers = 2,
+) -> int:
+    """Generate a phantom cohort with known truth.
 
+    The cohort is longitudinal, in BIDS layout, with a manifest.
 
-def _split() -> Parser:
-    parser = Parser(
-        description="Freeze a split by subject, stratified by diagnosis and age, and write it into the manifest."
-    )
-    add_manifest(parser)
-    parser.add_argument("--out", type=Path, default=None, help="where to write; the manifest itself if not given")
-    parser.add_argument("--train", type=float, default=0.7, help="fraction of subjects")
-    parser.add_argument("--validation", type=float, default=0.1, help="fraction of subjects")
-    parser.add_argument("--test", type=float, default=0.2, help="fraction of subjects")
-    parser.add_argument("--overwrite", action="store_true", help="replace a split that is there")
-    add_seed(parser)
-    return parser
-
-
-def run_synth(options: Namespace) -> int:
-    """Generate."""
-    from ldae.phantom.cohort import PhantomConfig, synthesise_cohort
+    Args:
+        settings: of the cohort.
+        out: folder of the cohort.
+        raw: whole heads in native space, as input of preprocessing.
+        max_rotation: with --raw, heads are turned up to so many degrees, 15 if not given.
+        max_translation: with --raw, heads are shifted up to so many mm, 20 if not given.
+        noise_free: the same scans without noise and motion, to compare predictions with.
+        workers: processes; the result does not depend on it.
+    """
+    from ldae.errors import CohortError
+    from ldae.phantom.cohort import synthesise_cohort
     from ldae.phantom.pose import RawConfig
     from ldae.phantom.scanner import ScannerConfig
 
-    limits = {"max_rotation_deg": options.max_rotation, "max_translation_mm": options.max_translation}
-    given = {name: value for name, value in limits.items() if value is not None}
-    if given and not options.raw:
+    limits = {"max_rotation_deg": max_rotation, "max_translation_mm": max_translation}
+    given: dict[str, Any] = {name: value for name, value in limits.items() if value is not None}
+    if given and not raw:
         msg = f"limits of whole heads ({', '.join(given)}) are given without --raw; add --raw, or leave them out"
         raise CohortError(msg)
-    if options.anatomy is not None:
+    if settings.anatomy is not None:
         say("each label map that is drawn is first registered to the template, which takes a quarter of a minute")
-    config = PhantomConfig(
-        n_subjects=options.subjects,
-        voxel_size_mm=options.voxel_size,
-        seed=options.seed,
-        max_sessions=options.max_sessions,
-        min_motion_mm=options.min_motion,
-        save_displacement=options.displacement,
-        anatomy=None if options.anatomy is None else str(options.anatomy),
-        raw=RawConfig(**given) if options.raw else None,
-        scanner=ScannerConfig(noise_sd=0.0, ghost_probability=0.0) if options.noise_free else ScannerConfig(),
+    settings = replace(
+        settings,
+        raw=RawConfig(**given) if raw else None,
+        scanner=ScannerConfig(noise_sd=0.0, ghost_probability=0.0) if noise_free else ScannerConfig(),
     )
     with progress_bar("phantoms") as move:
-        manifest = synthesise_cohort(options.out, config, workers=options.workers, progress=move)
-    say(f"manifest: {manifest}")
+        say(f"manifest: {synthesise_cohort(out, settings, workers=workers, progress=move)}")
     return 0
 
 
-def run_split(options: Namespace) -> int:
-    """Freeze the split."""
+@command(
+    "cohort preprocess",
+    settings="ldae.head.preprocess:PreprocessConfig",
+    skip=("margin_mm", "multiple", "min_correlation"),
+    names={"voxel_size_mm": "voxel-size"},
+)
+def preprocess(
+    manifest: Manifest,
+    settings: "PreprocessConfig",
+    *,
+    out: Folder,
+    brain_mask: str | None = None,
+    workers: Workers = 1,
+    scheduler: str | None = None,
+    strict: bool = False,
+) -> int:
+    """Preprocess raw T1w heads to brains in MNI space.
+
+    N4 bias correction, affine registration to MNI152, brain extraction. Exit code 1 if some scans failed.
+
+    Args:
+        manifest: cohort table, TSV or CSV.
+        settings: of the preprocessing.
+        out: folder of the preprocessed cohort.
+        brain_mask: masks of the raw scans to use instead of extracting brains: a column of the manifest, or a path with
+            {participant_id} and {session_id} in it.
+        workers: processes.
+        scheduler: address of a Dask scheduler that does the work, such as tcp://host:8786.
+        strict: exit code 2 if a scan failed or has a warning.
+    """
+    from ldae.data.manifest import read_manifest
+    from ldae.prepare.preprocess.cohort import preprocess_manifest
+    from ldae.report import write_preprocessing_page
+
+    with progress_bar("preprocess") as move:
+        report = preprocess_manifest(
+            read_manifest(manifest),
+            out,
+            settings,
+            brain_masks=brain_mask,
+            workers=workers,
+            scheduler=scheduler,
+            progress=move,
+        )
+    say(f"manifest: {report.manifest}; {len(report.finished)} scans done now, {len(report.skipped)} done before")
+    for key, reasons in report.warnings.items():
+        say(f"look at {key}: {'; '.join(reasons)}")
+    for key, reason in report.failures.items():
+        say(f"failed {key}: {reason}")
+    say(f"look at the pictures, worst first: {write_preprocessing_page(report, out / 'quality.html')}")
+    return exit_code(report.failures or (strict and report.warnings), strict=strict)
+
+
+@command("cohort split")
+def split(
+    manifest: Manifest,
+    *,
+    out: Path | None = None,
+    train: float = 0.7,
+    validation: float = 0.1,
+    test: float = 0.2,
+    force: bool = False,
+    seed: int = 0,
+) -> int:
+    """Freeze a split by subject.
+
+    The split is stratified by diagnosis and age, and written into the manifest.
+
+    Args:
+        manifest: cohort table, TSV or CSV.
+        out: where to write; the manifest itself if not given.
+        train: fraction of subjects.
+        validation: fraction of subjects.
+        test: fraction of subjects.
+        force: replace an existing split.
+        seed: of the draw.
+    """
     from ldae.data.manifest import read_manifest
     from ldae.data.splits import assign_splits
 
-    fractions = (options.train, options.validation, options.test)
-    manifest = read_manifest(options.manifest, check_images=False)
-    split = assign_splits(manifest, fractions=fractions, seed=options.seed, overwrite=options.overwrite)
-    path = options.out or options.manifest
-    split.write(path)
+    cohort = read_manifest(manifest, check_images=False)
+    frozen = assign_splits(cohort, fractions=(train, validation, test), seed=seed, overwrite=force)
+    path = out or manifest
+    frozen.write(path)
     for name in ("train", "validation", "test"):
-        part = split.in_split(name)
+        part = frozen.in_split(name)
         say(f"{name}: {len(part.subjects)} subjects, {len(part)} scans")
     say(f"manifest: {path}")
     return 0

@@ -6,16 +6,29 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from ldae.errors import LdaeError
-from ldae.metrics.statistics import Difference, Interval
 
-__all__ = ["console", "duration", "exit_on_error", "interval", "p_value", "progress_bar", "say", "table"]
+if TYPE_CHECKING:
+    from ldae.metrics.statistics import Difference, Interval
+
+__all__ = [
+    "console",
+    "duration",
+    "exit_code",
+    "exit_on_error",
+    "interval",
+    "notice",
+    "p_value",
+    "progress_bar",
+    "say",
+    "table",
+]
 
 WIDTH = 120
 """Of tables that go to a file or a pipe, which have no width of their own, unless COLUMNS names one."""
@@ -33,6 +46,11 @@ def say(text: str) -> None:
     console.print(text, markup=False)
 
 
+def notice(text: str) -> None:
+    """One line on the error stream."""
+    errors.print(f"ldae: {text}", markup=False)
+
+
 def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     """A small table; where it is too wide, cells take more lines and nothing is cut, the first column's last of all."""
     grid = Table(title=title, title_justify="left")
@@ -44,7 +62,7 @@ def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     console.print(grid)
 
 
-def interval(value: Interval | Difference) -> str:
+def interval(value: "Interval | Difference") -> str:
     """A figure with its interval, three decimals."""
     return f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"
 
@@ -127,6 +145,11 @@ class PlainProgress:
             left = (now - self.begun) / (done - self.first) * (total - done)
             rest = f"; about {duration(left)} left"
         say(f"{self.what}: {done} of {total}{note and f', {note}'}{rest}")
+
+
+def exit_code(amiss: object, *, strict: bool) -> int:
+    """Exit code of a command that went through: 0, or where something is amiss 1, or 2 if `strict`."""
+    return (2 if strict else 1) if amiss else 0
 
 
 @contextmanager

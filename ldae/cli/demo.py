@@ -10,7 +10,8 @@ from jsonargparse import Namespace
 
 from ldae.cli.arguments import Parser, add_hardware, add_manifest, add_model, add_out, add_seed, folder, load_model
 from ldae.cli.console import progress_bar, say
-from ldae.cli.fit import fit_experiment
+from ldae.cli.options import Hardware
+from ldae.cli.training import train
 
 __all__ = ["register"]
 
@@ -101,7 +102,7 @@ def run_demo(options: Namespace) -> int:
     say(f"cohort: {len(manifest)} scans of {len(manifest.subjects)} subjects")
     # However a session ends, killed ones apart, its time counts.
     try:
-        model = fit_experiment(experiment, manifest, options)
+        model = train(experiment, manifest, out, Hardware(device=options.device, precision=options.precision))
     finally:
         clock.save()
     assert model is not None

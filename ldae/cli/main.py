@@ -1,69 +1,101 @@
-"""The `ldae` command: finds the command's module and runs it."""
+"""The `ldae` command: finds the command that is named, reads its options and runs it."""
 
 import importlib
-from collections.abc import Callable, Sequence
+import logging
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
-from ldae.cli.arguments import Parser
-from ldae.cli.console import exit_on_error
+from ldae.cli import legacy, renamed
+from ldae.cli.command import COMMANDS, Command, Parser, did_you_mean
+from ldae.cli.console import exit_on_error, notice, say
+from ldae.version import __version__
 
-__all__ = ["build_parser", "main"]
+__all__ = ["build_parsers", "main", "read_command_line"]
 
-# Command groups in the order of a study; each module adds its parsers and names the function that runs them.
-MODULES = (
-    "demo",
-    "cohort",
-    "plan",
-    "fit",
-    "convert",
-    "encode",
-    "probe",
-    "images",
-    "manipulate",
-    "interpolate",
-    "diagnose",
-    "discover",
-    "export",
-    "report",
-    "config",
-)
-
-Run = Callable[[Namespace], int | None]
+# Modules of commands, in the order of help.
+MODULES = ("cohort", "imports", "training", "files")
+GROUPS = {
+    "cohort": "make, import, check, preprocess and split cohorts",
+    "cohort import": "make a manifest of images that lie elsewhere",
+    "fit": "train the stages; the same command again goes on where a killed run stopped, and skips what is done",
+    "convert": "turn weights that others published into files of this package; no pickled code is run",
+    "interpolate": "scans at months between two sessions",
+    "export": "write results in the formats of other programs",
+}
+HELP = ("-h", "--help")
 
 
-def build_parser() -> tuple[ArgumentParser, dict[tuple[str, ...], Run]]:
-    """The whole command tree, and what runs each command."""
-    from ldae.version import __version__
+def build_parsers() -> dict[tuple[str, ...], Parser]:
+    """The parser of every command, by its words."""
+    _import_commands()
+    return {path: each.parser() for path, each in COMMANDS.items()}
 
-    parser = Parser(
-        prog="ldae", description="Latent diffusion autoencoders: representation learning on 3D medical images."
-    )
-    parser.add_argument("--version", action="version", version=f"ldae {__version__}", help="print the version and exit")
-    parser.add_argument(
-        "--verbose", action="store_true", help="show the traceback of an error, and what the library logs"
-    )
-    commands = parser.add_subcommands(required=True, dest="command")
-    runs: dict[tuple[str, ...], Run] = {}
-    for name in MODULES:
-        module = importlib.import_module(f"ldae.cli.{name}")
-        module.register(commands, runs)
-    return parser, runs
+
+def read_command_line(words: Sequence[str]) -> tuple[Command, Namespace]:
+    """The command that is named, and its options; nothing runs.
+
+    Raises:
+        SystemExit: 0 for `--help` and `--version`, 2 for what is no command line.
+    """
+    _import_commands()
+    path: tuple[str, ...] = ()
+    rest = list(words)
+    while path not in COMMANDS:
+        if rest and (*path, rest[0]) in renamed.COMMANDS and renamed.COMMANDS[*path, rest[0]] in COMMANDS:
+            now = renamed.COMMANDS[*path, rest[0]]
+            notice(
+                f"'{' '.join((*path, rest[0]))}' is now '{' '.join(now)}'; the old name will go with the next version"
+            )
+            path, rest = now, rest[1:]
+            continue
+        names = list(dict.fromkeys(each[len(path)] for each in COMMANDS if each[: len(path)] == path))
+        if rest and rest[0] in names:
+            path, rest = (*path, rest[0]), rest[1:]
+        elif rest and rest[0] in HELP:
+            _help(path)
+        elif rest and rest[0] == "--version" and not path:
+            say(f"ldae {__version__}")
+            raise SystemExit(0)
+        else:
+            near = f"no command {rest[0]}{did_you_mean(rest[0], names) or ';'} " if rest else ""
+            Parser(path, "").error(f"{near}choose one of {', '.join(names)}")
+    return COMMANDS[path], COMMANDS[path].parser().read(rest)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point; exits with 0, or 1 where some scans failed, or 2 for bad input."""
-    parser, runs = build_parser()
-    namespace = parser.parse_args(list(arguments) if arguments is not None else None)
-    path = [namespace.command]
-    options = namespace[namespace.command]
-    while "subcommand" in options:
-        path.append(options.subcommand)
-        options = options[options.subcommand]
-    if namespace.verbose:
-        import logging
-
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    verbose = "--verbose" in words
+    if verbose:
+        words.remove("--verbose")
         logging.basicConfig(level=logging.INFO)
-    with exit_on_error(verbose=namespace.verbose):
-        code = runs[tuple(path)](options)
-        raise SystemExit(code or 0)
+    with exit_on_error(verbose=verbose):
+        found, options = read_command_line(words)
+        raise SystemExit(found.run(options))
+
+
+def _import_commands() -> None:
+    for name in MODULES:
+        importlib.import_module(f"ldae.cli.{name}")
+    legacy.register()
+
+
+def _help(path: tuple[str, ...]) -> NoReturn:
+    """Print the commands of a group, or all."""
+    rows = {}
+    for each, found in COMMANDS.items():
+        if each[: len(path)] == path:
+            name = " ".join(each[: len(path) + 1])
+            rows[name] = GROUPS.get(name, found.help)
+    about = GROUPS.get(" ".join(path), "latent diffusion autoencoders: representation learning on 3D medical images")
+    say(f"usage: {' '.join(('ldae', *path))} COMMAND ...\n\n{about[:1].upper()}{about[1:]}.\n\ncommands:")
+    width = max(map(len, rows)) + 2
+    for name, text in rows.items():
+        say(f"  {name:{width}}{text}")
+    say("\n'ldae COMMAND --help' lists the options of one.")
+    if not path:
+        say("--version prints the version; --verbose shows the traceback of an error, and what the library logs.")
+    raise SystemExit(0)

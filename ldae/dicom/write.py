@@ -76,7 +76,7 @@ def export_dicom(image: Path, out: Path, series: DerivedSeries | None = None) ->
     if series.reference is not None and space is not None and space[1] not in ("native", "orig", "individual"):
         msg = (
             f"{image}: its name says that it lies in the space of {space[1]}, so it would not overlay the reference; "
-            "export the image in native space, or leave out --reference"
+            "export the image in native space, or leave out --like"
         )
         raise VolumeError(msg)
     sidecar = sidecar_path(image)
@@ -160,7 +160,7 @@ def _reference(folder: Path, grid: Grid) -> Header:
         raise VolumeError(msg)
     header = found[0].header
     if not header.text("FrameOfReferenceUID"):
-        msg = f"{folder}: the reference has no frame of reference to share; leave out --reference"
+        msg = f"{folder}: the reference has no frame of reference to share; leave out --like"
         raise VolumeError(msg)
     try:
         reference = convert_series(found[0]).volume.grid
@@ -170,7 +170,7 @@ def _reference(folder: Path, grid: Grid) -> Header:
     if not ((middle[:3] >= -0.5) & (middle[:3] <= np.array(reference.shape) - 0.5)).all():
         msg = (
             f"{folder}: the middle of the image is outside the reference's field of view; export the image in the "
-            "reference's space, or leave out --reference"
+            "reference's space, or leave out --like"
         )
         raise VolumeError(msg)
     return header

@@ -100,7 +100,9 @@ class Experiment:
         self.records = {name: manifest.in_split(name).records for name in ("train", "validation")}
         for name, records in self.records.items():
             if not records:
-                msg = f"{manifest.path}: the {name} split is empty; run 'ldae cohort split --overwrite' with other fractions"
+                msg = (
+                    f"{manifest.path}: the {name} split is empty; run 'ldae cohort split --force' with other fractions"
+                )
                 raise TrainingError(msg)
         # Weights are drawn from the seed alone, whatever was drawn before.
         with torch.random.fork_rng(devices=[]):

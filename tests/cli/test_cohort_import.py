@@ -20,12 +20,6 @@ def heads(tmp_path):
     return tmp_path / "bids"
 
 
-@pytest.mark.parametrize("kind", ["bids", "dicom", "table", "csv"])
-def test_every_importer_has_help(kind, capsys):
-    assert run(kind, "--help") == 0
-    assert "--follow-links" in capsys.readouterr().out
-
-
 def test_bids_prints_what_was_passed_over(heads, tmp_path, capsys):
     assert run("bids", heads, "--out", tmp_path / "m.tsv") == 0
     shown = capsys.readouterr().out
@@ -34,6 +28,7 @@ def test_bids_prints_what_was_passed_over(heads, tmp_path, capsys):
     assert "(taken: sub-01/anat/sub-01_run-1_T1w.nii.gz)" in shown
     for number in range(3, 10):
         (heads / f"sub-0{number}").mkdir()
+    assert run("bids", heads, "--out", tmp_path / "m.tsv", "--prefer", "run-1", "--strict") == 2
     assert run("bids", heads, "--out", tmp_path / "m.tsv", "--prefer", "run-1") == 1
     shown = capsys.readouterr().out
     assert "AMISS: 7 x a subject without a usable T1w" in shown
@@ -54,11 +49,11 @@ def test_a_table_is_imported_by_a_map(heads, tmp_path, capsys):
     ("arguments", "words"),
     [
         (["bids", "nowhere", "--out", "m.tsv"], "no such folder"),
-        (["bids", "--out", "m.tsv"], "required: DIR"),
+        (["bids", "--out", "m.tsv"], "required: FOLDER"),
         (["table", "none.csv", "--map", "adnii", "--images", ".", "--out", "m.tsv"], "no such map"),
         (["table", "none.csv", "--map", "adni", "--images", ".", "--out", "m.tsv"], "no such table"),
         (["table", "none.csv", "--images", ".", "--out", "m.tsv"], "--map"),
-        (["bidss", "."], "invalid choice"),
+        (["bidss", "."], "did you mean bids?"),
     ],
 )
 def test_what_is_wrong_is_one_paragraph(arguments, words, capsys, tmp_path, monkeypatch):

@@ -5,7 +5,7 @@ from rich.console import Console
 
 from ldae.cli import console
 from ldae.cli.console import PlainProgress, duration, p_value, progress_bar, say, table
-from ldae.cli.fit import announce
+from ldae.cli.training import announce
 from ldae.training.plan import Plan
 
 

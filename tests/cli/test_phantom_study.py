@@ -3,7 +3,7 @@ import subprocess
 from itertools import pairwise
 from pathlib import Path
 
-from ldae.cli.main import build_parser
+from ldae.cli.main import read_command_line
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,8 +23,7 @@ def test_every_line_of_the_phantom_study_is_a_command(tmp_path):
     }
     subprocess.run(["bash", ROOT / "scripts" / "phantom_study.sh"], env=environment, check=True)
     lines = [line.removesuffix("\037").split("\037") for line in (tmp_path / "lines").read_text().splitlines()]
-    parser, _ = build_parser()
-    commands = [parser.parse_args(line).command for line in lines]
+    commands = [read_command_line(line)[0].path[0] for line in lines]
     assert commands[:4] == ["cohort", "cohort", "fit", "encode"]
     assert commands[-2:] == ["study", "report"]
     # What a line reads, a line before it wrote: `fit` and `encode` name files in their folder, the others the file itself.

@@ -154,8 +154,7 @@ def bare(files, tmp_path, name):
 def test_a_lightning_checkpoint_becomes_the_model_that_it_holds(files, networks, tmp_path, capsys):
     out = tmp_path / "model"
     decoder, encoder, autoencoder = files
-    arguments = ("--decoder", decoder, "--encoder", encoder, "--autoencoder", autoencoder, "--out", out)
-    assert run("convert", "official", *arguments, *OPTIONS) == 0
+    assert run("convert", "official", decoder, encoder, autoencoder, "--out", out, *OPTIONS) == 0
     printed = capsys.readouterr().out
     assert "not averaged" in printed
     assert str(out) in printed
@@ -180,7 +179,7 @@ def test_a_lightning_checkpoint_becomes_the_model_that_it_holds(files, networks,
     assert facts["latent scale"] == "0.873"
     assert "linspace" in facts["time grid"]
     # A second conversion into the same folder would replace what somebody may need.
-    assert run("convert", "official", *arguments, *OPTIONS) == 2
+    assert run("convert", "official", decoder, encoder, autoencoder, "--out", out, *OPTIONS) == 2
     assert "new folder" in capsys.readouterr().err
 
 
@@ -344,7 +343,7 @@ def test_what_is_no_checkpoint_is_one_paragraph(files, tmp_path, capsys):
             torch.save(objects[name], path)
         elif name == "legacy":
             path.write_bytes(pickle.dumps(Harmful()))
-        assert run("convert", "autoencoder", "--weights", path, "--out", tmp_path / "out") == 2
+        assert run("convert", "autoencoder", path, "--out", tmp_path / "out") == 2
         printed = capsys.readouterr()
         assert words in printed.err, name
         assert len(printed.err.strip().splitlines()) == 1
@@ -395,7 +394,7 @@ def test_monai_autoencoders_compute_what_they_computed(changes, names, tmp_path)
     torch.save(names(network.state_dict()), tmp_path / "autoencoder.pt")
     out = tmp_path / "converted"
     options = ("--groups", 2, "--latent-scale", 2)
-    assert run("convert", "autoencoder", "--weights", tmp_path / "autoencoder.pt", "--out", out, *options) == 0
+    assert run("convert", "autoencoder", tmp_path / "autoencoder.pt", "--out", out, *options) == 0
     model = converted(out)
     with torch.no_grad():
         mean, std = network.encode(x)

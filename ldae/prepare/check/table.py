@@ -253,7 +253,7 @@ def _balance(table: pd.DataFrame) -> list[Finding]:
         absent = [str(name) for name in shares.index if name not in set(part["diagnosis"])]
         if len(part) and absent:
             message = f"no subject with {', '.join(absent)} is in {split}"
-            remedy = "freeze another split ('ldae cohort split --overwrite --seed'), before anything is trained"
+            remedy = "freeze another split ('ldae cohort split --force --seed'), before anything is trained"
             found.append(Finding(WARNING, "class-missing", message, remedy))
     return found
 

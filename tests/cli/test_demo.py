@@ -1,3 +1,5 @@
+"""The whole of `ldae demo`, and every command on the model that it leaves."""
+
 import json
 import os
 import subprocess
@@ -14,6 +16,7 @@ from ldae.training.experiment import STAGES
 from ldae.volume import read_volume
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.slow
 
 
 def run(*arguments):
@@ -21,96 +24,6 @@ def run(*arguments):
     with pytest.raises(SystemExit) as stopped:
         main([str(argument) for argument in arguments])
     return stopped.value.code
-
-
-def fresh(*code, **environment):
-    """A fresh interpreter."""
-    return subprocess.run(
-        [sys.executable, *code], capture_output=True, text=True, env={**os.environ, **environment}, check=False
-    )
-
-
-def test_help_and_import_cost_nothing_heavy():
-    names = {"torch", "monai", "lightning", "sklearn", "pandas", "nibabel", "SimpleITK", "scipy"}
-    heavy = f"import sys; heavy = {names} & set(sys.modules)"
-    imported = fresh("-c", f"import ldae; ldae.__all__; {heavy}; assert not heavy, heavy")
-    assert imported.returncode == 0, imported.stderr
-    parsed = fresh("-c", f"from ldae.cli.main import build_parser; build_parser(); {heavy}; assert not heavy, heavy")
-    assert parsed.returncode == 0, parsed.stderr
-    shown = fresh("-m", "ldae", "--version")
-    assert shown.stdout.strip().startswith("ldae 0")
-
-
-def test_public_names_resolve():
-    import ldae
-
-    assert all(getattr(ldae, name) is not None for name in ldae.__all__)
-    assert set(ldae.__all__) <= set(dir(ldae))
-    with pytest.raises(AttributeError, match="nonsense"):
-        _ = ldae.nonsense
-
-
-@pytest.mark.parametrize(
-    "command", ["demo", "study", "fit all", "cohort import csv", "cohort synth", "interpolate subject", "probe"]
-)
-def test_every_command_has_help(command, capsys):
-    assert run(*command.split(), "--help") == 0
-    shown = capsys.readouterr().out
-    assert "usage: ldae" in shown
-    assert "<" not in shown, "no name of a Python object"
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["cohrt"], "invalid choice"),
-        (["cohort"], "ldae cohort: choose one of synth, split, import, check, preprocess; run 'ldae cohort --help'"),
-        (["cohort", "import"], "choose one of bids, dicom, table, csv; run 'ldae cohort import --help'"),
-        (["export", "dicom"], "required: IMAGE, --out; run 'ldae export dicom --help'"),
-        (["encode"], "--manifest"),
-        (["encode", "--model", "EMPTY", "--manifest", "EMPTY", "--out", "OUT"], "EMPTY: is a folder"),
-        (["cohort", "check", "--manifest", "m.tsv", "--out", "FILE/x"], "FILE is a file; give a folder"),
-        (["cohort", "preprocess", "--manifest", "m.tsv", "--out", "FILE"], "--out: FILE is a file; give a folder"),
-        (["cohort", "check", "--manifest", "m.tsv", "--workers", "-3"], "1 or more, got -3"),
-        (["cohort", "preprocess", "--manifest", "m.tsv", "--out", "OUT", "--workers", "0"], "1 or more, got 0"),
-        (["cohort", "synth", "--out", "OUT", "--workers", "two"], "1 or more, got two"),
-        (["config", "dmo"], "did you mean demo? Else give a YAML file, or one that ships: demo, demo/compression,"),
-        (["config", "nope"], "no such config"),
-        (["config", "demo", "--set", "seedd=3"], "seedd"),
-        (["cohort", "synth", "--out", "OUT", "--subjects", "-3"], "got -3"),
-        (["cohort", "split", "--manifest", "none.tsv"], "none.tsv"),
-        (["encode", "--model", "EMPTY", "--manifest", "none.tsv", "--out", "OUT"], "none.tsv"),
-        (["report", "EMPTY"], "results.json"),
-        (["sample", "--model", "EMPTY", "--out", "OUT"], "config.json is missing"),
-        (["fit", "all", "--config", "demo", "--manifest", "none.tsv", "--out", "OUT"], "none.tsv"),
-        (
-            ["cohort", "import", "csv", "--images", "EMPTY", "--table", "none.csv", "--out", "OUT.tsv"],
-            "no image ending in",
-        ),
-    ],
-)
-def test_bad_input_is_one_paragraph_and_exit_code_two(arguments, words, tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "EMPTY").mkdir()
-    (tmp_path / "FILE").touch()
-    assert run(*arguments) == 2
-    printed = capsys.readouterr()
-    assert words in printed.err
-    assert "Traceback" not in printed.err
-    assert len(printed.err.strip().splitlines()) == 1
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["EMPTY", "FILE"], "nothing half-written is left"
-
-
-def test_verbose_shows_the_traceback(tmp_path, capsys):
-    assert run("--verbose", "report", tmp_path) == 2
-    assert "Traceback" in capsys.readouterr().err
-
-
-def test_config_prints_what_it_resolves_to(capsys):
-    import yaml
-
-    assert run("config", "demo", "--set", "seed=5") == 0
-    assert yaml.safe_load(capsys.readouterr().out)["seed"] == 5
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,129 @@
+"""`ldae convert`, `export` and `report`: files of others, files for others, and documents."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ldae.cli.command import command
+from ldae.cli.console import progress_bar, say, table
+from ldae.cli.options import Folder, Input, Inputs
+
+if TYPE_CHECKING:
+    from ldae.dicom.write import DerivedSeries
+    from ldae.tasks.convert import OfficialContract
+
+
+@command("export dicom", settings="ldae.dicom.write:DerivedSeries", skip=("derivation",), names={"reference": "like"})
+def export_dicom(image: Input, settings: "DerivedSeries", *, out: Folder) -> int:
+    """Write an image as a derived DICOM series, marked as synthetic.
+
+    A synthetic or edited image becomes a DICOM MR series with new identifiers. Every file says that it is derived,
+    synthetic and not for diagnosis.
+
+    Args:
+        image: image file, such as NIfTI.
+        settings: labels of the series.
+        out: folder of the series; must not hold anything yet.
+    """
+    from ldae.dicom.write import export_dicom
+
+    folder = export_dicom(image, out, settings)
+    say(f"series: {folder}, {sum(1 for _ in folder.iterdir())} images, marked as synthetic")
+    if settings.reference is not None and settings.patient_id is None:
+        say("it carries the name and the study of the reference's person")
+    return 0
+
+
+@command("report")
+def report(run: Input, *, out: Path | None = None, format: Literal["html", "md", "json"] = "html") -> int:
+    """Render a run as one document.
+
+    Args:
+        run: run folder of 'ldae demo' or 'ldae study', or a folder of 'ldae probe'.
+        out: the file; RUN/report.html, .md or .json if not given.
+        format: one self-contained HTML file, Markdown with pictures beside it, or JSON after a published schema.
+    """
+    from ldae.report import write_probe_report, write_report
+
+    probes_alone = not (run / "results.json").is_file() and any(run.glob("probe_*.json"))
+    say(f"report: {(write_probe_report if probes_alone else write_report)(run, out, format)}")
+    return 0
+
+
+@command(
+    "convert official",
+    settings="ldae.tasks.convert:OfficialContract",
+    skip=("clamp",),
+    names={"voxel_size_mm": "voxel-size"},
+)
+def convert_official(
+    files: Inputs, settings: "OfficialContract", *, out: Folder, ignore: list[str] | None = None
+) -> int:
+    """Turn published checkpoints into a model folder.
+
+    Each file is a Lightning checkpoint, a bare state dict or safetensors; every tensor is accounted for, and no pickled
+    code is run. Of averaged (ema_) and plain weights the averaged are taken. Sizes are read from the tensors; the options
+    give what no tensor tells, and their defaults are the published values.
+
+    Args:
+        files: the denoiser with its gradient estimator, the semantic encoder, the compression autoencoder, in this order;
+            two if one file holds the first two, one if it holds all.
+        settings: what no tensor tells.
+        out: model folder to write; must not exist yet.
+        ignore: beginnings of names of tensors that are not needed; they are recorded as left out.
+    """
+    from ldae.errors import ConfigError
+    from ldae.tasks.conversion import unused_folder
+    from ldae.tasks.convert import plan_official
+
+    if len(files) > 3:
+        msg = f"{len(files)} files given; give those of denoiser, semantic encoder and compression autoencoder"
+        raise ConfigError(msg)
+    unused_folder(out)
+    plan = plan_official(files[0], files[1 if len(files) == 3 else 0], files[-1], settings, ignore=ignore or [])
+    _write(plan, out)
+    for name, fact in plan.facts.items():
+        say(f"{name}: {fact}")
+    say(f"model: {out}")
+    return 0
+
+
+@command("convert autoencoder")
+def convert_autoencoder(
+    file: Input, *, out: Folder, groups: int = 32, latent_scale: float = 1.0, ignore: list[str] | None = None
+) -> int:
+    """Turn AutoencoderKL weights into a compression stage.
+
+    The weights are of MONAI, of MONAI GenerativeModels or of a bundle of the MONAI model zoo, such as the brain LDM's
+    autoencoder. Sizes are read from the tensors. Writes weights.safetensors and config.json.
+
+    Args:
+        file: Lightning checkpoint, bare state dict or safetensors.
+        out: folder to write; must not exist yet.
+        groups: of its norms, which no tensor tells.
+        latent_scale: factor that brings its latents to unit variance, if it is known.
+        ignore: beginnings of names of tensors that are not needed; they are recorded as left out.
+    """
+    from ldae.io.plain import to_plain
+    from ldae.tasks.conversion import unused_folder
+    from ldae.tasks.convert import plan_autoencoder
+
+    unused_folder(out)
+    plan = plan_autoencoder(file, groups=groups, latent_scale=latent_scale, ignore=ignore or [])
+    _write(plan, out)
+    say("architecture: " + ", ".join(f"{name} {value}" for name, value in to_plain(plan.config).items()))
+    say(f"weights: {out / 'weights.safetensors'}")
+    return 0
+
+
+def _write(plan: Any, out: Path) -> None:
+    with progress_bar("write") as move:
+        plan.write(out, move)
+    rows = []
+    for account in plan.accounts.values():
+        left = ", ".join(f"{len(names)} {reason}" for reason, names in account.left_out.items()) or "0"
+        counts = [str(len(each)) for each in (account.sources, account.equal, account.recomputed)]
+        rows.append([account.file.path.name, *counts, left])
+    table("tensors", ["file", "used", "equal copies", "recomputed", "left out"], rows)
+    for account in plan.accounts.values():
+        for kind, count in account.widened.items():
+            say(f"{account.file.path.name}: {count} tensors widened from {kind} to float32")

@@ -1,0 +1,143 @@
+"""`ldae cohort import`: a manifest of images that lie elsewhere."""
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ldae.cli.command import command
+from ldae.cli.console import exit_code, progress_bar, say
+from ldae.cli.options import Folder, Input, Inputs
+
+if TYPE_CHECKING:
+    from ldae.prepare.imports.dicom.dataset import DicomOptions
+    from ldae.prepare.imports.import_report import ImportReport
+
+ITEMS_SHOWN = 5
+
+
+@command("cohort import bids")
+def import_bids(
+    folder: Input,
+    *,
+    out: Path,
+    include_derivatives: str | None = None,
+    prefer: list[str] | None = None,
+    follow_links: bool = False,
+    strict: bool = False,
+) -> int:
+    """Make a manifest of a BIDS data set.
+
+    Takes one T1w image a session, with the values of the data set's tables.
+
+    Args:
+        folder: the data set, raw or derivative.
+        out: the manifest to write, .tsv or .csv.
+        include_derivatives: take the images of this folder in derivatives before raw ones.
+        prefer: which of several T1w of a session comes first, each as entity-label, such as acq-mprage.
+        follow_links: take images behind links that lead out of the folder.
+        strict: exit code 2, not 1, if something that should have matched did not.
+    """
+    from ldae.prepare.imports.bids.dataset import import_bids
+
+    derivative, preferred = include_derivatives, prefer or []
+    return show(import_bids(folder, out, derivative=derivative, prefer=preferred, follow_links=follow_links), strict)
+
+
+@command("cohort import table")
+def import_table(
+    tables: Inputs, *, map: str, images: Path, out: Path, follow_links: bool = False, strict: bool = False
+) -> int:
+    """Make a manifest of a study's tables, by a map of their columns.
+
+    Args:
+        tables: CSV or TSV files, a row a visit, a scan or a subject.
+        map: map of the columns: adni, adni_search, oasis3, generic, or a YAML file.
+        images: folder of images.
+        out: the manifest to write, .tsv or .csv.
+        follow_links: take images behind links that lead out of the folder.
+        strict: exit code 2, not 1, if something that should have matched did not.
+    """
+    from ldae.prepare.imports.study.column_map import load_map
+    from ldae.prepare.imports.study.dataset import import_study
+
+    return show(import_study(tables, load_map(map), images, out, follow_links=follow_links), strict)
+
+
+@command("cohort import csv")
+def import_csv(
+    *,
+    images: Path,
+    table: Path,
+    out: Path,
+    id_column: str | None = None,
+    follow_links: bool = False,
+    strict: bool = False,
+) -> int:
+    """Make a manifest of a folder of images and a table of subjects, matched by identifier.
+
+    Args:
+        images: folder of images.
+        table: CSV or TSV, a row a scan or a subject.
+        out: the manifest to write, .tsv or .csv.
+        id_column: column of the identifier that file names hold.
+        follow_links: take images behind links that lead out of the folder.
+        strict: exit code 2, not 1, if something that should have matched did not.
+    """
+    from ldae.prepare.imports.csv_table import import_csv
+
+    return show(import_csv(images, table, out, id_column=id_column, follow_links=follow_links), strict)
+
+
+@command("cohort import dicom", settings="ldae.prepare.imports.dicom.dataset:DicomOptions")
+def import_dicom(folder: Input, settings: "DicomOptions", *, out: Folder, strict: bool = False) -> int:
+    """Import DICOM folders, as de-identified NIfTI in BIDS layout with a manifest.
+
+    Takes T1w series. No text of a header is copied, dates become months, and subjects get new numbers. Faces stay on.
+    Exit code 1 if a series that should be a T1w scan could not be used.
+
+    Args:
+        folder: folder of DICOM files, searched with its subfolders.
+        settings: what is taken, and how subjects are named.
+        out: folder of the cohort; must not hold anything yet.
+        strict: exit code 2, not 1, if a series that should be a T1w scan could not be used.
+    """
+    from ldae.prepare.imports.dicom.dataset import import_dicom
+
+    with progress_bar("headers") as move:
+        report = import_dicom(folder, out, settings, progress=move)
+    for each in report.series:
+        where = f" as {each.image}" if each.image else ""
+        say(f"{each.outcome}: {each.name}{where}" + (f": {each.reason}" if each.reason else ""))
+    for name, reason in report.unreadable.items():
+        say(f"unreadable: {name}: {reason}")
+    for link in report.links:
+        say(f"not followed: {link.source}: {link.reason}")
+    if report.other:
+        say(f"{len(report.other)} other files, such as {next(iter(report.other))}")
+    for warning in report.warnings:
+        say(f"look at {warning}")
+    for patient in report.unmatched:
+        say(f"no scan for the table's row of {patient}")
+    counts = ", ".join(f"{len(report.of(outcome))} {outcome}" for outcome in ("taken", "skipped", "refused"))
+    say(f"series: {counts}; the lines above may name people, the files written do not")
+    if settings.key is not None:
+        say(f"key, which names people: {settings.key}")
+    say(f"manifest: {report.manifest}")
+    return exit_code(report.of("refused") or report.unreadable or report.unmatched or report.links, strict=strict)
+
+
+def show(report: "ImportReport", strict: bool) -> int:
+    """Print what an import took and left out; exit code 1, or 2, if something that should have matched did not."""
+    say(f"manifest: {report.manifest}, {len(report.taken)} scan(s)")
+    for note in report.notes:
+        say(f"note: {note}")
+    for note, count in Counter(item.note for item in report.taken if item.note).items():
+        say(f"note: {count} x {note}")
+    for reason, expected, items in report.reasons():
+        say(f"{'left out' if expected else 'AMISS'}: {len(items)} x {reason}")
+        for item in items[:ITEMS_SHOWN]:
+            say(f"  {item.source}" + (f" ({item.detail})" if item.detail else ""))
+        if len(items) > ITEMS_SHOWN:
+            say(f"  and {len(items) - ITEMS_SHOWN} more")
+    say(f"report: {report.path}")
+    return exit_code(not report.complete, strict=strict)

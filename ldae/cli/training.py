@@ -1,0 +1,141 @@
+"""`ldae config` and `ldae fit`: configurations, and training of the stages."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from ldae.cli.command import Positional, command
+from ldae.cli.console import duration, progress_bar, say, table
+from ldae.cli.options import Folder, Hardware
+
+if TYPE_CHECKING:
+    from ldae.data.manifest import Manifest
+    from ldae.training.experiment import ExperimentConfig
+    from ldae.training.plan import Plan
+
+__all__ = ["announce", "train"]
+
+SIDES = ("train", "validation")
+
+
+@command("fit")
+def fit(
+    stage: Annotated[Literal["compression", "denoiser", "representation", "all"], Positional()],
+    hardware: Hardware,
+    *,
+    config: str,
+    manifest: Path,
+    out: Folder,
+    set: list[str] | None = None,
+) -> int:
+    """Train the stages up to one, or all and write the model folder.
+
+    The same command again continues where a killed run stopped, and skips finished stages.
+
+    Args:
+        stage: the last stage to train: 1, the compression autoencoder; 2, the denoiser; 3, the representation (semantic
+            encoder and gradient estimator); or all, which also writes the model folder.
+        hardware: where networks run.
+        config: YAML file, or a shipped name such as demo or paper.
+        manifest: cohort table, TSV or CSV.
+        out: run folder.
+        set: values to override, each as key.path=value, such as denoiser.optimisation.steps=500.
+    """
+    from ldae.config import load_experiment
+    from ldae.data.manifest import read_manifest
+
+    until = "representation" if stage == "all" else stage
+    experiment = load_experiment(config, set or [])
+    model = train(experiment, read_manifest(manifest), out, hardware, until=until)
+    if model is not None:
+        say(f"model: {model}")
+    return 0
+
+
+@command("config")
+def config(name: Annotated[str, Positional()], *, set: list[str] | None = None) -> int:
+    """Print what a configuration resolves to, defaults included.
+
+    Args:
+        name: YAML file, or a shipped configuration: demo, quick, paper, demo/compression, and so on.
+        set: values to override, each as key.path=value.
+    """
+    import yaml
+
+    from ldae.config import load_experiment
+    from ldae.io.plain import to_plain
+
+    say(yaml.safe_dump(to_plain(load_experiment(name, set or [])), sort_keys=False).rstrip())
+    return 0
+
+
+def train(
+    experiment: "ExperimentConfig",
+    manifest: "Manifest",
+    out: Path,
+    hardware: Hardware,
+    *,
+    until: str = "representation",
+) -> Path | None:
+    """Train with progress bars; save the model folder once all stages are done.
+
+    Args:
+        experiment: the configuration.
+        manifest: the cohort.
+        out: run folder.
+        hardware: where networks run.
+        until: last stage.
+
+    Returns:
+        The model folder, if the last stage was trained.
+    """
+    from ldae.training.experiment import Experiment
+    from ldae.training.fit import FitSettings
+
+    with progress_bar("train") as move:
+
+        def step(stage: str, done: int, total: int, losses: dict[str, float]) -> None:
+            move(done, total, f"{stage} " + " ".join(f"{name} {value:.4f}" for name, value in losses.items()))
+
+        settings = FitSettings(
+            run=out,
+            device=hardware.device,
+            precision=hardware.precision,
+            progress=step,
+            announce=lambda plan: announce(plan, len(manifest.in_split("train"))),
+            finished=lambda stage, record: say(
+                f"{stage}: done already ({record.steps:,} steps in {duration(record.seconds)})"
+            ),
+            preparing=lambda what, done, total: move(done, total, what),
+        )
+        run = Experiment(experiment, manifest, settings)
+        records = run.fit(until)
+    rows = []
+    for name, record in records.items():
+        losses = [f"{record.losses.get(f'{side}/loss', float('nan')):.4f}" for side in SIDES]
+        rows.append([name, str(record.steps), f"{record.seconds:.0f}", *losses])
+    table("trained", ["stage", "steps", "seconds", "training loss", "validation loss"], rows)
+    if until != "representation":
+        return None
+    used = {name: manifest.in_split(name) for name in SIDES}
+    facts = {
+        **{f"{name} scans": f"{len(each)} of {len(each.subjects)} subjects" for name, each in used.items()},
+        "manifest": f"{manifest.sha256[:12]}, {len(manifest)} scans of {len(manifest.subjects)} subjects in all splits",
+        **{f"{name} steps": str(record.steps) for name, record in records.items()},
+        "seed": str(experiment.seed),
+    }
+    return run.model().save_pretrained(out / "model", facts=facts)
+
+
+def announce(plan: "Plan", scans: int) -> None:
+    """Print what a stage will do before it trains.
+
+    Args:
+        plan: of the stage.
+        scans: of the training split; a stage that also learns from mirror images counts twice as many.
+    """
+    training = f"{scans} training scans and their mirror images, and" if plan.train_scans == 2 * scans else ""
+    say(
+        f"{plan.stage}: {plan.trained:,} parameters to train ({plan.frozen:,} frozen), "
+        f"{training or f'{plan.train_scans} training and'} {plan.validation_scans} validation scans, {plan.steps} batches of "
+        f"{plan.batch_size}, {plan.device} {plan.precision}; about {duration(plan.seconds)} and {plan.memory_gib:.1f} GiB"
+    )

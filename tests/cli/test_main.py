@@ -1,0 +1,132 @@
+"""What `ldae` says of its commands, and of what is no command line."""
+
+import subprocess
+import sys
+
+import pytest
+
+from ldae.cli import main
+from ldae.cli.main import build_parsers
+
+
+def run(*arguments):
+    """The exit code of a command run in this process."""
+    with pytest.raises(SystemExit) as stopped:
+        main([str(argument) for argument in arguments])
+    return stopped.value.code
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["import ldae; ldae.__all__", *(f"from ldae.cli import main; main({words})" for words in (
+        ["--help"], ["--version"], ["cohort", "--help"], ["encode", "--help"], ["cohort", "split", "none.tsv", "--sed", "3"]
+    ))],
+)  # fmt: skip
+def test_what_runs_nothing_loads_nothing_heavy(code):
+    names = {"torch", "monai", "lightning", "sklearn", "pandas", "nibabel", "SimpleITK", "scipy"}
+    program = f"import sys\ntry:\n {code}\nfinally:\n print('loaded', {names} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert "loaded set()" in done.stdout, done.stderr
+
+
+def test_public_names_resolve():
+    import ldae
+
+    assert all(getattr(ldae, name) is not None for name in ldae.__all__)
+    assert set(ldae.__all__) <= set(dir(ldae))
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = ldae.nonsense
+
+
+def test_every_option_is_explained():
+    parsers = build_parsers()
+    assert len(parsers) > 20
+    for path, parser in parsers.items():
+        assert parser.description, path
+        assert [each.dest for each in parser._actions if not each.help] == [], path
+        shown = parser.format_help()
+        assert f"usage: ldae {' '.join(path)} " in " ".join(shown.split())
+        assert "<" not in shown, "no name of a Python object"
+
+
+@pytest.mark.parametrize("group", ["", "cohort", "cohort import", "convert", "export", "interpolate"])
+def test_help_of_a_group_lists_its_commands(group, capsys):
+    assert run(*group.split(), "--help") == 0
+    words = tuple(group.split())
+    shown = capsys.readouterr().out
+    assert all(
+        f"  {' '.join(path[: len(words) + 1])} " in shown for path in build_parsers() if path[: len(words)] == words
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "words"),
+    [
+        (["cohort", "split", "--manifest", "none.tsv", "--overwrite"], "--overwrite is now --force"),
+        (["export", "dicom", "none.nii", "--out", "OUT", "--reference", "none"], "--reference is now --like"),
+        (["convert", "autoencoder", "--weights", "none.pt", "--out", "OUT"], "--weights is now given without a name"),
+    ],
+)
+def test_earlier_names_work_with_a_notice(old, words, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run(*old) == 2
+    notice, error = capsys.readouterr().err.splitlines()
+    assert words in notice
+    assert "none" in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["cohrt"], "no command cohrt; did you mean cohort? choose one of "),
+        (["cohort"], "ldae cohort: choose one of synth, "),
+        (["cohort", "import"], "choose one of bids, table, csv, dicom; run 'ldae cohort import --help'"),
+        (["export", "dicom"], "required: IMAGE, --out; run 'ldae export dicom --help'"),
+        (["cohort", "split", "m.tsv", "--sead", "3"], "no option --sead here; did you mean --seed?"),
+        (["cohort", "split", "--seed", "3"], "required: MANIFEST"),
+        (["config", "demo", "more"], "no argument more here"),
+        (["fit", "al"], "STAGE: invalid choice: 'al'"),
+        (["cohort", "split", "m.tsv", "--seed", "x"], "--seed: needs a whole number, got x"),
+        (["encode", "--model", "EMPTY", "--manifest", "EMPTY", "--out", "OUT"], "EMPTY: is a folder"),
+        (["cohort", "check", "--manifest", "m.tsv", "--out", "FILE/x"], "FILE is a file; give a folder"),
+        (["cohort", "preprocess", "--manifest", "m.tsv", "--out", "FILE"], "--out: FILE is a file; give a folder"),
+        (["cohort", "check", "--manifest", "m.tsv", "--workers", "-3"], "1 or more, got -3"),
+        (["cohort", "preprocess", "--manifest", "m.tsv", "--out", "OUT", "--workers", "0"], "1 or more, got 0"),
+        (["cohort", "synth", "--out", "OUT", "--workers", "two"], "1 or more, got two"),
+        (["config", "dmo"], "did you mean demo? Else give a YAML file, or one that ships: demo, demo/compression,"),
+        (["config", "nope"], "no such config"),
+        (["config", "demo", "--set", "seedd=3"], "seedd"),
+        (["cohort", "synth", "--out", "OUT", "--subjects", "-3"], "got -3"),
+        (["cohort", "split", "--manifest", "none.tsv"], "none.tsv"),
+        (["encode", "--model", "EMPTY", "--manifest", "none.tsv", "--out", "OUT"], "none.tsv"),
+        (["report", "EMPTY"], "results.json"),
+        (["sample", "--model", "EMPTY", "--out", "OUT"], "config.json is missing"),
+        (["fit", "all", "--config", "demo", "--manifest", "none.tsv", "--out", "OUT"], "none.tsv"),
+        (
+            ["cohort", "import", "csv", "--images", "EMPTY", "--table", "none.csv", "--out", "OUT.tsv"],
+            "no image ending in",
+        ),
+    ],
+)
+def test_bad_input_is_one_paragraph_and_exit_code_two(arguments, words, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "EMPTY").mkdir()
+    (tmp_path / "FILE").touch()
+    assert run(*arguments) == 2
+    printed = capsys.readouterr()
+    assert words in printed.err
+    assert "Traceback" not in printed.err
+    assert len(printed.err.strip().splitlines()) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["EMPTY", "FILE"], "nothing half-written is left"
+
+
+def test_verbose_shows_the_traceback(tmp_path, capsys):
+    assert run("--verbose", "report", tmp_path) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_config_prints_what_it_resolves_to(capsys):
+    import yaml
+
+    assert run("config", "demo", "--set", "seed=5") == 0
+    assert yaml.safe_load(capsys.readouterr().out)["seed"] == 5
