@@ -4,15 +4,17 @@
 
 For test scans, one a subject: the rms error of the latent after inversion and sampling, the SSIM of the decoded image against
 the real scan beside the compression ceiling, and how far an edit (every scan decoded under the code of another subject) is
-from the edit that a fine reference makes. EDICT and BELM, which lost to BDIA here, live in this file only.
+from the edit that a fine reference makes. The rivals of BDIA (direct inversion,
+Heun, DPM-Solver++, EDICT, BELM) live in this file only.
 """
 
 import argparse
 import itertools
 import json
+import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from torch import Tensor
 from ldae.autoencoder import LatentDiffusionAutoencoder, SamplingConfig
 from ldae.data.manifest import read_manifest
 from ldae.diffusion import Estimate, NoiseSchedule, Predict, invert_latents, sample_latents
-from ldae.diffusion.samplers import filled
+from ldae.diffusion.ddim import filled
 from ldae.metrics.images import compare_images
 from ldae.networks import semantic_predict
 from ldae.tasks.encode import encode_scans
@@ -107,6 +109,111 @@ def belm(schedule: NoiseSchedule, steps: int) -> Walk:
     return f"BELM, {steps} steps", invert, sample
 
 
+def miss_gain(schedule: NoiseSchedule, low: int, high: int) -> float:
+    """Movement of the noisier latent for a miss of 1 at the cleaner one."""
+    a, b = schedule.signal, schedule.sigma
+    return float(a[low] * a[high] + b[low] * b[high]) if schedule.variance_preserving else 1.0
+
+
+def direct(schedule: NoiseSchedule, steps: int, corrections: int = 0) -> Walk:
+    """DDIM with its miss at every step recorded (Ju et al. 2024, direct inversion)."""
+    grid = schedule.time_grid(steps)
+
+    def invert(predict: Predict, z_0: Tensor) -> State:
+        z, estimate, record = z_0, predict(z_0, filled(grid[0], z_0)), []
+        for low, high in itertools.pairwise(grid):
+            here, there = filled(low, z), filled(high, z)
+            found = estimate.at(there, schedule)
+            estimate = predict(found, there)
+            for _ in range(corrections):
+                found = found + miss_gain(schedule, low, high) * (z - estimate.at(here, schedule))
+                estimate = predict(found, there)
+            record.append(z - estimate.at(here, schedule))
+            z = found
+        return z, torch.stack(record[::-1])
+
+    def sample(predict: Predict, z_T: Tensor, record: Tensor | None) -> Tensor:
+        z = z_T
+        for step, (high, low) in enumerate(itertools.pairwise(reversed(grid))):
+            z = predict(z, filled(high, z)).at(filled(low, z), schedule)
+            z = z if record is None else z + record[step]
+        return z
+
+    return f"direct, {steps} steps", invert, sample
+
+
+def heun(schedule: NoiseSchedule, steps: int, corrections: int = 1) -> Walk:
+    """Heun's method in z / a over b / a (Karras et al. 2022, algorithm 1), inverted by fixed points."""
+    grid = schedule.time_grid(steps)
+
+    def step(predict: Predict, z: Tensor, start: int, stop: int) -> Tensor:
+        here, there = filled(start, z), filled(stop, z)
+        first = predict(z, here)
+        end = first.at(there, schedule)
+        if not bool(schedule.signal[start] > 0):
+            return end
+        second = predict(end, there)
+        (a, b), (a_here, b_here) = (schedule.signal_and_noise(t, z.ndim) for t in (there, here))
+        return end + 0.5 * (b - a * b_here / a_here) * (second.noise - first.noise)
+
+    def invert(predict: Predict, z_0: Tensor) -> State:
+        z = z_0
+        for low, high in itertools.pairwise(grid):
+            found = step(predict, z, low, high)
+            for _ in range(corrections):
+                found = found + miss_gain(schedule, low, high) * (z - step(predict, found, high, low))
+            z = found
+        return z, None
+
+    def sample(predict: Predict, z_T: Tensor, record: Tensor | None) -> Tensor:
+        z = z_T
+        for high, low in itertools.pairwise(reversed(grid)):
+            z = step(predict, z, high, low)
+        return z
+
+    return f"heun, {steps} steps, {corrections} corrections", invert, sample
+
+
+def dpm(schedule: NoiseSchedule, steps: int, sweeps: int) -> Walk:
+    """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2), inverted by sweeps over the grid (after Hong et al. 2024)."""
+    grid = schedule.time_grid(steps)
+    a, b = schedule.signal.double(), schedule.sigma.double()
+    log_snr = [math.log(a[t] / b[t]) if a[t] > 0 and b[t] > 0 else math.inf for t in grid]
+
+    def slope(index: int) -> float:
+        """Factor of x_i - x_{i+1} in the step down from `grid[index]`; 0 is a DDIM step."""
+        if index == steps or not all(map(math.isfinite, log_snr[index - 1 : index + 2])):
+            return 0.0
+        h, former = log_snr[index - 1] - log_snr[index], log_snr[index] - log_snr[index + 1]
+        return float(a[grid[index - 1]]) * (1.0 - math.exp(-h)) * h / (2.0 * former)
+
+    def invert(predict: Predict, z_0: Tensor) -> State:
+        path, found = [z_0], [predict(z_0, filled(grid[0], z_0))]
+        for t in grid[1:]:
+            path.append(found[-1].at(filled(t, z_0), schedule))
+            found.append(predict(path[-1], filled(t, z_0)))
+        found.pop(0)
+        for _ in range(sweeps):
+            for i in range(1, steps + 1):
+                reached = found[i - 1].at(filled(grid[i - 1], z_0), schedule)
+                if i < steps:
+                    reached = reached + slope(i) * (found[i - 1].clean - found[i].clean)
+                path[i] = path[i] + miss_gain(schedule, grid[i - 1], grid[i]) * (path[i - 1] - reached)
+                found[i - 1] = predict(path[i], filled(grid[i], z_0))
+        return path[-1], None
+
+    def sample(predict: Predict, z_T: Tensor, record: Tensor | None) -> Tensor:
+        z, former = z_T, None
+        for index in range(steps, 0, -1):
+            estimate = predict(z, filled(grid[index], z))
+            z = estimate.at(filled(grid[index - 1], z), schedule)
+            z = z if former is None else z + slope(index) * (estimate.clean - former)
+            former = estimate.clean
+        return z
+
+    return f"dpm, {steps} steps" + (f", {sweeps} corrections" if sweeps else ""), invert, sample
+
+
 def packaged(schedule: NoiseSchedule, sampling: SamplingConfig) -> Walk:
     """A solver of the package."""
 
@@ -141,14 +248,12 @@ def walks(schedule: NoiseSchedule, steps: list[int]) -> list[Walk]:
     """Everything that is compared."""
     found: list[Walk] = []
     for n in steps:
-        settings = [SamplingConfig("ddim", n, corrections) for corrections in (0, 1, 3)]
-        settings += [SamplingConfig("direct", n), SamplingConfig("bdia", n)]
-        settings += [SamplingConfig("dpm", n, 0), SamplingConfig("dpm", n, 3), SamplingConfig("heun", n, 1)]
-        if n > MANY:
-            settings = [SamplingConfig(solver, n) for solver in ("ddim", "direct", "bdia")]
-        found += [packaged(schedule, each) for each in settings]
+        corrections = (0,) if n > MANY else (0, 1, 3)
+        settings = [*(SamplingConfig("ddim", n, each) for each in corrections), SamplingConfig("bdia", n)]
+        found += [*(packaged(schedule, each) for each in settings), direct(schedule, n)]
         if n > MANY:
             continue
+        found += [dpm(schedule, n, 0), dpm(schedule, n, 3), heun(schedule, n)]
         if not schedule.config.ends_in_pure_noise:
             found += [edict(schedule, n), belm(schedule, n)]
     return found
@@ -170,14 +275,9 @@ def compare(model: LatentDiffusionAutoencoder, manifest: Path, count: int, steps
     y = torch.stack([codes.semantic for codes in scans.codes])
     schedule = model.networks.schedule
     own, other = (
-        Counted(
-            semantic_predict(
-                model.networks, each.to(model.device), model.config, replace(model.config.sampling, reuse=1)
-            )
-        )
-        for each in (y, y.roll(1, 0))
+        Counted(semantic_predict(model.networks, each.to(model.device), model.config)) for each in (y, y.roll(1, 0))
     )
-    fine = packaged(schedule, SamplingConfig("direct", 100, corrections=1))
+    fine = direct(schedule, 100, corrections=1)
     code, kept = fine[1](own, z_0)
     reference = fine[2](other, code, kept) - z_0
     ceiling = compare_images(model.decompress(z_0), scans.images).mean()

@@ -168,7 +168,7 @@ def compare(sides: dict[str, Bench], baseline: Bench, options: argparse.Namespac
     ours = sides[first]
     default = ours.model.config.sampling
     settings = [default, *(replace(default, steps=n) for n in STEPS if n != default.steps), replace(default, steps=5)]
-    settings += [replace(default, solver="ddim", steps=10), replace(default, reuse=2), replace(default, reuse=3)]
+    settings.append(replace(default, solver="ddim", steps=10))
     rows = [ours.measure(each, batch=options.batch, repeats=options.repeats) for each in settings]
     single = [ours.measure(default, batch=n, repeats=options.repeats) for n in (1, 2, 4, 8) if n < options.batch]
     further = [

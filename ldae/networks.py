@@ -1,4 +1,4 @@
-"""The four networks, and what they believe together of a noisy latent."""
+"""The four networks, and their joint prediction from a noisy latent."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from ldae.diffusion import (
 )
 from ldae.errors import ConfigError
 from ldae.models.compression import CompressionAutoencoder, CompressionConfig
-from ldae.models.denoiser import Denoiser, DenoiserConfig, Features, UNetDecoder
+from ldae.models.denoiser import Denoiser, DenoiserConfig, Features
 from ldae.models.gradient_estimator import GradientEstimator
 from ldae.models.semantic_encoder import SemanticEncoder, SemanticEncoderConfig, build_semantic_encoder
 
@@ -30,7 +30,7 @@ __all__ = ["AutoencoderConfig", "Networks", "denoiser_velocity", "semantic_predi
 
 @dataclass(frozen=True)
 class AutoencoderConfig:
-    """Everything that the networks' shapes and the meaning of the codes depend on.
+    """Shapes of the networks, and all that the meaning of codes depends on.
 
     Attributes:
         semantic_encoder: 2.5D or 3D.
@@ -38,9 +38,9 @@ class AutoencoderConfig:
         compression: shape of stage 1.
         schedule: of the noise.
         denoiser: shape of stage 2.
-        shift: what the gradient estimator's output means.
+        shift: meaning of the gradient estimator's output.
         semantic_dropout: whether the gradient estimator was also trained without y, which guidance then starts from.
-        sampling: how noise codes are found and decoded, unless told otherwise.
+        sampling: default way to find and decode noise codes.
     """
 
     semantic_encoder: SemanticEncoderConfig
@@ -85,59 +85,35 @@ class Networks(nn.Module):
         check_forms(self.schedule, config.denoiser.prediction, config.shift)
 
     def compile_passes(self) -> None:
-        """Compile what every sampling step runs (`torch.compile`): worth its minute where many scans follow, and on a GPU."""
-        self.denoiser.encoder.forward = torch.compile(self.denoiser.encoder.forward)  # type: ignore[method-assign]
-        for decoder in (self.denoiser.decoder, self.gradient_estimator.decoder):
-            decoder.coarse = torch.compile(decoder.coarse)  # type: ignore[method-assign]
-            decoder.fine = torch.compile(decoder.fine)  # type: ignore[method-assign]
+        """Compile the networks of a sampling step (`torch.compile`), which takes a minute: for many scans on a GPU."""
+        for part in (self.denoiser.encoder, self.denoiser.decoder, self.gradient_estimator.decoder):
+            part.forward = torch.compile(part.forward)  # type: ignore[method-assign]
 
 
 def semantic_predict(
     networks: Networks, semantic: Tensor | None, config: AutoencoderConfig, sampling: SamplingConfig | None = None
 ) -> Predict:
-    """What the networks believe of a noisy latent under a semantic code.
-
-    One pass a call: the denoiser's encoder half runs once for both terms. With `sampling.reuse` above 1 the function
-    remembers the coarse features of the last full pass, so it serves one walk along a time grid.
+    """Estimate of z_0 and eps under a semantic code. The denoiser's encoder half runs once for both terms.
 
     Args:
         networks: the four networks.
         semantic: y, (B, S); None gives the denoiser alone.
-        config: what their outputs mean.
-        sampling: guidance, clamp and reuse.
+        config: meaning of the networks' outputs.
+        sampling: guidance and clamp; those of `config` if not given.
     """
     sampling = sampling or config.sampling
     denoiser, estimator, schedule = networks.denoiser, networks.gradient_estimator, networks.schedule
     embedded = None if semantic is None else estimator.embed(semantic)
-    kept: dict[str, Tensor] = {}
-    seen: list[int] = []
-
-    def is_full_pass(t: Tensor) -> bool:
-        """Whether this timestep evaluates the coarse levels too: every `sampling.reuse`-th one that is met."""
-        if sampling.reuse == 1:
-            return True
-        now = int(t[0])
-        if now not in seen:
-            seen.append(now)
-        return seen.index(now) % sampling.reuse == 0
-
-    def decode(name: str, decoder: UNetDecoder, features: Features, code: Tensor | None, *, full: bool) -> Tensor:
-        if full:
-            kept[name] = decoder.coarse(features, code)
-        return decoder.fine(kept[name], features, code).float()
 
     def predict(z: Tensor, t: Tensor) -> Estimate:
-        full = is_full_pass(t)
-        features = denoiser.features(z, t, fine_only=not full)
-        output = decode("denoiser", denoiser.decoder, features, None, full=full)
-        estimate = interpret(output, z, t, schedule, config.denoiser.prediction)
+        features = denoiser.features(z, t)
+        estimate = interpret(denoiser.predict(features).float(), z, t, schedule, config.denoiser.prediction)
         if embedded is not None:
-            gradient = decode("estimator", estimator.decoder, features, embedded, full=full)
+            gradient = estimator.decoder(features, embedded).float()
             if sampling.guidance != 1.0:
                 without = torch.zeros_like(gradient)
                 if config.semantic_dropout:
-                    nothing = torch.zeros_like(embedded)
-                    without = decode("without code", estimator.decoder, features, nothing, full=full)
+                    without = estimator.decoder(features, torch.zeros_like(embedded)).float()
                 gradient = without + sampling.guidance * (gradient - without)
             change = shift_scale(t, z.ndim, schedule, config.shift) * gradient
             estimate = estimate.shifted(change, t, schedule)
@@ -147,7 +123,7 @@ def semantic_predict(
 
 
 def denoiser_velocity(denoiser: Denoiser, z_t: Tensor, t: Tensor, schedule: NoiseSchedule) -> tuple[Features, Tensor]:
-    """The denoiser's encoder features, and the velocity that it believes without a code, (B, C, d, h, w), float32.
+    """The denoiser's encoder features, and the velocity that it predicts without a code, (B, C, d, h, w), float32.
 
     Args:
         denoiser: the denoiser.
@@ -163,14 +139,14 @@ def denoiser_velocity(denoiser: Denoiser, z_t: Tensor, t: Tensor, schedule: Nois
 def semantic_velocities(
     networks: Networks, z_t: Tensor, t: Tensor, semantics: Sequence[Tensor | None], config: AutoencoderConfig
 ) -> list[Tensor]:
-    """Velocities believed of a noisy latent under several codes, without guidance; the denoiser runs once for all of them.
+    """Velocities predicted from a noisy latent under several codes, without guidance; the denoiser runs once for all of them.
 
     Args:
         networks: the four networks.
         z_t: noisy latent, (B, C, d, h, w).
         t: timesteps, (B,).
         semantics: codes y, (B, S) each; None is the denoiser alone.
-        config: what the networks' outputs mean.
+        config: meaning of the networks' outputs.
     """
     features, alone = denoiser_velocity(networks.denoiser, z_t, t, networks.schedule)
     scale = shift_scale(t, z_t.ndim, networks.schedule, config.shift)

@@ -85,8 +85,8 @@ def add_model(parser: Any) -> None:
         nargs="+",
         default=[],
         metavar="KEY=VALUE",
-        help="how noise codes are found and decoded, if not in the model's own way: solver=bdia, ddim, direct, dpm or heun; "
-        "steps=10; corrections=3; guidance=1.5; reuse=2",
+        help="how noise codes are found and decoded, if not in the model's own way: solver=bdia or ddim; "
+        "steps=10; corrections=3; guidance=1.5",
     )
 
 

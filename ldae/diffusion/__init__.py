@@ -1,7 +1,7 @@
 """Diffusion as arithmetic: schedules, predictions, samplers, inversion, losses. Knows no network."""
 
-from ldae.diffusion.exact import bdia_invert, bdia_sample
-from ldae.diffusion.inversion import Solve, ddim_invert, direct_invert, dpm_invert, heun_invert
+from ldae.diffusion.bdia import bdia_invert, bdia_sample
+from ldae.diffusion.ddim import Predict, ddim_invert, ddim_sample
 from ldae.diffusion.losses import LossWeighting, loss_weight, velocity_loss
 from ldae.diffusion.prediction import (
     Estimate,
@@ -14,9 +14,8 @@ from ldae.diffusion.prediction import (
     shift_scale,
     velocity_of,
 )
-from ldae.diffusion.samplers import Predict, StepCallback, ddim_sample, dpm_sample, heun_sample
 from ldae.diffusion.schedule import NoiseSchedule, ScheduleConfig
-from ldae.diffusion.solvers import SamplingConfig, Solver, invert_latents, sample_latents
+from ldae.diffusion.solvers import SamplingConfig, invert_latents, sample_latents
 
 __all__ = [
     "Estimate",
@@ -27,21 +26,13 @@ __all__ = [
     "SamplingConfig",
     "ScheduleConfig",
     "ShiftForm",
-    "Solve",
-    "Solver",
-    "StepCallback",
     "bdia_invert",
     "bdia_sample",
     "check_forms",
     "ddim_invert",
     "ddim_sample",
-    "direct_invert",
-    "dpm_invert",
-    "dpm_sample",
     "estimate_from_noise",
     "estimate_from_velocity",
-    "heun_invert",
-    "heun_sample",
     "interpret",
     "invert_latents",
     "loss_weight",

@@ -18,10 +18,8 @@ def loss_weight(t: Tensor, schedule: NoiseSchedule, weighting: LossWeighting) ->
     """Weight of the squared velocity error at each timestep, (B,).
 
     A squared error of the noise is a_t^2 times that of the velocity, one of the clean latent b_t^2 times. So
-    `constant`, the plain noise error of Ho et al. 2020, is a^2; `representation` is a^2 SNR^0.1 / (1 + SNR) (Zhang et al.
-    2022), which leaves out the levels where the code has nothing to add; `velocity` is 1 (Salimans and Ho 2022), which asks for
-    the clean latent even near pure noise; `min_snr` is b^2 min(SNR, 5) (Hang et al. 2023), which does so
-    too but eases off where the latent is nearly clean.
+    `constant`, the noise error of Ho et al. 2020, is a^2; `representation` is a^2 SNR^0.1 / (1 + SNR) (Zhang et al. 2022), small
+    where the code has nothing to add; `velocity` is 1 (Salimans and Ho 2022); `min_snr` is b^2 min(SNR, 5) (Hang et al. 2023).
     """
     if weighting == "velocity":
         return torch.ones_like(t, dtype=torch.float32)

@@ -1,4 +1,4 @@
-"""What a denoiser may predict, what it implies of the clean latent and of the noise, and the semantic shift."""
+"""Predictions of a denoiser (noise or velocity), the clean latent and noise that they imply, and the semantic shift."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -22,38 +22,35 @@ __all__ = [
 ]
 
 Prediction = Literal["noise", "velocity"]
-"""What a denoiser's output means."""
+"""Meaning of a denoiser's output."""
 
 ShiftForm = Literal["posterior", "score", "velocity"]
-"""What a gradient estimator's output means, see :func:`shift_scale`."""
+"""Meaning of a gradient estimator's output, see :func:`shift_scale`."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What is believed of z_t: z_t = a_t clean + b_t noise, always.
+    """Predicted parts of z_t: z_t = a_t clean + b_t noise, always.
 
     Attributes:
-        clean: of the latent z_0, (B, C, d, h, w).
-        noise: of eps, the same shape.
+        clean: estimate of z_0, (B, C, d, h, w).
+        noise: estimate of eps, the same shape.
     """
 
     clean: Tensor
     noise: Tensor
 
     def at(self, t: Tensor, schedule: NoiseSchedule) -> Tensor:
-        """The latent at another noise level under this belief; between two levels that is a DDIM step."""
+        """The latent at another noise level under this estimate: a DDIM step."""
         return schedule.add_noise(self.clean, self.noise, t)
 
     def shifted(self, change: Tensor, t: Tensor, schedule: NoiseSchedule) -> "Estimate":
-        """The belief after a change of the velocity: the noise moves by a_t of it, the clean latent by -b_t."""
+        """The estimate after a change of the velocity: the noise moves by a_t of it, the clean latent by -b_t."""
         signal, sigma = schedule.signal_and_noise(t, change.ndim)
         return Estimate(self.clean - sigma * change, self.noise + signal * change)
 
     def clamped(self, bound: float, z_t: Tensor, t: Tensor, schedule: NoiseSchedule) -> "Estimate":
-        """The belief with its clean latent held within +-bound, and the noise that then follows from z_t.
-
-        Published checkpoints sample so. It breaks inversion wherever it bites.
-        """
+        """The estimate with its clean latent clamped to +-bound, as published; clamped elements cannot be inverted."""
         clean = self.clean.clamp(-bound, bound)
         signal, sigma = schedule.signal_and_noise(t, z_t.ndim)
         return Estimate(clean, (z_t - signal * clean) / sigma)
@@ -73,7 +70,7 @@ def estimate_from_noise(z_t: Tensor, eps: Tensor, t: Tensor, schedule: NoiseSche
 
 
 def estimate_from_velocity(z_t: Tensor, velocity: Tensor, t: Tensor, schedule: NoiseSchedule) -> Estimate:
-    """What a velocity implies; well conditioned at every level, pure noise included.
+    """Clean latent and noise of a velocity; well conditioned at every level, pure noise included.
 
     Variance preserving (Salimans and Ho 2022, section 4): v = a eps - b z_0, hence z_0 = a z_t - b v and eps = b z_t + a v.
     Rectified (Liu et al. 2023): v = eps - z_0, hence z_0 = z_t - b v and eps = z_t + a v.
@@ -93,17 +90,14 @@ def velocity_of(estimate: Estimate, t: Tensor, schedule: NoiseSchedule) -> Tenso
 
 
 def interpret(output: Tensor, z_t: Tensor, t: Tensor, schedule: NoiseSchedule, prediction: Prediction) -> Estimate:
-    """What a denoiser's output stands for.
-
-    A velocity is the better conditioned of the two: near pure noise it is minus the clean latent, where a noise prediction
-    must get that out of the last digits.
+    """Estimate of a denoiser's output.
 
     Args:
         output: of the denoiser, (B, C, d, h, w).
         z_t: noisy latent, the same shape.
         t: timesteps, (B,).
         schedule: the noise schedule.
-        prediction: what the output means.
+        prediction: meaning of the output.
     """
     read = estimate_from_noise if prediction == "noise" else estimate_from_velocity
     return read(z_t, output, t, schedule)
@@ -136,10 +130,10 @@ def shift_scale(t: Tensor, ndim: int, schedule: NoiseSchedule, form: ShiftForm) 
 
 
 def check_forms(schedule: NoiseSchedule, prediction: Prediction, shift: ShiftForm) -> None:
-    """Refuse what a schedule cannot carry.
+    """Refuse noise predictions on a schedule that ends in pure noise.
 
     Raises:
-        ConfigError: if a noise prediction or a shift of the noise is to say what z_0 is where there is no signal.
+        ConfigError: if z_0 would have to follow from a noise prediction where there is no signal.
     """
     pure = schedule.config.ends_in_pure_noise
     if pure and (prediction != "velocity" or shift != "velocity"):

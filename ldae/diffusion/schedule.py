@@ -1,4 +1,4 @@
-"""Noise schedules: how much signal and how much noise there is at each timestep."""
+"""Noise schedules: signal and noise at each timestep."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -47,7 +47,7 @@ class ScheduleConfig:
 
 
 class NoiseSchedule(nn.Module):
-    """Signal a_t and noise b_t, and what follows from them, as buffers that move with the model.
+    """Signal a_t and noise b_t, as buffers that move with the model.
 
     Timesteps run over 0..T-1. z_t = a_t z_0 + b_t eps; the variance-preserving kinds have a_t = sqrt(alpha_bar_t) and
     b_t = sqrt(1 - alpha_bar_t), the rectified one a_t = 1 - b_t and b_t = t / (T - 1).

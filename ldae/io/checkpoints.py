@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,10 @@ __all__ = [
     "load_weights",
     "save_folder",
     "save_tensors",
+    "stream_tensors",
 ]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 CARD = "README.md"
@@ -41,6 +43,38 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     # safetensors keeps files to their owner; the other files of a model are for everyone to read.
     temporary.chmod(0o644)
     return temporary.replace(path)
+
+
+def stream_tensors(path: Path, shapes: Mapping[str, tuple[int, ...]], read: Callable[[str], Tensor]) -> str:
+    """Write float32 tensors as safetensors one at a time, so that the memory of the largest tensor is enough.
+
+    Args:
+        path: of the file, which must not exist yet.
+        shapes: of every tensor by name, in the order of the file.
+        read: gives a tensor by name: float32, contiguous, on the CPU, of the shape announced.
+
+    Returns:
+        Hexadecimal SHA-256 of the file's content.
+    """
+    header: dict[str, object] = {}
+    end = 0
+    for name, shape in shapes.items():
+        start, end = end, end + 4 * math.prod(shape)
+        header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    digest = hashlib.sha256()
+    with path.open("xb") as file:
+        for part in (len(text).to_bytes(8, "little"), text):
+            file.write(part)
+            digest.update(part)
+        for name, shape in shapes.items():
+            tensor = read(name)
+            assert tuple(tensor.shape) == shape, name
+            data = tensor.numpy().data.cast("B") if tensor.numel() else b""
+            file.write(data)
+            digest.update(data)
+    return digest.hexdigest()
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -134,11 +168,28 @@ def load_folder(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except ValueError as error:
         msg = f"{path}: not valid JSON ({error}); copy the model folder again"
         raise CheckpointError(msg) from error
-    if config.get("format") != FORMAT_VERSION:
-        msg = f"{path}: format {config.get('format')!r}, this version reads {FORMAT_VERSION}; install a matching ldae"
+    if config.get("format") == 1:
+        _upgrade_sampling(config.get("autoencoder", {}).get("sampling", {}), path)
+    elif config.get("format") != FORMAT_VERSION:
+        msg = f"{path}: format {config.get('format')!r}, this version reads 1 and {FORMAT_VERSION}; install a matching ldae"
         raise CheckpointError(msg)
     tensors, _ = load_tensors(folder / WEIGHTS)
     if sha256_of(folder / WEIGHTS) != config.get("sha256"):
         msg = f"{folder / WEIGHTS}: its hash is not the one in {CONFIG}, so the copy is damaged or mixed; copy it again"
         raise CheckpointError(msg)
     return tensors, config
+
+
+def _upgrade_sampling(sampling: dict[str, Any], path: Path) -> None:
+    """Take the settings of format 1 that format 2 lacks out of a sampling configuration.
+
+    Raises:
+        CheckpointError: if they name a solver that is gone.
+    """
+    solver, reuse = sampling.get("solver", "bdia"), sampling.pop("reuse", 1)
+    if solver not in ("bdia", "ddim") or reuse != 1:
+        msg = (
+            f"{path}: sampling by solver {solver!r} with reuse {reuse} is no longer offered; set solver to 'bdia' and reuse "
+            "to 1 in that file, and encode again"
+        )
+        raise CheckpointError(msg)

@@ -1,6 +1,5 @@
 """The denoiser: an ADM-family UNet over (z_t, t) in three dimensions."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,7 +25,7 @@ class DenoiserConfig:
         heads: attention heads.
         dropout: probability inside residual blocks.
         stride: downsampling between levels along each latent axis.
-        prediction: what the output means.
+        prediction: meaning of the output.
         coordinates: octaves of sines and cosines of the position that the first layer sees beside the latent. Scans are
             aligned, so position has a meaning that a convolution must otherwise infer from its padding; 0 is published.
     """
@@ -67,7 +66,7 @@ class DenoiserConfig:
 
 @dataclass(frozen=True)
 class Features:
-    """What the denoiser's encoder half computes; shared with the gradient estimator.
+    """Features of the denoiser's encoder half, which the gradient estimator shares.
 
     Attributes:
         embedding: time embedding, (B, E).
@@ -114,7 +113,6 @@ class UNetEncoder(nn.Module):
     def __init__(self, config: DenoiserConfig, channels: int) -> None:
         super().__init__()
         self.coordinates = config.coordinates
-        self.fine_stages = config.residual_blocks
         self.stem = nn.Conv3d(channels + 6 * config.coordinates, config.width, 3, padding=1)
         self.stages = nn.ModuleList()
         width = config.width
@@ -130,11 +128,11 @@ class UNetEncoder(nn.Module):
                 )
                 self.stages.append(Stage(down))
 
-    def forward(self, z: Tensor, embedding: Tensor, *, fine_only: bool = False) -> tuple[Tensor, ...]:
-        """Features of every block, finest first; or of the first level's only."""
+    def forward(self, z: Tensor, embedding: Tensor) -> tuple[Tensor, ...]:
+        """Features of every block, finest first."""
         h = self.stem(torch.cat([z, position_features(z, self.coordinates)], dim=1) if self.coordinates else z)
         skips = [h]
-        for stage in self.stages[: self.fine_stages] if fine_only else self.stages:
+        for stage in self.stages:
             h = stage(h, embedding)
             skips.append(h)
         return tuple(skips)
@@ -169,7 +167,6 @@ class UNetDecoder(nn.Module):
                 up = block(out, out, up=True) if last else None
                 self.stages.append(Stage(block(width + skip_widths.pop(), out), attention, up))
                 width = out
-        self.fine_stages = config.residual_blocks + 1
         self.norm = group_norm(width)
         self.head = zero_init(nn.Conv3d(width, channels, 3, padding=1))
 
@@ -180,30 +177,15 @@ class UNetDecoder(nn.Module):
             features: of the encoder.
             semantic: embedded semantic code, (B, semantic width), if built with one.
         """
-        return self.fine(self.coarse(features, semantic), features, semantic)
-
-    def coarse(self, features: Features, semantic: Tensor | None = None) -> Tensor:
-        """The middle and every level but the first: what enters the first level's blocks."""
         skips = list(features.skips)
         h = self.middle_in(skips[-1], features.embedding, semantic)
         h = self.middle_out(h, features.embedding, semantic)
-        return self._up(self.stages[: -self.fine_stages], h, skips, features.embedding, semantic)
-
-    def fine(self, h: Tensor, features: Features, semantic: Tensor | None = None) -> Tensor:
-        """The first level's blocks and the head, over that level's skips."""
-        skips = list(features.skips[: self.fine_stages])
-        h = self._up(self.stages[-self.fine_stages :], h, skips, features.embedding, semantic)
-        return self.head(F.silu(self.norm(h)))
-
-    def _up(
-        self, stages: Iterable[nn.Module], h: Tensor, skips: list[Tensor], embedding: Tensor, semantic: Tensor | None
-    ) -> Tensor:
-        for stage in stages:
-            assert isinstance(stage, Stage)
-            h = stage(torch.cat([h, skips.pop()], dim=1), embedding, semantic)
+        for stage in self.stages:
+            h = stage(torch.cat([h, skips.pop()], dim=1), features.embedding, semantic)
             if stage.up is not None:
-                h = stage.up(h, embedding, semantic, size=skips[-1].shape[2:])
-        return h
+                h = stage.up(h, features.embedding, semantic, size=skips[-1].shape[2:])
+        output: Tensor = self.head(F.silu(self.norm(h)))
+        return output
 
 
 def _skip_widths(config: DenoiserConfig) -> list[int]:
@@ -235,16 +217,15 @@ class Denoiser(nn.Module):
         self.encoder = UNetEncoder(config, channels)
         self.decoder = UNetDecoder(config, channels)
 
-    def features(self, z_t: Tensor, t: Tensor, *, fine_only: bool = False) -> Features:
+    def features(self, z_t: Tensor, t: Tensor) -> Features:
         """The encoder half, which the gradient estimator shares.
 
         Args:
             z_t: noisy latent, (B, C, d, h, w).
             t: timesteps, (B,).
-            fine_only: stop after the first level, whose skips are all that :meth:`UNetDecoder.fine` reads.
         """
         embedding = self.time_embedding(timestep_embedding(t, self.config.width))
-        return Features(embedding, self.encoder(z_t, embedding, fine_only=fine_only))
+        return Features(embedding, self.encoder(z_t, embedding))
 
     def predict(self, features: Features) -> Tensor:
         """The decoder half: the prediction, (B, C, d, h, w)."""

@@ -10,11 +10,10 @@ from torch import Tensor
 from ldae.autoencoder import AutoencoderConfig
 from ldae.errors import CheckpointError
 from ldae.io.card import model_card
-from ldae.io.checkpoints import FORMAT_VERSION, WEIGHTS, describe_folder
+from ldae.io.checkpoints import FORMAT_VERSION, WEIGHTS, describe_folder, stream_tensors
 from ldae.io.files import atomic_folder, write_json
 from ldae.io.plain import to_plain
 from ldae.io.renaming import Renamed, as_float32
-from ldae.io.tensor_stream import stream_tensors
 from ldae.models.compression import CompressionConfig
 
 __all__ = ["AutoencoderConversion", "Conversion", "OfficialConversion", "unused_folder"]

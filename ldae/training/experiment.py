@@ -18,7 +18,7 @@ from ldae.data.manifest import Manifest, Record
 from ldae.diffusion import ScheduleConfig
 from ldae.errors import TrainingError
 from ldae.hardware import choose_device, choose_precision
-from ldae.io.checkpoints import hash_tensors, load_weights
+from ldae.io.checkpoints import FORMAT_VERSION, hash_tensors, load_weights
 from ldae.io.files import write_json
 from ldae.io.plain import to_plain
 from ldae.models.compression import Posterior
@@ -116,6 +116,7 @@ class Experiment:
         """What a result must be traced to: resolved configuration, cohort, versions, seed."""
         packages = ("ldae", "torch", "lightning", "monai", "numpy")
         return {
+            "format": FORMAT_VERSION,
             "config": to_plain(self.config),
             "manifest": {"path": str(self.manifest.path), "sha256": self.manifest.sha256},
             "seed": self.config.seed,

@@ -9,9 +9,7 @@ from ldae.diffusion import (
     NoiseSchedule,
     SamplingConfig,
     ScheduleConfig,
-    Solve,
     ddim_invert,
-    ddim_sample,
     estimate_from_velocity,
     interpret,
     invert_latents,
@@ -26,7 +24,7 @@ SCHEDULES = [
     ScheduleConfig("linear", zero_terminal_snr=True),
     ScheduleConfig("rectified"),
 ]
-SOLVERS = ["ddim", "direct", "bdia", "dpm", "heun"]
+SOLVERS = ["ddim", "bdia"]
 
 
 def latent(seed=0, batch=2):
@@ -67,7 +65,7 @@ def test_sampling_solves_the_case_with_a_closed_form(config, solver):
     torch.testing.assert_close(z_0, z_T * start / end, atol=6e-3, rtol=6e-3)
 
 
-@pytest.mark.parametrize(("solver", "order"), [("ddim", 1), ("bdia", 2), ("dpm", 2), ("heun", 2)])
+@pytest.mark.parametrize(("solver", "order"), [("ddim", 1), ("bdia", 2)])
 def test_halving_the_step_divides_the_error_as_the_order_says(solver, order):
     schedule, s = NoiseSchedule(ScheduleConfig("linear")), 0.5
     z_T = latent().double()
@@ -82,13 +80,11 @@ def test_halving_the_step_divides_the_error_as_the_order_says(solver, order):
 
 
 @given(seed=st.integers(0, 50), steps=st.integers(1, 25), index=st.integers(0, len(SCHEDULES) - 1))
-def test_exact_solvers_come_back_to_float_error(seed, steps, index):
-    schedule, z_0 = NoiseSchedule(SCHEDULES[index]), latent(seed)
-    for solver in ("bdia", "direct"):
-        sampling = SamplingConfig(solver, steps=steps)
-        z_T, record = invert_latents(curved(schedule), z_0, schedule=schedule, sampling=sampling)
-        back = sample_latents(curved(schedule), z_T, schedule=schedule, sampling=sampling, record=record)
-        torch.testing.assert_close(back, z_0, atol=2e-4, rtol=2e-4)
+def test_the_exact_pair_comes_back_to_float_error(seed, steps, index):
+    schedule, z_0, sampling = NoiseSchedule(SCHEDULES[index]), latent(seed), SamplingConfig("bdia", steps=steps)
+    z_T, record = invert_latents(curved(schedule), z_0, schedule=schedule, sampling=sampling)
+    back = sample_latents(curved(schedule), z_T, schedule=schedule, sampling=sampling, record=record)
+    torch.testing.assert_close(back, z_0, atol=2e-4, rtol=2e-4)
 
 
 def test_the_exact_pair_is_exact_in_double_precision():
@@ -100,13 +96,12 @@ def test_the_exact_pair_is_exact_in_double_precision():
     assert (back - z_0).abs().max() < 1e-12
 
 
-@pytest.mark.parametrize("solver", ["ddim", "heun", "dpm"])
 @pytest.mark.parametrize("config", [SCHEDULES[0], SCHEDULES[3]], ids=lambda c: c.kind)
-def test_corrections_close_the_round_trip(solver, config):
+def test_corrections_close_the_round_trip(config):
     schedule, z_0 = NoiseSchedule(config), latent()
     errors = []
     for corrections in (0, 2, 12):
-        sampling = SamplingConfig(solver, steps=20, corrections=corrections)
+        sampling = SamplingConfig("ddim", steps=20, corrections=corrections)
         z_T, record = invert_latents(curved(schedule), z_0, schedule=schedule, sampling=sampling)
         assert record is None
         back = sample_latents(curved(schedule), z_T, schedule=schedule, sampling=sampling)
@@ -126,14 +121,7 @@ class Counted:
 
 @pytest.mark.parametrize(
     ("solver", "corrections", "encode", "decode"),
-    [
-        ("ddim", 0, 10, 10),
-        ("ddim", 2, 30, 10),
-        ("direct", 0, 11, 10),
-        ("bdia", 0, 11, 10),
-        ("heun", 0, 20, 20),
-        ("dpm", 3, 41, 10),
-    ],
+    [("ddim", 0, 10, 10), ("ddim", 2, 30, 10), ("bdia", 0, 11, 10)],
 )
 def test_evaluations_are_as_few_as_the_documentation_says(solver, corrections, encode, decode):
     schedule, z_0 = NoiseSchedule(ScheduleConfig("cosine")), latent()
@@ -149,8 +137,8 @@ def test_evaluations_are_as_few_as_the_documentation_says(solver, corrections, e
 def test_a_solved_step_stops_correcting():
     schedule, z_0 = NoiseSchedule(ScheduleConfig("linear")), latent()
     counted = Counted(curved(schedule))
-    solve = Solve(corrections=50, tolerance=1e-3)
-    ddim_invert(counted, z_0, schedule=schedule, grid=schedule.time_grid(10), solve=solve)
+    grid = schedule.time_grid(10)
+    ddim_invert(counted, z_0, schedule=schedule, grid=grid, corrections=50, tolerance=1e-3)
     assert counted.calls < 10 * 20
 
 
@@ -161,18 +149,8 @@ def test_drawn_codes_need_no_record(solver):
     assert torch.isfinite(z_0).all()
 
 
-def test_walks_tell_of_every_step():
-    schedule = NoiseSchedule(ScheduleConfig("linear"))
-    grid, seen = schedule.time_grid(4), []
-    ddim_sample(curved(schedule), latent(), schedule=schedule, grid=grid, callback=lambda t, z: seen.append(t))
-    assert seen == list(reversed(grid[:-1]))
-    seen.clear()
-    ddim_invert(curved(schedule), latent(), schedule=schedule, grid=grid, callback=lambda t, z: seen.append(t))
-    assert seen == list(grid[1:])
-
-
 def test_impossible_settings_are_refused_and_settings_read_as_words():
-    for wrong in ({"corrections": -1}, {"steps": 0}, {"reuse": 0}, {"clamp": -1.0}):
+    for wrong in ({"corrections": -1}, {"steps": 0}, {"clamp": -1.0}):
         with pytest.raises(ConfigError, match="got"):
             SamplingConfig(**wrong)
     assert str(SamplingConfig("ddim", 20, 3, guidance=1.5)) == "ddim, 20 steps, 3 corrections, guidance 1.5"

@@ -270,14 +270,6 @@ def test_patches_must_share_a_cell_evenly(changes):
         shortcut_autoencoder(**changes)
 
 
-def test_coarse_and_fine_together_are_the_decoder():
-    denoiser, z, t = alive(Denoiser(TINY, 3)), torch.randn(2, 3, 4, 6, 4), torch.tensor([5, 700])
-    features, fine = denoiser.features(z, t), denoiser.features(z, t, fine_only=True)
-    assert len(fine.skips) < len(features.skips)
-    coarse = denoiser.decoder.coarse(features)
-    torch.testing.assert_close(denoiser.decoder.fine(coarse, fine), denoiser.predict(features))
-
-
 @torch.no_grad()
 def test_a_withheld_code_is_not_heard():
     denoiser, estimator = alive(Denoiser(TINY, 3)), alive(GradientEstimator(TINY, 3, 6))
