@@ -17,7 +17,7 @@ from ldae.config import load_experiment
 from ldae.hardware import channels_last, choose_device, choose_precision
 from ldae.models.compression import CompressionAutoencoder
 from ldae.models.memory import PeakMemory, peak_memory_gib
-from ldae.models.tiling import Tiling, decode_tiled, encode_tiled
+from ldae.models.streaming import decode_latents, encode_images
 
 
 def main() -> None:
@@ -27,7 +27,6 @@ def main() -> None:
     parser.add_argument("--config", default="paper")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="bf16")
-    parser.add_argument("--tile", type=int, default=256, help="edge in voxels of the largest tile")
     parser.add_argument("--out", type=Path, default=None)
     options = parser.parse_args()
     device = choose_device(options.device)
@@ -35,7 +34,7 @@ def main() -> None:
     model = load_experiment(options.config).compression.model
     torch.manual_seed(0)
     compression = channels_last(CompressionAutoencoder(model).eval().to(device))
-    shape, tiling = (options.size,) * 3, Tiling(tile=options.tile**3)
+    shape = (options.size,) * 3
     x = torch.rand(1, 1, *shape)
     record = {
         "shape": shape,
@@ -51,9 +50,9 @@ def main() -> None:
             start = time.perf_counter()
             with PeakMemory(device) as memory:
                 if name == "encode":
-                    latent = encode_tiled(compression, x, tiling).mean
+                    latent = encode_images(compression, x).mean
                 else:
-                    image = decode_tiled(compression, latent, shape, tiling)
+                    image = decode_latents(compression, latent, shape)
             record[name] = {"seconds": time.perf_counter() - start, "peak_gib": memory.peak_gib}
             print(f"{name} {shape}: {record[name]['seconds']:.0f} s, peak {memory.peak_gib:.2f} GiB", flush=True)
     assert image.shape == x.shape

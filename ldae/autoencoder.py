@@ -24,7 +24,7 @@ from ldae.io.checkpoints import check_tensors, hash_tensors, load_folder, save_f
 from ldae.io.plain import from_plain, read_setting, to_plain
 from ldae.models.compression import Posterior
 from ldae.models.semantic_encoder import SliceEncoder, build_semantic_encoder
-from ldae.models.tiling import Tiling, decode_tiled, encode_tiled
+from ldae.models.streaming import WHOLE_VOXELS, decode_latents, encode_images
 from ldae.networks import AutoencoderConfig, Networks, semantic_predict, semantic_velocities
 from ldae.volume import Volume, read_volume
 
@@ -56,7 +56,7 @@ class LatentDiffusionAutoencoder:
         precision: of matrix work; codes and schedules stay float32.
 
     Attributes:
-        tiling: from which size on scans are compressed and decompressed in parts; another one may be put in its place.
+        whole_voxels: voxels of the largest scan that is not streamed through the compression network.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class LatentDiffusionAutoencoder:
         self.dtype = choose_precision(precision, self.device)
         self.networks = networks.to(self.device).eval().requires_grad_(False)
         channels_last(self.networks.compression)
-        self.tiling = Tiling()
+        self.whole_voxels = WHOLE_VOXELS
 
     @classmethod
     def from_pretrained(
@@ -277,7 +277,7 @@ class LatentDiffusionAutoencoder:
     def posterior(self, images: Tensor) -> Posterior:
         """Standardised latent posteriors of images, each (B, C, d, h, w) on the CPU."""
         with self._autocast():
-            return encode_tiled(self.networks.compression, images, self.tiling)
+            return encode_images(self.networks.compression, images, self.whole_voxels)
 
     @torch.inference_mode()
     def invert(
@@ -415,7 +415,7 @@ class LatentDiffusionAutoencoder:
     def decompress(self, z_0: Tensor) -> npt.NDArray[np.float32]:
         """Model images, (N, D, H, W) in [0, 1], of standardised latents."""
         with self._autocast():
-            images = decode_tiled(self.networks.compression, z_0, self.config.preprocessing.shape, self.tiling)
+            images = decode_latents(self.networks.compression, z_0, self.config.preprocessing.shape, self.whole_voxels)
         return images[:, 0].clamp(0.0, 1.0).numpy()
 
     def draw_noise(self, count: int, generator: torch.Generator) -> Tensor:

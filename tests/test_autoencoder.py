@@ -8,7 +8,6 @@ import torch
 from ldae.autoencoder import LatentDiffusionAutoencoder, Networks, SamplingConfig
 from ldae.diffusion import ScheduleConfig
 from ldae.errors import CheckpointError, ConfigError, TaskError, VolumeError
-from ldae.models.tiling import Tiling
 from ldae.networks import semantic_predict
 from ldae.volume import Volume
 
@@ -226,7 +225,7 @@ def test_scans_in_parts_are_the_same_scans(tiny_model, head):
     images = torch.from_numpy(tiny_model.prepare(head(1)).data)[None, None]
     z_0 = tiny_model.compress(images)
     whole = tiny_model.decompress(z_0)
-    tiny_model.tiling = Tiling(whole=1)
+    tiny_model.whole_voxels = 1
     torch.testing.assert_close(tiny_model.compress(images), z_0, atol=1e-4, rtol=1e-4)
     np.testing.assert_allclose(tiny_model.decompress(z_0), whole, atol=1e-5)
 

@@ -1,12 +1,13 @@
-"""Large volumes through a compression network layer by layer, each layer slab by slab: exact, with little memory.
+"""Volumes of any size through the compression network; large ones layer by layer, each layer slab by slab, with little memory.
 
-A whole volume needs several feature maps of its finest level at once, and its convolutions as much scratch. Here a feature map
-is a list of slabs. A layer computes one slab at a time from it and a plane of each neighbour, and slabs are let go of once
-the layer has used them, so that about one feature map is alive. Group norms take their statistics over all slabs. The result
-is the whole volume's, up to rounding.
+A whole volume needs several feature maps of its finest level at once, and its convolutions as much scratch. Streamed, a feature
+map is a list of slabs. A layer computes one slab at a time from it and a plane of each neighbour; slabs are freed once the layer
+has used them, so that about one feature map is alive. Group norms take their statistics over all slabs. The result is that of the
+whole volume, up to rounding.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -15,25 +16,67 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["stream", "streamed"]
+from ldae.models.compression import CompressionAutoencoder, Posterior
+
+__all__ = ["WHOLE_VOXELS", "decode_latents", "encode_images", "stream"]
+
+WHOLE_VOXELS = 160**3
+"""Voxels of the largest volume that is not streamed."""
+
+SLAB_VOXELS = 16
+"""Thickness of a slab: thinner ones repeat more planes, thicker ones need more scratch."""
 
 Slabs = list[Tensor]
 """A feature map in parts along its first spatial axis, each (1, C, k, H, W). Whoever reads them empties the list."""
 
 
-@contextmanager
-def streamed(half: Any, planes: int) -> Iterator[None]:
-    """Within the block, an encoder or decoder streams what it is given.
+def encode_images(compression: CompressionAutoencoder, images: Tensor, whole: int = WHOLE_VOXELS) -> Posterior:
+    """Standardised posteriors of images of any size, (B, C, d, h, w) on the CPU.
 
     Args:
-        half: `network.encoder` or `network.decoder` of MONAI's AutoencoderKL.
-        planes: as in :func:`stream`.
+        compression: the network, on its device.
+        images: (B, 1, D, H, W), on any device; as many at a time as `whole` holds.
+        whole: voxels of the largest volume that is not streamed.
     """
-    half.forward = partial(stream, half.blocks, planes=planes)
+    device, cell, voxels = compression.latent_mean.device, compression.config.downsampling, images[0, 0].numel()
+    large = voxels > whole and bool(compression.config.channels)
+    parts = []
+    for chunk in torch.split(images, max(1, whole // voxels)):
+        with _streamed(compression.network, "encoder", max(1, SLAB_VOXELS // cell) * cell, active=large):
+            parts.append(compression.encode(chunk.to(device, memory_format=torch.channels_last_3d)))
+    mean, std = (torch.cat([getattr(part, name).contiguous().cpu() for part in parts]) for name in ("mean", "std"))
+    return Posterior(mean, std)
+
+
+def decode_latents(
+    compression: CompressionAutoencoder, z_0: Tensor, shape: Sequence[int], whole: int = WHOLE_VOXELS
+) -> Tensor:
+    """Images of standardised latents, (B, 1, D, H, W), float32 on the CPU; one at a time, as they cost the most memory.
+
+    Args:
+        compression: the network, on its device.
+        z_0: standardised latents, (B, C, d, h, w), on any device.
+        shape: (D, H, W) of the images.
+        whole: voxels of the largest volume that is not streamed.
+    """
+    device, cell = compression.latent_mean.device, compression.config.downsampling
+    large = math.prod(shape) > whole and bool(compression.config.channels)
+    with _streamed(compression.network, "decoder", max(1, SLAB_VOXELS // cell), active=large):
+        return torch.cat([compression.decode(z.to(device), shape).float().cpu() for z in torch.split(z_0, 1)])
+
+
+@contextmanager
+def _streamed(network: Any, half: str, planes: int, *, active: bool) -> Iterator[None]:
+    """Within the block, the encoder or decoder of MONAI's AutoencoderKL streams its input, if active."""
+    if not active:
+        yield
+        return
+    module = getattr(network, half)
+    module.forward = partial(stream, module.blocks, planes=planes)
     try:
         yield
     finally:
-        del half.forward
+        del module.forward
 
 
 def stream(blocks: Iterable[nn.Module], x: Tensor, planes: int) -> Tensor:

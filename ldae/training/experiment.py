@@ -23,7 +23,7 @@ from ldae.io.files import write_json
 from ldae.io.plain import to_plain
 from ldae.models.compression import Posterior
 from ldae.models.semantic_encoder import VolumeEncoder
-from ldae.models.tiling import decode_tiled, encode_tiled
+from ldae.models.streaming import decode_latents, encode_images
 from ldae.models.whitening import Whitening
 from ldae.training.compression import CompressionStage, CompressionStageConfig
 from ldae.training.denoiser import DenoiserStage, DenoiserStageConfig
@@ -363,13 +363,13 @@ class Experiment:
         device = choose_device(self.settings.device)
         compression = self.networks.compression.to(device)
         with self._autocast(device):
-            return encode_tiled(compression, images)
+            return encode_images(compression, images)
 
     @torch.no_grad()
     def _decode(self, latents: Tensor) -> Tensor:
         device = choose_device(self.settings.device)
         with self._autocast(device):
-            return decode_tiled(self.networks.compression, latents, self.config.preprocessing.shape)
+            return decode_latents(self.networks.compression, latents, self.config.preprocessing.shape)
 
     def _autocast(self, device: torch.device) -> torch.autocast:
         dtype = choose_precision(self.settings.precision, device)

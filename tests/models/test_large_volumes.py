@@ -1,6 +1,4 @@
-"""Volumes of any size: padding, streaming, tiling."""
-
-import copy
+"""Volumes of any size: padding and streaming."""
 
 import pytest
 import torch
@@ -8,14 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from ldae.errors import ConfigError
 from ldae.models.compression import CompressionAutoencoder, CompressionConfig
 from ldae.models.padding import crop_to, pad_to_multiple, padded_shape
-from ldae.models.streaming import stream
-from ldae.models.tiling import Tiling, blend_tiles, decode_tiled, encode_tiled, lay_spans, lay_tiles
+from ldae.models.streaming import decode_latents, encode_images, stream
 
 SHAPES = st.tuples(*[st.integers(1, 9)] * 3)
-WHOLE = Tiling(whole=10**9)
 
 
 @pytest.fixture(scope="module")
@@ -62,15 +57,13 @@ def test_a_grid_that_divides_is_untouched(compression):
 @pytest.mark.parametrize("shape", [(24, 20, 16), (37, 18, 21)])
 def test_streaming_is_the_whole(compression, shape):
     x = torch.rand(2, 1, *shape)
-    whole, streamed = encode_tiled(compression, x, WHOLE), encode_tiled(compression, x, Tiling(whole=1))
+    whole, streamed = encode_images(compression, x), encode_images(compression, x, whole=1)
     torch.testing.assert_close(whole.mean, compression.encode(x).mean, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(streamed.mean, whole.mean, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(streamed.std, whole.std, atol=1e-5, rtol=1e-4)
-    image = decode_tiled(compression, whole.mean, shape, WHOLE)
+    image = decode_latents(compression, whole.mean, shape)
     assert image.shape == x.shape
-    torch.testing.assert_close(
-        decode_tiled(compression, whole.mean, shape, Tiling(whole=1)), image, atol=1e-4, rtol=1e-4
-    )
+    torch.testing.assert_close(decode_latents(compression, whole.mean, shape, whole=1), image, atol=1e-4, rtol=1e-4)
     assert "forward" not in vars(compression.network.encoder), "the network is as it was"
 
 
@@ -81,80 +74,3 @@ def test_attention_joins_the_slabs():
 
     x = torch.rand(1, 3, 7, 4, 4)
     torch.testing.assert_close(stream([Whole()], x, 2), Whole()(x))
-
-
-@given(
-    cells=st.integers(1, 40),
-    count=st.integers(1, 5),
-    halo=st.integers(0, 3),
-    blend=st.integers(0, 3),
-    scale=st.sampled_from([1, 4]),
-)
-def test_weights_sum_to_one_and_no_halo_counts(cells, count, halo, blend, scale):
-    tiling = Tiling(halo=halo, blend=blend)
-    if count > 1 and cells < tiling.overlap + count * max(1, blend):
-        count = 1
-    spans = lay_spans(cells, count, tiling)
-    total = torch.zeros(cells * scale)
-    for span in spans:
-        weight = span.weight(scale)
-        total[span.start * scale : span.stop * scale] += weight
-        if span.rise is not None:
-            assert not weight[: halo * scale].any()
-        if span.fall is not None and halo:
-            assert not weight[-halo * scale :].any()
-    torch.testing.assert_close(total, torch.ones(cells * scale))
-
-
-@given(cells=st.tuples(*[st.integers(1, 40)] * 3), budget=st.integers(8**3, 20**3))
-def test_tiles_cover_the_volume_within_the_budget(cells, budget):
-    tiles = lay_tiles(cells, 4, Tiling(tile=budget * 64))
-    covered = torch.zeros(cells, dtype=torch.bool)
-    for tile in tiles:
-        part = tuple(slice(span.start, span.stop) for span in tile)
-        assert covered[part].numel() <= budget
-        covered[part] = True
-    assert covered.all()
-
-
-def test_tiles_without_room_are_refused():
-    with pytest.raises(ConfigError, match="lower halo or blend"):
-        lay_tiles((30, 30, 30), 4, Tiling(tile=8**3))
-    with pytest.raises(ConfigError, match="at least 1 voxel"):
-        Tiling(tile=0)
-
-
-def test_tiles_of_a_local_network_are_the_whole():
-    # Two convolutions see two voxels, which a halo of two cells holds.
-    torch.manual_seed(0)
-    network = nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), nn.SiLU(), nn.Conv3d(4, 2, 3, padding=1)).requires_grad_(
-        False
-    )
-    x = torch.rand(1, 1, 19, 8, 13)
-    tiles = lay_tiles((19, 8, 13), 1, Tiling(tile=10 * 8 * 10, halo=2, blend=2))
-    assert len(tiles) > 4
-    torch.testing.assert_close(blend_tiles(network, x, tiles, scale_in=1, scale_out=1), network(x))
-
-
-def test_a_local_autoencoder_in_tiles_is_the_whole(compression):
-    # Without norms only neighbours matter, here up to 22 voxels away, which is less than six cells.
-    local = copy.deepcopy(compression)
-    for module in list(local.modules()):
-        for name, child in list(module.named_children()):
-            if isinstance(child, nn.GroupNorm):
-                setattr(module, name, nn.Identity())
-    x = torch.rand(1, 1, 84, 16, 15)
-    tiling = Tiling(whole=17 * 4 * 16 * 16, tile=17 * 4 * 16 * 16, halo=6, blend=1)
-    assert len(lay_tiles((21, 4, 4), 4, tiling)) == 2
-    posterior, tiled = local.encode(x), encode_tiled(local, x, tiling)
-    torch.testing.assert_close(tiled.mean, posterior.mean, atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(tiled.std, posterior.std, atol=1e-5, rtol=1e-4)
-    image = decode_tiled(local, posterior.mean, x.shape[2:], tiling)
-    torch.testing.assert_close(image, local.decode(posterior.mean, x.shape[2:]), atol=1e-5, rtol=1e-4)
-
-
-def test_one_tile_is_the_whole_exactly(compression):
-    x = torch.rand(1, 1, 16, 20, 16)
-    (tile,) = lay_tiles((4, 5, 4), 4, Tiling())
-    blended = blend_tiles(lambda part: compression.encode(part).mean, x, [tile], scale_in=4, scale_out=1)
-    assert torch.equal(blended, compression.encode(x).mean)
