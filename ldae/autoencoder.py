@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from ldae.codes import Codes
+from ldae.codes import Codes, Origin
 from ldae.contract import LEFT_RIGHT, PreparedScan
 from ldae.data.latents import LatentCache, latent_key
 from ldae.data.manifest import Record
@@ -26,6 +26,7 @@ from ldae.models.compression import Posterior
 from ldae.models.semantic_encoder import SliceEncoder, build_semantic_encoder
 from ldae.models.streaming import WHOLE_VOXELS, decode_latents, encode_images
 from ldae.networks import AutoencoderConfig, Networks, semantic_predict, semantic_velocities
+from ldae.version import __version__
 from ldae.volume import Volume, read_volume
 
 __all__ = ["AutoencoderConfig", "LatentDiffusionAutoencoder", "Networks", "NoiseCodes", "SamplingConfig"]
@@ -111,6 +112,11 @@ class LatentDiffusionAutoencoder:
     def fingerprint(self) -> str:
         """Hash of all weights; what caches and results are keyed by."""
         return hash_tensors(self.networks.state_dict())
+
+    @property
+    def origin(self) -> Origin:
+        """What tables of codes and probes keep of this model."""
+        return Origin(self.fingerprint(), to_plain(self.config.preprocessing), __version__)
 
     def with_sampling(self, settings: Iterable[str]) -> "LatentDiffusionAutoencoder":
         """The same networks with another way to find and decode noise codes.

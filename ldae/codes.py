@@ -1,13 +1,61 @@
-"""Codes: what a scan is turned into, and the maps from codes to codes."""
+"""Codes of a scan, the model that they come from, and the maps from codes to codes."""
 
+import warnings
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ldae.errors import TaskError
 from ldae.volume import Grid
 
-__all__ = ["Codes", "interpolate", "lerp", "slerp"]
+__all__ = ["Codes", "Origin", "OriginWarning", "check_origin", "interpolate", "lerp", "slerp"]
+
+
+class OriginWarning(UserWarning):
+    """Codes or a probe whose file does not name the model that it belongs to."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The model that codes come from, kept in every table of codes and every probe on them.
+
+    Attributes:
+        model: hash of all weights.
+        preprocessing: the contract, as plain values.
+        version: of this package.
+    """
+
+    model: str
+    preprocessing: dict[str, Any]
+    version: str
+
+
+def check_origin(found: Origin | None, expected: Origin | None, *, found_name: str, expected_name: str) -> None:
+    """Refuse to mix codes, probes or networks of different models; where the model is not named, warn.
+
+    Args:
+        found: of what is used.
+        expected: of what it is used with.
+        found_name: in words, for the message.
+        expected_name: in words, for the message.
+
+    Raises:
+        TaskError: if the weights or the contracts differ.
+    """
+    if found is None or expected is None:
+        name = found_name if found is None else expected_name
+        warnings.warn(
+            f"{name} does not name its model; encode and train the probe again to have it checked", OriginWarning, 3
+        )
+    elif (found.model, found.preprocessing) != (expected.model, expected.preprocessing):
+        msg = (
+            f"{found_name} is of model {found.model[:12]} (ldae {found.version}), but {expected_name} is of model "
+            f"{expected.model[:12]} (ldae {expected.version}); codes of two models do not compare: encode the scans with one "
+            "model and train the probe on those codes"
+        )
+        raise TaskError(msg)
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,8 +67,8 @@ class Codes:
         noise: z_T, (C, d, h, w), float32, about unit variance; None if only y was asked for.
         grid: the scan's own grid, where decoded images go back to.
         window: intensities that the model's 0 and 1 stand for, in the scan's units.
-        record: what an exact solver must be told to come back from `noise`, (K, C, d, h, w), small; None if it needs nothing.
-        solver: that found the noise code, in words.
+        record: what an exact solver needs beside `noise` to come back, (K, C, d, h, w), small; None if it needs nothing.
+        solver: that found the noise code, by name and settings.
         round_trip: measured rms error of the latent after inversion and sampling, in units of its std; None where it was not
             measured, as for codes that no scan has.
     """

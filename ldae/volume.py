@@ -8,12 +8,16 @@ import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ldae.errors import NonFiniteError, VolumeError
+
+if TYPE_CHECKING:
+    from monai.data import MetaTensor
+    from nibabel import Nifti1Image
 
 __all__ = ["SUFFIXES", "Grid", "Volume", "read_volume", "sidecar_path", "write_volume"]
 
@@ -152,6 +156,21 @@ class Volume:
     def spacing(self) -> tuple[float, float, float]:
         """Voxel size along each axis in mm."""
         return self.grid.spacing
+
+    def to_nibabel(self) -> "Nifti1Image":
+        """The same voxels and affine as a nibabel image, in mm."""
+        import nibabel
+
+        image = nibabel.Nifti1Image(self.data, self.affine)
+        image.header.set_xyzt_units("mm")
+        return image
+
+    def to_metatensor(self) -> "MetaTensor":
+        """The same voxels and affine for MONAI, (1, D, H, W)."""
+        import torch
+        from monai.data import MetaTensor
+
+        return MetaTensor(torch.from_numpy(self.data)[None], affine=torch.from_numpy(self.affine.copy()))
 
     def to_ras(self) -> "Volume":
         """The same voxels with axes reordered and flipped to be closest to right, anterior, superior."""
@@ -338,8 +357,7 @@ def _write_nibabel(volume: Volume, path: Path, description: str) -> None:
     if path.name.endswith(MGH_SUFFIXES):
         nibabel.save(nibabel.MGHImage(np.ascontiguousarray(volume.data), volume.affine), path)
         return
-    image = nibabel.Nifti1Image(volume.data, volume.affine)
-    image.header.set_xyzt_units("mm")
+    image = volume.to_nibabel()
     image.header["descrip"] = description.encode("ascii", "replace")[:79]
     payload = image.to_bytes()
     if path.name.endswith(".gz"):

@@ -157,3 +157,12 @@ def test_real_files_of_every_format_are_read(name, shared):
 def test_real_series_are_refused(name, shared):
     with pytest.raises(VolumeError, match="4D series"):
         read_volume(shared / "data" / "formats" / name)
+
+
+def test_other_libraries_get_the_same_voxels_and_affine(oblique_affine):
+    volume = Volume(np.random.default_rng(0).random((3, 4, 5), dtype=np.float32), oblique_affine)
+    image, tensor = volume.to_nibabel(), volume.to_metatensor()
+    np.testing.assert_array_equal(image.get_fdata(dtype=np.float32), volume.data)
+    np.testing.assert_allclose(image.affine, volume.affine)
+    np.testing.assert_array_equal(tensor[0].numpy(), volume.data)
+    np.testing.assert_allclose(tensor.affine.numpy(), volume.affine)

@@ -57,14 +57,7 @@ class Estimate:
 
 
 def estimate_from_noise(z_t: Tensor, eps: Tensor, t: Tensor, schedule: NoiseSchedule) -> Estimate:
-    """z_0 = (z_t - b eps) / a.
-
-    Args:
-        z_t: noisy latent, (B, C, d, h, w).
-        eps: predicted noise, the same shape.
-        t: timesteps, (B,), where signal is left.
-        schedule: the noise schedule.
-    """
+    """Clean latent and noise of a noise, where signal is left: z_0 = (z_t - b eps) / a; arguments as for :func:`interpret`."""
     signal, sigma = schedule.signal_and_noise(t, z_t.ndim)
     return Estimate((z_t - sigma * eps) / signal, eps)
 
@@ -106,20 +99,17 @@ def interpret(output: Tensor, z_t: Tensor, t: Tensor, schedule: NoiseSchedule, p
 def shift_scale(t: Tensor, ndim: int, schedule: NoiseSchedule, form: ShiftForm) -> Tensor:
     """Factor that makes a gradient estimator's output a change of the velocity, (B, 1, ..., 1).
 
-    G estimates grad log p(y | z_t). The `posterior` form shifts the mean of the reverse step by Sigma_t G (Zhang et al.
-    2022), that is the noise by s_t G with s_t = -sqrt(alpha_t) (1 - alpha_bar_{t-1}) / sqrt(1 - alpha_bar_t). The
-    `score` form is classifier guidance (Dhariwal and Nichol 2021, algorithm 2), the noise by -b_t G; the two agree as t grows,
-    and it holds for every Gaussian path, as eps = -b_t score (Tweedie). The noise moves by a_t times the change of the
-    velocity, hence the factors s_t / a_t and -b_t / a_t.
-
-    In the `velocity` form the output is that change itself, F = -(b_t / a_t) G. G must span five orders of magnitude over
-    the noise levels; F is of the latent's own scale at all of them.
+    G estimates grad log p(y | z_t). The noise moves by a_t times the change of the velocity, hence the factors:
+    - `posterior` shifts the mean of the reverse step by Sigma_t G (Zhang et al. 2022), the noise by s_t G: s_t / a_t with
+      s_t = -sqrt(alpha_t) (1 - alpha_bar_{t-1}) / sqrt(1 - alpha_bar_t);
+    - `score` is classifier guidance (Dhariwal and Nichol 2021, algorithm 2), the noise by -b_t G: -b_t / a_t, on any path;
+    - `velocity`: the output is that change itself, of the latent's own scale at all noise levels: 1.
 
     Args:
         t: timesteps, (B,).
         ndim: number of axes of the tensors to be scaled.
         schedule: the noise schedule.
-        form: which of the three.
+        form: of the output.
     """
     signal, sigma = schedule.signal_and_noise(t, ndim)
     if form == "velocity":

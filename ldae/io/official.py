@@ -1,7 +1,6 @@
-"""The published checkpoints: their names to ours, and what the shapes of their tensors say of the architecture."""
+"""The published checkpoints: their names to ours, and the architecture that the shapes of their tensors imply."""
 
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +23,12 @@ BLOCK = {
 }
 ATTENTION = {"norm": "norm", "qkv": "qkv", "proj_out": "projection"}
 HEAD = {"0": "norm", "2": "head"}
+OUTSIDE_BLOCKS = {
+    "time_embed.0": "denoiser.time_embedding.0",
+    "time_embed.2": "denoiser.time_embedding.2",
+    "label_emb": "gradient_estimator.semantic_embedding",
+    "input_blocks.0.0": "denoiser.encoder.stem",
+}
 MIDDLE = {"0": "middle_in.block", "1": "middle_in.attention", "2": "middle_out"}
 ENCODER = {
     "backbone.backbone.": "backbone.",
@@ -40,7 +45,7 @@ POSITIONS = "positional_encoding.pe"
 
 @dataclass(frozen=True)
 class DecoderShape:
-    """What a published decoder's tensors say of its architecture.
+    """Architecture of a published decoder.
 
     Attributes:
         latent_channels: C.
@@ -61,7 +66,7 @@ class DecoderShape:
 
 @dataclass(frozen=True)
 class EncoderShape:
-    """What a published semantic encoder's tensors say of its architecture.
+    """Architecture of a published semantic encoder.
 
     Attributes:
         depths: residual blocks of each stage of the backbone.
@@ -105,56 +110,33 @@ def rename_decoder(file: WeightsFile, ignore: tuple[str, ...] = ()) -> tuple[Ren
 
 def decoder_name(name: str) -> str | None:
     """Our name of a tensor of the published decoder, or None."""
-    if match := re.fullmatch(r"time_embed\.([02])\.(weight|bias)", name):
-        return f"denoiser.time_embedding.{match[1]}.{match[2]}"
-    if match := re.fullmatch(r"label_emb\.(weight|bias)", name):
-        return f"gradient_estimator.semantic_embedding.{match[1]}"
-    if match := re.fullmatch(r"input_blocks\.0\.0\.(weight|bias)", name):
-        return f"denoiser.encoder.stem.{match[1]}"
-    match = re.fullmatch(r"(shift_)?(input_blocks|middle_block|output_blocks|out)\.(.+)\.(weight|bias)", name)
-    if match is None:
+    place, _, parameter = name.rpartition(".")
+    if parameter not in ("weight", "bias"):
         return None
-    shifted, part, place, parameter = match.groups()
-    network = "gradient_estimator" if shifted else "denoiser"
-    layer = PLACES[part](place)
-    if layer is None or (shifted and part == "input_blocks"):
-        return None
-    return f"{network}.{'encoder' if part == 'input_blocks' else 'decoder'}.{layer}.{parameter}"
+    if place in OUTSIDE_BLOCKS:
+        return f"{OUTSIDE_BLOCKS[place]}.{parameter}"
+    network = "gradient_estimator" if place.startswith("shift_") else "denoiser"
+    ours = None
+    match place.removeprefix("shift_").split("."):
+        case ["out", layer]:
+            ours = HEAD.get(layer)
+        case ["middle_block", position, *layer] if position in MIDDLE:
+            ours = _inside(MIDDLE[position], ATTENTION if position == "1" else BLOCK, layer)
+        case ["input_blocks", index, ("0" | "1") as position, *layer] if index.isdecimal() and network == "denoiser":
+            kind, table = (("block", BLOCK), ("attention", ATTENTION))[int(position)]
+            ours = _inside(f"stages.{int(index) - 1}.{kind}", table, layer) if index != "0" else None
+            return None if ours is None else f"denoiser.encoder.{ours}.{parameter}"
+        case ["output_blocks", index, position, *layer] if index.isdecimal():
+            attends = position != "0" and ".".join(layer) in ATTENTION
+            kind = "block" if position == "0" else "attention" if attends else "up"
+            ours = _inside(f"stages.{index}.{kind}", ATTENTION if attends else BLOCK, layer)
+    return None if ours is None else f"{network}.decoder.{ours}.{parameter}"
 
 
-def _layer(kind: str, layer: str) -> str | None:
+def _inside(prefix: str, table: Mapping[str, str], layer: list[str]) -> str | None:
     """Our name of a layer inside a block or an attention."""
-    ours = (ATTENTION if kind == "attention" else BLOCK).get(layer)
-    return None if ours is None else f"{kind}.{ours}"
-
-
-def _input(place: str) -> str | None:
-    index, position, layer = [*place.split(".", 2), "", ""][:3]
-    kind = {"0": "block", "1": "attention"}.get(position)
-    inner = None if kind is None else _layer(kind, layer)
-    return f"stages.{int(index) - 1}.{inner}" if inner is not None and index.isdecimal() and index != "0" else None
-
-
-def _middle(place: str) -> str | None:
-    position, layer = [*place.split(".", 1), ""][:2]
-    room = MIDDLE.get(position)
-    inner = None if room is None else (ATTENTION if position == "1" else BLOCK).get(layer)
-    return None if inner is None else f"{room}.{inner}"
-
-
-def _output(place: str) -> str | None:
-    index, position, layer = [*place.split(".", 2), "", ""][:3]
-    kind = "block" if position == "0" else "attention" if layer in ATTENTION else "up"
-    inner = _layer(kind, layer)
-    return f"stages.{index}.{inner}" if inner is not None and index.isdecimal() else None
-
-
-PLACES: dict[str, Callable[[str], str | None]] = {
-    "input_blocks": _input,
-    "middle_block": _middle,
-    "output_blocks": _output,
-    "out": HEAD.get,
-}
+    ours = table.get(".".join(layer))
+    return None if ours is None else f"{prefix}.{ours}"
 
 
 def _decoder_shape(file: WeightsFile, inside: Mapping[str, Tensor]) -> DecoderShape:

@@ -1,4 +1,4 @@
-"""Weights that other programs wrote: safetensors, and what `torch.save` makes, as tensors alone. No pickled code is run."""
+"""Weights of other programs: safetensors and files of `torch.save`, as tensors alone. No pickled code is run."""
 
 import pickle
 import re
@@ -20,23 +20,10 @@ __all__ = ["WeightsFile", "read_weights_file"]
 CONTAINERS = ("state_dict", "model_state_dict", "autoencoder_state_dict", "model", "autoencoder")
 """Entries of a checkpoint that may hold the weights."""
 
-TRAINING_STATE = frozenset(
-    {
-        "callbacks",
-        "datamodule_hparams_name",
-        "datamodule_hyper_parameters",
-        "epoch",
-        "global_step",
-        "hparams_name",
-        "hyper_parameters",
-        "loops",
-        "lr_schedulers",
-        "MixedPrecision",
-        "optimizer",
-        "optimizer_states",
-        "pytorch-lightning_version",
-    }
-)
+TRAINING_STATE = {
+    "callbacks", "datamodule_hparams_name", "datamodule_hyper_parameters", "epoch", "global_step", "hparams_name",
+    "hyper_parameters", "loops", "lr_schedulers", "MixedPrecision", "optimizer", "optimizer_states", "pytorch-lightning_version",
+}  # fmt: skip
 """Entries that Lightning keeps beside the weights; they may hold tensors, and a converted model needs none of them."""
 
 

@@ -1,8 +1,9 @@
 """Tables of feature vectors, one row a scan, whichever model made them."""
 
+import json
 import zipfile
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from ldae.codes import Origin
 from ldae.data.manifest import COLUMNS, Record
 from ldae.errors import TaskError
 
 __all__ = ["Embeddings", "embeddings_of", "read_embeddings", "write_arrays", "write_embeddings"]
 
+METADATA = b"ldae"
 SUBJECT, SESSION = KEYS = ["participant_id", "session_id"]
 Array = npt.NDArray[np.float64]
 
@@ -29,6 +32,7 @@ class Embeddings:
         components: principal components that a probe reduces them to, fitted on its fitting subjects; None keeps all.
         names: of the columns that are features, where the table names them.
         left_out: columns of numbers that are no features, because the manifest holds them.
+        origin: the model that made them, if it is of this package.
     """
 
     keys: pd.DataFrame
@@ -36,6 +40,7 @@ class Embeddings:
     components: int | None = None
     names: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    origin: Origin | None = None
 
     @property
     def tokens(self) -> int:
@@ -67,20 +72,30 @@ class Embeddings:
         return self.values[[row for row in rows if row is not None]]
 
 
-def embeddings_of(records: Sequence[Record], values: npt.NDArray[np.floating]) -> Embeddings:
+def embeddings_of(
+    records: Sequence[Record], values: npt.NDArray[np.floating], origin: Origin | None = None
+) -> Embeddings:
     """Feature vectors, (N, S), under the keys of their scans."""
     keys = pd.DataFrame({key: [getattr(record, key) for record in records] for key in KEYS})
-    return Embeddings(keys, np.asarray(values, dtype=np.float64))
+    return Embeddings(keys, np.asarray(values, dtype=np.float64), origin=origin)
 
 
-def write_embeddings(path: Path, records: Sequence[Record], values: npt.NDArray[np.floating]) -> Path:
-    """Write feature vectors as Parquet: participant_id, session_id, y000, y001, ..."""
+def write_embeddings(
+    path: Path, records: Sequence[Record], values: npt.NDArray[np.floating], origin: Origin | None = None
+) -> Path:
+    """Write feature vectors as Parquet: participant_id, session_id, y000, y001, ..., and their model as the schema's metadata."""
+    import pyarrow
+    import pyarrow.parquet
+
     table = pd.DataFrame({key: [getattr(record, key) for record in records] for key in KEYS})
     digits = len(str(values.shape[1] - 1))
     features = pd.DataFrame(values, columns=[f"y{index:0{digits}d}" for index in range(values.shape[1])])
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".writing-{path.name}")
-    pd.concat([table, features], axis=1).to_parquet(temporary, index=False)
+    whole = pyarrow.Table.from_pandas(pd.concat([table, features], axis=1), preserve_index=False)
+    if origin is not None:
+        whole = whole.replace_schema_metadata({**whole.schema.metadata, METADATA: json.dumps(asdict(origin)).encode()})
+    pyarrow.parquet.write_table(whole, temporary)
     return temporary.replace(path)
 
 
@@ -125,7 +140,16 @@ def read_embeddings(path: Path, manifest: Collection[str] = ()) -> Embeddings:
         msg = f"{path}: two rows for {first}; {remedy}"
         raise TaskError(msg)
     _check_values(path, keys, values, names)
-    return Embeddings(keys.reset_index(drop=True), values, names=tuple(names), left_out=tuple(left_out))
+    origin = _read_origin(path) if path.suffix == ".parquet" else None
+    return Embeddings(keys.reset_index(drop=True), values, None, tuple(names), tuple(left_out), origin)
+
+
+def _read_origin(path: Path) -> Origin | None:
+    """The model that a Parquet file names; None where another program wrote it."""
+    import pyarrow.parquet
+
+    plain = (pyarrow.parquet.read_schema(path).metadata or {}).get(METADATA)
+    return None if plain is None else Origin(**json.loads(plain))
 
 
 def _check_values(path: Path, keys: pd.DataFrame, values: Array, names: Sequence[str]) -> None:

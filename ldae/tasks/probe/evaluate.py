@@ -110,7 +110,7 @@ def evaluate_probe(
                     unbiased[fold.repeat, position[fold.asked]] = bias.correct(said)
             penalties[name].append(fitted.penalty)
             if name == CODES and settings.protocol == "split":
-                probe = LinearProbe.of(fitted, matrix[fold.fitted])
+                probe = LinearProbe.of(fitted, matrix[fold.fitted], codes.origin)
             if name == CODES and pooled:
                 attention.append(fitted.attention(matrix[fold.asked]).mean(axis=0))
             done += 1

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.linear_model import LogisticRegression
 
+from ldae.codes import Origin
 from ldae.errors import TaskError
 from ldae.io.files import write_json
 from ldae.tasks.probe.models import FittedProbe
@@ -31,6 +32,7 @@ class LinearProbe:
             manipulation's step.
         logistic: whether the value is a logit.
         penalty: chosen on training subjects.
+        origin: the model whose codes it was trained on, if known.
     """
 
     mean: Array
@@ -40,14 +42,16 @@ class LinearProbe:
     spread: float
     logistic: bool
     penalty: float
+    origin: Origin | None = None
 
     @classmethod
-    def of(cls, fitted: FittedProbe, features: Array) -> "LinearProbe | None":
+    def of(cls, fitted: FittedProbe, features: Array, origin: Origin | None = None) -> "LinearProbe | None":
         """The linear probe inside a pipeline; None if it is no binary or numeric linear model of the features alone.
 
         Args:
             fitted: the pipeline.
-            features: that it was fitted on, (N, S).
+            features: that it was trained on, (N, S).
+            origin: the model that they come from.
         """
         steps = fitted.pipeline.named_steps
         linear = steps["model"]
@@ -66,6 +70,7 @@ class LinearProbe:
             spread=float(np.std(steps["standardise"].transform(features) @ direction)),
             logistic=isinstance(linear, LogisticRegression),
             penalty=fitted.penalty,
+            origin=origin,
         )
 
     def value(self, features: Array) -> Array:
@@ -96,7 +101,8 @@ class LinearProbe:
         try:
             plain: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             plain |= {name: np.asarray(plain[name], dtype=np.float64) for name in ("mean", "scale", "weights")}
-            return cls(**plain)
+            origin = plain.pop("origin", None)
+            return cls(**plain, origin=None if origin is None else Origin(**origin))
         except (OSError, ValueError, KeyError, TypeError) as error:
             missing = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
             reason = "no such file" if isinstance(error, FileNotFoundError) else missing
