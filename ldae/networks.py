@@ -87,7 +87,7 @@ class Networks(nn.Module):
     def compile_passes(self) -> None:
         """Compile the networks of a sampling step (`torch.compile`), which takes a minute: for many scans on a GPU."""
         for part in (self.denoiser.encoder, self.denoiser.decoder, self.gradient_estimator.decoder):
-            part.forward = torch.compile(part.forward)  # type: ignore[method-assign]
+            part.compile()
 
 
 def semantic_predict(

@@ -181,6 +181,7 @@ class UNetDecoder(nn.Module):
         h = self.middle_in(skips[-1], features.embedding, semantic)
         h = self.middle_out(h, features.embedding, semantic)
         for stage in self.stages:
+            assert isinstance(stage, Stage)
             h = stage(torch.cat([h, skips.pop()], dim=1), features.embedding, semantic)
             if stage.up is not None:
                 h = stage.up(h, features.embedding, semantic, size=skips[-1].shape[2:])
