@@ -22,6 +22,9 @@ __all__ = [
 # The box of the lateral ventricles, lower and upper corner in RAS mm.
 VENTRICLE_BOX_MM = ((-42.0, -50.0, -16.0), (42.0, 32.0, 34.0))
 
+# Voxels around the template's files that its grid of 1 mm may reach into.
+ROOM = 16
+
 HIPPOCAMPUS_CENTRE_MM = (27.0, -21.0, -15.0)
 """Centre of the right hippocampus in RAS mm; the left one mirrors it in x."""
 
@@ -103,9 +106,8 @@ def _ventricles(csf: npt.NDArray[np.float32], affine: npt.NDArray[np.float64]) -
     candidates = (csf > 0.5) & (np.abs(axes[0]) > 0.5)
     for axis, low, high in zip(axes, *VENTRICLE_BOX_MM, strict=True):
         candidates = candidates & (axis > low) & (axis < high)
-    labels, count = ndimage.label(candidates)
-    sizes = ndimage.sum_labels(candidates, labels, np.arange(1, count + 1))
-    return np.isin(labels, 1 + np.argsort(-sizes)[:2])
+    labels, _ = ndimage.label(candidates)
+    return np.isin(labels, 1 + np.argsort(-np.bincount(labels.ravel())[1:], kind="stable")[:2])
 
 
 def _hippocampus(grid: Grid, side: float) -> npt.NDArray[np.bool_]:
@@ -191,4 +193,11 @@ def load_template(voxel_size_mm: float = 1.0) -> Template:
     Raises:
         VolumeError: if the voxel size is not positive.
     """
-    return _native_template().resample_to(template_grid(voxel_size_mm))
+    native, grid = _native_template(), template_grid(voxel_size_mm)
+    if voxel_size_mm != 1.0:
+        return native.resample_to(grid)
+    # The template's own voxels are cut out, not interpolated, which would take seconds.
+    start = np.rint(np.linalg.inv(native.grid.affine) @ grid.affine[:, 3]).astype(int)[:3]
+    box = tuple(slice(low + ROOM, low + ROOM + n) for low, n in zip(start, grid.shape, strict=True))
+    maps = {name: np.pad(getattr(native, name).data, ROOM)[box].copy() for name in Template.__dataclass_fields__}
+    return Template(**{name: Volume(data, grid.affine) for name, data in maps.items()})
