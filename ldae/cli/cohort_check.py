@@ -1,15 +1,12 @@
 """`ldae cohort check`: what would spoil results, found before it does."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jsonargparse import Namespace
 
 from ldae.cli.arguments import Parser, add_manifest, add_workers, folder
 from ldae.cli.console import progress_bar, say, table
-
-if TYPE_CHECKING:
-    from ldae.head.findings import FindingGroup
 
 __all__ = ["register"]
 
@@ -58,19 +55,19 @@ def run_check(options: Namespace) -> int:
         )
     groups = group_findings(report.findings)
     if groups:
-        table("Findings, the worst first", ["severity", "what", "scans", "for example", "remedy"], _rows(groups))
+        table("Findings, the worst first", ["severity", "finding", "scans", "for example", "remedy"], _rows(groups))
     times = [figures["seconds"] for figures in report.figures.values() if "seconds" in figures]
     mean = f", {sum(times) / len(times):.1f} s a scan" if times else ""
     say(f"{len(report.figures)} scans in {report.seconds:.1f} s{mean} and process")
     if report.likeness is not None:
         like = report.likeness
-        within = "" if like.within_median is None else f", sessions of one person at {like.within_median:.2f}"
+        within = "" if like.within_median is None else f", sessions of one subject at {like.within_median:.2f}"
         say(
-            f"brains compared: different people correlate at {like.between_median:.2f} (at most {like.between_max:.2f})"
-            f"{within}; above {like.limit:.2f} two are taken for one person"
+            f"brains compared: different subjects correlate at {like.between_median:.2f} (at most {like.between_max:.2f})"
+            f"{within}; above {like.limit:.2f} two count as one subject"
         )
     elif not options.no_anatomy:
-        say(f"brains were not compared: that needs scans of {MIN_SUBJECTS} people or more that can be aligned")
+        say(f"brains were not compared: that needs aligned scans of {MIN_SUBJECTS} subjects or more")
     if options.out is not None:
         say(f"all findings and measurements: {' and '.join(map(str, report.write(options.out)))}")
     counts = {severity: report.count(severity) for severity in Severity}
@@ -79,13 +76,10 @@ def run_check(options: Namespace) -> int:
     return 1 if bad else 0
 
 
-def _rows(groups: "list[FindingGroup]") -> list[list[str]]:
+def _rows(groups: Any) -> list[list[str]]:
     rows = []
-    for group in groups:
-        first = group.findings[0]
-        scans = group.scans
-        named = ", ".join(scans[:SCANS_SHOWN]) + (
-            f" and {len(scans) - SCANS_SHOWN} more" if len(scans) > SCANS_SHOWN else ""
-        )
-        rows.append([group.severity.word, group.code, named or "the table", first.message, first.remedy])
+    for one in groups:
+        more = f" and {len(one.scans) - SCANS_SHOWN} more" if len(one.scans) > SCANS_SHOWN else ""
+        named = ", ".join(one.scans[:SCANS_SHOWN]) + more
+        rows.append([one.severity.word, one.code, named or "the table", one.message, one.remedy])
     return rows

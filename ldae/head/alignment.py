@@ -1,4 +1,4 @@
-"""Mutual information between the template and a scan, and its optimisation with SimpleITK.
+"""Alignment of the template with a scan by mutual information, with SimpleITK.
 
 Transforms take template points to scan points, both RAS mm, as (4, 4) matrices; ITK's LPS stays inside this module.
 """
@@ -18,7 +18,7 @@ __all__ = ["Alignment", "brain_centre", "to_itk", "write_transform"]
 
 Matrix = npt.NDArray[np.float64]
 
-# The template shows the brain alone; around it the metric also sees the dark rim of fluid and skull, not the scalp.
+# The template shows the brain alone; the metric also uses the dark rim of fluid and skull around it, not the scalp.
 RIM_MM = 6.0
 BINS = 32
 # Radius of the neighbourhoods of local correlation.
@@ -62,9 +62,7 @@ def write_transform(affine_native_to_template: Matrix, path: Path) -> None:
     import SimpleITK
 
     lps = LPS_TO_RAS @ np.linalg.inv(affine_native_to_template) @ LPS_TO_RAS
-    transform = SimpleITK.AffineTransform(3)
-    transform.SetMatrix(lps[:3, :3].ravel().tolist())
-    transform.SetTranslation(lps[:3, 3].tolist())
+    transform = SimpleITK.AffineTransform(lps[:3, :3].ravel().tolist(), lps[:3, 3].tolist())
     temporary = path.with_name(f".writing-{path.name}")
     try:
         SimpleITK.WriteTransform(transform, str(temporary))
@@ -115,10 +113,10 @@ class Alignment:
         return self._optimise(self._affine(start), start, iterations=100)
 
     def polish_affine(self, start: Matrix) -> Matrix:
-        """The affine near a good start that correlates best in small neighbourhoods.
+        """The affine near a good start that correlates best in small neighbourhoods (Avants et al. 2008).
 
-        Local correlation (Avants et al. 2008) weighs every fold of the surface alike, where mutual information follows the
-        strongest edges; it is narrower and slower, so it comes last.
+        It weighs all folds of the surface equally, where mutual information follows the strongest edges. It has a smaller
+        basin and is slower, so it comes last.
         """
         method = self._method()
         method.SetMetricAsANTSNeighborhoodCorrelation(NEIGHBOURHOOD_VOXELS)
@@ -154,11 +152,9 @@ class Alignment:
         import SimpleITK
 
         lps = LPS_TO_RAS @ matrix @ LPS_TO_RAS
-        transform = SimpleITK.AffineTransform(3)
-        transform.SetCenter(self.centre.tolist())
-        transform.SetMatrix(lps[:3, :3].ravel().tolist())
-        transform.SetTranslation(self._translation(lps).tolist())
-        return transform
+        return SimpleITK.AffineTransform(
+            lps[:3, :3].ravel().tolist(), self._translation(lps).tolist(), self.centre.tolist()
+        )
 
     def _translation(self, lps: Matrix) -> Matrix:
         return np.asarray(lps[:3, :3] @ self.centre + lps[:3, 3] - self.centre, dtype=np.float64)

@@ -1,4 +1,4 @@
-"""N4 bias-field correction on the scan's own grid, shrunken; the field is smooth, so nothing is lost by that."""
+"""N4 bias-field correction on the scan's own grid, shrunken, since the field is smooth."""
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +18,11 @@ MAX_FACTOR = 8.0
 
 
 def correct_bias(volume: Volume, mask: Volume | None = None) -> Volume:
-    """Divide a scan by its N4 bias field, which averages 1 over the mask, so that intensities keep their unit.
+    """The scan divided by its N4 bias field, which averages 1 over the mask, so that intensities keep their unit.
 
     Args:
         volume: the scan on its native grid, before any resampling.
-        mask: where the field is fitted, above 0.5, on any grid; without it the head by Otsu's threshold.
+        mask: region of the fit, above 0.5, on any grid; the head by Otsu's threshold if None.
 
     Returns:
         The corrected scan on the same grid.

@@ -1,6 +1,4 @@
-"""Brain extraction: the template's brain mask carried to the scan, then moved to where its intensities put it."""
-
-from dataclasses import dataclass
+"""Brain extraction: the template's brain mask moved to the scan, and its surface to the edge of the tissue."""
 
 import numpy as np
 import numpy.typing as npt
@@ -8,16 +6,7 @@ from scipy import ndimage
 
 from ldae.atlas import load_template, template_grid
 from ldae.errors import CohortError
-from ldae.head.morphology import (
-    Mask,
-    close,
-    coarse_grid,
-    depth_mm,
-    grow,
-    largest_piece,
-    mask_volume,
-    shrink,
-)
+from ldae.head.morphology import Mask, close, coarse_grid, depth_mm, grow, largest_piece, mask_volume, shrink
 from ldae.volume import Grid, Volume
 
 __all__ = ["brain_of_mask", "brain_of_stripped", "extract_brain", "inside", "template_brain"]
@@ -37,24 +26,16 @@ DEPTH_LIMIT_MM = 10.0
 STRIPPED_SHARE = 0.02
 
 
-@dataclass(frozen=True)
-class _Tissue:
-    """Intensities between which a voxel is grey or white matter."""
-
-    low: float
-    high: float
-
-
 def extract_brain(scan: Volume, affine_native_to_template: npt.NDArray[np.float64]) -> Volume:
-    """The surface around the brain and its fluid, as the depth below it.
+    """Surface of the brain and its fluid, as the depth below it.
 
-    Grey and white matter are found by intensity within reach of the carried template mask, cut off from meninges by
-    opening, closed over sulci and ventricles, and given a thin rim of the dark fluid around them. A depth, unlike a
-    mask, can be interpolated: `inside(surface, grid)` is the mask on any grid.
+    Grey and white matter are found by intensity within reach of the moved template mask, separated from meninges by
+    opening, closed over sulci and ventricles, and extended by a thin rim of dark fluid. A depth, unlike a mask, can be
+    interpolated: `inside(surface, grid)` is the mask on any grid.
 
     Args:
         scan: a bias-corrected T1w head.
-        affine_native_to_template: where it lies in template space (RAS mm), (4, 4).
+        affine_native_to_template: scan to template (RAS mm), (4, 4).
 
     Returns:
         Depth below the brain's surface in mm, negative outside, within 10; on the scan's axes with cubic voxels.
@@ -65,58 +46,57 @@ def extract_brain(scan: Volume, affine_native_to_template: npt.NDArray[np.float6
     grid = _window(coarse_grid(scan.grid, WORKING_MM, finer_too=True), affine_native_to_template)
     image = scan.resample_to(grid).data
     depth = _template_depth(grid, affine_native_to_template)
-    tissue = _tissue_range(image[depth > CERTAIN_MM / 2])
+    low, high = _tissue_range(image[depth > CERTAIN_MM / 2])
     spacing = grid.spacing
     within_reach = depth > -REACH_MM
-    bright = (image > tissue.low) & (image < tissue.high) & within_reach
+    bright = (image > low) & (image < high) & within_reach
     core = largest_piece(shrink(bright | (depth > CERTAIN_MM), OPEN_MM, spacing))
     if not core.any():
         msg = "no brain tissue found inside the template's brain; check the overlay and that the scan is T1w"
         raise CohortError(msg)
     parenchyma = grow(core, OPEN_MM + WORKING_MM / 2, spacing) & (bright | (depth > CERTAIN_MM))
     filled = close(largest_piece(parenchyma), CLOSE_MM, spacing) & within_reach
-    rim = grow(filled, FLUID_MM, spacing) & (image < tissue.low)
+    rim = grow(filled, FLUID_MM, spacing) & (image < low)
     mask = largest_piece(shrink(filled | rim, WORKING_MM, spacing))
     return _surface(grow(mask, WORKING_MM, spacing), grid)
 
 
 def brain_of_stripped(scan: Volume) -> Volume:
-    """The surface of an image that is already stripped: what is not background, closed; as :func:`extract_brain`."""
+    """Surface of a stripped brain: everything but background, closed; as :func:`extract_brain`."""
     bright = scan.data > STRIPPED_SHARE * np.percentile(scan.data, 99.0)
     return _surface(close(largest_piece(bright), CLOSE_MM, scan.spacing), scan.grid, smooth_mm=0.0)
 
 
 def brain_of_mask(mask: Volume, grid: Grid) -> Volume:
-    """The surface of a brain that somebody else has masked; as :func:`extract_brain`.
+    """Surface of a given brain mask; as :func:`extract_brain`.
 
     Args:
         mask: above 0 inside the brain, on any grid in the scan's space.
         grid: the scan's.
 
     Raises:
-        CohortError: if the mask shows nothing, or everything, within the scan's field of view.
+        CohortError: if the mask marks nothing, or everything, within the scan's field of view.
     """
     inner = mask_volume(mask.data > 0, mask.affine).resample_to(grid).data >= 0.5
     if not inner.any() or inner.all():
-        msg = (
-            f"the brain mask marks {'all' if inner.any() else 'nothing'} of the scan's field of view; it must be above 0 inside "
-            "the brain, 0 outside, and lie in the scan's own space"
-        )
+        marked = "all" if inner.any() else "nothing"
+        rule = "it must be above 0 inside the brain, 0 outside, and in the scan's own space"
+        msg = f"the brain mask marks {marked} of the scan's field of view; {rule}"
         raise CohortError(msg)
     return _surface(inner, grid, smooth_mm=0.0)
 
 
 def inside(surface: Volume, grid: Grid) -> Mask:
-    """Where a grid is below a brain's surface, the largest piece, (D, H, W)."""
+    """Voxels of a grid below a brain's surface, the largest piece, (D, H, W)."""
     return largest_piece(surface.resample_to(grid, outside=-DEPTH_LIMIT_MM).data > 0)
 
 
 def template_brain(grid: Grid, affine_native_to_template: npt.NDArray[np.float64], *, margin_mm: float = 0.0) -> Volume:
-    """The template's brain mask carried to a scan, grown by a margin.
+    """The template's brain mask moved to a scan, grown by a margin.
 
     Args:
         grid: the scan's.
-        affine_native_to_template: where it lies in template space (RAS mm), (4, 4).
+        affine_native_to_template: scan to template (RAS mm), (4, 4).
         margin_mm: in template mm.
 
     Returns:
@@ -156,8 +136,8 @@ def _window(grid: Grid, affine_native_to_template: npt.NDArray[np.float64]) -> G
     return Grid((d, h, w), affine)
 
 
-def _tissue_range(values: npt.NDArray[np.float32]) -> _Tissue:
-    """Fluid, grey and white matter as three clusters; brain tissue lies between fluid and the brightest white."""
+def _tissue_range(values: npt.NDArray[np.float32]) -> tuple[float, float]:
+    """Lowest and highest intensity of brain tissue, from fluid, grey and white matter as three clusters."""
     from sklearn.cluster import KMeans
 
     if values.size < 100 or values.std() == 0:
@@ -168,4 +148,4 @@ def _tissue_range(values: npt.NDArray[np.float32]) -> _Tissue:
     sample = np.quantile(inside, np.linspace(0.0, 1.0, 2000))[:, None]
     start = np.quantile(sample, [0.05, 0.4, 0.8])[:, None]
     fluid, grey, white = sorted(KMeans(3, init=start, n_init=1).fit(sample).cluster_centers_[:, 0])
-    return _Tissue(low=fluid + TISSUE_SHARE * (grey - fluid), high=white + 1.5 * (white - grey))
+    return fluid + TISSUE_SHARE * (grey - fluid), white + 1.5 * (white - grey)

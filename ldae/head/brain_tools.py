@@ -1,4 +1,4 @@
-"""Brain extraction by a program that the user has on the PATH."""
+"""Brain extraction by a program on the PATH."""
 
 import os
 import shutil
@@ -17,12 +17,12 @@ __all__ = ["TOOLS", "BrainTool", "run_brain_tool"]
 
 @dataclass(frozen=True)
 class BrainTool:
-    """How a program is called.
+    """Command line of a program.
 
     Attributes:
         arguments: program and arguments; `{scan}` and `{out}` stand for the files, `{stem}` for `out` without its ending.
         result: the file that it leaves, above 0 inside the brain, as `{out}` or `{stem}...`.
-        source: where to get it.
+        source: of the program, for the error message.
     """
 
     arguments: tuple[str, ...]
@@ -43,7 +43,7 @@ TOOLS = {
 
 
 def run_brain_tool(name: str, scan: Volume) -> Volume:
-    """The mask that a program finds.
+    """Brain mask by a program.
 
     Args:
         name: of the tool, a key of `TOOLS`.
@@ -58,10 +58,8 @@ def run_brain_tool(name: str, scan: Volume) -> Volume:
     tool = TOOLS[name]
     program = shutil.which(tool.arguments[0])
     if program is None:
-        msg = (
-            f"{name}: no program {tool.arguments[0]!r} on the PATH; install it ({tool.source}), or leave brain extraction to "
-            "the default, template"
-        )
+        remedy = f"install it ({tool.source}), or use the default brain extraction, template"
+        msg = f"{name}: no program {tool.arguments[0]!r} on the PATH; {remedy}"
         raise CohortError(msg)
     with tempfile.TemporaryDirectory(prefix="ldae-brain-") as folder:
         places = {"scan": f"{folder}/scan.nii.gz", "out": f"{folder}/out.nii.gz", "stem": f"{folder}/out"}

@@ -1,14 +1,14 @@
-"""What a check found: how bad, where, what it means, and what mends it."""
+"""Findings of quality control: severity, scans concerned, message, and remedy."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
 from enum import IntEnum
 
-__all__ = ["ERROR", "NOTICE", "WARNING", "Finding", "FindingGroup", "Severity", "group_findings", "worst"]
+__all__ = ["ERROR", "NOTICE", "WARNING", "Finding", "Severity", "group_findings", "worst"]
 
 
 class Severity(IntEnum):
-    """How bad a finding is; the worst sorts first."""
+    """Severity of a finding; the worst sorts first."""
 
     ERROR = 0
     """The toolkit refuses this, or results made with it are wrong."""
@@ -31,11 +31,11 @@ class Finding:
     """One thing that is wrong with a scan, some scans, or the table.
 
     Attributes:
-        severity: how bad.
-        code: what kind, in words joined by hyphens; the documentation explains each.
-        message: what is wrong here, in one sentence without a final stop.
-        remedy: what to do about it.
-        scans: keys of the scans concerned; none where the table as a whole is.
+        severity: error, warning or notice.
+        code: kind of finding, words joined by hyphens; the documentation explains each.
+        message: one sentence without a final stop.
+        remedy: the next step for the user.
+        scans: keys of the scans concerned; empty if the whole table is.
         subjects: participants concerned.
     """
 
@@ -48,51 +48,20 @@ class Finding:
 
     def to_dict(self) -> dict[str, object]:
         """Plain values, for JSON."""
-        return {
-            "severity": self.severity.word,
-            "code": self.code,
-            "message": self.message,
-            "remedy": self.remedy,
-            "scans": list(self.scans),
-            "subjects": list(self.subjects),
-        }
+        return asdict(self) | {"severity": self.severity.word}
 
 
-@dataclass(frozen=True)
-class FindingGroup:
-    """All findings of one kind.
-
-    Attributes:
-        findings: one or more, of one severity, code and remedy.
-    """
-
-    findings: tuple[Finding, ...]
-
-    @property
-    def severity(self) -> Severity:
-        """Of all of them."""
-        return self.findings[0].severity
-
-    @property
-    def code(self) -> str:
-        """Of all of them."""
-        return self.findings[0].code
-
-    @property
-    def scans(self) -> tuple[str, ...]:
-        """Keys of the scans concerned, each once."""
-        return tuple(dict.fromkeys(scan for finding in self.findings for scan in finding.scans))
-
-
-def group_findings(findings: Iterable[Finding]) -> list[FindingGroup]:
-    """Findings of one kind together, the worst kinds first and, among equals, those that concern most."""
+def group_findings(findings: Iterable[Finding]) -> list[Finding]:
+    """One finding for each kind (severity, code, remedy), with the scans of all; the worst and the most frequent first."""
     kinds: dict[tuple[Severity, str, str], list[Finding]] = {}
     for finding in findings:
         kinds.setdefault((finding.severity, finding.code, finding.remedy), []).append(finding)
-    groups = [FindingGroup(tuple(members)) for members in kinds.values()]
-    return sorted(groups, key=lambda group: (group.severity, -len(group.findings), group.code))
+    groups = sorted(kinds.values(), key=lambda group: (group[0].severity, -len(group), group[0].code))
+    return [
+        replace(group[0], scans=tuple(dict.fromkeys(key for one in group for key in one.scans))) for group in groups
+    ]
 
 
-def worst(findings: Sequence[Finding]) -> Severity | None:
+def worst(findings: Iterable[Finding]) -> Severity | None:
     """The worst severity, or None if nothing was found."""
     return min((finding.severity for finding in findings), default=None)

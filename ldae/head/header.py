@@ -1,11 +1,12 @@
-"""What an image file's header claims, checked before its voxels are touched.
+"""Checks of an image file's header, before its voxels are read.
 
-NIfTI headers are read as they stand in the file: the usual reader mends a voxel size of zero silently.
+NIfTI headers are read as they stand in the file: nibabel repairs a voxel size of zero silently.
 """
 
 import errno
 import itertools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,19 +31,20 @@ MAX_VOXELS = 1024**3
 MAX_DEFLATE_RATIO = 1032
 
 COPY_AGAIN = "copy or convert the file again"
+WHOLE_HEAD = "give a scan of the whole head"
 RECONVERT = "convert the scan again from DICOM, so that the header states its true geometry"
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a header says.
+    """Header of an image file.
 
     Attributes:
         shape: axis lengths, trailing axes of length one dropped.
-        spacing: voxel size in mm as written, negative or zero where it is so.
+        spacing: voxel size in mm as written, even if zero or negative.
         dtype: of the voxels in the file.
         affine: voxels to RAS mm, (4, 4), or None if there is none.
-        qform: affine of the NIfTI quaternion, None where it is not set (code 0) or the format has none.
+        qform: affine of the NIfTI quaternion; None if it is not set (code 0) or the format has none.
         sform: affine of the NIfTI matrix, likewise.
         codes: NIfTI's codes of qform and sform; None for other formats.
     """
@@ -57,48 +59,32 @@ class Header:
 
 
 def check_file(path: Path) -> Finding | None:
-    """Why a path is no file that could be an image; None if it may be."""
+    """Reason why a path cannot be an image file; None if it can."""
     try:
         path.stat()
     except OSError as error:
         if error.errno == errno.ELOOP:
-            return Finding(
-                ERROR,
-                "symlink-loop",
-                f"{path} is a symbolic link that leads to itself",
-                "point the link at the image",
-            )
-        return Finding(
-            ERROR,
-            "missing-file",
-            f"{path} does not exist",
-            "correct the path; relative paths resolve against the manifest's folder",
-        )
+            return Finding(ERROR, "symlink-loop", f"{path} is a symbolic link to itself", "point the link at the image")
+        remedy = "correct the path; relative paths start at the manifest's folder"
+        return Finding(ERROR, "missing-file", f"{path} does not exist", remedy)
     if not path.is_file():
-        return Finding(ERROR, "missing-file", f"{path} is no file", "name the image itself")
+        return Finding(ERROR, "missing-file", f"{path} is not a file", "give the path of the image itself")
     with path.open("rb") as file:
         start = file.read(512)
     if not start:
         return Finding(ERROR, "unreadable", f"{path} is empty", COPY_AGAIN)
-    if path.name.endswith((".gz", ".mgz", ".nii")) and _is_text(start):
-        return Finding(
-            ERROR,
-            "text-file",
-            f"{path} is text ({start[:24].decode('ascii')!r} ...) under an image's name",
-            "fetch the image itself; pointers of Git LFS or git-annex and saved error pages look like this",
-        )
+    if path.name.endswith((".gz", ".mgz", ".nii")) and all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in start):
+        message = f"{path} is a text file ({start[:24].decode('ascii')!r} ...) with the name of an image"
+        remedy = "download the image itself; pointers of Git LFS or git-annex and saved error pages look like this"
+        return Finding(ERROR, "text-file", message, remedy)
     return None
 
 
-def _is_text(start: bytes) -> bool:
-    return all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in start)
-
-
 def read_header(path: Path) -> Header | None:
-    """The header of a NIfTI or MGH file; None for formats whose header is only read with the voxels.
+    """Header of a NIfTI or MGH file; None for formats whose header is only read with the voxels.
 
     Raises:
-        Exception: whatever the readers raise on damaged files.
+        Exception: of nibabel, on damaged files.
     """
     name = path.name.lower()
     if not name.endswith(NIFTI_SUFFIXES + MGH_SUFFIXES):
@@ -137,181 +123,114 @@ def _trimmed(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def check_header(header: Header, file_bytes: int | None = None) -> list[Finding]:
-    """What a header says that cannot be or should not be; an error means that the voxels are not worth reading.
+    """Findings on a header; with an error among them, the voxels are not worth reading.
 
     Args:
-        header: as it stands in the file.
-        file_bytes: length of the file, against which the promised voxels are held.
+        header: as written in the file.
+        file_bytes: size of the file, to compare with the number of voxels.
     """
-    found = _kind_findings(header, file_bytes) or [*_type_findings(header), *_geometry_findings(header)]
-    return found if worst(found) == ERROR else [*found, *_orientation_findings(header)]
+    found = list(_check_kind(header, file_bytes)) or [*_check_type(header), *_check_geometry(header)]
+    return found if worst(found) == ERROR else [*found, *_check_orientation(header)]
 
 
-def _kind_findings(header: Header, file_bytes: int | None) -> list[Finding]:
-    shape = header.shape
+def _check_kind(header: Header, file_bytes: int | None) -> Iterator[Finding]:
+    """The first reason why this is no structural scan."""
+    shape, voxels = header.shape, math.prod(header.shape)
     times = " x ".join(map(str, shape))
     if header.dtype.fields is not None:
-        return [Finding(ERROR, "colour", "a colour (RGB) image, not a scan", "export the original grey-scale series")]
-    if header.dtype.kind == "c":
-        return [Finding(ERROR, "complex", "complex numbers, not intensities", "export the magnitude image")]
-    if len(shape) > 3:
-        return [
-            Finding(
-                ERROR,
-                "four-dimensional",
-                f"{len(shape)} axes ({times}): a series, such as functional or diffusion MRI",
-                "give the structural scan, or extract one volume",
-            )
-        ]
-    if len(shape) < 3 or min(shape) <= 1:
-        return [Finding(ERROR, "single-slice", f"a single slice ({times})", "give the whole series as one volume")]
-    voxels = math.prod(shape)
-    if voxels > MAX_VOXELS:
-        return [Finding(ERROR, "huge", f"{times} voxels, more than any head needs", RECONVERT)]
-    if file_bytes is not None and voxels * header.dtype.itemsize > MAX_DEFLATE_RATIO * file_bytes:
-        return [
-            Finding(
-                ERROR,
-                "unreadable",
-                f"the header promises {times} voxels, which {file_bytes} bytes cannot hold",
-                COPY_AGAIN,
-            )
-        ]
-    return []
+        yield Finding(ERROR, "colour", "a colour (RGB) image, not a scan", "export the original grey-scale series")
+    elif header.dtype.kind == "c":
+        yield Finding(ERROR, "complex", "complex numbers, not intensities", "export the magnitude image")
+    elif len(shape) > 3:
+        message = f"{len(shape)} axes ({times}): a series, such as functional or diffusion MRI"
+        yield Finding(ERROR, "four-dimensional", message, "give the structural scan, or extract one volume")
+    elif len(shape) < 3 or min(shape) <= 1:
+        yield Finding(ERROR, "single-slice", f"a single slice ({times})", "give the whole series as one volume")
+    elif voxels > MAX_VOXELS:
+        yield Finding(ERROR, "huge", f"{times} voxels, too many for a head", RECONVERT)
+    elif file_bytes is not None and voxels * header.dtype.itemsize > MAX_DEFLATE_RATIO * file_bytes:
+        message = f"the header states {times} voxels, more than a file of {file_bytes} bytes can hold"
+        yield Finding(ERROR, "unreadable", message, COPY_AGAIN)
 
 
-def _type_findings(header: Header) -> list[Finding]:
-    if header.dtype.itemsize < 8:
-        return []
-    message = f"voxels are stored as {header.dtype.name}; scanners write 16 bits, so this was derived"
-    return [Finding(NOTICE, "wide-type", message, "check that it is the scan and not a map or labels")]
+def _check_type(header: Header) -> Iterator[Finding]:
+    if header.dtype.itemsize >= 8:
+        message = f"voxels are stored as {header.dtype.name}; scanners write 16 bits, so the image was computed"
+        yield Finding(NOTICE, "wide-type", message, "check that it is the scan and not a map or labels")
 
 
-def _geometry_findings(header: Header) -> list[Finding]:
-    found = []
-    sizes = header.spacing
-    words = " x ".join(f"{size:.4g}" for size in sizes)
-    if not all(math.isfinite(size) and size > 0 for size in sizes):
-        return [Finding(ERROR, "bad-spacing", f"an impossible voxel size, {words} mm", RECONVERT)]
+def _check_geometry(header: Header) -> Iterator[Finding]:
+    stated = " x ".join(f"{size:.4g}" for size in header.spacing)
+    if not all(math.isfinite(size) and size > 0 for size in header.spacing):
+        yield Finding(ERROR, "bad-spacing", f"an impossible voxel size, {stated} mm", RECONVERT)
+        return
     affine = header.affine
     if affine is None or not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        return [
-            Finding(ERROR, "singular-affine", "the affine is singular: voxels have no place in the world", RECONVERT)
-        ]
-    columns = affine[:3, :3]
-    true_sizes = np.linalg.norm(columns, axis=0)
-    if true_sizes.min() < MIN_SPACING_MM or true_sizes.max() > MAX_SPACING_MM:
-        words = " x ".join(f"{size:.4g}" for size in true_sizes)
-        found.append(
-            Finding(
-                ERROR,
-                "absurd-spacing",
-                f"voxels of {words} mm, outside {MIN_SPACING_MM:g} to {MAX_SPACING_MM:g}: units were mistaken",
-                RECONVERT,
-            )
+        yield Finding(
+            ERROR, "singular-affine", "the affine has no inverse: voxels have no position in space", RECONVERT
         )
-        return found
-    if not np.allclose(true_sizes, sizes, rtol=0.01):
-        found.append(
-            Finding(
-                WARNING,
-                "spacing-conflict",
-                f"the header states voxels of {words} mm, its affine {' x '.join(f'{size:.4g}' for size in true_sizes)} mm",
-                RECONVERT,
-            )
-        )
-    cosines = (columns / true_sizes).T @ (columns / true_sizes) - np.eye(3)
-    if np.abs(cosines).max() > SHEARED:
-        found.append(
-            Finding(
-                WARNING,
-                "sheared",
-                "the axes of the grid are not perpendicular (gantry tilt, or an affine that holds a registration)",
-                "resample the scan to a rectangular grid",
-            )
-        )
-    found += _extent_findings(header.shape, true_sizes)
-    return found
+        return
+    sizes = np.linalg.norm(affine[:3, :3], axis=0)
+    measured = " x ".join(f"{size:.4g}" for size in sizes)
+    if sizes.min() < MIN_SPACING_MM or sizes.max() > MAX_SPACING_MM:
+        limits = f"{MIN_SPACING_MM:g} to {MAX_SPACING_MM:g}"
+        yield Finding(ERROR, "absurd-spacing", f"voxels of {measured} mm, outside {limits}: wrong units", RECONVERT)
+        return
+    if not np.allclose(sizes, header.spacing, rtol=0.01):
+        message = f"the header states voxels of {stated} mm, its affine {measured} mm"
+        yield Finding(WARNING, "spacing-conflict", message, RECONVERT)
+    directions = affine[:3, :3] / sizes
+    if np.abs(directions.T @ directions - np.eye(3)).max() > SHEARED:
+        message = "the axes of the grid are not perpendicular (gantry tilt, or an affine that contains a registration)"
+        yield Finding(WARNING, "sheared", message, "resample the scan to a rectangular grid")
+    yield from _check_extent(header.shape, sizes)
 
 
-def _extent_findings(shape: tuple[int, ...], sizes: npt.NDArray[np.float64]) -> list[Finding]:
-    found = []
+def _check_extent(shape: tuple[int, ...], sizes: npt.NDArray[np.float64]) -> Iterator[Finding]:
+    field_mm = (np.asarray(shape) * sizes).min()
     if min(shape) < MIN_SLICES:
-        found.append(
-            Finding(WARNING, "few-slices", f"only {min(shape)} slices along one axis", "give a scan of the whole head")
+        message = f"only {min(shape)} slices along one axis"
+        yield Finding(WARNING, "few-slices", message, WHOLE_HEAD)
+    elif field_mm < MIN_FIELD_MM:
+        message = (
+            f"the field of view is only {field_mm:.0f} mm along one axis; a brain needs more than {MIN_FIELD_MM:g}"
         )
-    elif (np.asarray(shape) * sizes).min() < MIN_FIELD_MM:
-        found.append(
-            Finding(
-                WARNING,
-                "small-field",
-                f"the field of view is only {(np.asarray(shape) * sizes).min():.0f} mm along one axis; a brain needs "
-                f"more than {MIN_FIELD_MM:g}",
-                "give a scan of the whole head",
-            )
-        )
+        yield Finding(WARNING, "small-field", message, WHOLE_HEAD)
     ratio = sizes.max() / sizes.min()
     if ratio > ANISOTROPIC and sizes.max() > THICK_MM:
-        found.append(
-            Finding(
-                WARNING,
-                "thick-slices",
-                f"slices of {sizes.max():.3g} mm, {ratio:.1f} times the smallest side of a voxel",
-                "prefer a 3D acquisition of the same visit; expect little of small structures otherwise",
-            )
-        )
+        message = f"slices of {sizes.max():.3g} mm, {ratio:.1f} times the smallest side of a voxel"
+        remedy = "prefer a 3D acquisition of the same visit; small structures are unreliable otherwise"
+        yield Finding(WARNING, "thick-slices", message, remedy)
     elif ratio > ANISOTROPIC:
-        found.append(
-            Finding(
-                NOTICE,
-                "anisotropic",
-                f"the largest side of a voxel is {ratio:.1f} times the smallest",
-                "nothing, unless other scans of the cohort are isotropic",
-            )
-        )
-    return found
+        message = f"the largest side of a voxel is {ratio:.1f} times the smallest"
+        yield Finding(NOTICE, "anisotropic", message, "nothing, unless other scans of the cohort are isotropic")
 
 
-def _orientation_findings(header: Header) -> list[Finding]:
+def _check_orientation(header: Header) -> Iterator[Finding]:
+    qform, sform = header.qform, header.sform
     if header.codes is None:
-        return []
-    ambiguous = "left and right are not known: the header has neither qform nor sform"
-    if header.qform is None and header.sform is None:
-        return [Finding(WARNING, "ambiguous-orientation", ambiguous, RECONVERT)]
-    found = []
-    if header.qform is not None and header.sform is not None:
-        if axis_word(header.qform) != axis_word(header.sform):
-            found.append(
-                Finding(
-                    WARNING,
-                    "orientation-conflict",
-                    f"qform says {axis_word(header.qform)}, sform {axis_word(header.sform)}; programs differ in which they "
-                    "believe, and left and right may be exchanged",
-                    RECONVERT,
-                )
-            )
-        elif header.codes[0] == header.codes[1] and (shift := _corner_shift(header)) > 1.0:
-            found.append(
-                Finding(
-                    NOTICE,
-                    "geometry-conflict",
-                    f"qform and sform claim the same space but differ by up to {shift:.0f} mm; the sform is used",
-                    RECONVERT,
-                )
-            )
-    return found
-
-
-def _corner_shift(header: Header) -> float:
-    """How far qform and sform put a corner of the field of view apart, at most, in mm."""
-    assert header.qform is not None
-    assert header.sform is not None
-    corners = np.array([[*corner, 1.0] for corner in itertools.product(*((0.0, n - 1.0) for n in header.shape))]).T
-    return float(np.linalg.norm(((header.qform - header.sform) @ corners)[:3], axis=0).max())
+        return
+    if qform is None and sform is None:
+        message = "left and right are unknown: the header has neither qform nor sform"
+        yield Finding(WARNING, "ambiguous-orientation", message, RECONVERT)
+    if qform is None or sform is None:
+        return
+    if axis_word(qform) != axis_word(sform):
+        message = (
+            f"qform gives {axis_word(qform)}, sform {axis_word(sform)}; programs differ in which one they use, and left "
+            "and right may be exchanged"
+        )
+        yield Finding(WARNING, "orientation-conflict", message, RECONVERT)
+    elif header.codes[0] == header.codes[1]:
+        corners = np.array([[*corner, 1.0] for corner in itertools.product(*((0.0, n - 1.0) for n in header.shape))]).T
+        shift_mm = float(np.linalg.norm(((qform - sform) @ corners)[:3], axis=0).max())
+        if shift_mm > 1.0:
+            message = f"qform and sform name the same space but differ by up to {shift_mm:.0f} mm; the sform is used"
+            yield Finding(NOTICE, "geometry-conflict", message, RECONVERT)
 
 
 def axis_word(affine: npt.NDArray[np.float64]) -> str:
-    """Where the voxel axes point, as in 'RAS'."""
+    """Directions of the voxel axes, such as 'RAS'."""
     from nibabel.orientations import aff2axcodes
 
     return "".join(str(code) for code in aff2axcodes(affine))

@@ -1,5 +1,6 @@
-"""What a scan's voxels say: intensities, skull, field of view."""
+"""Checks of a scan's voxels: intensities, skull, field of view."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,26 +28,25 @@ NEGATIVE_SHARE = 0.01
 CUT_SHARE = 0.25
 # From the top of the head down to below the cerebellum.
 HEAD_HEIGHT_MM = 120.0
+NO_RESCALING = "convert the scan again without rescaling"
 FACES = (("left", "right"), ("posterior", "anterior"), ("inferior", "superior"))
 
 
 class SkullState:
-    """Words for what a scan shows."""
+    """Content of a scan: a head, a brain alone, or neither for certain."""
 
-    HEAD = "head"
-    BRAIN = "brain"
-    UNCLEAR = "unclear"
+    HEAD, BRAIN, UNCLEAR = "head", "brain", "unclear"
 
 
 @dataclass(frozen=True, eq=False)
 class Surroundings:
-    """The head, or the brain alone, and what is around it.
+    """The head, or the brain alone, and its surroundings.
 
     Attributes:
-        image: the scan on coarse voxels of about 3 mm, RAS.
+        image: the scan on voxels of about 3 mm, RAS.
         mask: head or brain without holes, on the same voxels.
-        background: the value that fills the surroundings, or None if they hold noise.
-        volume_ml: of what is bright, without holes.
+        background: the one value of the surroundings, or None if they hold noise.
+        volume_ml: of the bright part, without holes.
         skull: one of :class:`SkullState`.
     """
 
@@ -58,82 +58,64 @@ class Surroundings:
 
 
 def check_intensities(data: npt.NDArray[np.float32]) -> tuple[list[Finding], dict[str, float]]:
-    """What intensities cannot be a scan's, and figures about them.
+    """Findings on intensities that no scan has, and measurements of them.
 
     Args:
         data: voxels as read, (D, H, W), finite.
     """
     low, high = float(data.min()), float(data.max())
     if low == high:
-        what = "all voxels are 0" if low == 0 else f"all voxels have one value, {low:g}"
-        return [Finding(ERROR, "constant", what, "export the scan again")], {"minimum": low, "maximum": high}
+        found = Finding(ERROR, "constant", f"all voxels have one value, {low:g}", "export the scan again")
+        return [found], {"minimum": low, "maximum": high}
     values, counts = np.unique(data, return_counts=True)
     # Where bright tissue is cut off, its limit may be the most common value.
     fill = values[counts.argmax()] if counts.argmax() < len(values) - 1 else low
     shown = data != fill
-    equal = _equal_neighbours(data, shown)
-    saturated = float((data[shown] == high).mean())
-    negative = float((data[shown] < 0).mean())
-    figures = {
+    measured = {
         "minimum": low,
         "maximum": high,
         "levels": float(len(values)),
-        "equal_neighbours": equal,
-        "at_maximum": saturated,
-        "negative": negative,
+        "equal_neighbours": _equal_neighbours(data, shown),
+        "at_maximum": float((data[shown] == high).mean()),
+        "negative": float((data[shown] < 0).mean()),
     }
+    return list(_check_levels(measured)), measured
+
+
+def _check_levels(measured: dict[str, float]) -> Iterator[Finding]:
+    levels, equal = int(measured["levels"]), measured["equal_neighbours"]
     if equal > LABEL_SHARE:
-        message = (
-            f"{100 * equal:.0f} % of neighbouring voxels have equal values ({len(values)} in all): a mask or a map of "
-            "labels, not a scan"
-        )
-        return [Finding(ERROR, "labels", message, "give the T1-weighted image that it was made from")], figures
-    found = []
-    if len(values) < MIN_LEVELS:
-        found.append(
-            Finding(
-                WARNING, "few-levels", f"only {len(values)} grey levels", "convert the scan again without rescaling"
-            )
-        )
-    if saturated > SATURATED_SHARE:
-        found.append(
-            Finding(
-                WARNING,
-                "saturated",
-                f"{100 * saturated:.1f} % of the voxels are at the largest value, {high:g}: bright tissue is cut off",
-                "convert the scan again without rescaling",
-            )
-        )
-    if negative > NEGATIVE_SHARE:
-        found.append(
-            Finding(
-                WARNING,
-                "negative",
-                f"{100 * negative:.0f} % of the voxels shown are negative (the smallest is {low:g}); in a brain, what is "
-                "not above 0 counts as background",
-                "give the scan before it was normalised, or add a constant inside the brain",
-            )
-        )
-    return found, figures
+        message = f"{100 * equal:.0f} % of neighbouring voxels have equal values ({levels} in all): labels, not a scan"
+        yield Finding(ERROR, "labels", message, "give the T1-weighted image that they were drawn on")
+        return
+    if levels < MIN_LEVELS:
+        yield Finding(WARNING, "few-levels", f"only {levels} grey levels", NO_RESCALING)
+    if measured["at_maximum"] > SATURATED_SHARE:
+        share, high = 100 * measured["at_maximum"], measured["maximum"]
+        message = f"{share:.1f} % of the voxels have the largest value, {high:g}: bright tissue is cut off"
+        yield Finding(WARNING, "saturated", message, NO_RESCALING)
+    if measured["negative"] > NEGATIVE_SHARE:
+        share, low = 100 * measured["negative"], measured["minimum"]
+        message = f"{share:.0f} % of the voxels shown are negative (minimum {low:g}); 0 and below count as background"
+        remedy = "give the scan before it was normalised, or add a constant inside the brain"
+        yield Finding(WARNING, "negative", message, remedy)
 
 
 def _equal_neighbours(data: npt.NDArray[np.float32], shown: npt.NDArray[np.bool_]) -> float:
     """Share of neighbours along the axes, both shown, that have one value."""
     equal = pairs = 0
     for axis in range(3):
-        ahead, behind = [slice(None)] * 3, [slice(None)] * 3
-        ahead[axis], behind[axis] = slice(1, None), slice(None, -1)
-        both = shown[tuple(ahead)] & shown[tuple(behind)]
-        equal += int((data[tuple(ahead)] == data[tuple(behind)])[both].sum())
+        values, both = np.moveaxis(data, axis, 0), np.moveaxis(shown, axis, 0)
+        both = both[1:] & both[:-1]
+        equal += int((values[1:] == values[:-1])[both].sum())
         pairs += int(both.sum())
     return equal / max(pairs, 1)
 
 
 def find_surroundings(scan: Volume) -> Surroundings:
-    """Find the head or brain in a scan, and tell which of the two it is.
+    """The head or brain in a scan, and which of the two it is.
 
-    A brain alone has one value all around it and the volume of a brain. A head may have that value around it too, but
-    is larger; and most have noise.
+    A brain alone has one value all around it and the volume of a brain. A head is larger, and most have noise around.
 
     Args:
         scan: in any orientation, with contrast.
@@ -159,19 +141,19 @@ def find_surroundings(scan: Volume) -> Surroundings:
 
 
 def check_view(around: Surroundings) -> tuple[list[Finding], dict[str, float]]:
-    """What the field of view cuts off, and a size that no head or brain has.
+    """Findings on parts that the field of view cuts off, and on a size of no head or brain; and measurements.
 
     Args:
         around: of the scan.
     """
-    mask = around.mask
+    mask, skull = around.mask, around.skull
     cut, shares = [], {}
     for axis, names in enumerate(FACES):
         areas = mask.sum(axis=tuple(other for other in range(3) if other != axis))
         for name, area in zip(names, (areas[0], areas[-1]), strict=True):
             share = float(area / max(areas.max(), 1))
             shares[f"cut_{name}"] = share
-            if share > CUT_SHARE and (name != "inferior" or around.skull == SkullState.BRAIN):
+            if share > CUT_SHARE and (name != "inferior" or skull == SkullState.BRAIN):
                 cut.append(name)
     levels = np.flatnonzero(mask.any(axis=(0, 1)))
     height_mm = float(np.ptp(levels) + 1) * around.image.spacing[2] if len(levels) else 0.0
@@ -179,22 +161,10 @@ def check_view(around: Surroundings) -> tuple[list[Finding], dict[str, float]]:
         cut.append("inferior")
     found = []
     if cut:
-        found.append(
-            Finding(
-                WARNING,
-                "cut-view",
-                f"the field of view cuts the {around.skull if around.skull != SkullState.UNCLEAR else 'object'} at its "
-                f"{', '.join(cut)} side",
-                "look at the scan; leave it out if brain is missing",
-            )
-        )
-    if around.skull == SkullState.UNCLEAR:
-        found.append(
-            Finding(
-                WARNING,
-                "no-head",
-                f"what is brighter than its surroundings has {around.volume_ml:.0f} ml: neither a head nor a brain",
-                "check the voxel size and what the image shows",
-            )
-        )
+        content = skull if skull != SkullState.UNCLEAR else "object"
+        message = f"the field of view cuts the {content} at its {', '.join(cut)} side"
+        found.append(Finding(WARNING, "cut-view", message, "look at the scan; leave it out if brain is missing"))
+    if skull == SkullState.UNCLEAR:
+        message = f"the bright part of the image has {around.volume_ml:.0f} ml: neither a head nor a brain"
+        found.append(Finding(WARNING, "no-head", message, "check the voxel size and the content of the image"))
     return found, {"height_mm": height_mm, "volume_ml": around.volume_ml, **shares}

@@ -28,7 +28,7 @@ BrainExtraction = Literal["template", "synthstrip", "hd-bet", "bet"]
 BIAS_MARGIN_MM = -2.0
 # Brain and surrounding fluid of anyone above infancy.
 PLAUSIBLE_BRAIN_ML = (750.0, 2200.0)
-# A rim around the brain that is this empty says that somebody has stripped the scan before.
+# With a rim around the brain that is this empty, the scan was stripped before.
 RIM_MM, EMPTY_SHARE = 6.0, 0.95
 # Percentiles of the brain that become 0 and 1, as in a model's own contract.
 WINDOW_PERCENTILES = (0.5, 99.5)
@@ -36,18 +36,18 @@ WINDOW_PERCENTILES = (0.5, 99.5)
 
 @dataclass(frozen=True)
 class PreprocessConfig:
-    """How scans are preprocessed.
+    """Settings of preprocessing.
 
     Attributes:
         voxel_size_mm: of the output, in mm.
-        already_stripped: the scans hold the brain alone; what is not background is the brain.
-        brain_extraction: who finds the brain: the template's mask, carried by the registration and refined from the
-            image (`template`), or a program on the PATH (`synthstrip`, `hd-bet`, `bet`).
+        already_stripped: the scans show the brain alone: everything but background is brain.
+        brain_extraction: the template's mask, moved by the registration and refined from the image (`template`), or a
+            program on the PATH (`synthstrip`, `hd-bet`, `bet`).
         bias_correction: run N4.
         normalise: write intensities with the brain's 0.5th and 99.5th percentile at 0 and 1, instead of the scan's own.
-        margin_mm: room that the output grid leaves around the template's brain, in mm: brains differ in shape.
+        margin_mm: margin of the output grid around the template's brain, in mm: brains differ in shape.
         multiple: every axis of the output grid is a multiple of this many voxels.
-        min_correlation: with the template, below which a registration counts as failed.
+        min_correlation: with the template; below it a registration has failed.
     """
 
     voxel_size_mm: float = 1.0
@@ -65,10 +65,7 @@ class PreprocessConfig:
             msg = f"brain_extraction must be template, {' or '.join(TOOLS)}, got {self.brain_extraction!r}"
             raise CohortError(msg)
         if self.already_stripped and self.brain_extraction != "template":
-            msg = (
-                f"the scans are said to be stripped already, so {self.brain_extraction} has nothing to do; give either "
-                "already_stripped or brain_extraction"
-            )
+            msg = f"the scans are already stripped, so {self.brain_extraction} has nothing to do; give one of the two options"
             raise CohortError(msg)
 
     @property
@@ -88,9 +85,9 @@ class PreprocessedScan:
         native_mask: the same brain, 0 and 1 on the scan's own grid.
         affine_native_to_template: RAS mm of the scan to RAS mm of the template, (4, 4).
         window: bias-corrected intensities of the scan at the brain's percentiles 0.5 and 99.5.
-        quality: what was measured of the result.
+        quality: measures of the result.
         brain_volume_ml: inside the brain's surface in native space, in ml.
-        warnings: what deserves a look.
+        warnings: reasons to look at the result.
     """
 
     image: Volume
@@ -105,13 +102,7 @@ class PreprocessedScan:
 
 @dataclass(frozen=True, eq=False)
 class _Located:
-    """A brain found in its scan.
-
-    Attributes:
-        registration: of the scan.
-        surface: depth below the brain's surface, on the scan's axes.
-        corrected: the scan without its bias field.
-    """
+    """A brain found in its scan: registration, depth below the brain's surface, and the scan without its bias field."""
 
     registration: Registration
     surface: Volume
@@ -121,21 +112,20 @@ class _Located:
 def preprocess_scan(
     volume: Volume, config: PreprocessConfig | None = None, *, brain_mask: Volume | None = None
 ) -> PreprocessedScan:
-    """Bring a T1w head to the template grid.
+    """The brain of a T1w head on the template grid.
 
     Args:
         volume: a raw T1w head in any orientation, or a brain with `already_stripped`.
-        config: how.
-        brain_mask: somebody's mask of this scan's brain, above 0 inside, on any grid in the scan's space; no brain is
-            then extracted.
+        config: settings.
+        brain_mask: given mask of this scan's brain, above 0 inside, on any grid in the scan's space; no brain is then
+            extracted.
 
     Raises:
         CohortError: if the registration fails or no brain is found.
     """
     config = config or PreprocessConfig()
     native = volume.to_ras()
-    brain = locate_brain(native, config, brain_mask)
-    to_template = brain.registration.affine_native_to_template
+    brain = _locate_brain(native, config, brain_mask)
     values = brain.corrected.data[inside(brain.surface, brain.corrected.grid)]
     low, high = (float(value) for value in np.percentile(values, WINDOW_PERCENTILES))
     image, mask = _on_template(brain, values, config)
@@ -143,23 +133,21 @@ def preprocess_scan(
         image = _normalised(image, mask, low, high)
     brain_volume_ml = float((brain.surface.data > 0).sum()) * brain.surface.grid.voxel_volume_ml
     quality = rate(brain.registration, mask)
-    warnings = [*brain.registration.warnings, *quality.warnings]
-    warnings += _brain_warnings(
-        native, brain.surface, brain_volume_ml, given=config.already_stripped or brain_mask is not None
-    )
+    given = config.already_stripped or brain_mask is not None
+    warnings = _brain_warnings(native, brain.surface, brain_volume_ml, given=given)
     return PreprocessedScan(
         image=image,
         brain_mask=mask,
         native_mask=mask_volume(inside(brain.surface, volume.grid), volume.affine),
-        affine_native_to_template=to_template,
+        affine_native_to_template=brain.registration.affine_native_to_template,
         window=(low, high),
         quality=quality,
         brain_volume_ml=brain_volume_ml,
-        warnings=tuple(warnings),
+        warnings=(*brain.registration.warnings, *quality.warnings, *warnings),
     )
 
 
-def locate_brain(native: Volume, config: PreprocessConfig, brain_mask: Volume | None = None) -> _Located:
+def _locate_brain(native: Volume, config: PreprocessConfig, brain_mask: Volume | None = None) -> _Located:
     """Registration, brain surface and bias-corrected image of a scan in RAS order, the latter two in its own space."""
     if config.brain_extraction in TOOLS and brain_mask is None:
         brain_mask = run_brain_tool(config.brain_extraction, native)
@@ -183,15 +171,8 @@ def locate_brain(native: Volume, config: PreprocessConfig, brain_mask: Volume | 
 
 
 def _on_template(brain: _Located, values: npt.NDArray[np.float32], config: PreprocessConfig) -> tuple[Volume, Volume]:
-    """Image and mask on the template grid, each interpolated once.
-
-    Args:
-        brain: the brain in its scan.
-        values: the scan's intensities inside it.
-        config: how.
-    """
-    grid = config.grid
-    to_template = brain.registration.affine_native_to_template
+    """Image and mask on the template grid, each interpolated once; `values` are the scan's intensities in the brain."""
+    grid, to_template = config.grid, brain.registration.affine_native_to_template
     mask = inside(moved(brain.surface, to_template), grid)
     if not mask.any():
         msg = "no brain on the template grid; the registration must have failed"
@@ -214,15 +195,11 @@ def _brain_warnings(native: Volume, surface: Volume, brain_volume_ml: float, *, 
     low, high = PLAUSIBLE_BRAIN_ML
     if not low <= brain_volume_ml <= high:
         found.append(f"a brain of {brain_volume_ml:.0f} ml, outside {low:.0f} to {high:.0f}; look at the overlay")
-    sparse = _every_other_mm(native)
+    # Every n-th voxel, about 2 mm apart: enough to count by.
+    n = [max(1, round(2.0 / size)) for size in native.spacing]
+    sparse = Volume(native.data[:: n[0], :: n[1], :: n[2]], native.affine @ np.diag([*n, 1.0]))
     brain = inside(surface, sparse.grid)
     rim = grow(brain, RIM_MM, sparse.spacing) & (depth_mm(~brain, sparse.spacing) > RIM_MM / 2)
     if not given and rim.any() and (sparse.data[rim] == native.data.min()).mean() > EMPTY_SHARE:
         found.append("the scan seems to be stripped already; preprocess it with already_stripped (--already-stripped)")
     return found
-
-
-def _every_other_mm(volume: Volume) -> Volume:
-    """Every n-th voxel of a scan, about 2 mm apart: enough to count by."""
-    n = [max(1, round(2.0 / size)) for size in volume.spacing]
-    return Volume(volume.data[:: n[0], :: n[1], :: n[2]], volume.affine @ np.diag([*n, 1.0]))

@@ -1,4 +1,4 @@
-"""How well a scan was preprocessed: figures that put the worst in front of the person who looks."""
+"""Quality of a preprocessed scan: measures that order a cohort, the worst first."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ WARN_OVERLAP = 0.9
 
 @dataclass(frozen=True)
 class Quality:
-    """What was measured of a preprocessed scan; each is 1 at best.
+    """Measures of a preprocessed scan; each is 1 at best.
 
     Attributes:
         correlation: Pearson, with the template's T1 inside the template's brain, at 6 mm.
@@ -35,16 +35,13 @@ class Quality:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What deserves a look (the registration's own warnings apart)."""
-        if self.overlap >= WARN_OVERLAP:
-            return ()
-        return (
-            f"brain mask and template's brain overlap by {self.overlap:.2f} only (Dice), usual is 0.95; look at the overlay",
-        )
+        """Reasons to look at the result, without the registration's own."""
+        low = f"brain mask and template's brain overlap by only {self.overlap:.2f} (Dice), usual is 0.95; look at the overlay"
+        return () if self.overlap >= WARN_OVERLAP else (low,)
 
 
 def rate(registration: Registration, brain_mask: Volume) -> Quality:
-    """Measure a result.
+    """Measures of a result.
 
     Args:
         registration: of the scan.
@@ -52,6 +49,6 @@ def rate(registration: Registration, brain_mask: Volume) -> Quality:
     """
     template = load_template(1.0).brain_mask.resample_to(brain_mask.grid).data > 0.5
     brain = brain_mask.data > 0.5
-    # What the field of view cut off is no fault of the mask's; coverage counts it.
+    # Parts outside the field of view count in the coverage.
     overlap = 2.0 * np.count_nonzero(brain & template) / (np.count_nonzero(brain) + np.count_nonzero(template))
     return Quality(registration.correlation, registration.coverage, float(overlap))

@@ -1,7 +1,7 @@
-"""Affine registration of a T1w scan to the MNI152 template, and the recognition of its failures.
+"""Affine registration of a T1w scan to the MNI152 template, with detection of failures.
 
-Everything happens in world coordinates (RAS mm): the result is one matrix that moves the scan's affine into template
-space, so that the image itself is resampled once, at the very end, by whoever needs it.
+All in world coordinates (RAS mm): the result is one matrix that moves the scan's affine into template space, so that the
+image itself is resampled once, at the end.
 """
 
 import itertools
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.spatial.transform import Rotation
 
 from ldae.atlas import load_template, template_grid
 from ldae.errors import CohortError
@@ -40,7 +41,7 @@ START_SCALES = (0.8, 0.9, 1.0)
 MIN_CORRELATION, WARN_CORRELATION = 0.45, 0.5
 # Coarse enough that gyri, which no affine can match, do not count.
 CORRELATION_MM = 6.0
-# Beyond these no human head has to be stretched to fit the template (singular values of scan to template).
+# No human head has to be stretched beyond these to fit the template (singular values of scan to template).
 MIN_STRETCH, MAX_STRETCH, MAX_STRETCH_RATIO = 0.75, 1.6, 1.45
 MIN_COVERAGE, WARN_COVERAGE = 0.7, 0.97
 WARN_ROTATION_DEG = 45.0
@@ -49,7 +50,7 @@ REMEDY = "look at the scan: it must be a T1w head with a true voxel size, or a b
 
 @dataclass(frozen=True, eq=False)
 class Registration:
-    """Where a scan lies in template space.
+    """Position of a scan in template space.
 
     Attributes:
         affine_native_to_template: RAS mm of the scan to RAS mm of the template, (4, 4).
@@ -63,14 +64,12 @@ class Registration:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What deserves a look although the registration stands."""
+        """Reasons to look at the result although the registration counts as good."""
         found = []
         rotation = rotation_deg(self.affine_native_to_template)
         if rotation > WARN_ROTATION_DEG:
-            found.append(
-                f"the head is turned by {rotation:.0f} degrees against its header; check left and right, "
-                "for a mirrored header cannot be recognised"
-            )
+            turned = f"the head is turned by {rotation:.0f} degrees against its header"
+            found.append(f"{turned}; check left and right, for a mirrored header cannot be recognised")
         if self.correlation < WARN_CORRELATION:
             found.append(f"low correlation with the template ({self.correlation:.2f}); look at the overlay")
         if self.coverage < WARN_COVERAGE:
@@ -92,27 +91,27 @@ def rotation_deg(affine: Matrix) -> float:
 def register(
     volume: Volume, *, already_stripped: bool = False, min_correlation: float = MIN_CORRELATION
 ) -> Registration:
-    """Find the affine that takes a T1w scan into template space.
+    """Affine registration of a T1w scan to the template.
 
-    Several starts (places, pitches and sizes of the brain) are ranked by mutual information on a coarse grid, the best
-    refined with one scale and then as affines, and the one that correlates best with the template is taken to a finer
-    grid. The search sees a rough brain; if that fails, the head below its surface; if that fails, all 24 axis-aligned
+    Many starts (positions, pitches and sizes of the brain) are ranked by mutual information on a coarse grid, the best
+    refined with one scale and then as affines, and the one that correlates best with the template is refined on a finer
+    grid. The search uses a rough brain; if that fails, the head below its surface; if that fails, all 24 axis-aligned
     rotations of the rough brain, in case the header's orientation is wrong.
 
     Args:
         volume: a T1w head or, with `already_stripped`, a brain.
-        already_stripped: the image holds the brain alone: nothing is stripped for the search.
-        min_correlation: below this correlation with the template the registration counts as failed.
+        already_stripped: the image shows the brain alone, so nothing is stripped for the search.
+        min_correlation: with the template; below it the registration has failed.
 
     Raises:
         CohortError: if the scan has no contrast, or no start leads to a plausible alignment.
     """
     scan = _clipped(volume)
     brain, below_surface = (scan, scan) if already_stripped else _rough_brain(scan)
-    attempts = [(brain, _upright_starts), (below_surface, _upright_starts), (brain, _turned_starts)]
+    attempts = [(brain, False), (below_surface, False), (brain, True)]
     best, best_correlation = np.eye(4), -1.0
-    for visible, starts in attempts[::2] if already_stripped else attempts:
-        candidate = _search(scan, visible, starts(scan, visible))
+    for visible, turned in attempts[::2] if already_stripped else attempts:
+        candidate = _search(scan, visible, _starts(scan, visible, turned=turned))
         correlation = _correlation(scan, candidate)
         if correlation > best_correlation:
             best, best_correlation = candidate, correlation
@@ -122,14 +121,12 @@ def register(
 
 
 def refine(brain: Volume, registration: Registration, *, min_correlation: float = MIN_CORRELATION) -> Registration:
-    """Align the extracted brain with the template's brain, starting from the head's registration.
-
-    By mutual information, and then by local correlation.
+    """Registration of the extracted brain, from that of the head: by mutual information, then by local correlation.
 
     Args:
         brain: the scan, 0 outside the brain.
         registration: of the whole head.
-        min_correlation: below this correlation with the template the registration counts as failed.
+        min_correlation: with the template; below it the registration has failed.
 
     Raises:
         CohortError: if the alignment has become implausible.
@@ -171,12 +168,12 @@ def _judged(scan: Volume, affine_native_to_template: Matrix, min_correlation: fl
 
 
 def _search(scan: Volume, visible: Volume, starts: Sequence[Sequence[Matrix]]) -> Matrix:
-    """The best scan-to-template affine that can be reached from the starts.
+    """The best affine from scan to template that the starts lead to.
 
     Args:
         scan: the clipped image.
-        visible: what the search sees of it.
-        starts: template to scan, RAS mm, in groups; only the best of each group goes on, so that the finalists differ.
+        visible: the part of it that the search uses.
+        starts: template to scan, RAS mm, in groups; the best of each group goes on, so that the finalists differ.
     """
     coarse = Alignment(visible, SEARCH_MM)
     leaders = sorted((min(group, key=coarse.metric) for group in starts), key=coarse.metric)[:STARTS_REFINED]
@@ -219,26 +216,20 @@ def _rough_brain(scan: Volume) -> tuple[Volume, Volume]:
     return Volume(np.where(brain, small.data, background), small.affine), below_surface
 
 
-def _upright_starts(scan: Volume, visible: Volume) -> list[list[Matrix]]:
-    """Centres, grouped by pitch and size."""
+def _starts(scan: Volume, visible: Volume, *, turned: bool) -> list[list[Matrix]]:
+    """Starts from template to scan: grouped by pitch and size, or (`turned`) by axis-aligned rotation."""
     centres = _centres(scan, visible)
-    return [
-        [_start(centre, _about_x(pitch), scale) for centre in centres]
-        for pitch, scale in itertools.product(PITCHES_DEG, START_SCALES)
-    ]
-
-
-def _turned_starts(scan: Volume, visible: Volume) -> list[list[Matrix]]:
-    """Centres and sizes, grouped by axis-aligned rotation."""
-    centres = _centres(scan, visible)
-    return [
-        [_start(centre, rotation, scale) for centre, scale in itertools.product(centres, START_SCALES)]
-        for rotation in _axis_rotations()
-    ]
+    if turned:
+        # The rotations that map axes onto axes.
+        groups = [[(each, scale) for scale in START_SCALES] for each in np.rint(Rotation.create_group("O").as_matrix())]
+    else:
+        pitches = Rotation.from_euler("x", np.array(PITCHES_DEG)[:, None], degrees=True).as_matrix()
+        groups = [[each] for each in itertools.product(pitches, START_SCALES)]
+    return [[_start(centre, *each) for centre, each in itertools.product(centres, group)] for group in groups]
 
 
 def _centres(scan: Volume, visible: Volume) -> list[npt.NDArray[np.float64]]:
-    """Guesses of the brain's centre in RAS mm: centre of mass, below the top of the scalp, middle of the field."""
+    """Candidates for the brain's centre in RAS mm: centre of mass, middle of the field, below the top of the scalp."""
     coarse = visible.resample_to(coarse_grid(visible.grid, AFFINE_MM))
     weight = (coarse.data - coarse.data.min()).ravel()
     centres = [coarse.grid.world_coordinates().reshape(3, -1) @ weight / weight.sum()]
@@ -258,21 +249,6 @@ def _start(centre_in_scan: npt.NDArray[np.float64], rotation: Matrix, scale: flo
     matrix[:3, :3] = scale * rotation
     matrix[:3, 3] = centre_in_scan - matrix[:3, :3] @ brain_centre()
     return matrix
-
-
-def _about_x(degrees: float) -> Matrix:
-    cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    return np.array([[1.0, 0.0, 0.0], [0.0, cosine, -sine], [0.0, sine, cosine]])
-
-
-def _axis_rotations() -> list[Matrix]:
-    """The 24 rotations that map axes onto axes, (3, 3) each."""
-    signed = (
-        np.eye(3)[list(order)] * np.array(signs)[:, None]
-        for order in itertools.permutations(range(3))
-        for signs in itertools.product((-1.0, 1.0), repeat=3)
-    )
-    return [rotation for rotation in signed if np.linalg.det(rotation) > 0]
 
 
 def _correlation(scan: Volume, affine_native_to_template: Matrix) -> float:

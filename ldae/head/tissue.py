@@ -1,4 +1,4 @@
-"""Which kind of image a scan is, by how white matter, grey matter and fluid differ in brightness near one another."""
+"""Modality of a scan, by the brightness of white matter, grey matter and fluid near one another."""
 
 from dataclasses import dataclass
 
@@ -48,7 +48,7 @@ class TissueContrast:
 
 
 def tissue_contrast(scan: Volume) -> TissueContrast:
-    """Regress a scan's local brightness on the template's white matter and fluid.
+    """Regression of a scan's local brightness on the template's white matter and fluid.
 
     Args:
         scan: moved into template space.
@@ -69,7 +69,7 @@ def tissue_contrast(scan: Volume) -> TissueContrast:
 
 
 def _local(values: npt.NDArray, brain: npt.NDArray[np.bool_]) -> npt.NDArray:
-    """What differs from the surrounding brain, (voxels of the brain,)."""
+    """Differences from the surrounding brain, (voxels of the brain,)."""
     width = LOCAL_MM / GRID_MM
     weight = ndimage.gaussian_filter(brain.astype(np.float32), width)
     around = ndimage.gaussian_filter(values * brain, width) / np.maximum(weight, 1e-3)

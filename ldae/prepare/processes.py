@@ -1,41 +1,96 @@
-"""Many scans on many cores, where the death of one process costs one scan."""
+"""One function of each scan, on many cores; a process that dies costs one scan."""
 
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context
-from typing import Any
+from typing import Any, TypeVar
 
 from ldae.errors import CohortError
 
-__all__ = ["ProcessLanes", "one_itk_thread"]
+__all__ = ["one_itk_thread", "run_each"]
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
 
 
-class ProcessLanes(Executor):
-    """Processes that do not fall together.
-
-    In an ordinary pool of processes, one that is killed (for want of memory, as a rule) takes all waiting work with it.
-    Here each worker is a pool of its own: the work in hand fails with `BrokenProcessPool`, and a new process goes on.
+def run_each(
+    function: Callable[[Job], Result],
+    jobs: Sequence[Job],
+    *,
+    lost: Callable[[Job, BaseException], Result],
+    workers: int = 1,
+    executor: Executor | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Result]:
+    """Results of a function of each job, in the order of the jobs; ITK runs on one thread.
 
     Args:
-        workers: processes at a time.
+        function: of one job; raises nothing.
+        jobs: to be sent to processes.
+        lost: result for a job whose process died.
+        workers: processes; one runs in this process.
+        executor: other place to run them.
+        progress: called with (jobs done, all jobs).
 
     Raises:
-        CohortError: if there are fewer than one.
+        CohortError: if there is less than one worker.
+    """
+    if workers < 1:
+        msg = f"workers must be at least 1, got {workers}"
+        raise CohortError(msg)
+    done: dict[int, Result] = {}
+
+    def settle(index: int, result: Result) -> None:
+        done[index] = result
+        if progress is not None:
+            progress(len(done), len(jobs))
+
+    if workers == 1 and executor is None:
+        for index, job in enumerate(jobs):
+            settle(index, _on_one_thread(function, job))
+    else:
+        with executor or _Lanes(workers) as pool:
+            futures = {pool.submit(_on_one_thread, function, job): index for index, job in enumerate(jobs)}
+            for future in as_completed(futures):
+                error, index = future.exception(), futures[future]
+                settle(index, future.result() if error is None else lost(jobs[index], error))
+    return [done[index] for index in range(len(jobs))]
+
+
+def _on_one_thread(function: Callable[[Job], Result], job: Job) -> Result:
+    with one_itk_thread():
+        return function(job)
+
+
+@contextmanager
+def one_itk_thread() -> Iterator[None]:
+    """ITK on one thread: several add up in an order of their own, so that the same scan would give other last digits."""
+    import SimpleITK
+
+    threads = SimpleITK.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    SimpleITK.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    try:
+        yield
+    finally:
+        SimpleITK.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
+
+
+class _Lanes(Executor):
+    """Processes that fail one by one.
+
+    In a common pool, one process that is killed (usually for lack of memory) fails all waiting jobs. Here each worker is
+    a pool of its own: the current job fails with `BrokenProcessPool`, and a new process takes the next.
     """
 
     def __init__(self, workers: int) -> None:
-        if workers < 1:
-            msg = f"workers must be at least 1, got {workers}"
-            raise CohortError(msg)
         self._threads = ThreadPoolExecutor(workers)
         self._lane = threading.local()
         self._pools: list[ProcessPoolExecutor] = []
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Have a function called in one of the processes."""
         return self._threads.submit(self._call, function, args, kwargs)
 
     def _call(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -50,25 +105,8 @@ class ProcessLanes(Executor):
             self._lane.pool = None
             raise
 
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Let the processes end, once the work in hand, or all that waits, is done."""
-        self._threads.shutdown(wait, cancel_futures=cancel_futures)
-        for pool in self._pools:
-            pool.shutdown(wait, cancel_futures=cancel_futures)
-
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        # Who interrupts the work does not wait for what has not begun.
-        self.shutdown(cancel_futures=kind is not None)
-
-
-@contextmanager
-def one_itk_thread() -> Iterator[None]:
-    """ITK on one thread: several add up in an order of their own, so that the same scan would give other last digits."""
-    import SimpleITK
-
-    threads = SimpleITK.ProcessObject.GetGlobalDefaultNumberOfThreads()
-    SimpleITK.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
-    try:
-        yield
-    finally:
-        SimpleITK.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
+        # After an interruption, jobs that have not begun are dropped.
+        self._threads.shutdown(cancel_futures=kind is not None)
+        for pool in self._pools:
+            pool.shutdown(cancel_futures=kind is not None)

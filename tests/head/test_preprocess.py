@@ -39,7 +39,15 @@ def dice(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> float:
     return float(2 * (a & b).sum() / (a.sum() + b.sum()))
 
 
-def test_the_known_pose_of_a_synthetic_head_is_recovered(pose: Pose, synthetic_head: Head) -> None:
+SHORT_SEARCH = {"STARTS_REFINED": 3, "FINALISTS": 1, "FINAL_MM": 4.0}
+
+
+@pytest.mark.parametrize("search", [SHORT_SEARCH, pytest.param({}, marks=pytest.mark.slow)])
+def test_the_known_pose_of_a_synthetic_head_is_recovered(
+    search: dict[str, float], monkeypatch: pytest.MonkeyPatch, pose: Pose, synthetic_head: Head
+) -> None:
+    for name, value in search.items():
+        monkeypatch.setattr(registration, name, value)
     template_to_scan = pose((14.0, -7.0, 9.0), (0.88, 0.92, 0.9))
     config = PreprocessConfig(voxel_size_mm=4.0)
     scan = preprocess_scan(synthetic_head(template_to_scan), config)
@@ -71,7 +79,7 @@ def test_a_wrong_orientation_in_the_header_is_mended_and_told(
 
 
 def test_impossible_alignments_are_recognised(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registration, "FINAL_MM", 6.0)
+    monkeypatch.setattr(registration, "FINAL_MM", 8.0)
     template = load_template(6.0).t1
     for affine, expected in (
         (np.diag([3.0, 3.0, 3.0, 1.0]), "registration failed"),
@@ -127,6 +135,7 @@ def test_shapes_in_millimetres() -> None:
     assert coarse.shape == (3, 13, 30)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not IXI.is_dir(), reason=f"the IXI sample is not at {IXI}")
 def test_a_real_head_becomes_a_brain_in_template_space() -> None:
     head = read_volume(IXI / "t1w" / "IXI049-HH-1358-T1_ds.nii.gz")

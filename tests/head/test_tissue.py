@@ -45,6 +45,7 @@ def test_intensity_scale_does_not_matter() -> None:
     assert tissue_contrast(scaled).white_minus_grey == pytest.approx(tissue_contrast(scan).white_minus_grey, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_real_flair_is_told_from_the_t1w_of_its_visit() -> None:
     folder = DATA / "openms" / "patient12"
     if not folder.is_dir():

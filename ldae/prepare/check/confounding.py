@@ -1,4 +1,4 @@
-"""Whether a diagnosis can be told from age, sex or site alone, which a probe would then learn instead of disease."""
+"""Confounding: diagnoses that age, sex or site predict, which a probe would then learn instead of disease."""
 
 from collections.abc import Iterator
 
@@ -15,7 +15,7 @@ SIGNIFICANCE = 0.05
 # Cohen's medium effects: 6 % of the variance; a contingency of 0.3.
 MIN_ETA_SQUARED, MIN_CRAMER_V = 0.06, 0.3
 MIN_PER_CLASS = 3
-# A site of fewer people than this may have one diagnosis by chance.
+# A site of fewer subjects than this may have one diagnosis by chance.
 MIN_AT_SITE = 5
 
 
@@ -25,55 +25,55 @@ def check_confounding(table: pd.DataFrame) -> list[Finding]:
     Args:
         table: canonical columns; the first row of each subject counts.
     """
-    people = table.drop_duplicates("participant_id").dropna(subset=["diagnosis"])
-    counts = people["diagnosis"].value_counts()
-    people = people[people["diagnosis"].isin(counts.index[counts >= MIN_PER_CLASS])]
-    if people["diagnosis"].nunique() < 2:
+    subjects = table.drop_duplicates("participant_id").dropna(subset=["diagnosis"])
+    counts = subjects["diagnosis"].value_counts()
+    subjects = subjects[subjects["diagnosis"].isin(counts.index[counts >= MIN_PER_CLASS])]
+    if subjects["diagnosis"].nunique() < 2:
         return []
-    tests = list(_tests(people))
+    tests = [*_test_age(subjects), *_test_categories(subjects)]
+    adjusted = holm([p for _, p, _, _ in tests]) if tests else []
     found = []
-    if tests:
-        adjusted = holm([p for _, p, _, _, _ in tests])
-        for (column, _, effect, least, words), p in zip(tests, adjusted, strict=True):
-            if p < SIGNIFICANCE and effect >= least:
-                remedy = (
-                    f"control for it ('ldae probe --confounds {column} --control match', or residualise) and report "
-                    f"figures by {column} ('--by {column}')"
-                )
-                message = f"diagnosis goes with {column}: {words}, p = {p:.2g} after Holm"
-                found.append(Finding(WARNING, f"confounded-{column}", message, remedy))
-    return found + _sites_of_one_kind(people)
+    for (column, _, large, words), p in zip(tests, adjusted, strict=True):
+        if p < SIGNIFICANCE and large:
+            message = f"diagnosis depends on {column}: {words}, p = {p:.2g} after Holm"
+            remedy = (
+                f"control for it ('ldae probe --confounds {column} --control match', or residualise) and report results "
+                f"by {column} ('--by {column}')"
+            )
+            found.append(Finding(WARNING, f"confounded-{column}", message, remedy))
+    return found + _sites_of_one_kind(subjects)
 
 
-def _tests(people: pd.DataFrame) -> Iterator[tuple[str, float, float, float, str]]:
-    """Column, p, effect, the least effect that counts, and the effect in words."""
+def _test_age(subjects: pd.DataFrame) -> Iterator[tuple[str, float, bool, str]]:
+    """Column, p, a sufficient effect, and the effect in words."""
     from scipy import stats
 
-    aged = people.dropna(subset=["age"])
     groups = {
-        str(name): rows["age"].to_numpy() for name, rows in aged.groupby("diagnosis") if len(rows) >= MIN_PER_CLASS
+        str(name): ages.to_numpy()
+        for name, ages in subjects.dropna(subset=["age"]).groupby("diagnosis")["age"]
+        if len(ages) >= MIN_PER_CLASS
     }
     everyone = np.concatenate(list(groups.values())) if groups else np.empty(0)
-    if len(groups) > 1 and np.ptp(everyone) > 0:
-        p = float(stats.f_oneway(*groups.values()).pvalue)
-        between = sum(len(ages) * (ages.mean() - everyone.mean()) ** 2 for ages in groups.values())
-        eta_squared = float(between / ((everyone - everyone.mean()) ** 2).sum())
-        means = ", ".join(f"{name} {ages.mean():.1f}" for name, ages in groups.items())
-        yield (
-            "age",
-            0.0 if np.isnan(p) else p,
-            eta_squared,
-            MIN_ETA_SQUARED,
-            f"{means} years, eta squared {eta_squared:.2f}",
-        )
+    if len(groups) < 2 or np.ptp(everyone) == 0:
+        return
+    p = float(stats.f_oneway(*groups.values()).pvalue)
+    between = sum(len(ages) * (ages.mean() - everyone.mean()) ** 2 for ages in groups.values())
+    eta_squared = float(between / ((everyone - everyone.mean()) ** 2).sum())
+    means = ", ".join(f"{name} {ages.mean():.1f}" for name, ages in groups.items())
+    words = f"{means} years, eta squared {eta_squared:.2f}"
+    yield "age", 0.0 if np.isnan(p) else p, eta_squared >= MIN_ETA_SQUARED, words
+
+
+def _test_categories(subjects: pd.DataFrame) -> Iterator[tuple[str, float, bool, str]]:
+    from scipy import stats
+
     for column in ("sex", "site"):
-        known = people.dropna(subset=[column])
+        known = subjects.dropna(subset=[column])
         contingency = pd.crosstab(known["diagnosis"], known[column])
-        if min(contingency.shape) < 2:
-            continue
-        p = float(stats.chi2_contingency(contingency).pvalue)
-        v = _cramer_v(contingency.to_numpy())
-        yield column, p, v, MIN_CRAMER_V, f"Cramer's V {v:.2f} over {len(known)} subjects"
+        if min(contingency.shape) > 1:
+            v = _cramer_v(contingency.to_numpy())
+            words = f"Cramer's V {v:.2f} over {len(known)} subjects"
+            yield column, float(stats.chi2_contingency(contingency).pvalue), v >= MIN_CRAMER_V, words
 
 
 def _cramer_v(contingency: np.ndarray) -> float:
@@ -88,12 +88,12 @@ def _cramer_v(contingency: np.ndarray) -> float:
     return float(np.sqrt(corrected / max(smaller - 1, 1e-12)))
 
 
-def _sites_of_one_kind(people: pd.DataFrame) -> list[Finding]:
-    sites = people.dropna(subset=["site"]).groupby("site")["diagnosis"].agg(["nunique", "size", "first"])
+def _sites_of_one_kind(subjects: pd.DataFrame) -> list[Finding]:
+    sites = subjects.dropna(subset=["site"]).groupby("site")["diagnosis"].agg(["nunique", "size", "first"])
     alone = sites[(sites["nunique"] == 1) & (sites["size"] >= MIN_AT_SITE)]
     if len(alone) == 0:
         return []
     words = ", ".join(f"{site} ({row['size']} subjects, all {row['first']})" for site, row in alone.iterrows())
     message = f"sites with one diagnosis only: {words}"
-    remedy = "leave them out of comparisons of diagnoses: what differs there may be the scanner"
+    remedy = "leave them out of comparisons of diagnoses: the difference may be the scanner's"
     return [Finding(WARNING, "site-of-one-diagnosis", message, remedy)]

@@ -1,4 +1,4 @@
-"""A manifest read however many of its rules are broken, with the broken ones as findings."""
+"""Manifests with broken rules: the usable part, and the broken rules as findings."""
 
 import re
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ __all__ = ["LenientManifest", "read_leniently"]
 
 @dataclass(frozen=True, eq=False)
 class LenientManifest:
-    """A table with what can be used of it.
+    """The usable part of a table.
 
     Attributes:
         path: the file.
-        table: canonical columns first, cells that break a rule missing, `image` None where it names no image; rows
-            without an identifier have their line's number for one. Index 0 to n - 1.
-        findings: the rules that are broken.
+        table: canonical columns; cells that break a rule are missing, `image` is None if it names no image, and rows
+            without an identifier are named by their line. Index 0 to n - 1.
+        findings: the broken rules.
     """
 
     path: Path
@@ -44,10 +44,8 @@ def read_leniently(path: Path) -> LenientManifest:
     cells = read_text_table(path)
     absent = [column for column in REQUIRED_COLUMNS if column not in cells.columns]
     if absent:
-        msg = (
-            f"{path}: required column(s) {', '.join(absent)} are missing, got {', '.join(cells.columns)}; rename the "
-            "columns, or make a manifest with 'ldae cohort import'"
-        )
+        got = f"got {', '.join(cells.columns)}; rename the columns, or make a manifest with 'ldae cohort import'"
+        msg = f"{path}: required column(s) {', '.join(absent)} are missing, {got}"
         raise ManifestError(msg)
     text = pd.DataFrame(cells.rows, columns=list(cells.columns), index=list(cells.lines), dtype=object)
     for column in COLUMNS:
@@ -58,31 +56,22 @@ def read_leniently(path: Path) -> LenientManifest:
     for problem in problems:
         if len(problem.lines) == 1:
             _drop(text, problem.lines[0], problem.column)
-    for column, start in (("participant_id", "line"), ("session_id", "line")):
-        text[column] = [value or f"{start}-{line}" for line, value in text[column].items()]
-    findings = [_finding(problem, text) for problem in _distinct(problems)]
+    for column in ("participant_id", "session_id"):
+        text[column] = [value or f"line-{line}" for line, value in text[column].items()]
+    if any(len(problem.lines) == 1 for problem in problems):
+        # The schema looks for rows that repeat a session only once all cells are right.
+        problems += [problem for problem in find_problems(_repaired(text)) if len(problem.lines) > 1]
+    # Subjects in two splits are left to the checks of the table, which name their scans.
+    kept = [problem for problem in problems if len(problem.lines) == 1 or problem.column != "split"]
     usable = pd.DataFrame({column: infer_type(text[column].tolist(), column) for column in COLUMNS})
-    return LenientManifest(path, usable, (*findings, *_repeated(text, problems)))
+    return LenientManifest(path, usable, tuple(_finding(problem, text) for problem in kept))
 
 
 def _drop(text: pd.DataFrame, line: int, column: str) -> None:
-    # An identifier with odd characters still tells people apart.
+    # An identifier with odd characters still distinguishes subjects.
     image = column == "image" and str(text.loc[line, column]).lower().endswith(SUFFIXES)
     if column not in ("participant_id", "session_id") and not image:
         text.loc[line, column] = None
-
-
-def _distinct(problems: list[Problem]) -> list[Problem]:
-    """Without subjects in two splits, which the checks of the table name with their scans."""
-    return [problem for problem in problems if len(problem.lines) == 1 or problem.column != "split"]
-
-
-def _repeated(text: pd.DataFrame, problems: list[Problem]) -> list[Finding]:
-    """Rows that repeat a session, which the schema only looks for once all cells are right."""
-    if not any(len(problem.lines) == 1 for problem in problems):
-        return []
-    later = [problem for problem in find_problems(_repaired(text)) if len(problem.lines) > 1]
-    return [_finding(problem, text) for problem in _distinct(later)]
 
 
 def _repaired(text: pd.DataFrame) -> pd.DataFrame:
@@ -94,13 +83,7 @@ def _repaired(text: pd.DataFrame) -> pd.DataFrame:
 
 
 def _finding(problem: Problem, text: pd.DataFrame) -> Finding:
-    people = [str(text.loc[line, "participant_id"]) for line in problem.lines]
-    scans = [f"{person}_{text.loc[line, 'session_id']}" for person, line in zip(people, problem.lines, strict=True)]
-    return Finding(
-        ERROR,
-        "manifest",
-        problem.statement,
-        problem.remedy,
-        tuple(dict.fromkeys(scans)),
-        tuple(dict.fromkeys(people)),
-    )
+    rows = text.loc[list(problem.lines)]
+    subjects = tuple(dict.fromkeys(map(str, rows["participant_id"])))
+    scans = tuple(dict.fromkeys(f"{a}_{b}" for a, b in zip(rows["participant_id"], rows["session_id"], strict=True)))
+    return Finding(ERROR, "manifest", problem.statement, problem.remedy, scans, subjects)

@@ -1,10 +1,10 @@
-"""The same brain under two names, two brains under one, and a brain with left and right exchanged.
+"""One brain under two names, two brains under one name, and a brain with left and right exchanged.
 
-A scan in template space becomes a signature: its anatomy at 3 to 14 mm, without intensity scale and bias. Signatures
-are compared after the cohort's mean has been taken away, for all brains are alike.
+The signature of a scan in template space is its anatomy at 3 to 14 mm, without intensity scale and bias. Signatures are
+compared after subtraction of the cohort's mean, because all brains are similar.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,30 +22,30 @@ Array = npt.NDArray[np.float32]
 GRID_MM = 4.0
 # Between these widths (standard deviations of Gaussians) lie gyri and ventricles; noise is finer, bias broader.
 FINE_MM, BROAD_MM = 3.0, 14.0
-# With fewer people their mean is no common anatomy.
+# The mean of fewer subjects is no common anatomy.
 MIN_SUBJECTS = 6
-# Robust standard deviations beyond the median of strangers, in Fisher's z. Measured: strangers reach 3.5, sessions of
-# one person begin at 6.
+# Robust standard deviations above the median of pairs of different subjects, in Fisher's z. Measured: such pairs reach
+# 3.5, sessions of one subject begin at 6.
 OUTLIER = 5.0
-# Two scans of one person share at least a quarter of what varies between people.
+# Two scans of one subject share at least a quarter of the variance between subjects.
 MIN_LIKENESS = 0.5
-# Pairs of sessions needed before the cohort says itself how alike one person's sessions are.
+# Pairs of sessions from which the cohort's own similarity of sessions is estimated.
 ENOUGH_PAIRS = 5
-# Below this a pair of sessions is as alike as strangers are.
+# Below this a pair of sessions is as similar as scans of different subjects.
 STRANGER = 2.5
-# Of people who seem to be one, the most alike; the rest is counted.
+# Most similar pairs of subjects that are named; the rest is counted.
 PAIRS_NAMED = 50
 
 
 @dataclass(frozen=True)
 class LikenessStatistics:
-    """How alike scans of a cohort are: correlations of signatures without the cohort's mean.
+    """Similarity of a cohort's scans: correlations of signatures without the cohort's mean.
 
     Attributes:
-        limit: above it, two scans are of one person.
-        between_median: of scans of different people.
+        limit: above it, two scans are of one subject.
+        between_median: of scans of different subjects.
         between_max: the highest among them that is below the limit.
-        within_median: of sessions of one person; None where nobody has two.
+        within_median: of sessions of one subject; None if no subject has two.
         within_min: the lowest.
     """
 
@@ -102,11 +102,12 @@ def _smooth(values: npt.NDArray, brain: npt.NDArray[np.bool_], width_mm: float) 
 def compare_brains(
     signatures: Sequence[npt.NDArray[np.float16]], scans: Sequence[str], subjects: Sequence[str]
 ) -> tuple[list[Finding], LikenessStatistics | None]:
-    """Find one brain under two names, sessions that look like different people, and mirrored sessions.
+    """Compare the scans of a cohort in pairs.
 
-    Two scans are of one person if their correlation, without the mean of all people, exceeds the median of strangers by
-    5 robust standard deviations (1.4826 times the median absolute deviation, after Fisher's transformation) and 0.5;
-    and, where five pairs of sessions tell how alike those of one person are, lies nearer to those than to strangers.
+    Two scans are of one subject if their correlation, without the mean of all subjects, exceeds the median of pairs of
+    different subjects by 5 robust standard deviations (1.4826 times the median absolute deviation, after Fisher's
+    transformation) and 0.5; and, with five pairs of sessions or more, is nearer to the sessions' median than to that of
+    different subjects.
 
     Args:
         signatures: of scans in template space.
@@ -114,16 +115,15 @@ def compare_brains(
         subjects: their participants.
 
     Returns:
-        Findings, and the likenesses they were judged by; None with fewer than six people.
+        Findings, and the similarities that they rest on; None with fewer than six subjects.
     """
     names = np.asarray(subjects)
-    people = np.unique(names)
-    if len(people) < MIN_SUBJECTS:
+    if len(set(subjects)) < MIN_SUBJECTS:
         return [], None
     stack = np.stack(signatures).astype(np.float32)
-    # Everybody weighs the same in the mean, however many sessions they have.
-    mean = np.mean([stack[names == person].mean(axis=0) for person in people], axis=0)
-    own = _unit(stack - mean)
+    # Every subject has the same weight in the mean, however many sessions it has.
+    deviations = stack - np.mean([stack[names == name].mean(axis=0) for name in np.unique(names)], axis=0)
+    own = _unit(deviations)
     likeness = np.clip(own @ own.T, -1.0, 1.0)
     first, second = np.triu_indices(len(names), 1)
     same = names[first] == names[second]
@@ -134,16 +134,23 @@ def compare_brains(
     limit = max(median + OUTLIER * spread, float(np.arctanh(MIN_LIKENESS)))
     if len(sessions) >= ENOUGH_PAIRS:
         limit = max(limit, (median + float(np.median(sessions))) / 2)
-    found = _same_brain(fisher, ~same & (fisher > limit), (first, second), scans, subjects)
-    mirrored = _mirrored_sessions(own, stack - mean, likeness, (first[same], second[same]), scans, subjects, limit)
+
+    def pairs(chosen: npt.NDArray[np.bool_]) -> list[_Pair]:
+        """The most similar first."""
+        rows = np.flatnonzero(chosen)[np.argsort(-fisher[chosen])]
+        ends = [(int(first[row]), int(second[row])) for row in rows]
+        return [_Pair((a, b), (scans[a], scans[b]), (subjects[a], subjects[b]), float(likeness[a, b])) for a, b in ends]
+
+    found = list(_same_brain(pairs(~same & (fisher > limit))))
+    mirrored = (
+        list(_mirrored_sessions(own, _unit(_mirrored_rows(deviations)), pairs(same), limit)) if len(sessions) else []
+    )
     if len(sessions) and np.median(sessions) > limit:
-        apart = same & (fisher < median + STRANGER * spread)
-        said = {person for finding in mirrored for person in finding.subjects}
-        others = _different_people(fisher, apart, (first, second), scans, subjects)
-        found += [finding for finding in others if said.isdisjoint(finding.subjects)]
-    found += mirrored
+        known = {subject for finding in mirrored for subject in finding.subjects}
+        apart = pairs(same & (fisher < median + STRANGER * spread))
+        found += _different_people([pair for pair in apart if pair.subjects[0] not in known])
     below = strangers[strangers <= limit]
-    return found, LikenessStatistics(
+    return [*found, *mirrored], LikenessStatistics(
         limit=float(np.tanh(limit)),
         between_median=float(np.tanh(median)),
         between_max=float(np.tanh(below.max())) if len(below) else 0.0,
@@ -152,89 +159,65 @@ def compare_brains(
     )
 
 
+@dataclass(frozen=True)
+class _Pair:
+    """Two scans: their rows, keys, participants, and correlation."""
+
+    rows: tuple[int, int]
+    scans: tuple[str, str]
+    subjects: tuple[str, str]
+    likeness: float
+
+
 def _unit(rows: Array) -> Array:
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
 
-def _same_brain(
-    fisher: Array,
-    chosen: npt.NDArray[np.bool_],
-    pairs: tuple[npt.NDArray, npt.NDArray],
-    scans: Sequence[str],
-    subjects: Sequence[str],
-) -> list[Finding]:
-    """One finding for each two people, by their most similar scans."""
-    best: dict[tuple[str, str], int] = {}
-    for row in np.flatnonzero(chosen)[np.argsort(-fisher[chosen])]:
-        one, other = subjects[pairs[0][row]], subjects[pairs[1][row]]
-        best.setdefault((min(one, other), max(one, other)), int(row))
-    found = []
-    for (one, other), row in list(best.items())[:PAIRS_NAMED]:
-        left, right = scans[pairs[0][row]], scans[pairs[1][row]]
-        message = (
-            f"{one} and {other} seem to be one person: {left} and {right} correlate with {np.tanh(fisher[row]):.2f}"
-        )
-        remedy = "find out whose scan it is; give one person one participant_id, or the two could stand in two splits"
-        found.append(Finding(ERROR, "same-brain", message, remedy, (left, right), (one, other)))
-    if len(best) > PAIRS_NAMED:
-        message = f"{len(best) - PAIRS_NAMED} more pairs of subjects seem to be one person each"
-        found.append(Finding(ERROR, "same-brain", message, "settle those that are named, then check again"))
-    return found
-
-
-def _different_people(
-    fisher: Array,
-    apart: npt.NDArray[np.bool_],
-    pairs: tuple[npt.NDArray, npt.NDArray],
-    scans: Sequence[str],
-    subjects: Sequence[str],
-) -> list[Finding]:
-    found: dict[str, Finding] = {}
-    for row in np.flatnonzero(apart):
-        person, left, right = subjects[pairs[0][row]], scans[pairs[0][row]], scans[pairs[1][row]]
-        if person not in found:
-            found[person] = Finding(
-                WARNING,
-                "different-people",
-                f"sessions of {person} look like different people: {left} and {right} correlate with "
-                f"{np.tanh(fisher[row]):.2f}, as strangers do",
-                "check whether scans were exchanged between participants, and whether both scans are aligned",
-                (left, right),
-                (person,),
-            )
-    return list(found.values())
-
-
-def _mirrored_sessions(
-    own: Array,
-    deviations: Array,
-    likeness: Array,
-    pairs: tuple[npt.NDArray, npt.NDArray],
-    scans: Sequence[str],
-    subjects: Sequence[str],
-    limit: float,
-) -> list[Finding]:
-    """Sessions of one person that fit once one of them is mirrored, and not as they are."""
-    if not len(pairs[0]):
-        return []
+def _mirrored_rows(signatures: Array) -> Array:
+    """Signatures of the mirrored brains, (N, voxels)."""
     template = load_template(GRID_MM)
     brain = _brain(template)
-    canvas = np.zeros((deviations.shape[0], *brain.shape), dtype=np.float32)
-    canvas[:, brain] = deviations
-    mirrored = _unit(np.stack([_mirrored(one, template)[brain] for one in canvas]))
-    found = []
-    for left, right in zip(*pairs, strict=True):
+    canvas = np.zeros((len(signatures), *brain.shape), dtype=np.float32)
+    canvas[:, brain] = signatures
+    return np.stack([_mirrored(one, template)[brain] for one in canvas])
+
+
+def _same_brain(pairs: Sequence[_Pair]) -> Iterator[Finding]:
+    """One finding for each two subjects, by their most similar scans."""
+    best: dict[frozenset[str], _Pair] = {}
+    for pair in pairs:
+        best.setdefault(frozenset(pair.subjects), pair)
+    for pair in list(best.values())[:PAIRS_NAMED]:
+        one, other = sorted(pair.subjects)
+        message = f"{one} and {other} seem to be one subject: {_correlated(pair)}"
+        remedy = "find out whose scan it is; a subject needs one participant_id, or it could be in two splits"
+        yield Finding(ERROR, "same-brain", message, remedy, pair.scans, (one, other))
+    if len(best) > PAIRS_NAMED:
+        message = f"{len(best) - PAIRS_NAMED} more pairs of subjects seem to be one subject each"
+        yield Finding(ERROR, "same-brain", message, "settle those that are named, then check again")
+
+
+def _different_people(pairs: Sequence[_Pair]) -> Iterator[Finding]:
+    """One finding for each subject whose sessions are too different, by the first such pair."""
+    for subject, pair in {pair.subjects[0]: pair for pair in sorted(pairs, key=lambda pair: pair.rows)[::-1]}.items():
+        message = f"sessions of {subject} look like different subjects: {_correlated(pair)}"
+        remedy = "check whether scans were exchanged between participants, and whether both scans are aligned"
+        yield Finding(WARNING, "different-people", message, remedy, pair.scans, (subject,))
+
+
+def _mirrored_sessions(own: Array, mirrored: Array, pairs: Sequence[_Pair], limit: float) -> Iterator[Finding]:
+    """Sessions of one subject that match once one of them is mirrored, and not as they are."""
+    for pair in pairs:
+        left, right = pair.rows
         as_mirrored = float(own[left] @ mirrored[right])
-        if np.arctanh(min(as_mirrored, 0.999999)) > limit and as_mirrored > likeness[left, right] + 0.1:
-            found.append(
-                Finding(
-                    WARNING,
-                    "mirrored",
-                    f"{scans[left]} and {scans[right]} correlate with {as_mirrored:.2f} once one of them is mirrored, and "
-                    f"with {likeness[left, right]:.2f} as they are: left and right are exchanged in one",
-                    "convert both again from DICOM and compare their headers",
-                    (scans[left], scans[right]),
-                    (subjects[left],),
-                )
+        if np.arctanh(min(as_mirrored, 0.999999)) > limit and as_mirrored > pair.likeness + 0.1:
+            message = (
+                f"{_correlated(pair)}, and with {as_mirrored:.2f} once one of them is mirrored: left and right are "
+                "exchanged in one"
             )
-    return found
+            remedy = "convert both again from DICOM and compare their headers"
+            yield Finding(WARNING, "mirrored", message, remedy, pair.scans, pair.subjects[:1])
+
+
+def _correlated(pair: _Pair) -> str:
+    return f"{pair.scans[0]} and {pair.scans[1]} correlate with {pair.likeness:.2f}"

@@ -1,4 +1,4 @@
-"""Whether scans meet the contract of a trained model, told without loading its weights."""
+"""Check of scans against the contract of a trained model; no weights are loaded."""
 
 import json
 import warnings
@@ -42,12 +42,12 @@ def read_contract(folder: Path) -> Preprocessing:
 
 
 def check_contract(contract: Preprocessing, scan: Volume, skull: str) -> list[Finding]:
-    """How a scan breaks the contract, with the command that mends it.
+    """Breaches of the contract, with the command that mends each.
 
     Args:
         contract: of the model.
         scan: in any orientation.
-        skull: what the scan shows, see :class:`~ldae.head.intensities.SkullState`.
+        skull: content of the scan, see :class:`~ldae.head.intensities.SkullState`.
     """
     if skull == SkullState.HEAD:
         return [Finding(ERROR, "contract", "the model reads brains; skull and scalp are still there", RAW)]

@@ -1,4 +1,4 @@
-"""One scan, from its file to findings, figures, and a signature of its anatomy."""
+"""Quality control of one scan: findings, measurements, and a signature of its anatomy."""
 
 import hashlib
 import time
@@ -25,9 +25,9 @@ from ldae.volume import Volume, read_volume
 __all__ = ["Examination", "ScanToExamine", "examine"]
 
 ALIGN_MM, OVERLAP_MM = 2.0, 6.0
-# Of the brain's mask with the template's brain, or of a head's intensities with the template's: it lies there already.
+# Overlap of a brain's mask with the template's, or correlation of a head with it, of scans in template space.
 MIN_OVERLAP, MIN_TEMPLATE_CORRELATION = 0.85, 0.75
-# A worse alignment says nothing about anatomy.
+# With a worse alignment, anatomy is not compared.
 MIN_CORRELATION = 0.45
 TURNED_DEG, MIN_COVERAGE = 45.0, 0.97
 BRAIN_WHOLE = "nothing: the brain is whole, as its alignment with the template shows"
@@ -35,12 +35,12 @@ BRAIN_WHOLE = "nothing: the brain is whole, as its alignment with the template s
 
 @dataclass(frozen=True)
 class ScanToExamine:
-    """What a process needs to know to examine a scan.
+    """One scan to examine.
 
     Attributes:
-        key: the scan's name.
+        key: of the scan.
         image: its file.
-        anatomy: compare anatomy, which a head has to be aligned for.
+        anatomy: examine the anatomy, for which heads are aligned with the template.
         contract: of the model that is to read the scan, if any.
     """
 
@@ -52,15 +52,15 @@ class ScanToExamine:
 
 @dataclass(frozen=True, eq=False)
 class Examination:
-    """What was found in a scan.
+    """Findings and measurements of one scan.
 
     Attributes:
-        key: the scan's name.
-        findings: about it.
-        figures: measured; the documentation names them.
+        key: of the scan.
+        findings: of the scan.
+        figures: measurements.
         voxel_hash: SHA-256 of shape and intensities in RAS order; None for an unreadable scan.
-        signature: of its anatomy, None where it is not aligned with the template.
-        in_place: the scan came in template space.
+        signature: of its anatomy; None if it is not aligned with the template.
+        in_place: the scan is stored in template space.
     """
 
     key: str
@@ -72,7 +72,7 @@ class Examination:
 
 
 class _Notes:
-    """Findings and figures as they come, each finding with the scan's name."""
+    """Findings and measurements as they come, each finding with the scan's key."""
 
     def __init__(self, key: str) -> None:
         self.key = key
@@ -80,17 +80,17 @@ class _Notes:
         self.figures: dict[str, Any] = {}
 
     def add(self, *found: Finding) -> bool:
-        """Note findings; whether one is an error."""
+        """Note findings; true if one is an error."""
         self.findings += [replace(one, scans=(self.key,)) for one in found]
         return any(one.severity == ERROR for one in found)
 
+    def measure(self, **values: float) -> None:
+        """Note measurements, to six digits."""
+        self.figures |= {name: float(f"{value:.6g}") for name, value in values.items()}
+
 
 def examine(scan: ScanToExamine) -> Examination:
-    """Examine one scan; whatever is wrong with it becomes a finding.
-
-    Args:
-        scan: which, and how far.
-    """
+    """Examine one scan; whatever is wrong with it becomes a finding."""
     started = time.perf_counter()
     notes = _Notes(scan.key)
     rest: dict[str, Any] = {}
@@ -126,14 +126,15 @@ def _examine(scan: ScanToExamine, notes: _Notes) -> dict[str, Any]:
         "axes": axis_word(volume.affine),
     }
     ras = volume.to_ras()
-    found, figures = check_intensities(volume.data)
-    notes.figures |= {name: _short(value) for name, value in figures.items()}
+    found, measured = check_intensities(volume.data)
+    notes.measure(**measured)
     hashed = {"voxel_hash": _hash(ras)}
     if notes.add(*found):
         return hashed
     around = find_surroundings(ras)
-    found, figures = check_view(around)
-    notes.figures |= {"shows": around.skull, **{name: _short(value) for name, value in figures.items()}}
+    found, measured = check_view(around)
+    notes.figures["shows"] = around.skull
+    notes.measure(**measured)
     if scan.contract is not None:
         notes.add(*check_contract(scan.contract, ras, around.skull))
     anatomy = _anatomy(ras, around, notes) if scan.anatomy else {}
@@ -144,25 +145,15 @@ def _examine(scan: ScanToExamine, notes: _Notes) -> dict[str, Any]:
 
 
 def _read(path: Path, notes: _Notes) -> Volume | None:
-    """The volume; None, with a note of why, where it cannot be read or holds NaN or infinity."""
+    """The volume; None, with a finding, if it cannot be read or holds NaN or infinity."""
     try:
         return read_volume(path)
     except NonFiniteError as error:
-        notes.add(
-            Finding(
-                ERROR,
-                "non-finite",
-                str(error).removeprefix(f"{path}: ").split(";")[0],
-                "replace them (0 is usual outside the brain)",
-            )
-        )
+        reason = str(error).removeprefix(f"{path}: ").split(";")[0]
+        notes.add(Finding(ERROR, "non-finite", reason, "replace them (0 is usual outside the brain)"))
     except VolumeError as error:
         notes.add(_unreadable(error))
     return None
-
-
-def _short(value: float) -> float:
-    return float(f"{value:.6g}")
 
 
 def _hash(ras: Volume) -> str:
@@ -173,7 +164,7 @@ def _hash(ras: Volume) -> str:
 
 
 def _anatomy(ras: Volume, around: Surroundings, notes: _Notes) -> dict[str, Any]:
-    """Kind of image and signature, in template space."""
+    """Modality and signature, in template space."""
     in_place = _in_template_space(ras, around, notes)
     if around.skull == SkullState.UNCLEAR:
         return {}
@@ -181,34 +172,21 @@ def _anatomy(ras: Volume, around: Surroundings, notes: _Notes) -> dict[str, Any]
     if aligned is None:
         return {}
     contrast = tissue_contrast(aligned)
-    notes.figures |= {
-        "white_minus_grey": _short(contrast.white_minus_grey),
-        "fluid_minus_grey": _short(contrast.fluid_minus_grey),
-        "explained_by_tissue": _short(contrast.explained),
-        "modality": contrast.kind,
-    }
+    white, fluid = contrast.white_minus_grey, contrast.fluid_minus_grey
+    notes.measure(white_minus_grey=white, fluid_minus_grey=fluid, explained_by_tissue=contrast.explained)
+    notes.figures["modality"] = contrast.kind
     if contrast.kind == "unknown":
-        notes.add(
-            Finding(
-                WARNING,
-                "no-tissue-contrast",
-                "white matter, grey matter and fluid do not differ where the template has them",
-                "look at the scan: it must be T1-weighted",
-            )
-        )
+        message = "white matter, grey matter and fluid do not differ in brightness at their places in the template"
+        notes.add(Finding(WARNING, "no-tissue-contrast", message, "look at the scan: it must be T1-weighted"))
         return {}
     if contrast.kind != "T1w":
-        notes.add(
-            Finding(
-                ERROR,
-                "not-t1w",
-                f"looks {contrast.kind}, not T1w: white matter is {100 * contrast.white_minus_grey:+.0f} % and fluid "
-                f"{100 * contrast.fluid_minus_grey:+.0f} % brighter than grey matter near it",
-                "give the T1-weighted scan of the visit",
-            )
+        message = (
+            f"looks {contrast.kind}, not T1w: white matter is {100 * white:+.0f} % and fluid {100 * fluid:+.0f} % brighter "
+            "than grey matter near it"
         )
+        notes.add(Finding(ERROR, "not-t1w", message, "give the T1-weighted scan of the visit"))
         return {}
-    notes.figures["ventricle_ml"] = _short(ventricle_ml(aligned))
+    notes.measure(ventricle_ml=ventricle_ml(aligned))
     return {"signature": signature(aligned), "in_place": in_place}
 
 
@@ -218,7 +196,7 @@ def _in_template_space(ras: Volume, around: Surroundings, notes: _Notes) -> bool
     if around.skull == SkullState.BRAIN:
         mask = Volume(around.mask.astype(np.float32), around.image.affine).resample_to(template.grid).data > 0.5
         overlap = float(2 * (mask & brain).sum() / max(int(mask.sum() + brain.sum()), 1))
-        notes.figures["overlap_with_template"] = _short(overlap)
+        notes.measure(overlap_with_template=overlap)
         return overlap > MIN_OVERLAP
     values = around.image.resample_to(template.grid).data[brain]
     correlation = float(np.corrcoef(values, template.t1.data[brain])[0, 1]) if values.std() > 0 else 0.0
@@ -230,49 +208,24 @@ def _align(ras: Volume, around: Surroundings, notes: _Notes) -> Volume | None:
 
     coarse = ras.resample_to(coarse_grid(ras.grid, ALIGN_MM))
     try:
-        # Other contrasts correlate less and are still aligned; what they are is told by their tissues.
+        # Other contrasts correlate less and are still aligned; their tissues then reveal the modality.
         found = register(coarse, already_stripped=around.skull == SkullState.BRAIN, min_correlation=0.3)
     except CohortError as error:
-        notes.add(
-            Finding(
-                WARNING,
-                "not-aligned",
-                str(error).split(";")[0],
-                "look at the scan: preprocessing is likely to fail too, and its anatomy was not compared",
-            )
-        )
+        remedy = "look at the scan: preprocessing will probably fail too; its anatomy was not compared"
+        notes.add(Finding(WARNING, "not-aligned", str(error).split(";")[0], remedy))
         return None
     turned = rotation_deg(found.affine_native_to_template)
-    notes.figures |= {
-        "template_correlation": _short(found.correlation),
-        "template_coverage": _short(found.coverage),
-        "turned_deg": _short(turned),
-    }
+    notes.measure(template_correlation=found.correlation, template_coverage=found.coverage, turned_deg=turned)
     if found.coverage < MIN_COVERAGE:
-        share = 100 * (1 - found.coverage)
-        notes.add(
-            Finding(
-                WARNING, "brain-cut", f"{share:.0f} % of the brain lie outside the field of view", "look at the scan"
-            )
-        )
+        message = f"{100 * (1 - found.coverage):.0f} % of the brain lie outside the field of view"
+        notes.add(Finding(WARNING, "brain-cut", message, "look at the scan"))
     if turned > TURNED_DEG:
-        notes.add(
-            Finding(
-                WARNING,
-                "turned",
-                f"the head is turned by {turned:.0f} degrees against its header: the orientation is probably wrong",
-                "convert the scan again from DICOM; check left and right, which cannot be told from the image",
-            )
-        )
+        message = f"the head is turned by {turned:.0f} degrees against its header: the orientation is probably wrong"
+        remedy = "convert the scan again from DICOM; check left and right, which the image does not show"
+        notes.add(Finding(WARNING, "turned", message, remedy))
     aligned = moved(coarse, found.affine_native_to_template)
     if found.correlation < MIN_CORRELATION and tissue_contrast(aligned).kind == "T1w":
-        notes.add(
-            Finding(
-                NOTICE,
-                "weak-alignment",
-                f"the scan correlates with the template by {found.correlation:.2f} only; its anatomy was not compared",
-                "look at the overlay after preprocessing",
-            )
-        )
+        message = f"the correlation with the template is only {found.correlation:.2f}; the anatomy was not compared"
+        notes.add(Finding(NOTICE, "weak-alignment", message, "look at the overlay after preprocessing"))
         return None
     return aligned

@@ -1,4 +1,4 @@
-"""Brains too alike: the trace of a deformable registration, which removes the differences that are to be learnt."""
+"""Brains too similar: the trace of a deformable registration, which removes the differences to be learnt."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,13 +13,13 @@ from ldae.volume import Volume
 __all__ = ["MIN_PEOPLE", "check_spread", "ventricle_ml"]
 
 GRID_MM = 4.0
-# How far around the template's ventricles a person's are looked for.
+# Reach of a subject's ventricles around the template's.
 REACH_VOXELS = 2
 MIN_PEOPLE = 8
-# Ventricles differ more between people than any other part. Their standard deviation over their mean, as measured here,
+# Ventricles differ more between subjects than any other part. Their standard deviation over their mean, as measured here,
 # was 0.13 and more in affine cohorts (ten adults between 23 and 51 years 0.17) and 0.02 for copies of one brain.
 MIN_VENTRICLE_SPREAD = 0.06
-# Sessions of one person are as alike as this; different people, moved by an affine alone, reach 0.91.
+# Sessions of one subject are as similar as this; different subjects, moved by an affine alone, reach 0.91.
 MAX_LIKENESS = 0.93
 
 
@@ -43,14 +43,14 @@ def ventricle_ml(scan: Volume) -> float:
 def check_spread(
     volumes_ml: Mapping[str, float], signatures: Sequence[npt.NDArray[np.float16]]
 ) -> tuple[list[Finding], dict[str, float]]:
-    """Whether people's brains in template space are more alike than an affine registration leaves them.
+    """Test of brains in template space that are more similar than an affine registration leaves them.
 
     Args:
-        volumes_ml: person -> :func:`ventricle_ml` of one scan.
+        volumes_ml: subject -> :func:`ventricle_ml` of one scan.
         signatures: of the same scans, see :func:`~ldae.prepare.check.likeness.signature`.
 
     Returns:
-        Findings, and the figures that they rest on; neither with fewer than eight people.
+        Findings, and the measurements that they rest on; neither with fewer than eight subjects.
     """
     if len(volumes_ml) < MIN_PEOPLE:
         return [], {}
@@ -59,23 +59,13 @@ def check_spread(
     stack = np.stack(signatures).astype(np.float32)
     pairs = (stack @ stack.T / stack.shape[1])[np.triu_indices(len(stack), 1)]
     likeness = float(np.median(pairs))
-    figures = {"ventricle_spread": spread, "median_likeness": likeness}
-    if spread >= MIN_VENTRICLE_SPREAD and likeness <= MAX_LIKENESS:
-        return [], figures
     reasons = []
     if spread < MIN_VENTRICLE_SPREAD:
-        reasons.append(
-            f"ventricles vary by {100 * spread:.0f} % between people, and by {100 * MIN_VENTRICLE_SPREAD:.0f} % at least "
-            "if scans were moved by an affine alone"
-        )
+        least = f"at least {100 * MIN_VENTRICLE_SPREAD:.0f} % after an affine alone"
+        reasons.append(f"ventricles vary by {100 * spread:.0f} % between subjects, {least}")
     if likeness > MAX_LIKENESS:
-        reasons.append(f"brains of different people correlate with {likeness:.2f}, as sessions of one person do")
-    finding = Finding(
-        WARNING,
-        "deformable",
-        f"a deformable registration is suspected: {'; '.join(reasons)}",
-        "start again from the raw scans with 'ldae cohort preprocess': warping to the template removes atrophy",
-        (),
-        tuple(volumes_ml),
-    )
-    return [finding], figures
+        reasons.append(f"brains of different subjects correlate with {likeness:.2f}, as sessions of one subject do")
+    message = f"a deformable registration is suspected: {'; '.join(reasons)}"
+    remedy = "start again from the raw scans with 'ldae cohort preprocess': warping to the template removes atrophy"
+    finding = Finding(WARNING, "deformable", message, remedy, subjects=tuple(volumes_ml))
+    return [finding] if reasons else [], {"ventricle_spread": spread, "median_likeness": likeness}

@@ -1,4 +1,4 @@
-"""What a cohort's table contradicts: visits, ages, sex, diagnoses, splits, and where its images lie."""
+"""Checks of a cohort's table: visits, ages, sex, diagnoses, splits, and paths of images."""
 
 import itertools
 import os
@@ -25,6 +25,11 @@ STAGE_WORDS = {
     2: "ad dat dementia alzheimer alzheimers alzheimersdisease",
 }
 STAGES = {word: stage for stage, words in STAGE_WORDS.items() for word in words.split()}
+IMPROVEMENTS = {
+    (1, 0): (NOTICE, "reversion"),
+    (2, 1): (WARNING, "diagnosis-improves"),
+    (2, 0): (ERROR, "diagnosis-impossible"),
+}
 
 
 def clinical_stage(diagnosis: object) -> int | None:
@@ -33,30 +38,21 @@ def clinical_stage(diagnosis: object) -> int | None:
 
 
 def scan_keys(table: pd.DataFrame) -> tuple[str, ...]:
-    """The scans' names, in order."""
+    """Keys of the scans, in order."""
     return tuple(f"{a}_{b}" for a, b in zip(table["participant_id"], table["session_id"], strict=True))
 
 
 def check_table(table: pd.DataFrame, folder: Path) -> list[Finding]:
-    """All that can be told without opening an image.
+    """Findings that need no image.
 
     Args:
         table: canonical columns, numbers in age and months, one row a scan; rules of the schema may be violated.
-        folder: of the data set, against which relative image paths resolve.
+        folder: of the data set; relative image paths start there.
     """
-    found: list[Finding] = []
-    for rows in _people(table):
-        for check in (_visit_order, _ages, _sex, _diagnoses, _splits):
-            found += check(rows)
-    for check_all in (_size, _missing, _balance):
-        found += check_all(table)
-    return found + _paths(table, folder)
-
-
-def _people(table: pd.DataFrame) -> Iterator[pd.DataFrame]:
-    for _, rows in table.groupby("participant_id", sort=False):
-        if len(rows) > 1:
-            yield rows
+    within_subject = (_check_visits, _check_ages, _check_sex, _check_diagnoses, _check_splits)
+    subjects = [rows for _, rows in table.groupby("participant_id", sort=False) if len(rows) > 1]
+    found = [finding for rows in subjects for check in within_subject for finding in check(rows)]
+    return [*found, *_check_size(table), *_check_missing(table), *_check_balance(table), *_check_paths(table, folder)]
 
 
 def _concern(rows: pd.DataFrame) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -69,7 +65,7 @@ def _natural(name: str) -> tuple[tuple[str, int], ...]:
 
 
 def _named_before(first: str, second: str) -> bool:
-    """Whether a session's name says that it comes before another; names of two kinds (bl, v2) say nothing."""
+    """True if a session's name places it before another; names of two kinds (bl, v2) do not."""
     months, others = months_of_visit(first), months_of_visit(second)
     if months is not None and others is not None:
         return months < others
@@ -77,207 +73,147 @@ def _named_before(first: str, second: str) -> bool:
     return one[0][0] == another[0][0] and one < another
 
 
-def _visit_order(rows: pd.DataFrame) -> list[Finding]:
+def _check_visits(rows: pd.DataFrame) -> Iterator[Finding]:
     """Months against ages, then session names against both."""
-    found = []
+    subject = rows["participant_id"].iloc[0]
     timed = rows.dropna(subset=["age", "months"]).sort_values("months", kind="stable")
     falls = np.diff(timed["age"].to_numpy()) < -AGE_SLACK_YEARS / 2
     if falls.any():
         pair = timed.iloc[[int(falls.argmax()), int(falls.argmax()) + 1]]
-        found.append(
-            Finding(
-                ERROR,
-                "session-order",
-                f"{pair['participant_id'].iloc[0]} grows younger: {pair['age'].iloc[0]:g} years at month "
-                f"{pair['months'].iloc[0]:g} and {pair['age'].iloc[1]:g} at month {pair['months'].iloc[1]:g}",
-                "correct ages or months; results over time depend on them",
-                *_concern(pair),
-            )
-        )
-    for column in ("months", "age"):
-        known = rows.dropna(subset=[column])
-        slack = AGE_SLACK_YEARS / 2 if column == "age" else 0.0
-        names, values = known["session_id"].tolist(), known[column].tolist()
-        exchanged = [
-            [one, another]
-            for one, another in itertools.permutations(range(len(known)), 2)
-            if values[another] < values[one] - slack and _named_before(names[one], names[another])
-        ]
-        if exchanged and not falls.any():
-            pair = known.iloc[exchanged[0]]
-            first, second = pair["session_id"]
-            found.append(
-                Finding(
-                    WARNING,
-                    "session-names",
-                    f"{pair['participant_id'].iloc[0]}: session {first} comes before {second} by name, but "
-                    f"{pair[column].iloc[0]:g} against {pair[column].iloc[1]:g} by {column}",
-                    "check whether two sessions were exchanged",
-                    *_concern(pair),
-                )
-            )
-            break
+        (age, later), (month, next_month) = pair["age"], pair["months"]
+        message = f"{subject} grows younger: {age:g} years at month {month:g} and {later:g} at month {next_month:g}"
+        remedy = "correct ages or months; results over time depend on them"
+        yield Finding(ERROR, "session-order", message, remedy, *_concern(pair))
+    else:
+        yield from itertools.islice(_check_names(rows, subject), 1)
     same = rows[rows["months"].notna() & rows.duplicated("months", keep=False)]
     if len(same):
-        found.append(
-            Finding(
-                NOTICE,
-                "same-visit",
-                f"{same['participant_id'].iloc[0]} has {len(same)} scans at one month ({same['months'].iloc[0]:g})",
-                "keep one, unless repeated scans are wanted",
-                *_concern(same),
-            )
-        )
-    return found
+        message = f"{subject} has {len(same)} scans at one month ({same['months'].iloc[0]:g})"
+        yield Finding(NOTICE, "same-visit", message, "keep one, unless repeated scans are wanted", *_concern(same))
 
 
-def _ages(rows: pd.DataFrame) -> list[Finding]:
+def _check_names(rows: pd.DataFrame, subject: str) -> Iterator[Finding]:
+    for column, slack in (("months", 0.0), ("age", AGE_SLACK_YEARS / 2)):
+        known = rows.dropna(subset=[column])
+        names, values = known["session_id"].tolist(), known[column].tolist()
+        for one, another in itertools.permutations(range(len(known)), 2):
+            if values[another] < values[one] - slack and _named_before(names[one], names[another]):
+                message = (
+                    f"{subject}: session {names[one]} comes before {names[another]} by name, but {column} is "
+                    f"{values[one]:g} and {values[another]:g}"
+                )
+                remedy = "check whether two sessions were exchanged"
+                yield Finding(WARNING, "session-names", message, remedy, *_concern(known.iloc[[one, another]]))
+
+
+def _check_ages(rows: pd.DataFrame) -> Iterator[Finding]:
     timed = rows.dropna(subset=["age", "months"])
-    if len(timed) < 2:
-        return []
     at_baseline = timed["age"] - timed["months"] / 12.0
-    if float(at_baseline.max() - at_baseline.min()) <= AGE_SLACK_YEARS + 1e-6:
-        return []
+    if len(timed) < 2 or float(at_baseline.max() - at_baseline.min()) <= AGE_SLACK_YEARS + 1e-6:
+        return
     pair = timed.loc[[at_baseline.idxmin(), at_baseline.idxmax()]]
     if pair.sort_values("months")["age"].diff().iloc[-1] < -AGE_SLACK_YEARS / 2:
-        return []  # already said: the session order contradicts the ages
+        return  # found already: the session order contradicts the ages
     years, months = abs(pair["age"].diff().iloc[-1]), abs(pair["months"].diff().iloc[-1])
-    return [
-        Finding(
-            WARNING,
-            "age-months",
-            f"{pair['participant_id'].iloc[0]}: {months:g} months but {years:.1f} years of age lie between two sessions",
-            "give the age at each scan, or correct the months",
-            *_concern(pair),
-        )
-    ]
+    message = f"{pair['participant_id'].iloc[0]}: two sessions are {months:g} months but {years:.1f} years of age apart"
+    yield Finding(WARNING, "age-months", message, "give the age at each scan, or correct the months", *_concern(pair))
 
 
-def _sex(rows: pd.DataFrame) -> list[Finding]:
+def _check_sex(rows: pd.DataFrame) -> Iterator[Finding]:
     values = rows["sex"].dropna().unique()
-    if len(values) < 2:
-        return []
-    message = f"{rows['participant_id'].iloc[0]} is {' and '.join(values)}"
-    return [
-        Finding(ERROR, "sex-changes", message, "correct the table; check whether scans were exchanged", *_concern(rows))
-    ]
+    if len(values) > 1:
+        message = f"the sex of {rows['participant_id'].iloc[0]} is {' and '.join(values)}"
+        remedy = "correct the table; check whether scans were exchanged"
+        yield Finding(ERROR, "sex-changes", message, remedy, *_concern(rows))
 
 
-def _diagnoses(rows: pd.DataFrame) -> list[Finding]:
+def _check_diagnoses(rows: pd.DataFrame) -> Iterator[Finding]:
+    """The first step back in stage."""
     order = "months" if rows["months"].notna().all() else "age"
     if rows[order].isna().any():
-        return []
+        return
     rows = rows.sort_values(order, kind="stable")
     stages = [(row, stage) for row, name in enumerate(rows["diagnosis"]) if (stage := clinical_stage(name)) is not None]
     for (before, earlier), (after, later) in itertools.pairwise(stages):
-        if later >= earlier:
-            continue
-        severity, code = {
-            (1, 0): (NOTICE, "reversion"),
-            (2, 1): (WARNING, "diagnosis-improves"),
-            (2, 0): (ERROR, "diagnosis-impossible"),
-        }[earlier, later]
-        pair = rows.iloc[[before, after]]
-        first, second = pair["diagnosis"]
-        remedy = "reversion from MCI occurs; nothing, unless it is an error of the table"
-        return [
-            Finding(
-                severity,
-                code,
-                f"{pair['participant_id'].iloc[0]} goes from {first} to {second}",
-                remedy
-                if severity == NOTICE
-                else "check the table; leave the person out of analyses of labels otherwise",
-                *_concern(pair),
-            )
-        ]
-    return []
+        if later < earlier:
+            severity, code = IMPROVEMENTS[earlier, later]
+            pair = rows.iloc[[before, after]]
+            message = f"{pair['participant_id'].iloc[0]} goes from {' to '.join(pair['diagnosis'])}"
+            remedy = "nothing, unless the table is wrong: reversion from MCI occurs"
+            if severity != NOTICE:
+                remedy = "correct the table, or leave the subject out of analyses of diagnosis"
+            yield Finding(severity, code, message, remedy, *_concern(pair))
+            return
 
 
-def _splits(rows: pd.DataFrame) -> list[Finding]:
+def _check_splits(rows: pd.DataFrame) -> Iterator[Finding]:
     values = rows["split"].dropna().unique()
-    if len(values) < 2:
-        return []
-    return [
-        Finding(
-            ERROR,
-            "two-splits",
-            f"{rows['participant_id'].iloc[0]} is in {' and '.join(values)}: results on the test part would be too good",
-            "empty the split column and run 'ldae cohort split' to freeze a new one by subject",
-            *_concern(rows),
+    if len(values) > 1:
+        message = (
+            f"{rows['participant_id'].iloc[0]} is in {' and '.join(values)}: results on the test part would be too good"
         )
-    ]
+        remedy = "empty the split column and run 'ldae cohort split' to freeze a new one by subject"
+        yield Finding(ERROR, "two-splits", message, remedy, *_concern(rows))
 
 
-def _size(table: pd.DataFrame) -> list[Finding]:
-    people = table["participant_id"].nunique()
-    if people >= MIN_SUBJECTS:
-        return []
-    message = f"{people} subject(s): figures over them will have wide intervals"
-    return [Finding(NOTICE, "few-subjects", message, "fine for a first look; comparisons between groups need more")]
+def _check_size(table: pd.DataFrame) -> Iterator[Finding]:
+    subjects = table["participant_id"].nunique()
+    if subjects < MIN_SUBJECTS:
+        message = f"{subjects} subject(s): results will have wide intervals"
+        yield Finding(NOTICE, "few-subjects", message, "fine for a first look; comparisons between groups need more")
 
 
-def _missing(table: pd.DataFrame) -> list[Finding]:
-    found = []
+def _check_missing(table: pd.DataFrame) -> Iterator[Finding]:
     for column in ("age", "sex", "diagnosis"):
         rows = table[table[column].isna()]
         if 0 < len(rows) < len(table):
-            message = f"{column} is missing in {len(rows)} of {len(table)} scans"
             severity = WARNING if len(rows) > len(table) / 2 else NOTICE
-            remedy = "fill in what the study knows; scans without it are left out where it is needed"
-            found.append(Finding(severity, "missing-values", message, remedy, *_concern(rows)))
+            message = f"{column} is missing in {len(rows)} of {len(table)} scans"
+            remedy = "complete the table; scans without it are left out where it is needed"
+            yield Finding(severity, "missing-values", message, remedy, *_concern(rows))
         elif len(rows):
-            message = f"no scan has a value for {column}"
-            found.append(
-                Finding(NOTICE, "missing-values", message, "nothing, unless it is to be predicted or controlled for")
-            )
-    return found
+            remedy = "nothing, unless it is to be predicted or controlled for"
+            yield Finding(NOTICE, "missing-values", f"no scan has a value for {column}", remedy)
 
 
-def _balance(table: pd.DataFrame) -> list[Finding]:
+def _check_balance(table: pd.DataFrame) -> Iterator[Finding]:
     """Classes in each split, by subject at the first visit."""
-    people = table.drop_duplicates("participant_id").dropna(subset=["diagnosis"])
-    shares = people["diagnosis"].value_counts(normalize=True)
+    subjects = table.drop_duplicates("participant_id").dropna(subset=["diagnosis"])
+    shares = subjects["diagnosis"].value_counts(normalize=True)
     if len(shares) < 2:
-        return []
-    found = []
-    rare = [name for name, share in shares.items() if share < MIN_CLASS_SHARE]
+        return
+    rare = [f"{name} has {100 * share:.0f} %" for name, share in shares.items() if share < MIN_CLASS_SHARE]
     if rare:
-        message = f"{', '.join(f'{name} has {100 * shares[name]:.0f} %' for name in rare)} of the subjects"
-        found.append(
-            Finding(NOTICE, "rare-class", message, "report balanced accuracy and areas under the curve, not accuracy")
-        )
-    split_of = people.dropna(subset=["split"])
+        remedy = "report balanced accuracy and areas under the curve, not accuracy"
+        yield Finding(NOTICE, "rare-class", f"{', '.join(rare)} of the subjects", remedy)
     for split in SPLITS:
-        part = split_of[split_of["split"] == split]
+        part = subjects[subjects["split"] == split]
         absent = [str(name) for name in shares.index if name not in set(part["diagnosis"])]
         if len(part) and absent:
             message = f"no subject with {', '.join(absent)} is in {split}"
             remedy = "freeze another split ('ldae cohort split --force --seed'), before anything is trained"
-            found.append(Finding(WARNING, "class-missing", message, remedy))
-    return found
+            yield Finding(WARNING, "class-missing", message, remedy)
 
 
-def _paths(table: pd.DataFrame, folder: Path) -> list[Finding]:
+def _check_paths(table: pd.DataFrame, folder: Path) -> Iterator[Finding]:
     """Images named twice, or outside of the folder of the data set."""
     folder = folder.absolute()
     table = table[[isinstance(image, str) for image in table["image"]]]
     places = pd.Series([os.path.normpath(folder / image) for image in table["image"]], index=table.index, dtype=object)
-    found = []
     for place, rows in table.groupby(places, sort=False):
         if len(rows) > 1:
             message = f"{len(rows)} rows name one image, {place}"
-            found.append(Finding(ERROR, "duplicate-path", message, "give every row its own image", *_concern(rows)))
+            yield Finding(ERROR, "duplicate-path", message, "give every row its own image", *_concern(rows))
     outside = np.array([not Path(place).is_relative_to(folder) for place in places], dtype=bool)
     relative = np.array([not Path(image).is_absolute() for image in table["image"]], dtype=bool)
     if (escaping := table[outside & relative]).size:
-        message = (
-            f"{len(escaping)} image path(s) leave the manifest's folder with '..', such as {escaping['image'].iloc[0]}"
-        )
+        example = escaping["image"].iloc[0]
+        message = f"{len(escaping)} image path(s) leave the manifest's folder with '..', such as {example}"
         remedy = "keep images below the manifest; such paths break, or lead to another file, when the folder moves"
-        found.append(Finding(WARNING, "escaping-path", message, remedy, *_concern(escaping)))
+        yield Finding(WARNING, "escaping-path", message, remedy, *_concern(escaping))
     if (absolute := table[outside & ~relative]).size:
-        message = f"{len(absolute)} image path(s) are absolute and lie elsewhere, such as {absolute['image'].iloc[0]}"
+        message = (
+            f"{len(absolute)} image path(s) are absolute and outside the folder, such as {absolute['image'].iloc[0]}"
+        )
         remedy = "nothing, as long as the images stay there"
-        found.append(Finding(NOTICE, "outside-path", message, remedy, *_concern(absolute)))
-    return found
+        yield Finding(NOTICE, "outside-path", message, remedy, *_concern(absolute))

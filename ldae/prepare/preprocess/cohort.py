@@ -1,10 +1,11 @@
-"""Preprocess a cohort: every scan of a manifest into a folder laid out like a BIDS derivative, on one machine or many."""
+"""Preprocessing of a cohort into a folder laid out like a BIDS derivative, on one machine or many."""
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, as_completed
+from concurrent.futures import Executor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from ldae.data.manifest import Manifest
@@ -19,7 +20,7 @@ from ldae.prepare.preprocess.derivatives import (
     write_derived_manifest,
     write_scan,
 )
-from ldae.prepare.processes import ProcessLanes, one_itk_thread
+from ldae.prepare.processes import run_each
 from ldae.volume import read_volume
 
 __all__ = ["PreprocessReport", "preprocess_manifest"]
@@ -29,7 +30,7 @@ CONNECT_SECONDS = 30
 
 @dataclass(frozen=True)
 class PreprocessReport:
-    """What became of a cohort.
+    """Result of preprocessing a cohort.
 
     Attributes:
         manifest: the manifest of the preprocessed scans.
@@ -51,12 +52,12 @@ class PreprocessReport:
 
     @property
     def failures(self) -> dict[str, str]:
-        """Key -> why the scan could not be preprocessed."""
+        """Reason of each failed scan, by key."""
         return {each.key: each.failure for each in self.outcomes if each.failure is not None}
 
     @property
     def warnings(self) -> dict[str, tuple[str, ...]]:
-        """Key -> what deserves a look."""
+        """Reasons to look at a scan, by key."""
         return {each.key: each.warnings for each in self.outcomes if each.warnings}
 
 
@@ -74,18 +75,17 @@ def preprocess_manifest(
 
     For each scan, in ``sub-X/ses-Y/anat``: the brain in template space with its mask, a JSON side-car (transform, quality,
     provenance), the transform in ITK's format, a picture, and the brain mask on the scan's own grid; for the cohort
-    ``manifest.tsv``, which carries all columns over. A scan that fails is reported and leaves the others alone. A scan
-    whose content, configuration and results are unchanged is skipped.
+    ``manifest.tsv`` with all columns. A scan that fails is reported and does not stop the others. A scan whose content,
+    configuration and results are unchanged is skipped.
 
     Args:
         manifest: the raw scans.
-        out_dir: where to write.
-        config: how.
-        brain_masks: masks to take instead of extracting brains: a column of the manifest (paths relative to it), or a
-            path in which ``{participant_id}`` and ``{session_id}`` stand for a scan's own.
+        out_dir: folder to write to.
+        config: settings.
+        brain_masks: masks to use instead of extracting brains: a column of the manifest (paths relative to it), or a
+            path with ``{participant_id}`` and ``{session_id}`` in it.
         workers: processes on this machine.
-        scheduler: address of a Dask scheduler that does the work instead, such as ``tcp://host:8786``; its workers must
-            see the same files.
+        scheduler: address of a Dask scheduler to run on, such as ``tcp://host:8786``; its workers must see the same files.
         progress: called with (scans done, all scans).
 
     Raises:
@@ -96,24 +96,16 @@ def preprocess_manifest(
     out_dir = Path(out_dir)
     check_folder(out_dir, manifest)
     jobs = plan_jobs(manifest, out_dir, asdict(config), brain_masks)
-    outcomes: dict[str, Outcome] = {}
-
-    def settle(outcome: Outcome) -> None:
-        outcomes[outcome.key] = outcome
-        if progress is not None:
-            progress(len(outcomes), len(jobs))
-
-    if workers == 1 and scheduler is None:
-        for job in jobs:
-            settle(_run(job, config))
-    else:
-        with ProcessLanes(workers) if scheduler is None else _cluster(scheduler) as executor:
-            futures = {executor.submit(_run, job, config): job for job in jobs}
-            for future in as_completed(futures):
-                error = future.exception()
-                settle(future.result() if error is None else Outcome(futures[future].key, failure=_reason(error)))
-    in_order = tuple(outcomes[job.key] for job in jobs)
-    return PreprocessReport(write_derived_manifest(manifest, out_dir, in_order), in_order)
+    with nullcontext() if scheduler is None else _cluster(scheduler) as executor:
+        outcomes = run_each(
+            partial(_preprocess, config=config),
+            jobs,
+            lost=_failed,
+            workers=workers,
+            executor=executor,
+            progress=progress,
+        )
+    return PreprocessReport(write_derived_manifest(manifest, out_dir, outcomes), tuple(outcomes))
 
 
 @contextmanager
@@ -132,23 +124,22 @@ def _cluster(address: str) -> Iterator[Executor]:
         yield client.get_executor(pure=False)
 
 
-def _run(job: ScanJob, config: PreprocessConfig) -> Outcome:
-    """One scan from file to files; whatever goes wrong becomes the outcome's failure."""
+def _preprocess(job: ScanJob, config: PreprocessConfig) -> Outcome:
     try:
         done = finished_outcome(job)
         if done is not None:
             return done
         volume = read_volume(job.image)
         mask = None if job.brain_mask_source is None else read_volume(job.brain_mask_source)
-        with one_itk_thread():
-            scan = preprocess_scan(volume, config, brain_mask=mask)
-        return write_scan(job, scan, volume.grid)
+        return write_scan(job, preprocess_scan(volume, config, brain_mask=mask), volume.grid)
     except Exception as error:  # one bad scan never stops the others
-        return Outcome(job.key, failure=_reason(error))
+        return _failed(job, error)
 
 
-def _reason(error: BaseException) -> str:
+def _failed(job: ScanJob, error: BaseException) -> Outcome:
+    reason = " ".join(str(error).split())
     if isinstance(error, BrokenProcessPool):
-        return "its process was killed, for want of memory as a rule; preprocess it with fewer --workers"
-    text = " ".join(str(error).split())
-    return text if isinstance(error, LdaeError) and text else f"{type(error).__name__}: {text}"
+        reason = "its process was killed, usually for lack of memory; preprocess it with fewer --workers"
+    elif not isinstance(error, LdaeError) or not reason:
+        reason = f"{type(error).__name__}: {reason}"
+    return Outcome(job.key, failure=reason)

@@ -1,10 +1,10 @@
-"""The folder of preprocessed scans: names, files written whole or not at all, and the recognition of finished work."""
+"""Folder of preprocessed scans: names, files written whole or not at all, and recognition of finished work."""
 
 import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,15 @@ __all__ = [
 PIPELINE_VERSION = 2
 SPACE = "MNI152"
 MANIFEST, DESCRIPTION = "manifest.tsv", "dataset_description.json"
+# Files of a finished scan; the side-car is written last, so that its presence means that the others are there.
+ENDINGS = {
+    "image": f"_space-{SPACE}_desc-preproc_T1w.nii.gz",
+    "mask": f"_space-{SPACE}_desc-brain_mask.nii.gz",
+    "native_mask": "_desc-brain_mask.nii.gz",
+    "transform": f"_from-T1w_to-{SPACE}_mode-image_xfm.txt",
+    "overlay": f"_space-{SPACE}_desc-preproc_overlay.png",
+    "sidecar": f"_space-{SPACE}_desc-preproc_T1w.json",
+}
 
 
 @dataclass(frozen=True)
@@ -46,8 +55,8 @@ class ScanJob:
         key: participant and session, as the manifest names them.
         image: the raw scan.
         stem: path of the results without their endings, `.../sub-X_ses-Y`.
-        config: the configuration as plain values, for the fingerprint and the provenance.
-        brain_mask_source: somebody's mask of the raw scan's brain, or None.
+        config: the configuration as plain values, for the fingerprint.
+        brain_mask_source: given mask of the raw scan's brain, or None.
     """
 
     key: str
@@ -57,57 +66,24 @@ class ScanJob:
     brain_mask_source: Path | None = None
 
     @property
-    def preprocessed(self) -> Path:
-        """The image in template space."""
-        return self._path(f"_space-{SPACE}_desc-preproc_T1w.nii.gz")
-
-    @property
-    def brain_mask(self) -> Path:
-        """Its brain mask."""
-        return self._path(f"_space-{SPACE}_desc-brain_mask.nii.gz")
-
-    @property
-    def native_mask(self) -> Path:
-        """The brain mask on the raw scan's own grid."""
-        return self._path("_desc-brain_mask.nii.gz")
-
-    @property
-    def transform(self) -> Path:
-        """The affine in ITK's text format: applied to the raw image, it brings it to the template."""
-        return self._path(f"_from-T1w_to-{SPACE}_mode-image_xfm.txt")
-
-    @property
-    def overlay(self) -> Path:
-        """The picture to look at."""
-        return self._path(f"_space-{SPACE}_desc-preproc_overlay.png")
-
-    @property
-    def sidecar(self) -> Path:
-        """Transform, quality and provenance; written last, so its presence says that the rest is there."""
-        return self._path(f"_space-{SPACE}_desc-preproc_T1w.json")
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """All that a finished scan has."""
-        return self.preprocessed, self.brain_mask, self.native_mask, self.transform, self.overlay, self.sidecar
-
-    def _path(self, ending: str) -> Path:
-        return self.stem.with_name(self.stem.name + ending)
+    def files(self) -> dict[str, Path]:
+        """Files of the finished scan, by the names of `ENDINGS`."""
+        return {name: self.stem.with_name(self.stem.name + ending) for name, ending in ENDINGS.items()}
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a scan.
+    """Result of preprocessing one scan.
 
     Attributes:
         key: participant and session, as the manifest names them.
         image: the preprocessed image; None for a failure.
         overlay: its picture.
-        quality: what was measured of it.
+        quality: measures of the result.
         brain_volume_ml: in native space.
-        warnings: what deserves a look.
+        warnings: reasons to look at the result.
         skipped: it was finished before.
-        failure: why it could not be preprocessed.
+        failure: reason of a failure.
     """
 
     key: str
@@ -121,10 +97,10 @@ class Outcome:
 
 
 def check_folder(out_dir: Path, manifest: Manifest) -> None:
-    """See that nothing is overwritten that was not preprocessed.
+    """Refuse a folder in which raw data would be overwritten.
 
     Args:
-        out_dir: where results are to go.
+        out_dir: folder for the results.
         manifest: of the raw scans.
 
     Raises:
@@ -155,7 +131,7 @@ def plan_jobs(
 
     Args:
         manifest: the raw scans.
-        out_dir: where results go.
+        out_dir: folder for the results.
         config: the configuration as plain values.
         brain_masks: a column of the manifest, or a path with `{participant_id}` and `{session_id}`.
 
@@ -171,18 +147,14 @@ def plan_jobs(
         stem = out_dir / subject / session / "anat" / f"{subject}_{session}"
         other = owner.setdefault(stem, record.key)
         if other != record.key:
-            msg = (
-                f"{manifest.path}: {other} and {record.key} would both be written as {stem.name}; "
-                "rename one so that they differ in letters or digits"
-            )
-            raise CohortError(msg)
+            both = f"{manifest.path}: {other} and {record.key} would both be written as {stem.name}"
+            raise CohortError(f"{both}; rename one so that they differ in letters or digits")
         mask = None if brain_masks is None else _mask_of(record, manifest, brain_masks)
         jobs.append(ScanJob(record.key, record.image, stem, config, mask))
     return jobs
 
 
 def _mask_of(record: Record, manifest: Manifest, brain_masks: str) -> Path:
-    """The file of a scan's brain mask."""
     if brain_masks in manifest.table.columns:
         value = record.extra.get(brain_masks)
         if value is None:
@@ -193,15 +165,12 @@ def _mask_of(record: Record, manifest: Manifest, brain_masks: str) -> Path:
         try:
             path = Path(brain_masks.format(participant_id=record.participant_id, session_id=record.session_id))
         except (KeyError, IndexError, ValueError) as error:
-            msg = (
-                f"brain masks {brain_masks!r}: only {{participant_id}} and {{session_id}} can be filled in, got {error}"
-            )
+            known = "only {participant_id} and {session_id} can be filled in"
+            msg = f"brain masks {brain_masks!r}: {known}, got {error}"
             raise CohortError(msg) from error
     if not path.is_file():
-        msg = (
-            f"{path}: no such brain mask for {record.key}; name a column of the manifest, or a path with {{participant_id}} and "
-            "{session_id}"
-        )
+        remedy = "give a column of the manifest, or a path with {participant_id} and {session_id}"
+        msg = f"{path}: no such brain mask for {record.key}; {remedy}"
         raise CohortError(msg)
     return path
 
@@ -212,15 +181,14 @@ def _label(identifier: str, prefix: str) -> str:
 
 def finished_outcome(job: ScanJob) -> Outcome | None:
     """The outcome of an earlier run, if its files are all there and came from the same scan and configuration."""
-    if not all(path.is_file() for path in job.files):
+    if not all(path.is_file() for path in job.files.values()):
         return None
     try:
-        sidecar = json.loads(job.sidecar.read_text(encoding="utf-8"))
+        sidecar = json.loads(job.files["sidecar"].read_text(encoding="utf-8"))
     except ValueError:
         return None
-    if not isinstance(sidecar, dict) or sidecar.get("Fingerprint") != _fingerprint(job):
-        return None
-    if sidecar.get("ResultsSha256") != _results(job):
+    hashes = {"Fingerprint": _fingerprint(job), "ResultsSha256": _results(job)}
+    if not isinstance(sidecar, dict) or any(sidecar.get(name) != value for name, value in hashes.items()):
         return None
     return _outcome(job, sidecar, skipped=True)
 
@@ -229,8 +197,8 @@ def _outcome(job: ScanJob, sidecar: Mapping[str, Any], *, skipped: bool = False)
     quality = sidecar["Quality"]
     return Outcome(
         job.key,
-        image=job.preprocessed,
-        overlay=job.overlay,
+        image=job.files["image"],
+        overlay=job.files["overlay"],
         quality=Quality(quality["Correlation"], quality["Coverage"], quality["Overlap"]),
         brain_volume_ml=float(sidecar["BrainVolumeMl"]),
         warnings=tuple(sidecar["Warnings"]),
@@ -249,38 +217,33 @@ def _fingerprint(job: ScanJob) -> dict[str, Any]:
 
 
 def _results(job: ScanJob) -> dict[str, str]:
-    """Hashes of what was written beside the side-car."""
-    return {path.name: sha256_of(path) for path in job.files if path != job.sidecar}
+    """Hashes of the files beside the side-car."""
+    return {path.name: sha256_of(path) for name, path in job.files.items() if name != "sidecar"}
 
 
 def write_scan(job: ScanJob, scan: PreprocessedScan, native_grid: Grid) -> Outcome:
-    """Write the files of a preprocessed scan, the sidecar last.
+    """Write the files of a preprocessed scan, the side-car last.
 
     Args:
-        job: where to.
-        scan: what.
+        job: names of the files.
+        scan: the result.
         native_grid: of the raw scan, as it is stored.
     """
-    job.sidecar.unlink(missing_ok=True)
-    write_volume(scan.image, job.preprocessed, description="ldae preprocessed T1w")
-    write_volume(scan.brain_mask, job.brain_mask, description="ldae brain mask")
-    write_volume(scan.native_mask, job.native_mask, description="ldae brain mask")
-    write_transform(scan.affine_native_to_template, job.transform)
-    quality = scan.quality
+    files, quality = job.files, scan.quality
+    files["sidecar"].unlink(missing_ok=True)
+    write_volume(scan.image, files["image"], description="ldae preprocessed T1w")
+    write_volume(scan.brain_mask, files["mask"], description="ldae brain mask")
+    write_volume(scan.native_mask, files["native_mask"], description="ldae brain mask")
+    write_transform(scan.affine_native_to_template, files["transform"])
     title = f"{job.key}   score {quality.score:.2f}, correlation {quality.correlation:.2f}"
-    write_bytes(job.overlay, draw_overlay(scan.image, scan.brain_mask, title=title))
+    write_bytes(files["overlay"], draw_overlay(scan.image, scan.brain_mask, title=title))
     sidecar = {
         "AffineNativeToTemplate": scan.affine_native_to_template.tolist(),
         "NativeGrid": native_grid.to_dict(),
-        "NativeBrainMask": job.native_mask.name,
-        "Transform": job.transform.name,
+        "NativeBrainMask": files["native_mask"].name,
+        "Transform": files["transform"].name,
         "IntensityWindow": list(scan.window),
-        "Quality": {
-            "Score": quality.score,
-            "Correlation": quality.correlation,
-            "Coverage": quality.coverage,
-            "Overlap": quality.overlap,
-        },
+        "Quality": {"Score": quality.score, **{name.capitalize(): value for name, value in asdict(quality).items()}},
         "BrainVolumeMl": scan.brain_volume_ml,
         "Warnings": list(scan.warnings),
         "Space": SPACE,
@@ -290,7 +253,7 @@ def write_scan(job: ScanJob, scan: PreprocessedScan, native_grid: Grid) -> Outco
         "Fingerprint": _fingerprint(job),
         "ResultsSha256": _results(job),
     }
-    write_json(job.sidecar, sidecar)
+    write_json(files["sidecar"], sidecar)
     return _outcome(job, sidecar)
 
 

@@ -1,4 +1,4 @@
-"""The picture to look at after preprocessing: is the brain whole, the right way up, and where the template's is?"""
+"""Picture for quality control after preprocessing: brain mask, orientation and position against the template's."""
 
 import io
 
@@ -9,9 +9,9 @@ from ldae.volume import Volume
 
 __all__ = ["draw_overlay"]
 
-# Where each plane cuts the template's space, in RAS mm: off the midline, through the thalami, the ventricles.
+# Positions of the sections in the template's space, in RAS mm: off the midline, through the thalami, the ventricles.
 CUTS_MM = {0: (-24.0, 3.0), 1: (-52.0, -16.0), 2: (-14.0, 20.0)}
-# What stands at the left and right edge of each plane's pictures: the radiological convention.
+# Letters at the left and right edge of each plane's pictures: the radiological convention.
 EDGES = {0: ("A", "P"), 1: ("R", "L"), 2: ("R", "L")}
 MASK_COLOUR, TEMPLATE_COLOUR = "#ff4d4d", "#4dd2ff"
 

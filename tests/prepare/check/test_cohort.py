@@ -1,4 +1,4 @@
-"""The doctor on a phantom cohort: sound as it is made, then with every kind of fault planted at once."""
+"""Quality control of a phantom cohort: sound as it is made, then with every kind of fault planted at once."""
 
 import gzip
 import json
@@ -106,6 +106,7 @@ def test_reading_a_damaged_file_is_one_finding(tmp_path: Path) -> None:
     assert (finding.severity, finding.code, finding.scans) == (ERROR, "unreadable", ("a",))
 
 
+@pytest.mark.slow
 def test_processes_change_nothing(cohort: Path) -> None:
     one, two = (check_cohort(cohort, workers=workers, anatomy=False) for workers in (1, 2))
     assert one.findings == two.findings
@@ -124,6 +125,7 @@ class Deadly:
         return os._exit, (9,)
 
 
+@pytest.mark.slow
 def test_a_killed_process_costs_one_scan(table: tuple[Path, pd.DataFrame], monkeypatch: pytest.MonkeyPatch) -> None:
     folder, frame = table
     frame = frame.iloc[:4].reset_index(drop=True)
