@@ -24,12 +24,15 @@ from ldae.models.gradient_estimator import GradientEstimator
 from ldae.models.semantic_encoder import SemanticEncoderConfig, SliceEncoderConfig
 from ldae.volume import Grid, Volume, sidecar_path, write_volume
 
-pytest_plugins = ["tests.heads"]
+pytest_plugins = ["tests.heads", "tests.tiny_run"]
 
 # A loaded machine must not fail a property. `make slow` looks for counterexamples longer.
 settings.register_profile("quick", deadline=None, max_examples=25)
 settings.register_profile("thorough", deadline=None, max_examples=200)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
+
+# Workers with several threads each would wait for one another.
+os.environ.setdefault("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "1")
 
 SHARED = Path(__file__).parents[2] / "shared"
 
@@ -100,27 +103,6 @@ def tiny_model(tiny_config: AutoencoderConfig) -> LatentDiffusionAutoencoder:
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.02)
     return LatentDiffusionAutoencoder(tiny_config, networks, device="cpu", precision="fp32")
-
-
-@pytest.fixture
-def head(tiny_config: AutoencoderConfig) -> Callable[[int], Volume]:
-    """Skull-stripped ellipsoids with texture on an oblique anisotropic grid in MNI space, by seed."""
-
-    def make(seed: int) -> Volume:
-        rng = np.random.default_rng(seed)
-        angle = 0.1
-        affine = np.eye(4)
-        affine[:3, :3] = np.array(
-            [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]]
-        ) @ np.diag([4.0, 5.0, 6.0])
-        shape = (40, 42, 30)
-        affine[:3, 3] = np.array([0.0, -17.0, 5.0]) - affine[:3, :3] @ ((np.array(shape) - 1) / 2)
-        world = affine[:3, :3] @ np.indices(shape).reshape(3, -1) + affine[:3, 3:]
-        radius = np.linalg.norm((world - [[0.0], [-17.0], [5.0]]) / [[65.0], [80.0], [60.0]], axis=0).reshape(shape)
-        data = np.where(radius < 1, 300 + 200 * radius + rng.normal(0, 30, shape), 0.0)
-        return Volume(np.clip(data, 0, None).astype(np.float32), affine)
-
-    return make
 
 
 DicomMaker = Callable[..., list[Path]]

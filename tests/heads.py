@@ -1,4 +1,4 @@
-"""A synthetic head in a known pose."""
+"""Heads of the tests: the template's in a known pose, and textured ellipsoids."""
 
 from collections.abc import Callable
 
@@ -22,6 +22,12 @@ def pose() -> Callable[..., npt.NDArray[np.float64]]:
 def synthetic_head() -> Callable[..., Volume]:
     """Makes a head in such a pose."""
     return _synthetic_head
+
+
+@pytest.fixture
+def head() -> Callable[[int], Volume]:
+    """Makes a textured head, by seed."""
+    return textured_head
 
 
 def _pose(degrees: tuple[float, float, float], scale: tuple[float, float, float]) -> npt.NDArray[np.float64]:
@@ -49,3 +55,19 @@ def _synthetic_head(template_to_scan: npt.NDArray[np.float64], *, skull: bool = 
     centre = (template_to_scan @ [0.0, -17.0, 5.0, 1.0])[:3]
     affine[:3, 3] = centre - affine[:3, :3] @ ((np.array(shape) - 1) / 2)
     return head.resample_to(Grid(shape, affine))
+
+
+def textured_head(seed: int) -> Volume:
+    """Skull-stripped ellipsoids with texture on an oblique anisotropic grid in MNI space."""
+    rng = np.random.default_rng(seed)
+    angle = 0.1
+    affine = np.eye(4)
+    affine[:3, :3] = np.array(
+        [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]]
+    ) @ np.diag([4.0, 5.0, 6.0])
+    shape = (40, 42, 30)
+    affine[:3, 3] = np.array([0.0, -17.0, 5.0]) - affine[:3, :3] @ ((np.array(shape) - 1) / 2)
+    world = affine[:3, :3] @ np.indices(shape).reshape(3, -1) + affine[:3, 3:]
+    radius = np.linalg.norm((world - [[0.0], [-17.0], [5.0]]) / [[65.0], [80.0], [60.0]], axis=0).reshape(shape)
+    data = np.where(radius < 1, 300 + 200 * radius + rng.normal(0, 30, shape), 0.0)
+    return Volume(np.clip(data, 0, None).astype(np.float32), affine)

@@ -111,6 +111,7 @@ def test_truth_has_a_row_for_each_scan(cohort):
         assert (visits["hippocampus_left_mm"].diff().dropna() > 0).all()
 
 
+@pytest.mark.slow
 def test_workers_do_not_change_a_byte(cohort, tmp_path):
     calls = []
     manifest = synthesise_cohort(tmp_path / "two", CONFIG, workers=2, progress=lambda *state: calls.append(state))

@@ -211,6 +211,7 @@ def test_a_brain_alone_is_no_head_to_scan(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not REAL.is_dir(), reason=f"no label maps of real heads at {REAL}")
 @pytest.mark.parametrize("number", [1])
 def test_real_label_maps(number):

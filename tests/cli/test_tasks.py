@@ -1,0 +1,123 @@
+"""The tasks' commands on a trained model, as they are typed."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ldae.cli import main
+from ldae.volume import read_volume
+from tests.tiny_run import FP32, SUBJECTS
+
+FEW = ("--resamples", "50", "--permutations", "20")
+
+
+def run(*arguments):
+    """The exit code of a command run in this process."""
+    with pytest.raises(SystemExit) as stopped:
+        main([str(argument) for argument in arguments])
+    return stopped.value.code
+
+
+@pytest.fixture
+def model(tiny_run):
+    """The arguments that name the model and the cohort."""
+    return ("--model", tiny_run / "model", "--manifest", tiny_run / "manifest.tsv", *FP32)
+
+
+def test_study_leaves_everything_it_promises(tiny_run):
+    results = json.loads((tiny_run / "results.json").read_text())
+    assert results["n_subjects"] == SUBJECTS
+    assert results["skipped"] == {}
+    tasks = {"compression", "reconstruct", "diagnose", "probe", "manipulate", "interpolate"}
+    assert tasks | {"wall_seconds", "peak_memory_gib", "n_scans", "n_test_subjects"} <= results.keys()
+    diagnosis, age = results["probe"]["diagnosis"], results["probe"]["age"]
+    assert diagnosis["auc"]["low"] <= diagnosis["auc"]["value"] <= diagnosis["auc"]["high"]
+    compared = {"random_encoder", "latent_pca", "demographics"}
+    assert compared == diagnosis["baselines"].keys() == diagnosis["differences"].keys()
+    assert {"median", *compared} == age["baselines"].keys()
+    steps = results["manipulate"]["steps"]
+    assert len(steps) == len(results["manipulate"]["probability"]) == len(results["manipulate"]["ventricle_change_ml"])
+    assert {"ldae", "ldae_residual", "voxel_linear", "copy_nearest", "ceiling"} <= results["interpolate"]["ssim"].keys()
+    assert (tiny_run / "report.html").stat().st_size > 10_000
+
+
+def test_codes_are_those_of_the_study_and_can_be_probed(model, tiny_run, tmp_path):
+    assert run("encode", *model, "--out", tmp_path / "codes", "--noise", "--baselines") == 0
+    codes = tmp_path / "codes" / "codes.parquet"
+    studied = pd.read_parquet(tiny_run / "codes.parquet")
+    np.testing.assert_allclose(pd.read_parquet(codes).iloc[:, 2:], studied.iloc[:, 2:], atol=1e-4)
+    probe = ("probe", "--codes", codes, "--manifest", tiny_run / "manifest.tsv", *FEW, "--target")
+    assert run(*probe, "age", "--out", tmp_path / "probe") == 0
+    assert (tmp_path / "probe" / "report.html").is_file()
+    crossed = ("--protocol", "cv", "--folds", "3", "--repeats", "1", "--scans", "first", "--volumes", "age")
+    assert run(*probe, "sex", *crossed, "--out", tmp_path / "sex") == 0
+    pca = f"pca={tmp_path / 'codes' / 'latent_pca.npz'}@3"
+    assert run(*probe, "age", "--out", tmp_path / "b", "--baseline", f"again={codes}", pca) == 0
+    for wrong in (("colour",), ("age", "--baseline", "x")):
+        assert run(*probe, *wrong, "--out", tmp_path / "none") == 2
+        assert not (tmp_path / "none").exists()
+
+
+def test_reconstruct_writes_images(model, tmp_path):
+    assert run("reconstruct", *model, "--split", "test", "--out", tmp_path) == 0
+    assert read_volume(next(tmp_path.glob("*.nii.gz"))).data.max() > 0
+
+
+def test_code_usage_is_that_of_the_study(model, tiny_run, tmp_path):
+    assert run("diagnose", *model, "--split", "test", "--out", tmp_path) == 0
+    found, studied = (json.loads((folder / "diagnose.json").read_text()) for folder in (tmp_path, tiny_run / "tasks"))
+    assert found["use"]["gap"]["value"] == pytest.approx(studied["use"]["gap"]["value"], abs=1e-4)
+
+
+def test_manipulate_writes_edits_and_counterfactuals(model, tiny_run, tmp_path, capsys):
+    probe, nuisance = (tiny_run / "tasks" / f"probe_{target}_model.json" for target in ("diagnosis", "age"))
+    options = ("--split", "test", "--probe", probe, "--nuisance", nuisance, "--steps", "-1", "1")
+    truth = ("--effect", tiny_run / "effect.nii.gz", "--counterfactual", "0.5")
+    assert run("manipulate", *model, *options, *truth, "--out", tmp_path) == 0
+    edited = list(tmp_path.glob("*_desc-step+0_T1w.nii.gz"))
+    found = json.loads((tmp_path / "manipulate.json").read_text())
+    assert {"direction", nuisance.stem} == found["findings"]["probe_slopes"].keys()
+    assert -1 <= found["effect_correlation"]["effect.nii.gz"] <= 1
+    rows = pd.read_csv(tmp_path / "counterfactuals.tsv", sep="\t")
+    assert len(rows) == len(edited) == len(list(tmp_path.glob("*_desc-counterfactual_T1w.nii.gz")))
+    reached = rows["step"][rows["reached"]].abs()
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"the probe reaches 0.5 in {len(reached)} of {len(rows)} scans" in printed
+    assert len(reached) == len(rows) or f"the other {len(rows) - len(reached)} do not within 6 steps" in printed
+    assert f"{len(edited) * 3} images ({len(edited)} scans at 3 steps)" in printed
+    beyond = (rows["after"] >= 0.5) == (rows["step"] > 0)
+    assert beyond[rows["reached"]].all()
+    subject = rows["participant_id"].iloc[0]
+    one = ("--subject", subject, "--probe", probe, "--steps", "1", "--out", tmp_path / "one")
+    assert run("manipulate", *model, *one) == 0
+    assert {path.name.split("_ses")[0] for path in (tmp_path / "one").glob("*.nii.gz")} == {subject}
+    assert "nearest to their own" not in capsys.readouterr().out
+
+
+def test_interpolate_scores_and_writes_missing_sessions(model, tmp_path):
+    assert run("interpolate", "evaluate", *model, "--split", "all", "--out", tmp_path / "scores") == 0
+    subject = ("interpolate", "subject", *model, "--out", tmp_path / "months", "--subject")
+    assert run(*subject, "sub-00", "--months", "6") == 0
+    assert len(list((tmp_path / "months").glob("*.nii.gz"))) == 1
+    assert run(*subject, "nobody", "--months", "3") == 2
+
+
+def test_sample_writes_as_many_images_as_wanted(tiny_run, tmp_path):
+    like = ("--like", tiny_run / "images" / "0_0.nii.gz", "--count", "2")
+    assert run("sample", "--model", tiny_run / "model", *like, *FP32, "--out", tmp_path) == 0
+    assert len(list(tmp_path.glob("*.nii.gz"))) == 2
+
+
+def test_discover_finds_and_draws_directions(model, tmp_path):
+    few = ("--components", "2", "--decoder", "1", "--sparse", "8")
+    assert run("discover", *model, *few, "--out", tmp_path) == 0
+    found = json.loads((tmp_path / "discover.json").read_text())
+    assert [len(found["directions"][kind]) for kind in ("principal", "decoder")] == [2, 1]
+    assert (tmp_path / "principal-01.png").stat().st_size > 10_000
+
+
+def test_report_is_written_again(tiny_run, tmp_path):
+    assert run("report", tiny_run, "--out", tmp_path / "again.html") == 0
+    assert (tmp_path / "again.html").stat().st_size > 10_000

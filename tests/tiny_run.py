@@ -1,0 +1,83 @@
+"""One run, fitted and studied once for all tests that need a trained model: to be read, never written to."""
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from filelock import FileLock
+
+from ldae.cli import main
+from ldae.data.manifest import write_manifest
+from ldae.tasks.probe import learning_curve
+from ldae.tasks.probe.result import ProbeSettings
+from ldae.training.experiment import STAGES
+from ldae.volume import Volume, write_volume
+from tests.heads import textured_head
+
+SUBJECTS = 18
+FP32 = ("--device", "cpu", "--precision", "fp32")
+SMALLEST = (
+    "preprocessing={shape: [24, 32, 24], voxel_size_mm: 6.0, centre_mm: [0.0, -17.0, 5.0]}",
+    "denoiser.model.width=8",
+    "sampling.steps=2",
+    *(f"{stage}.optimisation.steps=3" for stage in STAGES),
+    *(f"{stage}.optimisation.validate_every=3" for stage in STAGES),
+)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of `ldae fit all` and `ldae study` on a cohort of textured heads, shared among workers."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    run, made = shared / "tiny_run", shared / "tiny_run.made"
+    with FileLock(shared / "tiny_run.lock"):
+        if not made.exists():
+            shutil.rmtree(run, ignore_errors=True)  # of a worker that was killed
+            manifest, effect = _write_cohort(run)
+            _call("fit", "all", "--config", "quick", "--manifest", manifest, "--out", run, *FP32, "--set", *SMALLEST)
+            with pytest.MonkeyPatch.context() as patch:
+                # A hundred resamples and two draws instead of 1000 and ten.
+                defaults = ProbeSettings.__init__.__defaults__
+                few = tuple(100 if value == 1000 else value for value in defaults)
+                patch.setattr(ProbeSettings.__init__, "__defaults__", few)
+                patch.setitem(learning_curve.learning_curve.__kwdefaults__, "draws", 2)
+                chosen = ("--model", run / "model", "--manifest", manifest, "--effect", effect)
+                _call("study", *chosen, "--out", run, *FP32)
+            made.touch()
+    return run
+
+
+def _call(*arguments: object) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([str(argument) for argument in arguments])
+    assert stopped.value.code == 0
+
+
+def _write_cohort(run: Path) -> tuple[Path, Path]:
+    """Subjects with two or three visits each; some of every diagnosis in every split."""
+    rows = []
+    for subject in range(SUBJECTS):
+        for visit in range(2 + (subject % 2)):
+            image = run / "images" / f"{subject}_{visit}.nii.gz"
+            write_volume(textured_head(100 * subject + visit), image)
+            rows.append(
+                {
+                    "participant_id": f"sub-{subject:02d}",
+                    "session_id": f"ses-{visit}",
+                    "image": image.relative_to(run).as_posix(),
+                    "age": 60 + 7 * subject % 17 + visit,
+                    "sex": "FM"[(subject + subject // 6) % 2],
+                    "diagnosis": ("CN", "AD")[subject // 6 % 2],
+                    "months": 12.0 * visit,
+                    "split": ("train", "train", "train", "validation", "test", "test")[subject % 6],
+                }
+            )
+    head = textured_head(0)
+    effect = write_volume(
+        Volume(np.where(head.data > 0, -0.1, 0).astype(np.float32), head.affine), run / "effect.nii.gz"
+    )
+    return write_manifest(pd.DataFrame(rows), run / "manifest.tsv"), effect
