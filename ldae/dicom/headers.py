@@ -159,15 +159,10 @@ def read_folder(
     return Scan(tuple(sorted(series.values(), key=_order)), other, unreadable)
 
 
-def _order(series: Series) -> tuple[str, str, str, float, str]:
-    header = series.header
-    return (
-        header.text("PatientID"),
-        header.text("StudyDate") + header.text("StudyTime"),
-        header.text("StudyInstanceUID"),
-        header.number("SeriesNumber") or 0.0,
-        series.uid,
-    )
+def _order(series: Series) -> tuple[Any, ...]:
+    """Patient, day and time of the study, its identifier, and number and identifier of the series."""
+    texts = (series.header.text(keyword) for keyword in ("PatientID", "StudyDate", "StudyTime", "StudyInstanceUID"))
+    return (*texts, series.header.number("SeriesNumber") or 0.0, series.uid)
 
 
 def _add(series: Series, header: Header, planes: list[tuple[float, ...]], path: Path) -> None:
@@ -204,26 +199,20 @@ def _read_header(path: Path) -> tuple[Header, list[tuple[float, ...]]]:
             dataset = pydicom.dcmread(file, force=bare, stop_before_pixels=True, specific_tags=tags)
             header = Header(dict(_texts(dataset)))
         except InvalidDicomError as error:
-            reason = "not a DICOM file"
-            raise _NoImageError(reason) from error
+            raise _NoImageError("not a DICOM file") from error
         except Exception as error:  # the reader raises anything from EOFError to struct.error on damaged files
-            reason = "unreadable or truncated; copy it again"
-            raise _UnreadableError(reason) from error
+            raise _UnreadableError("unreadable or truncated; copy it again") from error
         kind = str(dataset.file_meta.get("MediaStorageSOPClassUID", "")) or header.text("SOPClassUID")
         if "Rows" not in dataset:
             if kind and kind not in (MR_IMAGE, ENHANCED_MR_IMAGE):
-                reason = "DICOM without an image"
-                raise _NoImageError(reason)
-            reason = "the header ends before its image; copy it again"
-            raise _UnreadableError(reason)
+                raise _NoImageError("DICOM without an image")
+            raise _UnreadableError("the header ends before its image; copy it again")
         if not header.text("SeriesInstanceUID"):
-            reason = "no SeriesInstanceUID, so it belongs to no series"
-            raise _UnreadableError(reason)
+            raise _UnreadableError("no SeriesInstanceUID, so it belongs to no series")
         try:
             return header, list(_planes(dataset, header))
         except (AttributeError, IndexError, TypeError, ValueError) as error:
-            reason = "sizes or functional groups that make no sense; export it again"
-            raise _UnreadableError(reason) from error
+            raise _UnreadableError("sizes or functional groups that make no sense; export it again") from error
 
 
 def _texts(dataset: Any) -> Iterator[tuple[str, tuple[str, ...]]]:

@@ -3,7 +3,7 @@
 import json
 import re
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ EMPTY = (
 
 @dataclass(frozen=True)
 class DerivedSeries:
-    """How a derived series is labelled.
+    """The labels of a derived series.
 
     Attributes:
         patient_id: PatientID; the reference's if not given, or 'SYNTHETIC' without one. Given together with a
@@ -54,22 +54,12 @@ class DerivedSeries:
 
 
 def export_dicom(image: Path, out: Path, series: DerivedSeries | None = None) -> Path:
-    """Write an image file as a derived DICOM series.
+    """Write an image file as a derived DICOM series; see :func:`write_dicom_series`.
 
-    The kind that stands in the image's side-car (an edit, a reconstruction) goes into the derivation.
-
-    Args:
-        image: NIfTI, MGZ or NRRD.
-        out: new folder of the series.
-        series: how it is labelled.
-
-    Returns:
-        The folder.
+    The kind in the image's side-car (an edit, a reconstruction) goes into the derivation.
 
     Raises:
-        VolumeError: if the image cannot be read or its grid is sheared, `out` holds something, the reference has no
-            series or several, or the image lies in another space than the reference.
-        DependencyError: if pydicom is not installed.
+        VolumeError: if the image cannot be read, or lies in another space than the reference.
     """
     series = series or DerivedSeries()
     space = re.search(r"_space-([A-Za-z0-9]+)", image.name)
@@ -87,8 +77,7 @@ def export_dicom(image: Path, out: Path, series: DerivedSeries | None = None) ->
         except (ValueError, AttributeError):
             kind = None
         derivation = f"{kind}: {derivation}" if isinstance(kind, str) else derivation
-    labelled = DerivedSeries(series.patient_id, series.description, derivation, series.reference)
-    return write_dicom_series(read_volume(image), out, labelled)
+    return write_dicom_series(read_volume(image), out, replace(series, derivation=derivation))
 
 
 def write_dicom_series(volume: Volume, out: Path, series: DerivedSeries) -> Path:
@@ -100,7 +89,10 @@ def write_dicom_series(volume: Volume, out: Path, series: DerivedSeries) -> Path
     Args:
         volume: any orientation; the grid may be oblique, but not sheared.
         out: new folder of the series; it appears when all is written.
-        series: how it is labelled.
+        series: its labels.
+
+    Returns:
+        The folder.
 
     Raises:
         VolumeError: if the grid is sheared, `out` holds something, the reference has no series or several, or the patient's

@@ -1,7 +1,7 @@
 """A synthetic cohort with known truth: longitudinal brain MRI in BIDS layout, made from the MNI152 template.
 
-It is a test bed that nobody needs permission for, not a model of any population: anatomy varies smoothly around one
-template, and disease widens ventricles, shrinks hippocampi and thins the cortex by amplitudes that are set here.
+It is a test bed, not a model of any population: anatomy varies smoothly around one template, and disease widens ventricles,
+shrinks hippocampi and thins the cortex by amplitudes that are set.
 """
 
 import dataclasses
@@ -9,7 +9,6 @@ import json
 import logging
 import multiprocessing
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ldae.errors import CohortError
-from ldae.io.files import write_json
+from ldae.io.files import atomic_folder, write_json
 from ldae.phantom.anatomy.label_maps import LabelSource
 from ldae.phantom.files import (
     MANIFEST_COLUMNS,
@@ -55,12 +54,11 @@ def synthesise_cohort(
 ) -> Path:
     """Write a cohort in BIDS layout, with its manifest and its truth.
 
-    The folder appears under its name only when it is complete. A finished cohort of the same configuration is left
-    as it is.
+    The folder appears when it is complete. A finished cohort of the same settings is left as it is.
 
     Args:
         out_dir: the cohort's folder: new, empty, or this very cohort.
-        config: what to synthesise.
+        config: of the cohort.
         workers: processes; more than one needs the usual `if __name__ == "__main__"` in a script that calls this.
         progress: called with the number of scans done and their total.
 
@@ -77,16 +75,8 @@ def synthesise_cohort(
     if _is_finished(out, config):
         log.info("%s already holds this cohort", out)
         return out / MANIFEST_NAME
-    partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir(parents=True)
+    with atomic_folder(out) as partial:
         _write_cohort(partial, config, workers, progress)
-        if out.exists():
-            out.rmdir()
-        partial.rename(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return out / MANIFEST_NAME
 
 
@@ -99,11 +89,7 @@ def _plain(config: PhantomConfig) -> Any:
 
 
 def _is_finished(out: Path, config: PhantomConfig) -> bool:
-    """Whether the folder is this cohort; the effect of severity, which older ones lack, is added.
-
-    Raises:
-        CohortError: if it holds anything else.
-    """
+    """Whether the folder is this cohort, not new or empty; any other content is refused."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return False
     if not out.is_dir():
@@ -127,9 +113,6 @@ def _is_finished(out: Path, config: PhantomConfig) -> bool:
             "name a new folder, or delete this one to replace it"
         )
         raise CohortError(msg)
-    if not (out / EFFECT_NAME).is_file():
-        subjects = draw_cohort(config)[:EFFECT_SUBJECTS]
-        write_effect(out / EFFECT_NAME, config, subjects, choose_label_maps(config, subjects))
     return True
 
 
@@ -171,7 +154,7 @@ def _scan_subjects(
     sources: Mapping[int, LabelSource],
     workers: int,
 ) -> Iterator[tuple[int, list[Row]]]:
-    """Scan everybody; yields a subject's number and its truth as it is done."""
+    """Scan all subjects; yields a subject's number and its truth as it is done."""
     if workers == 1 or len(subjects) == 1:
         for subject in subjects:
             yield subject.index, scan_subject(folder, config, subject, sources.get(subject.index))

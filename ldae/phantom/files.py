@@ -1,14 +1,15 @@
 """The tables and descriptions of a phantom cohort, in BIDS's words."""
 
-import csv
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from ldae.io.files import write_json
 from ldae.phantom.population import DIAGNOSES, Session, Subject
-from ldae.phantom.raw import write_truth_description
+from ldae.phantom.raw import TRUTH_FOLDER
 
 __all__ = [
     "MANIFEST_COLUMNS",
@@ -38,7 +39,7 @@ def image_path(subject: Subject, session: Session) -> str:
 
 
 def session_row(subject: Subject, session: Session) -> Row:
-    """What the manifest says of a session."""
+    """A session's row of the manifest."""
     return {
         "participant_id": subject.participant_id,
         "session_id": session.session_id,
@@ -52,7 +53,7 @@ def session_row(subject: Subject, session: Session) -> Row:
 
 
 def truth_row(subject: Subject, session: Session, volumes_ml: dict[str, float]) -> Row:
-    """What the generator knows of a session: volumes (ml), severity, and displacements (mm)."""
+    """A session's row of truth: volumes (ml), severity, and displacements (mm)."""
     state = dataclasses.asdict(session.state)
     return {
         "participant_id": subject.participant_id,
@@ -67,28 +68,20 @@ def truth_row(subject: Subject, session: Session, volumes_ml: dict[str, float]) 
 
 def write_table(path: Path, rows: Sequence[Row], columns: Sequence[str]) -> None:
     """Write some columns of rows as TSV."""
-    with path.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, columns, delimiter="\t", lineterminator="\n", extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rows)
+    table = pd.DataFrame(rows, columns=list(columns), dtype=object)
+    table.to_csv(path, sep="\t", index=False, lineterminator="\n")
 
 
 def write_descriptions(folder: Path, version: int, *, raw: bool = False, label_maps: bool = False) -> None:
-    """The files that say what the data set is.
+    """Write the files that describe the data set, of whole heads if `raw`, made from label maps or from the template."""
 
-    Args:
-        folder: of the cohort.
-        version: of the generator.
-        raw: the images are whole heads in native space.
-        label_maps: their anatomy is that of label maps, which have a licence of their own.
-    """
-    generator = {"Name": "ldae phantom", "Version": str(version)}
-    name = "ldae phantom cohort (synthetic)"
+    def describe(place: Path, name: str, kind: str, **more: Any) -> None:
+        generators = [{"Name": "ldae phantom", "Version": str(version)}]
+        title = {"Name": f"ldae phantom cohort{name}", "BIDSVersion": "1.10.0", "DatasetType": kind}
+        write_json(place / "dataset_description.json", {**title, **more, "GeneratedBy": generators})
+
     licence = "that of the label maps it was made from" if label_maps else "CC0"
-    write_json(
-        folder / "dataset_description.json",
-        {"Name": name, "BIDSVersion": "1.10.0", "DatasetType": "raw", "License": licence, "GeneratedBy": [generator]},
-    )
+    describe(folder, " (synthetic)", "raw", License=licence)
     levels = dict(zip(DIAGNOSES, ("normal", "mild cognitive impairment", "Alzheimer's disease"), strict=True))
     write_json(
         folder / "participants.json",
@@ -100,11 +93,9 @@ def write_descriptions(folder: Path, version: int, *, raw: bool = False, label_m
         },
     )
     source = "label maps of heads" if label_maps else "the MNI152 template (ICBM 2009a)"
-    kind = (
-        "as whole heads in native space; derivatives/truth holds where\neach brain lies. phantom"
-        if raw
-        else "skull-stripped and in MNI space. phantom"
-    )
+    kind = "skull-stripped and in MNI space. phantom"
+    if raw:
+        kind = "as whole heads in native space; derivatives/truth holds where\neach brain lies. phantom"
     (folder / "README").write_text(
         f"A synthetic cohort. No image shows a person: all were made from {source} by\n"
         f"ldae's phantom generator, {kind}_truth.tsv holds the true volumes in\n"
@@ -113,5 +104,6 @@ def write_descriptions(folder: Path, version: int, *, raw: bool = False, label_m
         encoding="utf-8",
     )
     if raw:
-        write_truth_description(folder, generator)
+        links = {"raw": "../.."}
+        describe(folder / TRUTH_FOLDER, ": what is true of the raw scans", "derivative", DatasetLinks=links)
     (folder / ".bidsignore").write_text(f"{MANIFEST_NAME}\nphantom_*\n*_displacement.nii.gz\n", encoding="utf-8")

@@ -1,10 +1,10 @@
-"""Who is scanned, when, and how far ageing and disease have gone: the phantom's population model.
+"""Population model of the phantom: subjects, visits, ageing and disease.
 
 Anatomy follows from age, disease severity and lasting individual offsets. Diagnosis follows from severity less the
-subject's reserve, so that two people with the same brain may carry different labels, as in life.
+subject's reserve, so that two subjects with the same brain may carry different labels, as in life.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 
 import numpy as np
 
@@ -16,7 +16,9 @@ __all__ = [
     "Session",
     "StructureEffect",
     "Subject",
+    "anatomical_state",
     "draw_subject",
+    "with_severity",
 ]
 
 DIAGNOSES = ("CN", "MCI", "AD")
@@ -28,17 +30,11 @@ MONTHS = (0, 6, 12, 18, 24, 36)
 
 @dataclass(frozen=True)
 class StructureEffect:
-    """How one structure changes with age and disease, in the structure's own unit (mm, or a fraction).
+    """Change of a structure with age and disease, in the structure's own unit (mm, or a fraction).
 
-    value = at_70 + per_decade * a + per_decade_squared * a^2 + per_severity * s + individual offset,
-    with a = (age - 70) / 10 years and s the severity.
-
-    Attributes:
-        at_70: value at 70 years without disease.
-        per_decade: linear change per decade of age.
-        per_decade_squared: curvature; at most a third of `per_decade`, so that ageing never reverses before 100.
-        per_severity: change at severity 1, an established dementia.
-        individual_sd: standard deviation of a subject's lasting offset.
+    value = at_70 + per_decade * a + per_decade_squared * a^2 + per_severity * s + individual_sd * offset, with
+    a = (age - 70) / 10 years and s the severity (1 is an established dementia). `per_decade_squared` is at most a third of
+    `per_decade`, so that ageing never reverses before 100.
     """
 
     at_70: float
@@ -48,7 +44,7 @@ class StructureEffect:
     individual_sd: float
 
     def value(self, age: float, severity: float, offset: float) -> float:
-        """The structure's value; `offset` is the individual's, in units of `individual_sd`."""
+        """The structure's value; `offset` is the subject's, of unit variance."""
         a = (age - 70.0) / 10.0
         drift = self.at_70 + self.per_decade * a + self.per_decade_squared * a**2
         return drift + self.per_severity * severity + self.individual_sd * offset
@@ -75,7 +71,7 @@ class AnatomicalState:
 
 @dataclass(frozen=True)
 class PopulationConfig:
-    """Who is in the cohort. Triples are in the order CN, MCI, AD.
+    """Distribution of subjects. Triples are in the order CN, MCI, AD.
 
     Attributes:
         prevalence: share of each diagnosis at baseline; sums to 1.
@@ -128,16 +124,7 @@ class PopulationConfig:
 
 @dataclass(frozen=True)
 class Session:
-    """One visit: its truth, before any scanner has seen it.
-
-    Attributes:
-        session_id: BIDS entity, "ses-M06".
-        months: months after baseline.
-        age: age at the scan in years.
-        severity: disease severity, 0 is none and 1 an established dementia.
-        diagnosis: label at the scan.
-        state: the brain's boundaries at the scan.
-    """
+    """The truth of a visit: age in years, severity (0 is none, 1 an established dementia), diagnosis, and the brain."""
 
     session_id: str
     months: int
@@ -149,16 +136,7 @@ class Session:
 
 @dataclass(frozen=True)
 class Subject:
-    """One person.
-
-    Attributes:
-        index: number in the cohort, from 0.
-        participant_id: BIDS entity, "sub-0001".
-        sex: "F" or "M".
-        site: scanner, "site-1".
-        intracranial_scale: intracranial volume relative to the template.
-        sessions: visits in the order of time.
-    """
+    """A subject with its sessions in order of time; the intracranial scale is a volume relative to the template."""
 
     index: int
     participant_id: str
@@ -188,14 +166,14 @@ def _draw_months(rng: np.random.Generator, config: PopulationConfig, max_session
 def draw_subject(
     config: PopulationConfig, *, index: int, group: int, max_sessions: int, rng: np.random.Generator
 ) -> Subject:
-    """Draw one subject and the truth of all its visits.
+    """Draw a subject and the truth of its visits.
 
     Args:
         config: the population.
         index: number of the subject, from 0.
         group: baseline diagnosis, an index into `DIAGNOSES`.
         max_sessions: the largest number of visits.
-        rng: the subject's own source of randomness.
+        rng: the subject's own.
     """
     sex = "F" if rng.random() < 0.5 else "M"
     site = f"site-{int(rng.integers(config.n_sites)) + 1}"
@@ -229,14 +207,10 @@ def draw_subject(
 def anatomical_state(
     config: PopulationConfig, age: float, severity: float, offsets: np.ndarray | None = None
 ) -> AnatomicalState:
-    """The brain of a person of this age and severity.
+    """The brain of a subject of some age (years) and severity.
 
-    Args:
-        config: the population.
-        age: years.
-        severity: 0 is none, 1 an established dementia.
-        offsets: the person's lasting offsets, (6,), unit variance: ventricle, hippocampi together, left, right,
-            cortex, white matter. None is the average person.
+    The subject's lasting offsets, (6,), have unit variance: ventricle, hippocampi together, left, right, cortex, white
+    matter. None is the average subject.
     """
     o = np.zeros(6) if offsets is None else offsets
     left, right = ((o[1] + config.asymmetry * o[i]) / np.hypot(1.0, config.asymmetry) for i in (2, 3))
@@ -247,3 +221,16 @@ def anatomical_state(
         cortex_mm=config.cortex.value(age, severity, o[4]),
         white_matter_darkening=config.white_matter.value(age, severity, o[5]),
     )
+
+
+def with_severity(state: AnatomicalState, change: float, population: PopulationConfig) -> AnatomicalState:
+    """The same brain at the same age after a change of severity; 1 is from none to an established dementia."""
+    effects = (
+        population.ventricle,
+        population.hippocampus,
+        population.hippocampus,
+        population.cortex,
+        population.white_matter,
+    )
+    values = astuple(state)
+    return AnatomicalState(*(v + change * effect.per_severity for v, effect in zip(values, effects, strict=True)))

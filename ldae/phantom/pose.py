@@ -1,28 +1,21 @@
-"""Where a raw head lies in the scanner, on which grid it is stored, and which affine takes it back to the template."""
+"""Pose of a raw head in the scanner, the grid it is stored on, and the affine that takes it back to the template."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from nibabel.affines import from_matvec
 
 from ldae.errors import CohortError
-from ldae.phantom.anatomy.deformation import sample_at, shape_lattice, upsample_to
+from ldae.phantom.anatomy.deformation import shape_lattice
+from ldae.phantom.anatomy.lattice import Array, sample_at, upsample_to
+from ldae.phantom.anatomy.tissue import ROTATION_CENTRE_MM
 from ldae.volume import Grid
 
-__all__ = [
-    "HeadShape",
-    "Pose",
-    "RawConfig",
-    "best_affine",
-    "draw_native_grid",
-    "draw_pose",
-    "template_points",
-]
+__all__ = ["HeadShape", "RawConfig", "best_affine", "draw_native_grid", "draw_pose", "template_points"]
 
-Array = npt.NDArray[np.float32]
 Matrix = npt.NDArray[np.float64]
 
-ROTATION_CENTRE_MM = (0.0, -17.0, 5.0)
 # The map from native voxels to template points is smooth: it is evaluated on a lattice, then interpolated.
 MAP_LATTICE_MM = 4.0
 INVERSE_ITERATIONS = 8
@@ -76,17 +69,6 @@ class RawConfig:
                 raise CohortError(msg)
 
 
-@dataclass(frozen=True, eq=False)
-class Pose:
-    """A rigid motion of the head in the scanner.
-
-    Attributes:
-        matrix: RAS mm of the subject's head in template orientation to RAS mm of the scanner, (4, 4).
-    """
-
-    matrix: Matrix
-
-
 def rotation_about(axis: npt.ArrayLike, degrees: float) -> Matrix:
     """Rodrigues' formula, (3, 3)."""
     x, y, z = np.asarray(axis, dtype=float) / np.linalg.norm(axis)
@@ -95,28 +77,18 @@ def rotation_about(axis: npt.ArrayLike, degrees: float) -> Matrix:
     return np.asarray(np.eye(3) + np.sin(angle) * skew + (1 - np.cos(angle)) * skew @ skew)
 
 
-def draw_pose(config: RawConfig, rng: np.random.Generator) -> Pose:
-    """Turn the head about the middle of its brain, then shift it."""
+def draw_pose(config: RawConfig, rng: np.random.Generator) -> Matrix:
+    """Rigid motion of a head, RAS mm in template orientation to RAS mm of the scanner, (4, 4)."""
     rotation = rotation_about(rng.standard_normal(3), float(rng.uniform(0, config.max_rotation_deg)))
     direction = rng.standard_normal(3)
     shift = direction / np.linalg.norm(direction) * rng.uniform(0, config.max_translation_mm)
-    matrix = np.eye(4)
-    matrix[:3, :3] = rotation
-    matrix[:3, 3] = np.array(ROTATION_CENTRE_MM) - rotation @ ROTATION_CENTRE_MM + shift
-    return Pose(matrix)
+    return np.asarray(from_matvec(rotation, np.array(ROTATION_CENTRE_MM) - rotation @ ROTATION_CENTRE_MM + shift))
 
 
 def draw_native_grid(
     config: RawConfig, voxel_size_mm: float, head_mm: npt.NDArray[np.floating], rng: np.random.Generator
 ) -> Grid:
-    """Draw a grid around a head: tilted planes, voxels that are no cubes, axes in any order.
-
-    Args:
-        config: how far from the ordinary.
-        voxel_size_mm: the smallest edge of a voxel.
-        head_mm: points of the head in the scanner, RAS mm, (N, 3).
-        rng: source of randomness.
-    """
+    """Draw a grid around points of a head, RAS mm, (N, 3): tilted planes, voxels that are no cubes, axes in any order."""
     tilt = rotation_about(rng.standard_normal(3), float(rng.uniform(0, config.max_oblique_deg)))
     spacing = np.full(3, voxel_size_mm)
     slice_axis, in_plane = (int(i) for i in rng.permutation(3)[:2])
@@ -130,9 +102,7 @@ def draw_native_grid(
     # The lower border cuts the neck, wherever the planes are tilted to.
     low[2] = along[:, 2].min()
     shape = np.ceil((high - low) / spacing).astype(int)
-    affine = np.eye(4)
-    affine[:3, :3] = tilt * spacing
-    affine[:3, 3] = tilt @ low
+    affine = from_matvec(tilt * spacing, tilt @ low)
     order, flips = rng.permutation(3), rng.random(3) < 0.5
     if config.any_storage_order:
         affine, shape = _reordered(affine, shape, order, flips)
@@ -158,15 +128,12 @@ def best_affine(source_mm: npt.NDArray[np.floating], target_mm: npt.NDArray[np.f
     centred = source_mm - centre
     target_centre = target_mm.mean(axis=0, dtype=np.float64)
     linear = np.linalg.lstsq(centred, target_mm - target_centre, rcond=None)[0].T
-    matrix = np.eye(4)
-    matrix[:3, :3] = linear
-    matrix[:3, 3] = target_centre - linear @ centre
-    return matrix
+    return np.asarray(from_matvec(linear, target_centre - linear @ centre))
 
 
 @dataclass(frozen=True, eq=False)
 class HeadShape:
-    """A head's shape, wherever it is asked for: an affine, and bending that goes on as at its border beyond the lattice.
+    """A head's shape at any point: an affine, and bending, which continues beyond the lattice as at its border.
 
     Attributes:
         affine: least-squares affine of the shape on its lattice, subject's RAS mm to template RAS mm, (4, 4).
@@ -200,35 +167,26 @@ class HeadShape:
         return np.asarray(guess, dtype=np.float32)
 
 
-def template_points(grid: Grid, factors: tuple[int, int, int], pose: Pose, shape: HeadShape) -> Array:
+def template_points(grid: Grid, factors: tuple[int, int, int], pose: Matrix, shape: HeadShape) -> Array:
     """Template points seen at the parts of a native grid's voxels.
 
     Args:
         grid: the native grid.
         factors: parts that a voxel is divided into along each axis.
-        pose: of the head.
+        pose: see `draw_pose`.
         shape: of the head.
 
     Returns:
         RAS mm of the template, (D * f, H * g, W * h, 3).
     """
     spacing = np.array(grid.spacing)
-    fine = Grid(_times(grid.shape, factors), _diagonal(spacing / factors, (spacing / factors - spacing) / 2))
+    part = spacing / factors
+    d, h, w = (n * f for n, f in zip(grid.shape, factors, strict=True))
+    fine = Grid((d, h, w), from_matvec(np.diag(part), (part - spacing) / 2))
     a, b, c = (int(np.ceil(n * s / MAP_LATTICE_MM)) + 2 for n, s in zip(grid.shape, spacing, strict=True))
-    lattice = Grid((a, b, c), _diagonal(np.full(3, MAP_LATTICE_MM), np.full(3, -MAP_LATTICE_MM)))
+    lattice = Grid((a, b, c), from_matvec(np.eye(3) * MAP_LATTICE_MM, np.full(3, -MAP_LATTICE_MM)))
     local = lattice.world_coordinates().reshape(3, -1)
     native = (grid.affine[:3, :3] / spacing) @ local + grid.affine[:3, 3:]
-    back = np.linalg.inv(pose.matrix)
+    back = np.linalg.inv(pose)
     subject = (back[:3, :3] @ native + back[:3, 3:]).T
     return upsample_to(fine, shape.to_template(subject).reshape(a, b, c, 3), lattice)
-
-
-def _times(shape: tuple[int, int, int], factors: tuple[int, int, int]) -> tuple[int, int, int]:
-    d, h, w = (n * f for n, f in zip(shape, factors, strict=True))
-    return d, h, w
-
-
-def _diagonal(spacing: npt.NDArray[np.float64], origin: npt.NDArray[np.float64]) -> Matrix:
-    affine = np.diag([*spacing, 1.0])
-    affine[:3, 3] = origin
-    return affine

@@ -1,9 +1,9 @@
-"""Raw scans: a whole head in native space, stored as a scanner stores it, with the truth that preprocessing has to find."""
+"""Raw scans: a whole head in native space as a scanner stores it, with the truth that preprocessing should find."""
 
 import gzip
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,21 +11,22 @@ import numpy.typing as npt
 from ldae.atlas import Template
 from ldae.io.files import write_json
 from ldae.phantom.anatomy.deformation import structure_displacement
+from ldae.phantom.anatomy.label_surroundings import LabelHead
+from ldae.phantom.anatomy.surroundings import TemplateHead
 from ldae.phantom.anatomy.tissue import BLOCK, Composition, RigidMotion, map_points, render, tissue_means
 from ldae.phantom.population import AnatomicalState
 from ldae.phantom.pose import (
     HeadShape,
-    Pose,
     RawConfig,
     best_affine,
     draw_native_grid,
     draw_pose,
     template_points,
 )
-from ldae.phantom.scanner import Scan, ScannerConfig, bias_field
+from ldae.phantom.scanner import Scan, ScannerConfig, receive
 from ldae.volume import Grid
 
-__all__ = ["TRUTH_FOLDER", "RawHead", "RawScan", "raw_scan", "write_raw_scan", "write_truth_description"]
+__all__ = ["TRUTH_FOLDER", "RawHead", "RawScan", "raw_scan", "write_raw_scan"]
 
 Array = npt.NDArray[np.float32]
 Matrix = npt.NDArray[np.float64]
@@ -38,44 +39,28 @@ FIT_POINTS = 20_000
 LARGEST_STORED = (900, 4095)
 
 
-class Surroundings(Protocol):
-    """A head around a brain, in template space."""
-
-    def points_mm(self, neck_below_mm: float) -> Array:
-        """Points in the head, down to some distance below the brain, RAS mm, (N, 3)."""
-
-    def signal(self, points_mm: Array) -> Array:
-        """Brightness at points, (N, 3) RAS mm to (N,); 0 in the air."""
-
-
 @dataclass(frozen=True, eq=False)
 class RawHead:
-    """A person's head, the same at every session.
-
-    Attributes:
-        shape: of the head.
-        anatomy: the brain that is deformed, in template space.
-        surroundings: what is around it.
-    """
+    """A subject's head, the same at every session: its shape, and brain and surroundings in template space."""
 
     shape: HeadShape
     anatomy: Template
-    surroundings: Surroundings
+    surroundings: TemplateHead | LabelHead
 
 
 @dataclass(frozen=True, eq=False)
 class RawScan:
-    """An image in native space and what is true of it.
+    """An image in native space with its truth.
 
     Attributes:
         stored: integers as a scanner stores them, (D, H, W).
         slope: brightness of one.
         brain: brain and the fluid around it, (D, H, W).
         grid: of both.
-        composition: what is in each voxel, with the true volumes.
+        composition: tissue fractions and true volumes.
         affine_native_to_template: the affine that fits the whole map from native to template points best, RAS mm.
         residual_mm: root mean square of what that affine leaves, in native mm.
-        pose: of the head in the scanner.
+        pose: of the head in the scanner; see `draw_pose`.
     """
 
     stored: npt.NDArray[np.int16]
@@ -85,7 +70,7 @@ class RawScan:
     composition: Composition
     affine_native_to_template: Matrix
     residual_mm: float
-    pose: Pose
+    pose: Matrix
 
 
 def raw_scan(
@@ -102,19 +87,19 @@ def raw_scan(
     """Scan a whole head in some pose on some grid.
 
     Args:
-        head: the person's head.
-        state: of the brain now.
-        config: how far pose, grid and brightness may go.
+        head: of the subject.
+        state: of the brain.
+        config: ranges of pose, grid and brightness.
         scan: contrast and ghost of this session; its residual misregistration and bias field are replaced.
         scanner: the level of noise.
         voxel_size_mm: the smallest edge of a voxel.
-        keep_displacement: also return which template point is seen at each voxel.
-        rng: source of everything that is drawn here.
+        keep_displacement: also return the displacement field.
+        rng: of this session.
     """
     pose = draw_pose(config, rng)
     neck_mm = float(rng.uniform(*config.neck_mm))
     in_subject = head.shape.from_template(head.surroundings.points_mm(neck_mm))
-    in_scanner = in_subject @ pose.matrix[:3, :3].T + pose.matrix[:3, 3]
+    in_scanner = in_subject @ pose[:3, :3].T + pose[:3, 3]
     grid = draw_native_grid(config, voxel_size_mm, in_scanner, rng)
 
     spacing = np.array(grid.spacing)
@@ -135,8 +120,8 @@ def raw_scan(
     return RawScan(stored, slope, brain, grid, composition, affine, residual_mm, pose)
 
 
-def _pooled(points_mm: Array, grid: Grid, factors: tuple[int, int, int], head: Surroundings) -> Array:
-    """Brightness of what surrounds the brain, mean over each voxel's parts, (D, H, W)."""
+def _pooled(points_mm: Array, grid: Grid, factors: tuple[int, int, int], head: TemplateHead | LabelHead) -> Array:
+    """Brightness of the surroundings, mean over each voxel's parts, (D, H, W)."""
     signal = np.zeros(len(points_mm), dtype=np.float32)
     for start in range(0, len(points_mm), BLOCK):
         signal[start : start + BLOCK] = head.signal(points_mm[start : start + BLOCK])
@@ -159,23 +144,20 @@ def _acquire(
     white *= np.float32(1.0 - state.white_matter_darkening)
     inside = np.clip(brain.grey + brain.white + brain.csf, 0.0, 1.0)
     signal = grey * brain.grey + white * brain.white + csf * brain.csf + brain.texture
-    signal = np.maximum(signal + (1 - inside) * surroundings, 0.0) ** np.float32(scan.gamma)
-    signal *= bias_field(grid, config.bias_sd * rng.standard_normal(9))
-    if scan.ghost:
-        signal = signal + np.float32(scan.ghost) * np.roll(signal, round(scan.ghost_shift * grid.shape[1]), axis=1)
-    noise = np.float32(scanner.noise_sd) * rng.standard_normal((2, *grid.shape), dtype=np.float32)
+    bias = config.bias_sd * rng.standard_normal(9)
+    image = receive(signal + (1 - inside) * surroundings, grid, scan, bias, scanner.noise_sd, rng)
     scale = np.exp(rng.uniform(*np.log(config.white_matter_range))) / tissue_means()[1]
-    return np.asarray(np.hypot(signal + noise[0], noise[1]) * np.float32(scale), dtype=np.float32)
+    return np.asarray(image * np.float32(scale), dtype=np.float32)
 
 
 def _true_affine(
-    brain: npt.NDArray[np.bool_], grid: Grid, pose: Pose, head: RawHead, state: AnatomicalState
+    brain: npt.NDArray[np.bool_], grid: Grid, pose: Matrix, head: RawHead, state: AnatomicalState
 ) -> tuple[Matrix, float]:
     """Native to template, and the rms in native mm of what the affine cannot express."""
     voxels = np.argwhere(brain)
     voxels = voxels[:: max(1, len(voxels) // FIT_POINTS)]
     native = voxels @ grid.affine[:3, :3].T + grid.affine[:3, 3]
-    back = np.linalg.inv(pose.matrix)
+    back = np.linalg.inv(pose)
     seen = head.shape.to_template(native @ back[:3, :3].T + back[:3, 3])
     seen = seen + structure_displacement(state, seen, head.anatomy)
     template_to_native = best_affine(seen, native)
@@ -184,15 +166,7 @@ def _true_affine(
 
 
 def write_raw_scan(folder: Path, image_path: str, raw: RawScan, shape: HeadShape, *, description: str) -> None:
-    """Write a scan into a cohort's folder, and its truth into `derivatives/truth` under it.
-
-    Args:
-        folder: of the cohort.
-        image_path: of the scan inside the cohort.
-        raw: the scan.
-        shape: of the head.
-        description: for the NIfTI headers.
-    """
+    """Write a scan into a cohort's folder, and its truth into `derivatives/truth` under it."""
     _write_nifti(folder / image_path, raw.stored, raw.grid, raw.slope, description)
     truth = folder / TRUTH_FOLDER / image_path
     mask = truth.with_name(truth.name.replace("_T1w", "_desc-brain_mask"))
@@ -208,7 +182,7 @@ def _truth(raw: RawScan, shape: HeadShape) -> dict[str, Any]:
     return {
         "AffineNativeToTemplate": raw.affine_native_to_template.tolist(),
         "AffineResidualRmsMm": raw.residual_mm,
-        "PoseHeadToNative": raw.pose.matrix.tolist(),
+        "PoseHeadToNative": raw.pose.tolist(),
         "AffineHeadToTemplate": shape.affine.tolist(),
         "NativeGrid": raw.grid.to_dict(),
         "StorageOrder": "".join(nibabel.aff2axcodes(raw.grid.affine)),
@@ -229,22 +203,3 @@ def _write_nifti(path: Path, data: npt.NDArray[Any], grid: Grid, slope: float, d
     image.header["descrip"] = description.encode("ascii")[:79]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(gzip.compress(image.to_bytes(), compresslevel=3, mtime=0))
-
-
-def write_truth_description(folder: Path, generator: dict[str, str]) -> None:
-    """Say what the truth's folder is.
-
-    Args:
-        folder: of the cohort.
-        generator: name and version of what made it.
-    """
-    write_json(
-        folder / TRUTH_FOLDER / "dataset_description.json",
-        {
-            "Name": "ldae phantom cohort: what is true of the raw scans",
-            "BIDSVersion": "1.10.0",
-            "DatasetType": "derivative",
-            "DatasetLinks": {"raw": "../.."},
-            "GeneratedBy": [generator],
-        },
-    )

@@ -10,16 +10,15 @@ import numpy as np
 from ldae.atlas import Template, load_template
 from ldae.io.files import sha256_of
 from ldae.phantom.anatomy.deformation import draw_shape
-from ldae.phantom.anatomy.effect import severity_effect
 from ldae.phantom.anatomy.label_maps import LabelSource, label_anatomy, label_files, place_label_map
 from ldae.phantom.anatomy.label_surroundings import LabelHead, check_head_labels
 from ldae.phantom.anatomy.surroundings import TemplateHead, draw_head_tissue
-from ldae.phantom.anatomy.tissue import SubjectMap, map_subject, render
+from ldae.phantom.anatomy.tissue import SubjectMap, map_subject, render, severity_effect
 from ldae.phantom.files import Row, image_path, truth_row
 from ldae.phantom.population import Subject
 from ldae.phantom.pose import HeadShape, RawConfig
 from ldae.phantom.raw import RawHead, raw_scan, write_raw_scan
-from ldae.phantom.scanner import acquire, draw_scan, draw_site
+from ldae.phantom.scanner import Site, acquire, draw_scan, draw_site
 from ldae.phantom.settings import (
     MAP_STREAM,
     RAW_STREAM,
@@ -80,31 +79,23 @@ def _shape(config: PhantomConfig, subject: Subject) -> np.ndarray:
     return draw_shape(config.head_shape, subject.intracranial_scale, stream(config, SHAPE_STREAM, subject.index))
 
 
-def _head(config: PhantomConfig, grid: Grid, subject: Subject, source: LabelSource | None) -> SubjectMap:
+def _head(config: PhantomConfig, subject: Subject, source: LabelSource | None) -> SubjectMap:
     """The subject's head on the cohort's grid."""
-    return map_subject(grid, _shape(config, subject), _anatomy(source))
+    return map_subject(cohort_grid(config), _shape(config, subject), _anatomy(source))
 
 
 def write_effect(
     path: Path, config: PhantomConfig, subjects: Sequence[Subject], sources: Mapping[int, LabelSource]
 ) -> None:
-    """The mean change of clean images for one unit of severity.
-
-    Args:
-        path: the file.
-        config: of the cohort.
-        subjects: over whom the mean is taken.
-        sources: label maps by a subject's number, if any.
-    """
-    grid = cohort_grid(config)
+    """Write the mean change of the subjects' clean images for one unit of severity; `sources` as for `choose_label_maps`."""
     effects = [
         severity_effect(
-            _head(config, grid, subject, sources.get(subject.index)), subject.sessions[0].state, config.population
+            _head(config, subject, sources.get(subject.index)), subject.sessions[0].state, config.population
         )
         for subject in by_label_map(subjects, sources)
     ]
-    description = "phantom truth: mean change of the image for severity + 1"
-    write_volume(Volume(np.mean(effects, axis=0, dtype=np.float32), grid.affine), path, description=description)
+    mean = Volume(np.mean(effects, axis=0, dtype=np.float32), cohort_grid(config).affine)
+    write_volume(mean, path, description="phantom truth: mean change of the image for severity + 1")
 
 
 def by_label_map(subjects: Sequence[Subject], sources: Mapping[int, LabelSource]) -> list[Subject]:
@@ -113,29 +104,26 @@ def by_label_map(subjects: Sequence[Subject], sources: Mapping[int, LabelSource]
 
 
 def scan_subject(folder: Path, config: PhantomConfig, subject: Subject, source: LabelSource | None) -> list[Row]:
-    """Write a subject's images; returns a row of truth for each.
+    """Write a subject's images into the cohort's folder; returns a row of truth for each.
 
-    Args:
-        folder: of the cohort.
-        config: of the cohort.
-        subject: who.
-        source: the label map that is its anatomy; None is the template.
+    The subject's anatomy is a label map, or the template's if `source` is None.
     """
+    site = draw_site(config.scanner, stream(config, SITE_STREAM, int(subject.site.removeprefix("site-"))))
     if config.raw is not None:
-        rows = _scan_raw(folder, config, config.raw, subject, source)
+        rows = _scan_raw(folder, config, config.raw, subject, source, site)
     else:
-        rows = _scan_stripped(folder, config, subject, source)
+        rows = _scan_stripped(folder, config, subject, source, site)
     if source is not None:
         rows = [{**row, "label_map": Path(source.path).name} for row in rows]
     return rows
 
 
-def _scan_stripped(folder: Path, config: PhantomConfig, subject: Subject, source: LabelSource | None) -> list[Row]:
+def _scan_stripped(
+    folder: Path, config: PhantomConfig, subject: Subject, source: LabelSource | None, site: Site
+) -> list[Row]:
     """Brains in template space."""
     grid = cohort_grid(config)
-    site_number = int(subject.site.removeprefix("site-"))
-    site = draw_site(config.scanner, stream(config, SITE_STREAM, site_number))
-    head_map = _head(config, grid, subject, source)
+    head_map = _head(config, subject, source)
     rows = []
     for session in subject.sessions:
         rng = stream(config, SCAN_STREAM, subject.index, session.months)
@@ -152,10 +140,9 @@ def _scan_stripped(folder: Path, config: PhantomConfig, subject: Subject, source
 
 
 def _scan_raw(
-    folder: Path, config: PhantomConfig, raw_config: RawConfig, subject: Subject, source: LabelSource | None
+    folder: Path, config: PhantomConfig, raw_config: RawConfig, subject: Subject, source: LabelSource | None, site: Site
 ) -> list[Row]:
     """Whole heads in native space."""
-    site = draw_site(config.scanner, stream(config, SITE_STREAM, int(subject.site.removeprefix("site-"))))
     tissue = draw_head_tissue(stream(config, TISSUE_STREAM, subject.index))
     surroundings = TemplateHead(tissue) if source is None else LabelHead(source, tissue)
     head = RawHead(HeadShape.from_lattice(_shape(config, subject)), _anatomy(source), surroundings)

@@ -1,4 +1,4 @@
-"""What a scanner and the preprocessing after it make of a head: contrast, bias, noise, motion, a cut-out brain."""
+"""The scanner: contrast, bias, noise, motion, ghost, and the brain cut out by the preprocessing after it."""
 
 from dataclasses import dataclass
 
@@ -8,14 +8,14 @@ import numpy.typing as npt
 from ldae.phantom.anatomy.tissue import Composition, RigidMotion, tissue_means
 from ldae.volume import Grid
 
-__all__ = ["Scan", "ScannerConfig", "Site", "acquire", "draw_scan", "draw_site"]
+__all__ = ["Scan", "ScannerConfig", "Site", "acquire", "bias_field", "draw_scan", "draw_site", "receive"]
 
 Array = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class ScannerConfig:
-    """How scans of one head differ. Intensities are in units where pure white matter is about 0.88.
+    """Differences between scans of one head. Intensities are in units where pure white matter is about 0.88.
 
     Attributes:
         site_contrast_sd: relative standard deviation of each tissue's mean intensity between sites.
@@ -48,12 +48,7 @@ class ScannerConfig:
 
 @dataclass(frozen=True)
 class Site:
-    """What all scans of a site share.
-
-    Attributes:
-        contrast: factor of the mean intensity of grey matter, white matter and fluid.
-        gamma: exponent of the intensity curve.
-    """
+    """A site's factors of the mean intensity of grey matter, white matter and fluid, and exponent of its intensity curve."""
 
     contrast: tuple[float, float, float]
     gamma: float
@@ -61,7 +56,7 @@ class Site:
 
 @dataclass(frozen=True, eq=False)
 class Scan:
-    """What is peculiar to one session.
+    """The random factors of one session.
 
     Attributes:
         contrast: factors of the tissue means, grey, white, fluid.
@@ -114,14 +109,9 @@ def draw_scan(config: ScannerConfig, site: Site, rng: np.random.Generator) -> Sc
 
 
 def bias_field(grid: Grid, coefficients: npt.NDArray[np.float64]) -> Array:
-    """A smooth positive factor: the exponential of a polynomial of degree two in the position.
+    """A smooth positive factor, (D, H, W): the exponential of a polynomial of degree two in the position.
 
-    Args:
-        grid: where.
-        coefficients: of x, y, z, x^2, y^2, z^2, xy, yz, zx with x, y, z from -1 to 1 across the grid, (9,).
-
-    Returns:
-        Factors, (D, H, W).
+    Its coefficients, (9,), are of x, y, z, x^2, y^2, z^2, xy, yz, zx with x, y, z from -1 to 1 across the grid.
     """
     x, y, z = np.meshgrid(*(np.linspace(-1, 1, n, dtype=np.float32) for n in grid.shape), indexing="ij", sparse=True)
     terms = (x, y, z, x * x - 0.25, y * y - 0.25, z * z - 0.25, x * y, y * z, z * x)
@@ -129,6 +119,18 @@ def bias_field(grid: Grid, coefficients: npt.NDArray[np.float64]) -> Array:
     for coefficient, term in zip(coefficients, terms, strict=True):
         log_field += np.float32(coefficient) * term
     return np.exp(log_field)
+
+
+def receive(
+    signal: Array, grid: Grid, scan: Scan, bias: npt.NDArray[np.float64], noise_sd: float, rng: np.random.Generator
+) -> Array:
+    """A signal, (D, H, W), after the intensity curve, the bias field, the ghost and Rician noise."""
+    signal = np.maximum(signal, 0.0) ** np.float32(scan.gamma)
+    signal *= bias_field(grid, bias)
+    if scan.ghost:
+        signal = signal + np.float32(scan.ghost) * np.roll(signal, round(scan.ghost_shift * grid.shape[1]), axis=1)
+    noise = np.float32(noise_sd) * rng.standard_normal((2, *grid.shape), dtype=np.float32)
+    return np.hypot(signal + noise[0], noise[1])
 
 
 def acquire(
@@ -140,28 +142,11 @@ def acquire(
     white_matter_darkening: float,
     rng: np.random.Generator,
 ) -> Array:
-    """Scan a head and cut the brain out.
-
-    Args:
-        head: tissue fractions on the grid.
-        grid: the cohort's grid.
-        scan: the session.
-        config: the level of noise.
-        white_matter_darkening: fraction by which white matter is darker.
-        rng: source of the noise.
-
-    Returns:
-        Intensities, (D, H, W), exactly 0 outside the brain and positive inside.
-    """
+    """Scan a head and cut the brain out: intensities, (D, H, W), exactly 0 outside the brain and positive inside."""
     grey, white, csf = (mean * factor for mean, factor in zip(tissue_means(), scan.contrast, strict=True))
     white *= 1.0 - white_matter_darkening
     signal = np.float32(grey) * head.grey + np.float32(white) * head.white + np.float32(csf) * head.csf + head.texture
-    signal = np.maximum(signal, 0.0) ** np.float32(scan.gamma)
-    signal *= bias_field(grid, scan.bias)
-    if scan.ghost:
-        signal = signal + np.float32(scan.ghost) * np.roll(signal, round(scan.ghost_shift * grid.shape[1]), axis=1)
-    noise = np.float32(config.noise_sd) * rng.standard_normal((2, *grid.shape), dtype=np.float32)
-    image = np.hypot(signal + noise[0], noise[1]) * np.float32(scan.gain)
+    image = receive(signal, grid, scan, scan.bias, config.noise_sd, rng) * np.float32(scan.gain)
     inside = head.grey + head.white + head.csf > scan.mask_threshold
     # A positive floor keeps every voxel of the brain apart from the background's exact zero.
     return np.where(inside, np.maximum(image, np.float32(1e-3)), np.float32(0.0))

@@ -1,4 +1,4 @@
-"""Who is in a phantom cohort, and on which grid: its settings and the draws that need no image."""
+"""Settings of a phantom cohort, its grid, and the draws that need no image."""
 
 import itertools
 import math
@@ -16,7 +16,7 @@ from ldae.volume import Grid
 
 __all__ = ["PhantomConfig", "cohort_grid", "draw_cohort", "stream"]
 
-# People who change much are rare; more draws than this for each that is kept are given up.
+# Subjects who change much are rare; the search ends after so many draws for each that is kept.
 DRAWS_PER_SUBJECT = 2000
 
 # Streams of randomness: each draw has its own, so that no draw depends on another's order or on the workers.
@@ -27,7 +27,7 @@ GOLDEN_RATIO = (math.sqrt(5.0) - 1.0) / 2.0
 
 @dataclass(frozen=True)
 class PhantomConfig:
-    """What to synthesise. The same configuration gives the same bytes.
+    """Settings of a cohort. The same settings give the same bytes.
 
     Attributes:
         n_subjects: number of subjects.
@@ -36,15 +36,15 @@ class PhantomConfig:
             number of subjects.
         shape: voxels along each axis, or None for the smallest multiples of 8 that hold the brain.
         max_sessions: the largest number of sessions of a subject, 1 to 6.
-        min_motion_mm: leave out people with fewer than three sessions, or whose ventricles' wall moves less than this between the
-            first and the last; 0 leaves nobody out. Large change is rare, and interpolation has to be asked about it.
+        min_motion_mm: leave out subjects with fewer than three sessions, or whose ventricles' wall moves less than this
+            between the first and the last; 0 leaves nobody out. Interpolation is tested on large change, which is rare.
         save_displacement: also write, for each scan, which template point is seen at each voxel.
         raw: whole heads in native space instead of brains in template space; None is brains.
-        anatomy: folder of label maps in FreeSurfer's numbering, each person's brain being one of them; None is the
-            template's brain for everybody.
-        population: who they are, and how age and disease act.
-        head_shape: how their heads differ otherwise.
-        scanner: what scanner and preprocessing do to the image.
+        anatomy: folder of label maps in FreeSurfer's numbering, one of which is each subject's brain; None is the
+            template's brain for all.
+        population: distribution of subjects, and effects of age and disease.
+        head_shape: variation of head shape besides.
+        scanner: effects of scanner and preprocessing on the image.
 
     Raises:
         CohortError: if a value is out of range.
@@ -105,7 +105,7 @@ def stream(config: PhantomConfig, *key: int) -> np.random.Generator:
 
 
 def draw_cohort(config: PhantomConfig) -> list[Subject]:
-    """Draw who is in the cohort, without rendering any image.
+    """Draw the subjects of a cohort, without rendering any image.
 
     Diagnoses follow a sequence of low discrepancy, so that the first subjects of every cohort have the configured
     shares too.
@@ -118,7 +118,7 @@ def draw_cohort(config: PhantomConfig) -> list[Subject]:
             break
         if index >= DRAWS_PER_SUBJECT * config.n_subjects:
             msg = (
-                f"{len(subjects)} of {index} people have three sessions between which the ventricles' wall moves by "
+                f"{len(subjects)} of {index} subjects have three sessions between which the ventricles' wall moves by "
                 f"{config.min_motion_mm:g} mm, too few; lower min_motion_mm or raise max_sessions"
             )
             raise CohortError(msg)

@@ -18,9 +18,9 @@ from ldae.phantom.anatomy.deformation import (
     ShapeConfig,
     draw_shape,
     exponential,
-    sample_at,
     structure_displacement,
 )
+from ldae.phantom.anatomy.lattice import sample_at
 from ldae.phantom.anatomy.tissue import RigidMotion, SubjectMap, map_subject, render
 from ldae.phantom.cohort import PhantomConfig, cohort_grid, draw_cohort, synthesise_cohort
 from ldae.phantom.population import AnatomicalState, PopulationConfig, anatomical_state, draw_subject

@@ -7,13 +7,12 @@ import pytest
 
 from ldae.atlas import load_template
 from ldae.errors import CohortError
-from ldae.phantom.anatomy.effect import with_severity
 from ldae.phantom.cohort import PhantomConfig, draw_cohort, synthesise_cohort
-from ldae.phantom.population import PopulationConfig, anatomical_state
+from ldae.phantom.population import PopulationConfig, anatomical_state, with_severity
 from ldae.volume import read_volume
 
 
-def test_more_severity_is_the_same_person_with_more_disease() -> None:
+def test_more_severity_is_the_same_subject_with_more_disease() -> None:
     population = PopulationConfig()
     offsets = np.array([0.3, -0.2, 0.1, 0.4, -0.5, 0.2])
     moved = with_severity(anatomical_state(population, 72.0, 0.2, offsets), 0.6, population)
@@ -34,7 +33,7 @@ def test_cohort_holds_its_effect_where_disease_acts(tmp_path) -> None:
     assert len(draw_cohort(config)) == 3
 
 
-def test_people_who_change_little_can_be_left_out_and_keep_their_anatomy() -> None:
+def test_subjects_who_change_little_can_be_left_out_and_keep_their_anatomy() -> None:
     everyone = {each.participant_id: each for each in draw_cohort(PhantomConfig(n_subjects=400, seed=3))}
     chosen = draw_cohort(PhantomConfig(n_subjects=6, seed=3, min_motion_mm=2.0))
     assert len(chosen) == 6

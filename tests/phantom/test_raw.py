@@ -135,7 +135,7 @@ def test_a_rigid_head_gives_back_its_pose():
     scan = draw_scan(scanner, draw_site(scanner, rng), rng)
     raw = raw_scan(head, AnatomicalState(), FAR, scan, scanner, voxel_size_mm=5.0, rng=rng)
     assert raw.residual_mm < 0.01
-    np.testing.assert_allclose(raw.affine_native_to_template @ raw.pose.matrix, np.eye(4), atol=0.01)
+    np.testing.assert_allclose(raw.affine_native_to_template @ raw.pose, np.eye(4), atol=0.01)
 
 
 @given(st.integers(0, 2**32), st.floats(0, 90), st.floats(0, 200), st.booleans())
@@ -143,12 +143,12 @@ def test_pose_and_grid_stay_within_their_limits(seed, degrees, millimetres, reor
     config = RawConfig(max_rotation_deg=degrees, max_translation_mm=millimetres, any_storage_order=reorder)
     rng = np.random.default_rng(seed)
     pose = draw_pose(config, rng)
-    rotation = pose.matrix[:3, :3]
+    rotation = pose[:3, :3]
     assert np.linalg.det(rotation) == pytest.approx(1.0)
     angle = np.rad2deg(np.arccos(np.clip((np.trace(rotation) - 1) / 2, -1, 1)))
     assert angle <= degrees + 1e-3
     centre = np.array([0.0, -17.0, 5.0])
-    assert np.linalg.norm(rotation @ centre + pose.matrix[:3, 3] - centre) <= millimetres + 1e-6
+    assert np.linalg.norm(rotation @ centre + pose[:3, 3] - centre) <= millimetres + 1e-6
     head = rng.normal(0, 60, (200, 3))
     grid = draw_native_grid(config, 2.0, head, rng)
     assert min(grid.spacing) > 1.99

@@ -17,14 +17,14 @@ from ldae.atlas import Template, load_template
 from ldae.errors import CohortError, LdaeError
 from ldae.head.morphology import close
 from ldae.head.registration import register
+from ldae.phantom.anatomy.lattice import FWHM_PER_SIGMA, Array, bounding_box
 from ldae.phantom.anatomy.tissue import tissue_means
 from ldae.volume import SUFFIXES, Volume, read_volume
 
-__all__ = ["LabelMap", "LabelSource", "label_anatomy", "label_files", "place_label_map", "read_label_map"]
+__all__ = ["LabelMap", "LabelSource", "label_anatomy", "label_files", "place_label_map", "read_label_map", "shifted"]
 
 log = logging.getLogger(__name__)
 
-Array = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int16]
 
 # Shares of grey matter, white matter and fluid.
@@ -192,7 +192,7 @@ def place_label_map(path: str, sha256: str) -> LabelSource:
     threads = SimpleITK.ProcessObject.GetGlobalDefaultNumberOfThreads()
     SimpleITK.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     try:
-        found = register(Volume(np.pad(painted, 4), _padded(affine, 4)), already_stripped=True)
+        found = register(Volume(np.pad(painted, 4), shifted(affine, [-4, -4, -4])), already_stripped=True)
     except LdaeError as error:
         msg = f"{path}: the label map does not fit the template ({error})"
         raise CohortError(msg) from error
@@ -204,19 +204,14 @@ def place_label_map(path: str, sha256: str) -> LabelSource:
 def _brain_crop(label_map: LabelMap, margin: int = 0) -> tuple[Labels, npt.NDArray[np.float64]]:
     """The box around the brain's tissue, with its affine."""
     tissue = np.asarray(_fractions()[:, :2].any(axis=1))[label_map.labels]
-    low, high = [], []
-    for axis in range(3):
-        occupied = np.flatnonzero(tissue.any(axis=tuple(a for a in range(3) if a != axis)))
-        low.append(max(int(occupied[0]) - margin, 0))
-        high.append(int(occupied[-1]) + 1 + margin)
-    affine = label_map.affine.copy()
-    affine[:3, 3] += affine[:3, :3] @ low
-    return label_map.labels[tuple(slice(a, b) for a, b in zip(low, high, strict=True))], affine
+    box = bounding_box(tissue, margin)
+    return label_map.labels[box], shifted(label_map.affine, [side.start for side in box])
 
 
-def _padded(affine: npt.NDArray[np.float64], width: int) -> npt.NDArray[np.float64]:
+def shifted(affine: npt.NDArray[np.float64], voxels: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """The affine of a grid whose first voxel is some voxels further."""
     affine = affine.copy()
-    affine[:3, 3] -= affine[:3, :3] @ np.full(3, width)
+    affine[:3, 3] += affine[:3, :3] @ np.asarray(voxels)
     return affine
 
 
@@ -241,7 +236,7 @@ def label_anatomy(source: LabelSource) -> Template:
     mask = grey + white + csf
     means = tissue_means()
     texture = ndimage.gaussian_filter(
-        np.random.default_rng(0).standard_normal(grid.shape, dtype=np.float32), TEXTURE_MM / 2.3548
+        np.random.default_rng(0).standard_normal(grid.shape, dtype=np.float32), TEXTURE_MM / FWHM_PER_SIGMA
     )
     texture *= np.float32(TEXTURE_SD) / texture.std()
     t1 = np.float32(means[0]) * grey + np.float32(means[1]) * white + np.float32(means[2]) * csf + texture * mask

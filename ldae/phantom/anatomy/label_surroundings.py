@@ -10,13 +10,11 @@ from scipy import ndimage
 
 from ldae.errors import CohortError
 from ldae.head.morphology import depth_mm
-from ldae.phantom.anatomy.deformation import sample_at
-from ldae.phantom.anatomy.label_maps import CSF_LABEL, LabelSource, read_label_map
+from ldae.phantom.anatomy.label_maps import CSF_LABEL, LabelSource, read_label_map, shifted
+from ldae.phantom.anatomy.lattice import Array, bounding_box, sample_at, smooth_noise
 from ldae.phantom.anatomy.surroundings import AIR_SIGNAL, BRAIN_BOTTOM_MM, CEREBROSPINAL, HeadTissue
 
 __all__ = ["LabelHead", "check_head_labels"]
-
-Array = npt.NDArray[np.float32]
 
 # Brightness where pure white matter is about 0.88, and the shares of fat and marrow, by label.
 BRIGHTNESS = {
@@ -42,7 +40,7 @@ SOFTENING_VOXELS = 0.6
 
 @dataclass(frozen=True, eq=False)
 class _HeadMaps:
-    """What surrounds the brain, on the label map's own lattice.
+    """Surroundings of the brain on the label map's own lattice.
 
     Attributes:
         table: (X, Y, Z, 3): brightness without fat and marrow; share of fat; share of marrow.
@@ -77,17 +75,11 @@ def _check(path: Path, labels: npt.NDArray[np.int16]) -> None:
 @functools.lru_cache(maxsize=1)
 def _head_maps(source: LabelSource) -> _HeadMaps:
     label_map = read_label_map(Path(source.path))
-    labels, affine = label_map.labels, label_map.affine.copy()
-    _check(Path(source.path), labels)
-    box = _box(labels > 0)
-    affine[:3, 3] += affine[:3, :3] @ [side.start for side in box]
-    labels = labels[box]
+    _check(Path(source.path), label_map.labels)
+    box = bounding_box(label_map.labels > 0, 1)
+    labels, affine = label_map.labels[box], shifted(label_map.affine, [side.start for side in box])
     spacing = tuple(np.linalg.norm(affine[:3, :3], axis=0).tolist())
-    noise = ndimage.gaussian_filter(
-        np.random.default_rng(0).standard_normal(labels.shape, dtype=np.float32), NOISE_MM / 2.3548 / np.array(spacing)
-    )
-    noise /= noise.std()
-
+    noise = smooth_noise(np.random.default_rng(0), labels.shape, NOISE_MM, spacing)
     values = np.full(600, OTHER, dtype=np.float32)
     values[: CSF_LABEL + 1] = values[25:500] = CEREBROSPINAL  # fluid in the brain's place
     values[0] = AIR_SIGNAL
@@ -102,15 +94,6 @@ def _head_maps(source: LabelSource) -> _HeadMaps:
     channels = [ndimage.gaussian_filter(c.astype(np.float32), SOFTENING_VOXELS) for c in (base, fat, marrow)]
     table = np.ascontiguousarray(np.stack(channels, axis=-1))
     return _HeadMaps(table, np.asarray(np.linalg.inv(source.matrix @ affine)), labels > 0)
-
-
-def _box(mask: npt.NDArray[np.bool_]) -> tuple[slice, ...]:
-    """The slices around a mask, with a voxel to spare."""
-    sides = []
-    for axis in range(3):
-        occupied = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
-        sides.append(slice(max(int(occupied[0]) - 1, 0), int(occupied[-1]) + 2))
-    return tuple(sides)
 
 
 def _depth_below_skin(labels: npt.NDArray[np.int16], spacing: tuple[float, ...]) -> Array:
@@ -140,10 +123,6 @@ class LabelHead:
     source: LabelSource
     tissue: HeadTissue
 
-    def _index(self, points_mm: Array) -> Array:
-        matrix = _head_maps(self.source).to_voxel
-        return np.asarray(points_mm @ matrix[:3, :3].T + matrix[:3, 3], dtype=np.float32)
-
     def points_mm(self, neck_below_mm: float) -> Array:
         """Template points of a coarse lattice in the head, down to some distance below the brain, RAS mm, (N, 3)."""
         maps = _head_maps(self.source)
@@ -155,8 +134,8 @@ class LabelHead:
 
     def signal(self, points_mm: Array) -> Array:
         """Brightness without the brain at template points, (N, 3) RAS mm to (N,); 0 beyond the map."""
-        table = _head_maps(self.source).table
-        index = self._index(points_mm)
+        table, matrix = _head_maps(self.source).table, _head_maps(self.source).to_voxel
+        index = np.asarray(points_mm @ matrix[:3, :3].T + matrix[:3, 3], dtype=np.float32)
         inside = ((index > -0.5) & (index < np.array(table.shape[:3]) - 0.5)).all(axis=1)
         signal = np.zeros(len(points_mm), dtype=np.float32)
         base, fat, marrow = sample_at(table, index[inside]).T

@@ -1,18 +1,17 @@
-"""What surrounds the brain in a raw scan: fluid, meninges, skull, scalp, a face and a neck, in template space.
+"""Surroundings of the brain in a raw scan: fluid, meninges, skull, scalp, a face and a neck, in template space.
 
 All shapes are signed distances in mm (negative inside), made once on a lattice: layers of any thickness follow from
-them by a comparison, and they can be interpolated anywhere. The brain itself comes from `phantom_image`.
+them by a comparison, and they can be interpolated anywhere. The brain itself comes from `ldae.phantom.anatomy.tissue`.
 """
 
 import functools
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy import ndimage
 
 from ldae.atlas import load_template
-from ldae.phantom.anatomy.deformation import sample_at
+from ldae.phantom.anatomy.lattice import Array, Table, smooth_noise
 
 __all__ = [
     "AIR_SIGNAL",
@@ -24,7 +23,6 @@ __all__ = [
     "head_signal",
 ]
 
-Array = npt.NDArray[np.float32]
 Point = tuple[float, float, float]
 
 LATTICE_MM = 2.0
@@ -45,7 +43,7 @@ AIR_SIGNAL, CORTICAL_BONE, EYE, SKIN, MUSCLE, CEREBROSPINAL, CORD_SIGNAL = 0.02,
 
 @dataclass(frozen=True)
 class HeadTissue:
-    """What differs between heads besides the brain. Brightness is in units where pure white matter is about 0.88.
+    """Differences between heads besides the brain. Brightness is in units where pure white matter is about 0.88.
 
     Attributes:
         gap_mm: fluid between the brain and the skull, on average.
@@ -72,27 +70,13 @@ def draw_head_tissue(rng: np.random.Generator) -> HeadTissue:
     return HeadTissue(*(float(rng.uniform(low, high)) for low, high in ranges))
 
 
-@dataclass(frozen=True, eq=False)
-class HeadShapes:
-    """The signed distances (mm) and two noise patterns side by side.
-
-    Attributes:
-        table: (X, Y, Z, 8): cavity of the skull, face and neck, bones of face and neck, air, eyes and spinal canal,
-            spinal cord, then noise of unit variance at 25 mm, and at 5 to 14 mm.
-        nearby: where any tissue of any head can be, (X, Y, Z).
-    """
-
-    table: Array
-    nearby: npt.NDArray[np.bool_]
-
-
-def _index(points_mm: Array) -> Array:
-    return np.asarray((points_mm - np.array(BOX_MM[0], dtype=np.float32)) / np.float32(LATTICE_MM), dtype=np.float32)
-
-
 @functools.lru_cache(maxsize=1)
-def head_shapes() -> HeadShapes:
-    """The shapes around the template's brain."""
+def head_shapes() -> Table:
+    """The shapes around the template's brain; near is where any tissue of any head can be.
+
+    Channels: signed distances (mm) to the cavity of the skull, face and neck, bones of face and neck, air, eyes and spinal
+    canal, and spinal cord; then noise of unit variance at 25 mm, and at 5 to 14 mm.
+    """
     axes = [np.arange(a, b + 1, LATTICE_MM, dtype=np.float32) for a, b in zip(*BOX_MM, strict=True)]
     x, y, z = np.meshgrid(*axes, indexing="ij", sparse=True)
     space = _Space(x, y, z)
@@ -100,16 +84,10 @@ def head_shapes() -> HeadShapes:
     shape = tuple(len(axis) for axis in axes)
     channels = [_cavity(axes), _body(space), _bone(space), _air(space), *_fluid_and_cord(space)]
     # Muscles and the fat between them run down the neck.
-    channels += [_noise(rng, shape, scale_mm) for scale_mm in ((25.0, 25.0, 25.0), (5.0, 6.0, 14.0))]
+    channels += [smooth_noise(rng, shape, fwhm_mm, LATTICE_MM) for fwhm_mm in ((25.0, 25.0, 25.0), (5.0, 6.0, 14.0))]
     table = np.stack([np.broadcast_to(channel, shape) for channel in channels], axis=-1).astype(np.float32)
     widest = np.minimum(table[..., CAVITY] - 28.0, table[..., BODY] - 12.0)
-    return HeadShapes(np.ascontiguousarray(table), widest < 0)
-
-
-def _noise(rng: np.random.Generator, shape: tuple[int, ...], scale_mm: tuple[float, float, float]) -> Array:
-    sigma = np.array(scale_mm) / 2.3548 / LATTICE_MM
-    smooth = ndimage.gaussian_filter(rng.standard_normal(shape, dtype=np.float32), sigma)
-    return np.asarray(smooth / smooth.std(), dtype=np.float32)
+    return Table(np.ascontiguousarray(table), np.array(BOX_MM[0], dtype=np.float32), LATTICE_MM, widest < 0)
 
 
 def _cavity(axes: list[Array]) -> Array:
@@ -234,37 +212,24 @@ def _fluid_and_cord(s: _Space) -> tuple[Array, Array]:
 
 @dataclass(frozen=True)
 class TemplateHead:
-    """A head around the template's brain.
-
-    Attributes:
-        tissue: its layers.
-    """
+    """A head of some layers around the template's brain."""
 
     tissue: HeadTissue
 
     def points_mm(self, neck_below_mm: float) -> Array:
         """Template points of a coarse lattice in the head, down to some distance below the brain, RAS mm, (N, 3)."""
         step = 4
-        table = head_shapes().table[::step, ::step, ::step]
+        table = head_shapes().values[::step, ::step, ::step]
         inside = _skin_mm(table.reshape(-1, 8), self.tissue).reshape(table.shape[:3]) < 0
         points = np.argwhere(inside) * np.float32(step * LATTICE_MM) + np.array(BOX_MM[0], dtype=np.float32)
         return np.asarray(points[points[:, 2] > BRAIN_BOTTOM_MM - neck_below_mm], dtype=np.float32)
 
     def signal(self, points_mm: Array) -> Array:
         """Brightness without the brain at template points, (N, 3) RAS mm to (N,); 0 in the air."""
-        near = _near_head(points_mm)
+        near = head_shapes().is_near(points_mm)
         signal = np.zeros(len(points_mm), dtype=np.float32)
         signal[near] = head_signal(points_mm[near], self.tissue)
         return signal
-
-
-def _near_head(points_mm: Array) -> npt.NDArray[np.bool_]:
-    """Whether any head's tissue can be at template points, (N, 3) RAS mm to (N,)."""
-    nearby = head_shapes().nearby
-    nearest = np.rint(_index(points_mm)).astype(np.int32)
-    inside = np.asarray(((nearest >= 0) & (nearest < nearby.shape)).all(axis=1))
-    inside[inside] = nearby[tuple(nearest[inside].T)]
-    return inside
 
 
 def _layers(maps: Array, tissue: HeadTissue) -> tuple[Array, Array, Array]:
@@ -288,16 +253,8 @@ def _within(distance_mm: Array) -> Array:
 
 
 def head_signal(points_mm: Array, tissue: HeadTissue) -> Array:
-    """Brightness of a head without a brain (fluid is in its place).
-
-    Args:
-        points_mm: in the template, RAS mm, (N, 3).
-        tissue: the head's layers.
-
-    Returns:
-        Brightness, (N,), in units where pure white matter is about 0.88.
-    """
-    maps = sample_at(head_shapes().table, _index(points_mm))
+    """Brightness of a head without a brain (fluid is in its place) at template points, RAS mm, (N, 3) to (N,)."""
+    maps = head_shapes().sample(points_mm)
     coarse, fine = maps[:, COARSE], maps[:, FINE]
     skull_side, skull, _ = _layers(maps, tissue)
     skin = _skin_mm(maps, tissue)

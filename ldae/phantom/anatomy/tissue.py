@@ -1,4 +1,4 @@
-"""From a subject's shape and state to tissue fractions on the cohort's grid, with the volumes that are truly there.
+"""Tissue fractions of a subject on the cohort's grid, with the true volumes.
 
 Work is done on a grid of about 2 mm that divides the cohort's voxels evenly; fractions are then averaged over each
 voxel, so that coarse images have the partial volumes of a coarse scanner.
@@ -12,13 +12,21 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from ldae.atlas import Template, load_template
-from ldae.phantom.anatomy.deformation import sample_at, shape_lattice, structure_displacement, upsample_to
-from ldae.phantom.population import AnatomicalState
+from ldae.phantom.anatomy.deformation import shape_lattice, structure_displacement
+from ldae.phantom.anatomy.lattice import Array, Table, between, upsample_to
+from ldae.phantom.population import AnatomicalState, PopulationConfig, with_severity
 from ldae.volume import Grid
 
-__all__ = ["Composition", "RigidMotion", "SubjectMap", "map_points", "map_subject", "render", "tissue_means"]
-
-Array = npt.NDArray[np.float32]
+__all__ = [
+    "Composition",
+    "RigidMotion",
+    "SubjectMap",
+    "map_points",
+    "map_subject",
+    "render",
+    "severity_effect",
+    "tissue_means",
+]
 
 WORKING_VOXEL_MM = 2.0
 CORTEX_THICKNESS_MM = 2.5
@@ -28,36 +36,6 @@ BLOCK = 1_000_000
 
 # Channels of the packed template.
 GREY, WHITE, CSF, TEXTURE, VENTRICLES, HIPPOCAMPI, CORTEX_RIM, HIPPOCAMPUS_RIM = range(8)
-
-
-@dataclass(frozen=True, eq=False)
-class Source:
-    """The template's maps side by side, for one interpolation of all of them.
-
-    Attributes:
-        table: (X, Y, Z, 8): fractions of grey matter, white matter and fluid; texture (T1 less its fit by tissue
-            means); masks of ventricles and hippocampi; grey matter lost per mm of cortical thinning; tissue lost
-            per mm of hippocampal shrinking.
-        origin_mm: first lattice point, RAS mm, (3,).
-        spacing_mm: distance of lattice points.
-        nearby: where any brain is within 8 mm, (X, Y, Z).
-    """
-
-    table: Array
-    origin_mm: Array
-    spacing_mm: float
-    nearby: npt.NDArray[np.bool_]
-
-    def index(self, points_mm: Array) -> Array:
-        """Lattice indices of RAS mm, (N, 3)."""
-        return np.asarray((points_mm - self.origin_mm) / np.float32(self.spacing_mm), dtype=np.float32)
-
-    def is_near(self, points_mm: Array) -> npt.NDArray[np.bool_]:
-        """Whether any brain is near points in RAS mm, (N, 3) to (N,)."""
-        nearest = np.rint(self.index(points_mm)).astype(np.intp)
-        inside = np.asarray(((nearest >= 0) & (nearest < self.nearby.shape)).all(axis=1))
-        inside[inside] = self.nearby[tuple(nearest[inside].T)]
-        return inside
 
 
 @functools.lru_cache(maxsize=1)
@@ -73,8 +51,12 @@ def tissue_means() -> tuple[float, float, float]:
 
 
 @functools.lru_cache(maxsize=1)
-def tissue_source(spacing_mm: float, fine: Template) -> Source:
-    """An anatomy's maps packed, smoothed and sampled at `spacing_mm`."""
+def tissue_source(spacing_mm: float, fine: Template) -> Table:
+    """An anatomy's maps, smoothed and sampled at `spacing_mm`; near is within 8 mm of any brain.
+
+    Channels: fractions of grey matter, white matter and fluid; texture (T1 less its fit by tissue means); masks of ventricles
+    and hippocampi; grey matter lost per mm of cortical thinning; tissue lost per mm of hippocampal shrinking.
+    """
     grey, white, csf = fine.grey_matter.data, fine.white_matter.data, fine.csf.data
     means = tissue_means()
     texture = fine.t1.data - means[0] * grey - means[1] * white - means[2] * csf
@@ -88,29 +70,21 @@ def tissue_source(spacing_mm: float, fine: Template) -> Source:
     channels = []
     for data in maps:
         smooth = ndimage.gaussian_filter(data, sigma) if sigma > 0.1 else data
-        channels.append(_subsample(smooth, spacing_mm))
+        for axis in range(3):
+            smooth = between(smooth, np.arange(0.0, smooth.shape[axis] - 1, spacing_mm), axis)
+        channels.append(smooth)
     table = np.ascontiguousarray(np.stack(channels, axis=-1), dtype=np.float32)
     # Beyond the lattice its border continues, and there is nothing beyond the brain.
     for axis in range(3):
         np.moveaxis(table, axis, 0)[[0, -1]] = 0.0
     brain = table[..., :3].sum(axis=-1) > 0.05
     nearby = ndimage.binary_dilation(brain, iterations=max(1, round(8.0 / spacing_mm)))
-    return Source(table, fine.grid.affine[:3, 3].astype(np.float32), spacing_mm, nearby)
-
-
-def _subsample(data: Array, step: float) -> Array:
-    """Every `step`-th value along each axis, between values by linear interpolation."""
-    for axis in range(3):
-        position = np.arange(0.0, data.shape[axis] - 1, step)
-        lower = np.minimum(position.astype(int), data.shape[axis] - 2)
-        weight = (position - lower).astype(np.float32).reshape([-1 if i == axis else 1 for i in range(3)])
-        data = data.take(lower, axis=axis) * (1 - weight) + data.take(lower + 1, axis=axis) * weight
-    return data
+    return Table(table, fine.grid.affine[:3, 3].astype(np.float32), spacing_mm, nearby)
 
 
 @dataclass(frozen=True)
 class RigidMotion:
-    """What registration has left undone: the head's pose relative to the template's.
+    """Residual misregistration: the head's pose relative to the template's.
 
     Attributes:
         rotation_deg: about x, y and z through the brain's centre, degrees.
@@ -135,7 +109,7 @@ class RigidMotion:
 
 @dataclass(frozen=True, eq=False)
 class SubjectMap:
-    """Where a subject's working voxels look in the template.
+    """Template points of a subject's working voxels.
 
     Attributes:
         grid: the cohort's grid.
@@ -159,12 +133,9 @@ class SubjectMap:
 
 
 def map_subject(grid: Grid, shape_mm: Array, anatomy: Template | None = None) -> SubjectMap:
-    """Bring a head's shape from its lattice to the working grid.
+    """Bring a head's shape from its lattice, see `draw_shape`, to the working grid of an axis-aligned, isotropic grid.
 
-    Args:
-        grid: the cohort's grid, axis-aligned and isotropic.
-        shape_mm: template positions on the shape lattice, (X, Y, Z, 3); see `draw_shape`.
-        anatomy: the brain that is deformed, in template space; None is the template's own.
+    `anatomy` is the brain that is deformed, in template space; None is the template's own.
     """
     voxel_mm = grid.spacing[0]
     factor = max(1, round(voxel_mm / WORKING_VOXEL_MM))
@@ -216,7 +187,7 @@ def _source_spacing(spacing_mm: float) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Composition:
-    """What is in each voxel of a head, before a scanner sees it.
+    """Tissue in each voxel of a head, before it is scanned.
 
     Attributes:
         grey: grey-matter fraction, (D, H, W).
@@ -225,7 +196,7 @@ class Composition:
         texture: T1 intensity beyond the tissue means.
         volumes_ml: true volumes by name, in millilitres.
         displacement_mm: template point seen at each voxel less the voxel's own position, (D, H, W, 3); NaN where
-            no brain is near. None unless asked for.
+            no brain is near. None unless it was to be kept.
     """
 
     grey: Array
@@ -239,18 +210,11 @@ class Composition:
 def render(
     subject: SubjectMap, state: AnatomicalState, motion: RigidMotion | None = None, *, keep_displacement: bool = False
 ) -> Composition:
-    """Move the template's tissue into a subject's head: one map, one interpolation.
-
-    Args:
-        subject: the subject's head.
-        state: its ventricles, hippocampi and cortex now.
-        motion: residual misregistration; None is none.
-        keep_displacement: also return the displacement field.
-    """
+    """Move the template's tissue into a subject's head in some state: one map, one interpolation."""
     points = subject.points_mm if motion is None else motion.move(subject.points_mm)
     moved = points + structure_displacement(state, points, subject.anatomy)
     source = tissue_source(subject.source_mm, subject.anatomy)
-    maps = sample_at(source.table, source.index(moved))
+    maps = source.sample(moved)
     grey, white, csf = maps[:, GREY], maps[:, WHITE], maps[:, CSF]
 
     thinned = np.clip(np.float32(state.cortex_mm) * maps[:, CORTEX_RIM], -csf, grey)
@@ -300,3 +264,18 @@ def _pool_displacement(subject: SubjectMap, moved_mm: Array) -> Array:
     sums = [np.bincount(subject.voxel_index, weights=moved_mm[:, a], minlength=size) / whole for a in range(3)]
     mean = np.stack(sums, axis=-1).reshape(*subject.grid.shape, 3)
     return np.asarray(mean - np.moveaxis(subject.grid.world_coordinates(), 0, -1), dtype=np.float32)
+
+
+def severity_effect(head: SubjectMap, state: AnatomicalState, population: PopulationConfig) -> Array:
+    """Change of a subject's clean image for one unit of severity, (D, H, W).
+
+    The difference of the subject half a unit up and half a unit down, without noise, motion, field or a scanner's contrast, on
+    the template's intensities.
+    """
+    more, less = (with_severity(state, change, population) for change in (0.5, -0.5))
+    return _clean(render(head, more), more) - _clean(render(head, less), less)
+
+
+def _clean(head: Composition, state: AnatomicalState) -> Array:
+    grey, white, csf = (np.float32(mean) for mean in tissue_means())
+    return grey * head.grey + white * np.float32(1.0 - state.white_matter_darkening) * head.white + csf * head.csf

@@ -71,8 +71,7 @@ class SeriesOutcome:
         outcome: "skipped" is no T1w scan; "refused" would be one, but cannot be used.
         reason: in fixed words that identify nobody; empty for the images that the manifest lists.
         name: number, description and identifier of the series. It may identify a person and is never written.
-        subject: the label; empty where none was given.
-        session: the label; empty where none was given.
+        subject, session: the labels; empty where none were given.
         image: relative to the cohort; empty where none was written.
     """
 
@@ -296,15 +295,8 @@ def _write_visit(
 
 
 def _key_row(visit: Visit, series: Series, image: str) -> KeyRow:
-    return KeyRow(
-        subject=visit.subject.removeprefix("sub-"),
-        session=visit.session.removeprefix("ses-"),
-        patient=visit.patient,
-        study_date=series.header.text("StudyDate"),
-        study=visit.study,
-        series=series.uid,
-        image=image,
-    )
+    labels = (visit.subject.removeprefix("sub-"), visit.session.removeprefix("ses-"))
+    return KeyRow(*labels, visit.patient, series.header.text("StudyDate"), visit.study, series.uid, image)
 
 
 def _manifest_row(
@@ -374,22 +366,11 @@ def _write_tables(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def _write_descriptions(folder: Path) -> None:
     """The files that describe the data set."""
-    write_json(
-        folder / "dataset_description.json",
-        {
-            "Name": "T1w images imported from DICOM by ldae",
-            "BIDSVersion": "1.10.0",
-            "DatasetType": "raw",
-            "GeneratedBy": [{"Name": "ldae", "Version": __version__}],
-        },
-    )
-    write_json(
-        folder / "participants.json",
-        {
-            "age": {"Description": "age at the first visit; 90 may stand for any age over 89", "Units": "years"},
-            "sex": {"Levels": {"F": "female", "M": "male"}},
-        },
-    )
+    generator = {"Name": "ldae", "Version": __version__}
+    title = {"Name": "T1w images imported from DICOM by ldae", "BIDSVersion": "1.10.0", "DatasetType": "raw"}
+    write_json(folder / "dataset_description.json", {**title, "GeneratedBy": [generator]})
+    age = {"Description": "age at the first visit; 90 may stand for any age over 89", "Units": "years"}
+    write_json(folder / "participants.json", {"age": age, "sex": {"Levels": {"F": "female", "M": "male"}}})
     write_text(
         folder / "README",
         "T1w images imported from DICOM. Of the headers, only numbers of the acquisition and words of closed lists were\n"
