@@ -118,8 +118,7 @@ class SubjectMap:
         source_mm: lattice spacing of the anatomy's maps that are sampled.
         anatomy: the brain that is deformed, in template space.
         points_mm: template points of the working voxels near the brain, RAS mm, (N, 3).
-        working_index: flat index of those voxels in the working grid, (N,).
-        voxel_index: flat index of the voxel that each belongs to, (N,).
+        voxel_index: flat index of the voxel that each of them belongs to, (N,).
     """
 
     grid: Grid
@@ -128,7 +127,6 @@ class SubjectMap:
     source_mm: float
     anatomy: Template
     points_mm: Array
-    working_index: npt.NDArray[np.intp]
     voxel_index: npt.NDArray[np.intp]
 
 
@@ -167,22 +165,17 @@ def map_points(
         part_ml: volume of a part.
         anatomy: the brain that is deformed, in template space.
     """
-    source_mm = _source_spacing(spacing_mm)
+    # The template need not be finer than the working grid, and has nothing finer than 1 mm.
+    source_mm = float(np.clip(spacing_mm, 1.0, 2.0))
     source = tissue_source(source_mm, anatomy)
     inside = np.concatenate(
         [source.is_near(points_mm[start : start + BLOCK]) for start in range(0, len(points_mm), BLOCK)]
     )
-    working_index = np.flatnonzero(inside)
     fine_shape = tuple(n * f for n, f in zip(grid.shape, factors, strict=True))
-    fine_index = np.unravel_index(working_index, fine_shape)
+    fine_index = np.unravel_index(np.flatnonzero(inside), fine_shape)
     voxel_index = np.ravel_multi_index(tuple(i // f for i, f in zip(fine_index, factors, strict=True)), grid.shape)
     parts = int(np.prod(factors))
-    return SubjectMap(grid, parts, part_ml, source_mm, anatomy, points_mm[inside], working_index, voxel_index)
-
-
-def _source_spacing(spacing_mm: float) -> float:
-    """The template need not be finer than the working grid, and has nothing finer than 1 mm."""
-    return float(np.clip(spacing_mm, 1.0, 2.0))
+    return SubjectMap(grid, parts, part_ml, source_mm, anatomy, points_mm[inside], voxel_index)
 
 
 @dataclass(frozen=True, eq=False)
