@@ -57,8 +57,8 @@ def import_table(
         follow_links: take images behind links that lead out of the folder.
         strict: exit code 2, not 1, if something that should have matched did not.
     """
-    from ldae.prepare.imports.study.column_map import load_map
-    from ldae.prepare.imports.study.dataset import import_study
+    from ldae.prepare.imports.study import import_study
+    from ldae.prepare.imports.study_map import load_map
 
     return show(import_study(tables, load_map(map), images, out, follow_links=follow_links), strict)
 
@@ -83,9 +83,10 @@ def import_csv(
         follow_links: take images behind links that lead out of the folder.
         strict: exit code 2, not 1, if something that should have matched did not.
     """
-    from ldae.prepare.imports.csv_table import import_csv
+    from ldae.prepare.imports.study import import_study
+    from ldae.prepare.imports.study_map import usual_map
 
-    return show(import_csv(images, table, out, id_column=id_column, follow_links=follow_links), strict)
+    return show(import_study([table], usual_map(id_column), images, out, follow_links=follow_links), strict)
 
 
 @command("cohort import dicom", settings="ldae.prepare.imports.dicom.dataset:DicomOptions")

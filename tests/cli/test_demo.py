@@ -41,7 +41,7 @@ def quick(wheel, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "demo"
     script = (
         "import ldae; from ldae.config import shipped_configs; assert 'site' in ldae.__file__, ldae.__file__; "
-        "assert 'site' in str(shipped_configs()); from ldae.prepare.imports.study.column_map import load_map, shipped_maps; "
+        "assert 'site' in str(shipped_configs()); from ldae.prepare.imports.study_map import load_map, shipped_maps; "
         "assert 'site' in str(shipped_maps()); load_map('adni'); from ldae.cli import main; "
         f"main(['demo', '--quick', '--out', {str(out)!r}, '--device', 'cpu', '--precision', 'fp32'])"
     )

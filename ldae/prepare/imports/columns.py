@@ -1,44 +1,52 @@
-"""The names that columns of people's tables go by, and codes that need no map."""
+"""The usual names of columns in tables of subjects, and the values of their cells."""
 
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+import pandas as pd
 
 from ldae.data import schema
-from ldae.errors import CohortError
+from ldae.data.text_table import TextTable, shortlist
+from ldae.prepare.imports.import_report import Skipped
 
 __all__ = [
     "FIRST_SESSION",
     "SEX_CODES",
     "SEX_WORDS",
     "SYNONYMS",
+    "Unusable",
     "extra_name",
-    "identifier_parts",
-    "plain_identifier",
+    "identifier_words",
     "plain_name",
+    "ragged_rows",
+    "read_numbers",
     "recognise",
 ]
 
 FIRST_SESSION = "01"
 """The session of a scan whose source states none."""
 
-# Names a column goes by, without case and punctuation; where a table has several, the first listed counts.
-SYNONYMS: dict[str, str] = {
-    "participant_id": (
-        "participantid participant mrid subjectid subject subjectlabel subjectidentifier patientid patient ptid "
-        "ixiid rid scanid imageid id"
-    ),
-    "session_id": "sessionid session sessionlabel ses visitid visit viscode2 viscode timepoint tp",
-    "age": "age ageatscan ageatvisit ageatentry ageyears ageinyears ageyr scanage",
-    "sex": "sex gender ptgender sexid1m2f sexid",
-    "diagnosis": "diagnosis dx dxgroup researchgroup group dxbl diagnosisgroup clinicaldiagnosis",
-    "months": "months monthssincebaseline monthsfrombaseline monthsbl monthbl month",
-    "site": "site siteid sitename center centre",
-    "split": "split",
+# Names of a column, without case and punctuation; where a table has several, the first listed counts.
+SYNONYMS: dict[str, tuple[str, ...]] = {
+    name: tuple(words.split())
+    for name, words in {
+        "participant_id": (
+            "participant_id participantid participant mrid subjectid subject subjectlabel subjectidentifier patientid "
+            "patient ptid ixiid rid scanid imageid id"
+        ),
+        "session_id": ("session_id sessionid session sessionlabel ses visitid visit viscode2 viscode timepoint tp"),
+        "age": "age ageatscan ageatvisit ageatentry ageyears ageinyears ageyr scanage",
+        "sex": "sex gender ptgender sexid1m2f sexid",
+        "diagnosis": "diagnosis dx dxgroup researchgroup group dxbl diagnosisgroup clinicaldiagnosis",
+        "months": "months monthssincebaseline monthsfrombaseline monthsbl monthbl month",
+        "site": "site siteid sitename center centre",
+        "split": "split",
+    }.items()
 }
 SEX_WORDS = {**schema.SEX_WORDS, "woman": "F", "girl": "F", "man": "M", "boy": "M"}
-"""What needs no code book."""
+"""Words that need no code book."""
 SEX_CODES = {**SEX_WORDS, "1": "M", "1.0": "M", "2": "F", "2.0": "F"}
 """For tables outside BIDS, which has a place to explain its codes."""
 
@@ -48,46 +56,82 @@ def plain_name(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-def plain_identifier(text: str) -> str:
-    """An identifier without case and punctuation; letters of any alphabet count, however they are composed."""
-    return "".join(letter for letter in unicodedata.normalize("NFC", text).casefold() if letter.isalnum())
+def identifier_words(text: str) -> str:
+    """An identifier in lower case with one space for any punctuation: '1-12' and '11-2' differ, '1-12' and '(1_12)' do not.
 
-
-def identifier_parts(text: str) -> tuple[str, ...]:
-    """The parts of an identifier between its punctuation, without case: '1-12' and '11-2' differ, '1-12' and '(1_12)' do not."""
-    return tuple(re.findall(r"[^\W_]+", unicodedata.normalize("NFC", text).casefold()))
+    Letters of any alphabet count, however they are composed.
+    """
+    return " ".join(re.findall(r"[^\W_]+", unicodedata.normalize("NFC", text).casefold()))
 
 
 def extra_name(column: str) -> str:
-    """What a further column is called in the manifest: it must not pose as one of the manifest's own."""
+    """The manifest's name of a further column, which must not pose as one of the manifest's own."""
     return f"source_{column}" if column in schema.COLUMNS else column
 
 
-def recognise(columns: Sequence[str], chosen: Mapping[str, str], table: Path) -> dict[str, str]:
-    """Manifest column -> column of the table, for those that it has.
+def recognise(columns: Sequence[str], names: Mapping[str, Sequence[str]] = SYNONYMS) -> dict[str, str]:
+    """Quantity -> column of the table, for those that it has.
+
+    A name in other case or punctuation counts where no quantity has that column by its exact name: ADNI's "AGE" is the age
+    at baseline in one table, and "Age" the age at the scan in another.
 
     Args:
         columns: of the table.
-        chosen: what is known already.
-        table: its file, for messages.
-
-    Raises:
-        CohortError: if a choice names no column.
+        names: quantity -> the names that its column goes by; the first that the table has counts.
     """
-    for name, column in chosen.items():
-        if name not in SYNONYMS:
-            msg = f"mapping names {name!r}, which is no column of a manifest; choose among {', '.join(SYNONYMS)}"
-            raise CohortError(msg)
-        if column not in columns:
-            msg = f"{table}: no column {column!r} for {name}, got {', '.join(columns)}; correct the mapping"
-            raise CohortError(msg)
-    source = dict(chosen)
-    by_plain_name: dict[str, str] = {}
-    for column in columns:
-        if column not in chosen.values():
-            by_plain_name.setdefault(plain_name(column), column)
-    for name, synonyms in SYNONYMS.items():
-        candidates = [by_plain_name[synonym] for synonym in synonyms.split() if synonym in by_plain_name]
-        if name not in source and candidates:
-            source[name] = candidates[0]
+    exact = {what: next((name for name in known if name in columns), None) for what, known in names.items()}
+    free = {plain_name(column): column for column in reversed(columns) if column not in exact.values()}
+    source = {}
+    for what, known in names.items():
+        column = exact[what] or next((free[key] for name in known if (key := plain_name(name)) in free), None)
+        if column is not None:
+            source[what] = column
     return source
+
+
+def ragged_rows(table: TextTable, name: str) -> list[Skipped]:
+    """The rows of a table that were left out for their number of cells."""
+    reason = "a row with more or fewer cells than the header: quote cells that contain the separator"
+    return [
+        Skipped(f"{name}, line {line}", reason, detail=f"{cells} cells, not {len(table.columns)}")
+        for line, cells in table.ragged
+    ]
+
+
+def read_numbers(text: pd.Series, limit: float) -> pd.Series:
+    """Numbers from 0 to a limit; NaN for everything else."""
+    values = pd.to_numeric(text, errors="coerce").astype("float64")
+    return values.where(values.between(0, limit))
+
+
+class Unusable:
+    """The cells that no value was made of, by reason.
+
+    Attributes:
+        cells: reason, line of the file, content.
+    """
+
+    def __init__(self) -> None:
+        self.cells: list[tuple[str, str, str]] = []
+
+    def check(self, reason: str, text: pd.Series, values: pd.Series, where: Iterable[str]) -> pd.Series:
+        """The values, after a note of the cells that hold text but gave none.
+
+        Args:
+            reason: of the cells without a value.
+            text: content of the cells; missing where empty.
+            values: made of them.
+            where: file and line of each cell.
+        """
+        lost = text.notna() & values.isna()
+        self.cells += [(reason, at, str(cell)) for at, cell, bad in zip(where, text, lost, strict=True) if bad]
+        return values
+
+    def notes(self) -> list[str]:
+        """One line a reason, with the contents and their number of rows."""
+        reasons = dict.fromkeys(reason for reason, _, _ in self.cells)
+        counts = {each: Counter(cell for reason, _, cell in self.cells if reason == each) for each in reasons}
+        return [
+            f"{reason}: {shortlist([f'{cell!r} in {number} row(s)' for cell, number in found.items()])}"
+            for reason, found in counts.items()
+        ]

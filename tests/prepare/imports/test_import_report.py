@@ -6,9 +6,8 @@ import pytest
 
 from ldae.errors import CohortError
 from ldae.prepare.imports.bids.dataset import import_bids
-from ldae.prepare.imports.csv_table import import_csv
-from ldae.prepare.imports.study.column_map import load_map
-from ldae.prepare.imports.study.dataset import import_study
+from ldae.prepare.imports.study import import_study
+from ldae.prepare.imports.study_map import load_map, usual_map
 
 TABLE = "participant_id\tage\n01\t60\n02\t61\n"
 
@@ -32,7 +31,7 @@ def table(study: Path, out: Path) -> None:
 
 
 def csv(study: Path, out: Path) -> None:
-    import_csv(study, study / "participants.tsv", out)
+    import_study([study / "participants.tsv"], usual_map(), study, out)
 
 
 @pytest.mark.parametrize("run", [bids, table, csv])

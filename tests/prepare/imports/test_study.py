@@ -8,8 +8,8 @@ import yaml
 
 from ldae.data.manifest import Manifest, read_manifest
 from ldae.errors import CohortError, ConfigError, ManifestError
-from ldae.prepare.imports.study.column_map import StudyMap, load_map, shipped_maps
-from ldae.prepare.imports.study.dataset import import_study
+from ldae.prepare.imports.study import import_study
+from ldae.prepare.imports.study_map import StudyMap, load_map, shipped_maps
 
 ADNIMERGE = """"RID","PTID","VISCODE","SITE","COLPROT","EXAMDATE","DX_bl","AGE","PTGENDER","APOE4","DX","Month_bl","Month","M"
 413,"002_S_0413","bl",2,"ADNI1","2006-05-19","CN",76.3,"Female",0,"CN",0,0,0
@@ -153,7 +153,7 @@ def test_ages_come_from_the_date_of_birth_where_there_is_one(tmp_path):
 @pytest.mark.parametrize("other", ["11-2", "112"])
 def test_two_people_never_become_one_by_their_punctuation(tmp_path, other):
     table = f"id,visit,sex,age\n1-12,bl,f,60\n{other},m12,m,70\n"
-    with pytest.raises(CohortError, match=rf"line 2 says '1-12' and table0.csv, line 3 '{other}': one person or two"):
+    with pytest.raises(CohortError, match=rf"line 2 has '1-12' and table0.csv, line 3 '{other}': one subject or two"):
         import_study(*study(tmp_path, ["1-12_bl.nii", f"{other}_m12.nii"], "generic", table))
     assert not (tmp_path / "cohort.tsv").exists()
 
@@ -193,7 +193,7 @@ def test_two_rows_for_one_visit(tmp_path):
     report = import_study(*study(tmp_path, ["A1_bl.nii", "A2_bl.nii"], "generic", table))
     assert [item.scan for item in report.taken] == ["A2_bl"]
     (item,) = [item for item in report.skipped if not item.expected]
-    assert (item.source, item.detail) == ("A1_bl.nii", "table0.csv, lines 2; 3: age")
+    assert (item.source, item.detail) == ("A1_bl.nii", "table0.csv, line 2; table0.csv, line 3: age")
 
 
 def test_images_that_the_tables_cannot_place_are_named(tmp_path):
@@ -202,8 +202,8 @@ def test_images_that_the_tables_cannot_place_are_named(tmp_path):
     report = import_study(*study(tmp_path, images, "generic", table))
     assert [(item.scan, item.source) for item in report.taken] == [("A1_bl", "A1_bl_T1w.nii"), ("A3_m1", "A3_m1.nii")]
     assert {source: reason.split(":")[0] for source, reason in amiss(report).items()} == {
-        "A1_m06_T1w.nii": "an image of a visit that is not in the table",
-        "A1.nii": "an image whose name states no visit, of a person with several",
+        "A1_m06_T1w.nii": "an image of a visit that is not in the tables",
+        "A1.nii": "an image whose name states no visit, of a subject with several",
         "A2_v3_a.nii": "several images of one visit, none of them preferred",
         "A2_v3_b.nii": "several images of one visit, none of them preferred",
     }
@@ -216,7 +216,7 @@ def test_images_that_the_tables_cannot_place_are_named(tmp_path):
 
 def test_nothing_that_matches_is_an_error_with_an_example(tmp_path):
     with pytest.raises(
-        CohortError, match=r"none of 1 images .* belongs to a visit of 1 people \(B1.nii: an image of a p"
+        CohortError, match=r"none of 1 images .* belongs to a visit of 1 subjects \(B1.nii: an image of a s"
     ):
         import_study(*study(tmp_path, ["B1.nii"], "generic", "id,age\nA1,60\n"))
     with pytest.raises(CohortError, match="looks for PTID"):
@@ -236,11 +236,10 @@ def test_every_shipped_map_is_read(path):
         ({"colour": "red"}, "colour"),
         ({"columns": {"participant_id": ["id"], "agee": ["Age"]}}, "agee"),
         ({"columns": {"participant_id": []}}, "names no column"),
-        ({"sex": {"1": "man"}}, "F or M, got 'man'"),
+        ({"sex": {"1": "man"}}, "sex.*Got value: man"),
         ({"images": {"patterns": ["("]}}, "no regular expression"),
         ({"images": {"patterns": ["(?P<visit>bl)"]}}, r"\(\?P<participant>"),
         ({"images": {"patterns": ["(?P<participant>.)(?P<day>.)(?P<date>.)"]}}, "at most one of"),
-        ({"images": {"patterns": []}}, "patterns is empty"),
         ({"diagnosis": {"carry_days": -1}}, "0 or more"),
         ({"diagnosis": {"unlisted": "guess"}}, "unlisted"),
         ({"dates": "us"}, "dates"),

@@ -138,7 +138,7 @@ class BidsTables:
         table = self._read(path)
         if table is None:
             return []
-        source = recognise(table.columns, {key: key} if key in table.columns else {}, path)
+        source = recognise(table.columns)
         if key not in source:
             self.problems.append(Skipped(self._name(path), f"a table without the column {key}: it is not used"))
             return []

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ldae.data.text_table import read_text_table
 from ldae.errors import CohortError
-from ldae.prepare.imports.columns import SEX_CODES, plain_name, recognise
+from ldae.prepare.imports.columns import SEX_CODES, SYNONYMS, plain_name, recognise
 from ldae.prepare.imports.dates import read_date
 
 __all__ = ["SubjectTable", "read_subjects"]
@@ -75,7 +75,7 @@ def read_subjects(path: Path) -> SubjectTable:
         ManifestError: if it is no table.
     """
     cells = read_text_table(path)
-    source = _columns(cells.columns, path)
+    source = _columns(cells.columns)
     if "patient" not in source:
         msg = (
             f"{path}: no column of identifiers among {', '.join(cells.columns)}; name the one that holds the headers' "
@@ -98,11 +98,11 @@ def read_subjects(path: Path) -> SubjectTable:
     return SubjectTable(tuple(rows))
 
 
-def _columns(columns: Sequence[str], path: Path) -> dict[str, str]:
+def _columns(columns: Sequence[str]) -> dict[str, str]:
     """Name in a row -> the table's column."""
     plain = {plain_name(column): column for column in reversed(columns)}
     # The headers' own word comes before other columns that may hold identifiers.
-    found = recognise(columns, {"participant_id": plain[PATIENT]} if PATIENT in plain else {}, path)
+    found = recognise(columns, SYNONYMS | {"participant_id": (plain[PATIENT],)} if PATIENT in plain else SYNONYMS)
     source = {name: found[name] for name in CARRIED if name in found and plain_name(found[name]) not in AT_ENTRY}
     if "participant_id" in found:
         source["patient"] = found["participant_id"]

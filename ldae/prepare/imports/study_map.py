@@ -1,12 +1,11 @@
-"""The map of a study's tables: which column holds what, in which codes, and how image names state person and visit.
+"""The map of a study's tables: the columns, their codes, and how image names state subject and visit.
 
-A map is a YAML file. Those that come with the package are in `data_manifests/maps`; a further study needs a further file
-and no code. Unknown keys fail.
+A map is a YAML file. Those of the package are in `data_manifests/maps`; a further study needs a further file and no code.
 """
 
 import os
 import re
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,31 +13,34 @@ import yaml
 
 from ldae.errors import ConfigError
 from ldae.io.plain import from_plain
+from ldae.prepare.imports.columns import SYNONYMS
 from ldae.prepare.imports.dates import DateOrder
 
-__all__ = ["DiagnosisRule", "ImageRule", "StudyColumns", "StudyMap", "load_map", "shipped_maps"]
+__all__ = ["DiagnosisRule", "ImageRule", "StudyColumns", "StudyMap", "load_map", "shipped_maps", "usual_map"]
 
 KEYS_OF_A_SCAN = ("image", "visit", "day", "date")
+EVERY_COLUMN = "*"
 
 
 @dataclass(frozen=True)
 class StudyColumns:
-    """The names that each quantity's column goes by; the first that a table has counts. Case and punctuation do not matter.
+    """The names of each quantity's column; the first that a table has counts. Case and punctuation do not matter.
 
     Attributes:
-        participant_id: the person; every table needs it.
+        participant_id: the subject; every table needs it.
         visit: code of the visit ("bl", "m06").
         image_id: number of the image, where it stands in file names.
-        day: days since the person's entry, a number or a text that ends like "d0129".
+        day: days since the subject's entry, a number or a text that ends like "d0129".
         exam_date: date of the visit or scan.
         months: months since baseline.
-        birth_date: of the person.
+        birth_date: date of birth.
         age: years at the visit.
         baseline_age: years at baseline (month 0, day 0).
-        sex: of the person.
+        sex: of the subject.
         diagnosis: at the visit.
         baseline_diagnosis: at baseline; given to scans of month 0 only.
         site: of the visit.
+        split: train, validation or test.
     """
 
     participant_id: tuple[str, ...]
@@ -54,6 +56,7 @@ class StudyColumns:
     diagnosis: tuple[str, ...] = ()
     baseline_diagnosis: tuple[str, ...] = ()
     site: tuple[str, ...] = ()
+    split: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class DiagnosisRule:
     Attributes:
         recode: the study's word to the manifest's, without regard to case.
         unlisted: a word that is not in `recode` is kept as it is ("keep") or becomes n/a ("missing").
-        carry_days: a visit without a diagnosis takes that of the person's nearest visit within so many days; 0 leaves
+        carry_days: a visit without a diagnosis takes that of the subject's nearest visit within so many days; 0 leaves
             it n/a.
     """
 
@@ -74,17 +77,18 @@ class DiagnosisRule:
 
 @dataclass(frozen=True)
 class ImageRule:
-    """How an image's path, relative to the folder of images, states person and visit.
+    """How an image's path, relative to the folder of images, states subject and visit.
 
     Attributes:
         patterns: regular expressions with a group `participant`, and at most one of `image`, `visit`, `day` and `date`;
-            the first that is found in a path counts. Without the second group a person has one visit.
+            the first that is found in a path counts. Without the second group a subject has one visit. Without any pattern
+            the identifiers and visits of the tables are looked for in the path, as whole words.
         within_days: a scan that states its day or date belongs to the nearest visit within so many days.
         exclude: regular expressions of images that are never taken.
         prefer: regular expressions; among several images of a visit the one that fits the earliest of them is taken.
     """
 
-    patterns: tuple[str, ...]
+    patterns: tuple[str, ...] = ()
     within_days: int = 0
     exclude: tuple[str, ...] = ()
     prefer: tuple[str, ...] = ()
@@ -95,29 +99,31 @@ class StudyMap:
     """How one study's tables are read.
 
     Attributes:
-        study: which tables of which study, in words.
-        columns: which column holds what.
-        images: how names of images state person and visit.
+        study: the study and its tables, in words.
+        columns: the names of the columns.
+        images: how names of images state subject and visit.
         sex: the study's codes to F and M; male and female in any case need none.
         diagnosis: how diagnoses are recoded and filled.
         visits: codes of visits to months, beyond those that say it themselves (bl, sc, m06, y1, d0129).
         dates: "day-first" or "month-first" for dates such as 03/04/2006; "stated" refuses those that could be either.
         missing: words for a missing value, beyond empty cells, n/a, na, nan, none and null.
-        keep: further columns that go into the manifest.
+        keep: further columns that go into the manifest; "*" is all of them.
+        strict: refuse cells that cannot be used and rows or images with several partners, instead of reporting them.
     """
 
     study: str
     columns: StudyColumns
-    images: ImageRule
-    sex: dict[str, str] = field(default_factory=dict)
+    images: ImageRule = field(default_factory=ImageRule)
+    sex: dict[str, Literal["F", "M"]] = field(default_factory=dict)
     diagnosis: DiagnosisRule = field(default_factory=DiagnosisRule)
     visits: dict[str, float] = field(default_factory=dict)
     dates: DateOrder = "stated"
     missing: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
+    strict: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what could never work.
+        """Refuse impossible rules.
 
         Raises:
             ConfigError: naming the key.
@@ -125,24 +131,30 @@ class StudyMap:
         if not self.columns.participant_id:
             msg = "columns.participant_id names no column; every table needs one of identifiers"
             raise ConfigError(msg)
-        wrong = [word for word in self.sex.values() if word not in ("F", "M")]
-        if wrong:
-            msg = f"sex must map codes to F or M, got {', '.join(map(repr, wrong))}"
-            raise ConfigError(msg)
         if min(self.diagnosis.carry_days, self.images.within_days) < 0:
             msg = "diagnosis.carry_days and images.within_days must be 0 or more"
             raise ConfigError(msg)
-        if not self.images.patterns:
-            msg = "images.patterns is empty; give a regular expression with a group (?P<participant>...)"
-            raise ConfigError(msg)
         for name in ("patterns", "exclude", "prefer"):
             for text in getattr(self.images, name):
-                _check_pattern(text, f"images.{name}", keyed=name == "patterns")
+                _check_pattern(text, f"images.{name}")
+
+
+def usual_map(id_column: str | None = None) -> StudyMap:
+    """The map of a table with one row a scan or a subject, whose identifiers stand in the names of the images.
+
+    Args:
+        id_column: the column of identifiers; without it, it goes by one of its usual names.
+    """
+    names = {**SYNONYMS, "visit": SYNONYMS["session_id"]}
+    if id_column is not None:
+        names["participant_id"] = (id_column,)
+    del names["session_id"]
+    return StudyMap("a table with usual names of columns", StudyColumns(**names), keep=(EVERY_COLUMN,), strict=True)
 
 
 def shipped_maps() -> Path:
     """The folder of the maps that come with the package: in the wheel, or beside the package in a checkout."""
-    package = Path(__file__).parents[3]
+    package = Path(__file__).parents[2]
     inside = package / "maps"
     return inside if inside.is_dir() else package.parent / "data_manifests" / "maps"
 
@@ -154,7 +166,7 @@ def load_map(name: str | os.PathLike[str]) -> StudyMap:
         name: a YAML file, or the name of one that comes with the package ("adni", "oasis3").
 
     Raises:
-        ConfigError: if there is none, or it is not YAML, has unknown keys or says what cannot be.
+        ConfigError: if there is none, or it is not YAML, has unknown keys or impossible values.
     """
     shipped = shipped_maps()
     path = next((path for path in (Path(name), shipped / f"{name}.yaml") if path.is_file()), None)
@@ -163,55 +175,32 @@ def load_map(name: str | os.PathLike[str]) -> StudyMap:
         msg = f"{name}: no such map; give a YAML file, or one that comes with ldae: {names}"
         raise ConfigError(msg)
     try:
-        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
+        # Codes are text: `1: M` and `missing: [-9]` need no quotes.
+        plain = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         msg = f"{path}: not readable YAML ({' '.join(str(error).split())}); correct it"
         raise ConfigError(msg) from error
     if not isinstance(plain, dict):
         msg = f"{path}: a map is a mapping of names to values, got {type(plain).__name__}; start from {shipped}"
         raise ConfigError(msg)
-    return from_plain(StudyMap, _as_text(plain), where=str(path))
+    if isinstance(columns := plain.get("columns"), dict):
+        plain["columns"] = {key: _listed(value) for key, value in columns.items()}
+    plain |= {name: _listed(plain[name]) for name in ("missing", "keep") if name in plain}
+    return from_plain(StudyMap, plain, where=str(path))
 
 
-def _as_text(plain: dict[str, Any]) -> dict[str, Any]:
-    """Codes as text, and single names as lists: `1: M` means the text "1", `sex: GENDER` one name."""
-
-    def texts(value: Any) -> Any:
-        if isinstance(value, list):
-            return [str(item) for item in value]
-        return [str(value)] if isinstance(value, str | int) else value
-
-    def codes(value: Any, *, numbers: bool = False) -> Any:
-        if not isinstance(value, dict):
-            return value
-        return {str(key): item if numbers else str(item) for key, item in value.items()}
-
-    result = dict(plain)
-    listed = {spec.name for spec in fields(StudyColumns)}
-    if isinstance(columns := result.get("columns"), dict):
-        result["columns"] = {key: texts(value) if key in listed else value for key, value in columns.items()}
-    for name in ("missing", "keep"):
-        if name in result:
-            result[name] = texts(result[name])
-    if "sex" in result:
-        result["sex"] = codes(result["sex"])
-    if "visits" in result:
-        result["visits"] = codes(result["visits"], numbers=True)
-    if isinstance(rule := result.get("diagnosis"), dict) and "recode" in rule:
-        result["diagnosis"] = {**rule, "recode": codes(rule["recode"])}
-    return result
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
 
 
-def _check_pattern(text: str, key: str, *, keyed: bool) -> None:
+def _check_pattern(text: str, key: str) -> None:
     try:
         groups = set(re.compile(text).groupindex)
     except re.error as error:
         msg = f"{key}: {text!r} is no regular expression ({error}); correct it"
         raise ConfigError(msg) from error
-    if not keyed:
-        return
-    unknown = sorted(groups - {"participant", *KEYS_OF_A_SCAN})
-    if "participant" not in groups or unknown or len(groups) > 2:
+    unknown = groups - {"participant", *KEYS_OF_A_SCAN}
+    if key == "images.patterns" and ("participant" not in groups or unknown or len(groups) > 2):
         msg = (
             f"{key}: {text!r} must have a group (?P<participant>...) and at most one of {', '.join(KEYS_OF_A_SCAN)}, "
             f"got {', '.join(sorted(groups)) or 'none'}"

@@ -1,0 +1,153 @@
+"""Images whose names hold the identifiers of one table: each goes to its own row, and what is ambiguous is refused."""
+
+import json
+import unicodedata
+from pathlib import Path
+
+import pytest
+
+from ldae.data.manifest import read_manifest
+from ldae.errors import CohortError, ManifestError
+from ldae.prepare.imports.import_report import ImportReport
+from ldae.prepare.imports.study import import_study
+from ldae.prepare.imports.study_map import usual_map
+
+SHARED = Path(__file__).parents[3].parent / "shared"
+IXI = SHARED / "data" / "ixi"
+
+
+def run(
+    folder: Path, images: list[str], table: str, id_column: str | None = None, out: str = "cohort.tsv"
+) -> ImportReport:
+    for image in images:
+        path = folder / "images" / image
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    (folder / "table.csv").write_text(table, encoding="utf-8")
+    return import_study([folder / "table.csv"], usual_map(id_column), folder / "images", folder / out)
+
+
+def test_columns_go_by_many_names(tmp_path: Path) -> None:
+    table = "Subject ID,Age at scan,SEX_ID (1=m; 2=f),DX_Group,Site,Score\nS01,70.5,1,CN,A,3\nS02,81,2,AD,B,4\n"
+    report = run(tmp_path, ["S01_T1w.nii.gz", "S02_T1w.nii.gz"], table)
+    first, second = read_manifest(report.manifest).records
+    assert (first.participant_id, first.session_id, first.age, first.sex) == ("S01", "01", 70.5, "M")
+    assert (second.diagnosis, second.sex, second.site, second.extra) == ("AD", "F", "B", {"Score": 4})
+    assert first.image == tmp_path / "images" / "S01_T1w.nii.gz"
+    assert (len(report.taken), report.skipped, report.complete) == (2, (), True)
+
+
+def test_leftovers_are_reported(tmp_path: Path) -> None:
+    images = ["IXI012-HH.nii.gz", "IXI0123-HH.nii.gz", "deep/IXI014.nii"]
+    report = run(tmp_path, images, "MRID,Age\nIXI012,60\nIXI013,61\nIXI014,62\n\nIXI015\n")
+    assert [item.scan for item in report.taken] == ["IXI012_01", "IXI014_01"]
+    assert {(item.source, item.detail) for item in report.skipped} == {
+        ("IXI013", "table.csv, line 3"),
+        ("IXI0123-HH.nii.gz", ""),
+        ("table.csv, line 6", "1 cells, not 2"),
+    }
+    written = json.loads(report.path.read_text(encoding="utf-8"))
+    assert (written["counts"]["amiss"], report.complete) == (3, False)
+    reason = "an image of a subject who is not in the tables"
+    assert {"source": "IXI0123-HH.nii.gz", "reason": reason, "expected": False} in written["skipped"]
+
+
+@pytest.mark.parametrize(
+    ("images", "table", "expected"),
+    [
+        # The longest identifier owns the image.
+        (["A1-B2_T1.nii", "A1_T1.nii"], "id,age\nA1,60\nA1-B2,70\n", {"A1-B2_T1.nii": 70.0, "A1_T1.nii": 60.0}),
+        # Sessions tell the rows of one subject apart.
+        (["7/m12/7_T1w.nii", "7/bl/7_x.nii"], "RID,VISCODE,Age\n7,m12,71\n7,bl,70\n", {"7_T1w.nii": 71.0, "7_x.nii": 70.0}),
+        # The image whose name says T1 is taken.
+        (["p1_T1w.nii", "p1_FLAIR.nii"], "id,age\np1,60\n", {"p1_T1w.nii": 60.0}),
+    ],
+)  # fmt: skip
+def test_each_image_goes_to_its_row(tmp_path: Path, images: list[str], table: str, expected: dict[str, float]) -> None:
+    records = read_manifest(run(tmp_path, images, table).manifest).records
+    assert {record.image.name: record.age for record in records} == expected
+    assert {record.session_id: record.months for record in records} in ({"01": None}, {"bl": 0.0, "m12": 12.0})
+
+
+@pytest.mark.parametrize(
+    ("images", "table", "id_column", "expected"),
+    [
+        (["x1_a.nii"], "Name,Age\nx1,60\n", None, "no column of identifiers"),
+        (["x1_a.nii"], "id,Age\nx1,60\n", "PTID", "looks for PTID"),
+        (["x1_a.nii"], "id,Age\nq9,60\n", None, r"none of 1 images .* such as 'q9'"),
+        (["x1_a.nii"], "id,Sex\nx1,3\n", None, "line 2, column Sex: sex .* got '3'"),
+        (["x1.nii", "x2.nii"], "id,Age\nq,50\nx1,60\nx2,600\n", None, r"line 4, column Age: .*, got '600'"),
+        (["x1_a.nii"], "id,Age\nn/a,60\n", None, "line 2 has no id"),
+        (["x1_a.nii", "x1_b.nii"], "id\nx1\n", None, "x1_a.nii: several images of one visit"),
+        (["x1_01.nii"], "id,Age\nx1,60\nx1,61\n", None, "two rows for one visit.*line 2; table.csv, line 3: age"),
+        (["x1_T1.nii"], "id,visit\nx1,bl\nx1,m12\n", None, "states no visit"),
+        (["notes.txt"], "id\nx\n", None, "no image"),
+    ],
+)
+def test_ambiguity_is_refused(
+    tmp_path: Path, images: list[str], table: str, id_column: str | None, expected: str
+) -> None:
+    with pytest.raises(CohortError, match=expected):
+        run(tmp_path, images, table, id_column)
+    assert not (tmp_path / "cohort.tsv").exists()
+
+
+def test_images_lie_relative_only_below_the_manifest(tmp_path: Path) -> None:
+    table = "id,split,image\nx1,train,old.nii\n"
+    inside, outside = (run(tmp_path, ["x1.nii"], table, out=out) for out in ("m.csv", "other/m.csv"))
+    assert read_manifest(inside.manifest).table["image"].tolist() == ["images/x1.nii"]
+    assert read_manifest(outside.manifest).table["image"].tolist() == [str(tmp_path / "images" / "x1.nii")]
+    record = read_manifest(inside.manifest).records[0]
+    assert (record.split, record.extra) == ("train", {"source_image": "old.nii"})
+
+
+def test_marks_semicolons_and_any_name_of_a_path(tmp_path: Path) -> None:
+    folder = tmp_path / "ä ö"
+    (folder / "images").mkdir(parents=True)
+    (folder / "images" / "again").symlink_to(folder / "images", target_is_directory=True)
+    (folder / "images" / "P3_link.nii").symlink_to(folder / "table.csv")
+    table = "\ufeffid;Age;Visit date\nP 1;60,5;19.05.2006\nP2;61;5/19/2006\nP3;62;2006-05-19\n"
+    report = run(folder, ["Über 脳/P2 (1).nii", "P3.nii"], table)
+    # Dates are carried along as the table writes them.
+    assert [(r.participant_id, r.age, r.extra) for r in read_manifest(report.manifest).records] == [
+        ("P2", 61.0, {"Visit date": "5/19/2006"}),
+        ("P3", 62.0, {"Visit date": "2006-05-19"}),
+    ]
+    reasons = {item.source: (item.reason.split(":")[0], item.expected) for item in report.skipped}
+    assert reasons["again"] == ("a link to a folder that is searched under its own name", True)
+    assert reasons["P3_link.nii"] == ("a link out of the folder", False)
+    assert reasons["P 1"] == ("a subject of the tables without an image", False)
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_an_accent_is_part_of_its_letter(tmp_path: Path, form: str) -> None:
+    name = unicodedata.normalize(form, "René_T1w.nii")  # type: ignore[arg-type]
+    report = run(tmp_path, [name, "Re_T1w.nii"], "id;Age\nRe;60\nRene;61\n")
+    assert [item.scan for item in report.taken] == ["Re_01"]
+    assert read_manifest(report.manifest).records[0].image.is_file()
+
+
+@pytest.mark.parametrize("text", ["", "\ufeff", "id;Age\n"])
+def test_an_empty_table_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ManifestError, match="the table is empty"):
+        run(tmp_path, ["x1.nii"], text)
+
+
+@pytest.mark.skipif(not IXI.is_dir(), reason=f"the IXI sample is not at {IXI}")
+def test_the_ixi_sample_imports(tmp_path: Path) -> None:
+    report = import_study([IXI / "IXI_demog_n10.csv"], usual_map(), IXI / "t1w", tmp_path / "ixi.tsv")
+    manifest = read_manifest(report.manifest)
+    assert (len(report.taken), report.skipped) == (10, ())
+    assert manifest.table["sex"].value_counts().to_dict() == {"M": 7, "F": 3}
+    assert (manifest.records[0].age, manifest.records[0].session_id) == (38.78, "01")
+
+
+@pytest.mark.parametrize("name", ["excel_sep", "trailing"])
+def test_tables_saved_by_excel_import(tmp_path: Path, name: str) -> None:
+    path = SHARED / "cases" / f"{name}.csv"
+    if not path.is_file():
+        pytest.skip(f"no {path}")
+    report = run(tmp_path, [f"P00{i}_T1w.nii" for i in (1, 2, 3)], path.read_text(encoding="utf-8"))
+    assert [(r.age is not None, r.sex) for r in read_manifest(report.manifest).records] == [
+        (True, s) for s in ("F", "M", "F")
+    ]
