@@ -37,7 +37,7 @@ def import_bids(
         follow_links: take images behind links that lead out of the folder.
         strict: exit code 2, not 1, if something that should have matched did not.
     """
-    from ldae.prepare.imports.bids.dataset import import_bids
+    from ldae.prepare.imports.bids import import_bids
 
     derivative, preferred = include_derivatives, prefer or []
     return show(import_bids(folder, out, derivative=derivative, prefer=preferred, follow_links=follow_links), strict)

@@ -25,7 +25,7 @@ from ldae.phantom.anatomy.tissue import RigidMotion, SubjectMap, map_subject, re
 from ldae.phantom.cohort import PhantomConfig, cohort_grid, draw_cohort, synthesise_cohort
 from ldae.phantom.population import AnatomicalState, PopulationConfig, anatomical_state, draw_subject
 from ldae.phantom.scanner import ScannerConfig, acquire, bias_field, draw_scan, draw_site
-from ldae.prepare.imports.bids.dataset import import_bids
+from ldae.prepare.imports.bids import import_bids
 from ldae.volume import read_volume
 
 CONFIG = PhantomConfig(n_subjects=3, voxel_size_mm=6.0, seed=3, max_sessions=3, save_displacement=True)

@@ -36,7 +36,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
             "participant_id participantid participant mrid subjectid subject subjectlabel subjectidentifier patientid "
             "patient ptid ixiid rid scanid imageid id"
         ),
-        "session_id": ("session_id sessionid session sessionlabel ses visitid visit viscode2 viscode timepoint tp"),
+        "visit": "session_id sessionid session sessionlabel ses visitid visit viscode2 viscode timepoint tp",
         "age": "age ageatscan ageatvisit ageatentry ageyears ageinyears ageyr scanage",
         "sex": "sex gender ptgender sexid1m2f sexid",
         "diagnosis": "diagnosis dx dxgroup researchgroup group dxbl diagnosisgroup clinicaldiagnosis",

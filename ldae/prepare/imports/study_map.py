@@ -16,47 +16,19 @@ from ldae.io.plain import from_plain
 from ldae.prepare.imports.columns import SYNONYMS
 from ldae.prepare.imports.dates import DateOrder
 
-__all__ = ["DiagnosisRule", "ImageRule", "StudyColumns", "StudyMap", "load_map", "shipped_maps", "usual_map"]
+__all__ = ["DiagnosisRule", "ImageRule", "StudyMap", "load_map", "shipped_maps", "usual_map"]
 
 KEYS_OF_A_SCAN = ("image", "visit", "day", "date")
 EVERY_COLUMN = "*"
 
 
-@dataclass(frozen=True)
-class StudyColumns:
-    """The names of each quantity's column; the first that a table has counts. Case and punctuation do not matter.
-
-    Attributes:
-        participant_id: the subject; every table needs it.
-        visit: code of the visit ("bl", "m06").
-        image_id: number of the image, where it stands in file names.
-        day: days since the subject's entry, a number or a text that ends like "d0129".
-        exam_date: date of the visit or scan.
-        months: months since baseline.
-        birth_date: date of birth.
-        age: years at the visit.
-        baseline_age: years at baseline (month 0, day 0).
-        sex: of the subject.
-        diagnosis: at the visit.
-        baseline_diagnosis: at baseline; given to scans of month 0 only.
-        site: of the visit.
-        split: train, validation or test.
-    """
-
-    participant_id: tuple[str, ...]
-    visit: tuple[str, ...] = ()
-    image_id: tuple[str, ...] = ()
-    day: tuple[str, ...] = ()
-    exam_date: tuple[str, ...] = ()
-    months: tuple[str, ...] = ()
-    birth_date: tuple[str, ...] = ()
-    age: tuple[str, ...] = ()
-    baseline_age: tuple[str, ...] = ()
-    sex: tuple[str, ...] = ()
-    diagnosis: tuple[str, ...] = ()
-    baseline_diagnosis: tuple[str, ...] = ()
-    site: tuple[str, ...] = ()
-    split: tuple[str, ...] = ()
+QUANTITIES = (
+    "participant_id", "visit", "image_id", "day", "exam_date", "months", "birth_date", "age", "baseline_age", "sex",
+    "diagnosis", "baseline_diagnosis", "site", "split",
+)  # fmt: skip
+"""Contents of a column: the subject; code of the visit; number of the image; days since entry (a number, or a text that ends
+like "d0129"); date of the visit or scan; months since baseline; date of birth; age in years at the visit, and at baseline; sex;
+diagnosis at the visit, and at baseline (given to scans of month 0 only); site; train, validation or test."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +72,8 @@ class StudyMap:
 
     Attributes:
         study: the study and its tables, in words.
-        columns: the names of the columns.
+        columns: one of :data:`QUANTITIES` -> the names of its column, without regard to case and punctuation; the first
+            that a table has counts.
         images: how names of images state subject and visit.
         sex: the study's codes to F and M; male and female in any case need none.
         diagnosis: how diagnoses are recoded and filled.
@@ -112,7 +85,7 @@ class StudyMap:
     """
 
     study: str
-    columns: StudyColumns
+    columns: dict[str, tuple[str, ...]]
     images: ImageRule = field(default_factory=ImageRule)
     sex: dict[str, Literal["F", "M"]] = field(default_factory=dict)
     diagnosis: DiagnosisRule = field(default_factory=DiagnosisRule)
@@ -128,8 +101,11 @@ class StudyMap:
         Raises:
             ConfigError: naming the key.
         """
-        if not self.columns.participant_id:
+        if not self.columns.get("participant_id"):
             msg = "columns.participant_id names no column; every table needs one of identifiers"
+            raise ConfigError(msg)
+        if unknown := set(self.columns) - set(QUANTITIES):
+            msg = f"columns has no {', '.join(sorted(unknown))}; choose among {', '.join(QUANTITIES)}"
             raise ConfigError(msg)
         if min(self.diagnosis.carry_days, self.images.within_days) < 0:
             msg = "diagnosis.carry_days and images.within_days must be 0 or more"
@@ -145,11 +121,8 @@ def usual_map(id_column: str | None = None) -> StudyMap:
     Args:
         id_column: the column of identifiers; without it, it goes by one of its usual names.
     """
-    names = {**SYNONYMS, "visit": SYNONYMS["session_id"]}
-    if id_column is not None:
-        names["participant_id"] = (id_column,)
-    del names["session_id"]
-    return StudyMap("a table with usual names of columns", StudyColumns(**names), keep=(EVERY_COLUMN,), strict=True)
+    columns = SYNONYMS if id_column is None else {**SYNONYMS, "participant_id": (id_column,)}
+    return StudyMap("a table with usual names of columns", columns, keep=(EVERY_COLUMN,), strict=True)
 
 
 def shipped_maps() -> Path:

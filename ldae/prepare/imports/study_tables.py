@@ -4,8 +4,8 @@ Several tables may be given (visits in one, subjects in another): their rows are
 what another leaves out.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from ldae.prepare.imports.import_report import Skipped
 from ldae.prepare.imports.study_map import EVERY_COLUMN, StudyMap
 from ldae.prepare.imports.visits import months_of_visit
 
-__all__ = ["EXTRA", "StudyTables", "read_study"]
+__all__ = ["EXTRA", "StudyTables", "read_rows", "read_study", "typed_rows", "visit_months"]
 
 EXTRA = "extra: "
 """Prefix of the further columns, so that none poses as a quantity."""
@@ -64,7 +64,9 @@ def read_study(paths: Sequence[Path], study: StudyMap) -> StudyTables:
     """
     skipped: list[Skipped] = []
     unusable = Unusable()
-    visits = pd.concat([_read(path, study, skipped, unusable) for path in paths], ignore_index=True)
+    visits = pd.concat(
+        [typed_rows(read_rows(path, path.name, skipped), study, skipped, unusable) for path in paths], ignore_index=True
+    )
     if study.strict and unusable.cells:
         reason, where, cell = unusable.cells[0]
         msg = f"{where}: {reason}, got {cell!r}; correct it or write n/a"
@@ -80,40 +82,60 @@ def read_study(paths: Sequence[Path], study: StudyMap) -> StudyTables:
     return StudyTables(visits, tuple(skipped), tuple(unusable.notes()))
 
 
-def _read(path: Path, study: StudyMap, skipped: list[Skipped], unusable: Unusable) -> pd.DataFrame:
+def read_rows(path: Path, name: str, skipped: list[Skipped]) -> pd.DataFrame:
+    """The cells of one table as text; the index is `NAME, line N`. Rows with too many or too few cells are skipped."""
     cells = read_text_table(path, allow_ragged=True)
-    skipped += ragged_rows(cells, path.name)
-    names = asdict(study.columns)
-    source = recognise(cells.columns, names)
+    skipped += ragged_rows(cells, name)
+    return cells.frame.set_axis([f"{name}, line {line}" for line in cells.lines])
+
+
+def typed_rows(
+    text: pd.DataFrame,
+    study: StudyMap,
+    skipped: list[Skipped],
+    unusable: Unusable,
+    *,
+    sex_codes: Mapping[str, str] = SEX_CODES,
+    refuse_dates: bool = True,
+) -> pd.DataFrame:
+    """Rows of tables as :class:`StudyTables` holds them.
+
+    Args:
+        text: of :func:`read_rows`.
+        study: the map.
+        skipped: takes the rows that could not be used.
+        unusable: takes the cells that no value was made of.
+        sex_codes: in lower case, to F and M, beside those of the map.
+        refuse_dates: refuse dates that cannot be read in one way; else they become n/a.
+    """
+    source = recognise(text.columns.tolist(), study.columns)
     if "participant_id" not in source:
         msg = (
-            f"{path}: no column of identifiers among {shortlist(cells.columns)}; the map ({study.study}) looks for "
-            f"{', '.join(study.columns.participant_id)}: name it with --id-column, or in a copy of the map"
+            f"{_table(text.index[0])}: no column of identifiers among {shortlist(text.columns.tolist())}; the map "
+            f"({study.study}) looks for {', '.join(study.columns['participant_id'])}: name it with --id-column, or in a copy "
+            "of the map"
         )
         raise CohortError(msg)
     missing = {word.lower() for word in study.missing}
-    text = cells.frame.map(lambda cell: None if cell is None or cell.lower() in missing else cell).astype(object)
-    nameless = text[text[source["participant_id"]].isna()]
-    for line in nameless.index:
-        if study.strict:
-            msg = f"{path}: line {line} has no {source['participant_id']}; give every row an identifier"
-            raise CohortError(msg)
-        skipped.append(Skipped(f"{path.name}, line {line}", "a row without an identifier"))
-    text = text.drop(index=nameless.index)
-    where = [f"{path.name}, line {line}" for line in text.index]
+    text = text.map(lambda cell: None if pd.isna(cell) or cell.lower() in missing else cell).astype(object)
+    nameless = text.index[text[source["participant_id"]].isna()]
+    if study.strict and len(nameless):
+        msg = f"{nameless[0]} has no {source['participant_id']}; give every row an identifier"
+        raise CohortError(msg)
+    skipped += [Skipped(where, "a row without an identifier") for where in nameless]
+    text = text.drop(index=nameless)
 
     def column(name: str) -> pd.Series:
         return text[source[name]] if name in source else pd.Series(None, index=text.index, dtype=object)
 
     def checked(name: str, reason: str, values: pd.Series) -> pd.Series:
-        at = [f"{each}, column {source.get(name)}" for each in where]
-        return unusable.check(reason, column(name), values, at)
+        return unusable.check(reason, column(name), values, text.index + f", column {source.get(name)}")
 
     def number(name: str, limit: float) -> pd.Series:
         reason = f"{name} is no number from 0 to {limit:g}, so n/a"
         return checked(name, reason, read_numbers(column(name), limit))
 
-    visits = pd.DataFrame({"table": path.name, "where": where}, index=text.index)
+    visits = pd.DataFrame({"table": text.index.map(_table), "where": text.index}, index=text.index)
     visits["participant_id"] = column("participant_id")
     visits["words"] = visits["participant_id"].map(identifier_words)
     visits["person"] = visits["words"].str.replace(" ", "")
@@ -122,15 +144,18 @@ def _read(path: Path, study: StudyMap, skipped: list[Skipped], unusable: Unusabl
     days = column("day").astype("str").str.extract(DAY)[0].astype("float64")
     visits["day"] = checked("day", "days are neither a number nor end like d0129, so n/a", days)
     for name in ("exam_date", "birth_date"):
-        visits[name] = _dates(column(name), study, f"{path}: ", source.get(name))
+        visits[name] = checked(
+            name,
+            "a date that cannot be read, so n/a",
+            _dates(column(name), study, source.get(name), refuse=refuse_dates),
+        )
     visits["months"] = number("months", MAX_MONTHS)
-    visits["code_months"] = (
-        column("visit").map(lambda code: visit_months(code, study), na_action="ignore").astype("float64")
-    )
+    by_code = column("visit").map(lambda code: visit_months(code, study), na_action="ignore")
+    visits["code_months"] = by_code.astype("float64")
     visits["months"] = visits["months"].fillna(visits["code_months"])
     visits["age"] = number("age", MAX_AGE_YEARS)
     visits["baseline_age"] = number("baseline_age", MAX_AGE_YEARS)
-    codes = {**SEX_CODES, **{code.lower(): sex for code, sex in study.sex.items()}}
+    codes = {**sex_codes, **{code.lower(): sex for code, sex in study.sex.items()}}
     visits["sex"] = checked("sex", "sex is no code that is known, so n/a", _lower(column("sex")).map(codes))
     recode = {word.lower(): known for word, known in study.diagnosis.recode.items()}
     kept = study.diagnosis.unlisted == "keep"
@@ -140,8 +165,8 @@ def _read(path: Path, study: StudyMap, skipped: list[Skipped], unusable: Unusabl
             checked(name, f"diagnosis that the map does not list, {'kept as it is' if kept else 'so n/a'}", listed)
         visits[name] = listed.where(listed.notna(), column(name)) if kept else listed
     visits["keyed"] = visits[["visit", "image_id", "day", "exam_date"]].notna().any(axis=1)
-    by_name = {plain_name(each): each for each in reversed(cells.columns)}
-    every = [each for each in cells.columns if each not in source.values()]
+    by_name = {plain_name(each): each for each in reversed(text.columns)}
+    every = [each for each in text.columns if each not in source.values()]
     listed_extras = [by_name[plain_name(each)] for each in study.keep if plain_name(each) in by_name]
     for each in every if EVERY_COLUMN in study.keep else listed_extras:
         visits[EXTRA + extra_name(each)] = text[each]
@@ -157,15 +182,19 @@ def _lower(text: pd.Series) -> pd.Series:
     return text.map(lambda cell: cell.lower(), na_action="ignore").astype(object)
 
 
-def _dates(text: pd.Series, study: StudyMap, where: str, column: str | None) -> pd.Series:
-    days: dict[object, date] = {}
+def _table(where: str) -> str:
+    return where.rpartition(", line")[0]
+
+
+def _dates(text: pd.Series, study: StudyMap, column: str | None, *, refuse: bool) -> pd.Series:
+    days: dict[str, date] = {}
     problems = []
-    for line, cell in text.dropna().items():
+    for where, cell in text.dropna().items():
         try:
-            days[line] = read_date(cell, study.dates)
+            days[where] = read_date(cell, study.dates)
         except CohortError as error:
-            problems.append(f"line {line}, column {column}: {error}")
-    if problems:
-        msg = f"{where}{len(problems)} date(s) cannot be used: {shortlist(problems)}"
+            problems.append(f"{where}, column {column}: {error}")
+    if problems and refuse:
+        msg = f"{len(problems)} date(s) cannot be used: {shortlist(problems)}"
         raise CohortError(msg)
     return pd.Series(days, index=text.index, dtype="datetime64[s]")

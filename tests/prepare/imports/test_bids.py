@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from ldae.data.manifest import read_manifest
 from ldae.errors import CohortError
-from ldae.prepare.imports.bids.dataset import import_bids
-from ldae.prepare.imports.bids.names import PREFERENCE, BidsName, parse_name, rank
+from ldae.prepare.imports.bids import import_bids
+from ldae.prepare.imports.bids_names import PREFERENCE, BidsName, parse_name, rank
 
 
 def dataset(folder: Path, *images: str, **tables: str) -> Path:
@@ -89,10 +89,7 @@ ENTITIES = st.dictionaries(st.sampled_from(["acq", "rec", "ce", "desc", "space",
 
 @given(st.lists(st.tuples(ENTITIES, st.integers(0, 3), st.sampled_from([".nii", ".nii.gz"])), min_size=3, max_size=3))
 def test_the_preference_is_an_order(choices):
-    ranks = [
-        rank(BidsName(PurePosixPath("x"), {"sub": "1", **e, **({"run": str(r)} if r else {})}, "T1w", end))
-        for e, r, end in choices
-    ]
+    ranks = [rank(BidsName({"sub": "1", **e, **({"run": str(r)} if r else {})}, end)) for e, r, end in choices]
     for a, b, c in itertools.permutations(ranks):
         assert not (a < b and b < a)
         assert not (a <= b <= c) or a <= c
@@ -135,7 +132,7 @@ def test_people_and_sessions_without_a_scan_are_reported(tmp_path):
     report = import_bids(root, tmp_path / "m.tsv")
     assert amiss(report) == {
         "sub-02": "a subject without a usable T1w",
-        "sub-03": "a person of participants.tsv without a folder",
+        "sub-03": "a subject of participants.tsv without a folder",
     }
     assert [item.source for item in report.skipped if item.expected] == ["sub-01/ses-2"]
 
@@ -206,7 +203,7 @@ def test_values_without_a_place_become_missing_and_are_counted(tmp_path):
         (None, "F"),
         (51.0, "M"),
     ]
-    assert sum("n/a for" in note for note in report.notes) == 2
+    assert sum("so n/a" in note for note in report.notes) == 2
     (root / "participants.json").write_text(json.dumps({"age": {"Units": "weeks"}}), encoding="utf-8")
     weeks = import_bids(root, tmp_path / "m.tsv")
     assert {r.age for r in read_manifest(weeks.manifest).records} == {None}
@@ -219,7 +216,7 @@ def test_two_rows_of_one_person(tmp_path):
     report = import_bids(root, tmp_path / "m.tsv")
     assert [r.age for r in read_manifest(report.manifest).records] == [None, 61.0]
     (item,) = report.skipped
-    assert (item.source, item.detail) == ("sub-01", "lines 2 and 4")
+    assert (item.source, item.detail) == ("sub-01", "participants.tsv, line 2; participants.tsv, line 4")
     by_session = people.replace("participant_id", "participant_id\tsession_id").replace("\t6", "\tses-1\t6")
     root = dataset(tmp_path / "e", scan("02", "1"), participants=by_session)
     assert [r.age for r in read_manifest(import_bids(root, tmp_path / "m.tsv").manifest).records] == [61.0]
@@ -229,7 +226,7 @@ def test_two_rows_of_one_person(tmp_path):
 def test_a_damaged_table_is_reported_and_the_images_are_taken(tmp_path, text):
     report = import_bids(dataset(tmp_path / "d", scan("01"), participants=text), tmp_path / "m.tsv")
     assert names(report) == ["sub-01_T1w"]
-    assert list(amiss(report)) == ["participants.tsv"]
+    assert [source.split(",")[0] for source in amiss(report)] == ["participants.tsv"]
 
 
 def test_links_neither_multiply_nor_leave_the_data_set(tmp_path):
@@ -282,4 +279,4 @@ def test_names_are_taken_apart():
     name = parse_name(PurePosixPath("sub-01/ses-a/anat/sub-01_ses-a_acq-x_run-02_T1w.nii.gz"))
     assert isinstance(name, BidsName)
     assert name.entities == {"sub": "01", "ses": "a", "acq": "x", "run": "02"}
-    assert (name.suffix, name.ending) == ("T1w", ".nii.gz")
+    assert name.ending == ".nii.gz"

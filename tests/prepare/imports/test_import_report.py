@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ldae.errors import CohortError
-from ldae.prepare.imports.bids.dataset import import_bids
+from ldae.prepare.imports.bids import import_bids
 from ldae.prepare.imports.study import import_study
 from ldae.prepare.imports.study_map import load_map, usual_map
 

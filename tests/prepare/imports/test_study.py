@@ -279,7 +279,7 @@ def test_codes_of_numbers_need_no_quotes(tmp_path):
     text = "study: s\ncolumns: {participant_id: id, sex: 7}\nsex: {1: M, 2: F}\nvisits: {3: 6}\n"
     path.write_text(text + "images: {patterns: ['(?P<participant>.)']}\nmissing: [-4]\n", encoding="utf-8")
     made = load_map(path)
-    assert (made.columns.sex, made.sex, made.visits, made.missing) == (
+    assert (made.columns["sex"], made.sex, made.visits, made.missing) == (
         ("7",),
         {"1": "M", "2": "F"},
         {"3": 6.0},

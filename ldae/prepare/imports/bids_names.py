@@ -1,20 +1,21 @@
-"""The names of BIDS files taken apart, and the rule by which one T1w of a session is preferred."""
+"""The names of BIDS files, and the rule by which one T1w of a session is preferred."""
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-__all__ = ["PREFERENCE", "BidsName", "parse_name", "rank", "why_after"]
+__all__ = ["PREFERENCE", "SUFFIX", "BidsName", "parse_name", "rank", "why_after"]
 
-ENDINGS = (".nii.gz", ".nii")
+SUFFIX = "T1w"
 LABEL = re.compile(r"[A-Za-z0-9+]+")
-# A value that says that the head in the image is no longer whole.
+# A label that says that the head in the image is no longer whole.
 ALTERED = re.compile(r"deface|anon|brain|strip|masked", re.IGNORECASE)
 # Entities of images that are T1w by name, but one of a set that only together are, or that need a second look.
 SETS = ("ce", "echo", "inv", "flip", "mt", "part")
+RANKED = frozenset({"sub", "ses", "space", "acq", "run", *SETS})
 
-# Each criterion: smaller is better, and what is said of the one passed over.
+# One line for each item of a rank.
 PREFERENCE = (
     "what --prefer names comes first, in its order",
     "an image of the derivative asked for, before a raw one",
@@ -31,51 +32,50 @@ PREFERENCE = (
 
 @dataclass(frozen=True)
 class BidsName:
-    """A file name in BIDS.
+    """The name of a T1w image.
 
     Attributes:
-        path: relative to the data set.
         entities: key to label, in the order of the name, `sub` and `ses` among them.
-        suffix: the last part, such as "T1w".
         ending: ".nii.gz" or ".nii".
-        derivative: the derivative that the file belongs to; None if it is raw.
+        derivative: the image belongs to a derivative.
     """
 
-    path: PurePosixPath
     entities: dict[str, str]
-    suffix: str
-    ending: str
-    derivative: str | None = None
+    ending: str = ".nii.gz"
+    derivative: bool = False
 
 
-def parse_name(path: PurePosixPath, derivative: str | None = None) -> BidsName | str:
-    """The parts of an image's path, or in words what is wrong with it.
+def parse_name(path: PurePosixPath, *, derivative: bool = False) -> BidsName | str:
+    """The name of a T1w image taken apart, or the reason why it is none.
 
     Args:
-        path: `sub-X[/ses-Y]/anat/sub-X[_ses-Y][_key-label...]_suffix.nii[.gz]`, relative to the (derivative) data set.
-        derivative: that it belongs to.
+        path: `sub-X[/ses-Y]/anat/sub-X[_ses-Y][_key-label...]_T1w.nii[.gz]`, relative to the (derivative) data set.
+        derivative: the data set is a derivative.
     """
-    ending = next((ending for ending in ENDINGS if path.name.endswith(ending)), None)
-    if ending is None:
+    found = re.fullmatch(r"(.*)(\.nii\.gz|\.nii)", path.name)
+    if found is None:
         return "not NIfTI (.nii or .nii.gz, in lower case): rename or convert it"
-    *parts, suffix = path.name.removesuffix(ending).split("_")
-    entities: dict[str, str] = {}
-    for part in parts:
-        key, dash, label = part.partition("-")
-        if not dash or not LABEL.fullmatch(label) or not key.isalpha() or not key.isascii():
-            return "not a BIDS name (key-label pairs of letters and digits between underscores): rename it"
-        if key in entities:
-            return "not a BIDS name (an entity stands twice): rename it"
-        entities[key] = label
-    if not parts or next(iter(entities)) != "sub":
+    *parts, suffix = found[1].split("_")
+    pairs = [part.partition("-") for part in parts]
+    entities = {key: label for key, _, label in pairs}
+    if not all(LABEL.fullmatch(label) and key.isalpha() and key.isascii() for key, _, label in pairs):
+        return "not a BIDS name (key-label pairs of letters and digits between underscores): rename it"
+    if len(entities) < len(pairs):
+        return "not a BIDS name (an entity stands twice): rename it"
+    if next(iter(entities), None) != "sub":
         return "not a BIDS name (it does not begin with sub-): rename it"
-    if "run" in entities and not entities["run"].isdecimal():
+    if not entities.get("run", "0").isdecimal():
         return "not a BIDS name (run- takes a number): rename it"
-    folders = path.parts[:-1]
-    stated = [f"sub-{entities['sub']}"] + ([f"ses-{entities['ses']}"] if "ses" in entities else [])
-    if list(folders) != [*stated, "anat"]:
+    folders = [f"{key}-{entities[key]}" for key in ("sub", "ses") if key in entities]
+    if list(path.parts[:-1]) != [*folders, "anat"]:
         return "in the wrong folder (its name states another subject, session or data type): move or rename it"
-    return BidsName(path, entities, suffix, ending, derivative)
+    if suffix != SUFFIX:
+        return f"the suffix is written {SUFFIX}: rename it"
+    if entities.get("part", "mag") != "mag":
+        return "not a magnitude image (part-phase, part-real or part-imag)"
+    if "chunk" in entities:
+        return "a part of the head only (chunk-)"
+    return BidsName(entities, found[2], derivative)
 
 
 def rank(name: BidsName, prefer: Sequence[tuple[str, str]] = ()) -> tuple[tuple[object, ...], ...]:
@@ -89,24 +89,19 @@ def rank(name: BidsName, prefer: Sequence[tuple[str, str]] = ()) -> tuple[tuple[
     wished = next((i for i, (key, label) in enumerate(prefer) if has.get(key) == label), len(prefer))
     return (
         (wished,),
-        (name.derivative is None,),
+        (not name.derivative,),
         ("space" in has, has.get("space", "")),
         (sum(key in has for key in SETS),),
         (any(ALTERED.search(label) for key, label in has.items() if key not in ("sub", "ses")),),
         ("rec" in has,),
         ("acq" in has, has.get("acq", "")),
         (-int(has.get("run", "0")),),
-        tuple(f"{key}-{label}" for key, label in has.items() if key in ("rec", "desc", "res") or key not in KNOWN),
+        tuple(f"{key}-{label}" for key, label in has.items() if key not in RANKED),
         (name.ending != ".nii.gz",),
     )
 
 
-KNOWN = frozenset({"sub", "ses", "space", "acq", "run", *SETS})
-
-
 def why_after(name: BidsName, chosen: BidsName, prefer: Sequence[tuple[str, str]] = ()) -> str:
     """The line of `PREFERENCE` that decided for the chosen image."""
-    for criterion, mine, better in zip(PREFERENCE, rank(name, prefer), rank(chosen, prefer), strict=True):
-        if mine != better:
-            return criterion
-    return "the first in the order of the alphabet"
+    ranks = zip(PREFERENCE, rank(name, prefer), rank(chosen, prefer), strict=True)
+    return next((line for line, mine, better in ranks if mine != better), "the first in the order of the alphabet")

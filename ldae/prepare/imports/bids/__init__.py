@@ -1,1 +1,0 @@
-"""A manifest from a BIDS data set."""
