@@ -11,7 +11,7 @@ import pandas as pd
 
 from ldae.data.schema import SPLITS
 from ldae.head.findings import ERROR, NOTICE, WARNING, Finding
-from ldae.prepare.imports.visits import months_of_visit
+from ldae.prepare.imports.dates import months_of_visit
 
 __all__ = ["check_table", "clinical_stage", "scan_keys"]
 

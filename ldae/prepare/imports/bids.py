@@ -18,10 +18,10 @@ from ldae.errors import CohortError
 from ldae.prepare.imports.bids_names import SUFFIX, BidsName, parse_name, rank, why_after
 from ldae.prepare.imports.bids_tables import VISITS, BidsTables
 from ldae.prepare.imports.columns import FIRST_SESSION
+from ldae.prepare.imports.dates import months_of_visit, months_since_first
 from ldae.prepare.imports.image_files import find_files, manifest_path
 from ldae.prepare.imports.import_report import ImportReport, Skipped, Taken, check_out
 from ldae.prepare.imports.scan_values import scan_values
-from ldae.prepare.imports.visits import months_of_visit, months_since_first
 
 __all__ = ["import_bids"]
 

@@ -19,6 +19,7 @@ __all__ = [
     "Unusable",
     "extra_name",
     "identifier_words",
+    "manifest_name",
     "plain_name",
     "ragged_rows",
     "read_numbers",
@@ -62,6 +63,11 @@ def identifier_words(text: str) -> str:
     Letters of any alphabet count, however they are composed.
     """
     return " ".join(re.findall(r"[^\W_]+", unicodedata.normalize("NFC", text).casefold()))
+
+
+def manifest_name(code: str) -> str:
+    """A code as a manifest may hold it: letters, digits and `_ . + -`, starting with a letter or digit."""
+    return re.sub(r"[^A-Za-z0-9_.+-]+", "-", code.strip()).strip("-_.+") or "unnamed"
 
 
 def extra_name(column: str) -> str:

@@ -1,13 +1,26 @@
-"""Dates as study tables write them. A date that could be two days is refused."""
+"""Dates and visit codes as study tables write them, and one clock for all scans of a subject."""
 
 import re
+from collections.abc import Mapping
 from datetime import date, datetime
 from functools import lru_cache
 from typing import Literal
 
+import pandas as pd
+
 from ldae.errors import CohortError
 
-__all__ = ["DateOrder", "read_date"]
+__all__ = ["DAYS_PER_MONTH", "DAYS_PER_YEAR", "DateOrder", "months_of_visit", "months_since_first", "read_date"]
+
+DAYS_PER_YEAR = 365.25
+DAYS_PER_MONTH = DAYS_PER_YEAR / 12
+
+BASELINE = frozenset({"bl", "sc", "baseline", "screening"})
+UNITS = (
+    (re.compile(r"m(?:onth)?[ _-]?(\d{1,3})"), 1.0),
+    (re.compile(r"y(?:ear)?[ _-]?(\d{1,2})"), 12.0),
+    (re.compile(r"d(?:ay)?[ _-]?(\d{1,5})"), 1 / DAYS_PER_MONTH),
+)
 
 DateOrder = Literal["stated", "day-first", "month-first"]
 
@@ -59,3 +72,47 @@ def _parsed(text: str, form: str) -> date | None:
         return datetime.strptime(text, form).date()
     except ValueError:
         return None
+
+
+def months_of_visit(code: str, known: Mapping[str, float] | None = None) -> float | None:
+    """Months since baseline that a visit code states, or None where it states none.
+
+    `bl`, `sc`, `baseline` and `screening` are 0; `m06`, `M12`, `Month 6` are months, `y1` and `Year 2` years, `d0129`
+    days. A leading `ses-` does not count, nor does case. A bare number or a code such as `v04` states nothing by itself.
+
+    Args:
+        code: of the visit.
+        known: further codes of a study, in lower case, and their months.
+    """
+    text = code.strip().lower().removeprefix("ses-")
+    if known and text in known:
+        return float(known[text])
+    if text in BASELINE:
+        return 0.0
+    found = ((pattern.fullmatch(text), months) for pattern, months in UNITS)
+    return next((int(match[1]) * months for match, months in found if match), None)
+
+
+def months_since_first(person: pd.Series, months: pd.Series, days: pd.Series, dates: pd.Series) -> pd.Series:
+    """Months of each scan, in one way for all scans of a subject.
+
+    The first of these that all scans of the subject have, else the first that any has: months as stated, days, dates; the
+    latter two counted from the subject's first scan.
+
+    Args:
+        person: of each scan.
+        months: stated, since baseline.
+        days: since the subject's entry.
+        dates: datetimes.
+    """
+
+    def from_first(values: pd.Series) -> pd.Series:
+        return values - values.groupby(person).transform("min")
+
+    clocks = (months, from_first(days) / DAYS_PER_MONTH, from_first(dates).dt.days / DAYS_PER_MONTH)
+    result, open_ = pd.Series(float("nan"), index=person.index), pd.Series(data=True, index=person.index)
+    for rule in ("all", "any"):
+        for clock in clocks:
+            fits = open_ & clock.notna().groupby(person).transform(rule)
+            result, open_ = result.where(~fits, clock), open_ & ~fits
+    return result

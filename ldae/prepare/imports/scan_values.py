@@ -13,9 +13,9 @@ import pandas as pd
 
 from ldae.data.schema import MAX_AGE_YEARS
 from ldae.data.text_table import shortlist
+from ldae.prepare.imports.dates import DAYS_PER_YEAR, months_since_first
 from ldae.prepare.imports.study_map import StudyMap
 from ldae.prepare.imports.study_tables import EXTRA
-from ldae.prepare.imports.visits import DAYS_PER_YEAR, months_since_first
 
 __all__ = ["scan_values"]
 

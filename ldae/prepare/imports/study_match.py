@@ -10,12 +10,11 @@ import pandas as pd
 
 from ldae.data.text_table import shortlist
 from ldae.errors import CohortError
-from ldae.prepare.imports.columns import FIRST_SESSION, identifier_words, plain_name, read_numbers
+from ldae.prepare.imports.columns import FIRST_SESSION, identifier_words, manifest_name, plain_name, read_numbers
 from ldae.prepare.imports.dates import read_date
 from ldae.prepare.imports.import_report import Skipped
 from ldae.prepare.imports.study_map import StudyMap
 from ldae.prepare.imports.study_tables import visit_months
-from ldae.prepare.imports.visits import manifest_name
 
 __all__ = ["match_scans", "plain_image"]
 

@@ -24,10 +24,9 @@ from ldae.prepare.imports.columns import (
     read_numbers,
     recognise,
 )
-from ldae.prepare.imports.dates import read_date
+from ldae.prepare.imports.dates import months_of_visit, read_date
 from ldae.prepare.imports.import_report import Skipped
 from ldae.prepare.imports.study_map import EVERY_COLUMN, StudyMap
-from ldae.prepare.imports.visits import months_of_visit
 
 __all__ = ["EXTRA", "StudyTables", "read_rows", "read_study", "typed_rows", "visit_months"]
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ldae.errors import CohortError
-from ldae.prepare.imports.dates import read_date
-from ldae.prepare.imports.visits import manifest_name, months_of_visit
+from ldae.prepare.imports.columns import manifest_name
+from ldae.prepare.imports.dates import months_of_visit, read_date
 
 DAYS = st.dates(date(1900, 1, 1), date(2099, 12, 31))
 WRITINGS = [
@@ -41,12 +41,6 @@ def test_numbers_before_the_year_follow_the_order_stated(day, mark, day_first):
             read_date(text)
 
 
-def test_three_writings_in_one_column_are_one_day():
-    assert {read_date(text, "month-first") for text in ("2006-05-19", "5/19/2006", "19-May-2006")} == {
-        date(2006, 5, 19)
-    }
-
-
 @pytest.mark.parametrize(
     ("text", "order", "expected"),
     [
@@ -74,11 +68,8 @@ def test_visit_codes_as_months(code, months):
     assert months_of_visit(code) == months
 
 
-def test_days_are_months_and_a_study_may_add_codes():
+def test_days_are_months_a_study_may_add_codes_and_names_are_made_fit():
     assert months_of_visit("d0365") == pytest.approx(12, abs=0.01)
     assert months_of_visit("V04", {"v04": 3}) == 3.0
-
-
-def test_names_are_made_fit_for_a_manifest():
     assert manifest_name("ADNI2 Month 3 MRI-New Pt") == "ADNI2-Month-3-MRI-New-Pt"
     assert manifest_name("(é)") == "unnamed"

@@ -1,5 +1,6 @@
 """No importer writes over a table of its user's, and an import may be made anew."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,19 +23,14 @@ def study(tmp_path: Path) -> Path:
     return tmp_path / "study"
 
 
-def bids(study: Path, out: Path) -> None:
-    import_bids(study, out)
+def table(study: Path, out: Path, *, name: str) -> None:
+    import_study([study / "participants.tsv"], load_map(name) if name else usual_map(), study, out)
 
 
-def table(study: Path, out: Path) -> None:
-    import_study([study / "participants.tsv"], load_map("generic"), study, out)
+RUNS = [import_bids, partial(table, name="generic"), partial(table, name="")]
 
 
-def csv(study: Path, out: Path) -> None:
-    import_study([study / "participants.tsv"], usual_map(), study, out)
-
-
-@pytest.mark.parametrize("run", [bids, table, csv])
+@pytest.mark.parametrize("run", RUNS)
 def test_the_users_own_tables_are_never_overwritten(study: Path, run) -> None:
     people = study / "participants.tsv"
     # Not even where an import's report lies beside it.
@@ -54,7 +50,7 @@ def test_the_users_own_tables_are_never_overwritten(study: Path, run) -> None:
         run(study, study / "folder.tsv")
 
 
-@pytest.mark.parametrize("run", [bids, table, csv])
+@pytest.mark.parametrize("run", RUNS)
 def test_an_import_may_be_made_anew(study: Path, run) -> None:
     out = study / "cohort.tsv"
     run(study, out)

@@ -13,8 +13,7 @@ from ldae.data.schema import MAX_AGE_YEARS
 from ldae.dicom.headers import Header, Series
 from ldae.errors import CohortError
 from ldae.io.files import write_text
-from ldae.prepare.imports.dates import read_date
-from ldae.prepare.imports.visits import DAYS_PER_MONTH, DAYS_PER_YEAR
+from ldae.prepare.imports.dates import DAYS_PER_MONTH, DAYS_PER_YEAR, read_date
 
 __all__ = [
     "Age",
