@@ -1,14 +1,12 @@
-"""The manifest: one row a scan, with a schema, validated with the row numbers of the file.
+"""The manifest: one row a scan, validated with the line numbers of the file.
 
-A manifest is a tab-, comma- or semicolon-separated table. ``participant_id``, ``session_id`` and ``image`` are
-required; ``age`` (years), ``sex`` (F or M), ``diagnosis``, ``months`` (since baseline), ``site`` and ``split`` are
-optional; any further column is kept. Missing values are written ``n/a``.
+It is a tab-, comma- or semicolon-separated table. ``participant_id``, ``session_id`` and ``image`` are required; ``age``,
+``sex``, ``diagnosis``, ``months``, ``site`` and ``split`` are optional; further columns are kept. A missing value is ``n/a``.
 """
 
 import hashlib
 import json
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,15 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ldae.data.schema import (
-    COLUMNS,
-    OPTIONAL_COLUMNS,
-    REQUIRED_COLUMNS,
-    SPLITS,
-    find_problems,
-    infer_type,
-    normal_sex,
-)
+from ldae.data.schema import COLUMNS, OPTIONAL_COLUMNS, REQUIRED_COLUMNS, SPLITS, find_problems, infer_type, normal_sex
 from ldae.data.text_table import MISSING_WORDS, read_text_table, shortlist
 from ldae.errors import ManifestError
 from ldae.io.files import content_hash, write_text
@@ -47,16 +37,16 @@ PROBLEMS_SHOWN = 10
 
 @dataclass(frozen=True)
 class Record:
-    """One scan of one person.
+    """One scan of one subject.
 
     Attributes:
-        participant_id: the person.
+        participant_id: the subject.
         session_id: the visit.
         image: absolute path of the scan.
         age: years at the scan.
         sex: "F" or "M".
         diagnosis: the cohort's own label (CN, MCI, AD, ...).
-        months: months since the person's baseline.
+        months: months since the subject's baseline.
         site: where the scan was taken.
         split: "train", "validation" or "test".
         extra: the values of all further columns; a missing one is None.
@@ -178,8 +168,8 @@ def read_manifest(path: str | os.PathLike[str], *, check_images: bool = True, im
     Args:
         path: a TSV or CSV file (tab, comma or semicolon; a byte order mark is tolerated).
         check_images: refuse if an image file does not exist.
-        images: False for what reads no images: a table of people and what is known of them will do, whose column `image` may
-            be missing, and `session_id` too where everybody has one row (they are called `1`).
+        images: False for tasks that read no images: the column `image` may be missing, and `session_id` too (then "1")
+            where every subject has one row.
 
     Raises:
         ManifestError: naming every violated rule with the line numbers of the file (the header is line 1).
@@ -187,35 +177,26 @@ def read_manifest(path: str | os.PathLike[str], *, check_images: bool = True, im
     path = Path(path)
     table = read_text_table(path).frame
     if not images and REQUIRED_COLUMNS[0] in table.columns:
-        _, session, image = REQUIRED_COLUMNS
-        if session not in table.columns:
-            table[session] = "1"
-        if image not in table.columns:
-            table[image] = [f"{row}.nii.gz" for row in range(len(table))]  # of no file; nobody reads it
+        # No file has the name of such an image, and none is read.
+        unread = {"session_id": "1", "image": [f"{row}.nii.gz" for row in range(len(table))]}
+        table = table.assign(**{name: value for name, value in unread.items() if name not in table.columns})
     return _validated(table, path, check_images=check_images and images)
 
 
-def build_manifest(
-    table: pd.DataFrame,
-    path: str | os.PathLike[str],
-    *,
-    check_images: bool = False,
-    lines: Sequence[int] | None = None,
-) -> Manifest:
-    """Validate a table made in memory as if it stood in the file `path`.
+def build_manifest(table: pd.DataFrame, path: str | os.PathLike[str], *, check_images: bool = False) -> Manifest:
+    """Validate a table made in memory as if it stood in the file `path`, row i in line i + 2.
 
     Args:
         table: one row a scan.
         path: where it stands or will stand; relative image paths resolve against its folder.
         check_images: refuse if an image file does not exist.
-        lines: line number of each row, for the messages; without it row i is line i + 2, below the header.
 
     Raises:
         ManifestError: naming every violated rule.
     """
     text = pd.DataFrame(
         {column: [_text(value) for value in table[column]] for column in table.columns},
-        index=range(2, len(table) + 2) if lines is None else list(lines),
+        index=range(2, len(table) + 2),
         dtype=object,
     )
     return _validated(text, Path(path), check_images=check_images)
@@ -237,14 +218,13 @@ def write_manifest(table: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
         ManifestError: if the suffix is neither .tsv nor .csv, or the table violates the schema.
     """
     path = Path(path)
-    separators = {".tsv": "\t", ".csv": ","}
-    if path.suffix.lower() not in separators:
+    separator = {".tsv": "\t", ".csv": ","}.get(path.suffix.lower())
+    if separator is None:
         msg = f"{path}: a manifest is written as .tsv or .csv, got {path.suffix!r}; rename the output"
         raise ManifestError(msg)
     valid = build_manifest(table, path).table
-    valid = valid[_written_columns(valid)]
-    separator = separators[path.suffix.lower()]
-    return write_text(path, valid.to_csv(sep=separator, na_rep="n/a", index=False, lineterminator="\n"))
+    content = valid[_written_columns(valid)].to_csv(sep=separator, na_rep="n/a", index=False, lineterminator="\n")
+    return write_text(path, content)
 
 
 def _validated(text: pd.DataFrame, path: Path, *, check_images: bool) -> Manifest:
@@ -259,35 +239,26 @@ def _validated(text: pd.DataFrame, path: Path, *, check_images: bool) -> Manifes
     if text.empty:
         msg = f"{path}: the table is empty; it needs one row a scan"
         raise ManifestError(msg)
-    order = [*COLUMNS, *(column for column in text.columns if column not in COLUMNS)]
-    cells: dict[str, list[str | None]] = {
-        column: text[column].tolist() if column in text.columns else [None] * len(text) for column in order
-    }
-    cells["sex"] = [normal_sex(value) for value in cells["sex"]]
-    problems = find_problems(pd.DataFrame(cells, index=text.index, dtype=object))
+    text = text.reindex(columns=[*COLUMNS, *(column for column in text.columns if column not in COLUMNS)])
+    text = text.astype(object).where(text.notna(), None)
+    text["sex"] = [normal_sex(value) for value in text["sex"]]
+    problems = [str(problem) for problem in find_problems(text)]
     if problems:
-        msg = f"{path}: {len(problems)} problem(s)\n  " + "\n  ".join(map(str, problems[:PROBLEMS_SHOWN]))
-        if len(problems) > PROBLEMS_SHOWN:
-            msg += f"\n  and {len(problems) - PROBLEMS_SHOWN} more"
+        more = len(problems) - PROBLEMS_SHOWN
+        shown = [*problems[:PROBLEMS_SHOWN], *([f"and {more} more"] if more > 0 else [])]
+        msg = f"{path}: {len(problems)} problem(s)\n  " + "\n  ".join(shown)
         raise ManifestError(msg)
-    manifest = Manifest(path, pd.DataFrame({column: infer_type(values, column) for column, values in cells.items()}))
+    manifest = Manifest(path, pd.DataFrame({column: infer_type(text[column].tolist(), column) for column in text}))
     if check_images:
-        _check_images(manifest, text.index.tolist())
+        images = zip(text.index, manifest.records, strict=True)
+        missing = [f"line {line}: {record.image}" for line, record in images if not record.image.is_file()]
+        if missing:
+            msg = (
+                f"{path}: {len(missing)} of {len(manifest)} image files do not exist: {shortlist(missing)}; "
+                "relative paths resolve against the manifest's folder: move the manifest or correct the paths"
+            )
+            raise ManifestError(msg)
     return manifest
-
-
-def _check_images(manifest: Manifest, lines: Sequence[int]) -> None:
-    missing = [
-        f"line {line}: {record.image}"
-        for line, record in zip(lines, manifest.records, strict=True)
-        if not record.image.is_file()
-    ]
-    if missing:
-        msg = (
-            f"{manifest.path}: {len(missing)} of {len(manifest)} image files do not exist: {shortlist(missing)}; "
-            "relative paths resolve against the manifest's folder: move the manifest or correct the paths"
-        )
-        raise ManifestError(msg)
 
 
 def _written_columns(table: pd.DataFrame) -> list[str]:
@@ -301,7 +272,7 @@ def _plain(value: Any) -> Any:
 
 
 def _text(value: Any) -> str | None:
-    plain = None if value is None else _plain(value)
+    plain = _plain(value)
     if plain is None:
         return None
     text = repr(plain) if isinstance(plain, float) else str(plain).strip()

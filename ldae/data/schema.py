@@ -46,7 +46,7 @@ def _identifier(value: str) -> bool:
 
 
 NAME_RULE = "must start with a letter or digit and hold only letters, digits and _ . + -; rename it"
-# What a cell must satisfy, and what is said of one that does not: the rule, then the remedy.
+# Rule of a cell, and the message for one that breaks it: the requirement, then the remedy.
 CELL_RULES: Mapping[str, tuple[Callable[[str], bool], str]] = {
     "participant_id": (_identifier, NAME_RULE),
     "session_id": (_identifier, NAME_RULE),
@@ -95,12 +95,11 @@ def normal_sex(value: str | None) -> str | None:
 
 
 def find_problems(text: pd.DataFrame) -> list[Problem]:
-    """What violates the schema; rules that span rows are only looked at once all cells are right.
+    """Broken rules. Those that span rows wait for the cells to be right, because a broken cell would only echo in them.
 
     Args:
         text: all canonical columns as text, None where missing; the index is the line numbers of the file.
     """
-    # A broken cell would only echo in the rules that span rows, so those wait for the cells to be right.
     return _cell_problems(text) or [*_duplicate_problems(text), *_split_problems(text)]
 
 

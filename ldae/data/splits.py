@@ -1,4 +1,4 @@
-"""Splits: each person in train, validation or test, once, before any label filter is looked at."""
+"""Splits: each subject in train, validation or test, frozen before any filter by label."""
 
 import math
 

@@ -41,7 +41,7 @@ def test_a_table_is_imported_by_a_map(heads, tmp_path, capsys):
     table.write_text("id,age\n01,60\n02,61\n", encoding="utf-8")
     arguments = ["table", table, "--map", "generic", "--images", heads / "sub-02", "--out", tmp_path / "m.tsv"]
     assert run(*arguments) == 0
-    assert "a person of the table without an image" in capsys.readouterr().out
+    assert "a subject of the tables without an image" in capsys.readouterr().out
     assert run("table", table, table, *arguments[2:]) == 0
 
 

@@ -86,9 +86,9 @@ def import_bids(
                 key = f"sub-{name.entities['sub']}", f"ses-{name.entities['ses']}" if "ses" in name.entities else ""
                 candidates.setdefault(key, []).append((name, above + found.name(path)))
     rows = []
-    for (person, session), choices in sorted(candidates.items()):
+    for (subject, session), choices in sorted(candidates.items()):
         (best, image), *passed = sorted(choices, key=lambda choice: (rank(choice[0], wishes), choice[1]))
-        rows.append((person, session or None, image, best.derivative, best.entities.get("space")))
+        rows.append((subject, session or None, image, best.derivative, best.entities.get("space")))
         for name, other in passed:
             reason = f"passed over: {why_after(name, best, wishes)}"
             skipped.append(Skipped(other, reason, expected=True, detail=f"taken: {image}"))
@@ -99,7 +99,7 @@ def import_bids(
             f"; {why}" if why else f" ({_counted(others)}); {where}"
         )
         raise CohortError(msg)
-    scans = pd.DataFrame(rows, columns=["person", "visit", "path", "derivative", "space"]).astype({"visit": object})
+    scans = pd.DataFrame(rows, columns=["subject", "visit", "path", "derivative", "space"]).astype({"visit": object})
     tables = BidsTables(root)
     doubts: list[str] = []
     frame = _values(scans, tables, doubts)
@@ -126,29 +126,29 @@ def import_bids(
 def _values(scans: pd.DataFrame, tables: BidsTables, doubts: list[str]) -> pd.DataFrame:
     """The manifest's columns for each scan but the image."""
     visits = tables.visits(scans)
-    left = scans[["person", "visit"]].reset_index(names="scan")
-    right = visits[["person", "visit"]].reset_index(names="row")
-    of_visit = left.dropna().merge(right.dropna(), on=["person", "visit"])
-    of_subject = left.merge(right[right["visit"].isna()], on="person")
+    left = scans[["subject", "visit"]].reset_index(names="scan")
+    right = visits[["subject", "visit"]].reset_index(names="row")
+    of_visit = left.dropna().merge(right.dropna(), on=["subject", "visit"])
+    of_subject = left.merge(right[right["visit"].isna()], on="subject")
     pairs = pd.concat([of_visit[["scan", "row"]], of_subject[["scan", "row"]]], ignore_index=True)
     stated = pairs.join(visits[["months", "exam_date"]], on="row").groupby("scan").first().reindex(scans.index)
     by_label = scans["visit"].map(months_of_visit, na_action="ignore").astype("float64")
     months = stated["months"].fillna(by_label)
     # Days count only where nothing else gives months for any scan of the subject, and one day is no time.
     days = stated["exam_date"].fillna(tables.scan_times(scans).mask(scans["derivative"]))
-    usable = ~months.notna().groupby(scans["person"]).transform("any")
-    days = days.where(usable & (days.groupby(scans["person"]).transform("count") > 1))
+    usable = ~months.notna().groupby(scans["subject"]).transform("any")
+    days = days.where(usable & (days.groupby(scans["subject"]).transform("count") > 1))
     unknown = pd.Series(float("nan"), index=scans.index)
-    months = months_since_first(scans["person"], months, unknown, days)
+    months = months_since_first(scans["subject"], months, unknown, days)
     # One scan of unknown time is the baseline.
-    lone = scans["person"].map(scans["person"].value_counts()).eq(1) & months.isna()
-    alone = visits["person"].isin(scans.loc[lone, "person"])
+    lone = scans["subject"].map(scans["subject"].value_counts()).eq(1) & months.isna()
+    alone = visits["subject"].isin(scans.loc[lone, "subject"])
     visits["age"] = visits["age"].fillna(visits["baseline_age"].where(alone))
     visits["exam_date"] = pd.Series(pd.NaT, index=visits.index, dtype="datetime64[s]")
     frame = scan_values(
         scans.assign(
             image=scans["path"],
-            participant_id=scans["person"],
+            participant_id=scans["subject"],
             session_id=scans["visit"].fillna(FIRST_SESSION),
             day=unknown,
             date=pd.Series(pd.NaT, index=scans.index, dtype="datetime64[s]"),
@@ -159,7 +159,7 @@ def _values(scans: pd.DataFrame, tables: BidsTables, doubts: list[str]) -> pd.Da
         VISITS,
         doubts,
     )
-    at_entry = scans["person"].isin(visits.loc[visits["baseline_age"].notna(), "person"])
+    at_entry = scans["subject"].isin(visits.loc[visits["baseline_age"].notna(), "subject"])
     if lost := int((frame["age"].isna() & at_entry & months.isna()).sum()):
         doubts.append(f"{NO_AGE} {lost}")
     return frame
@@ -167,17 +167,17 @@ def _values(scans: pd.DataFrame, tables: BidsTables, doubts: list[str]) -> pd.Da
 
 def _absent(root: Path, subjects: Sequence[str], scans: pd.DataFrame, listed: set[str]) -> list[Skipped]:
     """Subjects and sessions without a T1w."""
-    with_image = set(scans["person"])
-    sessions = set(scans["person"] + "/" + scans["visit"].fillna(""))
+    with_image = set(scans["subject"])
+    sessions = set(scans["subject"] + "/" + scans["visit"].fillna(""))
     missing = [Skipped(each, f"a subject without a usable {SUFFIX}") for each in subjects if each not in with_image]
     for folder in sorted(
-        path for person in subjects if person in with_image for path in (root / person).glob("ses-*/")
+        path for subject in subjects if subject in with_image for path in (root / subject).glob("ses-*/")
     ):
         name = folder.relative_to(root).as_posix()
         if name not in sessions:
             missing.append(Skipped(name, f"a session without a usable {SUFFIX}", expected=True))
     lost = sorted(listed - set(subjects) - with_image)
-    return missing + [Skipped(person, "a subject of participants.tsv without a folder") for person in lost]
+    return missing + [Skipped(subject, "a subject of participants.tsv without a folder") for subject in lost]
 
 
 def _wish(text: str) -> tuple[str, str]:

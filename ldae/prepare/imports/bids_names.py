@@ -9,7 +9,7 @@ __all__ = ["PREFERENCE", "SUFFIX", "BidsName", "parse_name", "rank", "why_after"
 
 SUFFIX = "T1w"
 LABEL = re.compile(r"[A-Za-z0-9+]+")
-# A label that says that the head in the image is no longer whole.
+# Labels of images whose head is no longer whole.
 ALTERED = re.compile(r"deface|anon|brain|strip|masked", re.IGNORECASE)
 # Entities of images that are T1w by name, but one of a set that only together are, or that need a second look.
 SETS = ("ce", "echo", "inv", "flip", "mt", "part")
@@ -18,7 +18,7 @@ RANKED = frozenset({"sub", "ses", "space", "acq", "run", *SETS})
 # One line for each item of a rank.
 PREFERENCE = (
     "what --prefer names comes first, in its order",
-    "an image of the derivative asked for, before a raw one",
+    "an image of the derivative named, before a raw one",
     "no space- entity (the scanner's own space) before one",
     "no ce-, echo-, inv-, flip-, mt- or part- entity before one",
     "a whole head before one that is defaced, masked or stripped by its name",

@@ -51,38 +51,40 @@ class BidsTables:
         self.unusable = Unusable()
         text = self._text("participants.tsv")
         study = VISITS if "visit" in recognise(text.columns.tolist()) else SUBJECTS
-        self._people = self._typed(text, study, "participants")
-        self.listed = set(self._people["person"])
+        self._subjects = self._typed(text, study, "participants")
+        self.listed = set(self._subjects["subject"])
 
     def visits(self, scans: pd.DataFrame) -> pd.DataFrame:
         """Rows as of :class:`ldae.prepare.imports.study_tables.StudyTables` of the scans' subjects, those of visits first.
 
         Args:
-            scans: with a column `person` ("sub-01"); the rows name visits likewise ("ses-1"), or none where they speak of
+            scans: with a column `subject` ("sub-01"); the rows name visits likewise ("ses-1"), or none where they speak of
                 the subject as a whole.
         """
-        names = {person: f"{person}/{person}_sessions.tsv" for person in scans["person"].unique()}
-        tables = {person: self._text(name) for person, name in names.items() if (self.root / name).is_file()}
-        text = [rows.assign(participant_id=person) for person, rows in tables.items()]
+        names = {subject: f"{subject}/{subject}_sessions.tsv" for subject in scans["subject"].unique()}
+        tables = {subject: self._text(name) for subject, name in names.items() if (self.root / name).is_file()}
+        text = [rows.assign(participant_id=subject) for subject, rows in tables.items()]
         visits = self._typed(pd.concat([NO_ROWS, *text]), VISITS, "sessions")
         for where in visits.loc[visits["visit"].isna(), "where"]:
             self.problems.append(Skipped(where, "a row without a session_id"))
         # A table of sessions with diagnoses knows of each visit, even where its cell is empty.
-        knows = {person for person, rows in tables.items() if "diagnosis" in recognise(rows.columns.tolist())}
-        people = self._people.assign(diagnosis=self._people["diagnosis"].mask(self._people["person"].isin(knows), None))
-        rows = pd.concat([visits[visits["visit"].notna()], people], ignore_index=True)
-        keys = ["table", "person", "visit"]
+        knows = {subject for subject, rows in tables.items() if "diagnosis" in recognise(rows.columns.tolist())}
+        subjects = self._subjects.assign(
+            diagnosis=self._subjects["diagnosis"].mask(self._subjects["subject"].isin(knows), None)
+        )
+        rows = pd.concat([visits[visits["visit"].notna()], subjects], ignore_index=True)
+        keys = ["table", "subject", "visit"]
         rows = rows.loc[~rows.drop(columns="where").astype("str").duplicated()]
         clash = rows.duplicated(keys, keep=False)
-        for (_, person, _), group in rows[clash].groupby(keys, dropna=False):
-            self.problems.append(Skipped(person, CLASH, detail="; ".join(group["where"])))
+        for (_, subject, _), group in rows[clash].groupby(keys, dropna=False):
+            self.problems.append(Skipped(subject, CLASH, detail="; ".join(group["where"])))
         return rows[~clash].reset_index(drop=True)
 
     def scan_times(self, scans: pd.DataFrame) -> pd.Series:
         """Day of each raw scan (`path`, relative to the data set) by the `acq_time` in its table of scans."""
         times: dict[str, str] = {}
-        for person, session in scans[["person", "visit"]].drop_duplicates().itertuples(index=False):
-            parts = [person] if pd.isna(session) else [person, session]
+        for subject, session in scans[["subject", "visit"]].drop_duplicates().itertuples(index=False):
+            parts = [subject] if pd.isna(session) else [subject, session]
             name = f"{'/'.join(parts)}/{'_'.join(parts)}_scans.tsv"
             if not (self.root / name).is_file():
                 continue
@@ -130,7 +132,7 @@ class BidsTables:
             return self._typed(NO_ROWS, study, "")
         rows = rows.drop(columns="extra: source_split", errors="ignore").assign(split=None)
         return rows.assign(
-            person=_with_prefix(rows["participant_id"], "sub-"), visit=_with_prefix(rows["visit"], "ses-")
+            subject=_with_prefix(rows["participant_id"], "sub-"), visit=_with_prefix(rows["visit"], "ses-")
         )
 
     def _descriptions(self, name: str) -> Mapping[str, Any]:

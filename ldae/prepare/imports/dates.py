@@ -93,26 +93,26 @@ def months_of_visit(code: str, known: Mapping[str, float] | None = None) -> floa
     return next((int(match[1]) * months for match, months in found if match), None)
 
 
-def months_since_first(person: pd.Series, months: pd.Series, days: pd.Series, dates: pd.Series) -> pd.Series:
+def months_since_first(subject: pd.Series, months: pd.Series, days: pd.Series, dates: pd.Series) -> pd.Series:
     """Months of each scan, in one way for all scans of a subject.
 
     The first of these that all scans of the subject have, else the first that any has: months as stated, days, dates; the
     latter two counted from the subject's first scan.
 
     Args:
-        person: of each scan.
+        subject: of each scan.
         months: stated, since baseline.
         days: since the subject's entry.
         dates: datetimes.
     """
 
     def from_first(values: pd.Series) -> pd.Series:
-        return values - values.groupby(person).transform("min")
+        return values - values.groupby(subject).transform("min")
 
     clocks = (months, from_first(days) / DAYS_PER_MONTH, from_first(dates).dt.days / DAYS_PER_MONTH)
-    result, open_ = pd.Series(float("nan"), index=person.index), pd.Series(data=True, index=person.index)
+    result, open_ = pd.Series(float("nan"), index=subject.index), pd.Series(data=True, index=subject.index)
     for rule in ("all", "any"):
         for clock in clocks:
-            fits = open_ & clock.notna().groupby(person).transform(rule)
+            fits = open_ & clock.notna().groupby(subject).transform(rule)
             result, open_ = result.where(~fits, clock), open_ & ~fits
     return result

@@ -1,8 +1,8 @@
 """The images in a folder, whatever its links do.
 
 Links are common in imaging data (an annex keeps every file as one) and may lead in a circle, to nothing, or out of the
-folder. A folder is searched once however many links lead to it; a link that leads out is not followed unless asked for,
-because a data set that reaches beyond itself holds what nobody reviewed, and breaks when it is copied.
+folder. A folder is searched once however many links lead to it. A link that leads out is followed on request only: such
+files were not reviewed with the data set, and are lost when it is copied.
 """
 
 import os
@@ -60,8 +60,8 @@ def find_files(root: Path, suffixes: tuple[str, ...], *, follow_links: bool = Fa
     skipped: list[Skipped] = []
     seen: set[Path] = set()
 
-    def name(path: Path) -> str:
-        return path.relative_to(root).as_posix()
+    def skip(path: Path, reason: str, *, expected: bool = False) -> None:
+        skipped.append(Skipped(path.relative_to(root).as_posix(), reason, expected))
 
     # Folders by their own names come first, so that a link to one never hides it.
     folders: list[Path] = [root]
@@ -72,12 +72,12 @@ def find_files(root: Path, suffixes: tuple[str, ...], *, follow_links: bool = Fa
         target = folder.resolve()
         if target in seen or target in root.parents:
             if linked:
-                skipped.append(Skipped(name(folder), LEADS_BACK, expected=True))
+                skip(folder, LEADS_BACK, expected=True)
             continue
         try:
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
         except OSError:
-            skipped.append(Skipped(name(folder), UNREADABLE))
+            skip(folder, UNREADABLE)
             continue
         seen.add(target)
         for entry in entries:
@@ -91,10 +91,10 @@ def find_files(root: Path, suffixes: tuple[str, ...], *, follow_links: bool = Fa
                 if not end.exists():
                     # A link to itself resolves to itself, and does not exist either.
                     if wanted:
-                        skipped.append(Skipped(name(path), LEADS_NOWHERE))
+                        skip(path, LEADS_NOWHERE)
                 elif not end.is_relative_to(root) and not follow_links:
                     if wanted or is_folder:
-                        skipped.append(Skipped(name(path), LEADS_OUT))
+                        skip(path, LEADS_OUT)
                 elif is_folder:
                     links.append(path)
                 elif wanted:
@@ -124,6 +124,6 @@ def find_images(root: Path, *, follow_links: bool = False) -> FoundFiles:
 
 
 def manifest_path(image: Path, manifest: Path) -> str:
-    """How a manifest names an image: relative where both travel together, absolute where they do not."""
+    """The image's path in a manifest: relative below the manifest's folder, else absolute."""
     folder = Path(os.path.realpath(manifest.parent))
     return os.path.relpath(image, folder) if image.is_relative_to(folder) else str(image)

@@ -1,4 +1,4 @@
-"""What an import took, what it left out and why: one report, kept as JSON beside the manifest.
+"""The report of an import (taken, left out, and why), kept as JSON beside the manifest.
 
 An import of DICOM has its own (:class:`ldae.prepare.imports.dicom.dataset.DicomReport`): its sources may not be written.
 """
@@ -21,7 +21,7 @@ class Taken:
     Attributes:
         scan: participant and session, as in the manifest.
         source: the file or series that it came from, relative to what was imported.
-        note: what a reader should know of it; empty if nothing.
+        note: for the reader; may be empty.
     """
 
     scan: str
@@ -34,8 +34,8 @@ class Skipped:
     """One thing that is not in the manifest.
 
     Attributes:
-        source: the file, row, person or series, relative to what was imported.
-        reason: why, the same words for the same reason.
+        source: the file, row, subject or series, relative to what was imported.
+        reason: the same words for the same reason.
         expected: nothing is amiss: the import chose another, or never takes such things.
         detail: of this one (the line of the table, the scan taken instead).
     """
@@ -68,7 +68,7 @@ class ImportReport:
 
     @property
     def complete(self) -> bool:
-        """Whether nothing that should have matched was left out."""
+        """Nothing that should have matched was left out."""
         return all(item.expected for item in self.skipped)
 
     @property
@@ -77,7 +77,7 @@ class ImportReport:
         return report_path(self.manifest)
 
     def reasons(self) -> tuple[tuple[str, bool, tuple[Skipped, ...]], ...]:
-        """What was skipped by (reason, expected), those amiss first, then by number."""
+        """Skipped items by reason, those amiss first, then by number."""
         groups: dict[tuple[bool, str], list[Skipped]] = {}
         for item in self.skipped:
             groups.setdefault((item.expected, item.reason), []).append(item)
@@ -106,7 +106,7 @@ class ImportReport:
 
 
 def report_path(manifest: Path) -> Path:
-    """Where the report of an import lies."""
+    """The report's file beside a manifest."""
     return manifest.with_name(f"{manifest.stem}_import.json")
 
 
@@ -126,12 +126,8 @@ def check_out(out: Path, tables: Iterable[Path] = ()) -> None:
         msg = f"{out}: the manifest would overwrite a table that it is made from; give another name with --out"
         raise CohortError(msg)
     if not out.is_file() or not report_path(out).is_file():
-        what = (
-            "a folder"
-            if out.is_dir()
-            else f"a file already, which no import wrote (no {report_path(out).name} beside it)"
-        )
-        msg = f"{out}: there is {what}; give another name with --out"
+        file = f"a file already, which no import wrote (no {report_path(out).name} beside it)"
+        msg = f"{out}: there is {'a folder' if out.is_dir() else file}; give another name with --out"
         raise CohortError(msg)
 
 

@@ -31,13 +31,13 @@ def scan_values(
         date=scans["date"].fillna(at_visit["exam_date"]),
         stated_day=scans["day"],
     )
-    own = visits[visits["person"].isin(scans["person"])]
+    own = visits[visits["subject"].isin(scans["subject"])]
 
-    def of_person(values: pd.Series) -> pd.Series:
-        return values.reindex(scans["person"]).set_axis(scans.index)
+    def of_subject(values: pd.Series) -> pd.Series:
+        return values.reindex(scans["subject"]).set_axis(scans.index)
 
     sex, born, entry_age = (
-        of_person(_agreed(own, column, what, doubts))
+        of_subject(_agreed(own, column, what, doubts))
         for column, what in (("sex", "sex"), ("birth_date", "date of birth"), ("baseline_age", "age at baseline"))
     )
     rows["gap"] = _gap_days(scans, rows)
@@ -52,15 +52,15 @@ def scan_values(
     frame = scans[["participant_id", "session_id"]].assign(
         age=age.where(age.between(0, MAX_AGE_YEARS)).round(3),
         sex=sex,
-        months=months_since_first(scans["person"], since, scans["day"], scans["date"]).round(2),
+        months=months_since_first(scans["subject"], since, scans["day"], scans["date"]).round(2),
     )
-    anywhere = own.groupby("person")[["site", "split", "baseline_diagnosis"]].first()
+    anywhere = own.groupby("subject")[["site", "split", "baseline_diagnosis"]].first()
     for column in ("site", "split"):
-        frame[column] = at_visit[column].fillna(of_person(anywhere[column]))
-    unkeyed = own[~own["keyed"]].groupby("person").first()
+        frame[column] = at_visit[column].fillna(of_subject(anywhere[column]))
+    unkeyed = own[~own["keyed"]].groupby("subject").first()
     for column in visits.columns[visits.columns.str.startswith(EXTRA)]:
-        frame[column.removeprefix(EXTRA)] = at_visit[column].fillna(of_person(unkeyed[column]))
-    frame["diagnosis"], gaps = _diagnosis(scans, rows, own, since, study, of_person(anywhere["baseline_diagnosis"]))
+        frame[column.removeprefix(EXTRA)] = at_visit[column].fillna(of_subject(unkeyed[column]))
+    frame["diagnosis"], gaps = _diagnosis(scans, rows, own, since, study, of_subject(anywhere["baseline_diagnosis"]))
     if gaps.gt(0).any():
         frame["diagnosis_gap_days"] = gaps.astype("Int64")
     return frame
@@ -79,8 +79,8 @@ def _diagnosis(
     diagnosis, gaps = stated["diagnosis"], stated["gap"].abs()
     diagnosis = diagnosis.fillna(at_baseline.where((since == 0) | (scans["stated_day"] == 0)))
     if study.diagnosis.carry_days > 0:
-        missing = scans.loc[diagnosis.isna(), ["person"]].reset_index(names="scan")
-        near = missing.merge(own.dropna(subset="diagnosis"), on="person")
+        missing = scans.loc[diagnosis.isna(), ["subject"]].reset_index(names="scan")
+        near = missing.merge(own.dropna(subset="diagnosis"), on="subject")
         near["gap"] = _gap_days(scans, near).abs()
         near = near[near["gap"] <= study.diagnosis.carry_days].sort_values("gap", kind="stable")
         near = near.drop_duplicates("scan").set_index("scan")
@@ -96,10 +96,10 @@ def _gap_days(scans: pd.DataFrame, rows: pd.DataFrame) -> pd.Series:
 
 def _agreed(own: pd.DataFrame, column: str, what: str, doubts: list[str]) -> pd.Series:
     """The value of each subject whose rows agree."""
-    known = own.dropna(subset=column).drop_duplicates(["person", column])
-    differing = known[known.duplicated("person", keep=False)]
-    for _, rows in differing.groupby("person"):
+    known = own.dropna(subset=column).drop_duplicates(["subject", column])
+    differing = known[known.duplicated("subject", keep=False)]
+    for _, rows in differing.groupby("subject"):
         values = [f"{value} ({where})" for value, where in zip(rows[column], rows["where"], strict=True)]
         name = rows["participant_id"].iloc[0]
         doubts.append(f"{what} of {name} differs between rows, so n/a: {shortlist(values)}")
-    return known.drop(index=differing.index).set_index("person")[column]
+    return known.drop(index=differing.index).set_index("subject")[column]

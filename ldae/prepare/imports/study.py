@@ -47,7 +47,7 @@ def import_study(
         reasons = [f"{item.source}: {item.reason}" for item in unmatched]
         msg = (
             f"{', '.join(map(str, tables))}: none of {len(paths)} images in {images} belongs to a visit of "
-            f"{known.visits['person'].nunique()} subjects ({shortlist(reasons)}); the identifiers are such as "
+            f"{known.visits['subject'].nunique()} subjects ({shortlist(reasons)}); the identifiers are such as "
             f"{known.visits['participant_id'].iloc[0]!r}: name their column with --id-column, or correct images.patterns in a "
             "copy of the map"
         )
@@ -98,11 +98,11 @@ def _diagnosis_notes(frame: pd.DataFrame) -> list[str]:
 
 def _renamed(scans: pd.DataFrame, visits: pd.DataFrame) -> list[str]:
     """Subjects whose identifier lost letters that a manifest cannot hold."""
-    written = visits.drop_duplicates("person").set_index("person")["participant_id"]
+    written = visits.drop_duplicates("subject").set_index("subject")["participant_id"]
     lost = [
-        f"{written[scan.person]!r} is {scan.participant_id!r}"
-        for scan in scans.drop_duplicates("person").itertuples()
-        if identifier_words(scan.participant_id).replace(" ", "") != scan.person
+        f"{written[scan.subject]!r} is {scan.participant_id!r}"
+        for scan in scans.drop_duplicates("subject").itertuples()
+        if identifier_words(scan.participant_id).replace(" ", "") != scan.subject
     ]
     return [f"identifiers without the letters that a manifest cannot hold: {shortlist(lost)}"] if lost else []
 
@@ -121,11 +121,11 @@ def _without_image(
         for row in unused[listed].itertuples()
         if plain_image(row.image_id).lstrip("0") not in there
     ]
-    with_list = visits.loc[visits["image_id"].notna(), "person"]
-    nobody = visits[~visits["person"].isin([*scans["person"], *with_list])].drop_duplicates("person")
+    with_list = visits.loc[visits["image_id"].notna(), "subject"]
+    absent = visits[~visits["subject"].isin([*scans["subject"], *with_list])].drop_duplicates("subject")
     reason = "a subject of the tables without an image"
-    missing += [Skipped(row.participant_id, reason, not study.strict, row.where) for row in nobody.itertuples()]
-    for row in unused[unused["person"].isin(scans["person"]) & unused["keyed"] & ~listed].itertuples():
+    missing += [Skipped(row.participant_id, reason, not study.strict, row.where) for row in absent.itertuples()]
+    for row in unused[unused["subject"].isin(scans["subject"]) & unused["keyed"] & ~listed].itertuples():
         at = row.visit or (f"{row.exam_date:%Y-%m-%d}" if pd.notna(row.exam_date) else f"day {row.day:.0f}")
         detail = f"{row.participant_id} {at}"
         missing.append(Skipped(row.where, "a visit of the table without an image", not study.strict, detail))

@@ -44,7 +44,7 @@ def match_scans(
         study: the map.
 
     Returns:
-        The scans: `image`, `person`, `participant_id` and `session_id` as in the manifest, and, as the name states them,
+        The scans: `image`, `subject`, `participant_id` and `session_id` as in the manifest, and, as the name states them,
         `visit`, `image_id`, `day` and `date`. Pairs of a `scan` and a `row` of its visit, both by index. The images left
         out.
 
@@ -70,7 +70,7 @@ def match_scans(
         msg = f"{shortlist(items)}; give each scan one row, and each row one image whose name states its session"
         raise CohortError(msg)
     scans = scans[scans["reason"].isna()]
-    owners = scans.drop_duplicates(["participant_id", "person"])
+    owners = scans.drop_duplicates(["participant_id", "subject"])
     shared = owners[owners.duplicated("participant_id", keep=False)].index
     if len(shared):
         both = " and ".join(map(repr, listed["participant_id"][shared[:2]]))
@@ -132,8 +132,8 @@ def _read_names(scans: pd.DataFrame, visits: pd.DataFrame, study: StudyMap) -> p
     if rule.patterns:
         _refuse(scans, scans["participant"].isna(), NO_PATTERN)
     words = scans["participant"].fillna("").map(identifier_words)
-    scans["person"] = words.str.replace(" ", "")
-    listed = visits.drop_duplicates("person").set_index("person").reindex(scans["person"]).set_index(scans.index)
+    scans["subject"] = words.str.replace(" ", "")
+    listed = visits.drop_duplicates("subject").set_index("subject").reindex(scans["subject"]).set_index(scans.index)
     _refuse(scans, listed["words"].isna(), NO_SUBJECT, scans["participant"].fillna(""))
     scans["participant_id"] = listed["participant_id"].map(manifest_name, na_action="ignore")
     # A name may leave punctuation out ('002S0413'), or have it where the table has none.
@@ -163,12 +163,12 @@ def _pairs(scans: pd.DataFrame, visits: pd.DataFrame) -> pd.DataFrame:
     by_image = _equal(scans, visits, "number")
     # A list of images seldom holds the values of the visit's own row in another table.
     named = by_image.join(visits[["code", "code_months"]], on="row").dropna(subset="code").drop_duplicates("scan")
-    named = named.set_index("scan").join(scans["person"])
+    named = named.set_index("scan").join(scans["subject"])
     found = [by_image, _by_code(named, visits[visits["number"].isna()]), _by_code(scans, visits)]
     for stated, listed in (("day", "day"), ("date", "exam_date")):
         found.append(_nearest(scans, visits, stated, listed))
     nothing = scans[scans[["number", "code", "day", "date"]].isna().all(axis=1)]
-    keyed = visits["keyed"] | ~visits.groupby("person")["keyed"].transform("any")
+    keyed = visits["keyed"] | ~visits.groupby("subject")["keyed"].transform("any")
     found.append(_equal(nothing.assign(own=True), visits[keyed].assign(own=True), "own"))
     return pd.concat(found, ignore_index=True).astype("int64")
 
@@ -181,9 +181,9 @@ def _with_keys(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _equal(scans: pd.DataFrame, visits: pd.DataFrame, key: str) -> pd.DataFrame:
-    left = scans[["person", key]].dropna().reset_index(names="scan")
-    right = visits[["person", key]].dropna().reset_index(names="row")
-    return left.merge(right, on=["person", key])[["scan", "row"]]
+    left = scans[["subject", key]].dropna().reset_index(names="scan")
+    right = visits[["subject", key]].dropna().reset_index(names="row")
+    return left.merge(right, on=["subject", key])[["scan", "row"]]
 
 
 def _by_code(scans: pd.DataFrame, visits: pd.DataFrame) -> pd.DataFrame:
@@ -196,10 +196,10 @@ def _by_code(scans: pd.DataFrame, visits: pd.DataFrame) -> pd.DataFrame:
 
 def _nearest(scans: pd.DataFrame, visits: pd.DataFrame, stated: str, listed: str) -> pd.DataFrame:
     """Rows of the subject's nearest day, if it is near enough."""
-    left = scans[["person", stated, "within"]].dropna().reset_index(names="scan").sort_values(stated)
-    right = visits[["person", listed]].dropna().drop_duplicates().rename(columns={listed: "near"}).sort_values("near")
+    left = scans[["subject", stated, "within"]].dropna().reset_index(names="scan").sort_values(stated)
+    right = visits[["subject", listed]].dropna().drop_duplicates().rename(columns={listed: "near"}).sort_values("near")
     near = pd.merge_asof(
-        left, right.assign(at=right["near"]), left_on=stated, right_on="at", by="person", direction="nearest"
+        left, right.assign(at=right["near"]), left_on=stated, right_on="at", by="subject", direction="nearest"
     )
     near = near[(near[stated] - near["near"]).abs() <= _days(near["within"], near[stated])]
     return _equal(near.set_index("scan"), visits.rename(columns={listed: "near"}), "near")
@@ -248,13 +248,12 @@ def _prefer(scans: pd.DataFrame, study: StudyMap) -> None:
     files = scans["image"].str.rsplit("/", n=1).str[-1]
     place = 2 * _rank(study.images.prefer, scans["image"]) + ~files.map(lambda name: T1W_NAME.search(name) is not None)
     usable = scans[scans["reason"].isna()].assign(place=place)
-    visit = usable.groupby(["person", "session_id"])
+    visit = usable.groupby(["subject", "session_id"])
     best = usable["place"] == visit["place"].transform("min")
-    tied = best.groupby([usable["person"], usable["session_id"]]).transform("sum") > 1
-    taken = usable["image"].where(best).groupby([usable["person"], usable["session_id"]]).transform("first")
-    nobody = pd.Series(data=False, index=scans.index)
+    tied = best.groupby([usable["subject"], usable["session_id"]]).transform("sum") > 1
+    taken = usable["image"].where(best).groupby([usable["subject"], usable["session_id"]]).transform("first")
     named = "visit " + scans["session_id"] + " of " + scans["participant_id"].astype("str")
-    _refuse(scans, nobody | tied.reindex(scans.index, fill_value=False), TIED, named)
+    _refuse(scans, tied.reindex(scans.index, fill_value=False), TIED, named)
     later = (~best).reindex(scans.index, fill_value=False)
     _refuse(scans, later, NOT_PREFERRED, ("taken: " + taken).reindex(scans.index))
 

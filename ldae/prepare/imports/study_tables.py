@@ -40,7 +40,7 @@ class StudyTables:
     """All rows of a study's tables.
 
     Attributes:
-        visits: one row a row of the tables, in their order: `table` and `where` (file; file and line), `person` (the
+        visits: one row a row of the tables, in their order: `table` and `where` (file; file and line), `subject` (the
             identifier without case and punctuation), `words` (:func:`identifier_words`), the quantities of a map's
             columns with their types, `code_months` (of the visit's code), `keyed` (the row is of a visit or an image, not
             of the subject alone), and the further columns under :data:`EXTRA` and their names.
@@ -70,7 +70,7 @@ def read_study(paths: Sequence[Path], study: StudyMap) -> StudyTables:
         reason, where, cell = unusable.cells[0]
         msg = f"{where}: {reason}, got {cell!r}; correct it or write n/a"
         raise CohortError(msg)
-    first = visits.groupby("person")[["words", "where", "participant_id"]].transform("first")
+    first = visits.groupby("subject")[["words", "where", "participant_id"]].transform("first")
     for row in visits[visits["words"] != first["words"]].index[:1]:
         msg = (
             f"{first['where'][row]} has {first['participant_id'][row]!r} and {visits['where'][row]} "
@@ -137,7 +137,7 @@ def typed_rows(
     visits = pd.DataFrame({"table": text.index.map(_table), "where": text.index}, index=text.index)
     visits["participant_id"] = column("participant_id")
     visits["words"] = visits["participant_id"].map(identifier_words)
-    visits["person"] = visits["words"].str.replace(" ", "")
+    visits["subject"] = visits["words"].str.replace(" ", "")
     for name in ("visit", "image_id", "site", "split"):
         visits[name] = column(name)
     days = column("day").astype("str").str.extract(DAY)[0].astype("float64")
