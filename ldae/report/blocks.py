@@ -1,17 +1,19 @@
-"""What a report is made of: sections of text, tables and pictures. The template knows how each block looks."""
+"""Blocks that a report is made of: text, tables, charts, pictures. The templates know how each looks."""
 
 import base64
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 from urllib.parse import quote
+
+from ldae.report.plots.chart import Chart, draw_svg
 
 __all__ = [
     "Absence",
     "Beside",
     "Block",
     "Cell",
-    "Interactive",
+    "ChartFigure",
     "LinkedPicture",
     "Listing",
     "Picture",
@@ -27,12 +29,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Text:
-    """A paragraph.
-
-    Attributes:
-        text: plain, without markup.
-        tone: a note stands apart, a warning stands out.
-    """
+    """Paragraph of plain text; a note stands apart, a warning stands out."""
 
     kind: ClassVar[str] = "text"
     text: str
@@ -41,11 +38,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Absence:
-    """Something that cannot be shown.
-
-    Attributes:
-        reason: a sentence for the reader.
-    """
+    """Reason, as a sentence, why something cannot be shown."""
 
     kind: ClassVar[str] = "absence"
     reason: str
@@ -53,13 +46,13 @@ class Absence:
 
 @dataclass(frozen=True)
 class Cell:
-    """A table cell.
+    """Table cell.
 
     Attributes:
         text: as it is shown.
-        sources: where its numbers stand, as file#pointer; none for words.
-        best: whether it is the best of its column.
-        prose: whether it holds a sentence instead of a figure.
+        sources: places of its numbers, as file#pointer; none for words.
+        best: the best value of its column.
+        prose: a sentence instead of a number.
     """
 
     text: str
@@ -70,13 +63,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """A table row.
-
-    Attributes:
-        name: its header.
-        cells: one for each further column.
-        reference: whether it is out of competition, and set apart.
-    """
+    """Table row: its header and a cell for each further column; a reference row is out of competition, and set apart."""
 
     name: str
     cells: Sequence[Cell]
@@ -85,13 +72,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A table with a caption.
-
-    Attributes:
-        caption: what it shows.
-        columns: headers, the row names' first.
-        rows: in order.
-    """
+    """Table with a caption; the first column holds the names of the rows."""
 
     kind: ClassVar[str] = "table"
     caption: str
@@ -101,12 +82,12 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """An image that travels inside the document.
+    """Image that travels inside the document.
 
     Attributes:
         data: the file's bytes.
         media_type: of the file.
-        alt: what it shows, for who cannot see it.
+        alt: content in words, for readers who cannot see it.
         caption: above it.
     """
 
@@ -124,11 +105,11 @@ class Picture:
 
 @dataclass(frozen=True)
 class LinkedPicture:
-    """An image that lies beside the document, for documents with more images than a file should hold.
+    """Image beside the document, for documents with more images than a file should hold.
 
     Attributes:
         path: relative to the document, with forward slashes.
-        alt: what it shows, for who cannot see it.
+        alt: content in words, for readers who cannot see it.
         caption: above it.
     """
 
@@ -144,29 +125,30 @@ class LinkedPicture:
 
 
 @dataclass(frozen=True)
-class Interactive:
-    """A picture that becomes a chart with values to point at, where scripts run.
-
-    Attributes:
-        picture: what is seen without scripts.
-        chart: the same as Plotly's JSON.
-    """
+class ChartFigure:
+    """Chart: interactive where scripts run, a still picture elsewhere; alt and caption as of :class:`Picture`."""
 
     kind: ClassVar[str] = "interactive"
-    picture: Picture
-    chart: Mapping[str, Any]
+    chart: Chart
+    alt: str
+    caption: str
+
+    @property
+    def picture(self) -> Picture:
+        """The chart as a still picture."""
+        return Picture(draw_svg(self.chart), "image/svg+xml", self.alt, self.caption)
 
 
 @dataclass(frozen=True)
 class ViewedScan:
-    """A scan in a volume viewer.
+    """Scan in a volume viewer.
 
     Attributes:
-        name: whose it is.
+        name: of the scan.
         original: NIfTI, gzipped, base64.
-        synthetic: all that can stand beside it, as one 4D NIfTI, gzipped, base64.
-        change: what is laid over each of them, likewise.
-        captions: what is said of each of them.
+        synthetic: every volume that can stand beside it, as one 4D NIfTI, gzipped, base64.
+        change: the overlay of each of them, likewise.
+        captions: of each of them.
     """
 
     name: str
@@ -178,15 +160,15 @@ class ViewedScan:
 
 @dataclass(frozen=True)
 class Viewer:
-    """Volumes to be walked through, with linked crosshairs in three planes; nothing is seen of it without scripts.
+    """Volumes in three planes with linked crosshairs; shown only where scripts run.
 
     Attributes:
-        caption: what it shows.
-        choices: names of what can stand beside the original.
-        start: index of the one that is seen first.
-        slider: whether the choices are steps on a scale.
-        change: what the overlay is the difference of.
-        limit: where the overlay's colours end.
+        caption: above it.
+        choices: names of the synthetic volumes.
+        start: index of the first one shown.
+        slider: the choices are steps on a scale.
+        change: name of the difference that the overlay shows.
+        limit: intensity at which the overlay's colours end.
         scans: to choose from.
     """
 
@@ -202,13 +184,7 @@ class Viewer:
 
 @dataclass(frozen=True)
 class Listing:
-    """Text of a file, folded away.
-
-    Attributes:
-        summary: the line that is always seen.
-        text: the rest.
-        open: whether it is unfolded at first.
-    """
+    """Text of a file under a summary line, folded away unless it is open."""
 
     kind: ClassVar[str] = "listing"
     summary: str
@@ -218,41 +194,29 @@ class Listing:
 
 @dataclass(frozen=True)
 class Beside:
-    """Blocks in two columns where the page is wide enough.
-
-    Attributes:
-        left: first column.
-        right: second column.
-    """
+    """Blocks in columns where the page is wide enough."""
 
     kind: ClassVar[str] = "beside"
-    left: Sequence["Block"]
-    right: Sequence["Block"]
+    columns: Sequence[Sequence["Block"]]
 
 
-Block = Text | Absence | Table | Picture | LinkedPicture | Interactive | Viewer | Listing | Beside
+Block = Text | Absence | Table | Picture | LinkedPicture | ChartFigure | Viewer | Listing | Beside
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the report.
-
-    Attributes:
-        anchor: its name inside the document.
-        title: its heading.
-        blocks: in order.
-    """
+    """Part of a report: a stable name for links, a heading, and blocks in order."""
 
     anchor: str
     title: str
-    blocks: Sequence[Block] = field(default_factory=tuple)
+    blocks: Sequence[Block] = ()
 
 
 def walk(blocks: Sequence[Block]) -> Iterator[Block]:
     """Blocks in reading order, those in columns too."""
     for block in blocks:
         if isinstance(block, Beside):
-            yield from walk(block.left)
-            yield from walk(block.right)
+            for column in block.columns:
+                yield from walk(column)
         else:
             yield block

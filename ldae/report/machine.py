@@ -1,14 +1,16 @@
-"""The report for machines: the same sections as JSON after a published schema, with every number unrounded beside its text."""
+"""The report for machines: its sections as JSON after a published schema, every number unrounded beside its text."""
 
 import json
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 from ldae.io.files import write_json
-from ldae.report.blocks import Absence, Block, Cell, Interactive, Listing, Picture, Section, Table, Text, Viewer, walk
+from ldae.report.blocks import Absence, Block, Cell, ChartFigure, Listing, Picture, Section, Table, Text, Viewer, walk
+from ldae.report.plots.chart import draw_plotly
+from ldae.report.source import Source
+from ldae.report.templating import asset
 
 __all__ = ["report_schema", "write_machine_report"]
 
@@ -17,8 +19,7 @@ VERSION = 1
 
 def report_schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of a report."""
-    text = files("ldae.report").joinpath("schema", f"report-{VERSION}.schema.json").read_text(encoding="utf-8")
-    return dict(json.loads(text))
+    return dict(json.loads(asset(f"schema/report-{VERSION}.schema.json")))
 
 
 def write_machine_report(
@@ -29,7 +30,7 @@ def write_machine_report(
     Args:
         title: of the document.
         lead: below it.
-        notice: that must be seen.
+        notice: that every reader must see.
         sections: in order.
         out: the file.
         documents: JSON documents that cells point into, by their path.
@@ -69,8 +70,8 @@ def _plain(block: Block, documents: Mapping[str, Any]) -> dict[str, Any]:
             return {"caption": block.caption, "columns": list(block.columns), "rows": rows}
         case Picture():
             return {"caption": block.caption, "alt": block.alt, "media_type": block.media_type}
-        case Interactive():
-            return {"caption": block.picture.caption, "alt": block.picture.alt, "chart": block.chart}
+        case ChartFigure():
+            return {"caption": block.caption, "alt": block.alt, "chart": draw_plotly(block.chart)}
         case Viewer():
             scans = [{"name": scan.name, "captions": list(scan.captions)} for scan in block.scans]
             return {"caption": block.caption, "choices": list(block.choices), "scans": scans}
@@ -81,24 +82,15 @@ def _plain(block: Block, documents: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _cell(cell: Cell, documents: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "text": cell.text,
-        "best": cell.best,
-        "sources": list(cell.sources),
-        "values": [_resolve(source, documents) for source in cell.sources],
-    }
+    values = [_resolve(source, documents) for source in cell.sources]
+    return {"text": cell.text, "best": cell.best, "sources": list(cell.sources), "values": values}
 
 
 def _resolve(source: str, documents: Mapping[str, Any]) -> Any:
-    """What stands at a pointer (RFC 6901) into a document."""
+    """The value at a pointer (RFC 6901) into a document."""
     name, _, path = source.partition("#")
     value = documents.get(unquote(name))
     for step in path.split("/")[1:]:
         key = unquote(step).replace("~1", "/").replace("~0", "~")
-        if isinstance(value, Mapping):
-            value = value.get(key)
-        elif isinstance(value, list) and key.isdigit() and int(key) < len(value):
-            value = value[int(key)]
-        else:
-            return None
+        value = Source(name, value).get(int(key) if isinstance(value, list) else key)
     return value

@@ -1,13 +1,11 @@
 """The run folder as the report reads it: results, provenance, stages, images; what is absent comes with its reason."""
 
-import json
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 import numpy.typing as npt
@@ -15,66 +13,62 @@ import numpy.typing as npt
 from ldae.data.manifest import Manifest, read_manifest
 from ldae.errors import ManifestError, TaskError
 from ldae.report.blocks import Absence
-from ldae.report.plots.figures import LossCurve
+from ldae.report.plots.chart import Series
+from ldae.report.source import RENAMED, Source, read_json
+from ldae.report.wording import OWN_METHODS
 
-__all__ = ["STAGES", "RunFolder", "open_run", "pointer", "read_json"]
+__all__ = ["STAGES", "RunFolder", "open_run"]
 
 Images = npt.NDArray[np.float16]
 
 RESULTS = "results.json"
-PROVENANCE = "run.json"
 STAGES = {
     "compression": "1 Compression autoencoder",
     "denoiser": "2 Denoiser",
     "representation": "3 Semantic encoder",
 }
-TASKS = ("reconstruct", "diagnose", "probe_diagnosis", "probe_age", "manipulate", "interpolate", "sample")
+TASKS = ("reconstruct", "code_usage", "probe_diagnosis", "probe_age", "manipulate", "interpolate", "sample")
 
 
 @dataclass(frozen=True, eq=False)
 class RunFolder:
-    """What a run left behind.
+    """Run folder.
 
     Attributes:
         path: of the folder.
-        documents: every JSON file that is there, by its path inside the folder.
+        documents: content of every JSON file that is there, by its path inside the folder.
     """
 
     path: Path
     documents: Mapping[str, Any]
 
-    def get(self, document: str, *keys: str | int) -> Any:
-        """A value inside a document, or None if there is none.
+    @property
+    def results(self) -> Source:
+        """The file results.json."""
+        return Source(RESULTS, self.documents.get(RESULTS))
 
-        Args:
-            document: path of a JSON file inside the folder.
-            keys: names and indices that lead to the value.
-        """
-        value = self.documents.get(document)
-        for key in keys:
-            if isinstance(value, Mapping):
-                value = value.get(str(key))
-            elif isinstance(value, list) and isinstance(key, int) and -len(value) <= key < len(value):
-                value = value[key]
-            else:
-                return None
-        return value
+    @property
+    def provenance(self) -> Source:
+        """The file run.json: configuration, cohort table, versions, seed."""
+        return Source("run.json", self.documents.get("run.json"))
 
-    def result(self, *keys: str | int) -> Any:
-        """A value of results.json, or None."""
-        return self.get(RESULTS, *keys)
+    def task(self, name: str) -> Source:
+        """The file `tasks/NAME.json`, under its former name in folders of earlier versions."""
+        names = [f"tasks/{each}.json" for each in (name, RENAMED.get(name, name))]
+        found = next((each for each in names if each in self.documents), names[0])
+        return Source(found, self.documents.get(found))
 
-    def shown(self, task: str) -> Any:
-        """What `tasks/TASK.json` says, or None."""
-        return self.get(f"tasks/{task}.json")
+    def stage(self, name: str) -> Source:
+        """The file `STAGE/stage.json`."""
+        return Source(f"{name}/stage.json", self.documents.get(f"{name}/stage.json"))
 
-    def skipped(self, *names: str) -> Absence | None:
-        """Why the first of these tasks was left out, if one was."""
+    def missing(self, *names: str, reason: str) -> Absence:
+        """The recorded reason why the first of these tasks was skipped; another reason if none was."""
         for name in names:
-            reason = self.result("skipped", name)
-            if reason is not None:
-                return Absence(f"This part was left out: {reason}.".replace("..", "."))
-        return None
+            recorded = self.results.get("skipped", name)
+            if recorded is not None:
+                return Absence(f"This part was skipped: {recorded}.".replace("..", "."))
+        return Absence(reason)
 
     def images(self, task: str, *names: str) -> dict[str, Images] | Absence:
         """Arrays of `tasks/TASK.npz`, or why they cannot be shown.
@@ -96,33 +90,37 @@ class RunFolder:
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             return Absence(f"There are no pictures: {name} cannot be read ({error}); run 'ldae study' again.")
 
-    def losses(self, stage: str) -> LossCurve | Absence:
-        """Logged losses of a stage, or why there are none."""
+    def losses(self, stage: str) -> list[Series] | Absence:
+        """Training and validation loss of a stage by step, or why there are none."""
         if not (self.path / stage / "logs").is_dir():
-            return Absence(f"{STAGES[stage]}: no log of its training is in this run folder.")
+            return Absence(f"{STAGES[stage]}: no training log is in this run folder.")
         # Reading logs needs Lightning's neighbours, which take seconds to import.
         from ldae.training.fit import read_history
 
         table = read_history(self.path / stage)
-        series = {}
-        for split in ("train", "validation"):
+        series = []
+        for split, name, marks in (("train", "training", "line"), ("validation", "validation", "both")):
             column = f"{split}/loss"
             rows = table[["step", column]].dropna() if column in table else None
-            series[split] = ([], []) if rows is None else (rows["step"].tolist(), rows[column].tolist())
-        if not series["train"][0] and not series["validation"][0]:
-            return Absence(f"{STAGES[stage]}: its log holds no losses yet.")
-        return LossCurve(STAGES[stage], series["train"], series["validation"])
+            if rows is not None and len(rows):
+                series.append(Series(name, rows["step"].tolist(), rows[column].tolist(), marks))  # type: ignore[arg-type]
+        return series or Absence(f"{STAGES[stage]}: its log holds no losses yet.")
 
     @property
-    def config(self) -> Any:
-        """The resolved configuration of the experiment, or None."""
-        return self.get(PROVENANCE, "config")
+    def config(self) -> Mapping[str, Any] | None:
+        """The resolved configuration of the training, or None."""
+        config = self.provenance.get("config")
+        return config if isinstance(config, Mapping) else None
+
+    @property
+    def trained_here(self) -> bool:
+        """The model was trained in this run, on the training subjects of this cohort."""
+        return self.config is not None
 
     @property
     def semantic_encoder(self) -> dict[str, Any]:
         """Settings of the semantic encoder, its kind's among the others, with `semantic_width`; empty where unknown."""
-        stage = (self.config or {}).get("representation") or {}
-        given = stage.get("semantic_encoder") or {}
+        given = self.provenance.get("config", "representation", "semantic_encoder") or {}
         known = {name: value for name, value in given.items() if not isinstance(value, Mapping)}
         for kind in given.values():
             known |= kind if isinstance(kind, Mapping) else {}
@@ -130,36 +128,44 @@ class RunFolder:
         return known | ({"semantic_width": widths[-1]} if widths else {})
 
     @property
-    def trained_here(self) -> bool:
-        """Whether the model was trained in this run, on the training subjects of this cohort."""
-        return self.config is not None
-
-    @property
     def preprocessing(self) -> dict[str, Any]:
         """Voxel size and centre of the model's grid where they are known."""
-        contract = self.get(PROVENANCE, "config", "preprocessing") or self.result("preprocessing") or {}
+        contract = self.provenance.get("config", "preprocessing") or self.results.get("preprocessing") or {}
         return {name: contract[name] for name in ("voxel_size_mm", "centre_mm") if name in contract}
+
+    @property
+    def classes(self) -> tuple[str, str]:
+        """The positive and the negative class of the diagnosis probe."""
+        classes = self.task("probe_diagnosis").get("target", "classes")
+        negative, positive = classes if isinstance(classes, list) and len(classes) == 2 else ("CN", "AD")
+        return str(positive), str(negative)
+
+    @property
+    def own_method(self) -> str:
+        """The package's method for a missing session that is reported; runs from before it was recorded have but one."""
+        own = self.results.get("interpolate", "own")
+        return own if own in OWN_METHODS else "ldae_residual"
 
     @cached_property
     def manifest(self) -> Manifest | Absence:
-        """The cohort table the run was made with, or why it cannot be told."""
-        named = self.get(PROVENANCE, "manifest", "path") or self.result("request", "manifest")
+        """The cohort table of the run, or why it cannot be read."""
+        named = self.provenance.get("manifest", "path") or self.results.get("request", "manifest")
         candidates = ([Path(named)] if named else []) + [self.path / "manifest.tsv"]
         path = next((each for each in candidates if each.is_file()), None)
         if path is None:
-            return Absence("The cohort table is no longer where the run found it, so its splits are not listed.")
+            return Absence("The cohort table is no longer at the path that the run recorded, so splits are not listed.")
         try:
             manifest = read_manifest(path, check_images=False)
         except ManifestError as error:
-            return Absence(f"The cohort table cannot be read, so its splits are not listed: {error}")
-        expected = self.get(PROVENANCE, "manifest", "sha256")
+            return Absence(f"The cohort table cannot be read, so splits are not listed: {error}")
+        expected = self.provenance.get("manifest", "sha256")
         if expected is not None and manifest.sha256 != expected:
-            return Absence(f"{path} has changed since the run, so its splits are not listed.")
+            return Absence(f"{path} has changed since the run, so splits are not listed.")
         return manifest
 
     @cached_property
     def phantom(self) -> bool:
-        """Whether the cohort is the package's own phantom, by the description that the generator leaves."""
+        """The cohort is the package's own phantom, by the description that the generator leaves."""
         folders = [self.path / "cohort"]
         if isinstance(self.manifest, Manifest):
             folders.append(self.manifest.path.parent)
@@ -181,22 +187,10 @@ def open_run(path: Path) -> RunFolder:
             f"{path} {what}, so nothing can be reported; give the run folder of a finished 'ldae demo' or 'ldae study'"
         )
         raise TaskError(msg)
-    names = [RESULTS, PROVENANCE, *(f"tasks/{t}.json" for t in TASKS), *(f"{stage}/stage.json" for stage in STAGES)]
+    tasks = [f"tasks/{name}.json" for task in TASKS for name in {task, RENAMED.get(task, task)}]
+    names = [RESULTS, "run.json", *tasks, *(f"{stage}/stage.json" for stage in STAGES)]
     documents = {name: read_json(path / name) for name in names}
     if not isinstance(documents[RESULTS], dict):
         msg = f"{results} is not a readable JSON object; run 'ldae demo' or 'ldae study' again to write it anew"
         raise TaskError(msg)
     return RunFolder(path, {name: value for name, value in documents.items() if value is not None})
-
-
-def pointer(document: str, *keys: str | int) -> str:
-    """Where a number of the report stands: the file and the JSON pointer (RFC 6901) into it."""
-    return quote(document) + "#" + "".join("/" + quote(str(k).replace("~", "~0").replace("/", "~1")) for k in keys)
-
-
-def read_json(path: Path) -> Any:
-    """The content of a JSON file, or None if it is missing or damaged."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None

@@ -121,7 +121,7 @@ def test_tables_are_saved_as_csv(page: Any, tmp_path: Path) -> None:
     import pandas as pd
 
     table = pd.read_csv(tmp_path / "table.csv", encoding="utf-8-sig")
-    assert table.columns[:2].tolist() == ["Question", "Result"]
+    assert table.columns[:2].tolist() == ["Metric", "Value"]
     assert len(table) == page.locator("#key-figures tbody tr").count()
     assert "\u2212" not in (tmp_path / "table.csv").read_text(encoding="utf-8-sig")
 

@@ -1,4 +1,4 @@
-"""What the pages of images share: the convention told to the reader, where scans are cut, and differences."""
+"""Shared parts of the sections with images: the convention, where scans are cut, and differences."""
 
 from typing import Any
 
@@ -14,21 +14,14 @@ __all__ = ["CONVENTION", "Image", "cuts_of", "difference", "incomplete"]
 Image = npt.NDArray[np.floating]
 
 CONVENTION = (
-    "Sections are shown as in radiology: the patient's right (R) is on the left side of axial and coronal sections; "
-    "the front is up in axial sections, the top of the head is up in coronal and sagittal ones; in sagittal "
-    "sections the face (A, anterior) is on the left. All grey images share one scale, without windowing of single "
-    "images. Voxels are interpolated for display only."
+    "Sections follow the radiological convention: the patient's right (R) is on the left of axial and coronal sections. "
+    "In sagittal sections anterior (A) is on the left. All grey images share one intensity scale from 0 to 1, without "
+    "windowing. Voxels are interpolated for display only."
 )
 
 
 def cuts_of(run: RunFolder, volume: Image, *planes: Any) -> list[Cut]:
-    """Sections of a run's images; in millimetres where its grid is known.
-
-    Args:
-        run: whose images.
-        volume: one of them.
-        planes: which; all three if none is named.
-    """
+    """Sections of a volume of the run, all three planes if none is named; in millimetres where the grid is known."""
     return choose_cuts(volume.shape, *([planes] if planes else []), **run.preprocessing)
 
 
@@ -37,8 +30,7 @@ def difference(image: Image, reference: Image) -> Image:
     return image.astype(np.float32) - reference.astype(np.float32)
 
 
-def incomplete(task: str) -> Absence:
-    """That a task's facts do not fit its images."""
-    return Absence(
-        f"There are no pictures: tasks/{task}.json is missing or does not fit the images; run 'ldae study' again."
-    )
+def incomplete(run: RunFolder, task: str) -> Absence:
+    """The notice that a task's file does not fit its images."""
+    name = run.task(task).name
+    return Absence(f"There are no pictures: {name} is missing or does not fit the images; run 'ldae study' again.")

@@ -1,191 +1,180 @@
-"""The report's page on what the code carries: right, shuffled and no code side by side, and how codes spread."""
+"""The report's section on code usage: own code, another subject's code and no code, and the spread of codes."""
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
-from ldae.report.blocks import Absence, Block, Cell, Picture, Row, Section, Table, Text
-from ldae.report.plots.figures import CodeCurve, draw_code_use
+from ldae.report.blocks import Absence, Beside, Block, Cell, ChartFigure, Row, Section, Table, Text
+from ldae.report.plots.chart import Axis, Chart, Series
 from ldae.report.run_folder import RunFolder
-from ldae.report.wording import cell, fixed, interval_cell
+from ldae.report.source import Source
+from ldae.report.wording import fixed, words
 
-__all__ = ["information"]
+__all__ = ["code_usage"]
 
-TASK = "tasks/diagnose.json"
-OWN, OTHER, NONE = "the scan's own code", "the code of somebody else", "no code"
-METRICS = {"ssim": 3, "ssim_brain": 3, "mse": 5}
-BY_DEFINITION = Cell("none, by definition")
+AT = "code_usage"
+CODES = {"right": "own code", "shuffled": "another subject's code", "none": "no code"}
+METRICS = {"ssim": ("SSIM", 3), "ssim_brain": ("SSIM in the brain", 3), "mse": ("MSE", 5)}
 
 
-def information(run: RunFolder) -> Section:
-    """Whether the semantic code is used, and how much of it."""
-    title = "What the code carries"
-    if run.result("diagnose") is None:
-        reason = run.skipped("diagnose") or Absence(
-            "results.json holds no diagnosis of the code; run 'ldae study' again."
-        )
-        return Section("code", title, [reason])
+def code_usage(run: RunFolder) -> Section:
+    """Information of the semantic code that the denoiser uses."""
+    title = "Code usage: information in the semantic code"
+    if run.results.get(AT) is None:
+        absent = run.missing(AT, reason="results.json holds no code usage; run 'ldae study' again.")
+        return Section("code", title, [absent])
     text = (
-        "A powerful decoder can learn to do without its code, and then the code means nothing. To see whether that "
-        "happened, noise was added to every test scan in its compressed form, a little, much, and so much that nothing "
-        "of the scan is left, and the model had to tell what the scan was. It did so three times from the same noise: "
-        "with the scan's own semantic code, with the code of somebody else, and without a code. What its own code adds "
-        "over no code is what the code knows; what it adds over somebody else's is what it knows of this scan and not of "
-        "heads in general."
+        "A powerful decoder can ignore its code. To test this, noise of several levels was added to every compressed test "
+        "scan, and the model denoised it three times from the same noise: with the scan's own semantic code, with another "
+        "subject's code, and without a code. The gain over no code is the information in the code. The gain over another "
+        "subject's code is the part that is specific to the scan."
     )
-    blocks: list[Block] = [Text(text), *_verdict(run), _use_table(run), *_figure(run), _spread_table(run)]
+    blocks: list[Block] = [Text(text), *_verdict(run), _table(run), *_charts(run.task(AT)), _spread(run)]
     return Section("code", title, blocks)
 
 
-def _percent(value: Any) -> str:
-    return fixed(100 * value, 0, " %") if isinstance(value, int | float) else fixed(None)
+def _percent(value: float) -> str:
+    return fixed(100 * value, 0, " %")
 
 
 def _verdict(run: RunFolder) -> list[Text]:
-    """The rule's answer in words."""
-    share, shuffled = run.result("diagnose", "share", "value"), run.result("diagnose", "shuffled_share", "value")
-    verdict = run.result("diagnose", "verdict")
+    """The rule's verdict in words."""
+    share, shuffled, verdict = (
+        run.results.get(AT, *keys) for keys in (("share", "value"), ("shuffled_share", "value"), ("verdict",))
+    )
     if not isinstance(share, int | float) or not isinstance(shuffled, int | float):
         return []
-    effect = f"explains {_percent(shuffled)} of it" if shuffled >= 0 else f"makes it larger by {_percent(-shuffled)}"
     if verdict == "used":
+        effect = f"removes {_percent(shuffled)}" if shuffled >= 0 else f"adds {_percent(-shuffled)}"
         return [
             Text(
-                f"The code is used. Averaged over noise levels, a scan's own code explains {_percent(share)} of what stays "
-                f"open without a code, while somebody else's {effect}."
+                f"The code is used. Averaged over noise levels, the own code removes {_percent(share)} of the denoising error "
+                f"without a code; another subject's code {effect}."
             )
         ]
     if verdict == "unhelpful":
-        return [
-            Text(
-                "The code is read, but to no advantage. The model does better with a scan's own code than with that of "
-                "somebody else, but not reliably better than without any; it has probably learnt its training scans by heart.",
-                "warning",
-            )
-        ]
-    return [
-        Text(
-            "The code has collapsed. A scan's own code serves no better than that of somebody else: the interval of their "
-            "difference reaches 0. What is decoded does not depend on what the code says of the scan, so edits of the code "
-            "mean nothing.",
-            "warning",
+        text = (
+            "The code is read, but it does not help. The own code is better than another subject's code, but not reliably "
+            "better than no code. The model has probably overfitted its training scans."
         )
-    ]
-
-
-def _use_table(run: RunFolder) -> Table:
-    def images(name: str) -> list[Cell]:
-        return [
-            cell(run, "diagnose", metric, name, form=partial(fixed, digits=digits))
-            for metric, digits in METRICS.items()
-        ]
-
-    rows = [
-        Row(label[0].upper() + label[1:], [*shares, *images(name)])
-        for label, name, shares in (
-            (OWN, "right", _share(run, "share")),
-            (OTHER, "shuffled", _share(run, "shuffled_share")),
-            (NONE, "none", [BY_DEFINITION, Cell("")]),
+    else:
+        text = (
+            "The code has collapsed. The own code is no better than another subject's code: the interval of their difference "
+            "reaches 0. Decoded images do not depend on the code, so edits of the code mean nothing."
         )
-    ]
-    gaps = [
-        cell(run, "diagnose", "image_gaps", metric, "value", form=partial(fixed, digits=digits))
-        for metric, digits in METRICS.items()
-    ]
-    rows.append(Row("Own code against somebody else's", [*_share(run, "gap"), *gaps], reference=True))
-    scans = run.get(TASK, "images", "scans")
+    return [Text(text, "warning")]
+
+
+def _table(run: RunFolder) -> Table:
+    results = run.results
+
+    def explained(name: str) -> list[Cell]:
+        return [results.cell(AT, name, "value"), results.interval(AT, name)]
+
+    rows = []
+    for name, share in (("right", "share"), ("shuffled", "shuffled_share"), ("none", None)):
+        images = [results.cell(AT, metric, name, digits=digits) for metric, (_, digits) in METRICS.items()]
+        cells = explained(share) if share else [Cell("0 by definition", prose=True), Cell("")]
+        rows.append(Row(CODES[name].capitalize(), [*cells, *images]))
+    gaps = [results.cell(AT, "image_gaps", metric, "value", digits=digits) for metric, (_, digits) in METRICS.items()]
+    rows.append(Row("Gain of the own code over another subject's code", [*explained("gap"), *gaps], reference=True))
+    scans = run.task(AT).get("images", "scans")
     caption = (
-        "What each code is worth. The share explained is of the squared error that the model makes without a code: 0 is "
-        "no better than that, 1 would be no error, below 0 the code misleads. On the right, images drawn from the same "
-        "noise with each code"
-        + (f" for one scan of each of {scans} subjects" if isinstance(scans, int) else "")
-        + ", compared with the real scans; the last row says by how much the own code does better."
+        "Explained variance of the denoising target: 0 is no better than no code, 1 is no error, and below 0 the code "
+        "misleads. SSIM and MSE compare images decoded from the same noise with the real scans"
+        + (f", one scan of each of {scans} subjects" if isinstance(scans, int) else "")
+        + ". In the last row, positive values are in favour of the own code."
     )
-    columns = ("Given", "Share explained", "95 % interval", "SSIM", "SSIM in the brain", "MSE")
+    columns = ("Denoised with", "Explained variance", "95 % interval", *(title for title, _ in METRICS.values()))
     return Table(caption, columns, rows)
 
 
-def _share(run: RunFolder, name: str) -> list[Cell]:
-    return [cell(run, "diagnose", name, "value"), interval_cell(run, "diagnose", name)]
-
-
-def _figure(run: RunFolder) -> list[Block]:
-    snr, open_shares, use = (run.get(TASK, name) for name in ("snr", "unexplained", "use"))
-    missing = Absence(f"There is no chart by noise level: {TASK} is missing or incomplete; run 'ldae study' again.")
-    if not isinstance(snr, list) or not isinstance(open_shares, Mapping) or not isinstance(use, Mapping):
+def _charts(task: Source) -> list[Block]:
+    missing = Absence(
+        f"There is no chart by noise level: {task.name} is missing or incomplete; run 'ldae study' again."
+    )
+    snr, rest, use = (task.get(name) for name in ("snr", "unexplained", "use"))
+    if not isinstance(snr, list) or not isinstance(rest, Mapping) or not isinstance(use, Mapping):
         return [missing]
+    places = list(range(len(snr)))
+    labels = [f"signal-to-noise ratio {_ratio(value)}" for value in snr]
+    explained, left = [], []
     try:
-        own, other = (
-            {end: [level[end] for level in use[name]] for end in ("value", "low", "high")}
-            for name in ("share_by_level", "shuffled_share_by_level")
-        )
-        curves = [
-            CodeCurve(OWN, own["value"], open_shares["right"], (own["low"], own["high"])),
-            CodeCurve(OTHER, other["value"], open_shares["shuffled"], (other["low"], other["high"])),
-            CodeCurve(NONE, [0.0] * len(snr), open_shares["none"]),
-        ]
+        for name, share in (("right", "share_by_level"), ("shuffled", "shuffled_share_by_level"), ("none", None)):
+            left.append(Series(CODES[name], places, rest[name], "both", labels=labels))
+            if share:
+                value, low, high = ([level[end] for level in use[share]] for end in ("value", "low", "high"))
+                explained.append(Series(CODES[name], places, value, "both", (places, low, high), labels))
+        own = explained[0].y
     except (KeyError, TypeError):
         return [missing]
-    best = max(range(len(snr)), key=lambda level: own["value"][level])
+    explained.append(Series(CODES["none"], places, [0.0] * len(snr), "reference"))
+    # Levels are drawn evenly spaced, as the schedule has them: the last ratio may be 0.
+    x = Axis("signal-to-noise ratio (left: clean, right: noise)", ticks={place: _ratio(snr[place]) for place in places})
+    best = max(places, key=lambda level: own[level])
     return [
-        Picture(
-            draw_code_use(snr, curves),
-            "image/svg+xml",
-            f"Share explained and share left open by noise level, with {OWN}, {OTHER} and {NONE}. The own code explains "
-            f"most, {_percent(own['value'][best])}, at a signal-to-noise ratio of {snr[best]:.2g}, and "
-            f"{_percent(own['value'][0])} where the latent is cleanest.",
-            "By noise level, with 95 % bands over subjects. Where the scan is nearly clean (left end), the model sees for itself "
-            "and a code has little to add; where noise hides it (right end), only the code can tell one person from another. "
-            "The right chart puts it in absolute terms: the rest is what the noisy scan shows and what all heads share.",
-        )
+        Text(
+            "Where the latent is nearly clean (left), the code has little to add. Where noise hides the scan (right), only the "
+            "code distinguishes subjects."
+        ),
+        Beside(
+            [
+                [
+                    ChartFigure(
+                        Chart(explained, x, Axis("explained variance")),
+                        f"Explained variance by noise level. The own code explains most, {_percent(own[best])}, at a "
+                        f"signal-to-noise ratio of {snr[best]:.2g}, and {_percent(own[0])} at the cleanest level.",
+                        "Explained variance by noise level, with 95 % bands over subjects.",
+                    )
+                ],
+                [
+                    ChartFigure(
+                        Chart(left, x, Axis("unexplained share of variance")),
+                        f"Unexplained share of the latent's variance by noise level with {', '.join(CODES.values())}.",
+                        "Unexplained share of the latent's variance by noise level.",
+                    )
+                ],
+            ]
+        ),
     ]
 
 
-def _spread_table(run: RunFolder) -> Table:
-    scans = run.result("diagnose", "scans")
-    width = cell(run, "diagnose", "width", form=str)
-    rows = [
-        Row("Numbers in a code", [width, Cell("What there is room for.", prose=True)]),
-        Row(
+def _ratio(value: float) -> str:
+    """A signal-to-noise ratio in few characters."""
+    if value == 0 or 1e-3 <= value < 1e4:
+        return f"{float(f'{value:.1g}' if value < 10 else f'{value:.2g}'):g}"
+    mantissa, exponent = f"{value:.0e}".split("e")
+    return f"{mantissa}e{int(exponent)}".replace("-", "\N{MINUS SIGN}")
+
+
+def _spread(run: RunFolder) -> Table:
+    readings: dict[str, tuple[str, dict[str, Any], str]] = {
+        "width": ("Dimensions of the code", {"form": str}, "Size of the vector."),
+        "active_dimensions": (
             "Active dimensions",
-            [
-                cell(run, "diagnose", "active_dimensions", form=str),
-                Cell(
-                    "Numbers that differ from scan to scan by more than a hundredth of a code's mean square. Near 0, "
-                    "everybody has the same code.",
-                    prose=True,
-                ),
-            ],
+            {"form": str},
+            "Dimensions whose variance over scans exceeds 1 % of the codes' mean square. Near 0, all scans share one code.",
         ),
-        Row(
+        "effective_rank": (
             "Effective rank",
-            [
-                cell(run, "diagnose", "effective_rank", form=lambda value: fixed(value, 1)),
-                Cell(
-                    "How many independent directions those differences fill, counted as if all were equally strong. It "
-                    "cannot exceed the number of scans less one.",
-                    prose=True,
-                ),
-            ],
+            {"digits": 1},
+            "Number of independent directions, weighted by their strength. It cannot exceed the number of scans minus one.",
         ),
-        Row(
+        "components_95": (
             "Principal components for 95 % of the variance",
-            [
-                cell(run, "diagnose", "components_95", form=str),
-                Cell("How many directions hold nearly all of it.", prose=True),
-            ],
+            {"form": str},
+            "Number of directions that hold nearly all of the variance.",
         ),
-        Row(
+        "between_subjects": (
             "Share of the variance between subjects",
-            [
-                cell(run, "diagnose", "between_subjects"),
-                Cell(
-                    "1: all sessions of a person have the same code; 0: they are no closer than those of strangers. Ageing "
-                    "and disease must leave room below 1.",
-                    prose=True,
-                ),
-            ],
+            {},
+            "1: all sessions of a subject share one code; 0: they are no closer than those of different subjects. Ageing and "
+            "disease need room below 1.",
         ),
+    }
+    rows = [
+        Row(title, [run.results.cell(AT, name, **form), words(reading)])
+        for name, (title, form, reading) in readings.items()
     ]
-    caption = "How codes differ between scans" + (f", over {scans} test scans" if isinstance(scans, int) else "")
-    return Table(caption, ("", "Measured", "How to read it"), rows)
+    scans = run.results.get(AT, "scans")
+    caption = "Spread of the codes" + (f" over {scans} test scans" if isinstance(scans, int) else "")
+    return Table(caption, ("", "Value", "How to read it"), rows)

@@ -1,4 +1,4 @@
-"""The report's page on missing sessions: scans between two others."""
+"""The report's section on missing sessions, predicted from a subject's other sessions."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -8,168 +8,132 @@ from ldae.report.blocks import Absence, Block, Picture, Row, Section, Table, Tex
 from ldae.report.plots.panels import Image, cuts_of, difference, incomplete
 from ldae.report.plots.slice_panels import PanelRow, Tile, draw_panel, symmetric_limit
 from ldae.report.run_folder import RunFolder
-from ldae.report.wording import (
-    METHODS,
-    OWN_METHODS,
-    cell,
-    fixed,
-    interval_cell,
-    joined,
-    own_method,
-    rivals,
-)
+from ldae.report.wording import METHODS, OWN_METHODS, better_than, capital, fixed, joined
 
 __all__ = ["interpolation"]
+
+METRICS = {
+    "ssim": ("SSIM", max),
+    "ssim_brain": ("SSIM in the brain", max),
+    "change_error": ("Change error", min),
+    "change_correlation": ("Change correlation", max),
+}
+IMAGES = ("first", "target", "predicted", "voxel_linear")
+CASES = {
+    "only": "The only case",
+    "typical": "A typical case, with the median change error",
+    "worst": "The worst case, with the largest change error",
+}
+COMPARED = {
+    "voxel_linear": "interpolated voxels",
+    "voxel_trajectory": "linear fit of voxels",
+    "copy_nearest": "nearest copy",
+}
 
 
 def interpolation(run: RunFolder) -> Section:
     """A missing session predicted from the others, beside the real scan."""
     title = "Interpolation: a missing scan between two sessions"
-    result = run.result("interpolate")
+    result = run.results.get("interpolate")
     if not isinstance(result, Mapping):
-        reason = run.skipped("interpolate") or Absence("results.json holds no interpolation; run 'ldae study' again.")
-        return Section("interpolation", title, [reason])
+        absent = run.missing("interpolate", reason="results.json holds no interpolation; run 'ldae study' again.")
+        return Section("interpolation", title, [absent])
     text = (
-        "A session was left out, predicted from the others of the same person, and compared with the real scan: every three "
-        f"sessions of a subject in turn, {result.get('n')} cases of {result.get('subjects')} subjects, "
-        f"{fixed(result.get('gap_months'), 1)} months between the session before and the one after on average. Codes are blended "
-        f"in time, or the code carries every other session to the month; {OWN_METHODS[own_method(run)]} are shown below. The "
-        "residual correction adds what compression had lost of the given scans, blended alike."
+        "Each session between two others was left out, predicted from the subject's other sessions, and compared with the "
+        f"real scan: {result.get('n')} cases of {result.get('subjects')} subjects. The sessions before and after are "
+        f"{fixed(result.get('gap_months'), 1)} months apart on average. Codes are interpolated in time, or the code carries "
+        f"every other session to the month. Pictures show {OWN_METHODS[run.own_method]}. The residual correction adds the "
+        "detail that compression lost from the given scans."
     )
-    warning = Text(
-        "SSIM alone cannot rank these methods: copying the nearer session scores high, because one brain changes "
-        "little in months. The change error tells whether the change itself is predicted.",
-        "note",
+    warning = (
+        "SSIM alone cannot rank these methods: a copy of the nearer session scores high, because a brain changes little in "
+        "months. The change error measures whether the change itself is predicted."
     )
-    return Section(
-        "interpolation",
-        title,
-        [
-            Text(text),
-            warning,
-            _method_table(run, result),
-            _change_verdict(run, result),
-            *_against(run, result),
-            *_cases(run),
-        ],
-    )
+    blocks = [
+        Text(text),
+        Text(warning, "note"),
+        _method_table(run, result),
+        _verdict(run, result),
+        *_comparisons(run, result),
+        *_cases(run),
+    ]
+    return Section("interpolation", title, blocks)
 
 
 def _method_table(run: RunFolder, result: Mapping[str, Any]) -> Table:
-    """Every method by every metric; the ceiling has seen the answer and is out of competition."""
-    metrics = {
-        "ssim": ("SSIM", 3, max),
-        "ssim_brain": ("SSIM in the brain", 3, max),
-        "change_error": ("Change error", 3, min),
-        "change_correlation": ("Change correlation", 3, max),
-    }
-    present = {name: spec for name, spec in metrics.items() if isinstance(result.get(name), Mapping)}
-    methods = [name for name in METHODS if any(name in result[metric] for metric in present)]
+    """Every method by every metric; the ceiling contains the true scan and is out of competition."""
+    present = {name: spec for name, spec in METRICS.items() if isinstance(result.get(name), Mapping)}
     best = {
         metric: choose((value for name, value in result[metric].items() if name != "ceiling"), default=None)
-        for metric, (_, _, choose) in present.items()
+        for metric, (_, choose) in present.items()
     }
-    rows = [
-        Row(
-            _capital(_called(result, name)),
-            [
-                cell(
-                    run,
-                    "interpolate",
-                    metric,
-                    name,
-                    form=partial(fixed, digits=digits),
-                    best=name != "ceiling" and fixed(result[metric].get(name), digits) == fixed(best[metric], digits),
-                )
-                for metric, (_, digits, _) in present.items()
-            ],
-            reference=name == "ceiling",
-        )
-        for name in methods
-    ]
+    rows = []
+    for name in METHODS:
+        if not any(name in result[metric] for metric in present):
+            continue
+        marked = {m: name != "ceiling" and fixed(result[m].get(name)) == fixed(best[m]) for m in present}
+        cells = [run.results.cell("interpolate", metric, name, best=marked[metric]) for metric in present]
+        rows.append(Row(capital(_called(result, name)), cells, reference=name == "ceiling"))
     caption = (
-        "Every method against the real scan. Change error: 0 is the true change since the first session, 1 is what "
-        "copying the first session scores. Change correlation: agreement of the pattern of change, 1 is perfect. "
-        "Best value of each column in bold; the ceiling has seen the true scan and does not compete."
+        "Every method against the real scan. Change error: 0 is the true change since the first session, 1 is a copy of the "
+        "first session. Change correlation: 1 is the true pattern of change. The best value of each column is bold; the "
+        "ceiling contains the true scan and does not compete."
     )
-    return Table(caption, ("Method", *(title for title, _, _ in present.values())), rows)
+    return Table(caption, ("Method", *(title for title, _ in present.values())), rows)
 
 
 def _called(result: Mapping[str, Any], name: str) -> str:
-    """A method in words; runs of before the own one was recorded had another line through all sessions."""
+    """Name of a method; runs from before the own one was recorded fitted another line through all sessions."""
     if name == "trajectory_residual" and "own" not in result:
         return f"{METHODS['trajectory']}, residual-corrected"
     return METHODS[name]
 
 
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
+def _differences(run: RunFolder) -> Mapping[str, Any]:
+    """Differences of the own method's change error to that of others."""
+    found = run.results.get("interpolate", "differences", "change_error", run.own_method)
+    return found if isinstance(found, Mapping) else {}
 
 
-def _against(run: RunFolder, result: Mapping[str, Any]) -> list[Block]:
-    """The own method against what needs no trained code, in the change error."""
-    own = own_method(run)
-    differences = ((result.get("differences") or {}).get("change_error") or {}).get(own)
-    if not isinstance(differences, Mapping) or not differences:
-        return []
-    at = ("interpolate", "differences", "change_error", own)
+def _comparisons(run: RunFolder, result: Mapping[str, Any]) -> list[Block]:
+    """The own method against methods that need no trained code, in the change error."""
+    at = ("interpolate", "differences", "change_error", run.own_method)
+    cell, interval, p_value = run.results.cell, run.results.interval, run.results.p_value
     rows = [
         Row(
-            _capital(_called(result, name)),
-            [
-                cell(run, *at, name, "value"),
-                interval_cell(run, *at, name),
-                cell(run, *at, name, "p_holm"),
-            ],
+            capital(_called(result, name)),
+            [cell(*at, name, "value"), interval(*at, name), p_value(*at, name, "p_holm")],
         )
-        for name in differences
+        for name in _differences(run)
     ]
     caption = (
-        f"Change error of {OWN_METHODS[own]} minus that of each of the others: below 0 the codes are better. Paired "
-        "bootstrap over subjects; p adjusted for the comparisons (Holm)."
+        f"Change error of {OWN_METHODS[run.own_method]} minus that of each other method: below 0 the codes are better. "
+        "Paired bootstrap over subjects; p adjusted for the comparisons (Holm)."
     )
-    return [Table(caption, ("Against", "Difference", "95 % interval", "p (Holm)"), rows)]
+    return [Table(caption, ("Against", "Difference", "95 % interval", "p (Holm)"), rows)] if rows else []
 
 
-def _change_verdict(run: RunFolder, result: Mapping[str, Any]) -> Text:
+def _verdict(run: RunFolder, result: Mapping[str, Any]) -> Text:
     errors = {name: value for name, value in (result.get("change_error") or {}).items() if name != "ceiling"}
-    method = own_method(run)
+    method = run.own_method
     own = errors.pop(method, None)
-    better = rivals(own, errors, higher_is_better=False, name=partial(_called, result))
-    if not better:
-        against = ((result.get("differences") or {}).get("change_error") or {}).get(method) or {}
-        level = [_called(result, name) for name, each in against.items() if each["low"] <= 0 <= each["high"]]
-        chance = (
-            f" What may be chance, as 0 is inside the interval, is the difference to: {'; '.join(level)}."
-            if level
-            else ""
-        )
-        return Text(f"No other method predicts the change with a smaller error than {OWN_METHODS[method]}.{chance}")
-    names = joined([f"{name} ({fixed(value)})" for name, value in better.items()])
-    return Text(f"Smaller change error than {OWN_METHODS[method]} ({fixed(own)}): {names}.", "note")
-
-
-IMAGES = ("first", "target", "predicted", "voxel_linear")
-CASES = {
-    "only": "The only case",
-    "typical": "A typical case, the median of all by its change error",
-    "worst": "The worst case, the largest change error of all",
-}
-COMPARED = {
-    "voxel_linear": "voxel blend",
-    "voxel_trajectory": "line through the voxels of all sessions",
-    "copy_nearest": "nearest copy",
-}
+    better = better_than(own, errors, higher_is_better=False, name=partial(_called, result))
+    if better:
+        names = joined([f"{name} ({fixed(value)})" for name, value in better.items()])
+        return Text(f"Smaller change error than {OWN_METHODS[method]} ({fixed(own)}): {names}.", "note")
+    level = [_called(result, name) for name, each in _differences(run).items() if each["low"] <= 0 <= each["high"]]
+    chance = f" The interval of the difference includes 0 for: {'; '.join(level)}." if level else ""
+    return Text(f"No other method has a smaller change error than {OWN_METHODS[method]}.{chance}")
 
 
 def _cases(run: RunFolder) -> list[Block]:
-    """What a radiologist would compare: the change that happened, and the change that was predicted."""
-    shown = run.get("tasks/interpolate.json", "shown")
+    """True and predicted change of a typical and the worst case."""
+    shown = run.task("interpolate").get("shown")
     if isinstance(shown, Mapping):  # as runs of earlier versions left it
         return [
             Absence(
-                "There are no pictures: this run was made by an earlier version, which kept another case and predicted from two "
-                "sessions only; run 'ldae study' again."
+                "There are no pictures: this run was made by an earlier version, which kept another case and predicted from "
+                "two sessions only; run 'ldae study' again."
             )
         ]
     images = run.images("interpolate", *IMAGES)
@@ -177,18 +141,17 @@ def _cases(run: RunFolder) -> list[Block]:
         return [images]
     fits = isinstance(shown, list) and shown and all(len(each) == len(shown) for each in images.values())
     if not fits or not all(_is_case(each) for each in shown):
-        return [incomplete("interpolate")]
+        return [incomplete(run, "interpolate")]
     changes = [
         {name: difference(images[name][at], images["first"][at]) for name in IMAGES[1:]} for at in range(len(shown))
     ]
     limit = symmetric_limit([each for of in changes for each in of.values()])
     return [
         Text(
-            "How to read the pictures: the right three columns show what changed since the first session, in the same colours. "
-            "What became darker (blue) along the ventricles and sulci is fluid where tissue was. The true change also holds what "
-            "no method can foresee: noise, the scanner's contrast of that day (a tint of the whole brain), and a slightly "
-            "different position of the head (blue on one side of an edge, red on the other). A good prediction has the "
-            "ventricles' part of it and none of the rest."
+            "The right three columns show the change since the first session, in the same colours. Blue along the ventricles "
+            "and sulci is fluid that replaced tissue. The true change also contains what no method can predict: noise, the "
+            "contrast of that day's scan (a tint of the whole brain), and a different head position (blue on one side of an "
+            "edge, red on the other). Sections follow the radiological convention."
         ),
         *(
             _case_picture(run, {name: images[name][at] for name in IMAGES}, changes[at], facts, limit)
@@ -217,18 +180,15 @@ def _case_picture(
         Tile(images["first"], "original"),
         Tile(images["target"], "original"),
         Tile(images["predicted"], "synthetic"),
-        *(
-            Tile(changes[name], "difference", outline=images["first"])
-            for name in ("target", "predicted", "voxel_linear")
-        ),
     ]
+    tiles += [Tile(changes[name], "difference", outline=images["first"]) for name in IMAGES[1:]]
     headers = (
         f"first session\nmonth {first}",
         f"true scan\nmonth {target}",
         f"predicted\nmonth {target}",
         f"true change\nto month {target}",
         "predicted\nchange",
-        "change by the\nvoxel blend",
+        "change of inter-\npolated voxels",
     )
     data = draw_panel(
         [PanelRow(cut, tiles) for cut in cuts_of(run, images["target"])],
@@ -237,14 +197,13 @@ def _case_picture(
         limit_label="change since the first session (full grey scale = 1); blue: darker, red: brighter; grey line: first session",
     )
     errors = facts["change_error"]
-    figures = [f"{fixed(errors.get(own_method(run)))} for the prediction"]
-    figures += [f"{fixed(errors[name])} for the {word}" for name, word in COMPARED.items() if name in errors]
+    values = [f"{fixed(errors.get(run.own_method))} for the prediction"]
+    values += [f"{fixed(errors[name])} for the {word}" for name, word in COMPARED.items() if name in errors]
     keys = ", ".join(str(key) for key in facts["keys"])
     which = CASES.get(str(facts.get("case")), "A case")
-    return Picture(
-        data,
-        "image/png",
-        f"{which}: sections of the first session (month {first}), of the true scan and of the prediction (month {target}), and "
-        f"what changed since the first session in truth, in the prediction and in the blend of the voxels. Scans: {keys}.",
-        f"{which}: {keys} (the last at month {second}). Change error {joined(figures)}.",
+    alt = (
+        f"{which}: sections of the first session (month {first}), of the true scan and of the prediction (month {target}), "
+        f"and the change since the first session in truth, in the prediction and in interpolated voxels. Scans: {keys}."
     )
+    caption = f"{which}: {keys} (the last at month {second}). Change error {joined(values)}."
+    return Picture(data, "image/png", alt, caption)

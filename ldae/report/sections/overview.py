@@ -1,213 +1,183 @@
-"""The report's first pages: the key figures in plain words, what was run on what, and how training went."""
+"""The report's first sections: key metrics, cohort and run, training."""
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
-from ldae.data.manifest import SPLITS, Manifest
-from ldae.report.blocks import Absence, Beside, Block, Cell, Picture, Row, Section, Table, Text
-from ldae.report.plots.figures import draw_loss_curves
-from ldae.report.run_folder import PROVENANCE, RESULTS, STAGES, RunFolder, pointer
-from ldae.report.wording import (
-    NOT_MEASURED,
-    SHORT_BASELINES,
-    cell,
-    class_names,
-    duration,
-    fixed,
-    interval_cell,
-    long_class,
-    own_method,
-    signed,
-)
+from ldae.data.manifest import SPLITS
+from ldae.report.blocks import Absence, Beside, Block, Cell, ChartFigure, Row, Section, Table, Text
+from ldae.report.plots.chart import Axis, Chart, spanning_axis
+from ldae.report.run_folder import RESULTS, STAGES, RunFolder
+from ldae.report.source import pointer
+from ldae.report.wording import capital, counted, duration, fixed, long_class, short_name, words
 
-__all__ = ["key_figures", "training", "what_was_run"]
-
-NO_INTERVAL = Cell("not computed")
+__all__ = ["key_metrics", "training", "what_was_run"]
 
 
-def key_figures(run: RunFolder) -> Section:
-    """One row a question, with the sentence that tells how to read its answer."""
-    columns = ("Question", "Result", "95 % interval", "To compare with", "How to read it")
-    rows = [
-        *_diagnosis_rows(run),
-        *_age_rows(run),
-        *_reconstruction_rows(run),
-        *_code_rows(run),
-        *_manipulation_rows(run),
-        *_interpolation_rows(run),
-    ]
+def key_metrics(run: RunFolder) -> Section:
+    """One row a metric, with a sentence on how to read it."""
+    makers = (_diagnosis_rows, _age_rows, _reconstruction_rows, _code_rows, _manipulation_rows, _interpolation_rows)
     blocks: list[Block] = []
-    if run.result("request", "quick"):
+    if run.results.get("request", "quick"):
         blocks.append(
-            Text("This was a quick run at toy size, to see that everything works: its figures mean nothing.", "warning")
+            Text("This quick run at toy size only checks that everything works: its metrics mean nothing.", "warning")
         )
-    scans = run.result("n_test_subjects")
+    subjects = run.results.get("n_test_subjects")
+    few = f" With {subjects} test subjects they are wide." if isinstance(subjects, int) and subjects < 100 else ""
+    unseen = "; no stage of training has seen these subjects" if run.trained_here else ""
     blocks += [
-        Table(f"Key figures on test subjects{_unseen(run)}", columns, rows),
-        Text(
-            "Intervals are drawn over whole subjects, because scans of one person are not independent"
-            + (f"; with {scans} test subjects they are wide." if isinstance(scans, int) and scans < 100 else ".")
+        Table(
+            f"Key metrics on the test subjects{unseen}",
+            ("Metric", "Value", "95 % interval", "Reference", "How to read it"),
+            list(chain.from_iterable(make(run) for make in makers)),
         ),
+        Text(f"Intervals resample whole subjects, because scans of one subject are not independent.{few}"),
     ]
-    return Section("key-figures", "Key figures", blocks)
+    return Section("key-figures", "Key metrics", blocks)
 
 
-def _unseen(run: RunFolder) -> str:
-    """A claim that only a run that trained its own model can make."""
-    return ", whom no stage of training has seen" if run.trained_here else ""
+def _row(name: str, value: Cell, interval: Cell, reference: Cell, reading: str) -> Row:
+    return Row(name, [value, interval, reference, words(reading)])
 
 
-def _answer(question: str, result: Cell, interval: Cell, compare: Cell, reading: str) -> Row:
-    return Row(question, [result, interval, compare, Cell(reading, prose=True)])
-
-
-def _others(run: RunFolder, keys: Sequence[str], digits: int, unit: str = "") -> Cell:
-    """The baselines of a probe, each in two words and its figure."""
-    values = run.result(*keys)
+def _baselines(run: RunFolder, keys: Sequence[str], digits: int, unit: str = "") -> Cell:
+    """The baselines of a probe, each with its value."""
+    values = run.results.get(*keys)
     if not isinstance(values, Mapping) or not values:
         return Cell("no baseline was run")
-    text = "; ".join(f"{SHORT_BASELINES.get(name, name)} {fixed(value, digits)}" for name, value in values.items())
+    text = "; ".join(f"{short_name(name)} {fixed(value, digits)}" for name, value in values.items())
     return Cell(text + unit, tuple(pointer(RESULTS, *keys, name) for name in values))
 
 
 def _diagnosis_rows(run: RunFolder) -> list[Row]:
-    if run.result("probe", "diagnosis") is None:
+    results, own = run.results, ("probe", "diagnosis")
+    if results.get(*own) is None:
         return []
-    positive, negative = class_names(run)
-    own = ("probe", "diagnosis")
+    positive, negative = run.classes
     return [
-        _answer(
-            f"Does the code tell {long_class(positive)} from {long_class(negative)}? (AUC)",
-            cell(run, *own, "auc", "value"),
-            interval_cell(run, *own, "auc"),
-            _others(run, (*own, "baselines"), 3),
-            f"The chance that a scan with {positive} gets a higher probability than one without: one half is a coin "
-            "toss, 1 is perfect.",
+        _row(
+            f"{capital(long_class(positive))} versus {long_class(negative)}: AUC",
+            results.cell(*own, "auc", "value"),
+            results.interval(*own, "auc"),
+            _baselines(run, (*own, "baselines"), 3),
+            f"Probability that a scan with {positive} ranks above one without: 0.5 is chance, 1 is perfect.",
         ),
-        _answer(
-            f"How many {positive} scans are found? (sensitivity)",
-            cell(run, *own, "sensitivity"),
-            interval_cell(run, *own, "intervals", "sensitivity"),
-            Cell("read it with the next row"),
-            f"The share of {positive} scans that get a probability above one half.",
-        ),
-        _answer(
-            f"How many {negative} scans are left alone? (specificity)",
-            cell(run, *own, "specificity"),
-            interval_cell(run, *own, "intervals", "specificity"),
-            Cell("read it with the row above"),
-            f"The share of {negative} scans that get a probability below one half; the rest are false alarms.",
+        *(
+            _row(
+                f"{positive} versus {negative}: {name}",
+                results.cell(*own, name),
+                results.interval(*own, "intervals", name),
+                Cell(f"read with {other}"),
+                f"Share of {which} scans with a predicted probability of {positive} {side} 0.5.",
+            )
+            for name, other, which, side in (
+                ("sensitivity", "specificity", positive, "above"),
+                ("specificity", "sensitivity", negative, "up to"),
+            )
         ),
     ]
 
 
 def _age_rows(run: RunFolder) -> list[Row]:
     own = ("probe", "age")
-    if run.result(*own) is None:
+    if run.results.get(*own) is None:
         return []
     return [
-        _answer(
-            "How well does the code tell the age? (mean absolute error)",
-            cell(run, *own, "mae", "value", form=lambda value: fixed(value, 2, " years")),
-            interval_cell(run, *own, "mae", digits=2, unit=" years"),
-            _others(run, (*own, "baselines"), 2, " years"),
-            "How far the predicted age is off on average; smaller is better.",
+        _row(
+            "Age: mean absolute error",
+            run.results.cell(*own, "mae", "value", digits=2, unit=" years"),
+            run.results.interval(*own, "mae", digits=2, unit=" years"),
+            _baselines(run, (*own, "baselines"), 2, " years"),
+            "Mean distance of predicted and true age; smaller is better.",
         )
     ]
 
 
 def _reconstruction_rows(run: RunFolder) -> list[Row]:
-    if run.result("reconstruct") is None:
+    results = run.results
+    if results.get("reconstruct") is None:
         return []
-    ceiling, mean = run.result("compression", "ssim"), run.result("reconstruct", "ssim_mean_image")
-    sources = (pointer(RESULTS, "reconstruct", "ssim_mean_image"),) if mean is not None else ()
     return [
-        _answer(
-            "Is a scan the same after it went through its codes? (SSIM)",
-            cell(run, "reconstruct", "ssim"),
-            interval_cell(run, "reconstruct", "intervals", "ssim"),
-            Cell(f"ceiling {fixed(ceiling)}", (pointer(RESULTS, "compression", "ssim"),)),
-            "1 is the very same image. The ceiling is what the compressed form can keep at most; at the ceiling, "
-            "the codes lose nothing more.",
+        _row(
+            "Reconstruction from both codes: SSIM",
+            results.cell("reconstruct", "ssim"),
+            results.interval("reconstruct", "intervals", "ssim"),
+            results.cell("compression", "ssim", form=lambda value: f"compression ceiling {fixed(value)}"),
+            "1 is an identical image. The ceiling is the compression autoencoder alone; codes cannot exceed it.",
         ),
-        _answer(
-            "How much of it is in the semantic code alone? (SSIM)",
-            cell(run, "reconstruct", "ssim_semantic_only"),
-            interval_cell(run, "reconstruct", "intervals", "ssim_semantic_only"),
-            Cell(f"mean of all training scans {fixed(mean)}", sources),
-            "What the code leaves open is drawn at random, which costs likeness: a draw can be nearer to the scan than the mean "
-            "image only if the code says much about this person. Inside the brain alone: see Reconstruction.",
+        _row(
+            "Reconstruction from the semantic code alone: SSIM",
+            results.cell("reconstruct", "ssim_semantic_only"),
+            results.interval("reconstruct", "intervals", "ssim_semantic_only"),
+            results.cell("reconstruct", "ssim_mean_image", form=lambda value: f"mean training scan {fixed(value)}"),
+            "The noise code is drawn at random. Above the mean training scan, the code holds much about the subject. "
+            "For SSIM inside the brain, see Reconstruction.",
         ),
     ]
 
 
 def _code_rows(run: RunFolder) -> list[Row]:
-    if run.result("diagnose") is None:
+    results, own = run.results, ("code_usage", "share")
+    if results.get("code_usage") is None:
         return []
-    shuffled = cell(
-        run, "diagnose", "shuffled_share", "value", form=lambda value: f"somebody else's code {fixed(value)}"
-    )
     return [
-        _answer(
-            "Is the semantic code used at all? (share explained)",
-            cell(run, "diagnose", "share", "value"),
-            interval_cell(run, "diagnose", "share"),
-            shuffled,
-            "The share of what the model leaves open without a code that a scan's own code explains. Near 0, or no better "
-            "than somebody else's code, the code is not used.",
+        _row(
+            "Code usage: explained variance of the denoising target",
+            results.cell(*own, "value"),
+            results.interval(*own),
+            results.cell(
+                "code_usage", "shuffled_share", "value", form=lambda value: f"another subject's code {fixed(value)}"
+            ),
+            "Share of the denoising error without a code that the scan's own code removes. Near 0, or no better than "
+            "another subject's code: the code is not used.",
         )
     ]
 
 
 def _manipulation_rows(run: RunFolder) -> list[Row]:
-    steps, change = run.result("manipulate", "steps"), run.result("manipulate", "ventricle_change_ml")
-    probability = run.result("manipulate", "probability")
+    steps, change, probability = (
+        run.results.get("manipulate", name) for name in ("steps", "ventricle_change_ml", "probability")
+    )
     if not steps or not change or not probability:
         return []
-    positive, _ = class_names(run)
-    ends = [pointer(RESULTS, "manipulate", "ventricle_change_ml", i) for i in (0, len(steps) - 1)]
-    rise = [pointer(RESULTS, "manipulate", "probability", i) for i in (0, len(steps) - 1)]
-    monotone = "rises at every step" if run.result("manipulate", "monotone") else "does not rise at every step"
+    positive, _ = run.classes
+    ends, rise = (
+        tuple(pointer(RESULTS, "manipulate", name, i) for i in (0, len(steps) - 1))
+        for name in ("ventricle_change_ml", "probability")
+    )
+    monotone = "increasing" if run.results.get("manipulate", "monotone") else "not increasing"
     return [
-        _answer(
-            f"Do the ventricles of an edited scan follow the direction of {positive}?",
-            Cell(f"{signed(change[0])} to {signed(change[-1], 1, ' ml')}", tuple(ends)),
-            NO_INTERVAL,
+        _row(
+            f"Edits toward {positive}: change of ventricle volume",
+            Cell(f"{fixed(change[0], 1, signed=True)} to {fixed(change[-1], 1, ' ml', signed=True)}", ends),
+            Cell("not computed"),
             Cell(
-                f"mean probability {fixed(probability[0], 2)} to {fixed(probability[-1], 2)}; it {monotone}",
-                tuple(rise),
+                f"mean probability {fixed(probability[0], 2)} to {fixed(probability[-1], 2)}, {monotone} at every step",
+                rise,
             ),
-            f"Mean change of volume in the images, from the largest edit away from {positive} to the largest toward "
-            f"it. In {positive} ventricles are larger.",
+            f"Mean over subjects, from the largest edit away from {positive} to the largest toward it. Ventricles are "
+            f"larger in {positive}.",
         )
     ]
 
 
 def _interpolation_rows(run: RunFolder) -> list[Row]:
-    errors = run.result("interpolate", "change_error")
-    method = own_method(run)
+    own = ("interpolate", "change_error")
+    errors, method = run.results.get(*own), run.own_method
     if not isinstance(errors, Mapping) or method not in errors:
         return []
-    own = ("interpolate", "change_error")
-    others = [
-        (name, word)
-        for name, word in (
-            ("voxel_linear", "voxel blend"),
-            ("voxel_trajectory", "voxels on a line"),
-            ("copy_nearest", "nearest copy"),
-        )
-        if name in errors
-    ]
+    names = {"voxel_linear": "interpolated voxels", "voxel_trajectory": "fitted voxels", "copy_nearest": "nearest copy"}
+    others = {name: word for name, word in names.items() if name in errors}
     return [
-        _answer(
-            "Is the change seen that a missing scan between two sessions would have shown? (change error)",
-            cell(run, *own, method),
-            interval_cell(run, "interpolate", "intervals", "change_error", method),
+        _row(
+            "Missing session: change error",
+            run.results.cell(*own, method),
+            run.results.interval("interpolate", "intervals", "change_error", method),
             Cell(
-                "; ".join(f"{word} {fixed(errors[name])}" for name, word in others),
-                tuple(pointer(RESULTS, *own, name) for name, _ in others),
+                "; ".join(f"{word} {fixed(errors[name])}" for name, word in others.items()),
+                tuple(pointer(RESULTS, *own, name) for name in others),
             ),
-            "0 is the true change, 1 is no better than copying the first session; smaller is better.",
+            "0 is the true change; 1 is no better than a copy of the first session. Smaller is better.",
         )
     ]
 
@@ -218,63 +188,51 @@ def what_was_run(run: RunFolder) -> Section:
     if run.phantom:
         blocks.append(
             Text(
-                "The cohort is a phantom: its scans were computed from the MNI152 template with known age, disease "
-                "and anatomy, and none shows a person. The figures prove whether the method finds what is there to "
-                "find; they say nothing about patients.",
+                "The cohort is a phantom. Its scans are computed from the MNI152 template with known age, disease and "
+                "anatomy, and none shows a patient. The metrics test the method; they say nothing about patients.",
                 "note",
             )
         )
-    blocks.append(Beside([_facts(run)], [_splits(run)]))
-    return Section("run", "What was run on what", blocks)
+    blocks.append(Beside([[_facts(run)], [_splits(run)]]))
+    return Section("run", "Cohort and run", blocks)
 
 
 def _facts(run: RunFolder) -> Table:
-    plan = run.get("representation/stage.json", "plan") or {}
-    manifest = run.get(PROVENANCE, "manifest") or {"path": run.result("request", "manifest")}
-    versions = run.get(PROVENANCE, "versions") or {}
-    fingerprint = manifest.get("sha256")
-    seed_at = (PROVENANCE, "seed") if run.get(PROVENANCE, "seed") is not None else (RESULTS, "request", "seed")
-    seed = run.get(*seed_at)
-    device = run.result("device") or plan.get("device") or "not recorded"
-    precision = run.result("precision") or plan.get("precision") or "not recorded"
-    rows = [
-        Row("Subjects", [cell(run, "n_subjects", form=_count)]),
-        Row("Scans", [cell(run, "n_scans", form=_count)]),
-        Row("Test subjects", [cell(run, "n_test_subjects", form=_count)]),
-        Row("Cohort table", [_words(manifest.get("path"))]),
-        Row("Table fingerprint", [_words(f"SHA-256 {fingerprint[:16]}" if fingerprint else None)]),
-        Row("Model", [_words(_model(run))]),
-        Row("Model fingerprint", [_words(str(run.result("model"))[:16] if run.result("model") else None)]),
-        Row("Computed on", [_words(f"{device}; precision {precision}")]),
-        Row("Seed", [Cell("not recorded") if seed is None else Cell(str(seed), (pointer(*seed_at),))]),
-        Row("Time in all", [cell(run, "wall_seconds", form=duration)]),
-        Row("Peak memory", [cell(run, "peak_memory_gib", form=lambda value: fixed(value, 1, " GiB"))]),
-        Row("Versions", [_words(", ".join(f"{name} {each}" for name, each in versions.items()))]),
-    ]
-    return Table("The run", ("", "Recorded"), rows)
-
-
-def _words(text: Any) -> Cell:
-    return Cell(str(text) if text else "not recorded", prose=True)
-
-
-def _count(value: Any) -> str:
-    return f"{value:,}" if isinstance(value, int) else NOT_MEASURED
+    results, provenance = run.results, run.provenance
+    plan = run.stage("representation").get("plan") or {}
+    fingerprint, model = provenance.get("manifest", "sha256"), results.get("model")
+    machine = [results.get(name) or plan.get(name) or "not recorded" for name in ("device", "precision")]
+    seed = provenance.cell("seed", form=str)
+    versions = provenance.get("versions") or {}
+    rows = {
+        "Subjects": results.cell("n_subjects", form=counted),
+        "Scans": results.cell("n_scans", form=counted),
+        "Test subjects": results.cell("n_test_subjects", form=counted),
+        "Cohort table": words(provenance.get("manifest", "path") or results.get("request", "manifest")),
+        "SHA-256 of the table": words(fingerprint and fingerprint[:16]),
+        "Model": words(_model(run)),
+        "SHA-256 of the model": words(model and str(model)[:16]),
+        "Device": words(f"{machine[0]}; precision {machine[1]}"),
+        "Seed": seed if seed.sources else results.cell("request", "seed", form=str),
+        "Total time": results.cell("wall_seconds", form=duration),
+        "Peak memory": results.cell("peak_memory_gib", digits=1, unit=" GiB"),
+        "Versions": words(", ".join(f"{name} {each}" for name, each in versions.items())),
+    }
+    return Table("The run", ("", "Recorded"), [Row(name, [each]) for name, each in rows.items()])
 
 
 def _model(run: RunFolder) -> str | None:
     """The model in one line, from the resolved configuration."""
-    config = run.config
-    if not isinstance(config, Mapping):
-        trained = run.result("request", "model")
+    if run.config is None:
+        trained = run.results.get("request", "model")
         return f"trained before, in {trained}" if trained else None
-    contract, sampling = config.get("preprocessing", {}), config.get("sampling", {})
+    contract, sampling = run.config.get("preprocessing", {}), run.config.get("sampling", {})
     shape = " x ".join(str(n) for n in contract.get("shape", []))
     encoder = run.semantic_encoder
     parts = [f"{shape} voxels of {contract.get('voxel_size_mm')} mm"]
     if "semantic_width" in encoder:
-        same = ", the same for a scan and its mirror image" if encoder.get("symmetric") else ""
-        parts.append(f"semantic code of {encoder['semantic_width']} numbers{same}")
+        symmetric = ", left-right symmetric" if encoder.get("symmetric") else ""
+        parts.append(f"semantic code of {encoder['semantic_width']} dimensions{symmetric}")
     parts.append(f"{sampling.get('steps')} steps of the solver {sampling.get('solver', 'ddim')}")
     return ", ".join(parts)
 
@@ -284,60 +242,47 @@ def _splits(run: RunFolder) -> Table | Absence:
     manifest = run.manifest
     if isinstance(manifest, Absence):
         return manifest
-    records = manifest.records
-    diagnoses = sorted({record.diagnosis for record in records if record.diagnosis is not None})
+    diagnoses = sorted({record.diagnosis for record in manifest.records if record.diagnosis is not None})
     rows = []
     for split in (*SPLITS, None):
-        chosen = [record for record in records if record.split == split]
+        chosen = [record for record in manifest.records if record.split == split]
         if not chosen:
             continue
         ages = [record.age for record in chosen if record.age is not None]
-        labels = [sum(record.diagnosis == name for record in chosen) for name in diagnoses]
         values = [
             str(len({record.participant_id for record in chosen})),
             str(len(chosen)),
-            *(str(count) for count in labels),
+            *(str(sum(record.diagnosis == name for record in chosen)) for name in diagnoses),
             f"{min(ages):.0f} to {max(ages):.0f}" if ages else "unknown",
         ]
-        rows.append(Row(split or "in no split", [Cell(value, (_table_source(manifest, split),)) for value in values]))
+        source = pointer(manifest.path.name, "split", split or "n/a")
+        rows.append(Row(split or "in no split", [Cell(value, (source,)) for value in values]))
     columns = ("Split", "Subjects", "Scans", *(f"{name} scans" for name in diagnoses), "Age (years)")
     return Table("The cohort by split, frozen by subject before any label was used", columns, rows)
 
 
-def _table_source(manifest: Manifest, split: str | None) -> str:
-    return pointer(manifest.path.name, "split", split or "n/a")
-
-
 def training(run: RunFolder) -> Section:
     """Losses of the three stages."""
-    found = [run.losses(stage) for stage in STAGES]
-    curves = [each for each in found if not isinstance(each, Absence)]
-    absent = [each for each in found if isinstance(each, Absence)]
+    found = {stage: run.losses(stage) for stage in STAGES}
+    curves = {stage: each for stage, each in found.items() if not isinstance(each, Absence)}
     blocks: list[Block] = []
     if curves:
-        ends = [
-            f"{curve.title}: {fixed(curve.train[1][0], 4)} to {fixed(curve.train[1][-1], 4)}"
-            for curve in curves
-            if curve.train[1]
-        ]
         blocks.append(
-            Picture(
-                draw_loss_curves(curves),
-                "image/svg+xml",
-                "Training and validation loss by step for each stage. Training loss, first to last: " + "; ".join(ends),
-                "Loss by step. Both curves should fall and level off; a validation curve that rises while the "
-                "training curve falls means that the stage learns its training scans by heart. Losses of different "
-                "stages are not comparable.",
+            Text(
+                "Both curves should fall and level off. A validation curve that rises while the training curve falls is a "
+                "sign of overfitting. Losses of different stages are not comparable."
             )
         )
-    if len(absent) == len(STAGES) and run.result("request", "model"):
-        model = run.result("request", "model")
+        figures = [_loss_figure(STAGES[stage], each) for stage, each in curves.items()]
+        blocks.append(Beside([[each] for each in figures]))
+    model = run.results.get("request", "model")
+    if not curves and model:
         blocks.append(
             Absence(f"No stage was trained in this run: it used the model in {model}, whose logs are not here.")
         )
     else:
-        blocks += absent
-    rows = [_stage_row(run, stage) for stage in STAGES if run.get(f"{stage}/stage.json") is not None]
+        blocks += [each for each in found.values() if isinstance(each, Absence)]
+    rows = [_stage_row(run, stage) for stage in STAGES if run.stage(stage).content is not None]
     if rows:
         columns = (
             "Stage",
@@ -348,24 +293,27 @@ def training(run: RunFolder) -> Section:
             "Last training loss (one batch)",
             "Last validation loss",
         )
-        blocks.append(Table("How each stage was trained", columns, rows))
+        blocks.append(Table("Training of each stage", columns, rows))
     return Section("training", "Training", blocks)
 
 
-def _stage_row(run: RunFolder, stage: str) -> Row:
-    document = f"{stage}/stage.json"
+def _loss_figure(title: str, series: Any) -> ChartFigure:
+    ends = [f"{each.name} loss from {fixed(each.y[0], 4)} to {fixed(each.y[-1], 4)}" for each in series]
+    values = [value for each in series for value in each.y]
+    chart = Chart(series, Axis("step (batches)"), spanning_axis("loss", values))
+    return ChartFigure(chart, f"Loss of stage {title} by step: {', '.join(ends)}.", f"{title}: loss by step.")
 
-    def get(*keys: str, form: Any) -> Cell:
-        return cell(run, *keys, document=document, form=form)
 
+def _stage_row(run: RunFolder, name: str) -> Row:
+    stage = run.stage(name)
     return Row(
-        STAGES[stage],
+        STAGES[name],
         [
-            get("plan", "trained", form=_count),
-            get("steps", form=_count),
-            get("plan", "batch_size", form=_count),
-            get("seconds", form=duration),
-            get("losses", "train/loss", form=lambda value: fixed(value, 4)),
-            get("losses", "validation/loss", form=lambda value: fixed(value, 4)),
+            stage.cell("plan", "trained", form=counted),
+            stage.cell("steps", form=counted),
+            stage.cell("plan", "batch_size", form=counted),
+            stage.cell("seconds", form=duration),
+            stage.cell("losses", "train/loss", digits=4),
+            stage.cell("losses", "validation/loss", digits=4),
         ],
     )

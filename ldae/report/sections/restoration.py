@@ -1,146 +1,112 @@
-"""The report's pages on what is kept and what is drawn: reconstructions beside their scans, and samples."""
+"""The report's sections on reconstructions beside their scans, and on samples."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
-from ldae.report.blocks import Absence, Block, Cell, Picture, Row, Section, Table, Text
+from ldae.report.blocks import Absence, Block, Picture, Row, Section, Table, Text
 from ldae.report.plots.panels import CONVENTION, cuts_of, difference, incomplete
 from ldae.report.plots.slice_panels import PanelRow, Tile, draw_panel, symmetric_limit
 from ldae.report.plots.volumes import viewer
 from ldae.report.run_folder import RunFolder
-from ldae.report.wording import cell, fixed, interval_cell, joined
+from ldae.report.wording import fixed, joined
 
 __all__ = ["reconstruction", "samples"]
 
-
 RESTORED = {"both": "from both codes", "semantic_only": "semantic code alone", "compression": "compression ceiling"}
+METRICS = {"ssim": ("SSIM", 3), "ssim_brain": ("SSIM in the brain", 3), "mse": ("MSE", 5), "psnr": ("PSNR (dB)", 1)}
 
 
 def reconstruction(run: RunFolder) -> Section:
-    """Scans beside what their codes restore."""
-    title = "Reconstruction: what the codes keep of a scan"
-    if run.result("reconstruct") is None:
-        reason = run.skipped("reconstruct") or Absence("results.json holds no reconstruction; run 'ldae study' again.")
-        return Section("reconstruction", title, [reason])
-    steps = run.result("reconstruct", "steps")
+    """Scans beside their reconstructions."""
+    title = "Reconstruction: scans decoded from their codes"
+    if run.results.get("reconstruct") is None:
+        absent = run.missing("reconstruct", reason="results.json holds no reconstruction; run 'ldae study' again.")
+        return Section("reconstruction", title, [absent])
     text = (
-        f"Every test scan was turned into its two codes and back, in {steps} sampling steps. The semantic code is a "
-        "short list of numbers that should hold what matters; the noise code holds the rest. The compression "
-        "ceiling is the scan through the compression autoencoder alone: no codes can do better."
+        f"Every test scan was encoded and decoded in {run.results.get('reconstruct', 'steps')} sampling steps. The semantic "
+        "code is one short vector for the whole scan; the noise code holds the remaining detail. The compression ceiling is "
+        "the compression autoencoder alone, which no codes can exceed."
     )
-    return Section(
-        "reconstruction",
-        title,
-        [Text(text), _reconstruction_table(run), *_differences(run), *_verdict(run), *_reconstruction_panels(run)],
-    )
+    blocks = [Text(text), _table(run), *_differences(run), *_verdict(run), *_panels(run)]
+    return Section("reconstruction", title, blocks)
 
 
-def _reconstruction_table(run: RunFolder) -> Table:
-    task = "tasks/reconstruct.json"
-    metrics = {"ssim": 3, "ssim_brain": 3, "mse": 5, "psnr": 1}
-
-    def figure(metric: str, own: Sequence[str], detailed: str) -> Cell:
-        """From results.json, or the task's own file where that says more."""
-
-        def form(value: Any) -> str:
-            return fixed(value, metrics[metric])
-
-        if run.result(*own) is not None:
-            return cell(run, *own, form=form)
-        return cell(run, detailed, metric, document=task, form=form)
-
-    rows = [
-        Row(name, [figure(metric, own(metric), detailed) for metric in metrics])
-        for name, own, detailed in (
-            ("Both codes", lambda m: ("reconstruct", m), "both"),
-            ("Semantic code alone, noise drawn", lambda m: ("reconstruct", f"{m}_semantic_only"), "semantic_only"),
-            ("Mean of all training scans (knows nothing)", lambda m: ("reconstruct", f"{m}_mean_image"), "mean_image"),
-            ("Compression ceiling", lambda m: ("compression", m), "compression"),
-        )
-    ]
+def _table(run: RunFolder) -> Table:
+    rows = []
+    for name, place, suffix, detailed in (
+        ("Both codes", "reconstruct", "", "both"),
+        ("Semantic code alone, noise drawn", "reconstruct", "_semantic_only", "semantic_only"),
+        ("Mean training scan (no information on the subject)", "reconstruct", "_mean_image", "mean_image"),
+        ("Compression ceiling", "compression", "", "compression"),
+    ):
+        cells = []
+        for metric, (_, digits) in METRICS.items():
+            # The task's own file holds metrics that results.json leaves out.
+            short = run.results.cell(place, metric + suffix, digits=digits)
+            cells.append(short if short.sources else run.task("reconstruct").cell(detailed, metric, digits=digits))
+        rows.append(Row(name, cells))
     caption = (
-        "Agreement with the real scan, mean over all test scans. SSIM: 1 is identical; the empty background "
-        "flatters it, inside the brain it does not. MSE: mean squared error for intensities from 0 to 1. PSNR: "
-        "larger is better."
+        "Agreement with the real scan, mean over all test scans. SSIM: 1 is identical; the empty background raises it, so "
+        "the second column is limited to the brain. MSE: mean squared error of intensities from 0 to 1. PSNR: larger is better."
     )
-    return Table(caption, ("Image from", "SSIM", "SSIM in the brain", "MSE", "PSNR (dB)"), rows)
+    return Table(caption, ("Image from", *(title for title, _ in METRICS.values())), rows)
 
 
 def _differences(run: RunFolder) -> list[Table]:
-    """What the codes lose against the ceiling, and what they know beyond the mean image, with intervals."""
+    """Loss against the ceiling, and gain over the mean scan, with intervals."""
     names = {
         "below_ceiling": "Compression ceiling minus both codes",
         "above_mean_image": "Semantic code alone minus mean training scan",
     }
+    at = ("reconstruct", "intervals")
     rows = [
-        Row(
-            words,
-            [
-                cell(run, "reconstruct", "intervals", name, "value", form=lambda value: fixed(value, 4)),
-                interval_cell(run, "reconstruct", "intervals", name, digits=4),
-            ],
-        )
-        for name, words in names.items()
-        if run.result("reconstruct", "intervals", name) is not None
+        Row(text, [run.results.cell(*at, name, "value", digits=4), run.results.interval(*at, name, digits=4)])
+        for name, text in names.items()
+        if run.results.get(*at, name) is not None
     ]
     caption = "Differences of SSIM, mean over scans; intervals over subjects"
-    return [Table(caption, ("", "Difference", "95 % interval"), rows)] if rows else []
+    return [Table(caption, ("Difference", "Value", "95 % interval"), rows)] if rows else []
 
 
 def _verdict(run: RunFolder) -> list[Text]:
-    """Whether the semantic code alone beats knowing nothing, in words."""
-    task = "tasks/reconstruct.json"
+    """Comparison of the semantic code alone with the mean training scan, in words."""
     compared, lost = 0, []
-    for metric, name, digits, sign in (
-        ("ssim", "SSIM", 3, 1),
-        ("ssim_brain", "SSIM in the brain", 3, 1),
-        ("mse", "MSE", 5, -1),
-    ):
-        alone, mean = run.get(task, "semantic_only", metric), run.get(task, "mean_image", metric)
+    for metric, sign in (("ssim", 1), ("ssim_brain", 1), ("mse", -1)):
+        alone, mean = (run.task("reconstruct").get(name, metric) for name in ("semantic_only", "mean_image"))
         if isinstance(alone, float) and isinstance(mean, float):
             compared += 1
             if sign * mean >= sign * alone:
-                lost.append(f"{name} ({fixed(mean, digits)} against {fixed(alone, digits)})")
+                title, digits = METRICS[metric]
+                lost.append(f"{title} ({fixed(mean, digits)} against {fixed(alone, digits)})")
     if lost:
-        return [
-            Text(
-                f"The mean of all training scans does no worse than the semantic code alone in {joined(lost)}.", "note"
-            )
-        ]
-    words = (
-        "The semantic code alone does better than the mean of all training scans in SSIM, in the brain too, and in MSE."
-    )
-    return [Text(words)] if compared == 3 else []
+        return [Text(f"The mean training scan is no worse than the semantic code alone in {joined(lost)}.", "note")]
+    won = "The semantic code alone is better than the mean training scan in SSIM, SSIM in the brain and MSE."
+    return [Text(won)] if compared == 3 else []
 
 
-def _reconstruction_panels(run: RunFolder) -> list[Block]:
+def _panels(run: RunFolder) -> list[Block]:
     images = run.images("reconstruct", "original", "both", "semantic_only", "compression")
     if isinstance(images, Absence):
         return [images]
-    scores, keys = run.get("tasks/reconstruct.json", "per_scan"), run.get("tasks/reconstruct.json", "shown")
+    scores, keys = (run.task("reconstruct").get(name) for name in ("per_scan", "shown"))
     if not isinstance(scores, Mapping) or not isinstance(keys, list) or len(keys) != len(images["original"]):
-        return [incomplete("reconstruct")]
+        return [incomplete(run, "reconstruct")]
     worst = min(scores, key=lambda key: scores[key])
-    rows = list(dict.fromkeys(keys))  # a cohort of few scans shows one twice
-    differences = [difference(images["both"][i], images["original"][i]) for i in range(len(keys))]
-    limit = symmetric_limit(differences)
-    headers = ("original", "from both codes", "both codes minus original", "semantic code alone", "compression ceiling")
+    rows = {key: keys.index(key) for key in keys}  # a cohort of few scans shows one twice
     places = {key: f"{'Worst' if key == worst else 'Typical'} of {len(scores)} test scans" for key in rows}
-    at_rows = [keys.index(key) for key in rows]
+    similar = {key: f"SSIM {fixed(scores.get(key))}" for key in rows}
+    differences = {at: difference(images["both"][at], images["original"][at]) for at in rows.values()}
+    limit = symmetric_limit(differences.values())
     blocks: list[Block] = [
         Text(CONVENTION),
         viewer(
-            "Scans and what their codes restore, in three planes.",
+            "Original scans and their reconstructions in three planes.",
             [f"{key} ({places[key].lower()})" for key in rows],
-            [images["original"][at] for at in at_rows],
-            [[images[name][at] for name in RESTORED] for at in at_rows],
-            [images["original"][at] for at in at_rows],
+            [images["original"][at] for at in rows.values()],
+            [[images[name][at] for name in RESTORED] for at in rows.values()],
+            [images["original"][at] for at in rows.values()],
             choices=list(RESTORED.values()),
             captions=[
-                [
-                    f"{words}, SSIM {fixed(scores.get(key))}" if name == "both" else words
-                    for name, words in RESTORED.items()
-                ]
+                [f"{text}, {similar[key]}" if name == "both" else text for name, text in RESTORED.items()]
                 for key in rows
             ],
             start=0,
@@ -149,7 +115,7 @@ def _reconstruction_panels(run: RunFolder) -> list[Block]:
             grid=run.preprocessing,
         ),
     ]
-    for key, at in zip(rows, at_rows, strict=True):
+    for key, at in rows.items():
         original = images["original"][at]
         tiles = [
             Tile(original, "original"),
@@ -160,30 +126,25 @@ def _reconstruction_panels(run: RunFolder) -> list[Block]:
         ]
         data = draw_panel(
             [PanelRow(cut, tiles) for cut in cuts_of(run, original)],
-            headers,
+            ("original", "from both codes", "both codes minus original", "semantic code alone", "compression ceiling"),
             limit=limit,
             limit_label="blue: darker than the original, red: brighter (full grey scale = 1); grey line: original",
         )
-        place = places[key]
-        score = f"SSIM {fixed(scores.get(key))} from both codes"
-        blocks.append(
-            Picture(
-                data,
-                "image/png",
-                f"{place}: {key}, {score}. Axial, coronal and sagittal sections of the original, the reconstruction "
-                "from both codes, their difference, the semantic code alone and the compression ceiling.",
-                f"{place}: {key}, {score}",
-            )
+        caption = f"{places[key]}: {key}, {similar[key]} from both codes"
+        alt = (
+            f"{caption}. Axial, coronal and sagittal sections of the original, the reconstruction from both codes, their "
+            "difference, the semantic code alone and the compression ceiling."
         )
+        blocks.append(Picture(data, "image/png", alt, caption))
     return blocks
 
 
 def samples(run: RunFolder) -> Section:
-    """Variations of one scan's code, and samples that follow no scan."""
-    title = "Samples: what the model draws by itself"
+    """Variations of one scan's code, and unconditional samples."""
+    title = "Samples: images drawn by the model"
     images = run.images("sample", "original", "variations", "unconditional")
     if isinstance(images, Absence):
-        return Section("samples", title, [run.skipped("sample") or images])
+        return Section("samples", title, [run.missing("sample", reason=images.reason)])
     original, variations, free = (images[name] for name in ("original", "variations", "unconditional"))
     tiles = [Tile(original, "original"), *(Tile(each, "synthetic") for each in (*variations, *free))]
     headers = [
@@ -191,18 +152,16 @@ def samples(run: RunFolder) -> Section:
         *(f"variation {i}\nof its code" for i in range(1, len(variations) + 1)),
         *(f"sample {i}\nno code" for i in range(1, len(free) + 1)),
     ]
-    key = run.get("tasks/sample.json", "key") or "a test scan"
+    key = run.task("sample").get("key") or "a test scan"
     text = (
-        "Variations keep the semantic code of one scan and draw the noise anew: what stays the same is what the "
-        "code holds, what differs is what it leaves open. The samples without a code come from the denoiser alone "
-        "and show no one. Blur is compression's as much as the denoiser's; broken anatomy means that the denoiser "
-        "needs more training or more scans."
+        "Variations keep the semantic code of one scan and draw the noise anew. What they share is in the code; what "
+        "differs is not. Samples without a code come from the denoiser alone and show no subject. Blur comes from the "
+        "compression and the denoiser. Implausible anatomy is a sign that the denoiser needs more training or more scans."
     )
-    picture = Picture(
-        draw_panel([PanelRow(cut, tiles) for cut in cuts_of(run, original)], headers),
-        "image/png",
-        f"Sections of {key}, of {len(variations)} variations of its semantic code, and of {len(free)} samples "
-        "without a code; all but the first are synthetic.",
-        f"Original: {key}.",
+    data = draw_panel([PanelRow(cut, tiles) for cut in cuts_of(run, original)], headers)
+    alt = (
+        f"Sections of {key}, of {len(variations)} variations of its semantic code, and of {len(free)} samples without a "
+        "code; all but the first are synthetic."
     )
-    return Section("samples", title, [Text(text), picture])
+    caption = f"Original {key}, variations of its semantic code, and samples without a code. Radiological convention."
+    return Section("samples", title, [Text(text), Picture(data, "image/png", alt, caption)])

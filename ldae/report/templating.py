@@ -1,0 +1,41 @@
+"""Templates of the report: HTML, Markdown and the methods paragraph."""
+
+import json
+import re
+from dataclasses import asdict
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import ChainableUndefined, Environment, PackageLoader, StrictUndefined
+
+__all__ = ["asset", "render"]
+
+
+def render(template: str, /, **values: Any) -> str:
+    """Fill a template; HTML escapes its values, and plain text takes what is missing as empty."""
+    environment = Environment(
+        loader=PackageLoader("ldae.report"),
+        autoescape=template.endswith(".html.j2"),
+        undefined=ChainableUndefined if template.endswith(".txt.j2") else StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.policies["json.dumps_function"] = _dumps
+    environment.filters["plain"] = _plain
+    return environment.get_template(template).render(values)
+
+
+def asset(name: str) -> str:
+    """Text of a file of the report's package."""
+    return files("ldae.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _dumps(value: Any, **options: Any) -> str:
+    """JSON of plain values and of the report's own blocks."""
+    return json.dumps(value, default=asdict, allow_nan=False, **options)
+
+
+def _plain(text: str) -> str:
+    """Markdown on one line in which nothing is markup."""
+    return re.sub(r"([\\`*_\[\]<>#|])", r"\\\1", " ".join(text.split()))
