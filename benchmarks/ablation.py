@@ -29,7 +29,7 @@ from ldae.tasks.probe.embeddings import embeddings_of
 from ldae.tasks.probe.evaluate import evaluate_probe
 from ldae.tasks.probe.result import CODES, ProbeSettings
 from ldae.tasks.probe.targets import choose_target
-from ldae.tasks.reconstruct import evaluate_reconstruction, reconstruct
+from ldae.tasks.reconstruct import reconstruct
 from ldae.training.experiment import Experiment
 from ldae.training.fit import FitSettings
 
@@ -61,6 +61,7 @@ GUIDED = 1.5
 def measure(model: LatentDiffusionAutoencoder, manifest: Manifest, seed: int) -> dict[str, Any]:
     """What the codes predict and what they give back, on test subjects."""
     scans = encode_scans(model, manifest.records)
+    training = scans.of_split("train")
     embeddings = embeddings_of(scans.records, scans.semantic)
     diagnosis, age = (
         evaluate_probe(choose_target(manifest, name), embeddings, settings=ProbeSettings(seed=seed))
@@ -68,14 +69,13 @@ def measure(model: LatentDiffusionAutoencoder, manifest: Manifest, seed: int) ->
         .figures
         for name in ("diagnosis", "age")
     )
-    test = scans.select([row for row, record in enumerate(scans.records) if record.split == "test"])
+    test = scans.of_split("test")
     shown = test.select(test.first_rows).with_noise(model)
-    train = [row for row, record in enumerate(scans.records) if record.split == "train"]
-    mean_image = scans.images[train].mean(axis=0)
-    result = evaluate_reconstruction(model, shown, reconstruct(model, shown, seed=seed), mean_image=mean_image)
+    mean_image = sum(batch.images().sum(axis=0, dtype=float) for batch in training.batches(32)) / len(training)
+    result = reconstruct(model, shown, mean_image=mean_image.astype("float32"), seed=seed)
     noise = torch.stack([codes.noise for codes in shown.codes if codes.noise is not None])
     plain = model.invert(
-        torch.from_numpy(shown.latents),
+        shown.latents(),
         torch.stack([codes.semantic for codes in shown.codes]),
         SamplingConfig("ddim", steps=10),
     )

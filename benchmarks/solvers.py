@@ -271,7 +271,7 @@ def compare(model: LatentDiffusionAutoencoder, manifest: Path, count: int, steps
     for record in read_manifest(manifest).in_split("test").records:
         records.setdefault(record.participant_id, record)
     scans = encode_scans(model, list(records.values())[:count])
-    z_0 = torch.from_numpy(scans.latents)
+    z_0, images = scans.latents(), scans.images()
     y = torch.stack([codes.semantic for codes in scans.codes])
     schedule = model.networks.schedule
     own, other = (
@@ -280,7 +280,7 @@ def compare(model: LatentDiffusionAutoencoder, manifest: Path, count: int, steps
     fine = direct(schedule, 100, corrections=1)
     code, kept = fine[1](own, z_0)
     reference = fine[2](other, code, kept) - z_0
-    ceiling = compare_images(model.decompress(z_0), scans.images).mean()
+    ceiling = compare_images(model.decompress(z_0), images).mean()
     rows = []
     for name, invert, sample in walks(schedule, steps):
         own.taken(), other.taken()
@@ -291,7 +291,7 @@ def compare(model: LatentDiffusionAutoencoder, manifest: Path, count: int, steps
         decode = own.taken()
         seconds = time.perf_counter() - start
         edit = sample(other, z_T, record) - back
-        image = compare_images(model.decompress(back), scans.images).mean()
+        image = compare_images(model.decompress(back), images).mean()
         rows.append(
             {
                 "solver": name,

@@ -1,6 +1,5 @@
 """`ldae diagnose`: whether the semantic code is used."""
 
-from dataclasses import asdict
 from typing import Any
 
 from jsonargparse import Namespace
@@ -25,14 +24,13 @@ def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
 
 def run_diagnose(options: Namespace) -> int:
     """Shares by noise level, spread of the codes, a verdict."""
-    from ldae.io.files import write_json
     from ldae.metrics.code_usage import VERDICTS
-    from ldae.tasks.code_usage import diagnose
+    from ldae.tasks.code_usage import code_usage
 
     model, scans = open_scans(options, noise=False)
     with progress_bar("diagnose") as move:
-        result = diagnose(model, scans, seed=options.seed, progress=move)
-    path = write_json(options.out / "diagnose.json", asdict(result))
+        result = code_usage(model, scans, seed=options.seed, progress=move)
+    path = result.write(options.out)
     use, spread, images = result.use, result.spread, result.images
     levels = zip(result.snr, use.share_by_level, use.shuffled_share_by_level, use.gap_by_level, strict=True)
     table(

@@ -32,7 +32,7 @@ def run(options: Namespace) -> int:
     from ldae.report.plots.direction_strip import write_direction_strip
     from ldae.tasks.explore.discover import DirectionStrip, DiscoverSettings, discover
 
-    model, scans = open_scans(options)
+    model, scans = open_scans(options, noise=False)
     settings = DiscoverSettings(
         options.components, options.decoder, options.sparse, neighbours=options.neighbours, seed=options.seed
     )

@@ -1,6 +1,5 @@
 """`ldae reconstruct`, `sample`: codes back to images."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -96,16 +95,18 @@ def open_scans(options: Namespace, subject: str | None = None, *, noise: bool = 
 
 def run_reconstruct(options: Namespace) -> int:
     """Images and metrics."""
-    from ldae.io.files import write_json
     from ldae.tasks.native.spaces import open_space
-    from ldae.tasks.reconstruct import evaluate_reconstruction, reconstruct, write_reconstructions
+    from ldae.tasks.reconstruct import reconstruct, write_reconstructions
 
     model, scans = open_scans(options)
-    images = reconstruct(model, scans, seed=options.seed)
-    result = evaluate_reconstruction(model, scans, images)
     space = open_space(options.space, model)
-    paths = write_reconstructions(scans, images.both, options.out, space, keep_detail=options.keep_detail)
-    write_json(options.out / "reconstruct.json", asdict(result))
+
+    def write(batch: Any) -> None:
+        write_reconstructions(batch, options.out, space, keep_detail=options.keep_detail)
+
+    with progress_bar("reconstruct") as move:
+        result = reconstruct(model, scans, seed=options.seed, visit=write, progress=move)
+    result.write(options.out)
     rows = {
         "both codes": result.both,
         "semantic code alone": result.semantic_only,
@@ -119,7 +120,7 @@ def run_reconstruct(options: Namespace) -> int:
             for k, v in rows.items()
         ],
     )
-    say(f"{len(paths)} images and reconstruct.json in {options.out}")
+    say(f"{result.scans} images and reconstruct.json in {options.out}")
     return 0
 
 
@@ -139,5 +140,5 @@ def run_sample(options: Namespace) -> int:
         like = None if options.like is None else str(options.like)
         facts = {"space": "template", "seed": options.seed, "index": index, "like": like, "model": fingerprint}
         write_synthetic(model.config.preprocessing.restore(image), path, "sample", **facts)
-    say(f"{len(images)} images in {options.out}")
+    say(f"{options.count} images in {options.out}")
     return 0

@@ -78,6 +78,8 @@ def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
 
 def run_interpolate(options: Namespace) -> int:
     """One image a month."""
+    import numpy as np
+
     from ldae.errors import TaskError
     from ldae.tasks.longitudinal.interpolate import draw_spread, interpolate_subject, nearest_session, with_residual
     from ldae.tasks.native.spaces import open_space
@@ -96,7 +98,7 @@ def run_interpolate(options: Namespace) -> int:
         reference = image if codes.same_image(session) else decoded[ends.index(row)]
         place = space.scan(scans.records[row], session)
         if not space.needs_reference and options.estimate == "residual":
-            image = with_residual(image, scans, between, *decoded)
+            image = with_residual(image, between, scans.select(ends).images(), np.stack(decoded))
         name = f"{options.subject}_month-{month:g}_space-{space.label}"
         facts = {
             "month": month,
@@ -117,20 +119,15 @@ def run_interpolate(options: Namespace) -> int:
 def run_evaluate(options: Namespace) -> int:
     """A row a method."""
     from ldae.tasks.longitudinal.evaluate import evaluate_interpolation, read_truth
-    from ldae.tasks.longitudinal.interpolate import find_triples
-    from ldae.tasks.reconstruct import reconstruct
 
     truth = None if options.truth is None else read_truth(options.truth)
     model, scans = open_scans(options)
     prior = _prior(options, model, {record.participant_id for record in scans.records})
-    references = None if options.references is None else _references(options.references, model, scans)
-    decoded = reconstruct(model, scans, seed=options.seed).both
+    references = None if options.references is None else _references(options.references, scans)
     with progress_bar("interpolate") as move:
         result = evaluate_interpolation(
             model,
             scans,
-            decoded,
-            find_triples(scans),
             prior=prior,
             references=references,
             truth=truth,
@@ -209,21 +206,18 @@ def _prior(options: Namespace, model: Any, scored: set[str]) -> "TrajectoryPrior
         return None
 
 
-def _references(path: Path, model: Any, scans: Any) -> Any:
-    """Twins of the scans, in their order.
+def _references(path: Path, scans: Any) -> dict[str, Any]:
+    """Twins of the scans, by key.
 
     Raises:
         TaskError: if one is missing.
     """
-    import numpy as np
-
     from ldae.data.manifest import read_manifest
     from ldae.errors import TaskError
-    from ldae.tasks.encode import prepare_record
 
     twins = {record.key: record for record in read_manifest(path).records}
     missing = [record.key for record in scans.records if record.key not in twins]
     if missing:
         msg = f"{path}: holds no twin of {len(missing)} scans (first: {missing[0]}); give a manifest with the same keys"
         raise TaskError(msg)
-    return np.stack([prepare_record(model, twins[record.key]).data for record in scans.records])
+    return twins

@@ -1,6 +1,5 @@
 """`ldae manipulate`: scans moved along what a probe has learnt, and the smallest moves that change its mind."""
 
-from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -12,8 +11,6 @@ from ldae.cli.console import interval, progress_bar, say, table
 from ldae.cli.images import add_inputs, add_space, open_scans
 
 __all__ = ["register"]
-
-MAPPED_SUBJECTS = 3
 
 
 def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
@@ -67,56 +64,61 @@ def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
 
 def run_manipulate(options: Namespace) -> int:
     """An image a step, and what the probe and the volumes say of it."""
-    from ldae.io.files import write_json
     from ldae.tasks.edit.counterfactual import check_target
-    from ldae.tasks.edit.evaluate import evaluate_edits, map_edit
-    from ldae.tasks.edit.manipulate import manipulate, summarise_edits
+    from ldae.tasks.edit.evaluate import manipulate
     from ldae.tasks.native.labels import write_synthetic
     from ldae.tasks.native.spaces import open_space
     from ldae.tasks.probe.linear import LinearProbe
 
     probe = LinearProbe.load(options.probe)
     nuisances = [LinearProbe.load(path) for path in options.nuisance]
-    asked = {path.stem: LinearProbe.load(path) for path in [*options.nuisance, *options.ask]}
+    others = {path.stem: LinearProbe.load(path) for path in [*options.nuisance, *options.ask]}
     if options.counterfactual is not None:
         check_target(probe, options.counterfactual)
     known = _effects(options)
     model, scans = open_scans(options, options.subject)
-    steps = options.steps if 0 in options.steps else [0, *options.steps]
+    steps = sorted(options.steps if 0 in options.steps else [0, *options.steps])
     step = _step(options, model, probe, nuisances)
-    with progress_bar("manipulate") as move:
-        edits = manipulate(model, scans.codes, probe, steps=sorted(steps), step=step, progress=move)
-    result = summarise_edits(edits)
     space = open_space(options.space, model)
-    references = [edit.images[edit.steps.index(0)] for edit in edits]
-    for record, codes, edit, reference in zip(scans.records, scans.codes, edits, references, strict=True):
-        place = space.scan(record, codes)
-        for amount, image, predicted in zip(edit.steps, edit.images, edit.predicted, strict=True):
+
+    def write(row: int, edits: Any) -> None:
+        record, reference = scans.records[row], edits.images[steps.index(0)]
+        place = space.scan(record, scans.codes[row])
+        for amount, image, predicted in zip(edits.steps, edits.images, edits.predicted, strict=True):
             path = options.out / f"{record.key}_space-{space.label}_desc-step{amount:+g}_T1w.nii.gz"
             facts = _direction(options) | {"step": amount, "predicted": predicted}
             place.edited(image, reference).write(path, "edit", **facts)
+
+    effects = {name: volume.resample_to(model.config.preprocessing.grid).data for name, volume in known.items()}
+    with progress_bar("manipulate") as move:
+        result = manipulate(
+            model,
+            scans,
+            probe,
+            others,
+            steps=steps,
+            step=step,
+            effects=effects,
+            seed=options.seed,
+            visit=write,
+            progress=move,
+        )
     if options.counterfactual is not None:
-        _counterfactuals(options, model, scans, references, space, probe, step)
-    rows = scans.first_rows
-    first, of_first = scans.select(rows), [edits[row] for row in rows]
-    findings = evaluate_edits(of_first, first, probe, asked, seed=options.seed)
-    plain = asdict(result) | {"monotone": result.monotone, "findings": asdict(findings)}
-    if len(rows) >= MAPPED_SUBJECTS:
-        effects = {name: volume.resample_to(model.config.preprocessing.grid).data for name, volume in known.items()}
-        mapped = map_edit(of_first, first.images, effects)
-        plain |= {"changed_share": mapped.share, "effect_correlation": mapped.effect_correlations}
+        _counterfactuals(options, model, scans, space, probe, step)
+    findings, subjects = result.findings, len(scans.first_rows)
+    if result.map is not None:
         for name in known:
-            value = mapped.effect_correlations.get(name)
+            value = result.map.effect_correlations.get(name)
             say(
                 f"correlation of the mean change with {name}: {'none, as one is constant' if value is None else f'{value:.3f}'}"
             )
-        for name, image in (("change", mapped.mean), ("significant", mapped.significant.astype("float32"))):
+        for name, image in (("change", result.map.mean), ("significant", result.map.significant.astype("float32"))):
             path = options.out / f"group_space-MNI152_desc-{name}_T1w.nii.gz"
-            facts = _direction(options) | {"space": "template", "subjects": len(rows), "model": model.fingerprint()}
+            facts = _direction(options) | {"space": "template", "subjects": subjects, "model": model.fingerprint()}
             write_synthetic(model.config.preprocessing.restore(image), path, f"mean {name}", **facts)
     elif known:
-        say(f"note: {len(rows)} subjects are too few for a map, so --effect is not asked")
-    write_json(options.out / "manipulate.json", plain)
+        say(f"note: {subjects} subjects are too few for a map, so --effect is not used")
+    result.write(options.out)
     table(
         f"means over {result.scans} scans; changes against step 0",
         ["step", "probe", *(_structure(name) for name in result.volume_change_ml)],
@@ -130,17 +132,17 @@ def run_manipulate(options: Namespace) -> int:
         ],
     )
     table(
-        f"every probe, over the first scans of {len(rows)} subjects",
+        f"every probe, over the first scans of {subjects} subjects",
         ["probe", "change a step (logit, or the target's unit)"],
         [
             [
                 options.probe.stem if name == "direction" else name,
-                interval(each) if len(rows) > 1 else f"{each.value:.3f}",
+                interval(each) if subjects > 1 else f"{each.value:.3f}",
             ]
             for name, each in findings.probe_slopes.items()
         ],
     )
-    if len(rows) > 1:
+    if subjects > 1:
         say(f"nearest to their own scan at the last step: {findings.own_nearest_image[-1]:.0%} of edited scans")
     moved = findings.probe_slopes["direction"]
     if moved.low <= 0 <= moved.high:
@@ -151,7 +153,7 @@ def run_manipulate(options: Namespace) -> int:
         step = "" if findings.flip_step is None else f", at step {findings.flip_step:.1f} (median)"
         say(f"the edit takes {findings.flipped:.0%} of those below one half above it{step}")
     say(
-        f"{len(edits) * len(result.steps)} images ({len(edits)} scans at {len(result.steps)} steps) and manipulate.json in "
+        f"{result.scans * len(steps)} images ({result.scans} scans at {len(steps)} steps) and manipulate.json in "
         f"{options.out}"
     )
     return 0
@@ -191,37 +193,37 @@ def _direction(options: Namespace) -> dict[str, Any]:
     return {"probe": str(options.probe), "nuisances": [str(path) for path in options.nuisance]}
 
 
-def _counterfactuals(
-    options: Namespace, model: Any, scans: Any, references: list[Any], space: Any, probe: Any, step: Any
-) -> None:
+def _counterfactuals(options: Namespace, model: Any, scans: Any, space: Any, probe: Any, step: Any) -> None:
     """An image and a row a scan: the smallest edit that takes the probe to the target."""
     import pandas as pd
 
     from ldae.io.files import write_text
     from ldae.tasks.edit.counterfactual import FARTHEST, find_counterfactuals
 
-    with progress_bar("counterfactuals") as move:
-        found = find_counterfactuals(model, scans.codes, probe, options.counterfactual, step=step, progress=move)
     rows = []
-    for record, codes, reference, each in zip(scans.records, scans.codes, references, found, strict=True):
-        facts = {"step": each.amount, "before": each.before, "after": each.after, "reached": each.reached}
-        rows.append({"participant_id": record.participant_id, "session_id": record.session_id, **facts})
-        path = options.out / f"{record.key}_space-{space.label}_desc-counterfactual_T1w.nii.gz"
-        result = space.scan(record, codes).edited(each.image, reference)
-        result.write(path, "counterfactual", **_direction(options), **facts)
+    with progress_bar("counterfactuals") as move:
+        found = find_counterfactuals(model, scans.codes, probe, options.counterfactual, step=step)
+        for record, codes, each in zip(scans.records, scans.codes, found, strict=True):
+            facts = {"step": each.amount, "before": each.before, "after": each.after, "reached": each.reached}
+            rows.append({"participant_id": record.participant_id, "session_id": record.session_id, **facts})
+            path = options.out / f"{record.key}_space-{space.label}_desc-counterfactual_T1w.nii.gz"
+            reference = model.decode_images([codes])[0] if space.needs_reference else each.image
+            result = space.scan(record, codes).edited(each.image, reference)
+            result.write(path, "counterfactual", **_direction(options), **facts)
+            move(len(rows), len(scans))
     table_path = options.out / "counterfactuals.tsv"
     write_text(table_path, pd.DataFrame(rows).to_csv(sep="\t", index=False))
-    reached = [abs(each.amount) for each in found if each.reached]
+    reached = [abs(row["step"]) for row in rows if row["reached"]]
     middle = f"; the median length of their steps is {median(reached):.2f}" if reached else ""
     missed = ""
-    if len(reached) < len(found):
+    if len(reached) < len(rows):
         missed = (
-            f"; the other {len(found) - len(reached)} do not within {FARTHEST:g} steps, the farthest that is tried, and keep "
+            f"; the other {len(rows) - len(reached)} do not within {FARTHEST:g} steps, the farthest that is tried, and keep "
             "the image of that step"
         )
     say(
-        f"counterfactuals: the probe reaches {options.counterfactual:g} in {len(reached)} of {len(found)} scans{middle}{missed}; "
-        f"{len(found)} images and {table_path}"
+        f"counterfactuals: the probe reaches {options.counterfactual:g} in {len(reached)} of {len(rows)} scans{middle}{missed}; "
+        f"{len(rows)} images and {table_path}"
     )
 
 

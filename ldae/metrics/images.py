@@ -1,5 +1,6 @@
 """Agreement of two images: SSIM, MSE, PSNR, over the whole grid as published and inside the brain."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +27,11 @@ class ImageAgreement:
     ssim_brain: npt.NDArray[np.float64]
     mse: npt.NDArray[np.float64]
     psnr: npt.NDArray[np.float64]
+
+    @classmethod
+    def concatenate(cls, parts: Sequence["ImageAgreement"]) -> "ImageAgreement":
+        """Pairs of several batches, in order."""
+        return cls(**{name: np.concatenate([getattr(each, name) for each in parts]) for name in cls.__annotations__})
 
     def mean(self) -> dict[str, float]:
         """Mean of each over the pairs."""

@@ -1,6 +1,9 @@
-"""Diagnose: whether the semantic code is used, or has collapsed to something that says nothing of the scan."""
+"""Code usage: whether the decoder uses the semantic code, or the code has collapsed."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -8,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ldae.autoencoder import LatentDiffusionAutoencoder
+from ldae.io.files import write_json
 from ldae.metrics.code_usage import (
     CodeSpread,
     CodeUse,
@@ -17,12 +21,12 @@ from ldae.metrics.code_usage import (
     paired_gap,
     strangers,
 )
-from ldae.metrics.images import compare_images
+from ldae.metrics.images import ImageAgreement, compare_images
 from ldae.metrics.statistics import Interval
 from ldae.models.whitening import Whitening
 from ldae.tasks.encode import EncodedScans, Progress
 
-__all__ = ["DiagnoseResult", "ImageUse", "diagnose"]
+__all__ = ["CodeUsageResult", "ImageUse", "code_usage"]
 
 LEVELS = 10
 PICTURED = 32
@@ -30,16 +34,15 @@ PICTURED = 32
 
 @dataclass(frozen=True)
 class ImageUse:
-    """Agreement of images with the real scans, drawn from the same noise with the right code, somebody else's, and none.
+    """Agreement with the real scans of images drawn from the same noise with the own code, another subject's, and none.
 
     Attributes:
         scans: the first of each subject, up to a limit.
         steps: of the sampler.
         right: mean `ssim`, `ssim_brain`, `mse` and `psnr` with the scan's own code.
-        shuffled: the same with the code of a scan of somebody else.
+        shuffled: the same with the code of another subject's scan.
         none: the same without a code.
-        gaps: by how much the own code does better than somebody else's in `ssim`, `ssim_brain` and `mse`, with intervals
-            over subjects.
+        gaps: advantage of the own code over another subject's in `ssim`, `ssim_brain` and `mse`, with intervals over subjects.
     """
 
     scans: int
@@ -51,19 +54,19 @@ class ImageUse:
 
 
 @dataclass(frozen=True)
-class DiagnoseResult:
-    """What the semantic code of a model carries.
+class CodeUsageResult:
+    """Information that the semantic code of a model carries.
 
     Attributes:
-        scans: that were diagnosed.
-        subjects: that they are of.
+        scans: number of scans.
+        subjects: number of subjects.
         timesteps: the L noise levels, ascending.
         snr: signal-to-noise ratio at each of them, L.
-        unexplained: share of the latent's variance that is left open at each level with the `right` code, the `shuffled` one
+        unexplained: share of the latent's variance left unexplained at each level with the `right` code, the `shuffled` one
             and `none`, L each.
-        use: what of the error without a code is explained.
-        spread: how codes spread over these scans, as they were learnt, before any whitening.
-        images: what it comes to in images.
+        use: share of the error without a code that the code explains.
+        spread: of the codes over these scans, as they were learnt, before any whitening.
+        images: the same comparison in images.
     """
 
     scans: int
@@ -75,8 +78,25 @@ class DiagnoseResult:
     spread: CodeSpread
     images: ImageUse
 
+    def write(self, folder: Path) -> Path:
+        """Write diagnose.json."""
+        return write_json(folder / "diagnose.json", asdict(self))
 
-def diagnose(
+    def summary(self) -> dict[str, Any]:
+        """Metrics for the results of a run, as plain values."""
+        return {
+            "verdict": self.use.verdict,
+            **{name: asdict(getattr(self.use, name)) for name in ("share", "shuffled_share", "gap")},
+            **asdict(self.spread),
+            **{
+                metric: {name: getattr(self.images, name)[metric] for name in ("right", "shuffled", "none")}
+                for metric in ("ssim", "ssim_brain", "mse")
+            },
+            "image_gaps": {name: asdict(gap) for name, gap in self.images.gaps.items()},
+        }
+
+
+def code_usage(
     model: LatentDiffusionAutoencoder,
     scans: EncodedScans,
     *,
@@ -85,16 +105,16 @@ def diagnose(
     pictured: int = PICTURED,
     batch_size: int = 32,
     resamples: int = 1000,
-    progress: Progress | None = None,
-) -> DiagnoseResult:
-    """Compare the right code, shuffled codes and no code at fixed noise levels and in images; noise and shuffling are seeded.
+    progress: Progress = lambda done, total: None,
+) -> CodeUsageResult:
+    """Compare the own code, shuffled codes and no code at fixed noise levels and in images; noise and shuffling are seeded.
 
     Args:
         model: the trained model.
         scans: that it has not been trained on, of two subjects or more; noise codes are not needed.
         seed: of noise, shuffling and resamples.
         levels: number of noise levels, evenly spaced over the schedule, its noisy end among them.
-        pictured: at most so many scans are decoded, one a subject.
+        pictured: most scans that are decoded, one a subject.
         batch_size: scans at a time.
         resamples: of the bootstrap.
         progress: told (done, total).
@@ -104,56 +124,78 @@ def diagnose(
     """
     schedule = model.networks.schedule
     timesteps = list(schedule.time_grid(levels)[1:])
-    subjects = [record.participant_id for record in scans.records]
-    partners = strangers(subjects, np.random.default_rng(seed))
-    codes, latents = torch.stack([each.semantic for each in scans.codes]), torch.from_numpy(scans.latents)
-    others = codes[torch.from_numpy(partners)]
-    generator = torch.Generator().manual_seed(seed)
-    errors = torch.empty(3, len(scans), levels)
-    for level, t in enumerate(timesteps):
-        noise = model.draw_noise(len(scans), generator)
-        for start in range(0, len(scans), batch_size):
-            rows = slice(start, start + batch_size)
-            semantics = (codes[rows], others[rows], None)
-            errors[:, rows, level] = model.velocity_errors(latents[rows], noise[rows], t, semantics)
-        if progress is not None:
-            progress(level + 1, levels + 1)
-    three = ThreeWays(*errors.numpy().astype(np.float64))
+    partners = strangers(scans.subjects, np.random.default_rng(seed))
+    codes = torch.stack([each.semantic for each in scans.codes])
+    errors, variance = _errors(
+        model, scans, codes, codes[torch.from_numpy(partners)], timesteps, seed, batch_size, progress
+    )
     at = torch.tensor(timesteps, device=schedule.sigma.device)
     # The error of the clean latent is sigma times that of the velocity.
-    scale = schedule.sigma[at].double().square().cpu().numpy() / _variance(scans.latents)
-    result = DiagnoseResult(
+    scale = schedule.sigma[at].double().square().cpu().numpy() / variance
+    return CodeUsageResult(
         scans=len(scans),
-        subjects=len(set(subjects)),
+        subjects=len(set(scans.subjects)),
         timesteps=timesteps,
         snr=[float(value) for value in schedule.snr(at).cpu()],
         unexplained={
-            name: (scale * getattr(three, name).mean(axis=0)).tolist() for name in ThreeWays.__dataclass_fields__
+            name: (scale * getattr(errors, name).mean(axis=0)).tolist() for name in ThreeWays.__dataclass_fields__
         },
-        use=measure_use(three, subjects, seed=seed, resamples=resamples),
-        spread=measure_spread(_as_learnt(model, codes), subjects),
+        use=measure_use(errors, scans.subjects, seed=seed, resamples=resamples),
+        spread=measure_spread(_as_learnt(model, codes), scans.subjects),
         images=_compare_images(model, scans.select(scans.first_rows[:pictured]), seed, batch_size, resamples),
     )
-    if progress is not None:
-        progress(levels + 1, levels + 1)
-    return result
+
+
+def _errors(
+    model: LatentDiffusionAutoencoder,
+    scans: EncodedScans,
+    codes: Tensor,
+    others: Tensor,
+    timesteps: Sequence[int],
+    seed: int,
+    batch_size: int,
+    progress: Progress,
+) -> tuple[ThreeWays, float]:
+    """Squared errors of the velocity, (N, L), and the variance of latent elements about their channel's mean."""
+    errors = torch.empty(3, len(scans), len(timesteps))
+    sums, elements = torch.zeros(2, 1, dtype=torch.float64), 0
+    # Noise is drawn level by level, so that the batch size changes nothing.
+    generators = []
+    drawn = torch.Generator().manual_seed(seed)
+    for _ in timesteps:
+        generators.append(torch.Generator().set_state(drawn.get_state()))
+        for batch in scans.batches(batch_size):
+            model.draw_noise(len(batch), drawn)
+    start = 0
+    for batch in scans.batches(batch_size):
+        rows = slice(start, start + len(batch))
+        latents = batch.latents()
+        for level, (t, generator) in enumerate(zip(timesteps, generators, strict=True)):
+            noise = model.draw_noise(len(batch), generator)
+            errors[:, rows, level] = model.velocity_errors(latents, noise, t, (codes[rows], others[rows], None))
+        values = latents.double().transpose(0, 1).flatten(1)
+        sums = sums + torch.stack([values.sum(dim=1), values.square().sum(dim=1)])
+        elements += values.shape[1]
+        start += len(batch)
+        progress(start, len(scans))
+    mean, square = sums / elements
+    return ThreeWays(*errors.numpy().astype(np.float64)), float((square - mean.square()).mean())
 
 
 def _compare_images(
     model: LatentDiffusionAutoencoder, scans: EncodedScans, seed: int, batch_size: int, resamples: int
 ) -> ImageUse:
-    subjects = [record.participant_id for record in scans.records]
     codes = torch.stack([each.semantic for each in scans.codes])
-    others = codes[torch.from_numpy(strangers(subjects, np.random.default_rng(seed)))]
+    others = codes[torch.from_numpy(strangers(scans.subjects, np.random.default_rng(seed)))]
     noise = model.draw_noise(len(scans), torch.Generator().manual_seed(seed))
-
-    def drawn(semantic: Tensor | None) -> npt.NDArray[np.float32]:
-        parts = [slice(start, start + batch_size) for start in range(0, len(scans), batch_size)]
-        return np.concatenate(
-            [model.generate(noise[rows], None if semantic is None else semantic[rows]) for rows in parts]
-        )
-
-    right, shuffled, none = (compare_images(drawn(each), scans.images) for each in (codes, others, None))
+    parts: list[list[ImageAgreement]] = []
+    start = 0
+    for batch in scans.batches(batch_size):
+        rows, images = slice(start, start + len(batch)), batch.images()
+        drawn = [model.generate(noise[rows], semantic) for semantic in (codes[rows], others[rows], None)]
+        parts.append([compare_images(each, images) for each in drawn])
+        start += len(batch)
+    right, shuffled, none = (ImageAgreement.concatenate(each) for each in zip(*parts, strict=True))
     return ImageUse(
         scans=len(scans),
         steps=model.config.sampling.steps,
@@ -161,7 +203,7 @@ def _compare_images(
         shuffled=shuffled.mean(),
         none=none.mean(),
         gaps={
-            name: paired_gap(better, worse, subjects, seed=seed, resamples=resamples)
+            name: paired_gap(better, worse, scans.subjects, seed=seed, resamples=resamples)
             for name, better, worse in (
                 ("ssim", right.ssim, shuffled.ssim),
                 ("ssim_brain", right.ssim_brain, shuffled.ssim_brain),
@@ -171,12 +213,7 @@ def _compare_images(
     )
 
 
-def _variance(latents: npt.NDArray[np.float32]) -> float:
-    """Of a latent's elements about their channel's mean, over scans and voxels."""
-    return float(latents.astype(np.float64).var(axis=(0, 2, 3, 4)).mean())
-
-
 def _as_learnt(model: LatentDiffusionAutoencoder, codes: Tensor) -> npt.NDArray[np.float64]:
-    """Codes before they were whitened, which hides a collapse; the same where they are not."""
+    """Codes before they were whitened, which hides a collapse."""
     whitening = model.networks.semantic_encoder.whitening
     return np.asarray((whitening.undo(codes) if isinstance(whitening, Whitening) else codes).double().numpy())

@@ -1,4 +1,4 @@
-"""Encode: scans to codes, kept as a table of y and, on request, a file of noise codes."""
+"""Encode: scans to codes; images and latents pass one batch at a time."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.codes import Codes
@@ -15,50 +16,100 @@ from ldae.data.manifest import Record
 from ldae.errors import TaskError, VolumeError
 from ldae.io.checkpoints import save_tensors
 from ldae.io.files import write_json
+from ldae.models.semantic_encoder import LEFT_RIGHT
 from ldae.tasks.probe.embeddings import write_arrays, write_embeddings
 from ldae.volume import read_volume
 
-__all__ = ["EncodeResult", "EncodedScans", "Progress", "encode_manifest", "encode_scans", "write_slices"]
+__all__ = [
+    "EncodeResult",
+    "EncodedScans",
+    "Progress",
+    "ScanBatch",
+    "ScanSource",
+    "encode_manifest",
+    "encode_scans",
+    "prepare_record",
+    "write_slices",
+]
 
+Images = npt.NDArray[np.float32]
 Progress = Callable[[int, int], None]
 
 
-@dataclass(frozen=True)
-class EncodedScans:
-    """Scans on the model's grid with their codes, in the same order.
+class ScanSource:
+    """Images and latents of scans on a model's grid, read when a batch needs them.
+
+    Args:
+        model: whose grid and compression.
+    """
+
+    def __init__(self, model: LatentDiffusionAutoencoder) -> None:
+        self.model = model
+        self._latents: dict[tuple[str, bool], Tensor] = {}
+
+    def images(self, records: Sequence[Record]) -> Images:
+        """Images in [0, 1], (B, D, H, W).
+
+        Raises:
+            VolumeError: naming the first scan that cannot be read.
+        """
+        return np.stack([prepare_record(self.model, record).data for record in records])
+
+    def latents(self, records: Sequence[Record], images: Images | None = None, *, mirrored: bool = False) -> Tensor:
+        """Standardised latents, (B, C, d, h, w), each computed once.
+
+        Args:
+            records: of the scans.
+            images: of the scans, where they have been read already.
+            mirrored: of the left-right mirrored images.
+        """
+        if any((record.key, mirrored) not in self._latents for record in records):
+            batch = torch.from_numpy(self.images(records) if images is None else images)[:, None]
+            found = self.model.compress(batch.flip(LEFT_RIGHT) if mirrored else batch)
+            self._latents.update({(record.key, mirrored): each for record, each in zip(records, found, strict=True)})
+        return torch.stack([self._latents[record.key, mirrored] for record in records])
+
+
+@dataclass(frozen=True, eq=False)
+class ScanBatch:
+    """A batch of scans while they are encoded.
 
     Attributes:
-        records: rows of the manifest.
-        images: (N, D, H, W) in [0, 1].
+        records: rows of the manifest, B.
+        images: (B, D, H, W) in [0, 1].
+        source: of the latents.
+    """
+
+    records: Sequence[Record]
+    images: Images
+    source: ScanSource
+
+    def latents(self, *, mirrored: bool = False) -> Tensor:
+        """Standardised latents, (B, C, d, h, w)."""
+        return self.source.latents(self.records, self.images, mirrored=mirrored)
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedScans:
+    """Scans with their codes, in the same order; images and latents are read when a batch needs them.
+
+    Attributes:
+        records: rows of the manifest, N.
         codes: of each scan.
-        latents: standardised latents, (N, C, d, h, w); what the codes should decode to.
+        source: of images and latents.
     """
 
     records: tuple[Record, ...]
-    images: npt.NDArray[np.float32]
     codes: tuple[Codes, ...]
-    latents: npt.NDArray[np.float32]
+    source: ScanSource
 
     def __len__(self) -> int:
         return len(self.records)
 
-    def with_noise(
-        self, model: LatentDiffusionAutoencoder, *, batch_size: int = 32, progress: "Progress | None" = None
-    ) -> "EncodedScans":
-        """The same scans with their noise codes found.
-
-        Args:
-            model: that encoded them.
-            batch_size: scans at a time.
-            progress: told (done, total).
-        """
-        codes: list[Codes] = []
-        for start in range(0, len(self), batch_size):
-            rows = slice(start, start + batch_size)
-            codes += model.with_noise(self.codes[rows], torch.from_numpy(self.latents[rows]))
-            if progress is not None:
-                progress(len(codes), len(self))
-        return replace(self, codes=tuple(codes))
+    @property
+    def subjects(self) -> list[str]:
+        """The subject of each scan."""
+        return [record.participant_id for record in self.records]
 
     @property
     def semantic(self) -> npt.NDArray[np.float64]:
@@ -69,23 +120,54 @@ class EncodedScans:
     def first_rows(self) -> list[int]:
         """The row of each subject's first scan, in the order of the scans."""
         first: dict[str, int] = {}
-        for row, record in enumerate(self.records):
-            first.setdefault(record.participant_id, row)
+        for row, subject in enumerate(self.subjects):
+            first.setdefault(subject, row)
         return list(first.values())
 
     def select(self, rows: Sequence[int]) -> "EncodedScans":
         """Some of the scans."""
         return EncodedScans(
-            tuple(self.records[row] for row in rows),
-            self.images[list(rows)],
-            tuple(self.codes[row] for row in rows),
-            self.latents[list(rows)],
+            tuple(self.records[row] for row in rows), tuple(self.codes[row] for row in rows), self.source
         )
+
+    def of_split(self, split: str) -> "EncodedScans":
+        """The scans of a split."""
+        return self.select([row for row, record in enumerate(self.records) if record.split == split])
+
+    def batches(self, size: int) -> "Iterator[EncodedScans]":
+        """All scans, so many at a time."""
+        for start in range(0, len(self), size):
+            yield self.select(range(start, min(start + size, len(self))))
+
+    def images(self) -> Images:
+        """Images of all these scans, (N, D, H, W) in [0, 1]: for a batch."""
+        return self.source.images(self.records)
+
+    def latents(self) -> Tensor:
+        """Standardised latents of all these scans, (N, C, d, h, w): for a batch."""
+        return self.source.latents(self.records)
+
+    def with_noise(
+        self, model: LatentDiffusionAutoencoder, *, batch_size: int = 32, progress: Progress | None = None
+    ) -> "EncodedScans":
+        """The same scans with their noise codes.
+
+        Args:
+            model: that encoded them.
+            batch_size: scans at a time.
+            progress: told (done, total).
+        """
+        codes: list[Codes] = []
+        for batch in self.batches(batch_size):
+            codes += model.with_noise(batch.codes, batch.latents())
+            if progress is not None:
+                progress(len(codes), len(self))
+        return replace(self, codes=tuple(codes))
 
 
 @dataclass(frozen=True)
 class EncodeResult:
-    """What encoding a manifest left.
+    """Files of an encoded manifest.
 
     Attributes:
         codes: the table of y, one row a scan.
@@ -107,14 +189,16 @@ def encode_scans(
     records: Sequence[Record],
     *,
     batch_size: int = 32,
+    visit: Sequence[Callable[[ScanBatch], None]] = (),
     progress: Progress | None = None,
 ) -> EncodedScans:
-    """Read scans and find their semantic codes and latents; :meth:`EncodedScans.with_noise` adds the noise codes.
+    """Semantic codes of scans; :meth:`EncodedScans.with_noise` adds the noise codes.
 
     Args:
         model: the trained model.
         records: rows of a manifest.
         batch_size: scans at a time.
+        visit: called with each batch, so that what else needs all images reads them in the same pass.
         progress: told (done, total).
 
     Raises:
@@ -124,16 +208,18 @@ def encode_scans(
     if not records:
         msg = "no scans to encode; check the manifest and the split"
         raise TaskError(msg)
-    images, codes, latents = [], [], []
+    source = ScanSource(model)
+    codes: list[Codes] = []
     for batch in _batches(records, batch_size):
         prepared = [prepare_record(model, record) for record in batch]
-        images += [scan.data for scan in prepared]
-        compressed = model.compress_prepared(prepared)
-        codes += model.encode_prepared(prepared, compressed, noise=False)
-        latents.append(compressed.numpy())
+        seen = ScanBatch(batch, np.stack([scan.data for scan in prepared]), source)
+        latents = seen.latents() if model.networks.semantic_encoder.reads_latent else None
+        codes += model.encode_prepared(prepared, latents, noise=False)
+        for see in visit:
+            see(seen)
         if progress is not None:
             progress(len(codes), len(records))
-    return EncodedScans(tuple(records), np.stack(images), tuple(codes), np.concatenate(latents))
+    return EncodedScans(tuple(records), tuple(codes), source)
 
 
 def write_slices(
@@ -144,7 +230,7 @@ def write_slices(
     batch_size: int = 8,
     progress: Progress | None = None,
 ) -> Path:
-    """Write what the semantic encoder's 2D network says of each slice, as tokens for a probe with attention.
+    """Write the 2D network's vector of each slice, as tokens for a probe with attention.
 
     Args:
         model: whose semantic encoder reads slices.

@@ -1,33 +1,42 @@
 """Reconstruct: how much of a scan its codes keep, beside the ceiling that compression sets."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from ldae.autoencoder import LatentDiffusionAutoencoder
+from ldae.io.files import write_json
 from ldae.metrics.images import ImageAgreement, compare_images
 from ldae.metrics.statistics import Interval, subject_bootstrap
-from ldae.tasks.encode import EncodedScans
+from ldae.tasks.encode import EncodedScans, Progress
 from ldae.tasks.native.spaces import Space
+from ldae.tasks.shown_images import save_images
 
-__all__ = ["ReconstructResult", "Reconstructions", "evaluate_reconstruction", "reconstruct", "write_reconstructions"]
+__all__ = ["ReconstructResult", "ReconstructedBatch", "reconstruct", "save_shown", "write_reconstructions"]
 
 Images = npt.NDArray[np.float32]
+SHOWN = 3
 
 
-@dataclass(frozen=True)
-class Reconstructions:
-    """Images of the same scans, each (N, D, H, W) in [0, 1].
+@dataclass(frozen=True, eq=False)
+class ReconstructedBatch:
+    """A batch of scans with their reconstructions, each (B, D, H, W) in [0, 1].
 
     Attributes:
+        scans: the batch.
+        original: the real scans.
         both: from semantic and noise code.
         semantic_only: from the semantic code and drawn noise.
         compression: through the compression autoencoder alone, the ceiling.
     """
 
+    scans: EncodedScans
+    original: Images
     both: Images
     semantic_only: Images
     compression: Images
@@ -44,12 +53,12 @@ class ReconstructResult:
         both: metrics from both codes.
         semantic_only: metrics from the semantic code alone.
         compression: metrics of the ceiling.
-        mean_image: metrics of the training split's mean image, if it is given; what knowing nothing scores.
+        mean_image: metrics of the training split's mean image, if it is given: the score without any code.
         round_trip_rms: error in the latent after inversion and sampling, rms over latent elements in units of its std.
         per_scan: SSIM from both codes by scan.
         intervals: SSIM with 95 % intervals over subjects: from both codes (`ssim`), from the semantic code alone
-            (`ssim_semantic_only`), what both codes are below the ceiling (`below_ceiling`), and, with a mean image, what the
-            semantic code alone is above it (`above_mean_image`).
+            (`ssim_semantic_only`), of both codes below the ceiling (`below_ceiling`), and, with a mean image, of the
+            semantic code alone above it (`above_mean_image`).
     """
 
     steps: int
@@ -63,68 +72,75 @@ class ReconstructResult:
     per_scan: dict[str, float]
     intervals: dict[str, Interval]
 
+    def write(self, folder: Path, **facts: Any) -> Path:
+        """Write reconstruct.json."""
+        return write_json(folder / "reconstruct.json", asdict(self) | facts)
+
+    def summary(self) -> dict[str, Any]:
+        """Metrics for the results of a run, as plain values."""
+        of = {"": self.both, "_semantic_only": self.semantic_only, "_mean_image": self.mean_image}
+        return {
+            "steps": self.steps,
+            "solver": self.solver,
+            "ssim_brain": self.both["ssim_brain"],
+            **{
+                f"{name}{kind}": None if each is None else each[name]
+                for kind, each in of.items()
+                for name in ("ssim", "mse")
+            },
+            "round_trip_rms": self.round_trip_rms,
+            "intervals": {name: asdict(each) for name, each in self.intervals.items()},
+        }
+
 
 def reconstruct(
-    model: LatentDiffusionAutoencoder, scans: EncodedScans, *, seed: int = 0, batch_size: int = 32
-) -> Reconstructions:
-    """Decode scans from both codes, from y alone, and through compression.
+    model: LatentDiffusionAutoencoder,
+    scans: EncodedScans,
+    *,
+    mean_image: Images | None = None,
+    seed: int = 0,
+    batch_size: int = 32,
+    visit: Callable[[ReconstructedBatch], None] = lambda batch: None,
+    progress: Progress = lambda done, total: None,
+) -> ReconstructResult:
+    """Decode scans from both codes, from y alone and through compression, and compare with the real scans.
 
     Args:
         model: the trained model.
         scans: encoded with noise codes.
-        seed: of the drawn noise.
-        batch_size: scans at a time.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    parts: dict[str, list[Images]] = {"both": [], "semantic_only": [], "compression": []}
-    for start in range(0, len(scans), batch_size):
-        batch = scans.select(range(start, min(start + batch_size, len(scans))))
-        semantic = torch.stack([codes.semantic for codes in batch.codes])
-        parts["both"].append(model.decode_images(batch.codes))
-        parts["semantic_only"].append(model.generate(model.draw_noise(len(batch), generator), semantic))
-        parts["compression"].append(model.decompress(torch.from_numpy(batch.latents)))
-    return Reconstructions(**{name: np.concatenate(images) for name, images in parts.items()})
-
-
-def evaluate_reconstruction(
-    model: LatentDiffusionAutoencoder,
-    scans: EncodedScans,
-    images: Reconstructions,
-    *,
-    mean_image: Images | None = None,
-    seed: int = 0,
-) -> ReconstructResult:
-    """Compare reconstructions with the real scans.
-
-    Args:
-        model: the trained model.
-        scans: the real scans.
-        images: their reconstructions.
         mean_image: voxelwise mean of the training split, (D, H, W).
-        seed: of the resamples of the intervals.
+        seed: of the drawn noise and of the resamples of the intervals.
+        batch_size: scans at a time.
+        visit: called with each batch of images.
+        progress: told (done, total).
     """
-    agreement: dict[str, ImageAgreement] = {
-        name: compare_images(getattr(images, name), scans.images) for name in images.__dataclass_fields__
+    parts: dict[str, list[ImageAgreement]] = {"both": [], "semantic_only": [], "compression": [], "mean_image": []}
+    done = 0
+    for batch in _decoded(model, scans, seed, batch_size):
+        for name in ("both", "semantic_only", "compression"):
+            parts[name].append(compare_images(getattr(batch, name), batch.original))
+        if mean_image is not None:
+            blank = np.broadcast_to(mean_image, batch.original.shape)
+            parts["mean_image"].append(compare_images(blank, batch.original))
+        visit(batch)
+        done += len(batch.scans)
+        progress(done, len(scans))
+    agreement = {name: ImageAgreement.concatenate(each) for name, each in parts.items() if each}
+    ssim = {name: each.ssim for name, each in agreement.items()}
+    tested = {
+        "ssim": ssim["both"],
+        "ssim_semantic_only": ssim["semantic_only"],
+        "below_ceiling": ssim["compression"] - ssim["both"],
     }
-    both, alone = agreement["both"].ssim, agreement["semantic_only"].ssim
-    asked = {
-        "ssim": both,
-        "ssim_semantic_only": alone,
-        "below_ceiling": agreement["compression"].ssim - both,
-    }
-    blank = None
     if mean_image is not None:
-        of_mean = compare_images(np.broadcast_to(mean_image, scans.images.shape), scans.images)
-        asked["above_mean_image"] = alone - of_mean.ssim
-        blank = of_mean.mean()
-    subjects = [record.participant_id for record in scans.records]
+        tested["above_mean_image"] = ssim["semantic_only"] - ssim["mean_image"]
     intervals = {
         name: subject_bootstrap(
             lambda rows, values=values: float(values[rows].mean()),  # type: ignore[misc]
-            subjects,
+            scans.subjects,
             generator=np.random.default_rng(seed),
         )
-        for name, values in asked.items()
+        for name, values in tested.items()
     }
     round_trips = [codes.round_trip for codes in scans.codes if codes.round_trip is not None]
     return ReconstructResult(
@@ -134,25 +150,78 @@ def evaluate_reconstruction(
         both=agreement["both"].mean(),
         semantic_only=agreement["semantic_only"].mean(),
         compression=agreement["compression"].mean(),
-        mean_image=blank,
+        mean_image=agreement["mean_image"].mean() if mean_image is not None else None,
         round_trip_rms=float(np.sqrt(np.mean(np.square(round_trips)))),
-        per_scan={record.key: float(value) for record, value in zip(scans.records, both, strict=True)},
+        per_scan={record.key: float(value) for record, value in zip(scans.records, ssim["both"], strict=True)},
         intervals=intervals,
     )
 
 
-def write_reconstructions(
-    scans: EncodedScans, images: Images, out: Path, space: Space, *, keep_detail: bool = False
-) -> list[Path]:
-    """Write images of scans as NIfTI, BIDS-named, marked as synthetic.
+def _decoded(
+    model: LatentDiffusionAutoencoder, scans: EncodedScans, seed: int, batch_size: int, shown: list[int] | None = None
+) -> Iterator[ReconstructedBatch]:
+    """All scans, or the shown ones alone, under the same noise."""
+    generator = torch.Generator().manual_seed(seed)
+    start = 0
+    for batch in scans.batches(batch_size):
+        noise = model.draw_noise(len(batch), generator)
+        rows = [row - start for row in (range(start, start + len(batch)) if shown is None else shown)]
+        rows = [row for row in rows if 0 <= row < len(batch)]
+        start += len(batch)
+        if rows:
+            some = batch.select(rows)
+            semantic = torch.stack([codes.semantic for codes in some.codes])
+            yield ReconstructedBatch(
+                some,
+                some.images(),
+                model.decode_images(some.codes),
+                model.generate(noise[rows], semantic),
+                model.decompress(some.latents()),
+            )
+
+
+def save_shown(
+    model: LatentDiffusionAutoencoder,
+    scans: EncodedScans,
+    result: ReconstructResult,
+    path: Path,
+    *,
+    seed: int = 0,
+    batch_size: int = 32,
+) -> list[str]:
+    """Write the images of two typical scans and of the worst one as NPZ, and return their keys.
 
     Args:
-        scans: that the images reconstruct.
-        images: (N, D, H, W) in [0, 1].
+        model: the trained model.
+        scans: that the result is of.
+        result: of :func:`reconstruct`.
+        path: of the file.
+        seed: that the result was made with.
+        batch_size: that the result was made with.
+    """
+    order = sorted(range(len(scans)), key=lambda row: result.per_scan[scans.records[row].key])
+    chosen = [*order[len(order) // 2 :][: SHOWN - 1], order[0]]
+    names = [each.name for each in fields(ReconstructedBatch) if each.name != "scans"]
+    found: dict[str, dict[str, Images]] = {}
+    for batch in _decoded(model, scans, seed, batch_size, chosen):
+        for index, record in enumerate(batch.scans.records):
+            found[record.key] = {name: getattr(batch, name)[index] for name in names}
+    keys = [scans.records[row].key for row in chosen]
+    save_images(path, **{name: np.stack([found[key][name] for key in keys]) for name in names})
+    return keys
+
+
+def write_reconstructions(
+    batch: ReconstructedBatch, out: Path, space: Space, *, keep_detail: bool = False
+) -> list[Path]:
+    """Write the images from both codes as NIfTI, BIDS-named, marked as synthetic.
+
+    Args:
+        batch: of reconstructions.
         out: folder.
         space: template or native.
-        keep_detail: in native space, keep the raw scan's own detail and change it by what the codes miss, instead of showing
-            nothing but what they hold.
+        keep_detail: in native space, keep the raw scan's own detail and add what the codes change; without it the brain
+            shows only what the codes hold.
     """
     return [
         space.scan(record, codes)
@@ -162,5 +231,7 @@ def write_reconstructions(
             "reconstruction",
             keep_detail=keep_detail,
         )
-        for image, scan, codes, record in zip(images, scans.images, scans.codes, scans.records, strict=True)
+        for image, scan, codes, record in zip(
+            batch.both, batch.original, batch.scans.codes, batch.scans.records, strict=True
+        )
     ]

@@ -1,5 +1,7 @@
 """Sample: images from drawn noise codes, under a semantic code or under none."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -17,8 +19,8 @@ def sample(
     seed: int,
     semantic: torch.Tensor | None = None,
     batch_size: int = 16,
-) -> npt.NDArray[np.float32]:
-    """Draw images, (count, D, H, W) in [0, 1]; the same seed gives the same images whatever the batch size.
+) -> Iterator[npt.NDArray[np.float32]]:
+    """Images one by one, each (D, H, W) in [0, 1]; the same seed gives the same images whatever the batch size.
 
     Args:
         model: the trained model.
@@ -34,9 +36,8 @@ def sample(
         msg = f"the number of samples must be at least 1, got {count}"
         raise TaskError(msg)
     noise = model.draw_noise(count, torch.Generator().manual_seed(seed))
-    y = None if semantic is None else semantic.expand(count, -1)
-    parts = [
-        model.generate(noise[start : start + batch_size], None if y is None else y[start : start + batch_size])
-        for start in range(0, count, batch_size)
-    ]
-    return np.concatenate(parts)
+    return (
+        image
+        for part in torch.split(noise, batch_size)
+        for image in model.generate(part, None if semantic is None else semantic.expand(len(part), -1))
+    )

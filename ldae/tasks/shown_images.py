@@ -15,6 +15,7 @@ def save_images(path: Path, **images: npt.NDArray[np.floating]) -> None:
         path: of the file.
         images: by name, (..., D, H, W).
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".writing-{path.name}")
     np.savez_compressed(temporary, **{name: each.astype(np.float16) for name, each in images.items()})  # type: ignore[arg-type]
     temporary.replace(path)

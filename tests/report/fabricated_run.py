@@ -12,16 +12,15 @@ from ldae.data.manifest import read_manifest, write_manifest
 from ldae.io.files import write_json
 from ldae.metrics.code_usage import CodeSpread, CodeUse
 from ldae.metrics.statistics import Interval
-from ldae.tasks.code_usage import DiagnoseResult, ImageUse
-from ldae.tasks.edit.evaluate import ManipulationFindings
-from ldae.tasks.edit.manipulate import DEFAULT_STEPS, ManipulateResult
+from ldae.tasks.code_usage import CodeUsageResult, ImageUse
+from ldae.tasks.edit.evaluate import ManipulateResult, ManipulationFindings
+from ldae.tasks.edit.manipulate import DEFAULT_STEPS
 from ldae.tasks.longitudinal.interpolate import METHODS
 from ldae.tasks.probe.embeddings import Embeddings, embeddings_of
 from ldae.tasks.probe.evaluate import evaluate_probe
 from ldae.tasks.probe.result import ProbeSettings
 from ldae.tasks.probe.targets import choose_target
 from ldae.tasks.reconstruct import ReconstructResult
-from ldae.tasks.study import summarise_probe
 
 NASTY = 'sub-<script>alert("1")</script>&$\\frac$'
 
@@ -184,7 +183,7 @@ def fabricate_code_use(folder: Path) -> dict:
     def metrics(ssim: float, mse: float) -> dict[str, float]:
         return {"ssim": ssim, "ssim_brain": ssim - 0.07777, "mse": mse, "psnr": -10 * np.log10(mse)}
 
-    result = DiagnoseResult(
+    result = CodeUsageResult(
         scans=36,
         subjects=12,
         timesteps=[333, 666, 999],
@@ -213,15 +212,8 @@ def fabricate_code_use(folder: Path) -> dict:
             gaps={"ssim": around(0.06889), "ssim_brain": around(0.07123), "mse": Interval(0.00373, 0.00298, 0.00441)},
         ),
     )
-    write_json(folder / "tasks" / "diagnose.json", asdict(result))
-    images = {name: getattr(result.images, name) for name in ("right", "shuffled", "none")}
-    return {
-        "verdict": "used",
-        **{name: asdict(getattr(result.use, name)) for name in ("share", "shuffled_share", "gap")},
-        **asdict(result.spread),
-        **{metric: {name: of[metric] for name, of in images.items()} for metric in ("ssim", "ssim_brain", "mse")},
-        "image_gaps": {name: asdict(gap) for name, gap in result.images.gaps.items()},
-    }
+    result.write(folder / "tasks")
+    return result.summary()
 
 
 def interval(value: float, width: float) -> Interval:
@@ -243,7 +235,7 @@ def fabricate_probe(folder: Path, name: str, rng: np.random.Generator) -> dict:
     settings = ProbeSettings(resamples=50, permutations=50, by=("sex",), learning_curve=name == "diagnosis")
     report = evaluate_probe(target, features(0.7), others, settings)
     report.write(folder / "tasks")
-    return summarise_probe(report)
+    return report.summary()
 
 
 def fabricate_manipulation(folder: Path, keys: list[str], brains: Brains) -> dict:
@@ -255,7 +247,8 @@ def fabricate_manipulation(folder: Path, keys: list[str], brains: Brains) -> dic
         "hippocampus_right_ml": [-0.1134 * s for s in steps],
         "brain_ml": [-6.789 * s for s in steps],
     }
-    result = ManipulateResult(steps=steps, predicted=probability, volume_change_ml=change, scans=12)
+    findings = fabricate_findings(0.8765)
+    result = ManipulateResult(steps, probability, change, 12, findings)
     shown = [
         {
             "key": keys[index],
@@ -266,7 +259,7 @@ def fabricate_manipulation(folder: Path, keys: list[str], brains: Brains) -> dic
         }
         for index, diagnosis in ((0, "CN"), (3, "MCI"), (6, None))
     ]
-    write_json(folder / "tasks" / "manipulate.json", asdict(result) | {"monotone": result.monotone, "shown": shown})
+    write_json(folder / "tasks" / "manipulate.json", result.plain() | {"shown": shown})
     base = (0.2, 0.5, 0.7)
     save_arrays(
         folder / "tasks" / "manipulate.npz",
@@ -280,28 +273,28 @@ def fabricate_manipulation(folder: Path, keys: list[str], brains: Brains) -> dic
         "volume_change_ml": change,
         "monotone": result.monotone,
         "scans": 12,
-        "findings": {kind: fabricate_findings(slope) for kind, slope in (("plain", 0.8765), ("projected", 0.1234))},
+        "findings": {
+            kind: asdict(fabricate_findings(slope)) for kind, slope in (("plain", 0.8765), ("projected", 0.1234))
+        },
         "where": {
             "plain": {"changed_share": 0.4321, "effect_correlation": {"real_scans": 0.6543, "given_map": 0.7654}}
         },
     }
 
 
-def fabricate_findings(slope: float) -> dict:
-    return asdict(
-        ManipulationFindings(
-            steps=list(DEFAULT_STEPS),
-            probes={"direction": [0.5] * 7, "age": [70.0] * 7},
-            probe_slopes={
-                "direction": Interval(0.9111, 0.8222, 1.0333),
-                "age": Interval(slope, slope - 0.1, slope + 0.1),
-            },
-            own_nearest_image=[0.9876] * 7,
-            own_nearest_code=[0.8765] * 7,
-            flipped=0.7654,
-            flip_step=1.2345,
-            outside_brain=0.0123,
-        )
+def fabricate_findings(slope: float) -> ManipulationFindings:
+    return ManipulationFindings(
+        steps=list(DEFAULT_STEPS),
+        probes={"direction": [0.5] * 7, "age": [70.0] * 7},
+        probe_slopes={
+            "direction": Interval(0.9111, 0.8222, 1.0333),
+            "age": Interval(slope, slope - 0.1, slope + 0.1),
+        },
+        own_nearest_image=[0.9876] * 7,
+        own_nearest_code=[0.8765] * 7,
+        flipped=0.7654,
+        flip_step=1.2345,
+        outside_brain=0.0123,
     )
 
 

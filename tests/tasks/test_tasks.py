@@ -1,4 +1,6 @@
+import gc
 import json
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -7,15 +9,22 @@ import pytest
 
 from ldae.errors import TaskError
 from ldae.io.notice import SYNTHETIC
+from ldae.tasks import encode
+from ldae.tasks.code_usage import code_usage
 from ldae.tasks.edit.direction import manipulate_codes, project_out
-from ldae.tasks.edit.manipulate import DriftWarning, manipulate, summarise_edits
+from ldae.tasks.edit.evaluate import manipulate
+from ldae.tasks.edit.manipulate import DriftWarning, edit_scans
 from ldae.tasks.encode import encode_manifest
 from ldae.tasks.native.spaces import TemplateSpace
 from ldae.tasks.probe.embeddings import read_embeddings, write_embeddings
 from ldae.tasks.probe.linear import LinearProbe
-from ldae.tasks.reconstruct import evaluate_reconstruction, reconstruct, write_reconstructions
+from ldae.tasks.reconstruct import reconstruct, save_shown, write_reconstructions
 from ldae.tasks.sample import sample
 from ldae.volume import read_volume
+
+
+class Tracked(np.ndarray):
+    """An array that can be watched."""
 
 
 def test_encoding_a_manifest_writes_one_row_a_scan(tiny_model, cohort, tmp_path):
@@ -117,11 +126,13 @@ def test_bad_embeddings_are_refused(tmp_path, text, words):
 
 
 def test_reconstruction_is_scored_against_the_real_scan(tiny_model, scans, tmp_path):
-    images = reconstruct(tiny_model, scans, seed=1, batch_size=4)
-    result = evaluate_reconstruction(tiny_model, scans, images, mean_image=scans.images.mean(axis=0))
+    seen, mean = [], scans.images().mean(axis=0)
+    result = reconstruct(tiny_model, scans, mean_image=mean, seed=1, batch_size=4, visit=seen.append)
     assert result.scans == 6
-    expected = np.square(images.both.astype(float) - scans.images).mean()
-    assert result.both["mse"] == pytest.approx(expected)
+    both, original, alone = (
+        np.concatenate([getattr(b, n) for b in seen]) for n in ("both", "original", "semantic_only")
+    )
+    assert result.both["mse"] == pytest.approx(np.square(both.astype(float) - original).mean())
     assert result.per_scan.keys() == {record.key for record in scans.records}
     for name, value in (
         ("ssim", result.both["ssim"]),
@@ -131,14 +142,38 @@ def test_reconstruction_is_scored_against_the_real_scan(tiny_model, scans, tmp_p
         interval = result.intervals[name]
         assert interval.value == pytest.approx(value, abs=1e-9)
         assert interval.low <= interval.value <= interval.high
-    again = reconstruct(tiny_model, scans, seed=1, batch_size=4)
-    np.testing.assert_array_equal(again.semantic_only, images.semantic_only)
-    (path, *_) = write_reconstructions(scans, images.both, tmp_path / "out", TemplateSpace(tiny_model))
-    np.testing.assert_array_equal(read_volume(path).data, images.both[0])
+    assert reconstruct(tiny_model, scans, mean_image=mean, seed=1, batch_size=4) == result
+    keys = save_shown(tiny_model, scans, result, tmp_path / "shown.npz", seed=1, batch_size=4)
+    rows = [[record.key for record in scans.records].index(key) for key in keys]
+    assert result.per_scan[keys[-1]] == min(result.per_scan.values())
+    with np.load(tmp_path / "shown.npz") as shown:
+        np.testing.assert_allclose(shown["semantic_only"], alone[rows], atol=2e-3)
+    (path, *_) = write_reconstructions(seen[0], tmp_path / "out", TemplateSpace(tiny_model))
+    np.testing.assert_array_equal(read_volume(path).data, both[0])
     assert read_volume(path).grid == tiny_model.config.preprocessing.grid
     sidecar = json.loads(path.with_name(path.name.replace(".nii.gz", ".json")).read_text())
     assert sidecar["notice"] == SYNTHETIC
     assert (sidecar["synthetic"], sidecar["space"], sidecar["source"]) == (True, "template", "0_0.nii.gz")
+
+
+def test_images_pass_one_batch_at_a_time(tiny_model, cohort, monkeypatch):
+    """No task asks for more images than a batch, and none outlives it."""
+    live, most = weakref.WeakSet(), []
+    prepare = encode.prepare_record
+
+    def counted(model, record):
+        scan = prepare(model, record)
+        kept = scan.data.view(Tracked)
+        live.add(kept)
+        gc.collect()
+        most.append(len(live))
+        return replace(scan, data=kept)
+
+    monkeypatch.setattr(encode, "prepare_record", counted)
+    scans = encode.encode_scans(tiny_model, cohort.records, batch_size=1).with_noise(tiny_model, batch_size=1)
+    reconstruct(tiny_model, scans, batch_size=1)
+    code_usage(tiny_model, scans, batch_size=1, levels=2, pictured=2, resamples=20)
+    assert max(most) <= 2
 
 
 @pytest.fixture
@@ -154,7 +189,7 @@ def test_one_step_moves_one_cohort_deviation(probe):
 
 
 def test_step_zero_is_the_reconstruction_bit_for_bit(tiny_model, scans, probe):
-    (edits,) = manipulate(tiny_model, scans.codes[:1], probe, steps=(-2.0, 0.0, 2.0))
+    ((edits,),) = edit_scans(tiny_model, scans.codes[:1], probe, steps=(-2.0, 0.0, 2.0))
     np.testing.assert_array_equal(edits.images[1], tiny_model.decode(scans.codes[0]).data)
     assert np.abs(edits.images[2] - edits.images[1]).max() > 0
     assert manipulate_codes(scans.codes[0], probe.step, 0.0) is scans.codes[0]
@@ -174,31 +209,32 @@ def test_projected_steps_leave_the_nuisance_alone(probe):
 def test_editing_codes_that_do_not_come_back_warns(tiny_model, scans, probe):
     codes = [replace(each, round_trip=0.3) for each in scans.codes[:2]]
     with pytest.warns(DriftWarning, match="2 of 2 codes come back"):
-        manipulate(tiny_model, codes, probe, steps=(0.0,))
+        edit_scans(tiny_model, codes, probe, steps=(0.0,))
 
 
-def test_changes_are_measured_against_step_zero(tiny_model, scans, probe):
-    edits = manipulate(tiny_model, scans.codes[:2], probe, steps=(-1.0, 0.0, 1.0))
-    result = summarise_edits(edits)
-    assert result.scans == 2
+def test_changes_are_measured_against_step_zero(tiny_model, scans, probe, tmp_path):
+    seen = {}
+    result = manipulate(tiny_model, scans, probe, steps=(-1.0, 0.0, 1.0), resamples=20, visit=seen.__setitem__)
+    assert (result.scans, list(seen), result.map) == (6, list(range(6)), None)
     assert all(change[1] == 0 for change in result.volume_change_ml.values())
-    assert result.predicted[1] == pytest.approx(np.mean([e.predicted[1] for e in edits]))
+    assert result.predicted[1] == pytest.approx(np.mean([each.predicted[1] for each in seen.values()]))
+    assert json.loads(result.write(tmp_path).read_text())["monotone"] == result.monotone
     with pytest.raises(TaskError, match="step 0"):
-        summarise_edits([])
+        manipulate(tiny_model, scans, probe, steps=(1.0,))
 
 
 def test_a_probe_of_another_width_is_refused(tiny_model, scans, probe):
     wide = LinearProbe(*[np.ones(5)] * 3, 0.0, 1.0, True, 1.0)
-    with pytest.raises(TaskError, match="fitted on 5 features"):
-        manipulate(tiny_model, scans.codes, wide)
+    with pytest.raises(TaskError, match="trained on 5 features"):
+        manipulate(tiny_model, scans, wide)
 
 
 def test_samples_follow_their_seed_whatever_the_batch(tiny_model, scans):
     y = scans.codes[0].semantic
-    whole, parts = (sample(tiny_model, 3, seed=4, semantic=y, batch_size=size) for size in (3, 2))
+    whole, parts = (np.stack(list(sample(tiny_model, 3, seed=4, semantic=y, batch_size=n))) for n in (3, 2))
     np.testing.assert_allclose(whole, parts, atol=1e-3)
     assert np.abs(whole[0] - whole[1]).max() > 0
-    assert not np.array_equal(sample(tiny_model, 1, seed=4), whole[:1])
+    assert not np.array_equal(next(sample(tiny_model, 1, seed=4)), whole[0])
     with pytest.raises(TaskError, match="at least 1"):
         sample(tiny_model, 0, seed=0)
 

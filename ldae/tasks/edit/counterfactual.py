@@ -1,7 +1,6 @@
-"""Minimal counterfactuals: the smallest edit of a scan at which a probe says something else."""
+"""Minimal counterfactuals: the smallest edit of a scan at which a probe's prediction passes a target."""
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +19,7 @@ __all__ = ["FARTHEST", "Counterfactual", "check_target", "find_counterfactuals"]
 Images = npt.NDArray[np.float32]
 
 FARTHEST = 6.0
-"""Steps beyond which the search ends, unless it is told otherwise."""
+"""Steps beyond which the search ends by default."""
 BISECTIONS = 6
 
 
@@ -30,8 +29,8 @@ class Counterfactual:
 
     Attributes:
         amount: signed, in steps (standard deviations of the training cohort along the direction).
-        before: what the probe says of the reconstruction, encoded anew.
-        after: what it says of the edited image, encoded anew.
+        before: the probe's prediction of the re-encoded reconstruction.
+        after: its prediction of the re-encoded edited image.
         image: the edited image, (D, H, W), on the model grid in [0, 1].
         reached: whether the target was reached within the range that was searched.
     """
@@ -65,53 +64,58 @@ def find_counterfactuals(
     farthest: float = FARTHEST,
     bisections: int = BISECTIONS,
     batch_size: int = 32,
-    progress: Callable[[int, int], None] | None = None,
-) -> list[Counterfactual]:
-    """The smallest step of each scan at which the probe, asked of the edited image encoded anew, passes a target.
+) -> Iterator[Counterfactual]:
+    """The smallest step of each scan at which the probe's value of the re-encoded edited image passes a target.
 
     In standardised features the probe's gradient is the shortest way to any of its values (Wachter et al. 2018, in the space
     of codes); with nuisances, the shortest that leaves them alone. The step is doubled until the target is passed, then
-    bisected: the answer lies within the last half of the bracket, on the far side.
+    bisected: the result lies within the last half of the bracket, on the far side.
 
     Args:
         model: the trained model.
         codes: of the scans, with noise codes.
-        probe: whose answer is to change.
+        probe: whose prediction is to change.
         target: probability, or value of a numeric probe.
         nuisances: probes whose value must not move, in codes.
         step: change of y that one step makes; the probe's, less the nuisances', if it is not given.
         farthest: steps beyond which the search ends.
         bisections: halvings of the bracket.
-        batch_size: images at a time.
-        progress: told (done, total) rounds.
+        batch_size: scans at a time.
 
     Raises:
         TaskError: if the target is no probability and the probe is logistic, or the probe is of other codes.
     """
     check_target(probe, target)
     step = ready_step(codes, probe, nuisances, step)
-    rounds = 2 + math.ceil(math.log2(farthest)) + bisections
-    done = 0
+    return (
+        each
+        for start in range(0, len(codes), batch_size)
+        for each in _search(model, codes[start : start + batch_size], probe, target, step, farthest, bisections)
+    )
 
-    def ask(rows: Sequence[int], amounts: npt.NDArray[np.float64]) -> tuple[dict[int, Images], dict[int, float]]:
-        """Edited images of some scans and what the probe says of them."""
-        nonlocal done
-        images: dict[int, Images] = {}
-        values: dict[int, float] = {}
-        for start in range(0, len(rows), batch_size):
-            part = rows[start : start + batch_size]
-            decoded = model.decode_images([manipulate_codes(codes[row], step, float(amounts[row])) for row in part])
-            images.update(zip(part, decoded, strict=True))
-            semantic = model.semantic(torch.from_numpy(decoded)[:, None]).double().numpy()
-            values.update(zip(part, probe.predict(semantic).tolist(), strict=True))
-        done += 1
-        if progress is not None:
-            progress(min(done, rounds), rounds)
-        return images, values
+
+def _search(
+    model: LatentDiffusionAutoencoder,
+    codes: Sequence[Codes],
+    probe: LinearProbe,
+    target: float,
+    step: npt.NDArray[np.float64],
+    farthest: float,
+    bisections: int,
+) -> list[Counterfactual]:
+    """Counterfactuals of one batch."""
+
+    def edit(rows: Sequence[int], amounts: npt.NDArray[np.float64]) -> tuple[dict[int, Images], dict[int, float]]:
+        """Edited images of some scans and the probe's values of them."""
+        if not rows:
+            return {}, {}
+        images = model.decode_images([manipulate_codes(codes[row], step, float(amounts[row])) for row in rows])
+        values = probe.predict(model.semantic(torch.from_numpy(images)[:, None]).double().numpy())
+        return dict(zip(rows, images, strict=True)), dict(zip(rows, values.tolist(), strict=True))
 
     everyone = list(range(len(codes)))
     near = np.zeros(len(codes))
-    image, before = ask(everyone, near)
+    image, before = edit(everyone, near)
     sign = np.array([1.0 if before[row] < target else -1.0 for row in everyone])
     far, after = near.copy(), dict(before)
 
@@ -121,7 +125,7 @@ def find_counterfactuals(
     searching, reach = everyone, 1.0
     while searching:
         far[searching] = sign[searching] * min(reach, farthest)
-        images, values = ask(searching, far)
+        images, values = edit(searching, far)
         image.update(images)
         after.update(values)
         searching = [row for row in searching if not passed(row, values[row])]
@@ -133,12 +137,10 @@ def find_counterfactuals(
     found = [row for row in everyone if row not in missed]
     for _ in range(bisections):
         middle = (near + far) / 2
-        images, values = ask(found, middle)
+        images, values = edit(found, middle)
         for row in found:
             if passed(row, values[row]):
                 far[row], image[row], after[row] = middle[row], images[row], values[row]
             else:
                 near[row] = middle[row]
-    if progress is not None:
-        progress(rounds, rounds)
     return [Counterfactual(float(far[row]), before[row], after[row], image[row], row not in missed) for row in everyone]

@@ -87,7 +87,7 @@ def discover(
 
     Args:
         model: the trained model.
-        scans: encoded, with noise codes.
+        scans: encoded; noise codes are found where they are needed.
         out: folder.
         settings: what is looked for.
         show: given the strip of each direction, one at a time.
@@ -101,8 +101,8 @@ def discover(
     columns = [*ASKED_COLUMNS, *sorted({name for record in scans.records for name in record.extra} - set(COLUMNS))]
     found: dict[str, list[Direction]] = {"principal": principal_directions(codes, settings.principal)}
     if settings.decoder:
-        places = [scans.codes[row] for row in scans.first_rows[:JACOBIAN_SCANS]]
-        found["decoder"] = decoder_directions(model, places, codes, settings.decoder, seed=settings.seed)
+        places = scans.select(scans.first_rows[:JACOBIAN_SCANS]).with_noise(model)
+        found["decoder"] = decoder_directions(model, places.codes, codes, settings.decoder, seed=settings.seed)
     sparse: dict[str, Any] | None = None
     if settings.sparse:
         fitted = np.array([record.split == "train" for record in scans.records])
@@ -133,7 +133,7 @@ def discover(
         named["sparse"].sort(key=lambda each: -max((abs(a.correlation) for a in each.associations), default=0.0))
         named["sparse"] = named["sparse"][: settings.shown]
     shown = [(kind, index, each) for kind, of in named.items() for index, each in enumerate(of)]
-    start = _most_typical(scans)
+    start = _most_typical(scans).with_noise(model).codes[0]
     for done, (kind, index, direction) in enumerate(shown):
         show(DirectionStrip(kind, index, direction.name, _moved(model, start, direction)))
         progress(done + 1, len(shown))
@@ -165,10 +165,10 @@ def discover(
     return results
 
 
-def _most_typical(scans: EncodedScans) -> Codes:
+def _most_typical(scans: EncodedScans) -> EncodedScans:
     """The scan whose y is nearest to the mean."""
     distance = np.square(scans.semantic - scans.semantic.mean(axis=0)).sum(axis=1)
-    return scans.codes[int(distance.argmin())]
+    return scans.select([int(distance.argmin())])
 
 
 def _moved(model: LatentDiffusionAutoencoder, start: Codes, direction: Direction) -> Images:

@@ -1,7 +1,7 @@
 """The protocol of interpolation: every triple of sessions, every method, against the real scan, with intervals over subjects."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,45 +15,41 @@ from ldae.errors import TaskError, VolumeError
 from ldae.io.files import write_json, write_text
 from ldae.metrics.change import change_correlation, change_error
 from ldae.metrics.images import compare_images
-from ldae.metrics.statistics import Difference, Interval, holm, paired_difference, subject_bootstrap
+from ldae.metrics.statistics import Interval
 from ldae.metrics.volumetry import measure_volumes
-from ldae.tasks.encode import EncodedScans
-from ldae.tasks.longitudinal.interpolate import METHODS, Triple, predict_between
+from ldae.tasks.encode import EncodedScans, Progress
+from ldae.tasks.longitudinal.comparison import (
+    OWN,
+    compare_groups,
+    differences,
+    intervals,
+    known_mean,
+    scores_of,
+)
+from ldae.tasks.longitudinal.interpolate import METHODS, Sessions, Triple, find_triples, predict_between
 from ldae.tasks.longitudinal.trajectory import TrajectoryPrior, sessions_of
+from ldae.tasks.shown_images import save_images
 from ldae.volume import Volume
 
-__all__ = ["METRICS", "InterpolateResult", "evaluate_interpolation", "read_truth"]
+__all__ = ["InterpolateResult", "evaluate_interpolation", "read_truth", "save_cases", "shown_cases"]
 
 Images = npt.NDArray[np.float32]
+Truth = Mapping[str, Mapping[str, float]]
 
-METRICS = {
-    "ssim": True,
-    "ssim_brain": True,
-    "psnr": True,
-    "mse": False,
-    "change_error": False,
-    "change_correlation": True,
-    "ventricle_error_ml": False,
-}
-"""Whether more is better."""
-OWN = ("ldae_residual", "trajectory_residual")
-"""Methods that are compared with the others; the last of them that could be run is the one that is reported."""
-RIVALS = ("copy_nearest", "voxel_linear", "voxel_trajectory", "latent_linear")
-GAPS = (("under 12 months", 0.0, 12.0), ("12 to 23 months", 12.0, 24.0), ("24 months and more", 24.0, np.inf))
-BOUNDARY = (("under 0.5 voxels", 0.0, 0.5), ("0.5 to 1 voxel", 0.5, 1.0), ("over 1 voxel", 1.0, np.inf))
-FEW_SUBJECTS = 3
+COMPARED = ("voxel_linear", "voxel_trajectory", "copy_nearest")
+"""Methods whose change error stands beside the own method's under a picture."""
 KEYS = ["participant_id", "session_id"]
 
 
 @dataclass(frozen=True)
 class InterpolateResult:
-    """Figures over triples, against the real scan of the missing month.
+    """Metrics over triples, against the real scan of the missing month.
 
     Attributes:
         n: number of triples.
         subjects: number of subjects.
         gap_months: mean distance of the two given sessions.
-        ventricle_yardstick: of `ventricle_error_ml`: the "truth", what is "measured" in the real scan, or "mixed".
+        ventricle_yardstick: reference of `ventricle_error_ml`: the "truth", "measured" in the real scan, or "mixed".
         means: by metric and method.
         intervals: the same with 95 % intervals over subjects.
         differences: by metric, own method and rival: own minus rival, by the paired bootstrap; p adjusted over rivals (Holm).
@@ -77,6 +73,10 @@ class InterpolateResult:
         """The method that is reported: the line through all other sessions where there is one, else codes between two."""
         return next(name for name in reversed(OWN) if name in self.means["change_error"])
 
+    def change_errors(self, method: str) -> npt.NDArray[np.float64]:
+        """By triple, in their order."""
+        return self.table.loc[self.table["method"] == method, "change_error"].to_numpy(dtype=np.float64)
+
     def plain(self) -> dict[str, Any]:
         """All but the table, as plain values; means by metric stand at the top."""
         found: dict[str, Any] = _without_nan(
@@ -96,10 +96,14 @@ class InterpolateResult:
         )
         return found
 
-    def write(self, folder: Path) -> tuple[Path, Path]:
+    def summary(self) -> dict[str, Any]:
+        """Metrics for the results of a run, as plain values: all but the groups."""
+        return {name: value for name, value in self.plain().items() if name != "groups"}
+
+    def write(self, folder: Path, **facts: Any) -> tuple[Path, Path]:
         """Write interpolate.json, and every triple as interpolate.csv."""
         return (
-            write_json(folder / "interpolate.json", self.plain()),
+            write_json(folder / "interpolate.json", self.plain() | facts),
             write_text(folder / "interpolate.csv", self.table.to_csv(index=False)),
         )
 
@@ -107,29 +111,25 @@ class InterpolateResult:
 def evaluate_interpolation(
     model: LatentDiffusionAutoencoder,
     scans: EncodedScans,
-    decoded: Images,
-    triples: Sequence[Triple],
     *,
     prior: TrajectoryPrior | None = None,
-    references: Images | None = None,
-    truth: Mapping[str, Mapping[str, float]] | None = None,
+    references: Mapping[str, Record] | None = None,
+    truth: Truth | None = None,
     batch_size: int = 16,
     resamples: int = 1000,
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = lambda done, total: None,
 ) -> InterpolateResult:
-    """Score every method on every triple.
+    """Predict every session that lies between two others of its subject, and score every method.
 
     Args:
         model: the trained model.
         scans: encoded, with noise codes.
-        decoded: reconstructions of all scans from both codes, (M, D, H, W).
-        triples: which to predict, N.
         prior: of codes over time, from training subjects; adds the trajectories.
-        references: images to compare with instead of the scans themselves, (M, D, H, W): noise-free twins, say. Averaging
-            two scans averages their noise, which flatters voxel blending against a noisy target.
+        references: by key, scans to compare with instead of the scans themselves: noise-free twins, say. Averaging two
+            scans averages their noise, which flatters voxel blending against a noisy target.
         truth: true values of scans by key, as `ventricles_ml` and `ventricle_mm` of a phantom: volumes are then compared by
-            their true change, and triples are grouped by how far the ventricle's wall truly moved.
+            their true change, and triples are grouped by the true movement of the ventricle's wall.
         batch_size: triples at a time.
         resamples: of the bootstrap.
         seed: of the resamples.
@@ -138,24 +138,28 @@ def evaluate_interpolation(
     Raises:
         TaskError: if there is no triple.
     """
+    triples = find_triples(scans)
     if not triples:
         msg = "no subject has three dated sessions, so no missing scan can be scored; give a longitudinal manifest with months"
         raise TaskError(msg)
-    real = scans.images if references is None else references
-    volumes = _Ventricles(model, real, scans.records, truth)
+    ventricles = _Ventricles(model.config.preprocessing.grid.affine, truth or {})
     # Of three sessions the line through the others is the blend of the two, and would stand in the table twice.
     beyond_three = any(len(each) > 3 for each in sessions_of(scans.records).values())
     rows: list[dict[str, Any]] = []
-    for start in range(0, len(triples), batch_size):
-        batch = triples[start : start + batch_size]
-        targets, starts = real[[t.target for t in batch]], real[[t.first for t in batch]]
-        facts = [_facts(scans, triple, truth, model.config.preprocessing.voxel_size_mm) for triple in batch]
-        for method, images in predict_between(model, scans, decoded, batch, prior).items():
+    done = 0
+    for some, batch in _batches(scans, triples, batch_size):
+        sessions = Sessions.of(model, some)
+        real = sessions.images
+        if references is not None:
+            real = scans.source.images([references[record.key] for record in some.records])
+        targets = real[[triple.target for triple in batch]]
+        facts = [_facts(some, triple, truth or {}, model.config.preprocessing.voxel_size_mm) for triple in batch]
+        for method, images in predict_between(model, sessions, batch, prior).items():
             if method == "voxel_trajectory" and not beyond_three:
                 continue
             agreement = compare_images(images, targets)
-            for index, triple in enumerate(batch):
-                image, target, first = images[index], targets[index], starts[index]
+            for index, (triple, image, target) in enumerate(zip(batch, images, targets, strict=True)):
+                pair = [(some.records[row].key, real[row]) for row in (triple.first, triple.target)]
                 rows.append(
                     {
                         **facts[index],
@@ -164,31 +168,41 @@ def evaluate_interpolation(
                             name: float(getattr(agreement, name)[index])
                             for name in ("ssim", "ssim_brain", "psnr", "mse")
                         },
-                        "change_error": change_error(image, target, first),
-                        "change_correlation": change_correlation(image, target, first),
-                        "ventricle_error_ml": volumes.error(image, triple),
+                        "change_error": change_error(image, target, real[triple.first]),
+                        "change_correlation": change_correlation(image, target, real[triple.first]),
+                        "ventricle_error_ml": ventricles.error(image, *pair),
                     }
                 )
-        if progress is not None:
-            progress(start + len(batch), len(triples))
+        done += len(batch)
+        progress(done, len(triples))
     table = pd.DataFrame(rows)
     methods = [name for name in METHODS if (table["method"] == name).any()]
-    scores = {
-        metric: {name: table.loc[table["method"] == name, metric].to_numpy(dtype=np.float64) for name in methods}
-        for metric in METRICS
-    }
+    scores = scores_of(table, methods)
     subjects = table.loc[table["method"] == methods[0], "participant_id"].tolist()
     return InterpolateResult(
         n=len(triples),
         subjects=len(set(subjects)),
         gap_months=float(np.mean([triple.gap_months for triple in triples])),
-        ventricle_yardstick=volumes.yardstick,
-        means={metric: {name: _mean(each) for name, each in of.items()} for metric, of in scores.items()},
-        intervals=_intervals(scores, subjects, resamples, seed),
-        differences=_differences(scores, subjects, resamples, seed),
-        groups=_groups(table, methods, resamples, seed),
+        ventricle_yardstick=ventricles.yardstick,
+        means={metric: {name: known_mean(each) for name, each in of.items()} for metric, of in scores.items()},
+        intervals=intervals(scores, subjects, resamples, seed),
+        differences=differences(scores, subjects, resamples, seed),
+        groups=compare_groups(table, methods, resamples, seed),
         table=table,
     )
+
+
+def _batches(scans: EncodedScans, triples: Sequence[Triple], size: int) -> Iterator[tuple[EncodedScans, list[Triple]]]:
+    """A few triples at a time, their rows counted within all dated scans of their subjects."""
+    sessions = sessions_of(scans.records)
+    for start in range(0, len(triples), size):
+        batch = triples[start : start + size]
+        rows = sorted({int(row) for each in batch for row in sessions[scans.records[each.target].participant_id]})
+        place = {row: index for index, row in enumerate(rows)}
+        yield (
+            scans.select(rows),
+            [replace(t, first=place[t.first], target=place[t.target], second=place[t.second]) for t in batch],
+        )
 
 
 def read_truth(path: Path) -> dict[str, dict[str, float]]:
@@ -213,23 +227,15 @@ def read_truth(path: Path) -> dict[str, dict[str, float]]:
 class _Ventricles:
     """Ventricles of predicted scans, against the truth where it is known, or measured alike on the real scan."""
 
-    def __init__(
-        self,
-        model: LatentDiffusionAutoencoder,
-        real: Images,
-        records: Sequence[Record],
-        truth: Mapping[str, Mapping[str, float]] | None,
-    ) -> None:
-        self.affine = model.config.preprocessing.grid.affine
-        self.real = real
-        self.records = records
-        self.truth = truth or {}
-        self.measured: dict[int, float] = {}
+    def __init__(self, affine: npt.NDArray[np.float64], truth: Truth) -> None:
+        self.affine = affine
+        self.truth = truth
+        self.measured: dict[str, float] = {}
         self.used: set[str] = set()
 
     @property
     def yardstick(self) -> str:
-        """What errors were measured against so far."""
+        """The reference of the errors so far."""
         return next(iter(self.used)) if len(self.used) == 1 else "mixed"
 
     def measure(self, image: Images) -> float:
@@ -238,28 +244,31 @@ class _Ventricles:
         except VolumeError:  # a grid too coarse, or outside template space
             return float("nan")
 
-    def of_scan(self, row: int) -> float:
-        if row not in self.measured:
-            self.measured[row] = self.measure(self.real[row])
-        return self.measured[row]
+    def of_scan(self, key: str, image: Images) -> float:
+        if key not in self.measured:
+            self.measured[key] = self.measure(image)
+        return self.measured[key]
 
-    def error(self, image: Images, triple: Triple) -> float:
-        """Absolute error of the predicted change since the first session, ml; what the yardstick gets wrong by itself cancels."""
-        known = [
-            self.truth.get(self.records[row].key, {}).get("ventricles_ml") for row in (triple.first, triple.target)
-        ]
+    def error(self, image: Images, first: tuple[str, Images], target: tuple[str, Images]) -> float:
+        """Absolute error of the predicted change since the first session, ml; the measurement's own bias cancels.
+
+        Args:
+            image: predicted, (D, H, W).
+            first: key and image of the first session.
+            target: key and image of the predicted one.
+        """
+        start = self.of_scan(*first)
+        known = [self.truth.get(key, {}).get("ventricles_ml") for key, _ in (first, target)]
         if known[0] is not None and known[1] is not None:
             self.used.add("truth")
             change = known[1] - known[0]
         else:
             self.used.add("measured")
-            change = self.of_scan(triple.target) - self.of_scan(triple.first)
-        return abs(self.measure(image) - self.of_scan(triple.first) - change)
+            change = self.of_scan(*target) - start
+        return abs(self.measure(image) - start - change)
 
 
-def _facts(
-    scans: EncodedScans, triple: Triple, truth: Mapping[str, Mapping[str, float]] | None, voxel_mm: float
-) -> dict[str, Any]:
+def _facts(scans: EncodedScans, triple: Triple, truth: Truth, voxel_mm: float) -> dict[str, Any]:
     first, target, second = (scans.records[row] for row in (triple.first, triple.target, triple.second))
     facts = {
         "participant_id": target.participant_id,
@@ -270,104 +279,65 @@ def _facts(
         "gap_months": triple.gap_months,
         "diagnosis": target.diagnosis,
     }
-    walls = [(truth or {}).get(record.key, {}).get("ventricle_mm") for record in (first, second)]
+    walls = [truth.get(record.key, {}).get("ventricle_mm") for record in (first, second)]
     if walls[0] is not None and walls[1] is not None:
         facts["boundary_voxels"] = abs(walls[1] - walls[0]) / voxel_mm
     return facts
 
 
 def _without_nan(value: Any) -> Any:
-    """The same with None where nothing could be measured, as JSON has no other word for it."""
+    """The same with None where nothing could be measured: JSON has no NaN."""
     if isinstance(value, Mapping):
         return {key: _without_nan(each) for key, each in value.items()}
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
-def _mean(values: npt.NDArray[np.float64]) -> float:
-    """The mean of what could be measured; NaN if nothing could."""
-    known = values[np.isfinite(values)]
-    return float(known.mean()) if len(known) else float("nan")
+def shown_cases(result: InterpolateResult) -> dict[str, int]:
+    """Index of the triple whose change error by the own method is the median, and of the largest; of one triple, that alone."""
+    order = np.argsort(result.change_errors(result.own), kind="stable")
+    middle, worst = int(order[(len(order) - 1) // 2]), int(order[-1])
+    return {"only": worst} if len(order) == 1 else {"typical": middle, "worst": worst}
 
 
-CHANGE_METRICS = ("change_error", "change_correlation")
-Scores = Mapping[str, Mapping[str, npt.NDArray[np.float64]]]
+def save_cases(
+    model: LatentDiffusionAutoencoder,
+    scans: EncodedScans,
+    result: InterpolateResult,
+    prior: TrajectoryPrior | None,
+    path: Path,
+) -> list[dict[str, Any]]:
+    """Write the images of a typical and the worst case as NPZ, and return their keys, months and change errors.
 
-
-def _intervals(scores: Scores, subjects: Sequence[str], resamples: int, seed: int) -> dict[str, dict[str, Interval]]:
-    if len(set(subjects)) < FEW_SUBJECTS:
-        return {}
-    return {
-        metric: {
-            name: subject_bootstrap(
-                lambda rows, values=values: _mean(values[rows]),  # type: ignore[misc]
-                subjects,
-                generator=np.random.default_rng(seed),
-                resamples=resamples,
-            )
-            for name, values in of.items()
-            if np.isfinite(values).any()
-        }
-        for metric, of in scores.items()
-    }
-
-
-def _differences(
-    scores: Scores, subjects: Sequence[str], resamples: int, seed: int
-) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
-    if len(set(subjects)) < FEW_SUBJECTS:
-        return {}
-    found: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
-    for metric, of in scores.items():
-        for own in OWN:
-            if own not in of or not np.isfinite(of[own]).all():
-                continue
-            against: dict[str, Difference] = {
-                rival: paired_difference(
-                    lambda rows, mine=of[own]: _mean(mine[rows]),  # type: ignore[misc]
-                    lambda rows, other=of[rival]: _mean(other[rows]),  # type: ignore[misc]
-                    subjects,
-                    generator=np.random.default_rng(seed),
-                    resamples=resamples,
-                )
-                for rival in RIVALS
-                if rival in of
+    Args:
+        model: the trained model.
+        scans: that the result is of.
+        result: of :func:`evaluate_interpolation`.
+        prior: that it was made with.
+        path: of the file.
+    """
+    triples = find_triples(scans)
+    facts, images = [], []
+    for name, index in shown_cases(result).items():
+        ((some, (triple,)),) = _batches(scans, [triples[index]], 1)
+        sessions = Sessions.of(model, some)
+        predicted = predict_between(model, sessions, [triple], prior)
+        records = [some.records[row] for row in (triple.first, triple.target, triple.second)]
+        methods = [each for each in (result.own, *COMPARED) if each in result.means["change_error"]]
+        facts.append(
+            {
+                "case": name,
+                "keys": [record.key for record in records],
+                "months": [record.months for record in records],
+                "change_error": {method: float(result.change_errors(method)[index]) for method in methods},
             }
-            adjusted = holm([each.p for each in against.values()])
-            found.setdefault(metric, {})[own] = {
-                rival: asdict(each) | {"p_holm": p} for (rival, each), p in zip(against.items(), adjusted, strict=True)
+        )
+        images.append(
+            {
+                "first": sessions.images[triple.first],
+                "target": sessions.images[triple.target],
+                "predicted": predicted[result.own][0],
+                "voxel_linear": predicted["voxel_linear"][0],
             }
-    return found
-
-
-def _groups(
-    table: pd.DataFrame, methods: Sequence[str], resamples: int, seed: int
-) -> dict[str, dict[str, dict[str, Any]]]:
-    """Means by length of the gap, by diagnosis, and by how far the boundary moved."""
-    parts: dict[str, dict[str, pd.Series]] = {
-        "gap": {name: (table["gap_months"] >= low) & (table["gap_months"] < high) for name, low, high in GAPS},
-        "diagnosis": {str(name): table["diagnosis"] == name for name in sorted(table["diagnosis"].dropna().unique())},
-    }
-    if "boundary_voxels" in table:
-        moved = table["boundary_voxels"]
-        parts["boundary"] = {name: (moved >= low) & (moved < high) for name, low, high in BOUNDARY}
-    found: dict[str, dict[str, dict[str, Any]]] = {}
-    for kind, masks in parts.items():
-        for name, mask in masks.items():
-            chosen = table[mask]
-            rows = {method: chosen[chosen["method"] == method] for method in methods}
-            scores = {
-                metric: {method: of[metric].to_numpy(dtype=np.float64) for method, of in rows.items()}
-                for metric in METRICS
-                if len(chosen)
-            }
-            group: dict[str, Any] = {
-                "n": len(rows[methods[0]]),
-                "subjects": int(chosen["participant_id"].nunique()),
-                **{metric: {method: _mean(values) for method, values in of.items()} for metric, of in scores.items()},
-            }
-            if kind != "diagnosis" and scores:
-                change = {metric: scores[metric] for metric in CHANGE_METRICS}
-                people = rows[methods[0]]["participant_id"].tolist()
-                group["differences"] = _differences(change, people, resamples, seed)
-            found.setdefault(kind, {})[name] = group
-    return found
+        )
+    save_images(path, **{name: np.stack([each[name] for each in images]) for name in images[0]})
+    return facts

@@ -13,10 +13,12 @@ from ldae.codes import Codes, interpolate
 from ldae.errors import TaskError
 from ldae.tasks.encode import EncodedScans
 from ldae.tasks.longitudinal.trajectory import TrajectoryPrior, line_weights, sessions_of
+from ldae.tasks.sample import sample
 
 __all__ = [
     "METHODS",
     "Between",
+    "Sessions",
     "Triple",
     "draw_spread",
     "find_triples",
@@ -133,19 +135,18 @@ def interpolate_subject(scans: EncodedScans, months: Sequence[float]) -> list[Be
     return found
 
 
-def with_residual(image: Images, scans: EncodedScans, between: Between, first: Images, second: Images) -> Images:
+def with_residual(image: Images, between: Between, originals: Images, decoded: Images) -> Images:
     """The residual-corrected estimate D(c_tau) + (1 - w)(x_0 - D(c_0)) + w (x_1 - D(c_1)), (D, H, W) in [0, 1].
 
     It keeps the detail of the two real scans that compression loses; at a session's own month it is the scan itself.
 
     Args:
         image: decoded from the codes at the month.
-        scans: sessions of the subject.
         between: which month.
-        first: decoded from the codes of the session before it.
-        second: decoded from those of the session after it.
+        originals: the scans before and after it, (2, D, H, W).
+        decoded: decoded from their codes, (2, D, H, W).
     """
-    lost = [scans.images[row] - decoded for row, decoded in ((between.first, first), (between.second, second))]
+    lost = originals - decoded
     estimate: Images = image + (1 - between.weight) * lost[0] + between.weight * lost[1]
     return np.clip(estimate, 0.0, 1.0).astype(np.float32)
 
@@ -172,10 +173,38 @@ def find_triples(scans: EncodedScans) -> list[Triple]:
     return triples
 
 
+@dataclass(frozen=True, eq=False)
+class Sessions:
+    """All scans of a few subjects with their images, to predict some from others; made by :meth:`of`.
+
+    Attributes:
+        scans: M of them, with noise codes.
+        images: the real scans, (M, D, H, W).
+        decoded: reconstructions from both codes, (M, D, H, W).
+        latents: standardised, (M, C, d, h, w).
+    """
+
+    scans: EncodedScans
+    images: Images
+    decoded: Images
+    latents: torch.Tensor
+
+    @classmethod
+    def of(cls, model: LatentDiffusionAutoencoder, scans: EncodedScans, batch_size: int = 32) -> "Sessions":
+        """Read and decode these scans.
+
+        Args:
+            model: that encoded them.
+            scans: with noise codes.
+            batch_size: scans at a time.
+        """
+        decoded = [model.decode_images(batch.codes) for batch in scans.batches(batch_size)]
+        return cls(scans, scans.images(), np.concatenate(decoded), scans.latents())
+
+
 def predict_between(
     model: LatentDiffusionAutoencoder,
-    scans: EncodedScans,
-    decoded: Images,
+    sessions: Sessions,
     triples: Sequence[Triple],
     prior: TrajectoryPrior | None = None,
 ) -> dict[str, Images]:
@@ -188,11 +217,11 @@ def predict_between(
 
     Args:
         model: the trained model.
-        scans: encoded, with noise codes.
-        decoded: reconstructions of all scans from both codes, (M, D, H, W).
-        triples: which to predict, N.
+        sessions: all scans of the triples' subjects.
+        triples: which to predict, N; their rows are those of the sessions.
         prior: of codes over time; without it there are no trajectories of codes.
     """
+    scans, real, decoded, latents = sessions.scans, sessions.images, sessions.decoded, sessions.latents.numpy()
     first, target, second = ([getattr(triple, end) for triple in triples] for end in ("first", "target", "second"))
     weights = np.array([triple.weight for triple in triples], dtype=np.float32)
 
@@ -201,8 +230,7 @@ def predict_between(
         return (1 - w) * start + w * end
 
     codes = [interpolate(scans.codes[t.first], scans.codes[t.second], t.weight) for t in triples]
-    residual = scans.images - decoded
-    lost = blend(residual[first], residual[second])
+    lost = blend(real[first] - decoded[first], real[second] - decoded[second])
     nearest = [triple.first if triple.weight < 0.5 else triple.second for triple in triples]
     others = _others(scans, triples)
     lines = [(rows, line_weights(months, month)) for rows, months, month in others]
@@ -220,14 +248,14 @@ def predict_between(
         for triple, (rows, _), y in zip(triples, lines, semantics, strict=True):
             if triple.target not in carried:  # another pair of sessions around it changes nothing
                 moved = model.decode_images([scans.codes[row].with_semantic(y) for row in rows])
-                carried[triple.target] = scans.images[rows] + moved - decoded[rows]
+                carried[triple.target] = real[rows] + moved - decoded[rows]
         found["trajectory_residual"] = np.clip(_on_lines(lines, [carried[t.target] for t in triples]), 0.0, 1.0)
     return found | {
-        "latent_linear": model.decompress(torch.from_numpy(blend(scans.latents[first], scans.latents[second]))),
-        "voxel_linear": blend(scans.images[first], scans.images[second]),
-        "voxel_trajectory": np.clip(_on_lines(lines, [scans.images[rows] for rows, _ in lines]), 0.0, 1.0),
-        "copy_nearest": scans.images[nearest],
-        "ceiling": model.decompress(torch.from_numpy(scans.latents[target])),
+        "latent_linear": model.decompress(torch.from_numpy(blend(latents[first], latents[second]))),
+        "voxel_linear": blend(real[first], real[second]),
+        "voxel_trajectory": np.clip(_on_lines(lines, [real[rows] for rows, _ in lines]), 0.0, 1.0),
+        "copy_nearest": real[nearest],
+        "ceiling": model.decompress(torch.from_numpy(latents[target])),
     }
 
 
@@ -237,7 +265,7 @@ def _others(scans: EncodedScans, triples: Sequence[Triple]) -> list[tuple[list[i
     found = []
     for triple in triples:
         record = scans.records[triple.target]
-        # A second scan of the same month would know the answer.
+        # A second scan of the same month would be the target itself.
         rows = [row for row in sessions[record.participant_id].tolist() if scans.records[row].months != record.months]
         months = np.array([float(scans.records[row].months or 0.0) for row in rows])
         found.append((rows, months, float(record.months or 0.0)))
@@ -245,7 +273,7 @@ def _others(scans: EncodedScans, triples: Sequence[Triple]) -> list[tuple[list[i
 
 
 def _on_lines(lines: Sequence[tuple[list[int], npt.NDArray[np.float64]]], images: Sequence[Images]) -> Images:
-    """Sums of each line's images, (N, D, H, W), by what each of its sessions counts."""
+    """Sums of each line's images, (N, D, H, W), weighted by session."""
     sums = [np.tensordot(weights, each, axes=1) for (_, weights), each in zip(lines, images, strict=True)]
     return np.stack(sums).astype(np.float32)
 
@@ -253,8 +281,8 @@ def _on_lines(lines: Sequence[tuple[list[int], npt.NDArray[np.float64]]], images
 def draw_spread(model: LatentDiffusionAutoencoder, codes: Codes, *, draws: int, seed: int = 0) -> Images:
     """Voxelwise standard deviation over images of one y with drawn noise codes, (D, H, W), on the images' scale of [0, 1].
 
-    It says where the semantic code leaves the image open; the noise code between two sessions is no draw, so an interpolated
-    scan is surer than this.
+    It is large where the semantic code does not determine the image. The noise code between two sessions is no draw, so an
+    interpolated scan is less uncertain than this.
 
     Args:
         model: the trained model.
@@ -268,9 +296,6 @@ def draw_spread(model: LatentDiffusionAutoencoder, codes: Codes, *, draws: int, 
     if draws < 2:
         msg = f"a spread needs at least 2 draws of the noise code, got {draws}; give more"
         raise TaskError(msg)
-    noise = model.draw_noise(draws, torch.Generator().manual_seed(seed))
-    images = np.concatenate(
-        [model.generate(part, codes.semantic.expand(len(part), -1)) for part in torch.split(noise, 16)]
-    )
+    images = np.stack(list(sample(model, draws, seed=seed, semantic=codes.semantic)))
     spread: Images = images.std(axis=0, ddof=1)
     return spread

@@ -1,71 +1,76 @@
-"""Baselines of a semantic code: the same encoder with random weights, and principal components of what it was to describe."""
+"""Baselines of a semantic code: the same encoder with random weights, and principal components of the latents."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.contract import LEFT_RIGHT
 from ldae.data.manifest import Record
 from ldae.models.whitening import Whitening
-from ldae.tasks.encode import EncodedScans, Progress, encode_scans
+from ldae.tasks.encode import EncodedScans, Progress, ScanBatch, encode_scans
 from ldae.tasks.probe.embeddings import Embeddings, embeddings_of, write_arrays, write_embeddings
 
-__all__ = ["COMPONENTS", "latent_components", "random_encoder", "write_baselines"]
+__all__ = ["COMPONENTS", "RandomEncoder", "latent_components", "write_baselines"]
 
 COMPONENTS = 100
+BLOCK = 256
+"""Scans whose latents are read at a time."""
 
 
-def random_encoder(
-    model: LatentDiffusionAutoencoder, scans: EncodedScans, *, seed: int = 0, batch_size: int = 32
-) -> Embeddings:
+class RandomEncoder:
     """y of the same encoder with random weights, whitened over the training scans as the model's own codes are.
-
-    Where none of the scans is of the training split, all of them take its place, which favours the baseline.
 
     Args:
         model: whose encoder.
-        scans: that were encoded.
         seed: of the weights.
-        batch_size: scans at a time.
     """
-    twin = model.with_random_encoder(seed)
-    images, latents = (torch.split(torch.from_numpy(each), batch_size) for each in (scans.images, scans.latents))
-    parts = [twin.semantic(batch[:, None], latent).numpy() for batch, latent in zip(images, latents, strict=True)]
-    values = torch.from_numpy(np.concatenate(parts))
-    degree = model.config.semantic_encoder.whitening
-    if degree:
-        training = torch.tensor([record.split == "train" for record in scans.records])
-        whitening = Whitening(values.shape[1])
-        whitening.fit(values[training] if training.any() else values, degree)
-        values = whitening(values)
-    return embeddings_of(scans.records, values.numpy())
+
+    def __init__(self, model: LatentDiffusionAutoencoder, seed: int = 0) -> None:
+        self.twin = model.with_random_encoder(seed)
+        self.records: list[Record] = []
+        self.values: list[Tensor] = []
+
+    def see(self, batch: ScanBatch) -> None:
+        """Encode a batch."""
+        self.records += batch.records
+        images = torch.from_numpy(batch.images)[:, None]
+        latents = batch.latents() if self.twin.networks.semantic_encoder.reads_latent else None
+        self.values.append(self.twin.semantic(images, latents))
+
+    def embeddings(self) -> Embeddings:
+        """Codes of all scans seen. Where none is of the training split, all take its place, which favours the baseline."""
+        values = torch.cat(self.values)
+        degree = self.twin.config.semantic_encoder.whitening
+        if degree:
+            training = torch.tensor([record.split == "train" for record in self.records])
+            whitening = Whitening(values.shape[1])
+            whitening.fit(values[training] if training.any() else values, degree)
+            values = whitening(values)
+        return embeddings_of(self.records, values.numpy())
 
 
-def latent_components(
-    model: LatentDiffusionAutoencoder, scans: EncodedScans, components: int = COMPONENTS, *, batch_size: int = 32
-) -> dict[str, Embeddings]:
-    """Compressed scans, to be reduced to principal components on a probe's fitting subjects.
+def latent_components(scans: EncodedScans, components: int = COMPONENTS) -> dict[str, Embeddings]:
+    """Latents, to be reduced to principal components on a probe's training subjects.
+
+    The rows are coordinates in the space that the latents of these scans span, from their Gram matrix. Distances are those of
+    the latents, so principal components of any subset are too; no latent stays in memory.
 
     Args:
-        model: that encoded the scans.
         scans: that were encoded.
         components: at most.
-        batch_size: scans at a time.
 
     Returns:
-        `latent_pca`; for an encoder that reads both sides of a head as one also `latent_pca_symmetric`, the means of compressed
-        scans and their compressed mirror images: what components tell that are given the same.
+        `latent_pca`; for a left-right symmetric encoder also `latent_pca_symmetric`, of the means of latents and mirrored
+        latents.
     """
-    read = {"latent_pca": scans.latents}
-    if model.networks.semantic_encoder.reads_mirrored_latent:
-        batches = torch.split(torch.from_numpy(scans.images)[:, None], batch_size)
-        mirrored = torch.cat([model.compress(batch.flip(LEFT_RIGHT)) for batch in batches]).numpy()
-        read["latent_pca_symmetric"] = (scans.latents + mirrored) / 2
-    flat = {name: embeddings_of(scans.records, values.reshape(len(scans), -1)) for name, values in read.items()}
-    return {name: Embeddings(each.keys, each.values, components) for name, each in flat.items()}
+    found = {name: _coordinates(scans, mirrored=mirrored) for name, mirrored in _kinds(scans).items()}
+    return {name: replace(embeddings_of(scans.records, rows), components=components) for name, rows in found.items()}
 
 
 def write_baselines(
@@ -76,7 +81,7 @@ def write_baselines(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> tuple[Path, ...]:
-    """Write random_encoder.parquet, and as NPZ the compressed scans, whose components a probe takes in each fold.
+    """Write random_encoder.parquet, and as NPZ the latents, whose components a probe takes in each fold.
 
     Args:
         model: whose encoder and compression.
@@ -85,7 +90,46 @@ def write_baselines(
         seed: of the random weights.
         progress: told (done, total).
     """
-    scans = encode_scans(model, records, progress=progress)
-    codes = write_embeddings(out / "random_encoder.parquet", records, random_encoder(model, scans, seed=seed).values)
-    latents = latent_components(model, scans)
-    return codes, *(write_arrays(out / f"{name}.npz", records, each.values) for name, each in latents.items())
+    random = RandomEncoder(model, seed)
+    scans = encode_scans(model, records, visit=[random.see], progress=progress)
+    codes = write_embeddings(out / "random_encoder.parquet", records, random.embeddings().values)
+    return codes, *(
+        write_arrays(
+            out / f"{name}.npz",
+            records,
+            np.concatenate([_latents(batch, mirrored=mirrored) for batch in scans.batches(BLOCK)]),
+        )
+        for name, mirrored in _kinds(scans).items()
+    )
+
+
+def _kinds(scans: EncodedScans) -> dict[str, bool]:
+    """Names of the latents that are compared with, and whether they are averaged with their mirror images."""
+    symmetric = scans.source.model.networks.semantic_encoder.reads_mirrored_latent
+    return {"latent_pca": False} | ({"latent_pca_symmetric": True} if symmetric else {})
+
+
+def _latents(batch: EncodedScans, *, mirrored: bool) -> npt.NDArray[np.float32]:
+    """Latents as rows, (B, D), averaged with those of the mirror images if `mirrored`."""
+    latents = batch.latents()
+    if mirrored:
+        latents = (latents + batch.source.latents(batch.records, mirrored=True)) / 2
+    return np.asarray(latents.flatten(1).numpy())
+
+
+def _coordinates(scans: EncodedScans, *, mirrored: bool) -> npt.NDArray[np.float64]:
+    """Coordinates of the latents in the space that they span about their mean, (N, rank)."""
+    parts = list(scans.batches(BLOCK))
+    gram = np.empty((len(scans), len(scans)))
+    for i, first in enumerate(parts):
+        rows = _latents(first, mirrored=mirrored).astype(np.float64)
+        for j, second in enumerate(parts[: i + 1]):
+            others = rows if i == j else _latents(second, mirrored=mirrored).astype(np.float64)
+            block = rows @ others.T
+            at = (slice(i * BLOCK, i * BLOCK + len(rows)), slice(j * BLOCK, j * BLOCK + len(others)))
+            gram[at], gram[at[::-1]] = block, block.T
+    mean = gram.mean(axis=0)
+    variance, axes = np.linalg.eigh(gram - mean - mean[:, None] + mean.mean())
+    kept = variance > variance.max(initial=0.0) * len(gram) * np.finfo(np.float64).eps
+    coordinates: npt.NDArray[np.float64] = axes[:, kept] * np.sqrt(variance[kept])
+    return coordinates

@@ -151,6 +151,25 @@ class ProbeReport:
             "predictions": self.table.to_dict(orient="list"),
         }
 
+    def summary(self) -> dict[str, Any]:
+        """Metrics for the results of a run, as plain values."""
+        own, first = self.scored[CODES].figures, self.primary
+        others = {name: each.figures[first] for name, each in self.scored.items() if name != CODES}
+        further = {name: each for name, each in own.items() if name != first}
+        return {
+            first: asdict(own[first]),
+            **{name: each.value for name, each in further.items()},
+            "intervals": {name: asdict(each) for name, each in further.items()},
+            "baselines": {name: each.value for name, each in others.items()},
+            "baseline_intervals": {name: asdict(each) for name, each in others.items()},
+            "differences": {
+                each.against: asdict(each.difference) | {"p_holm": each.p_holm} for each in self.comparisons
+            },
+            "train_subjects": self.counts["fitted_subjects"],
+            "test_subjects": self.counts["asked_subjects"],
+            "test_scans": self.counts["asked_scans"],
+        }
+
     def write(self, folder: Path, inputs: Mapping[str, str] | None = None) -> list[Path]:
         """Write probe_TARGET.json, the predictions as probe_TARGET.csv, and the linear probe as probe_TARGET_model.json.
 

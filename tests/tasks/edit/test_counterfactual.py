@@ -40,7 +40,7 @@ def transparent(gain=1.0):
 
 def test_step_is_the_closed_forms_and_just_beyond_it():
     asked, starts = probe(3.0, 4.0, intercept=-1.0), [(-0.2, 0.1), (1.0, 1.0), (0.4, -0.5)]
-    found = find_counterfactuals(transparent(), codes(*starts), asked, 0.7, bisections=9)
+    found = find_counterfactuals(transparent(), codes(*starts), asked, 0.7, bisections=9, batch_size=2)
     wanted = np.log(0.7 / 0.3)
     for start, each in zip(starts, found, strict=True):
         # The direction has unit length, so a step raises the logit by the norm of the weights, 5.
@@ -63,7 +63,7 @@ def test_nuisance_is_left_alone():
 
 def test_a_model_that_shows_little_is_searched_farther_and_one_that_shows_nothing_is_said_so():
     weak, none = (
-        find_counterfactuals(transparent(gain), codes((-0.4, -0.3)), probe(3.0, 4.0), 0.9)[0] for gain in (0.5, 0.0)
+        next(find_counterfactuals(transparent(gain), codes((-0.4, -0.3)), probe(3.0, 4.0), 0.9)) for gain in (0.5, 0.0)
     )
     assert weak.reached
     assert weak.amount > 0.9  # twice the way of a faithful model
@@ -78,7 +78,7 @@ def test_numbers_have_targets_in_their_unit():
     assert down.amount == pytest.approx(0.5, abs=0.01)
 
 
-def test_what_cannot_be_asked_is_refused():
+def test_impossible_targets_are_refused():
     with pytest.raises(TaskError, match="between 0 and 1"):
         find_counterfactuals(transparent(), codes((0, 0)), probe(1.0, 0.0), 1.0)
     with pytest.raises(TaskError, match="3 features"):

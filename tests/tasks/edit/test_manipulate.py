@@ -1,18 +1,20 @@
-"""What edits are said to do is what was done to them."""
+"""Measured effects of edits are the effects that were put in."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from ldae.codes import Codes
 from ldae.data.manifest import Record
 from ldae.errors import TaskError
-from ldae.tasks.edit.evaluate import effect_map, evaluate_edits, map_edit
+from ldae.tasks.edit.evaluate import effect_map, evaluate_edits
 from ldae.tasks.edit.manipulate import Edits
 from ldae.tasks.encode import EncodedScans
 from ldae.tasks.probe.linear import LinearProbe
 from ldae.volume import Grid
+from tests.tasks.fixed_source import FixedSource
 
 STEPS = (-1.0, 0.0, 1.0, 2.0)
 SHAPE = (6, 7, 5)
@@ -44,23 +46,31 @@ def people():
         Codes(torch.tensor([float(index), -1.0], dtype=torch.float32), None, Grid(SHAPE, np.eye(4)), (0.0, 1.0))
         for index in range(12)
     )
-    return EncodedScans(tuple(records), np.stack(images), codes, np.zeros((12, 1, 1, 1, 1), np.float32)), field
+    return EncodedScans(tuple(records), codes, FixedSource(records, np.stack(images))), field
 
 
-def edit(scans, field, direction=(0.1, 0.5)):
-    """Edits that add the field, and move y along a direction."""
+def edit(scans, field, direction=(0.1, 0.5), noise=None):
+    """Edits that add the field, and noise if asked for, and move y along a direction."""
     found = []
-    for row in range(len(scans)):
-        images = np.stack([scans.images[row] + amount * field for amount in STEPS])
+    for row, image in enumerate(scans.images()):
+        images = np.stack([image + amount * field for amount in STEPS])
+        if noise is not None:
+            images += 0.01 * noise.normal(size=images.shape).astype(np.float32)
         semantic = scans.semantic[row] + np.outer(STEPS, direction)
-        found.append(Edits(STEPS, images, semantic, [0.0] * 4, {}))
+        found.append(Edits(STEPS, images, semantic, [0.0] * 4, {"brain_ml": [1.0] * 4}))
     return found
 
 
-def test_every_probe_is_asked_and_slopes_are_what_codes_moved(people):
+def measure(edits, scans, *probes, size=5, **more):
+    """Edits measured a few at a time."""
+    batches = [edits[start : start + size] for start in range(0, len(edits), size)]
+    return evaluate_edits(batches, scans, *probes, resamples=50, **more)
+
+
+def test_every_probe_is_measured_and_slopes_follow_the_codes(people):
     scans, field = people
     others = {"age": probe(1.0, 0.0, logistic=False), "blind": probe(5.0, -1.0, logistic=False)}
-    findings = evaluate_edits(edit(scans, field), scans, probe(0.0, 2.0), others)
+    findings = measure(edit(scans, field), scans, probe(0.0, 2.0), others).findings
     assert findings.probe_slopes["direction"].value == pytest.approx(2.0 * 0.5)
     assert findings.probe_slopes["age"].value == pytest.approx(0.1)
     assert findings.probe_slopes["blind"].value == pytest.approx(0.0, abs=1e-12)
@@ -73,39 +83,49 @@ def test_every_probe_is_asked_and_slopes_are_what_codes_moved(people):
 
 def test_identity_is_lost_where_people_become_others(people):
     scans, field = people
-    kept = evaluate_edits(edit(scans, field * 0), scans, probe(0.0, 1.0))
+    kept = measure(edit(scans, field * 0), scans, probe(0.0, 1.0)).findings
     assert kept.own_nearest_image == [1.0] * 4
     swapped = edit(scans, field * 0)
-    swapped[0] = replace(swapped[0], images=np.stack([scans.images[1]] * 4))
-    assert evaluate_edits(swapped, scans, probe(0.0, 1.0)).own_nearest_image == pytest.approx([11 / 12] * 4)
-    far = evaluate_edits(edit(scans, field, direction=(10.0, 0.0)), scans, probe(0.0, 1.0))
+    swapped[0] = replace(swapped[0], images=np.stack([scans.images()[1]] * 4))
+    assert measure(swapped, scans, probe(0.0, 1.0)).findings.own_nearest_image == pytest.approx([11 / 12] * 4)
+    far = measure(edit(scans, field, direction=(10.0, 0.0)), scans, probe(0.0, 1.0)).findings
     assert far.own_nearest_code[1] == 1.0
     assert far.own_nearest_code[3] < 0.5
 
 
 def test_the_map_finds_the_field_and_nothing_else(people):
     scans, field = people
-    rng = np.random.default_rng(1)
-    edits = [
-        replace(each, images=each.images + 0.01 * rng.normal(size=each.images.shape).astype(np.float32))
-        for each in edit(scans, field)
-    ]
-    effect = effect_map(scans.images, scans, "AD", "CN")
-    inside = field > 0
+    edits = edit(scans, field, noise=np.random.default_rng(1))
+    effect = effect_map(scans, "AD", "CN")
+    inside, images = field > 0, scans.images()
     assert effect[inside].mean() == pytest.approx(0.3, abs=0.08)
-    mapped = map_edit(edits, scans.images, {"real": effect})
+    mapped = measure(edits, scans, probe(0.0, 1.0), effects={"real": effect}).map
     assert mapped.significant[inside].all()
-    assert mapped.significant[(scans.images[0] > 0) & ~inside].mean() < 0.15
+    assert mapped.significant[(images[0] > 0) & ~inside].mean() < 0.15
     assert mapped.effect_correlations["real"] > 0.9
-    assert map_edit(edits, scans.images).effect_correlations == {}
+    assert measure(edits, scans, probe(0.0, 1.0)).map.effect_correlations == {}
 
 
-def test_what_cannot_be_asked_is_refused(people):
+def test_a_map_streamed_over_subjects_is_that_of_all_at_once(people):
+    scans, field = people
+    edits = edit(scans, field, noise=np.random.default_rng(2))
+    mapped = measure(edits, scans, probe(0.0, 1.0), size=1).map
+    changes, brain = np.stack([each.images[3] - each.images[1] for each in edits]), scans.images()[0] > 0
+    np.testing.assert_allclose(mapped.mean, changes.mean(axis=0), atol=1e-6)
+    p = stats.ttest_1samp(changes[:, brain].astype(float), 0.0).pvalue
+    np.testing.assert_array_equal(mapped.significant[brain], stats.false_discovery_control(p) <= 0.05)
+    design = np.array([[1, r.diagnosis == "AD", r.age, r.sex == "F"] for r in scans.records], dtype=float)
+    solution = np.linalg.lstsq(design, scans.images().reshape(12, -1).astype(float), rcond=None)[0]
+    np.testing.assert_allclose(effect_map(scans, "AD", "CN").ravel(), solution[1], atol=1e-6)
+
+
+def test_edits_of_other_scans_are_refused_and_few_subjects_have_no_map(people):
     scans, field = people
     edits = edit(scans, field)
-    with pytest.raises(TaskError, match="one of each"):
-        evaluate_edits(edits[:3], scans, probe(0.0, 1.0))
-    with pytest.raises(TaskError, match="needs three"):
-        map_edit(edits[:2], scans.images)
+    with pytest.raises(TaskError, match="edits of 3 of 12 scans"):
+        measure(edits[:3], scans, probe(0.0, 1.0))
+    with pytest.raises(TaskError, match="step 0"):
+        measure([replace(each, steps=(1.0, 2.0)) for each in edits], scans, probe(0.0, 1.0))
+    assert measure(edits[:2], scans.select([0, 1]), probe(0.0, 1.0)).map is None
     with pytest.raises(TaskError, match="scans of both"):
-        effect_map(scans.images, scans, "AD", "FTD")
+        effect_map(scans, "AD", "FTD")

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -12,9 +13,12 @@ from hypothesis import strategies as st
 
 from ldae.data.manifest import Record
 from ldae.errors import TaskError
-from ldae.tasks.longitudinal.evaluate import METRICS, RIVALS, _groups, evaluate_interpolation, read_truth
+from ldae.metrics.change import change_error
+from ldae.tasks.longitudinal.comparison import METRICS, RIVALS, compare_groups
+from ldae.tasks.longitudinal.evaluate import evaluate_interpolation, read_truth, save_cases, shown_cases
 from ldae.tasks.longitudinal.interpolate import (
     METHODS,
+    Sessions,
     draw_spread,
     find_triples,
     interpolate_codes,
@@ -23,19 +27,25 @@ from ldae.tasks.longitudinal.interpolate import (
     with_residual,
 )
 from ldae.tasks.longitudinal.trajectory import TrajectoryPrior, fit_trajectory_prior, line_weights
-from ldae.tasks.reconstruct import reconstruct
+from tests.tasks.fixed_source import FixedSource
+
+
+def relabelled(scans, rows, records, images=None):
+    """Scans under other records, with their own images or others."""
+    chosen = scans.select(rows)
+    source = FixedSource(records, chosen.images() if images is None else images, chosen.latents())
+    return replace(chosen, records=tuple(records), source=source)
 
 
 def test_the_residual_gives_back_a_session_and_is_the_evaluated_estimate_between_two(tiny_model, scans):
-    decoded = reconstruct(tiny_model, scans, seed=0).both
+    sessions = Sessions.of(tiny_model, scans)
+    images, decoded = sessions.images, sessions.decoded
     (own,) = interpolate_subject(scans.select([0, 1, 2]), [12])
-    np.testing.assert_allclose(
-        with_residual(decoded[1], scans, own, decoded[1], decoded[1]), scans.images[1], atol=1e-6
-    )
+    np.testing.assert_allclose(with_residual(decoded[1], own, images[[1, 1]], decoded[[1, 1]]), images[1], atol=1e-6)
     (between,) = interpolate_subject(scans.select([0, 2]), [12])
     image = tiny_model.decode_images([between.codes])[0]
-    estimate = with_residual(image, scans.select([0, 2]), between, decoded[0], decoded[2])
-    evaluated = predict_between(tiny_model, scans, decoded, find_triples(scans)[:1])["ldae_residual"][0]
+    estimate = with_residual(image, between, images[[0, 2]], decoded[[0, 2]])
+    evaluated = predict_between(tiny_model, sessions, find_triples(scans)[:1])["ldae_residual"][0]
     np.testing.assert_allclose(estimate, evaluated, atol=1e-5)
 
 
@@ -62,13 +72,11 @@ def test_ends_of_an_interpolation_are_the_sessions(scans):
 
 
 def test_every_method_is_scored_on_the_real_scan(tiny_model, scans, tmp_path):
-    decoded = tiny_model.decode_images(scans.codes)
-    triples = find_triples(scans)
     prior = TrajectoryPrior(*(np.full(scans.semantic.shape[1], value) for value in (0.0, 1.0, 1e-9)))
-    result = evaluate_interpolation(tiny_model, scans, decoded, triples, prior=prior)
+    result = evaluate_interpolation(tiny_model, scans, prior=prior, batch_size=1)
     assert result.n == result.subjects == 2
     assert (result.own, result.ventricle_yardstick) == ("trajectory_residual", "measured")
-    assert evaluate_interpolation(tiny_model, scans, decoded, triples).own == "ldae_residual"
+    assert evaluate_interpolation(tiny_model, scans).own == "ldae_residual"
     assert set(result.means) == set(METRICS)
     # Of three sessions the line through the other two is their blend.
     assert list(result.means["ssim"]) == [name for name in METHODS if name != "voxel_trajectory"]
@@ -77,21 +85,22 @@ def test_every_method_is_scored_on_the_real_scan(tiny_model, scans, tmp_path):
     results, rows = result.write(tmp_path)
     assert json.loads(results.read_text())["groups"]["gap"]["24 months and more"]["n"] == 2
     assert len(pd.read_csv(rows)) == len(result.table)
-    predicted = predict_between(tiny_model, scans, decoded, triples[:1])
-    np.testing.assert_allclose(predicted["voxel_linear"][0], (scans.images[0] + scans.images[2]) / 2)
-    # Where nothing changes between the ends, the residual puts back exactly what compression lost.
-    still = replace(scans.select([0, 1, 0]), records=scans.records[:3])
-    same = predict_between(tiny_model, still, tiny_model.decode_images(still.codes), triples[:1])
-    np.testing.assert_allclose(same["ldae_residual"][0], scans.images[0], atol=1e-4)
+    triples, images = find_triples(scans), scans.images()
+    predicted = predict_between(tiny_model, Sessions.of(tiny_model, scans), triples[:1])
+    np.testing.assert_allclose(predicted["voxel_linear"][0], (images[0] + images[2]) / 2)
+    # Where nothing changes between the ends, the residual puts back exactly the detail that compression lost.
+    still = relabelled(scans, [0, 1, 0], scans.records[:3])
+    same = predict_between(tiny_model, Sessions.of(tiny_model, still), triples[:1])
+    np.testing.assert_allclose(same["ldae_residual"][0], images[0], atol=1e-4)
     with pytest.raises(TaskError, match="three dated sessions"):
-        evaluate_interpolation(tiny_model, scans, decoded, [])
+        evaluate_interpolation(tiny_model, scans.select([0, 1]))
 
 
 def test_a_line_of_ones_own_through_two_sessions_is_the_blend(tiny_model, scans):
     """With a prior that knows nothing, the line through both given sessions is the line between their codes."""
     triples = find_triples(scans)
     prior = TrajectoryPrior(*(np.full(scans.semantic.shape[1], value) for value in (0.3, 1e9, 1e-9)))
-    predicted = predict_between(tiny_model, scans, tiny_model.decode_images(scans.codes), triples, prior)
+    predicted = predict_between(tiny_model, Sessions.of(tiny_model, scans), triples, prior)
     np.testing.assert_allclose(predicted["trajectory"], predicted["ldae"], atol=1e-4)
     np.testing.assert_allclose(predicted["voxel_trajectory"], predicted["voxel_linear"], atol=1e-6)
 
@@ -100,24 +109,25 @@ def test_lines_use_every_other_session(tiny_model, scans):
     """Sessions on a line in time are predicted exactly, whichever of them are given; a code that stays adds nothing to it."""
     months = (0.0, 6.0, 18.0, 24.0)
     records = tuple(replace(scans.records[0], session_id=f"M{m:g}", months=m) for m in months)
-    images = np.stack([scans.images[0] * (0.2 + m / 40) for m in months])
-    still = replace(scans.select([0, 0, 0, 0]), records=records, images=images)
+    images = np.stack([scans.images()[0] * (0.2 + m / 40) for m in months]).astype(np.float32)
+    still = relabelled(scans, [0, 0, 0, 0], records, images)
     triples = find_triples(still)
     assert len(triples) == 4
     prior = TrajectoryPrior(*(np.full(scans.semantic.shape[1], value) for value in (0.0, 1.0, 1.0)))
-    predicted = predict_between(tiny_model, still, tiny_model.decode_images(still.codes), triples, prior)
+    predicted = predict_between(tiny_model, Sessions.of(tiny_model, still), triples, prior)
     truth = images[[triple.target for triple in triples]]
     np.testing.assert_allclose(predicted["voxel_trajectory"], truth, atol=1e-6)
     np.testing.assert_allclose(predicted["trajectory_residual"], truth, atol=1e-4)
 
 
-def test_a_second_scan_of_the_missing_month_is_not_asked(tiny_model, scans):
+def test_a_second_scan_of_the_missing_month_is_not_used(tiny_model, scans):
     months = (0.0, 12.0, 12.0, 24.0)
     records = tuple(replace(scans.records[0], session_id=f"s{i}", months=m) for i, m in enumerate(months))
-    twice = replace(scans.select([0, 1, 1, 2]), records=records)
+    twice = relabelled(scans, [0, 1, 1, 2], records)
     triples = [triple for triple in find_triples(twice) if triple.target == 1]
-    predicted = predict_between(tiny_model, twice, tiny_model.decode_images(twice.codes), triples)
-    np.testing.assert_allclose(predicted["voxel_trajectory"][0], (twice.images[0] + twice.images[3]) / 2, atol=1e-6)
+    predicted = predict_between(tiny_model, Sessions.of(tiny_model, twice), triples)
+    images = twice.images()
+    np.testing.assert_allclose(predicted["voxel_trajectory"][0], (images[0] + images[3]) / 2, atol=1e-6)
 
 
 @given(
@@ -144,7 +154,6 @@ def test_a_line_needs_two_months():
 
 
 def test_references_and_truth_take_the_place_of_the_scans(tiny_model, scans, tmp_path):
-    decoded = tiny_model.decode_images(scans.codes)
     triples = find_triples(scans)
     keys = [(record.participant_id, record.session_id) for record in scans.records]
     table = pd.DataFrame(keys, columns=["participant_id", "session_id"])
@@ -152,17 +161,18 @@ def test_references_and_truth_take_the_place_of_the_scans(tiny_model, scans, tmp
     table["ventricles_ml"] = 30.0
     table.to_csv(tmp_path / "truth.tsv", sep="\t", index=False)
     truth = read_truth(tmp_path / "truth.tsv")
-    twins = np.clip(scans.images + 0.1, 0, 1)
-    result = evaluate_interpolation(tiny_model, scans, decoded, triples, references=twins, truth=truth)
+    twins = {record.key: twin for record, twin in zip(scans.records, scans.records[::-1], strict=True)}
+    result = evaluate_interpolation(tiny_model, scans, references=twins, truth=truth)
     assert result.plain()["ventricle_yardstick"] == "truth"
     half = dict(list(truth.items())[:3])
-    assert evaluate_interpolation(tiny_model, scans, decoded, triples, truth=half).ventricle_yardstick == "mixed"
+    assert evaluate_interpolation(tiny_model, scans, truth=half).ventricle_yardstick == "mixed"
     voxel = tiny_model.config.preprocessing.voxel_size_mm
     moved = result.table.drop_duplicates(["participant_id"])["boundary_voxels"].tolist()
     assert moved == pytest.approx([2 / voxel, 20 / voxel])
     assert sum(each["n"] for each in result.groups["boundary"].values()) == 2
     blend = result.table[result.table["method"] == "voxel_linear"]["mse"].to_numpy()
-    other = [np.square((scans.images[t.first] + scans.images[t.second]) / 2 - twins[t.target]).mean() for t in triples]
+    images = scans.images()
+    other = [np.square((images[t.first] + images[t.second]) / 2 - images[::-1][t.target]).mean() for t in triples]
     np.testing.assert_allclose(blend, other, rtol=1e-4)
     table.loc[0, "ventricles_ml"] = np.nan
     table.to_csv(tmp_path / "gap.tsv", sep="\t", index=False)
@@ -173,9 +183,42 @@ def test_references_and_truth_take_the_place_of_the_scans(tiny_model, scans, tmp
         read_truth(tmp_path / "bad.tsv")
 
 
+@pytest.mark.parametrize(
+    ("errors", "cases"),
+    [
+        ([0.4], {"only": 0}),
+        ([0.9, 0.4], {"typical": 1, "worst": 0}),
+        ([0.5, 0.9, 0.4], {"typical": 0, "worst": 1}),
+        ([0.7, 0.7, 0.7], {"typical": 1, "worst": 2}),
+    ],
+)
+def test_a_typical_and_the_worst_case_are_chosen_by_the_own_method(errors, cases):
+    errors = {"own": np.array(errors), "voxel_linear": np.array(errors[::-1])}
+    assert shown_cases(SimpleNamespace(own="own", change_errors=errors.__getitem__)) == cases
+
+
+@pytest.mark.parametrize("with_prior", [True, False])
+def test_shown_images_are_those_that_were_scored(tiny_model, scans, tmp_path, with_prior):
+    prior = TrajectoryPrior(*(np.full(scans.semantic.shape[1], value) for value in (0.0, 1.0, 1e-9)))
+    prior = prior if with_prior else None
+    result = evaluate_interpolation(tiny_model, scans, prior=prior)
+    shown = save_cases(tiny_model, scans, result, prior, tmp_path / "cases.npz")
+    assert result.own == ("trajectory_residual" if with_prior else "ldae_residual")
+    assert [each["case"] for each in shown] == ["typical", "worst"]
+    errors = [each["change_error"][result.own] for each in shown]
+    assert errors[0] <= errors[1]
+    with np.load(tmp_path / "cases.npz") as arrays:
+        for at, facts in enumerate(shown):
+            first, target, predicted, blend = (
+                arrays[name][at].astype(np.float32) for name in ("first", "target", "predicted", "voxel_linear")
+            )
+            assert change_error(predicted, target, first) == pytest.approx(errors[at], rel=0.02)
+            assert change_error(blend, target, first) == pytest.approx(facts["change_error"]["voxel_linear"], rel=0.02)
+
+
 def test_a_spread_is_none_where_nothing_is_drawn(tiny_model, scans):
     spread = draw_spread(tiny_model, scans.codes[0], draws=3, seed=1)
-    assert spread.shape == scans.images.shape[1:]
+    assert spread.shape == tiny_model.config.preprocessing.shape
     assert spread.min() >= 0
     assert spread.max() > 0
     np.testing.assert_allclose(draw_spread(tiny_model, scans.codes[0], draws=3, seed=1), spread)
@@ -260,7 +303,7 @@ def test_differences_within_a_group_are_those_of_its_cases_alone():
         for method in methods
     ]
     table = pd.DataFrame(rows)
-    moved = _groups(table, methods, 100, 0)["boundary"]["over 1 voxel"]
+    moved = compare_groups(table, methods, 100, 0)["boundary"]["over 1 voxel"]
     chosen = table[table["boundary_voxels"] > 1]
     for metric, of in moved["differences"].items():
         for rival, each in of["ldae_residual"].items():
