@@ -31,7 +31,6 @@ from ldae.hardware import choose_device
 from ldae.metrics.images import compare_images
 from ldae.models.memory import PeakMemory, release_memory
 from ldae.phantom.cohort import PhantomConfig, synthesise_cohort
-from ldae.tasks.encode import prepare_record
 from ldae.training.experiment import Experiment
 from ldae.training.fit import FitSettings
 
@@ -238,7 +237,7 @@ def main() -> None:
         if options.train:
             return
         first = {r.participant_id: r for r in reversed(manifest.in_split("test").records)}
-        scans = [prepare_record(models[0], record).data for record in list(first.values())[: options.batch]]
+        scans = [models[0].prepare_record(record).data for record in list(first.values())[: options.batch]]
         images = torch.from_numpy(np.stack(scans))[:, None]
         scored = options.scans
     if options.compile:

@@ -1,5 +1,8 @@
 """Encode: scans to codes; images and latents pass one batch at a time."""
 
+import shutil
+import tempfile
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,9 +19,7 @@ from ldae.data.manifest import Record
 from ldae.errors import TaskError, VolumeError
 from ldae.io.checkpoints import save_tensors
 from ldae.io.files import write_json
-from ldae.models.semantic_encoder import LEFT_RIGHT
 from ldae.tasks.probe.embeddings import write_arrays, write_embeddings
-from ldae.volume import read_volume
 
 __all__ = [
     "EncodeResult",
@@ -28,7 +29,6 @@ __all__ = [
     "ScanSource",
     "encode_manifest",
     "encode_scans",
-    "prepare_record",
     "write_slices",
 ]
 
@@ -41,11 +41,15 @@ class ScanSource:
 
     Args:
         model: whose grid and compression.
+        cache: folder that keeps the latents, `cache` of a run folder; a temporary one if it is not given.
     """
 
-    def __init__(self, model: LatentDiffusionAutoencoder) -> None:
+    def __init__(self, model: LatentDiffusionAutoencoder, cache: Path | None = None) -> None:
+        if cache is None:
+            cache = Path(tempfile.mkdtemp(prefix="ldae-latents-"))
+            weakref.finalize(self, shutil.rmtree, cache, ignore_errors=True)
         self.model = model
-        self._latents: dict[tuple[str, bool], Tensor] = {}
+        self._latents = model.latent_cache(cache)
 
     def images(self, records: Sequence[Record]) -> Images:
         """Images in [0, 1], (B, D, H, W).
@@ -53,7 +57,7 @@ class ScanSource:
         Raises:
             VolumeError: naming the first scan that cannot be read.
         """
-        return np.stack([prepare_record(self.model, record).data for record in records])
+        return np.stack([self.model.prepare_record(record).data for record in records])
 
     def latents(self, records: Sequence[Record], images: Images | None = None, *, mirrored: bool = False) -> Tensor:
         """Standardised latents, (B, C, d, h, w), each computed once.
@@ -63,11 +67,8 @@ class ScanSource:
             images: of the scans, where they have been read already.
             mirrored: of the left-right mirrored images.
         """
-        if any((record.key, mirrored) not in self._latents for record in records):
-            batch = torch.from_numpy(self.images(records) if images is None else images)[:, None]
-            found = self.model.compress(batch.flip(LEFT_RIGHT) if mirrored else batch)
-            self._latents.update({(record.key, mirrored): each for record, each in zip(records, found, strict=True)})
-        return torch.stack([self._latents[record.key, mirrored] for record in records])
+        batch = None if images is None else torch.from_numpy(images)[:, None]
+        return self._latents.means(records, batch, mirrored=mirrored)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,9 +85,13 @@ class ScanBatch:
     images: Images
     source: ScanSource
 
-    def latents(self, *, mirrored: bool = False) -> Tensor:
-        """Standardised latents, (B, C, d, h, w)."""
-        return self.source.latents(self.records, self.images, mirrored=mirrored)
+    def latents(self) -> tuple[Tensor | None, Tensor | None]:
+        """Latents and mirrored latents, (B, C, d, h, w) each, as far as the semantic encoder reads them."""
+        encoder = self.source.model.networks.semantic_encoder
+        return (
+            self.source.latents(self.records, self.images) if encoder.reads_latent else None,
+            self.source.latents(self.records, self.images, mirrored=True) if encoder.reads_mirrored_latent else None,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,6 +194,7 @@ def encode_scans(
     records: Sequence[Record],
     *,
     batch_size: int = 32,
+    cache: Path | None = None,
     visit: Sequence[Callable[[ScanBatch], None]] = (),
     progress: Progress | None = None,
 ) -> EncodedScans:
@@ -198,6 +204,7 @@ def encode_scans(
         model: the trained model.
         records: rows of a manifest.
         batch_size: scans at a time.
+        cache: folder that keeps the latents; a temporary one if it is not given.
         visit: called with each batch, so that what else needs all images reads them in the same pass.
         progress: told (done, total).
 
@@ -208,13 +215,12 @@ def encode_scans(
     if not records:
         msg = "no scans to encode; check the manifest and the split"
         raise TaskError(msg)
-    source = ScanSource(model)
+    source = ScanSource(model, cache)
     codes: list[Codes] = []
     for batch in _batches(records, batch_size):
-        prepared = [prepare_record(model, record) for record in batch]
+        prepared = [model.prepare_record(record) for record in batch]
         seen = ScanBatch(batch, np.stack([scan.data for scan in prepared]), source)
-        latents = seen.latents() if model.networks.semantic_encoder.reads_latent else None
-        codes += model.encode_prepared(prepared, latents, noise=False)
+        codes += model.encode_prepared(prepared, *seen.latents(), noise=False)
         for see in visit:
             see(seen)
         if progress is not None:
@@ -245,21 +251,11 @@ def write_slices(
     """
     values: list[npt.NDArray[np.float32]] = []
     for batch in _batches(records, batch_size):
-        images = np.stack([prepare_record(model, record).data for record in batch])
+        images = np.stack([model.prepare_record(record).data for record in batch])
         values += list(model.slice_vectors(torch.from_numpy(images)[:, None]).numpy())
         if progress is not None:
             progress(len(values), len(records))
     return write_arrays(path, records, np.stack(values))
-
-
-def prepare_record(model: LatentDiffusionAutoencoder, record: Record) -> PreparedScan:
-    """A row's scan on the model's grid; errors name the file."""
-    volume = read_volume(record.image)
-    try:
-        return model.prepare(volume)
-    except VolumeError as error:
-        msg = f"{record.image}: {error}"
-        raise VolumeError(msg) from error
 
 
 def encode_manifest(
@@ -292,7 +288,7 @@ def encode_manifest(
         readable: list[tuple[Record, PreparedScan]] = []
         for record in batch:
             try:
-                readable.append((record, prepare_record(model, record)))
+                readable.append((record, model.prepare_record(record)))
             except VolumeError as error:
                 failures[record.key] = str(error)
         if readable:

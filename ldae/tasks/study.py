@@ -97,7 +97,7 @@ def run_study(
     Args:
         model: the trained model.
         manifest: with a frozen split.
-        out: folder; `codes.parquet` and `tasks/` are written there.
+        out: folder; `codes.parquet` and `tasks/` are written there, and latents read from and kept in `cache/`.
         baselines: embeddings of the same scans to compare the semantic code with, by name.
         effect: known effect of the positive diagnosis on images, in template space, to compare the edits with.
         seed: of everything drawn.
@@ -112,7 +112,13 @@ def run_study(
         msg = f"{manifest.path}: a study needs training and test subjects; run 'ldae cohort split'"
         raise TaskError(msg)
     mean_image, random = _MeanImage(), RandomEncoder(model, seed)
-    scans = encode_scans(model, manifest.records, visit=[mean_image.see, random.see], progress=study.bar("encode"))
+    scans = encode_scans(
+        model,
+        manifest.records,
+        cache=out / "cache",
+        visit=[mean_image.see, random.see],
+        progress=study.bar("encode"),
+    )
     write_embeddings(out / "codes.parquet", scans.records, scans.semantic)
     training = scans.of_split("train")
     test = scans.of_split("test").with_noise(model, progress=study.bar("invert"))

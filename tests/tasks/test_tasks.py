@@ -1,4 +1,3 @@
-import gc
 import json
 import weakref
 from dataclasses import replace
@@ -9,12 +8,11 @@ import pytest
 
 from ldae.errors import TaskError
 from ldae.io.notice import SYNTHETIC
-from ldae.tasks import encode
 from ldae.tasks.code_usage import code_usage
 from ldae.tasks.edit.direction import manipulate_codes, project_out
 from ldae.tasks.edit.evaluate import manipulate
 from ldae.tasks.edit.manipulate import DriftWarning, edit_scans
-from ldae.tasks.encode import encode_manifest
+from ldae.tasks.encode import encode_manifest, encode_scans
 from ldae.tasks.native.spaces import TemplateSpace
 from ldae.tasks.probe.embeddings import read_embeddings, write_embeddings
 from ldae.tasks.probe.linear import LinearProbe
@@ -158,19 +156,19 @@ def test_reconstruction_is_scored_against_the_real_scan(tiny_model, scans, tmp_p
 
 def test_images_pass_one_batch_at_a_time(tiny_model, cohort, monkeypatch):
     """No task asks for more images than a batch, and none outlives it."""
-    live, most = weakref.WeakSet(), []
-    prepare = encode.prepare_record
+    live, most = [], []
+    prepare = tiny_model.prepare_record
 
-    def counted(model, record):
-        scan = prepare(model, record)
+    def counted(record):
+        scan = prepare(record)
         kept = scan.data.view(Tracked)
-        live.add(kept)
-        gc.collect()
+        live.append(kept.shape)
+        weakref.finalize(kept, live.pop)
         most.append(len(live))
         return replace(scan, data=kept)
 
-    monkeypatch.setattr(encode, "prepare_record", counted)
-    scans = encode.encode_scans(tiny_model, cohort.records, batch_size=1).with_noise(tiny_model, batch_size=1)
+    monkeypatch.setattr(tiny_model, "prepare_record", counted)
+    scans = encode_scans(tiny_model, cohort.records, batch_size=1).with_noise(tiny_model, batch_size=1)
     reconstruct(tiny_model, scans, batch_size=1)
     code_usage(tiny_model, scans, batch_size=1, levels=2, pictured=2, resamples=20)
     assert max(most) <= 2

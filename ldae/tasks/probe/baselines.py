@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from ldae.autoencoder import LatentDiffusionAutoencoder
-from ldae.contract import LEFT_RIGHT
 from ldae.data.manifest import Record
 from ldae.models.whitening import Whitening
 from ldae.tasks.encode import EncodedScans, Progress, ScanBatch, encode_scans
@@ -39,9 +38,7 @@ class RandomEncoder:
     def see(self, batch: ScanBatch) -> None:
         """Encode a batch."""
         self.records += batch.records
-        images = torch.from_numpy(batch.images)[:, None]
-        latents = batch.latents() if self.twin.networks.semantic_encoder.reads_latent else None
-        self.values.append(self.twin.semantic(images, latents))
+        self.values.append(self.twin.semantic(torch.from_numpy(batch.images)[:, None], *batch.latents()))
 
     def embeddings(self) -> Embeddings:
         """Codes of all scans seen. Where none is of the training split, all take its place, which favours the baseline."""

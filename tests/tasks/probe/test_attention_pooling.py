@@ -13,7 +13,7 @@ from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.errors import ConfigError, TaskError
 from ldae.models.semantic_encoder import SemanticEncoderConfig, VolumeEncoderConfig
 from ldae.networks import Networks
-from ldae.tasks.encode import prepare_record, write_slices
+from ldae.tasks.encode import write_slices
 from ldae.tasks.probe.attention_pooling import AttentionPoolingClassifier, AttentionPoolingRegressor
 from ldae.tasks.probe.embeddings import Embeddings, read_embeddings
 from ldae.tasks.probe.evaluate import evaluate_probe
@@ -121,7 +121,7 @@ def test_slices_become_tokens_and_whole_volumes_have_none(tiny_config, tiny_mode
     records = cohort.records[:3]
     found = read_embeddings(write_slices(tiny_model, records, tmp_path / "slices.npz", batch_size=2))
     assert found.tokens == tiny_config.preprocessing.shape[2]
-    images = torch.from_numpy(np.stack([prepare_record(tiny_model, each).data for each in records]))[:, None]
+    images = torch.from_numpy(np.stack([tiny_model.prepare_record(each).data for each in records]))[:, None]
     np.testing.assert_allclose(found.of(records), tiny_model.slice_vectors(images), atol=1e-5)
     volumes = replace(tiny_config, semantic_encoder=SemanticEncoderConfig(volume=VolumeEncoderConfig((4,), 8)))
     with pytest.raises(ConfigError, match="reads whole volumes"):
