@@ -1,6 +1,5 @@
 """Codes of a scan, the model that they come from, and the maps from codes to codes."""
 
-import warnings
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,11 +9,7 @@ from torch import Tensor
 from ldae.errors import TaskError
 from ldae.volume import Grid
 
-__all__ = ["Codes", "Origin", "OriginWarning", "check_origin", "interpolate", "lerp", "slerp"]
-
-
-class OriginWarning(UserWarning):
-    """Codes or a probe whose file does not name the model that it belongs to."""
+__all__ = ["Codes", "Origin", "check_origin", "interpolate", "lerp", "slerp"]
 
 
 @dataclass(frozen=True)
@@ -32,28 +27,23 @@ class Origin:
     version: str
 
 
-def check_origin(found: Origin | None, expected: Origin | None, *, found_name: str, expected_name: str) -> None:
-    """Refuse to mix codes, probes or networks of different models; where the model is not named, warn.
+def check_origin(name: str, found: Origin | None, expected: Origin | None) -> None:
+    """Refuse codes or a probe of another model; where a model is unknown, nothing is refused.
 
     Args:
-        found: of what is used.
-        expected: of what it is used with.
-        found_name: in words, for the message.
-        expected_name: in words, for the message.
+        name: of what is used, for the message.
+        found: its origin.
+        expected: the model that it is used with.
 
     Raises:
         TaskError: if the weights or the contracts differ.
     """
     if found is None or expected is None:
-        name = found_name if found is None else expected_name
-        warnings.warn(
-            f"{name} does not name its model; encode and train the probe again to have it checked", OriginWarning, 3
-        )
-    elif (found.model, found.preprocessing) != (expected.model, expected.preprocessing):
+        return
+    if (found.model, found.preprocessing) != (expected.model, expected.preprocessing):
         msg = (
-            f"{found_name} is of model {found.model[:12]} (ldae {found.version}), but {expected_name} is of model "
-            f"{expected.model[:12]} (ldae {expected.version}); codes of two models do not compare: encode the scans with one "
-            "model and train the probe on those codes"
+            f"{name} is of model {found.model[:12]} (ldae {found.version}), but this is model {expected.model[:12]}; codes of "
+            "two models do not compare: encode the scans with this model and train the probe on those codes"
         )
         raise TaskError(msg)
 

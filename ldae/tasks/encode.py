@@ -302,7 +302,7 @@ def encode_manifest(
         msg = f"none of {len(records)} scans could be encoded; the first reason: {reason}"
         raise TaskError(msg)
     values = np.stack([each.semantic.numpy() for _, each in rows])
-    path = write_embeddings(out / "codes.parquet", [record for record, _ in rows], values)
+    path = write_embeddings(out / "codes.parquet", [record for record, _ in rows], values, model.origin)
     noise_path = None
     fingerprint, solver = model.fingerprint(), str(model.config.sampling)
     if noise:

@@ -1,6 +1,7 @@
 """Probe: the linear model on codes that manipulation follows and that a file keeps."""
 
 import json
+import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,7 @@ class LinearProbe:
             plain: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             plain |= {name: np.asarray(plain[name], dtype=np.float64) for name in ("mean", "scale", "weights")}
             origin = plain.pop("origin", None)
-            return cls(**plain, origin=None if origin is None else Origin(**origin))
+            probe = cls(**plain, origin=None if origin is None else Origin(**origin))
         except (OSError, ValueError, KeyError, TypeError) as error:
             missing = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
             reason = "no such file" if isinstance(error, FileNotFoundError) else missing
@@ -111,3 +112,8 @@ class LinearProbe:
                 "split"
             )
             raise TaskError(msg) from error
+        if origin is None:
+            warnings.warn(
+                f"{path}: names no model, so nothing tells if it suits the codes; train it again", stacklevel=2
+            )
+        return probe
