@@ -1,11 +1,11 @@
-"""Calibration: whether a probability of 0.8 is right in 80 of 100 cases."""
+"""Calibration: agreement of predicted probabilities and observed frequencies."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["CalibrationCurve", "brier_score", "calibration_curve", "calibration_slope", "expected_calibration_error"]
+__all__ = ["CalibrationCurve", "calibration_curve", "calibration_slope", "expected_calibration_error"]
 
 Array = npt.NDArray[np.float64]
 BINS = 10
@@ -26,25 +26,15 @@ class CalibrationCurve:
     counts: list[int]
 
 
-def brier_score(target: Array, probability: Array) -> float:
-    """Mean squared error of a probability (Brier 1950): 0 is perfect, 0.25 is a coin.
-
-    Args:
-        target: 1 or 0, (N,).
-        probability: of 1, (N,).
-    """
-    return float(np.square(probability - target).mean())
-
-
 def calibration_curve(target: Array, probability: Array, bins: int = BINS) -> CalibrationCurve:
-    """The reliability diagram, with equally filled bins (Niculescu-Mizil and Caruana 2005).
+    """Reliability diagram with equally filled bins (Niculescu-Mizil and Caruana 2005).
 
     Args:
         target: 1 or 0, (N,).
         probability: of 1, (N,).
         bins: at most; fewer if there are fewer cases.
     """
-    # Cases of one probability share their outcomes, so that their order says nothing.
+    # Cases of one probability share their outcomes, so that their order has no effect; scikit-learn's bins differ here.
     _, tie = np.unique(probability, return_inverse=True)
     outcome = (np.bincount(tie, weights=target) / np.bincount(tie))[tie]
     parts = [part for part in np.array_split(np.argsort(probability, kind="stable"), bins) if len(part)]
@@ -58,26 +48,16 @@ def calibration_curve(target: Array, probability: Array, bins: int = BINS) -> Ca
 def expected_calibration_error(target: Array, probability: Array, bins: int = BINS) -> float:
     """Mean distance of predicted and observed frequency over equally filled bins (Naeini et al. 2015).
 
-    With few cases a bin it is above 0 even for true probabilities.
-
-    Args:
-        target: 1 or 0, (N,).
-        probability: of 1, (N,).
-        bins: at most.
+    With few cases a bin it is above 0 even for true probabilities. Arguments as of :func:`calibration_curve`.
     """
     curve = calibration_curve(target, probability, bins)
-    distance = np.abs(np.subtract(curve.predicted, curve.observed))
-    return float(np.average(distance, weights=curve.counts))
+    return float(np.average(np.abs(np.subtract(curve.predicted, curve.observed)), weights=curve.counts))
 
 
 def calibration_slope(target: Array, probability: Array) -> tuple[float, float]:
     """Slope and intercept of the logistic regression of outcomes on logits (Cox 1958): 1 and 0 are perfect.
 
-    A slope below 1 says that probabilities are too extreme. NaN where only one class is there or the fit does not exist.
-
-    Args:
-        target: 1 or 0, (N,).
-        probability: of 1, (N,).
+    Below 1, probabilities are too extreme. NaN for one class only. Arguments as of :func:`calibration_curve`.
     """
     from sklearn.linear_model import LogisticRegression
 

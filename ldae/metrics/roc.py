@@ -1,4 +1,4 @@
-"""The ROC curve: its area, the area's variance over subjects, and the difference of two areas on the same scans."""
+"""ROC curve: its area, the area's variance over subjects, and the difference of two areas on the same scans."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import numpy.typing as npt
 from scipy.stats import norm, rankdata
 from sklearn.metrics import roc_curve
 
-from ldae.metrics.statistics import Difference, Interval, draw_subjects, rows_by_subject
+from ldae.metrics.statistics import Difference, draw_subjects, rows_by_subject
 
 __all__ = ["Areas", "area_under_curve", "roc_areas", "roc_band", "roc_difference"]
 
@@ -26,15 +26,6 @@ class Areas:
 
     values: Array
     covariance: Array
-
-    def interval(self, index: int) -> Interval:
-        """95 % interval of one area on the logit scale, which keeps it inside 0 and 1 (Pepe 2003, section 5.2)."""
-        value, variance = float(self.values[index]), float(self.covariance[index, index])
-        if not 0.0 < value < 1.0:
-            return Interval(value, value, value)
-        logit, error = np.log(value / (1 - value)), np.sqrt(variance) / (value * (1 - value))
-        low, high = (1 / (1 + np.exp(-(logit + z * error))) for z in norm.ppf([0.025, 0.975]))
-        return Interval(value, float(low), float(high))
 
 
 def area_under_curve(target: npt.NDArray[np.int64], score: Array) -> float:
@@ -63,7 +54,7 @@ def roc_areas(target: npt.NDArray[np.int64], scores: npt.ArrayLike, subjects: Se
     positive = np.asarray(target) == 1
     m, n = int(positive.sum()), int((~positive).sum())
     values = np.empty(len(all_scores))
-    # Structural components by mid-ranks (Sun and Xu 2014): of each scan, the share of the other class it is right against.
+    # Structural components by mid-ranks (Sun and Xu 2014): of each scan, the share of the other class ranked correctly.
     components = np.empty_like(all_scores)
     for k, score in enumerate(all_scores):
         among_all = rankdata(score)
@@ -74,18 +65,18 @@ def roc_areas(target: npt.NDArray[np.int64], scores: npt.ArrayLike, subjects: Se
     groups = rows_by_subject(subjects)
     of_positive = np.stack([np.where(positive[rows], centred[:, rows], 0.0).sum(axis=1) for rows in groups], axis=1)
     of_negative = np.stack([np.where(positive[rows], 0.0, centred[:, rows]).sum(axis=1) for rows in groups], axis=1)
-    with_positive = len({subject for subject, own in zip(subjects, positive, strict=True) if own})
-    with_negative = len({subject for subject, own in zip(subjects, positive, strict=True) if not own})
-    spread_positive = _sandwich(of_positive, of_positive) * with_positive / max(with_positive - 1, 1) / m**2
-    spread_negative = _sandwich(of_negative, of_negative) * with_negative / max(with_negative - 1, 1) / n**2
-    shared = _sandwich(of_positive, of_negative) * len(groups) / max(len(groups) - 1, 1) / (m * n)
+    with_positive = sum(bool(positive[rows].any()) for rows in groups)
+    with_negative = sum(not positive[rows].all() for rows in groups)
+    spread_positive = of_positive @ of_positive.T * with_positive / max(with_positive - 1, 1) / m**2
+    spread_negative = of_negative @ of_negative.T * with_negative / max(with_negative - 1, 1) / n**2
+    shared = of_positive @ of_negative.T * len(groups) / max(len(groups) - 1, 1) / (m * n)
     return Areas(values, spread_positive + spread_negative + shared + shared.T)
 
 
 def roc_band(
     target: npt.NDArray[np.int64], score: Array, subjects: Sequence[str], *, seed: int = 0, resamples: int = 500
 ) -> dict[str, list[float]]:
-    """The ROC curve, and its pointwise 95 % band over subjects on 101 false positive rates.
+    """ROC curve, and its pointwise 95 % band over subjects on 101 false positive rates.
 
     Args:
         target: 1 for positive, 0 for negative, (N,).
@@ -111,18 +102,10 @@ def roc_band(
     }
 
 
-def _sandwich(a: Array, b: Array) -> Array:
-    product: Array = a @ b.T
-    return product
-
-
 def roc_difference(areas: Areas, first: int = 0, second: int = 1) -> Difference | None:
-    """First area minus second, normal interval and two-sided p (DeLong et al. 1988); None if their variance cannot be told.
+    """First area minus second by their indices, with normal interval and two-sided p (DeLong et al. 1988).
 
-    Args:
-        areas: of both scores on the same scans.
-        first: index.
-        second: index.
+    None if the variance of the difference is unknown.
     """
     value = float(areas.values[first] - areas.values[second])
     covariance = areas.covariance

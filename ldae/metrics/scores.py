@@ -1,4 +1,4 @@
-"""Figures of predictions, with intervals over subjects: classes, numbers, and what they are called."""
+"""Metrics of predictions by the kind of target, with intervals over subjects."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,6 @@ import numpy.typing as npt
 from scipy.stats import pearsonr
 from sklearn import metrics
 
-from ldae.metrics.calibration import brier_score
 from ldae.metrics.roc import area_under_curve
 from ldae.metrics.statistics import Difference, Interval, paired_difference, subject_bootstrap
 
@@ -20,18 +19,18 @@ Rows = npt.NDArray[np.int64]
 Metric = Callable[[Array, Array], float]
 
 PRIMARY = {"binary": "auc", "multiclass": "auc", "regression": "mae", "survival": "concordance"}
-"""The figure by which embeddings are compared."""
+"""The metric by which embeddings are compared."""
 HIGHER_IS_BETTER = {"auc": True, "mae": False, "concordance": True}
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a probe said of scans that it was not fitted on.
+    """Predictions of a probe for scans that it was not trained on.
 
     Attributes:
         kind: binary, multiclass, regression or survival.
         target: of each scan, (N,); months and event, (N, 2), of survival.
-        values: of each repeat, (R, N) or (R, N, K); every scan was asked in every repeat.
+        values: of each repeat, (R, N) or (R, N, K); every scan was tested in every repeat.
         subjects: of each scan.
     """
 
@@ -41,24 +40,24 @@ class Predictions:
     subjects: tuple[str, ...]
 
     def metric(self, name: str, rows: Rows) -> float:
-        """A figure of some scans, averaged over repeats; NaN where they cannot answer."""
-        figure = METRICS[self.kind][name]
-        return float(np.mean([figure(self.target[rows], values[rows]) for values in self.values]))
+        """A metric of some scans, averaged over repeats; NaN where it is undefined."""
+        metric = METRICS[self.kind][name]
+        return float(np.mean([metric(self.target[rows], values[rows]) for values in self.values]))
 
 
 def score_predictions(
     predictions: Predictions, names: Sequence[str] = (), *, seed: int = 0, resamples: int = 1000
 ) -> dict[str, Interval]:
-    """Figures with their 95 % intervals, all on the same resamples of subjects.
+    """Metrics with their 95 % intervals, all on the same resamples of subjects.
 
     Args:
         predictions: of scans.
-        names: of the figures; all that the kind has, if none is named.
+        names: of the metrics; all that the kind has, if none is named.
         seed: of the resamples.
         resamples: number of draws.
 
     Raises:
-        TaskError: if fewer than half of the resamples have an answer.
+        TaskError: if a metric is undefined on more than half of the resamples.
     """
     return {
         name: subject_bootstrap(
@@ -74,15 +73,7 @@ def score_predictions(
 def compare_predictions(
     first: Predictions, second: Predictions, metric: str, *, seed: int = 0, resamples: int = 1000
 ) -> Difference:
-    """First minus second in one figure, by the paired bootstrap over subjects.
-
-    Args:
-        first: predictions.
-        second: of the same scans.
-        metric: its name.
-        seed: of the resamples.
-        resamples: number of draws.
-    """
+    """A metric of the first minus that of the second, both of the same scans, by the paired bootstrap over subjects."""
     return paired_difference(
         partial(first.metric, metric),
         partial(second.metric, metric),
@@ -93,9 +84,9 @@ def compare_predictions(
 
 
 def _recall(index: int, target: Array, values: Array) -> float:
-    said = values.argmax(axis=1) if values.ndim == 2 else (values > 0.5).astype(int)
-    mine = target == index
-    return float((said[mine] == index).mean()) if mine.any() else float("nan")
+    predicted = values.argmax(axis=1) if values.ndim == 2 else (values > 0.5).astype(int)
+    true = target == index
+    return float((predicted[true] == index).mean()) if true.any() else float("nan")
 
 
 def _balanced(target: Array, values: Array) -> float:
@@ -114,10 +105,10 @@ def _log_loss(target: Array, values: Array) -> float:
 
 
 def concordance(target: Array, risk: Array) -> float:
-    """Share of comparable pairs in which who has the event first had the higher risk (Harrell et al. 1982); ties count by half.
+    """Share of comparable pairs in which the earlier event had the higher risk (Harrell et al. 1982); ties count by half.
 
     Args:
-        target: months and whether the event was seen, (N, 2).
+        target: months and event indicator, (N, 2).
         risk: higher for an earlier event, (N,).
     """
     from lifelines.utils import concordance_index
@@ -134,7 +125,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
         "balanced_accuracy": _balanced,
         "sensitivity": partial(_recall, 1),
         "specificity": partial(_recall, 0),
-        "brier": brier_score,
+        "brier": lambda target, values: float(np.square(values - target).mean()),
     },
     "multiclass": {"auc": _one_against_rest, "balanced_accuracy": _balanced, "log_loss": _log_loss},
     "regression": {

@@ -1,4 +1,4 @@
-"""Uncertainty over subjects: the bootstrap that draws whole subjects, because scans of one subject are not independent."""
+"""Uncertainty over subjects: the bootstrap draws whole subjects, because scans of one subject are not independent."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -39,19 +39,12 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Difference:
-    """One estimate minus another on the same subjects.
+class Difference(Interval):
+    """One estimate minus another on the same subjects, with a two-sided p.
 
-    Attributes:
-        value: on all subjects.
-        low: 2.5th percentile over resamples.
-        high: 97.5th percentile over resamples.
-        p: two-sided, that it is zero: twice the share of resamples beyond zero, the estimate itself counted as one.
+    By the bootstrap, p is twice the share of resamples beyond zero, the estimate itself counted as one.
     """
 
-    value: float
-    low: float
-    high: float
     p: float
 
 
@@ -64,13 +57,7 @@ def rows_by_subject(subjects: Sequence[str]) -> list[Rows]:
 
 
 def draw_subjects(subjects: Sequence[str], generator: np.random.Generator, resamples: int) -> list[Rows]:
-    """Rows of subjects drawn with replacement, for each resample; a subject comes with all its rows.
-
-    Args:
-        subjects: the subject of each row, (N,).
-        generator: of the draws.
-        resamples: number of draws.
-    """
+    """Rows of subjects drawn with replacement, for each resample; a subject comes with all its rows."""
     groups = rows_by_subject(subjects)
     return [
         np.concatenate([groups[index] for index in generator.integers(len(groups), size=len(groups))])
@@ -88,16 +75,16 @@ def subject_bootstrap(
     """Percentile bootstrap over subjects (Efron and Tibshirani 1993).
 
     Args:
-        statistic: of row indices; NaN where a draw cannot answer (one class only), such draws are left out.
+        statistic: of row indices; draws where it is NaN (one class only) are left out.
         subjects: the subject of each row, (N,).
         generator: of the draws.
         resamples: number of draws.
 
     Raises:
-        TaskError: if there are no rows, or fewer than half of the draws have an answer.
+        TaskError: if there are no rows, or the statistic is defined on fewer than half of the draws.
     """
-    value, answered = _resample(statistic, subjects, generator, resamples)
-    low, high = np.percentile(answered, [2.5, 97.5])
+    value, defined = _resample(statistic, subjects, generator, resamples)
+    low, high = np.percentile(defined, [2.5, 97.5])
     return Interval(value, float(low), float(high))
 
 
@@ -109,67 +96,55 @@ def paired_difference(
     generator: np.random.Generator,
     resamples: int = 1000,
 ) -> Difference:
-    """First minus second, both on the same resamples of subjects (paired percentile bootstrap, Efron and Tibshirani 1993).
+    """First statistic minus second on the same resamples (paired percentile bootstrap, Efron and Tibshirani 1993).
 
-    Args:
-        first: statistic of row indices; NaN where a draw cannot answer.
-        second: the other.
-        subjects: the subject of each row, (N,).
-        generator: of the draws.
-        resamples: number of draws.
-
-    Raises:
-        TaskError: as :func:`subject_bootstrap`.
+    Arguments and errors as of :func:`subject_bootstrap`.
     """
-    value, answered = _resample(lambda rows: first(rows) - second(rows), subjects, generator, resamples)
-    low, high = np.percentile(answered, [2.5, 97.5])
-    beyond = min(int((answered <= 0).sum()), int((answered >= 0).sum()))
-    p = min(1.0, 2 * (1 + beyond) / (1 + len(answered)))
+    value, defined = _resample(lambda rows: first(rows) - second(rows), subjects, generator, resamples)
+    low, high = np.percentile(defined, [2.5, 97.5])
+    beyond = min(int((defined <= 0).sum()), int((defined >= 0).sum()))
+    p = min(1.0, 2 * (1 + beyond) / (1 + len(defined)))
     return Difference(value, float(low), float(high), p)
 
 
 def _resample(
     statistic: Callable[[Rows], float], subjects: Sequence[str], generator: np.random.Generator, resamples: int
 ) -> tuple[float, Array]:
-    """The statistic of all rows, and of those resamples that have an answer."""
+    """The statistic of all rows, and of those resamples on which it is defined."""
     if not len(subjects):
         msg = "no rows to compute a statistic on; check the split and the labels"
         raise TaskError(msg)
     value = float(statistic(np.arange(len(subjects))))
     draws = np.array([statistic(rows) for rows in draw_subjects(subjects, generator, resamples)])
-    answered = draws[np.isfinite(draws)]
-    if not np.isfinite(value) or len(answered) < resamples / 2:
+    defined = draws[np.isfinite(draws)]
+    if not np.isfinite(value) or len(defined) < resamples / 2:
         msg = (
-            f"{len(set(subjects))} subjects are too few, or of one class only: {len(answered)} of {resamples} resamples "
+            f"{len(set(subjects))} subjects are too few, or of one class only: {len(defined)} of {resamples} resamples "
             "give a value; use a larger test split"
         )
         raise TaskError(msg)
-    return value, answered
+    return value, defined
 
 
 def permutation_p(
     statistic: Callable[[Array], float], target: Array, *, generator: np.random.Generator, permutations: int = 1000
 ) -> float:
-    """One-sided probability that exchanged labels do as well (Phipson and Smyth 2010: the true labels count as one).
+    """One-sided p of a permutation test (Phipson and Smyth 2010: the true labels count as one permutation).
 
     Args:
-        statistic: of the labels, (N,), given predictions that stay; larger is better. Rows must be exchangeable: one a subject.
+        statistic: of the labels, (N,), with fixed predictions; larger is better. Rows must be exchangeable: one a subject.
         target: the true labels, (N,).
-        generator: of the exchanges.
-        permutations: number of exchanges.
+        generator: of the permutations.
+        permutations: number of them.
     """
     own = statistic(target)
-    # Exchanged labels without an answer count as doing as well, which is on the safe side.
+    # Permutations on which the statistic is undefined count as equally good, which is conservative.
     as_good = sum(not statistic(generator.permutation(target)) < own - 1e-12 for _ in range(permutations))
     return (1 + as_good) / (1 + permutations)
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Adjusted p values of one family of comparisons (Holm 1979), in the order given.
-
-    Args:
-        p: of each comparison.
-    """
+    """Adjusted p values of one family of comparisons (Holm 1979), in the order given."""
     # Not statsmodels' function of the same result: it collects garbage at each call, which costs a study seconds.
     values = np.asarray(p, dtype=np.float64)
     order = np.argsort(values, kind="stable")

@@ -1,8 +1,7 @@
-"""Volumes of ventricles, hippocampi and brain, measured in the image alone, for scans that no truth comes with.
+"""Volumes of ventricles, hippocampi and brain, measured in the image alone.
 
-Meant for edited, sampled and reconstructed scans in template space: quick, free of any network, and blind to how the
-image was made. Fluid is found by its darkness relative to the image's own tissue, voxel by voxel as a fraction, so
-that coarse voxels count in part. It is a yardstick for comparing images, not a segmentation for diagnosis.
+Meant for edited, sampled and reconstructed scans in template space: fast and without a network. Fluid is found by its
+darkness relative to the image's own tissue, as a fraction of each voxel. It compares images; it is no segmentation.
 """
 
 import functools
@@ -12,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from ldae.atlas import Template, load_template
+from ldae.atlas import load_template
 from ldae.errors import VolumeError
 from ldae.volume import Grid, Volume
 
@@ -22,20 +21,20 @@ Array = npt.NDArray[np.float32]
 
 MAP_VOXEL_MM = 2.0
 
-# How far from the template's ventricle wall fluid still counts as ventricle, and over how many mm that fades.
+# Distance from the template's ventricle wall up to which fluid counts as ventricle, and the width of the fade.
 VENTRICLE_REACH_MM = 10.0
 WINDOW_FADE_MM = 4.0
 
-# Only the hippocampus' core: its surroundings differ between heads for other reasons than its size.
+# Only the core of the hippocampus: its surroundings differ between heads for other reasons than its size.
 HIPPOCAMPUS_REACH_MM = -4.0
 
-# Darker than this share of white matter is background, which decoders leave near 0 but not at it.
+# Darker than this share of white matter is background, which decoders leave near 0 but not at 0.
 BACKGROUND_LEVEL = 0.1
 
-# Fluid around the brain is no ventricle, however close: where the template has this much of it, none counts.
+# Where the template has this much fluid around the brain, no fluid counts as ventricle.
 OUTER_FLUID_LIMIT = 0.5
 
-# Below this fraction, darkness is grey matter, bias or noise more often than fluid.
+# Below this fraction, darkness is more often grey matter, bias or noise than fluid.
 LEAST_FRACTION = 0.3
 
 # The fluid's own level is the mean of the darkest voxels near the ventricles, this many millilitres of them.
@@ -44,7 +43,7 @@ PURE_FLUID_ML = 0.6
 
 @dataclass(frozen=True, eq=False)
 class Regions:
-    """Where to look, on the image's grid; all (D, H, W).
+    """Regions of the template on the image's grid; all (D, H, W).
 
     Attributes:
         brain: inside the template's brain.
@@ -80,12 +79,6 @@ def _window(mask: Array, reach_mm: float) -> Array:
     return np.asarray(np.clip(fade, 0.0, 1.0), dtype=np.float32)
 
 
-def _outer_fluid(template: Template) -> Array:
-    """The template's fluid that is not in the ventricles, smoothed for the differences between heads."""
-    halo = ndimage.binary_dilation(template.ventricles.data > 0.3, iterations=2)
-    return np.asarray(ndimage.gaussian_filter(template.csf.data * ~halo, 1.5 / MAP_VOXEL_MM), dtype=np.float32)
-
-
 @functools.lru_cache(maxsize=4)
 def _regions(shape: tuple[int, int, int], affine: tuple[float, ...]) -> Regions:
     """The template's regions on a grid; made once for each grid."""
@@ -99,7 +92,9 @@ def _regions(shape: tuple[int, int, int], affine: tuple[float, ...]) -> Regions:
     grey, white = template.grey_matter.data, template.white_matter.data
     smooth_grey, smooth_tissue = (ndimage.gaussian_filter(m, 3.0 / MAP_VOXEL_MM) for m in (grey, grey + white))
     near = on_grid(_window(template.ventricles.data, VENTRICLE_REACH_MM))
-    not_outer = np.clip(1.0 - on_grid(_outer_fluid(template)) / OUTER_FLUID_LIMIT, 0.0, 1.0)
+    # Fluid outside the ventricles, smoothed for the differences between heads.
+    halo = ndimage.binary_dilation(template.ventricles.data > 0.3, iterations=2)
+    not_outer = np.clip(1.0 - on_grid(template.csf.data * ~halo, 1.5) / OUTER_FLUID_LIMIT, 0.0, 1.0)
     structures = {
         "ventricles_ml": template.ventricles,
         "hippocampus_left_ml": template.hippocampus_left,
@@ -166,31 +161,29 @@ def _raw_measures(image: Array, regions: Regions, voxel_ml: float) -> dict[str, 
 
 @functools.lru_cache(maxsize=4)
 def _calibration(shape: tuple[int, int, int], affine: tuple[float, ...]) -> dict[str, float]:
-    """Factors that make the template's own image measure the template's own volumes on this grid."""
+    """Factors by which the template's own image measures the template's own volumes on this grid."""
     regions = _regions(shape, affine)
     template = load_template(MAP_VOXEL_MM)
     grid = Grid(shape, np.reshape(affine, (4, 4)))
     image = np.where(regions.brain, template.t1.resample_to(grid).data, np.float32(0.0))
-    measured = _raw_measures(image, regions, grid.voxel_volume_ml)
     true = regions.structure_ml | {"brain_ml": _millilitres(template.grey_matter) + _millilitres(template.white_matter)}
-    return {name: true[name] / value for name, value in measured.items()}
+    return {name: true[name] / value for name, value in _raw_measures(image, regions, grid.voxel_volume_ml).items()}
 
 
 def measure_volumes(volume: Volume) -> dict[str, float]:
-    """Measure a T1-weighted brain in template space.
+    """Volumes of a T1-weighted brain in template space.
 
     Ventricles are the fluid within 10 mm of the template's, without the fluid around the brain. A hippocampus is the
-    template's, scaled by the head and by the share of tissue that is left in its core; heads place theirs a little
-    differently, so this ranks people only roughly. Factors make the template measure itself exactly; other images'
-    volumes are proportional, not exact: large ventricles come out about a fifth too small, and hippocampi keep less
-    than half of their true spread.
+    template's, scaled by the head and by the share of tissue in its core, so it ranks subjects only roughly. Factors are
+    exact for the template; other volumes are proportional: large ventricles are underestimated by about a fifth, and
+    hippocampi keep less than half of their true spread.
 
     Args:
         volume: skull-stripped, (D, H, W), in MNI space on any grid, intensities in any unit, background about 0.
 
     Returns:
-        `ventricles_ml`, `hippocampus_left_ml`, `hippocampus_right_ml` and `brain_ml` (grey and white matter); all not
-        a number if the image shows no brain, or no fluid that is darker than its tissue.
+        `ventricles_ml`, `hippocampus_left_ml`, `hippocampus_right_ml` and `brain_ml` (grey and white matter); all NaN
+        if the image shows no brain, or no fluid that is darker than its tissue.
 
     Raises:
         VolumeError: if the grid lies outside template space, or is too coarse to hold these structures.

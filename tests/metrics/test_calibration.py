@@ -2,16 +2,12 @@ import numpy as np
 import pytest
 from sklearn.metrics import brier_score_loss
 
-from ldae.metrics.calibration import (
-    brier_score,
-    calibration_curve,
-    calibration_slope,
-    expected_calibration_error,
-)
+from ldae.metrics.calibration import calibration_curve, calibration_slope, expected_calibration_error
+from ldae.metrics.scores import METRICS
 
 
 def outcomes(n=20_000, stretch=1.0, seed=0):
-    """Outcomes of true probabilities, and what a model says whose logits are `stretch` times the true ones."""
+    """Outcomes of true probabilities, and predictions whose logits are `stretch` times the true ones."""
     rng = np.random.default_rng(seed)
     logit = 2 * rng.normal(size=n)
     target = (rng.random(n) < 1 / (1 + np.exp(-logit))).astype(float)
@@ -32,8 +28,9 @@ def test_the_slope_undoes_the_stretch():
     assert expected_calibration_error(target, probability) > 0.05
 
 
-def test_brier_score_is_the_libraries():
+def test_brier_score_is_that_of_scikit_learn():
     target, probability = outcomes(200)
+    brier_score = METRICS["binary"]["brier"]
     assert brier_score(target, probability) == pytest.approx(brier_score_loss(target, probability))
     assert brier_score(target, np.full(200, 0.5)) == 0.25
 
@@ -48,7 +45,7 @@ def test_bins_hold_all_cases_and_as_many_each():
     assert np.isnan(calibration_slope(np.ones(5), probability[:5])[0])
 
 
-def test_the_order_of_ties_says_nothing():
+def test_the_order_of_ties_has_no_effect():
     target, probability = np.repeat([0.0, 1.0], 50), np.full(100, 0.5)
     assert expected_calibration_error(target, probability) == 0
     assert calibration_curve(target, probability).observed == [0.5] * 10

@@ -1,19 +1,20 @@
 import numpy as np
 import pytest
+from scipy.special import logit
 from sklearn.metrics import roc_auc_score
 
 from ldae.metrics.roc import area_under_curve, roc_areas, roc_difference
 
 
 def labelled(rng, n, *, scans=1, effect=1.0, within=0.0):
-    """Two scores of people with `scans` each; their noise is shared within a person by the fraction `within`."""
-    people = np.repeat(np.arange(n), scans)
+    """Two scores of subjects with `scans` each; their noise is shared within a subject by the fraction `within`."""
+    rows = np.repeat(np.arange(n), scans)
     target = np.repeat(rng.random(n) < 0.4, scans).astype(int)
-    person, visit = rng.normal(size=(2, n))[:, people], rng.normal(size=(2, n * scans))
-    noise = np.sqrt(within) * person + np.sqrt(1 - within) * visit
-    shared = rng.normal(size=n)[people]
+    subject, visit = rng.normal(size=(2, n))[:, rows], rng.normal(size=(2, n * scans))
+    noise = np.sqrt(within) * subject + np.sqrt(1 - within) * visit
+    shared = rng.normal(size=n)[rows]
     scores = effect * target + 0.7 * noise + 0.7 * shared
-    return target, scores, [f"sub-{i}" for i in people]
+    return target, scores, [f"sub-{i}" for i in rows]
 
 
 def test_area_counts_ties_by_half():
@@ -41,8 +42,8 @@ def test_repeating_every_scan_adds_no_certainty():
     thrice = roc_areas(np.tile(target, 3), np.tile(scores, 3), subjects * 3)
     np.testing.assert_allclose(thrice.values, once.values)
     np.testing.assert_allclose(thrice.covariance, once.covariance)
-    believed = roc_areas(np.tile(target, 3), np.tile(scores, 3), [str(i) for i in range(3 * len(target))])
-    assert (np.diag(believed.covariance) < 0.5 * np.diag(once.covariance)).all()
+    unclustered = roc_areas(np.tile(target, 3), np.tile(scores, 3), [str(i) for i in range(3 * len(target))])
+    assert (np.diag(unclustered.covariance) < 0.5 * np.diag(once.covariance)).all()
 
 
 def test_a_score_is_no_better_than_itself_and_order_turns_the_sign():
@@ -57,7 +58,7 @@ def test_a_score_is_no_better_than_itself_and_order_turns_the_sign():
 
 
 def test_intervals_over_clusters_cover_the_truth():
-    """Two scans a person, noise shared within persons; the truth is the limit of many people."""
+    """Two scans a subject, noise shared within subjects; the truth is the limit of many subjects."""
     rng = np.random.default_rng(4)
     target, scores, _ = labelled(rng, 200_000, within=0.8)
     truth = [area_under_curve(target, score) for score in scores]
@@ -65,8 +66,9 @@ def test_intervals_over_clusters_cover_the_truth():
     for _ in range(trials):
         target, scores, subjects = labelled(rng, 120, scans=2, within=0.8)
         areas = roc_areas(target, scores, subjects)
-        interval = areas.interval(0)
-        covered += interval.low <= truth[0] <= interval.high
+        value, error = areas.values[0], np.sqrt(areas.covariance[0, 0])
+        # On the logit scale, which keeps an interval inside 0 and 1 (Pepe 2003, section 5.2).
+        covered += abs(logit(value) - logit(truth[0])) <= 1.96 * error / (value * (1 - value))
         # Both scores are equally good, so that zero is the true difference.
         difference = roc_difference(areas)
         zero += difference.low <= 0 <= difference.high
