@@ -119,7 +119,7 @@ def run_study(
         visit=[mean_image.see, random.see],
         progress=study.bar("encode"),
     )
-    write_embeddings(out / "codes.parquet", scans.records, scans.semantic)
+    write_embeddings(out / "codes.parquet", scans.records, scans.semantic, model.origin)
     training = scans.of_split("train")
     test = scans.of_split("test").with_noise(model, progress=study.bar("invert"))
     results: dict[str, Any] = {
@@ -172,7 +172,7 @@ def _probes(
         try:
             report = evaluate_probe(
                 choose_target(study.manifest, name, kind="regression" if name == "age" else "auto"),
-                embeddings_of(scans.records, scans.semantic),
+                embeddings_of(scans.records, scans.semantic, study.model.origin),
                 others,
                 ProbeSettings(seed=study.seed),
                 progress=study.bar(f"probe {name}"),

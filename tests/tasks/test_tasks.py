@@ -227,6 +227,22 @@ def test_a_probe_of_another_width_is_refused(tiny_model, scans, probe):
         manipulate(tiny_model, scans, wide)
 
 
+def test_codes_and_probes_know_their_model_and_refuse_another(tiny_model, scans, probe, tmp_path):
+    own = tiny_model.origin
+    path = write_embeddings(tmp_path / "codes.parquet", scans.records, scans.semantic, own)
+    assert read_embeddings(path).origin == own
+    kept = LinearProbe.load(replace(probe, origin=read_embeddings(path).origin).save(tmp_path / "probe.json"))
+    assert kept.origin == own
+    edit_scans(tiny_model, scans.codes[:1], kept, steps=(0.0,))
+    other = replace(probe, origin=tiny_model.with_random_encoder().origin)
+    with pytest.raises(TaskError, match=r"codes of two models do not compare: encode the scans with this model"):
+        edit_scans(tiny_model, scans.codes[:1], other, steps=(0.0,))
+    with pytest.raises(TaskError, match="do not compare"):
+        manipulate(tiny_model, scans, kept, {"age": other})
+    with pytest.warns(UserWarning, match="names no model"):
+        assert LinearProbe.load(probe.save(tmp_path / "old.json")).origin is None
+
+
 def test_samples_follow_their_seed_whatever_the_batch(tiny_model, scans):
     y = scans.codes[0].semantic
     whole, parts = (np.stack(list(sample(tiny_model, 3, seed=4, semantic=y, batch_size=n))) for n in (3, 2))

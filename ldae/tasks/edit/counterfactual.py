@@ -86,7 +86,7 @@ def find_counterfactuals(
         TaskError: if the target is no probability and the probe is logistic, or the probe is of other codes.
     """
     check_target(probe, target)
-    step = ready_step(codes, probe, nuisances, step)
+    step = ready_step(model, codes, probe, nuisances, step)
     return (
         each
         for start in range(0, len(codes), batch_size)

@@ -14,7 +14,7 @@ from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.errors import TaskError
 from ldae.io.files import write_json
 from ldae.metrics.statistics import Interval, subject_bootstrap
-from ldae.tasks.edit.manipulate import DEFAULT_STEPS, Edits, edit_scans
+from ldae.tasks.edit.manipulate import DEFAULT_STEPS, Edits, check_probes, edit_scans
 from ldae.tasks.encode import EncodedScans, Progress
 from ldae.tasks.probe.linear import LinearProbe
 from ldae.tasks.probe.targets import column_of
@@ -158,6 +158,7 @@ def manipulate(
     Raises:
         TaskError: if there are no scans, step 0 is missing, or the probe was trained on codes of another width.
     """
+    check_probes(model, list((others or {}).values()))
     edits = edit_scans(model, scans.codes, probe, steps=steps, step=step, batch_size=batch_size)
     return evaluate_edits(
         edits, scans, probe, others, effects=effects, seed=seed, resamples=resamples, visit=visit, progress=progress

@@ -9,13 +9,13 @@ import numpy.typing as npt
 import torch
 
 from ldae.autoencoder import LatentDiffusionAutoencoder
-from ldae.codes import Codes
+from ldae.codes import Codes, check_origin
 from ldae.errors import TaskError
 from ldae.metrics.volumetry import measure_volumes
 from ldae.tasks.edit.direction import manipulate_codes, project_out
 from ldae.tasks.probe.linear import LinearProbe
 
-__all__ = ["DEFAULT_STEPS", "DriftWarning", "Edits", "edit_scans", "ready_step"]
+__all__ = ["DEFAULT_STEPS", "DriftWarning", "Edits", "check_probes", "edit_scans", "ready_step"]
 
 Images = npt.NDArray[np.float32]
 # About a fifth of what one standard deviation along a probe's direction changes in a latent of the demo's model.
@@ -71,7 +71,7 @@ def edit_scans(
     Raises:
         TaskError: if the probe was trained on codes of another width.
     """
-    return _edits(model, codes, probe, steps, ready_step(codes, probe, step=step), batch_size)
+    return _edits(model, codes, probe, steps, ready_step(model, codes, probe, step=step), batch_size)
 
 
 def _edits(
@@ -98,7 +98,20 @@ def _edits(
         ]
 
 
+def check_probes(model: LatentDiffusionAutoencoder, probes: Sequence[LinearProbe]) -> None:
+    """Refuse probes that were trained on codes of another model.
+
+    Raises:
+        TaskError: naming both models.
+    """
+    known = [each.origin for each in probes if each.origin is not None]
+    expected = model.origin if known else None
+    for origin in known:
+        check_origin("the probe", origin, expected)
+
+
 def ready_step(
+    model: LatentDiffusionAutoencoder,
     codes: Sequence[Codes],
     probe: LinearProbe,
     nuisances: Sequence[LinearProbe] = (),
@@ -107,14 +120,16 @@ def ready_step(
     """Change of y that one step of an edit makes, for codes that this probe can edit.
 
     Args:
+        model: that the codes are of.
         codes: that are to be edited; a warning tells if they drift.
         probe: whose direction is followed.
         nuisances: probes whose value must not move, in codes.
         step: given instead of the probe's, less the nuisances'.
 
     Raises:
-        TaskError: if the probe was trained on codes of another width.
+        TaskError: if a probe was trained on codes of another width or model.
     """
+    check_probes(model, [probe, *nuisances])
     for each in codes[:1]:
         if probe.weights.shape[0] != each.semantic.shape[0]:
             msg = (
