@@ -27,9 +27,8 @@ from ldae.autoencoder import AutoencoderConfig, LatentDiffusionAutoencoder, Netw
 from ldae.config import load_experiment
 from ldae.data.manifest import Manifest, read_manifest
 from ldae.data.splits import assign_splits
-from ldae.hardware import choose_device
+from ldae.hardware import PeakMemory, choose_device, release_memory
 from ldae.metrics.images import compare_images
-from ldae.models.memory import PeakMemory, release_memory
 from ldae.phantom.cohort import PhantomConfig, synthesise_cohort
 from ldae.training.experiment import Experiment
 from ldae.training.fit import FitSettings

@@ -15,7 +15,7 @@ import yaml
 
 from ldae.errors import ConfigError
 from ldae.io.plain import from_plain, read_setting
-from ldae.training.experiment import ExperimentConfig
+from ldae.training.recipe import ExperimentConfig
 
 __all__ = ["find_config", "load_experiment", "shipped_configs"]
 

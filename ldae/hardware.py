@@ -1,5 +1,11 @@
-"""Where a network runs and in which precision; chosen once."""
+"""Device, precision and memory: where a network runs, in which precision, and what it takes."""
 
+import ctypes
+import gc
+import resource
+import sys
+import threading
+from pathlib import Path
 from typing import Literal, TypeVar
 
 import torch
@@ -7,7 +13,21 @@ from torch import nn
 
 from ldae.errors import ConfigError
 
-__all__ = ["Device", "Precision", "channels_last", "choose_device", "choose_precision", "has_bf16"]
+__all__ = [
+    "GIB",
+    "Device",
+    "PeakMemory",
+    "Precision",
+    "channels_last",
+    "choose_device",
+    "choose_precision",
+    "has_bf16",
+    "peak_memory_gib",
+    "release_memory",
+    "resident_gib",
+]
+
+GIB = 2**30
 
 Network = TypeVar("Network", bound=nn.Module)
 Device = Literal["auto", "cpu", "cuda", "mps"]
@@ -54,3 +74,65 @@ def choose_precision(precision: Precision, device: torch.device) -> torch.dtype:
         msg = f"precision must be auto, fp32 or bf16, got {precision!r}"
         raise ConfigError(msg)
     return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
+def peak_memory_gib(device: torch.device | None = None) -> float:
+    """Peak memory so far, in GiB: allocated on a GPU if one is named, else resident in this process."""
+    if device is not None and device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / GIB
+    # Linux counts kibibytes, macOS bytes.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / GIB
+
+
+def resident_gib() -> float:
+    """Memory resident in this process now, in GiB; the peak so far where the system has no /proc."""
+    statm = Path("/proc/self/statm")
+    return int(statm.read_text().split()[1]) * resource.getpagesize() / GIB if statm.is_file() else peak_memory_gib()
+
+
+def release_memory() -> None:
+    """Return freed memory to the system; the C library keeps it otherwise, and it counts as resident."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "malloc_trim"):
+        library.malloc_trim(0)
+
+
+class PeakMemory:
+    """Peak memory of a `with` block, in GiB: `with PeakMemory(device) as memory: ...; memory.peak_gib`.
+
+    The allocator counts on a GPU. On the CPU the system's peak is the block's own if the block raised it; if not, the
+    peak is the largest of readings once a second.
+
+    Args:
+        device: where the block runs.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.peak_gib = 0.0
+        self._done = threading.Event()
+
+    def __enter__(self) -> "PeakMemory":
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+            return self
+        self._before = peak_memory_gib()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        peak = peak_memory_gib(self.device)
+        if self.device.type != "cuda":
+            self._done.set()
+            self._reader.join()
+        if self.device.type == "cuda" or peak > self._before:
+            self.peak_gib = peak
+
+    def _read(self) -> None:
+        while True:
+            self.peak_gib = max(self.peak_gib, resident_gib())
+            if self._done.wait(1.0):
+                return

@@ -3,7 +3,7 @@ import pytest
 from ldae.config import find_config, load_experiment, shipped_configs
 from ldae.errors import ConfigError
 from ldae.io.plain import from_plain, to_plain
-from ldae.training.experiment import ExperimentConfig
+from ldae.training.recipe import ExperimentConfig
 
 SHIPPED = sorted(str(path.relative_to(shipped_configs()).with_suffix("")) for path in shipped_configs().rglob("*.yaml"))
 

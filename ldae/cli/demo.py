@@ -132,8 +132,8 @@ def _study(
     effect: Any,
 ) -> None:
     from ldae.data.manifest import read_manifest
+    from ldae.hardware import peak_memory_gib
     from ldae.io.files import write_json
-    from ldae.models.memory import peak_memory_gib
     from ldae.report import write_report
     from ldae.tasks.study import run_study
 
@@ -248,8 +248,8 @@ class Clock:
 
     def save(self) -> float:
         """Write the seconds so far, and return them."""
+        from ldae.hardware import peak_memory_gib
         from ldae.io.files import write_json
-        from ldae.models.memory import peak_memory_gib
 
         seconds = self.before + time.perf_counter() - self.start
         self.peak_gib = max(self.peak_gib, peak_memory_gib())

@@ -1,5 +1,6 @@
 """Stage 1: the compression autoencoder."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from ldae.models.compression import (
     build_discriminator,
 )
 from ldae.training.perceptual import PerceptualConfig, build_perceptual
-from ldae.training.stage import Batch, OptimisationConfig, Stage, build_scheduler, step_generator
+from ldae.training.stage import Batch, OptimisationConfig, Stage, build_scheduler
 
 __all__ = ["CompressionLossConfig", "CompressionStage", "CompressionStageConfig"]
 
@@ -110,11 +111,10 @@ class CompressionStage(Stage):
         return self.autoencoder.decode_raw(posterior.sample(generator), x.shape[2:]).float(), posterior.kl()
 
     def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        """The generator's side."""
-        losses, _ = self._generator_losses(batch["image"], generator)
-        return losses
+        """The autoencoder's losses."""
+        return self._autoencoder_losses(batch["image"], generator)[0]
 
-    def _generator_losses(self, x: Tensor, generator: torch.Generator) -> tuple[dict[str, Tensor], Tensor]:
+    def _autoencoder_losses(self, x: Tensor, generator: torch.Generator) -> tuple[dict[str, Tensor], Tensor]:
         reconstruction, divergence = self.reconstruct(x, generator)
         weights = self.config.loss
         losses = {"l1": (reconstruction - x).abs().mean(), "kl": divergence.mean()}
@@ -129,53 +129,41 @@ class CompressionStage(Stage):
             losses["loss"] = losses["loss"] + weights.adversarial * losses["adversarial"]
         return losses, reconstruction
 
+    def passes(self, batch: Batch) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+        """The autoencoder's pass, with the discriminator's weights frozen, then the discriminator's."""
+        x, discriminator = batch["image"], self.discriminator
+        plays = self.plays
+        if discriminator is not None:
+            discriminator.requires_grad_(False)
+        with self.keeping_activations():
+            losses, reconstruction = self._autoencoder_losses(x, self.step_generator())
+        yield losses["loss"], losses
+        if discriminator is None:
+            return
+        discriminator.requires_grad_(True)
+        if plays:
+            fake = discriminator(reconstruction.detach().contiguous())[-1].float()
+            real = discriminator(x.contiguous())[-1].float()
+            loss = 0.5 * (
+                self.adversarial(fake, target_is_real=False, for_discriminator=True)
+                + self.adversarial(real, target_is_real=True, for_discriminator=True)
+            )
+            yield loss, {"discriminator": loss}
+
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """A step of the autoencoder, then one of the discriminator."""
-        x = batch["image"]
-        optimizers, schedulers = self._optimizers()
-        plays = self.plays
-        with self.keeping_activations():
-            losses, reconstruction = self._generator_losses(x, step_generator(self.seed, self.steps_done))
-        self._descend(optimizers[0], schedulers[0], losses["loss"])
-        if plays:
-            losses["discriminator"] = self._discriminator_loss(x, reconstruction)
-            self._descend(optimizers[1], schedulers[1], losses["discriminator"])
+        losses: dict[str, Tensor] = {}
+        for optimizer, scheduler, (loss, named) in zip(*self._optimizers(), self.passes(batch), strict=False):
+            losses |= named
+            optimizer.zero_grad()
+            self.manual_backward(loss)
+            self.clip_gradients(
+                optimizer, gradient_clip_val=self.optimisation.gradient_clip, gradient_clip_algorithm="norm"
+            )
+            optimizer.step()
+            scheduler.step()
         self.finish_step(losses, batch)
         return losses["loss"].detach()
-
-    def _discriminator_loss(self, x: Tensor, reconstruction: Tensor) -> Tensor:
-        assert self.discriminator is not None
-        fake = self.discriminator(reconstruction.detach().contiguous())[-1].float()
-        real = self.discriminator(x.contiguous())[-1].float()
-        loss: Tensor = 0.5 * (
-            self.adversarial(fake, target_is_real=False, for_discriminator=True)
-            + self.adversarial(real, target_is_real=True, for_discriminator=True)
-        )
-        return loss
-
-    def rehearse(self, batch: Batch) -> None:
-        """Both sides, each with the other's weights held."""
-        x = batch["image"]
-        if self.discriminator is not None:
-            self.discriminator.requires_grad_(False)
-        with self.keeping_activations():
-            losses, reconstruction = self._generator_losses(x, step_generator(self.seed, self.steps_done))
-        losses["loss"].backward()  # type: ignore[no-untyped-call]
-        if self.discriminator is not None:
-            self.discriminator.requires_grad_(True)
-            if self.plays:
-                self._discriminator_loss(x, reconstruction).backward()  # type: ignore[no-untyped-call]
-
-    def _descend(self, optimizer: Any, scheduler: Any, loss: Tensor) -> None:
-        self.toggle_optimizer(optimizer)
-        optimizer.zero_grad()
-        self.manual_backward(loss)
-        self.clip_gradients(
-            optimizer, gradient_clip_val=self.optimisation.gradient_clip, gradient_clip_algorithm="norm"
-        )
-        optimizer.step()
-        self.untoggle_optimizer(optimizer)
-        scheduler.step()
 
     def _optimizers(self) -> tuple[list[Any], list[Any]]:
         optimizers, schedulers = self.optimizers(), self.lr_schedulers()

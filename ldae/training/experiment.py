@@ -1,7 +1,6 @@
 """An experiment: the three stages in a row, on one manifest, in one run folder."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ldae.autoencoder import AutoencoderConfig, LatentDiffusionAutoencoder, Networks, SamplingConfig
-from ldae.contract import Preprocessing
-from ldae.data.datamodule import DataConfig, LatentDataset, ScanDataset, StageDataModule
+from ldae.autoencoder import LatentDiffusionAutoencoder, Networks
+from ldae.data.datamodule import LatentDataset, ScanDataset, StageDataModule
 from ldae.data.latents import LatentCache, latent_key
 from ldae.data.manifest import Manifest, Record
-from ldae.diffusion import ScheduleConfig
 from ldae.errors import TrainingError
 from ldae.hardware import choose_device, choose_precision
 from ldae.io.checkpoints import FORMAT_VERSION, hash_tensors, load_weights
@@ -25,60 +22,14 @@ from ldae.models.compression import Posterior
 from ldae.models.semantic_encoder import VolumeEncoder
 from ldae.models.streaming import decode_latents, encode_images
 from ldae.models.whitening import Whitening
-from ldae.training.compression import CompressionStage, CompressionStageConfig
-from ldae.training.denoiser import DenoiserStage, DenoiserStageConfig
 from ldae.training.fit import FitSettings, StageRecord, finished_weights, fit_stage, keep_measured, start_stage
-from ldae.training.representation import RepresentationStage, RepresentationStageConfig
+from ldae.training.recipe import STAGES, ExperimentConfig, build_stage
 from ldae.training.stage import Stage
 
 __all__ = ["STAGES", "Experiment", "ExperimentConfig"]
 
-STAGES = ("compression", "denoiser", "representation")
 # The components of more scans would cost minutes and differ little.
 MOST_SCANS_FOR_COMPONENTS = 1500
-
-
-@dataclass(frozen=True)
-class ExperimentConfig:
-    """Everything that a model is made from, but the scans.
-
-    Attributes:
-        preprocessing: grid and intensities.
-        data: reading and augmentation.
-        compression: stage 1.
-        schedule: of the noise.
-        denoiser: stage 2.
-        representation: stage 3.
-        sampling: how codes are found and decoded by default.
-        resample_posterior: train stages 2 and 3 on draws from each scan's posterior, not on its mean.
-        mirror_latents: train stages 2 and 3 on every scan and its mirror image, left to right.
-        seed: of weights, batches and noise.
-    """
-
-    preprocessing: Preprocessing = Preprocessing()
-    data: DataConfig = DataConfig()
-    compression: CompressionStageConfig = CompressionStageConfig()
-    schedule: ScheduleConfig = ScheduleConfig()
-    denoiser: DenoiserStageConfig = DenoiserStageConfig()
-    representation: RepresentationStageConfig = RepresentationStageConfig()
-    sampling: SamplingConfig = SamplingConfig()
-    resample_posterior: bool = False
-    mirror_latents: bool = False
-    seed: int = 0
-
-    @property
-    def autoencoder(self) -> AutoencoderConfig:
-        """What the networks' shapes and the codes' meaning depend on."""
-        return AutoencoderConfig(
-            semantic_encoder=self.representation.semantic_encoder,
-            preprocessing=self.preprocessing,
-            compression=self.compression.model,
-            schedule=self.schedule,
-            denoiser=self.denoiser.model,
-            shift=self.representation.shift,
-            semantic_dropout=self.representation.semantic_dropout > 0,
-            sampling=self.sampling,
-        )
 
 
 class Experiment:
@@ -178,7 +129,7 @@ class Experiment:
             return keep_measured(self.settings.run / "compression", finish())
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config.seed + 1)
-            stage = CompressionStage(config, compression, self.config.seed)
+            stage = build_stage("compression", self.config, self.networks)
         return self._fit("compression", stage, train, validation, finish, pictures)
 
     def fit_denoiser(self) -> StageRecord:
@@ -196,7 +147,7 @@ class Experiment:
         if done is not None:
             denoiser.load_state_dict(done[0], strict=True)
             return done[1]
-        stage = DenoiserStage(config, denoiser, self.networks.schedule, self.config.seed)
+        stage = build_stage("denoiser", self.config, self.networks)
         train, validation = self._latents("train"), self._latents("validation")
         return self._fit("denoiser", stage, train, validation, denoiser.state_dict)
 
@@ -223,14 +174,7 @@ class Experiment:
                     strict=True,
                 )
             return done[1]
-        stage = RepresentationStage(
-            config,
-            networks.denoiser,
-            networks.semantic_encoder,
-            networks.gradient_estimator,
-            networks.schedule,
-            self.config.seed,
-        )
+        stage = build_stage("representation", self.config, networks)
         self._begin_linear_path()
         train, validation = (self._latents(name, images=True) for name in ("train", "validation"))
 

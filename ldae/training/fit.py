@@ -2,7 +2,6 @@
 
 import json
 import logging
-import time
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -12,16 +11,15 @@ from typing import Any
 import pandas as pd
 import torch
 from lightning import Trainer
-from lightning.pytorch.callbacks import Callback, EarlyStopping
+from lightning.pytorch.callbacks import Callback, EarlyStopping, Timer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor
 
 from ldae.data.datamodule import StageDataModule
 from ldae.errors import TrainingError
-from ldae.hardware import Device, Precision, choose_device, choose_precision
+from ldae.hardware import Device, PeakMemory, Precision, choose_device, choose_precision, release_memory
 from ldae.io.checkpoints import hash_tensors, load_tensors, save_tensors
 from ldae.io.files import write_json
-from ldae.models.memory import PeakMemory, release_memory
 from ldae.training.callbacks import Progress, ProgressCallback, ResumeCheckpoint, SliceImages
 from ldae.training.ema import ExponentialMovingAverage
 from ldae.training.plan import Plan, plan_stage
@@ -149,14 +147,16 @@ def fit_stage(
     device = choose_device(settings.device)
     dtype = choose_precision(settings.precision, device)
     data.start = lambda: stage.steps_done
-    plan = plan_stage(name, stage, data, device=device, dtype=dtype)
+    scans = len(data.train), len(data.validation)  # type: ignore[arg-type]
+    shapes = {key: tuple(value.shape) for key, value in data.train[0].items() if isinstance(value, Tensor)}
+    plan = plan_stage(name, stage, shapes, scans, device=device, dtype=dtype)
     if settings.announce is not None:
         settings.announce(plan)
     config = stage.optimisation
     average = ExponentialMovingAverage(stage.averaged(), config.ema_decay)
     resume = folder / RESUME
-    stopwatch = Stopwatch()
-    callbacks: list[Callback] = [average, stopwatch, ResumeCheckpoint(resume, config.checkpoint_every)]
+    timer = Timer()
+    callbacks: list[Callback] = [average, timer, ResumeCheckpoint(resume, config.checkpoint_every)]
     if config.patience:
         callbacks.append(EarlyStopping("validation/loss", patience=config.patience))
     if settings.progress is not None:
@@ -185,7 +185,6 @@ def fit_stage(
         release_memory()
         with PeakMemory(device) as memory:
             trainer.fit(stage, data, ckpt_path=resume if resume.is_file() else None, weights_only=True)
-    seconds = stopwatch.seconds
     if trainer.interrupted:
         raise KeyboardInterrupt
     stage.eval()
@@ -193,7 +192,9 @@ def fit_stage(
     with torch.no_grad():
         tensors = {key: value.detach().clone() for key, value in finish().items()}
     losses = {key: float(value) for key, value in trainer.logged_metrics.items() if key != "step"}
-    record = StageRecord(hash_tensors(tensors), seconds, stage.steps_done, losses, asdict(plan), memory.peak_gib)
+    record = StageRecord(
+        hash_tensors(tensors), timer.time_elapsed(), stage.steps_done, losses, asdict(plan), memory.peak_gib
+    )
     _leave(folder, tensors, record)
     resume.unlink(missing_ok=True)
     return record
@@ -210,31 +211,6 @@ def _leave(folder: Path, tensors: dict[str, Tensor], record: StageRecord) -> Non
     """Save what a finished stage leaves; the record comes last, as it says that the weights are whole."""
     save_tensors(folder / WEIGHTS, tensors)
     write_json(folder / RECORD, asdict(record))
-
-
-class Stopwatch(Callback):
-    """Seconds of training, over all sessions of a run."""
-
-    def __init__(self) -> None:
-        self.before = 0.0
-        self.started = time.perf_counter()
-
-    @property
-    def seconds(self) -> float:
-        """So far."""
-        return self.before + time.perf_counter() - self.started
-
-    def on_train_start(self, *_: Any) -> None:
-        """Start the clock."""
-        self.started = time.perf_counter()
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
-        return {"seconds": self.seconds}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up former sessions."""
-        self.before = state_dict["seconds"]
 
 
 def read_history(folder: Path) -> pd.DataFrame:

@@ -1,20 +1,29 @@
-"""What a stage will cost, told before it trains."""
+"""Expected time and memory of training and inference: counted operations over the device's measured speed."""
 
-import time
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 
-from ldae.data.datamodule import StageDataModule
-from ldae.training.rehearsal import Limits, rehearse
+from ldae.errors import DependencyError
+from ldae.hardware import GIB, Device, Precision, choose_device, choose_precision, resident_gib
+from ldae.networks import Networks, semantic_predict
+from ldae.training.cost import Cost, Shapes, count, count_step, flops_per_second, measure_step, parameter_gib
+from ldae.training.perceptual import PerceptualConfig
+from ldae.training.recipe import STAGES, ExperimentConfig, build_stage, scan_shapes
 from ldae.training.stage import Stage
 
-__all__ = ["Plan", "plan_stage"]
+__all__ = ["ExperimentPlan", "Plan", "plan_experiment", "plan_stage"]
+
+ALLOCATOR = 1.2
+"""Memory in use over the memory of the live tensors: between 1.16 and 1.23 on a CPU."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a stage will do.
+    """Size, and expected time and memory, of a training stage.
 
     Attributes:
         stage: its name.
@@ -22,14 +31,14 @@ class Plan:
         frozen: parameters that are used as they are.
         train_scans: scans in the training split; 0 where they are not known.
         validation_scans: scans in the validation split.
-        steps: batches still to train.
+        steps: batches to train.
         batch_size: scans a batch.
         device: where.
         precision: of matrix work.
-        step_seconds: expected, of one step with reading its batch.
+        step_seconds: expected, of one step, without reading its batch.
         seconds: expected, of all steps and validations.
         memory_gib: expected peak of the process on a CPU, of what is allocated on a GPU.
-        measured: share of a batch that was run to know; 1 is all of it, less means that the rest is extrapolated.
+        measured: whether a step was run; otherwise its operations were counted.
     """
 
     stage: str
@@ -44,54 +53,191 @@ class Plan:
     step_seconds: float
     seconds: float
     memory_gib: float
-    measured: float
+    measured: bool = False
+
+
+@dataclass(frozen=True)
+class ExperimentPlan:
+    """Expected cost of an experiment.
+
+    Attributes:
+        stages: a plan for each stage.
+        preparation_seconds: of encoding the cohort for stages 2 and 3, after stage 1; None without a manifest.
+        parameters: of all networks.
+        encode_seconds: of one scan, to both codes.
+        decode_seconds: of one scan, from both codes.
+        encode_gib: expected peak memory while encoding a scan whole.
+        decode_gib: expected peak memory while decoding it.
+        notes: what the numbers leave out.
+    """
+
+    stages: tuple[Plan, ...]
+    preparation_seconds: float | None
+    parameters: int
+    encode_seconds: float
+    decode_seconds: float
+    encode_gib: float
+    decode_gib: float
+    notes: tuple[str, ...]
 
 
 def plan_stage(
     name: str,
     stage: Stage,
-    data: StageDataModule,
+    shapes: Shapes,
+    scans: tuple[int, int],
     *,
     device: torch.device,
     dtype: torch.dtype,
-    limits: Limits | None = None,
+    measure: bool = False,
 ) -> Plan:
-    """Rehearse a step on the first batch; nothing is learnt from it.
+    """Expected cost of a stage.
 
     Args:
         name: of the stage.
-        stage: to be trained; it is moved to the device.
-        data: its batches.
+        stage: to be trained, on the CPU or on no device (`meta`); it is left as it is unless a step is measured.
+        shapes: of a scan's tensors.
+        scans: to train and to validate on.
         device: where it will run.
         dtype: of matrix work.
-        limits: how far the rehearsal goes.
+        measure: run a step, which changes the weights.
     """
-    # Workers read while the network computes, and would take longer to start than two batches to read.
-    workers, data.workers = data.workers, 0
-    batches = iter(data.train_dataloader())
-    batch = next(batches)
-    start = time.perf_counter()
-    next(batches, None)
-    reading = 0.0 if workers else time.perf_counter() - start
-    data.workers = workers
-    cost = rehearse(stage, batch, device=device, dtype=dtype, limits=limits)
-    trained = sum(p.numel() for p in stage.parameters() if p.requires_grad)
     optimisation = stage.optimisation
-    steps, scans = optimisation.steps, len(data.validation)  # type: ignore[arg-type]
-    validations = steps // min(optimisation.validate_every, steps)
-    step_seconds = cost.seconds + reading
+    trained = sum(p.numel() for p in stage.parameters() if p.requires_grad)
+    copy = trained * 4 / GIB
+    if measure:
+        seconds, memory = measure_step(stage, shapes, device, dtype)
+        memory += copy  # the average of the weights
+    else:
+        step = count_step(stage, shapes, dtype)
+        seconds = step.flops / flops_per_second(device, dtype, step.width)
+        # Gradients, two moments of Adam and the average of the weights.
+        memory = 4 * copy + ALLOCATOR * step.kept_gib
+        if device.type == "cpu":
+            memory += resident_gib()
+        if device.type != "cpu" or any(p.is_meta for p in stage.parameters()):
+            memory += parameter_gib(stage)
+    # A validation is a forward pass, a third of a step.
+    validations = optimisation.steps // min(optimisation.validate_every, optimisation.steps)
+    validating = validations * scans[1] / optimisation.batch_size * seconds / 3
     return Plan(
         stage=name,
         trained=trained,
         frozen=sum(p.numel() for p in stage.parameters()) - trained,
-        train_scans=len(data.train),  # type: ignore[arg-type]
-        validation_scans=scans,
-        steps=steps,
+        train_scans=scans[0],
+        validation_scans=scans[1],
+        steps=optimisation.steps,
         batch_size=optimisation.batch_size,
         device=str(device),
         precision="bf16" if dtype == torch.bfloat16 else "fp32",
-        step_seconds=step_seconds,
-        seconds=steps * step_seconds + validations * cost.validation_seconds * scans / optimisation.batch_size,
-        memory_gib=cost.memory_gib,
-        measured=cost.share,
+        step_seconds=seconds,
+        seconds=optimisation.steps * seconds + validating,
+        memory_gib=memory,
+        measured=measure,
+    )
+
+
+def plan_experiment(
+    config: ExperimentConfig,
+    scans: tuple[int, int] | None = None,
+    *,
+    stages: Sequence[str] = STAGES,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    measure: bool = False,
+    progress: Callable[[str], None] = lambda _: None,
+) -> ExperimentPlan:
+    """Expected cost of each stage and of the trained model; no scan is read.
+
+    Args:
+        config: of the experiment.
+        scans: to train and to validate on, if the cohort is known.
+        stages: to plan.
+        device: where it will run.
+        precision: of matrix work.
+        measure: run a step of each stage on random scans.
+        progress: receives what is planned next.
+    """
+    place = choose_device(device)
+    dtype = choose_precision(precision, place)
+    notes = [] if scans else ["without --manifest, validation and the encoding of the cohort are left out"]
+    with nullcontext() if measure else torch.device("meta"):
+        networks = Networks(config.autoencoder)
+    # Cached scans lie in the process's memory.
+    in_memory = config.data.cache == "memory" and place.type == "cpu"
+    cached = sum(scans or ()) * int(np.prod(config.preprocessing.shape)) * 4 / GIB if in_memory else 0.0
+    plans = []
+    for name in stages:
+        if name == "compression" and not config.compression.trains:
+            notes.append("compression is not trained: it is frozen, or there is none")
+            continue
+        progress(name)
+        with nullcontext() if measure else torch.device("meta"):
+            try:
+                stage = build_stage(name, config, networks)
+            except DependencyError as error:
+                notes.append(f"compression is planned without its perceptual network, which costs extra: {error}")
+                loss = replace(config.compression.loss, perceptual=PerceptualConfig())
+                without = replace(config, compression=replace(config.compression, loss=loss))
+                stage = build_stage(name, without, networks)
+        shapes = scan_shapes(config, stage)
+        plan = plan_stage(name, stage, shapes, scans or (0, 0), device=place, dtype=dtype, measure=measure)
+        plans.append(replace(plan, memory_gib=plan.memory_gib + cached))
+    progress("inference")
+    return _with_inference(config, networks, scans, (place, dtype), tuple(plans), tuple(notes))
+
+
+def _with_inference(
+    config: ExperimentConfig,
+    networks: Networks,
+    scans: tuple[int, int] | None,
+    where: tuple[torch.device, torch.dtype],
+    plans: tuple[Plan, ...],
+    notes: tuple[str, ...],
+) -> ExperimentPlan:
+    device, dtype = where
+    shape = config.preprocessing.shape
+    latent = config.compression.model.latent_shape(shape)
+    networks.eval().requires_grad_(False)
+
+    def cost(function: Callable[[Networks], object]) -> Cost:
+        with torch.no_grad():
+            return count(networks, lambda twin: [function(twin)], dtype)
+
+    def predict(twin: Networks) -> object:
+        code = torch.rand(1, config.representation.semantic_encoder.semantic_width)
+        return semantic_predict(twin, code, config.autoencoder)(torch.rand(1, *latent), torch.zeros(1).long())
+
+    compressed = cost(lambda twin: twin.compression.encode(torch.rand(1, 1, *shape)).mean)
+    z = torch.Size((1, *latent))
+    described = cost(lambda twin: twin.semantic_encoder(torch.rand(1, 1, *shape), torch.rand(z), torch.rand(z)))
+    decompressed = cost(lambda twin: twin.compression.decode(torch.rand(z), shape))
+    predicted = cost(predict)
+
+    def seconds(part: Cost) -> float:
+        return part.flops / flops_per_second(device, dtype, part.width)
+
+    def memory(*parts: Cost) -> float:
+        # A layer's input and output, and what it computes with.
+        return resident + ALLOCATOR * 3 * max(part.largest_gib for part in parts)
+
+    walk = config.sampling.steps * seconds(predicted)
+    compressing = seconds(compressed)
+    resident = parameter_gib(networks) + (resident_gib() if device.type == "cpu" else 0.0)
+    mirrored = networks.semantic_encoder.reads_mirrored_latent
+    preparing = None
+    if scans is not None:
+        # Once for the statistics of the latents, once for the latents, and once for those of mirror images.
+        passes = 3 if config.mirror_latents or mirrored else 2
+        preparing = compressing * (passes * scans[0] + (2 if mirrored else 1) * scans[1])
+    return ExperimentPlan(
+        stages=plans,
+        preparation_seconds=preparing,
+        parameters=sum(p.numel() for p in networks.parameters()),
+        # Inversion is checked by sampling back.
+        encode_seconds=compressing + seconds(described) + 2 * walk,
+        decode_seconds=seconds(decompressed) + walk,
+        encode_gib=memory(compressed, described, predicted),
+        decode_gib=memory(decompressed, predicted),
+        notes=notes,
     )

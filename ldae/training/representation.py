@@ -1,5 +1,6 @@
 """Stage 3: semantic encoder and gradient estimator around the frozen denoiser."""
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,16 +16,20 @@ from ldae.diffusion import (
     shift_scale,
     velocity_loss,
 )
-from ldae.metrics.code_usage import strangers
+from ldae.metrics.code_usage import active_dimensions, effective_rank, strangers
 from ldae.models.denoiser import Denoiser
 from ldae.models.gradient_estimator import GradientEstimator
 from ldae.models.semantic_encoder import SemanticEncoder, SemanticEncoderConfig
 from ldae.networks import denoiser_velocity
-from ldae.training.code_watch import TOY_STEPS, CodeWatch
 from ldae.training.denoiser import draw_noisy
 from ldae.training.stage import Batch, OptimisationConfig, Stage
 
 __all__ = ["RepresentationStage", "RepresentationStageConfig"]
+
+log = logging.getLogger(__name__)
+
+TOY_STEPS = 100
+"""Fewer steps cannot teach a code, so an unused one is no reason to warn."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,9 @@ class RepresentationStage(Stage):
             gradient_estimator.start_from(denoiser)
         self.learning = nn.ModuleDict({"semantic_encoder": semantic_encoder, "gradient_estimator": gradient_estimator})
         self.schedule = schedule
-        self.watch = CodeWatch()
+        self._codes: list[Tensor] = []
+        self._shuffling_cost: list[Tensor] = []
+        self._warned = False
 
     @property
     def reads_mirrored_latent(self) -> bool:
@@ -139,12 +146,12 @@ class RepresentationStage(Stage):
 
         losses = {"loss": error(semantic), "loss_without_code": velocity_loss(alone, noisy.velocity, weight)}
         if not self.training:
-            self.watch.see(semantic)
+            self._codes.append(semantic.detach().float())
             subjects = batch.get("subject", ())
             if len(set(subjects)) > 1:
                 partners = torch.from_numpy(strangers(subjects, np.random.default_rng(self.seed)))
                 losses["loss_with_shuffled_code"] = error(semantic[partners.to(semantic.device)])
-                self.watch.compare(losses["loss"], losses["loss_with_shuffled_code"], len(semantic))
+                self._shuffling_cost.append(len(semantic) * (losses["loss_with_shuffled_code"] - losses["loss"]))
         return losses
 
     def _disturbed(self, x: Tensor, noise: float, generator: torch.Generator) -> Tensor:
@@ -154,13 +161,24 @@ class RepresentationStage(Stage):
         return x + noise * torch.randn(x.shape, generator=generator).to(x.device)
 
     def on_validation_epoch_start(self) -> None:
-        """Watch the codes anew."""
-        self.watch.begin()
+        """Forget the codes of the last validation."""
+        self._codes, self._shuffling_cost = [], []
 
     def on_validation_epoch_end(self) -> None:
-        """Log how far the validation's codes spread; from the second validation on, or at the end, say if they are not used."""
-        self._log_at_step({f"validation/{name}": value for name, value in self.watch.figures().items()})
-        if self.optimisation.steps < TOY_STEPS:
+        """Log effective rank and active dimensions of the codes; warn once if other subjects' codes serve as well."""
+        codes = torch.cat(self._codes).double().cpu().numpy()
+        values = {"effective_rank": effective_rank(codes), "active_dimensions": float(active_dimensions(codes))}
+        self._log_at_step({f"validation/{name}": torch.tensor(value) for name, value in values.items()})
+        early = self.steps_done <= self.optimisation.validate_every and self.steps_done < self.optimisation.steps
+        if self._warned or early or self.optimisation.steps < TOY_STEPS or not self._shuffling_cost:
             return
-        if self.steps_done > self.optimisation.validate_every or self.steps_done >= self.optimisation.steps:
-            self.watch.warn_if_unused(self.steps_done)
+        cost = float(torch.stack(self._shuffling_cost).sum()) / len(codes)
+        if cost <= 0:
+            self._warned = True
+            log.warning(
+                "after %d steps the semantic code is not used: on validation scans the codes of other subjects serve as "
+                "well as their own (loss lower by %.2g); train longer, raise the encoder's learning rate, or set "
+                "representation.warm_start",
+                self.steps_done,
+                -cost,
+            )

@@ -1,7 +1,7 @@
 """What every stage shares: step-wise randomness, the NaN guard, the learning-rate schedule."""
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -105,18 +105,21 @@ class Stage(LightningModule):
     def averaged(self) -> nn.Module:
         """The module that learns and whose averaged weights are kept."""
 
+    def step_generator(self) -> torch.Generator:
+        """Randomness of the step that is next."""
+        return step_generator(self.seed, self.steps_done)
+
+    def passes(self, batch: Batch) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+        """Forward passes of one step, in turn: the loss to descend on, and the losses to log by name."""
+        with self.keeping_activations():
+            losses = self.losses(batch, self.step_generator())
+        yield losses["loss"], losses
+
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """One step of automatic optimisation."""
-        with self.keeping_activations():
-            losses = self.losses(batch, step_generator(self.seed, self.steps_done))
+        ((loss, losses),) = self.passes(batch)
         self.finish_step(losses, batch)
-        return losses["loss"]
-
-    def rehearse(self, batch: Batch) -> None:
-        """Forward and backward passes of one step; they leave gradients, and change no weights."""
-        with self.keeping_activations():
-            loss = self.losses(batch, step_generator(self.seed, self.steps_done))["loss"]
-        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
 
     def keeping_activations(self) -> AbstractContextManager[None]:
         """Where a forward pass must run: it keeps activations for the backward pass, or not, as the configuration says."""

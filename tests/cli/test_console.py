@@ -77,5 +77,5 @@ def test_a_quick_task_says_nothing(capsys):
     ],
 )
 def test_mirror_images_are_not_counted_as_scans(capsys, learnt, words):
-    announce(Plan("denoiser", 10, 5, learnt, 135, 800, 8, "cpu", "bf16", 0.5, 400.0, 1.25, 1.0), 945)
+    announce(Plan("denoiser", 10, 5, learnt, 135, 800, 8, "cpu", "bf16", 0.5, 400.0, 1.25), 945)
     assert words in capsys.readouterr().out

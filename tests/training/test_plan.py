@@ -1,4 +1,4 @@
-"""What is told before training is what training then takes; nothing is learnt while it is told."""
+"""Plans of training: counted without computing anything, close to what a step takes."""
 
 import json
 
@@ -8,10 +8,10 @@ import torch
 from ldae.config import load_experiment
 from ldae.errors import DependencyError
 from ldae.networks import Networks
-from ldae.training import forecast as forecasts
-from ldae.training.compression import CompressionStage
-from ldae.training.forecast import RandomScans, ScanCounts, forecast
-from ldae.training.rehearsal import Limits, Rung, _at_full_size, _part, _sizes, rehearse
+from ldae.training import plan as plans
+from ldae.training.cost import count, count_step, measure_step
+from ldae.training.plan import plan_experiment
+from ldae.training.recipe import STAGES, build_stage, scan_shapes
 
 SMALL = [
     "preprocessing={shape: [16, 24, 16], voxel_size_mm: 10.0, centre_mm: [0.0, -17.0, 5.0]}",
@@ -21,119 +21,112 @@ SMALL = [
 CPU = torch.device("cpu")
 
 
-def stage_and_batch(*overrides):
+def build(name, *overrides):
     config = load_experiment("quick", [*SMALL, *overrides])
-    stage = CompressionStage(config.compression, Networks(config.autoencoder).compression, 0)
-    return stage, {"image": torch.rand(4, 1, *config.preprocessing.shape), "key": ["a"] * 4}
+    stage = build_stage(name, config, Networks(config.autoencoder))
+    return stage, scan_shapes(config, stage)
 
 
-def test_a_rehearsal_changes_nothing():
-    stage, batch = stage_and_batch()
+def test_a_linear_layer_has_its_closed_form():
+    layer = torch.nn.Linear(8, 16, bias=False)
+
+    def forward(twin):
+        yield twin(torch.rand(4, 8)).square().sum()
+
+    cost = count(layer, forward, torch.float32)
+    assert cost.flops == 3 * 2 * 4 * 8 * 16
+    # The layer keeps its input, the square its own.
+    assert cost.kept_gib * 2**30 == 4 * (4 * 8 + 4 * 16)
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_counting_changes_nothing_and_grows_with_the_batch(name):
+    stage, shapes = build(name)
     before, state = {k: v.clone() for k, v in stage.state_dict().items()}, torch.get_rng_state()
-    cost = rehearse(stage, batch, device=CPU, dtype=torch.float32)
-    assert cost.share == 1
-    assert min(cost.seconds, cost.validation_seconds, cost.memory_gib) > 0
+    cost = count_step(stage, shapes, torch.float32)
     assert all(torch.equal(v, before[k]) for k, v in stage.state_dict().items())
     assert all(p.grad is None for p in stage.parameters())
     assert stage.steps_done == 0
-    assert all(module.training for module in stage.modules()), "what drops out in training must do so after a rehearsal"
     assert torch.equal(torch.get_rng_state(), state)
+    double, _ = build(name, f"{name}.optimisation.batch_size={2 * stage.optimisation.batch_size}")
+    twice = count_step(double, shapes, torch.float32)
+    # The embedding of the code and the noise level are the only sums that do not grow.
+    assert twice.flops == pytest.approx(2 * cost.flops, rel=0.01)
+    assert twice.kept_gib == pytest.approx(2 * cost.kept_gib, rel=0.2)
+    half = count_step(stage, shapes, torch.bfloat16)
+    assert half.flops == pytest.approx(cost.flops, rel=0.01)
+    # Weights are kept in bf16 too, which shows where activations are as small as here.
+    assert half.kept_gib < (0.75 if name == "compression" else 1.25) * cost.kept_gib
+    checkpointed, _ = build(name, f"{name}.optimisation.checkpoint_activations=true")
+    assert count_step(checkpointed, shapes, torch.float32).kept_gib < cost.kept_gib
 
 
-def test_what_does_not_fit_is_extrapolated():
-    stage, batch = stage_and_batch()
-    cost = rehearse(stage, batch, device=CPU, dtype=torch.float32, limits=Limits(memory_gib=0.0))
-    assert cost.share == 0.25
-    whole = rehearse(stage, batch, device=CPU, dtype=torch.float32)
-    assert cost.memory_gib == pytest.approx(whole.memory_gib, rel=0.25)
+def test_a_measured_step_is_real():
+    stage, shapes = build("compression")
+    before = next(stage.averaged().parameters()).detach().clone()
+    seconds, memory = measure_step(stage, shapes, CPU, torch.float32)
+    assert min(seconds, memory) > 0
+    assert not torch.equal(next(stage.averaged().parameters()), before)
 
 
-def test_full_size_lies_on_the_line():
-    def rungs(*shares):
-        return [Rung(share, 2 + 8 * share, 0, 0, 0) for share in shares]
-
-    assert _at_full_size(rungs(0.25, 1.0), lambda rung: rung.seconds) == 10
-    assert _at_full_size(rungs(0.25, 0.5), lambda rung: rung.seconds) == pytest.approx(10)
-    assert _at_full_size(rungs(0.5), lambda rung: rung.seconds) == 12, "through zero, which is on the safe side"
-
-
-def test_parts_of_a_batch_grow_to_the_whole():
-    batch = {"image": torch.rand(3, 1, 128, 140, 128), "key": ["a", "b", "c"]}
-    sizes = _sizes(batch)
-    assert [size.share for size in sizes] == sorted(size.share for size in sizes)
-    assert sizes[-1].share == 1
-    for size in sizes:
-        part = _part(batch, size)
-        assert part["image"].numel() == pytest.approx(size.share * batch["image"].numel())
-        assert len(part["key"]) == size.scans
-    latents = {"image": batch["image"], "latent": torch.rand(3, 2, 4, 4, 4), "key": ["a", "b", "c"]}
-    assert [size.scans for size in _sizes(latents)] == [2, 3], "a batch norm learns from no less than two"
-
-
-def test_a_forecast_needs_no_scans():
+def test_a_plan_needs_no_scans():
     config = load_experiment("quick", SMALL)
-    alone = forecast(config, device="cpu", precision="fp32")
-    assert [plan.stage for plan in alone.stages] == list(forecasts.STAGES)
-    assert all(plan.measured == 1 and plan.train_scans == 0 for plan in alone.stages)
+    alone = plan_experiment(config, device="cpu", precision="fp32")
+    assert [plan.stage for plan in alone.stages] == list(STAGES)
+    assert all(not plan.measured and plan.train_scans == 0 for plan in alone.stages)
     assert all(plan.seconds == pytest.approx(plan.steps * plan.step_seconds) for plan in alone.stages)
     assert alone.preparation_seconds is None
     assert "--manifest" in alone.notes[0]
-    assert alone.inference.measured_steps == alone.inference.steps == 4
-    counted = forecast(config, ScanCounts(30, 6), stages=["denoiser"], device="cpu", precision="fp32")
+    counted = plan_experiment(config, (30, 6), stages=["denoiser"], device="cpu", precision="fp32", measure=True)
     (plan,) = counted.stages
+    assert plan.measured
     assert (plan.train_scans, plan.validation_scans) == (30, 6)
     assert plan.seconds > plan.steps * plan.step_seconds
     assert counted.preparation_seconds > 0
     assert counted.notes == ()
 
 
-def test_a_perceptual_network_that_is_not_there_is_left_out_and_said(monkeypatch):
-    built = CompressionStage
+def test_a_missing_perceptual_network_is_noted(monkeypatch):
+    built = plans.build_stage
 
-    def build(config, *arguments):
-        if config.loss.perceptual.kind != "none":
+    def build_without(name, config, networks):
+        if config.compression.loss.perceptual.kind != "none":
             msg = "the perceptual network cannot be loaded"
             raise DependencyError(msg)
-        return built(config, *arguments)
+        return built(name, config, networks)
 
-    monkeypatch.setattr(forecasts, "CompressionStage", build)
-    told = forecast(load_experiment("quick", SMALL), stages=["compression"], device="cpu", precision="fp32")
-    assert "without its perceptual network" in told.notes[0]
-
-
-def test_random_scans_hold_what_a_batch_holds():
-    scans = RandomScans(3, {"image": (1, 4, 4, 4), "latent": (2, 1, 1, 1)})
-    assert len(scans) == 3
-    assert scans[(1, 7)]["image"].shape == (1, 4, 4, 4)
-    assert isinstance(scans[0]["key"], str)
+    monkeypatch.setattr(plans, "build_stage", build_without)
+    found = plan_experiment(load_experiment("quick", SMALL), stages=["compression"], device="cpu", precision="fp32")
+    assert "without its perceptual network" in found.notes[1]
 
 
-def test_plan_prints_json_and_a_table(capsys):
+@pytest.mark.parametrize("form", ["json", "table"])
+def test_plan_prints_json_or_a_table(capsys, form):
     from ldae.cli import main
 
-    for form in ("json", "table"):
-        arguments = ["plan", "quick", "--stage", "denoiser", "--device", "cpu", "--precision", "fp32", "--set", *SMALL]
-        with pytest.raises(SystemExit) as stopped:
-            main([*arguments, "--format", form])
-        assert stopped.value.code == 0
-        printed = capsys.readouterr().out
-        if form == "json":
-            told = json.loads(printed)
-            assert told["stages"][0]["memory_gib"] > 0
-            assert told["inference"]["decode_seconds"] > 0
-        else:
-            assert "encode" in printed
-            assert "note:" in printed
+    arguments = ["plan", "quick", "--stage", "denoiser", "--device", "cpu", "--precision", "fp32", "--set", *SMALL]
+    with pytest.raises(SystemExit) as stopped:
+        main([*arguments, "--format", form])
+    assert stopped.value.code == 0
+    printed = capsys.readouterr().out
+    if form == "json":
+        found = json.loads(printed)
+        assert found["stages"][0]["memory_gib"] > 0
+        assert found["decode_seconds"] > 0
+    else:
+        assert "encode" in printed
+        assert "note:" in printed
 
 
 def test_checkpointing_activations_changes_no_gradient():
     gradients = []
     for wanted in ("false", "true"):
         torch.manual_seed(0)
-        stage, batch = stage_and_batch(f"compression.optimisation.checkpoint_activations={wanted}")
+        stage, shapes = build("compression", f"compression.optimisation.checkpoint_activations={wanted}")
         stage.steps_done = 5  # the discriminator plays
         generator = torch.Generator().manual_seed(1)
-        stage.rehearse({**batch, "image": torch.rand(batch["image"].shape, generator=generator)})
+        for loss, _ in stage.passes({"image": torch.rand(4, *shapes["image"], generator=generator)}):
+            loss.backward()
         gradients.append([p.grad for p in stage.parameters() if p.grad is not None])
     for kept, again in zip(*gradients, strict=True):
         torch.testing.assert_close(again, kept)

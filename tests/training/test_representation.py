@@ -1,4 +1,4 @@
-"""Whether the code is used, as validation of the representation stage tells it."""
+"""Use of the code, as validation of the representation stage logs it."""
 
 import logging
 from dataclasses import replace
@@ -6,14 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from ldae.data.datamodule import StageDataModule
 from ldae.metrics.code_usage import effective_rank, strangers
 from ldae.networks import Networks
-from ldae.training.code_watch import TOY_STEPS, CodeWatch
 from ldae.training.fit import FitSettings, fit_stage, read_history
-from ldae.training.representation import RepresentationStage, RepresentationStageConfig
+from ldae.training.representation import TOY_STEPS, RepresentationStage, RepresentationStageConfig
 from ldae.training.stage import OptimisationConfig, step_generator
 
 SUBJECTS = ["a", "a", "b", "c"]
@@ -68,13 +66,6 @@ class Scans(torch.utils.data.Dataset):
         return self.items[index[0] if isinstance(index, tuple) else index]
 
 
-class Deaf(nn.Module):
-    """A semantic encoder that has collapsed: one code for everybody."""
-
-    def forward(self, image, latent=None, mirrored_latent=None):
-        return torch.ones(len(image), 16)
-
-
 @torch.no_grad()
 def test_shuffled_codes_are_the_codes_of_other_peoples_scans(stage, batch):
     partners = strangers(batch["subject"], np.random.default_rng(stage.seed))
@@ -92,36 +83,29 @@ def test_shuffled_codes_are_the_codes_of_other_peoples_scans(stage, batch):
 def test_training_pays_nothing_for_it(stage, batch):
     stage.train()
     assert stage.losses(batch, step_generator(0, 0)).keys() == {"loss", "loss_without_code"}
-    assert not stage.watch.codes
+    assert not stage._codes
 
 
-@torch.no_grad()
-def test_a_collapsed_encoder_is_told_once(stage, batch, caplog):
-    stage.learning["semantic_encoder"] = Deaf()
-    losses = stage.losses(batch, step_generator(0, 0))
-    assert losses["loss_with_shuffled_code"] == losses["loss"]
-    assert {name: float(value) for name, value in stage.watch.figures().items()} == {
-        "effective_rank": 0,
-        "active_dimensions": 0,
-    }
+def validate(stage, caplog, steps, *costs):
+    """The warnings of a validation whose batches of four codes lose `costs` by shuffling."""
+    stage.optimisation = replace(stage.optimisation, steps=steps)
+    stage.steps_done = steps
+    stage.on_validation_epoch_start()
+    stage._codes = [torch.randn(4, 3)]
+    stage._shuffling_cost = [torch.tensor(cost) for cost in costs]
+    caplog.clear()
     with caplog.at_level(logging.WARNING):
-        for _ in range(2):
-            stage.watch.warn_if_unused(100)
-    assert caplog.text.count("the semantic code is not used") == 1
+        stage.on_validation_epoch_end()
+    return caplog.text.count("the semantic code is not used")
 
 
-def test_a_code_that_is_used_is_no_reason_to_warn(caplog):
-    watch = CodeWatch()
-    with caplog.at_level(logging.WARNING):
-        watch.warn_if_unused(1)  # nothing could be compared
-        watch.compare(torch.tensor(1.0), torch.tensor(1.5), scans=2)
-        watch.compare(torch.tensor(1.0), torch.tensor(0.9), scans=2)
-        watch.warn_if_unused(1)
-        assert not caplog.text
-        watch.begin()
-        watch.compare(torch.tensor(1.0), torch.tensor(0.9), scans=2)
-        watch.warn_if_unused(1)
-    assert "not used" in caplog.text
+def test_an_unused_code_is_reported_once(stage, caplog, monkeypatch):
+    monkeypatch.setattr(RepresentationStage, "_log_at_step", lambda *_: None)
+    assert validate(stage, caplog, TOY_STEPS) == 0, "nothing could be compared"
+    assert validate(stage, caplog, TOY_STEPS, 0.5, -0.1) == 0
+    assert validate(stage, caplog, TOY_STEPS - 1, -0.1) == 0, "so few steps cannot teach a code"
+    assert validate(stage, caplog, TOY_STEPS, 0.0) == 1
+    assert validate(stage, caplog, TOY_STEPS, 0.0) == 0
 
 
 def test_validation_logs_how_far_codes_spread(stage, items, tmp_path):
@@ -144,17 +128,3 @@ def test_validation_logs_how_far_codes_spread(stage, items, tmp_path):
     with torch.no_grad():
         codes = stage.learning["semantic_encoder"](torch.stack([item["image"] for item in items]))
     assert record.losses["validation/effective_rank"] == pytest.approx(effective_rank(codes.double().numpy()), rel=1e-3)
-
-
-def test_a_toy_run_is_not_told_to_train_longer(stage, caplog, monkeypatch):
-    """Whether a code is used can be asked only of a run that could have taught one."""
-    monkeypatch.setattr(RepresentationStage, "_log_at_step", lambda *_: None)
-    for steps, told in ((TOY_STEPS - 1, False), (TOY_STEPS, True)):
-        stage.optimisation = replace(stage.optimisation, steps=steps)
-        stage.steps_done = steps
-        stage.watch.begin()
-        stage.watch.see(torch.randn(4, 3))
-        stage.watch.compare(torch.tensor(1.0), torch.tensor(0.9), scans=2)
-        with caplog.at_level(logging.WARNING):
-            stage.on_validation_epoch_end()
-        assert ("not used" in caplog.text) == told

@@ -1,0 +1,194 @@
+"""Cost of a step, counted on stand-ins for its tensors, without computing them."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from ldae.errors import ConfigError
+from ldae.hardware import GIB, PeakMemory, channels_last
+from ldae.training.stage import Stage
+
+__all__ = ["Cost", "count", "count_step", "flops_per_second", "measure_step", "parameter_gib"]
+
+Module = TypeVar("Module", bound=nn.Module)
+Shapes = Mapping[str, tuple[int, ...]]
+"""Shape of each tensor of one scan, without the batch."""
+
+
+@dataclass
+class Cost:
+    """Cost of a function.
+
+    Attributes:
+        flops: operations of convolutions and matrix products, two a multiplication with its addition; an operation that
+            learns counts three times, for its backward pass.
+        kept_gib: memory of the activations kept for the backward pass.
+        largest_gib: memory of the largest tensor.
+        width: output channels of the convolution with the most operations.
+    """
+
+    flops: int = 0
+    kept_gib: float = 0.0
+    largest_gib: float = 0.0
+    width: int = 32
+
+
+class Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Adds the operations of a `with` block to a cost."""
+
+    def __init__(self, cost: Cost) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.cost = cost
+        self._most = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run an operation and count it."""
+        made = func(*args, **(kwargs or {}))
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is not None:
+            flops = formula(*args, **(kwargs or {}), out_val=made)
+            self.cost.flops += flops * (3 if torch.is_grad_enabled() else 1)
+            if func._overloadpacket is torch.ops.aten.convolution and flops > self._most:
+                self._most, self.cost.width = flops, made.shape[1]
+        if isinstance(made, Tensor):
+            self.cost.largest_gib = max(self.cost.largest_gib, made.untyped_storage().nbytes() / GIB)
+        return made
+
+
+def stand_in(module: Module) -> Module:
+    """The module with tensors that have a shape and no values; call it within a FakeTensorMode."""
+    memo: dict[int, Any] = {}
+    for tensor in (*module.parameters(), *module.buffers()):
+        empty = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype)
+        memo[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
+    return deepcopy(module, memo)
+
+
+def count(module: Module, function: Callable[[Module], Iterable[Any]], dtype: torch.dtype) -> Cost:
+    """Count a function of a module without computing anything.
+
+    Args:
+        module: on any device, or on none (`meta`); it is left as it is.
+        function: of a module on the CPU; yields after each part whose activations are let go.
+        dtype: of matrix work.
+    """
+    cost, kept = Cost(), dict[int, torch.UntypedStorage]()
+    with FakeTensorMode():
+        twin = stand_in(module)
+        own = {p.untyped_storage()._cdata for p in twin.parameters()}
+
+        def keep(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            if storage._cdata not in own:
+                kept[storage._cdata] = storage
+            return tensor
+
+        with (
+            torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+            torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16),
+            Counting(cost),
+        ):
+            for _ in function(twin):
+                cost.kept_gib = max(cost.kept_gib, sum(storage.nbytes() for storage in kept.values()) / GIB)
+                kept.clear()
+    return cost
+
+
+def count_step(stage: Stage, shapes: Shapes, dtype: torch.dtype) -> Cost:
+    """Count one training step, late enough for all losses to take part; its backward passes cost twice the forward ones."""
+    return count(stage, lambda twin: _passes(twin, _batch(twin, shapes, torch.device("cpu"))), dtype)
+
+
+def measure_step(stage: Stage, shapes: Shapes, device: torch.device, dtype: torch.dtype) -> tuple[float, float]:
+    """Seconds of one real training step on random scans, and the peak memory in GiB.
+
+    Args:
+        stage: to be trained; it is moved to the device, and its weights change.
+        shapes: of a scan's tensors.
+        device: where.
+        dtype: of matrix work.
+
+    Raises:
+        ConfigError: if the step does not fit the memory.
+    """
+    try:
+        stage.to(device)
+        batch = _batch(stage, shapes, device)
+        optimizer = torch.optim.AdamW([p for p in stage.parameters() if p.requires_grad])
+        with (
+            PeakMemory(device) as memory,
+            torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16),
+        ):
+            for _ in range(2):  # the first warms up
+                start = time.perf_counter()
+                for loss in _passes(stage, batch):
+                    loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                optimizer.zero_grad()
+                _wait(device)
+                seconds = time.perf_counter() - start
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        msg = "one step does not fit the memory; set optimisation.checkpoint_activations=true, or a smaller batch_size"
+        raise ConfigError(msg) from error
+    return seconds, memory.peak_gib
+
+
+@lru_cache(maxsize=16)
+def flops_per_second(device: torch.device, dtype: torch.dtype, width: int) -> float:
+    """Operations a second of a 3D convolution with its activation, forward and backward, measured in a second.
+
+    Args:
+        device: where.
+        dtype: of matrix work.
+        width: channels.
+    """
+    width = min(width, 128)  # wider layers are no faster, and take long to measure
+    block = channels_last(nn.Sequential(nn.Conv3d(width, width, 3, padding=1), nn.SiLU())).to(device)
+    # Small maps are slow to convolve, large ones take long.
+    side = 64 if device.type == "cuda" else 32 if width <= 64 else 16
+    x = torch.rand(1, width, side, side, side, device=device).contiguous(memory_format=torch.channels_last_3d)
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+            loss = block(x.requires_grad_()).float().square().mean()
+        loss.backward()
+        _wait(device)
+        times.append(time.perf_counter() - start)
+    return 3 * 2 * 27 * width**2 * side**3 / min(times)
+
+
+def parameter_gib(module: nn.Module) -> float:
+    """Memory of a module's parameters, in GiB."""
+    return sum(p.numel() * p.element_size() for p in module.parameters()) / GIB
+
+
+def _batch(stage: Stage, shapes: Shapes, device: torch.device) -> dict[str, Any]:
+    size = stage.optimisation.batch_size
+    tensors = {name: torch.rand(size, *shape, device=device) for name, shape in shapes.items()}
+    return {**tensors, "key": ["random"] * size}
+
+
+def _passes(stage: Stage, batch: Mapping[str, Any]) -> Iterator[Tensor]:
+    """The losses of a step's passes in turn."""
+    stage.steps_done = stage.optimisation.steps - 1
+    stage.train()
+    stage.on_train_batch_start(batch, 0)
+    for loss, _ in stage.passes(batch):
+        yield loss
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

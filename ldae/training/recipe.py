@@ -1,0 +1,91 @@
+"""Configuration of an experiment, and the stages that it describes."""
+
+from dataclasses import dataclass
+
+from ldae.autoencoder import AutoencoderConfig, Networks, SamplingConfig
+from ldae.contract import Preprocessing
+from ldae.data.datamodule import DataConfig
+from ldae.diffusion import ScheduleConfig
+from ldae.training.compression import CompressionStage, CompressionStageConfig
+from ldae.training.denoiser import DenoiserStage, DenoiserStageConfig
+from ldae.training.representation import RepresentationStage, RepresentationStageConfig
+from ldae.training.stage import Stage
+
+__all__ = ["STAGES", "ExperimentConfig", "build_stage", "scan_shapes"]
+
+STAGES = ("compression", "denoiser", "representation")
+
+
+@dataclass(frozen=True)
+class ExperimentConfig:
+    """Everything that a model is made from, but the scans.
+
+    Attributes:
+        preprocessing: grid and intensities.
+        data: reading and augmentation.
+        compression: stage 1.
+        schedule: of the noise.
+        denoiser: stage 2.
+        representation: stage 3.
+        sampling: how codes are found and decoded by default.
+        resample_posterior: train stages 2 and 3 on draws from each scan's posterior, not on its mean.
+        mirror_latents: train stages 2 and 3 on every scan and its mirror image, left to right.
+        seed: of weights, batches and noise.
+    """
+
+    preprocessing: Preprocessing = Preprocessing()
+    data: DataConfig = DataConfig()
+    compression: CompressionStageConfig = CompressionStageConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    denoiser: DenoiserStageConfig = DenoiserStageConfig()
+    representation: RepresentationStageConfig = RepresentationStageConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    resample_posterior: bool = False
+    mirror_latents: bool = False
+    seed: int = 0
+
+    @property
+    def autoencoder(self) -> AutoencoderConfig:
+        """Shapes of the networks and meaning of the codes."""
+        return AutoencoderConfig(
+            semantic_encoder=self.representation.semantic_encoder,
+            preprocessing=self.preprocessing,
+            compression=self.compression.model,
+            schedule=self.schedule,
+            denoiser=self.denoiser.model,
+            shift=self.representation.shift,
+            semantic_dropout=self.representation.semantic_dropout > 0,
+            sampling=self.sampling,
+        )
+
+
+def build_stage(name: str, config: ExperimentConfig, networks: Networks) -> Stage:
+    """The stage of a name, around the networks that it trains."""
+    if name == "compression":
+        return CompressionStage(config.compression, networks.compression, config.seed)
+    if name == "denoiser":
+        return DenoiserStage(config.denoiser, networks.denoiser, networks.schedule, config.seed)
+    return RepresentationStage(
+        config.representation,
+        networks.denoiser,
+        networks.semantic_encoder,
+        networks.gradient_estimator,
+        networks.schedule,
+        config.seed,
+    )
+
+
+def scan_shapes(config: ExperimentConfig, stage: Stage) -> dict[str, tuple[int, ...]]:
+    """Shape of each tensor of one scan in a stage's batches."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    if not isinstance(stage, DenoiserStage):
+        shapes["image"] = (1, *config.preprocessing.shape)
+    if isinstance(stage, CompressionStage):
+        return shapes
+    names = ["latent"]
+    if config.resample_posterior:
+        names.append("latent_std")
+    if isinstance(stage, RepresentationStage) and stage.reads_mirrored_latent:
+        names.append("mirrored_latent")
+    latent = config.compression.model.latent_shape(config.preprocessing.shape)
+    return shapes | dict.fromkeys(names, latent)
