@@ -125,7 +125,8 @@ class Posterior:
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """One draw, the shape of `mean`."""
-        noise = torch.randn(self.mean.shape, generator=generator, dtype=self.mean.dtype)
+        device = None if generator is None else generator.device
+        noise = torch.randn(self.mean.shape, generator=generator, dtype=self.mean.dtype, device=device)
         return self.mean + self.std * noise.to(self.mean.device)
 
     def kl(self) -> Tensor:

@@ -1,5 +1,7 @@
 """Callbacks: checkpoints to resume from, progress, and pictures in the logs."""
 
+import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from ldae.training.stage import Stage
 __all__ = ["Progress", "ProgressCallback", "ResumeCheckpoint", "SliceImages"]
 
 Progress = Callable[[str, int, int, dict[str, float]], None]
-"""Told (stage, steps done, steps in all, latest losses)."""
+"""Receives (stage, steps done, steps in all, latest losses)."""
 
 
 class ResumeCheckpoint(Callback):
@@ -39,7 +41,7 @@ class ResumeCheckpoint(Callback):
 
 
 class ProgressCallback(Callback):
-    """Tells a function how far the stage is.
+    """Reports each step to a function; losses are read from the device once a second.
 
     Args:
         stage: its name.
@@ -49,12 +51,16 @@ class ProgressCallback(Callback):
     def __init__(self, stage: str, progress: Progress) -> None:
         self.stage = stage
         self.progress = progress
+        self._losses: dict[str, float] = {}
+        self._read = -math.inf
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """After every step."""
+        """Report a step."""
         assert isinstance(pl_module, Stage)
-        losses = {name: float(value) for name, value in trainer.logged_metrics.items() if name.endswith("/loss")}
-        self.progress(self.stage, pl_module.steps_done, pl_module.optimisation.steps, losses)
+        if time.monotonic() > self._read + 1.0:
+            self._read = time.monotonic()
+            self._losses = {k: float(value) for k, value in trainer.logged_metrics.items() if k.endswith("/loss")}
+        self.progress(self.stage, pl_module.steps_done, pl_module.optimisation.steps, self._losses)
 
 
 class SliceImages(Callback):
@@ -68,8 +74,8 @@ class SliceImages(Callback):
         self.draw = draw
 
     @torch.no_grad()
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write one picture: a row an image, its axial, coronal and sagittal middle slices."""
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write one picture while the averaged weights are in place: a row an image, with its three middle slices."""
         if trainer.sanity_checking:
             return
         assert isinstance(pl_module, Stage)

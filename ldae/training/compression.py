@@ -152,17 +152,18 @@ class CompressionStage(Stage):
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """A step of the autoencoder, then one of the discriminator."""
+        self._begin_step(batch)
         losses: dict[str, Tensor] = {}
-        for optimizer, scheduler, (loss, named) in zip(*self._optimizers(), self.passes(batch), strict=False):
+        for optimizer, scheduler, name, (loss, named) in zip(
+            *self._optimizers(), ("gradient_norm", "discriminator_gradient_norm"), self.passes(batch), strict=False
+        ):
             losses |= named
             optimizer.zero_grad()
             self.manual_backward(loss)
-            self.clip_gradients(
-                optimizer, gradient_clip_val=self.optimisation.gradient_clip, gradient_clip_algorithm="norm"
-            )
+            self.clip_gradient(optimizer, name)
             optimizer.step()
             scheduler.step()
-        self.finish_step(losses, batch)
+        self._finish_step(losses)
         return losses["loss"].detach()
 
     def _optimizers(self) -> tuple[list[Any], list[Any]]:

@@ -56,13 +56,17 @@ def draw_noisy(batch: Batch, schedule: NoiseSchedule, generator: torch.Generator
     Args:
         batch: with `latent`, (B, C, d, h, w), and perhaps `latent_std`, by which a posterior draw takes the mean's place.
         schedule: the noise schedule.
-        generator: of all draws, on the CPU.
+        generator: of all draws, on any device.
     """
     z_0 = batch["latent"]
-    t = torch.randint(schedule.timesteps, (z_0.shape[0],), generator=generator).to(z_0.device)
-    noise = torch.randn(z_0.shape, generator=generator).to(z_0.device)
+
+    def draw() -> Tensor:
+        return torch.randn(z_0.shape, generator=generator, device=generator.device).to(z_0.device)
+
+    t = torch.randint(schedule.timesteps, (len(z_0),), generator=generator, device=generator.device).to(z_0.device)
+    noise = draw()
     if "latent_std" in batch:
-        z_0 = z_0 + batch["latent_std"] * torch.randn(z_0.shape, generator=generator).to(z_0.device)
+        z_0 = z_0 + batch["latent_std"] * draw()
     return Noisy(schedule.add_noise(z_0, noise, t), velocity_of(Estimate(z_0, noise), t, schedule), t)
 
 

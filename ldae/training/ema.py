@@ -1,4 +1,4 @@
-"""Exponential moving average of the weights that learn, and of nothing else."""
+"""Exponential moving average of the module that learns, and of nothing else."""
 
 from typing import Any
 
@@ -11,13 +11,14 @@ __all__ = ["ExponentialMovingAverage"]
 
 
 class ExponentialMovingAverage(Callback):
-    """Averages the parameters of one module after each step, validates with the average, and saves it with checkpoints.
+    """Averages one module's parameters and buffers after each step, validates with the average, and saves it with checkpoints.
 
-    The averages are plain tensors beside the module: no copy of it is trained, moved or saved. Over the first steps the
-    decay is min(decay, (1 + n) / (10 + n)), so that a short run is not dominated by its start.
+    Over the first steps the decay is min(decay, (1 + n) / (10 + n)), so that a short run is not dominated by its start.
+    Lightning's `WeightAveraging` copies the whole stage, with its frozen networks and its discriminator, and changes what a
+    checkpoint's weights mean; this keeps plain tensors of one module beside it.
 
     Args:
-        module: whose parameters are averaged.
+        module: what is averaged.
         decay: of the average.
     """
 
@@ -28,20 +29,21 @@ class ExponentialMovingAverage(Callback):
         self.average: dict[str, Tensor] = {}
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start from the parameters as they are, unless a checkpoint has brought an average."""
-        for name, parameter in self.module.named_parameters():
+        """Start from the module as it is, unless a checkpoint has brought an average."""
+        for name, tensor in self.module.state_dict().items():
             former = self.average.get(name)
-            self.average[name] = parameter.detach().clone() if former is None else former.to(parameter)
+            self.average[name] = tensor.clone() if former is None else former.to(tensor)
 
     @torch.no_grad()
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Move the average toward the parameters."""
+        """Move the average toward the module; counts of batches, which are whole numbers, are copied."""
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        parameters = dict(self.module.named_parameters())
-        torch._foreach_lerp_(
-            [self.average[name] for name in parameters], [p.detach() for p in parameters.values()], 1.0 - decay
-        )
+        now = self.module.state_dict()
+        names = [name for name, tensor in now.items() if tensor.is_floating_point()]
+        torch._foreach_lerp_([self.average[name] for name in names], [now[name] for name in names], 1.0 - decay)
+        for name in now.keys() - set(names):
+            self.average[name].copy_(now[name])
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Validate the average."""
@@ -60,9 +62,9 @@ class ExponentialMovingAverage(Callback):
 
     @torch.no_grad()
     def _swap(self) -> None:
-        for name, parameter in self.module.named_parameters():
-            kept = parameter.detach().clone()
-            parameter.copy_(self.average[name])
+        for name, tensor in self.module.state_dict().items():
+            kept = tensor.clone()
+            tensor.copy_(self.average[name])
             self.average[name] = kept
 
     def state_dict(self) -> dict[str, Any]:

@@ -172,7 +172,6 @@ def fit_stage(
             accelerator={"cpu": "cpu", "cuda": "gpu", "mps": "mps"}[device.type],
             devices=1,
             precision="bf16-mixed" if dtype == torch.bfloat16 else "32-true",
-            gradient_clip_val=config.gradient_clip if stage.automatic_optimization else None,
             val_check_interval=min(config.validate_every, config.steps),
             log_every_n_steps=max(1, config.steps // 200),
             num_sanity_val_steps=0,

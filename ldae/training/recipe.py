@@ -6,6 +6,7 @@ from ldae.autoencoder import AutoencoderConfig, Networks, SamplingConfig
 from ldae.contract import Preprocessing
 from ldae.data.datamodule import DataConfig
 from ldae.diffusion import ScheduleConfig
+from ldae.errors import ConfigError
 from ldae.training.compression import CompressionStage, CompressionStageConfig
 from ldae.training.denoiser import DenoiserStage, DenoiserStageConfig
 from ldae.training.representation import RepresentationStage, RepresentationStageConfig
@@ -31,6 +32,9 @@ class ExperimentConfig:
         resample_posterior: train stages 2 and 3 on draws from each scan's posterior, not on its mean.
         mirror_latents: train stages 2 and 3 on every scan and its mirror image, left to right.
         seed: of weights, batches and noise.
+
+    Raises:
+        ConfigError: if a batch is too small for a batch norm, or the grid for the discriminator.
     """
 
     preprocessing: Preprocessing = Preprocessing()
@@ -43,6 +47,26 @@ class ExperimentConfig:
     resample_posterior: bool = False
     mirror_latents: bool = False
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.representation.semantic_encoder.volume is not None and self.representation.optimisation.batch_size == 1:
+            msg = (
+                "representation.optimisation.batch_size must be at least 2 with semantic_encoder.volume, whose batch norm "
+                "compares scans, got 1; raise it, or choose semantic_encoder.slices"
+            )
+            raise ConfigError(msg)
+        compression = self.compression
+        if not compression.trains or compression.loss.adversarial <= 0:
+            return
+        # The discriminator halves the grid once a layer; its last two convolutions take one voxel off each axis.
+        cells = tuple(n // 2**compression.discriminator.layers - 1 for n in self.preprocessing.shape)
+        if min(cells) < 2:
+            msg = (
+                f"a discriminator of {compression.discriminator.layers} layers leaves {cells} voxels of the grid "
+                f"{self.preprocessing.shape}, and needs 2 along each axis; lower compression.discriminator.layers, or set "
+                "compression.loss.adversarial=0"
+            )
+            raise ConfigError(msg)
 
     @property
     def autoencoder(self) -> AutoencoderConfig:

@@ -136,7 +136,8 @@ class RepresentationStage(Stage):
         )
         keep = None
         if self.training and self.config.semantic_dropout > 0:
-            keep = (torch.rand(t.shape, generator=generator) >= self.config.semantic_dropout).to(semantic)
+            drawn = torch.rand(t.shape, generator=generator, device=generator.device)
+            keep = (drawn >= self.config.semantic_dropout).to(semantic)
         weight = loss_weight(t, self.schedule, self.config.weighting)
         scale = shift_scale(t, z_t.ndim, self.schedule, self.config.shift)
 
@@ -158,7 +159,7 @@ class RepresentationStage(Stage):
         """With noise added in training, against learning scans by heart."""
         if not self.training or noise == 0:
             return x
-        return x + noise * torch.randn(x.shape, generator=generator).to(x.device)
+        return x + noise * torch.randn(x.shape, generator=generator, device=generator.device).to(x.device)
 
     def on_validation_epoch_start(self) -> None:
         """Forget the codes of the last validation."""

@@ -1,6 +1,7 @@
 """What every stage shares: step-wise randomness, the NaN guard, the learning-rate schedule."""
 
 from abc import abstractmethod
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ from ldae.models.checkpointing import checkpointed
 __all__ = ["OptimisationConfig", "Stage", "build_scheduler", "step_generator"]
 
 Batch = Mapping[str, Any]
+
+CHECK_EVERY = 50
+"""Steps between two checks that losses and gradients are finite."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +64,9 @@ class OptimisationConfig:
             raise ConfigError(msg)
 
 
-def step_generator(seed: int, step: int) -> torch.Generator:
-    """Randomness of one step, a function of seed and step: a resumed run draws what it would have drawn."""
-    return torch.Generator().manual_seed((seed * 1_000_003 + step) % 2**63)
+def step_generator(seed: int, step: int, device: torch.device | None = None) -> torch.Generator:
+    """Randomness of one step on a device, a function of seed and step: a resumed run draws what it would have drawn."""
+    return torch.Generator(device or "cpu").manual_seed((seed * 1_000_003 + step) % 2**63)
 
 
 def build_scheduler(
@@ -90,7 +94,7 @@ class Stage(LightningModule):
         self.optimisation = optimisation
         self.seed = seed
         self.steps_done = 0
-        self._keys = ""
+        self._recent: deque[tuple[int, str, dict[str, Tensor]]] = deque(maxlen=CHECK_EVERY)
 
     @abstractmethod
     def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
@@ -107,7 +111,7 @@ class Stage(LightningModule):
 
     def step_generator(self) -> torch.Generator:
         """Randomness of the step that is next."""
-        return step_generator(self.seed, self.steps_done)
+        return step_generator(self.seed, self.steps_done, self.device)
 
     def passes(self, batch: Batch) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
         """Forward passes of one step, in turn: the loss to descend on, and the losses to log by name."""
@@ -117,50 +121,66 @@ class Stage(LightningModule):
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """One step of automatic optimisation."""
+        self._begin_step(batch)
         ((loss, losses),) = self.passes(batch)
-        self.finish_step(losses, batch)
+        self._finish_step(losses)
         return loss
 
     def keeping_activations(self) -> AbstractContextManager[None]:
         """Where a forward pass must run: it keeps activations for the backward pass, or not, as the configuration says."""
         return checkpointed(self.averaged()) if self.optimisation.checkpoint_activations else nullcontext()
 
-    def finish_step(self, losses: Mapping[str, Tensor], batch: Batch) -> None:
-        """Check, log and count a step.
+    def _begin_step(self, batch: Batch) -> None:
+        self._recent.append((self.steps_done, ", ".join(batch["key"]), {}))
 
-        Raises:
-            TrainingError: if a loss is not finite, naming the scans of the batch.
-        """
-        self._keys = ", ".join(batch["key"])
-        bad = [name for name, value in losses.items() if not bool(torch.isfinite(value))]
-        if bad:
-            msg = (
-                f"{', '.join(bad)} is not finite at step {self.steps_done} on the scans {self._keys}; look "
-                "at those scans, or lower the learning rate; the last checkpoint is kept"
-            )
-            raise TrainingError(msg)
+    def _finish_step(self, losses: Mapping[str, Tensor]) -> None:
+        """Log and count a step."""
+        values = {name: value.detach() for name, value in losses.items()}
+        self._recent[-1][2].update(values)
         self.steps_done += 1
-        self._log_at_step({f"train/{name}": value.detach() for name, value in losses.items()})
+        self._log_at_step({f"train/{name}": value for name, value in values.items()})
 
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Refuse a gradient that is not finite before it reaches the weights.
+    def clip_gradient(self, optimizer: torch.optim.Optimizer, name: str = "gradient_norm") -> None:
+        """Log the gradient's norm under a name, then clip it."""
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.optimisation.gradient_clip)
+        self._recent[-1][2][name] = norm
+        self.log(f"train/{name}", norm)
+
+    def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> None:
+        """Log the gradient's norm and clip it; Lightning calls this in automatic optimisation."""
+        self.clip_gradient(optimizer)
+
+    def check_finite(self) -> None:
+        """Read the losses and gradient norms since the last check, which waits for the device once.
 
         Raises:
-            TrainingError: naming the scans of the batch.
+            TrainingError: if one is not finite, naming the first such step and the scans of its batch.
         """
-        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        if not bool(torch.isfinite(norm)):
-            msg = (
-                f"the gradient is not finite at step {self.steps_done} on the scans {self._keys}, though the loss is; try "
-                "--precision fp32, or lower the learning rate; the last checkpoint is kept"
-            )
-            raise TrainingError(msg)
-        self.log("train/gradient_norm", norm)
+        values = [value for *_, values in self._recent for value in values.values()]
+        finite = iter(torch.isfinite(torch.stack([value.float() for value in values])).tolist() if values else ())
+        for step, keys, named in self._recent:
+            bad = [name for name in named if not next(finite)]
+            if bad:
+                msg = (
+                    f"{', '.join(bad)} is not finite at step {step} on the scans {keys}; look at those scans, lower the "
+                    "learning rate, or try --precision fp32; the last checkpoint is kept"
+                )
+                raise TrainingError(msg)
+        self._recent.clear()
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Check the last steps now and then."""
+        if len(self._recent) == CHECK_EVERY:
+            self.check_finite()
+
+    def on_train_end(self) -> None:
+        """Check the last steps."""
+        self.check_finite()
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Losses on validation scans, with the same noise every time."""
-        losses = self.losses(batch, step_generator(self.seed + 1, batch_index))
+        losses = self.losses(batch, step_generator(self.seed + 1, batch_index, self.device))
         named = {f"validation/{name}": value for name, value in losses.items()}
         self._log_at_step(named, batch_size=len(batch["key"]))
 
@@ -183,7 +203,8 @@ class Stage(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the step and the global random state (dropout draws from it)."""
+        """Keep the step and the global random state (dropout draws from it); weights that are not finite are not saved."""
+        self.check_finite()
         checkpoint["steps_done"] = self.steps_done
         checkpoint["rng"] = torch.get_rng_state()
         if self.device.type == "cuda":

@@ -7,7 +7,7 @@ import torch
 from ldae.config import load_experiment
 from ldae.errors import CheckpointError, ConfigError
 from ldae.networks import Networks
-from ldae.training.experiment import STAGES
+from ldae.training.recipe import STAGES, build_stage, scan_shapes
 from ldae.training.representation import RepresentationStage
 
 VELOCITY = ["denoiser.model.prediction=velocity", "representation.shift=velocity"]
@@ -95,3 +95,41 @@ def test_one_thread_in_single_precision_gives_the_same_bits_twice(cohort, tmp_pa
         torch.set_num_threads(threads)
     assert first.model().fingerprint() == second.model().fingerprint()
     assert torch.equal(found[0].noise, found[1].noise)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "match"),
+    [
+        (
+            ["representation.semantic_encoder={volume: {widths: [4]}}", "representation.optimisation.batch_size=1"],
+            "at least 2",
+        ),
+        (["compression.discriminator.layers=4"], "needs 2 along each axis"),
+    ],
+)
+def test_batches_too_small_for_a_batch_norm_are_refused(overrides, match):
+    with pytest.raises(ConfigError, match=match):
+        load_experiment("quick", overrides)
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_batch_of_one_trains(name):
+    config = load_experiment("quick", [f"{name}.optimisation.batch_size=1"])
+    stage = build_stage(name, config, Networks(config.autoencoder)).train()
+    stage.steps_done = config.compression.loss.adversarial_start
+    batch = {key: torch.rand(1, *shape) for key, shape in scan_shapes(config, stage).items()}
+    for loss, _ in stage.passes(batch):
+        loss.backward()
+    assert all(torch.isfinite(p.grad).all() for p in stage.parameters() if p.grad is not None)
+
+
+def test_the_discriminator_is_frozen_before_it_judges():
+    config = load_experiment("quick", ["compression.loss.adversarial_start=0"])
+    stage = build_stage("compression", config, Networks(config.autoencoder)).train()
+    learning = []
+    stage.discriminator.register_forward_hook(
+        lambda module, *_: learning.append(all(p.requires_grad for p in module.parameters()))
+    )
+    for loss, _ in stage.passes({"image": torch.rand(1, 1, *config.preprocessing.shape)}):
+        loss.backward()
+    assert learning == [False, True, True], "once for the autoencoder, then on both sides"

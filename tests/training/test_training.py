@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,12 +18,12 @@ from ldae.contract import LEFT_RIGHT
 from ldae.data.datamodule import LatentDataset, StageDataModule, StepBatchSampler
 from ldae.errors import DependencyError, TrainingError
 from ldae.models.convnext import ConvNeXt, ConvNeXtConfig
-from ldae.training.callbacks import slice_sheet
+from ldae.training.callbacks import SliceImages, slice_sheet
 from ldae.training.ema import ExponentialMovingAverage
 from ldae.training.experiment import STAGES
 from ldae.training.fit import FitSettings, read_history
 from ldae.training.perceptual import PerceptualConfig, build_perceptual
-from ldae.training.stage import OptimisationConfig, Stage, build_scheduler, step_generator
+from ldae.training.stage import CHECK_EVERY, OptimisationConfig, Stage, build_scheduler, step_generator
 
 
 def test_batches_are_a_function_of_seed_and_step():
@@ -64,30 +65,50 @@ class Quadratic(Stage):
         return {"loss": loss}
 
 
-def quadratic_data(keys):
-    dataset = LatentDataset(torch.ones(len(keys), 1, 1, 1, 1), keys)
-    return StageDataModule(dataset, dataset, batch_size=1, steps=20, seed=0)
+KEYS = ["sub-a_ses-1", "sub-b_ses-1"]
 
 
-def train(stage, folder):
+def train(stage, folder, steps=20):
     from ldae.training.fit import fit_stage
 
     folder.mkdir(exist_ok=True)
-    return fit_stage(
-        "quadratic",
-        stage,
-        quadratic_data(["sub-a_ses-1", "sub-b_ses-1"]),
-        folder,
-        FitSettings(folder, device="cpu", precision="fp32"),
-        finish=stage.weights.state_dict,
-    )
+    dataset = LatentDataset(torch.ones(len(KEYS), 1, 1, 1, 1), KEYS)
+    data = StageDataModule(dataset, dataset, batch_size=1, steps=steps, seed=0)
+    settings = FitSettings(folder, device="cpu", precision="fp32")
+    return fit_stage("quadratic", stage, data, folder, settings, finish=stage.weights.state_dict)
 
 
-def test_nan_guard_names_the_scan(tmp_path):
-    stage = Quadratic(OptimisationConfig(steps=20, batch_size=1), poison="sub-b_ses-1")
-    with pytest.raises(TrainingError, match="sub-b_ses-1"):
-        train(stage, tmp_path / "run")
-    assert torch.isfinite(stage.weights.weight).all()
+@pytest.mark.parametrize(("steps", "checkpoint_every"), [(20, 1000), (CHECK_EVERY + 10, 1000), (20, 1)])
+def test_a_loss_that_is_not_finite_names_the_scan_and_reaches_no_checkpoint(tmp_path, steps, checkpoint_every):
+    config = OptimisationConfig(steps=steps, batch_size=1, checkpoint_every=checkpoint_every)
+    stage = Quadratic(config, poison="sub-b_ses-1")
+    with pytest.raises(TrainingError, match=r"is not finite at step [01] on the scans sub-b_ses-1"):
+        train(stage, tmp_path / "run", steps)
+    assert not (tmp_path / "run" / "stage.json").exists()
+    assert stage.steps_done == min(steps, CHECK_EVERY) or checkpoint_every == 1
+    for path in tmp_path.rglob("*.ckpt"):
+        state = torch.load(path, weights_only=True)["state_dict"]
+        assert all(torch.isfinite(value).all() for value in state.values())
+
+
+def test_losses_are_read_from_the_device_once_in_a_while(tmp_path, monkeypatch):
+    read, check = [], Stage.check_finite
+
+    def count(stage):
+        read.append(stage.steps_done)
+        check(stage)
+
+    monkeypatch.setattr(Stage, "check_finite", count)
+    steps = 2 * CHECK_EVERY + 10
+    train(Quadratic(OptimisationConfig(steps=steps, batch_size=1)), tmp_path / "run", steps)
+    assert read == [CHECK_EVERY, 2 * CHECK_EVERY, steps]
+
+
+def test_the_logged_gradient_norm_is_of_before_clipping(tmp_path):
+    stage = Quadratic(OptimisationConfig(steps=20, batch_size=1, gradient_clip=1e-3))
+    train(stage, tmp_path / "run")
+    # The gradient of (w - 1)^2 at w = 0 is 2.
+    assert read_history(tmp_path / "run")["train/gradient_norm"].dropna().iloc[0] == pytest.approx(2, rel=0.01)
 
 
 def test_the_average_lags_behind_and_is_what_is_kept(tmp_path):
@@ -101,13 +122,45 @@ def test_the_average_lags_behind_and_is_what_is_kept(tmp_path):
 
 
 def test_the_average_of_constant_weights_is_those_weights():
-    module = nn.Linear(2, 2)
-    average, before = ExponentialMovingAverage(module, 0.9), module.weight.detach().clone()
+    module = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    average, before = ExponentialMovingAverage(module, 0.9), {k: v.clone() for k, v in module.state_dict().items()}
     average.on_fit_start(None, None)
     for _ in range(5):
         average.on_train_batch_end(None, None)
     average.keep()
-    torch.testing.assert_close(module.weight, before)
+    torch.testing.assert_close(dict(module.state_dict()), before)
+
+
+def test_buffers_are_averaged_with_the_weights():
+    module = nn.BatchNorm1d(2)
+    average = ExponentialMovingAverage(module, 0.5)
+    average.on_fit_start(None, None)
+    module.running_mean.fill_(1.0)
+    module.num_batches_tracked.fill_(7)
+    average.on_train_batch_end(None, None)  # the first decay is 2 / 11
+    average.on_validation_start(None, None)
+    torch.testing.assert_close(module.running_mean, torch.full((2,), 9 / 11))
+    assert module.num_batches_tracked == 7
+    average.on_validation_end(None, None)
+    assert module.running_mean.eq(1).all()
+
+
+def test_pictures_show_the_averaged_weights():
+    stage = Quadratic(OptimisationConfig())
+    average, seen = ExponentialMovingAverage(stage.weights, 0.5), []
+
+    def draw():
+        seen.append(float(stage.weights.weight))
+        return torch.zeros(1, 1, 4, 4, 4)
+
+    writer = SimpleNamespace(add_image=lambda *_: None)
+    trainer = SimpleNamespace(sanity_checking=False, loggers=[SimpleNamespace(experiment=writer)])
+    average.on_fit_start(None, None)
+    nn.init.ones_(stage.weights.weight)
+    for hook in ("on_validation_start", "on_validation_epoch_end", "on_validation_end"):
+        for callback in (average, SliceImages(draw)):
+            getattr(callback, hook)(trainer, stage)
+    assert seen == [0.0], "the average is as old as its start"
 
 
 def test_schedules_rise_and_fall():
