@@ -58,10 +58,10 @@ def _call(*arguments: object) -> None:
 
 
 def _write_cohort(run: Path) -> tuple[Path, Path]:
-    """Subjects with two or three visits each; some of every diagnosis in every split."""
+    """Subjects with up to three visits each; some of every diagnosis in every split."""
     rows = []
     for subject in range(SUBJECTS):
-        for visit in range(2 + (subject % 2)):
+        for visit in range((2, 2, 1, 1, 2, 3)[subject % 6]):
             image = run / "images" / f"{subject}_{visit}.nii.gz"
             write_volume(textured_head(100 * subject + visit), image)
             rows.append(

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from enum import IntEnum
 
-__all__ = ["ERROR", "NOTICE", "WARNING", "Finding", "Severity", "group_findings", "worst"]
+__all__ = ["ERROR", "NOTICE", "WARNING", "Finding", "Severity", "group_findings"]
 
 
 class Severity(IntEnum):
@@ -60,8 +60,3 @@ def group_findings(findings: Iterable[Finding]) -> list[Finding]:
     return [
         replace(group[0], scans=tuple(dict.fromkeys(key for one in group for key in one.scans))) for group in groups
     ]
-
-
-def worst(findings: Iterable[Finding]) -> Severity | None:
-    """The worst severity, or None if nothing was found."""
-    return min((finding.severity for finding in findings), default=None)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ldae.head.findings import ERROR, NOTICE, WARNING, Finding, worst
+from ldae.head.findings import ERROR, NOTICE, WARNING, Finding
 from ldae.volume import MGH_SUFFIXES, NIFTI_SUFFIXES
 
 __all__ = ["Header", "axis_word", "check_file", "check_header", "read_header"]
@@ -130,7 +130,8 @@ def check_header(header: Header, file_bytes: int | None = None) -> list[Finding]
         file_bytes: size of the file, to compare with the number of voxels.
     """
     found = list(_check_kind(header, file_bytes)) or [*_check_type(header), *_check_geometry(header)]
-    return found if worst(found) == ERROR else [*found, *_check_orientation(header)]
+    useless = any(one.severity == ERROR for one in found)
+    return found if useless else [*found, *_check_orientation(header)]
 
 
 def _check_kind(header: Header, file_bytes: int | None) -> Iterator[Finding]:
