@@ -28,13 +28,13 @@ CODES="$OUT/codes/codes.parquet"
 
 # What the codes know.
 "$LDAE" encode --model "$MODEL" --manifest "$MANIFEST" --out "$OUT/codes" --device "$DEVICE"
-"$LDAE" probe --codes "$CODES" --manifest "$MANIFEST" --target diagnosis --out "$OUT/probes"
-"$LDAE" probe --codes "$CODES" --manifest "$MANIFEST" --target age --out "$OUT/probes"
+"$LDAE" probe "$CODES" --manifest "$MANIFEST" --target diagnosis --out "$OUT/probes"
+"$LDAE" probe "$CODES" --manifest "$MANIFEST" --target age --out "$OUT/probes"
 
 # What they give back, and what lies between two visits; test subjects only.
-"$LDAE" reconstruct --model "$MODEL" --manifest "$MANIFEST" --split test \
+"$LDAE" reconstruct --model "$MODEL" --manifest "$MANIFEST" --people test \
     --out "$OUT/reconstructions" --device "$DEVICE"
-"$LDAE" interpolate evaluate --model "$MODEL" --manifest "$MANIFEST" --split test \
+"$LDAE" interpolate evaluate --model "$MODEL" --manifest "$MANIFEST" --people test \
     --out "$OUT/interpolation" --device "$DEVICE"
 
 # Every task once more on one footing, with baselines, and the report.

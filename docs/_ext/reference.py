@@ -9,6 +9,7 @@ from typing import Any
 import ldae
 from ldae.cli.command import COMMANDS
 from ldae.cli.main import build_parsers
+from ldae.cli.options import folder, process_count
 
 # Parts of the package in the order in which a reader meets them; new ones come after these.
 ORDER = (
@@ -29,7 +30,7 @@ ORDER = (
 )
 # The command line has its own page.
 LEFT_OUT = ("cli",)
-KINDS = {Path: "path", int: "whole number", float: "number", str: "text"}
+KINDS = {Path: "path", folder: "path", process_count: "whole number", int: "whole number", float: "number", str: "text"}
 # No documents of their own, so that docs/api.md can include them.
 MODULES, PUBLIC = "modules.inc", "public.inc"
 

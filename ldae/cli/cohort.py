@@ -1,16 +1,18 @@
-"""`ldae cohort`: make, preprocess and split cohorts."""
+"""`ldae cohort`: make, check, preprocess and split cohorts."""
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from ldae.cli.command import command
-from ldae.cli.console import exit_code, progress_bar, say
-from ldae.cli.options import Folder, Manifest, Workers
+from ldae.cli.console import exit_code, progress_bar, say, table
+from ldae.cli.options import Folder, Manifest, Workers, folder
 
 if TYPE_CHECKING:
     from ldae.head.preprocess import PreprocessConfig
     from ldae.phantom.cohort import PhantomConfig
+
+SCANS_SHOWN = 3
 
 
 @command(
@@ -67,6 +69,60 @@ def synth(
     with progress_bar("phantoms") as move:
         say(f"manifest: {synthesise_cohort(out, settings, workers=workers, progress=move)}")
     return 0
+
+
+@command("cohort check")
+def check(
+    manifest: Manifest,
+    *,
+    model: Path | None = None,
+    out: Annotated[Path | None, folder] = None,
+    anatomy: bool = True,
+    workers: Workers = 1,
+    strict: bool = False,
+) -> int:
+    """Check images, table, duplicates and confounds of a cohort.
+
+    Every image, the table, one brain under two names, confounding, and the contract of a model. Exit code 1 if there are
+    errors.
+
+    Args:
+        manifest: cohort table, TSV or CSV.
+        model: model folder whose contract scans should meet.
+        out: folder for check.json and check.tsv.
+        anatomy: align heads with the template, which takes longest, to compare brains and to test for T1w.
+        workers: processes.
+        strict: exit code 2 if there are errors or warnings.
+    """
+    from ldae.head.findings import Severity, group_findings
+    from ldae.prepare.check.cohort import check_cohort
+    from ldae.prepare.check.likeness import MIN_SUBJECTS
+
+    with progress_bar("check") as move:
+        report = check_cohort(manifest, model=model, anatomy=anatomy, workers=workers, progress=move)
+    rows = []
+    for group in group_findings(report.findings):
+        more = f" and {len(group.scans) - SCANS_SHOWN} more" if len(group.scans) > SCANS_SHOWN else ""
+        named = ", ".join(group.scans[:SCANS_SHOWN]) + more
+        rows.append([group.severity.word, group.code, named or "the table", group.message, group.remedy])
+    if rows:
+        table("Findings, the worst first", ["severity", "finding", "scans", "for example", "remedy"], rows)
+    times = [values["seconds"] for values in report.figures.values() if "seconds" in values]
+    mean = f", {sum(times) / len(times):.1f} s a scan" if times else ""
+    say(f"{len(report.figures)} scans in {report.seconds:.1f} s{mean} and process")
+    if (like := report.likeness) is not None:
+        within = "" if like.within_median is None else f", sessions of one subject at {like.within_median:.2f}"
+        say(
+            f"brains compared: different subjects correlate at {like.between_median:.2f} (at most {like.between_max:.2f})"
+            f"{within}; above {like.limit:.2f} two count as one subject"
+        )
+    elif anatomy:
+        say(f"brains were not compared: that needs aligned scans of {MIN_SUBJECTS} subjects or more")
+    if out is not None:
+        say(f"all findings and measurements: {' and '.join(map(str, report.write(out)))}")
+    counts = {severity: report.count(severity) for severity in Severity}
+    say(", ".join(f"{count} {severity.word}{'' if count == 1 else 's'}" for severity, count in counts.items()))
+    return exit_code(counts[Severity.ERROR] or (strict and counts[Severity.WARNING]), strict=strict)
 
 
 @command(

@@ -13,24 +13,13 @@ from docstring_parser import parse as parse_docstring
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
 from ldae.cli.console import notice
-from ldae.cli.renamed import OPTIONS
+from ldae.cli.options import RENAMED_OPTIONS, Positional
 
-__all__ = ["COMMANDS", "Command", "Parser", "Positional", "command", "did_you_mean"]
+__all__ = ["COMMANDS", "Command", "Parser", "command", "did_you_mean"]
 
 EXPECTED = re.compile(r"""Parser key "(\w+)"(?: element \d+)?: Expected an? <class '(\w+)'>\. Got value: (.*)""")
 MISSING_OPTIONS = re.compile(r"(the following arguments are required:) (.*)")
 UNKNOWN = re.compile(r"unrecognized arguments: (\S+).*", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class Positional:
-    """Marks a parameter, in `Annotated`, that is given without an option's name.
-
-    Attributes:
-        also: option that gives it too, such as `--manifest`.
-    """
-
-    also: str | None = None
 
 
 def did_you_mean(word: str, known: Collection[str]) -> str:
@@ -65,7 +54,7 @@ class Parser(ArgumentParser):
     def __init__(self, path: tuple[str, ...], description: str) -> None:
         program = " ".join(("ldae", *path))
         super().__init__(prog=program, description=description, formatter_class=HelpFormatter, allow_abbrev=False)
-        self.renamed = OPTIONS.get(" ".join(path), {})
+        self.renamed = RENAMED_OPTIONS.get(" ".join(path), {})
         self.also: list[str] = []
 
     @property

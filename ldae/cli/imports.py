@@ -1,6 +1,7 @@
 """`ldae cohort import`: a manifest of images that lie elsewhere."""
 
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,15 +16,28 @@ if TYPE_CHECKING:
 ITEMS_SHOWN = 5
 
 
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """The manifest that an import makes.
+
+    Attributes:
+        out: the manifest to write, .tsv or .csv.
+        follow_links: take images behind links that lead out of the folder.
+        strict: exit code 2, not 1, if something that should have matched did not.
+    """
+
+    out: Path
+    follow_links: bool = False
+    strict: bool = False
+
+
 @command("cohort import bids")
 def import_bids(
     folder: Input,
+    made: Made,
     *,
-    out: Path,
     include_derivatives: str | None = None,
     prefer: list[str] | None = None,
-    follow_links: bool = False,
-    strict: bool = False,
 ) -> int:
     """Make a manifest of a BIDS data set.
 
@@ -31,62 +45,51 @@ def import_bids(
 
     Args:
         folder: the data set, raw or derivative.
-        out: the manifest to write, .tsv or .csv.
+        made: the manifest.
         include_derivatives: take the images of this folder in derivatives before raw ones.
         prefer: which of several T1w of a session comes first, each as entity-label, such as acq-mprage.
-        follow_links: take images behind links that lead out of the folder.
-        strict: exit code 2, not 1, if something that should have matched did not.
     """
     from ldae.prepare.imports.bids import import_bids
 
     derivative, preferred = include_derivatives, prefer or []
-    return show(import_bids(folder, out, derivative=derivative, prefer=preferred, follow_links=follow_links), strict)
+    return show(
+        import_bids(folder, made.out, derivative=derivative, prefer=preferred, follow_links=made.follow_links),
+        made.strict,
+    )
 
 
 @command("cohort import table")
-def import_table(
-    tables: Inputs, *, map: str, images: Path, out: Path, follow_links: bool = False, strict: bool = False
-) -> int:
+def import_table(tables: Inputs, made: Made, *, map: str, images: Path) -> int:
     """Make a manifest of a study's tables, by a map of their columns.
 
     Args:
         tables: CSV or TSV files, a row a visit, a scan or a subject.
+        made: the manifest.
         map: map of the columns: adni, adni_search, oasis3, generic, or a YAML file.
         images: folder of images.
-        out: the manifest to write, .tsv or .csv.
-        follow_links: take images behind links that lead out of the folder.
-        strict: exit code 2, not 1, if something that should have matched did not.
     """
     from ldae.prepare.imports.study import import_study
     from ldae.prepare.imports.study_map import load_map
 
-    return show(import_study(tables, load_map(map), images, out, follow_links=follow_links), strict)
+    return show(import_study(tables, load_map(map), images, made.out, follow_links=made.follow_links), made.strict)
 
 
 @command("cohort import csv")
-def import_csv(
-    *,
-    images: Path,
-    table: Path,
-    out: Path,
-    id_column: str | None = None,
-    follow_links: bool = False,
-    strict: bool = False,
-) -> int:
+def import_csv(made: Made, *, images: Path, table: Path, id_column: str | None = None) -> int:
     """Make a manifest of a folder of images and a table of subjects, matched by identifier.
 
     Args:
+        made: the manifest.
         images: folder of images.
         table: CSV or TSV, a row a scan or a subject.
-        out: the manifest to write, .tsv or .csv.
         id_column: column of the identifier that file names hold.
-        follow_links: take images behind links that lead out of the folder.
-        strict: exit code 2, not 1, if something that should have matched did not.
     """
     from ldae.prepare.imports.study import import_study
     from ldae.prepare.imports.study_map import usual_map
 
-    return show(import_study([table], usual_map(id_column), images, out, follow_links=follow_links), strict)
+    return show(
+        import_study([table], usual_map(id_column), images, made.out, follow_links=made.follow_links), made.strict
+    )
 
 
 @command("cohort import dicom", settings="ldae.prepare.imports.dicom.dataset:DicomOptions")

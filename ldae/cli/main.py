@@ -8,15 +8,15 @@ from typing import NoReturn
 
 from jsonargparse import Namespace
 
-from ldae.cli import legacy, renamed
 from ldae.cli.command import COMMANDS, Command, Parser, did_you_mean
 from ldae.cli.console import exit_on_error, notice, say
+from ldae.cli.options import RENAMED_COMMANDS
 from ldae.version import __version__
 
 __all__ = ["build_parsers", "main", "read_command_line"]
 
 # Modules of commands, in the order of help.
-MODULES = ("cohort", "imports", "training", "files")
+MODULES = ("cohort", "imports", "plan", "training", "tasks", "probe", "edits", "study", "files")
 GROUPS = {
     "cohort": "make, import, check, preprocess and split cohorts",
     "cohort import": "make a manifest of images that lie elsewhere",
@@ -44,8 +44,8 @@ def read_command_line(words: Sequence[str]) -> tuple[Command, Namespace]:
     path: tuple[str, ...] = ()
     rest = list(words)
     while path not in COMMANDS:
-        if rest and (*path, rest[0]) in renamed.COMMANDS and renamed.COMMANDS[*path, rest[0]] in COMMANDS:
-            now = renamed.COMMANDS[*path, rest[0]]
+        if rest and (*path, rest[0]) in RENAMED_COMMANDS:
+            now = RENAMED_COMMANDS[*path, rest[0]]
             notice(
                 f"'{' '.join((*path, rest[0]))}' is now '{' '.join(now)}'; the old name will go with the next version"
             )
@@ -80,7 +80,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _import_commands() -> None:
     for name in MODULES:
         importlib.import_module(f"ldae.cli.{name}")
-    legacy.register()
 
 
 def _help(path: tuple[str, ...]) -> NoReturn:

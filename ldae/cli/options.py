@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options that several commands share, and earlier names of options, which work for one version more."""
 
 import re
 from argparse import ArgumentTypeError
@@ -6,12 +6,61 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from ldae.cli.command import Positional
+from ldae.cli.console import progress_bar
 
 if TYPE_CHECKING:
     from ldae.autoencoder import LatentDiffusionAutoencoder
+    from ldae.data.manifest import Manifest as Cohort
+    from ldae.data.manifest import Record
+    from ldae.tasks.encode import EncodedScans
 
-__all__ = ["Folder", "Hardware", "Input", "Inputs", "Manifest", "Model", "Workers"]
+__all__ = [
+    "RENAMED_COMMANDS",
+    "RENAMED_OPTIONS",
+    "Folder",
+    "Hardware",
+    "Input",
+    "Inputs",
+    "Manifest",
+    "Model",
+    "PlacedScans",
+    "Positional",
+    "ScanFiles",
+    "Scans",
+    "Workers",
+    "folder",
+    "process_count",
+]
+
+RENAMED_COMMANDS: dict[tuple[str, ...], tuple[str, ...]] = {("diagnose",): ("code-usage",)}
+"""Words of a command: earlier, now."""
+
+PEOPLE = {"--split": "--people"}
+RENAMED_OPTIONS: dict[str, dict[str, str]] = {
+    "cohort split": {"--overwrite": "--force"},
+    "probe": {"--codes": "", "--subjects": "--people", "--model": "--probe"},
+    "reconstruct": PEOPLE,
+    "code-usage": PEOPLE,
+    "discover": PEOPLE,
+    "interpolate subject": PEOPLE,
+    "interpolate evaluate": PEOPLE,
+    "manipulate": {**PEOPLE, "--probe": "--direction"},
+    "export dicom": {"--reference": "--like"},
+    "convert official": {"--decoder": "", "--encoder": "", "--autoencoder": ""},
+    "convert autoencoder": {"--weights": ""},
+}
+"""Options of each command: earlier, now; an empty name is a positional argument."""
+
+
+@dataclass(frozen=True)
+class Positional:
+    """Marks a parameter, in `Annotated`, that is given without an option's name.
+
+    Attributes:
+        also: option that gives it too, such as `--manifest`.
+    """
+
+    also: str | None = None
 
 
 def folder(text: str | Path) -> Path:
@@ -43,6 +92,7 @@ def process_count(text: str | int) -> int:
 Input = Annotated[Path, Positional()]
 Inputs = Annotated[list[Path], Positional()]
 Manifest = Annotated[Path, Positional(also="--manifest")]
+ScanFiles = Annotated[list[Path], Positional(also="--manifest")]
 Folder = Annotated[Path, folder]
 Workers = Annotated[int, process_count]
 
@@ -83,3 +133,89 @@ class Model(Hardware):
 
         model = LatentDiffusionAutoencoder.from_pretrained(self.model, device=self.device, precision=self.precision)
         return model.with_sampling(self.sampling) if self.sampling else model
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scans(Model):
+    """Scans of a manifest, encoded by a model.
+
+    Attributes:
+        scans: manifest (TSV or CSV), or preprocessed image files.
+        people: whose scans; the test subjects where the manifest has a split, else all.
+        out: folder of the results.
+        seed: of everything drawn.
+    """
+
+    scans: ScanFiles
+    people: Literal["train", "validation", "test", "all"] | None = None
+    out: Folder
+    seed: int = 0
+
+    def manifest(self) -> "Cohort":
+        """The manifest, or the image files as one."""
+        from ldae.data.manifest import read_scans
+
+        return read_scans(self.scans)
+
+    def records(self, subject: str | None = None) -> "tuple[Record, ...]":
+        """The chosen rows of the manifest, or those of one subject.
+
+        Raises:
+            TaskError: if there is no such subject.
+        """
+        from ldae.errors import TaskError
+
+        manifest = self.manifest()
+        people = self.people or ("test" if subject is None and manifest.table["split"].notna().any() else "all")
+        records = manifest.records if people == "all" else manifest.in_split(people).records
+        if subject is None:
+            return records
+        if chosen := tuple(record for record in records if record.participant_id == subject):
+            return chosen
+        msg = f"{manifest.path}: no subject {subject!r}; it holds {', '.join(manifest.subjects[:5])}, ..."
+        raise TaskError(msg)
+
+    def open(
+        self, subject: str | None = None, *, noise: bool = True
+    ) -> "tuple[LatentDiffusionAutoencoder, EncodedScans]":
+        """The model, and the chosen scans with their codes.
+
+        Args:
+            subject: whose scans alone.
+            noise: find the noise codes too, which takes longest.
+        """
+        from ldae.tasks.encode import encode_scans
+
+        records = self.records(subject)
+        model = self.load()
+        with progress_bar("encode") as move:
+            scans = encode_scans(model, records, progress=move)
+        if not noise:
+            return model, scans
+        with progress_bar("invert") as move:
+            return model, scans.with_noise(model, progress=move)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlacedScans(Scans):
+    """Scans whose results are images.
+
+    Attributes:
+        space: template writes images on the model's grid in MNI152; native adds the change to the raw scan that 'ldae cohort
+            preprocess' was given.
+    """
+
+    space: Literal["template", "native"] = "template"
+
+    def records(self, subject: str | None = None) -> "tuple[Record, ...]":
+        """The chosen rows of the manifest, or those of one subject.
+
+        Raises:
+            TaskError: if there is no such subject, or a scan has no way back to native space.
+        """
+        from ldae.tasks.native.spaces import check_way_back
+
+        records = super().records(subject)
+        if self.space == "native":
+            check_way_back(records)
+        return records

@@ -1,59 +1,59 @@
 """`ldae plan`: memory and time of training and inference, before anything runs."""
 
+import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from jsonargparse import Namespace
-
-from ldae.cli.arguments import Parser, add_hardware, add_manifest
+from ldae.cli.command import command
 from ldae.cli.console import duration, progress_bar, say, table
+from ldae.cli.options import Hardware, Positional
 
 if TYPE_CHECKING:
     from ldae.training.plan import ExperimentPlan
 
-__all__ = ["duration", "register"]
-
 STAGES = ("compression", "denoiser", "representation")
 
 
-def register(commands: Any, runs: dict[tuple[str, ...], Any]) -> None:
-    """Add the command."""
-    parser = Parser(
-        description="Estimate memory and time of every stage, and of encoding and decoding one scan, before anything is "
-        "trained: the operations of a step over this device's measured speed, and the tensors that a step keeps."
-    )
-    parser.add_argument("config", type=str, help="YAML file or shipped name: demo, paper")
-    add_manifest(parser, required=False)
-    parser.add_argument("--stage", choices=[*STAGES, "all"], default="all", help="plan one stage only")
-    parser.add_argument("--set", type=str, nargs="+", default=[], help="override values, each as key.path=value")
-    parser.add_argument("--format", choices=["table", "json"], default="table", help="of what is printed")
-    parser.add_argument(
-        "--measure", action="store_true", help="run a step of every stage on random scans instead of counting it"
-    )
-    add_hardware(parser)
-    commands.add_subcommand("plan", parser, help="estimate memory and time before anything runs")
-    runs["plan",] = plan
+@command("plan")
+def plan(
+    config: Annotated[str, Positional()],
+    hardware: Hardware,
+    *,
+    manifest: Path | None = None,
+    stage: Literal["compression", "denoiser", "representation", "all"] = "all",
+    measure: bool = False,
+    set: list[str] | None = None,
+    format: Literal["table", "json"] = "table",
+) -> int:
+    """Estimate memory and time before anything runs.
 
+    Of every stage, and of encoding and decoding one scan: from the operations of a step and this device's measured speed, and
+    from the tensors that a step keeps.
 
-def plan(options: Namespace) -> int:
-    """Print the plan of an experiment."""
-    import json
-    from dataclasses import asdict
-
+    Args:
+        config: YAML file, or a shipped name such as demo or paper.
+        hardware: where networks would run.
+        manifest: cohort table, TSV or CSV, whose scans count.
+        stage: one stage only.
+        measure: run a step of every stage on random scans instead of counting it.
+        set: values to override, each as key.path=value.
+        format: of what is printed.
+    """
     from ldae.config import load_experiment
     from ldae.training.plan import plan_experiment
 
     with progress_bar("plan") as move:
         found = plan_experiment(
-            load_experiment(options.config, options.set),
-            None if options.manifest is None else count_scans(options.manifest),
-            stages=STAGES if options.stage == "all" else (options.stage,),
-            device=options.device,
-            precision=options.precision,
-            measure=options.measure,
+            load_experiment(config, set or []),
+            None if manifest is None else count_scans(manifest),
+            stages=STAGES if stage == "all" else (stage,),
+            device=hardware.device,
+            precision=hardware.precision,
+            measure=measure,
             progress=lambda what: move(0, 0, what),
         )
-    if options.format == "json":
+    if format == "json":
         print(json.dumps(asdict(found), indent=2))
     else:
         show(found)
@@ -79,17 +79,10 @@ def count_scans(path: Path) -> tuple[int, int]:
 
 def show(found: "ExperimentPlan") -> None:
     """Print tables and notes."""
-    rows = [
-        [
-            plan.stage,
-            f"{plan.trained / 1e6:.1f} M",
-            f"{plan.steps:,} x {plan.batch_size}",
-            duration(plan.step_seconds),
-            duration(plan.seconds),
-            f"{plan.memory_gib:.1f}",
-        ]
-        for plan in found.stages
-    ]
+    rows = []
+    for plan in found.stages:
+        times, size = [duration(plan.step_seconds), duration(plan.seconds)], f"{plan.trained / 1e6:.1f} M"
+        rows.append([plan.stage, size, f"{plan.steps:,} x {plan.batch_size}", *times, f"{plan.memory_gib:.1f}"])
     if rows:
         how = "measured" if found.stages[0].measured else "estimated"
         where = f"{found.stages[0].device}, {found.stages[0].precision}, {how}"

@@ -1,11 +1,11 @@
-"""`ldae config` and `ldae fit`: configurations, and training of the stages."""
+"""`ldae fit` and `config`: training, and its configurations."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from ldae.cli.command import Positional, command
+from ldae.cli.command import command
 from ldae.cli.console import duration, progress_bar, say, table
-from ldae.cli.options import Folder, Hardware
+from ldae.cli.options import Folder, Hardware, Positional
 
 if TYPE_CHECKING:
     from ldae.data.manifest import Manifest

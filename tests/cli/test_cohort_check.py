@@ -44,7 +44,7 @@ def test_warnings_count_when_asked(manifest: Path) -> None:
     manifest.write_text(text)
     (manifest.parent / "0.nii.gz").rename(manifest.parent.parent / "escaped.nii.gz")
     assert run("--manifest", str(manifest), "--no-anatomy") == 0
-    assert run("--manifest", str(manifest), "--no-anatomy", "--strict") == 1
+    assert run("--manifest", str(manifest), "--no-anatomy", "--strict") == 2
 
 
 def test_what_cannot_be_checked_exits_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 import pytest
 
-from ldae.cli.command import Command, Positional, did_you_mean
+from ldae.cli.command import Command, did_you_mean
+from ldae.cli.options import Positional
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,12 @@ def test_help_of_a_group_lists_its_commands(group, capsys):
         (["cohort", "split", "--manifest", "none.tsv", "--overwrite"], "--overwrite is now --force"),
         (["export", "dicom", "none.nii", "--out", "OUT", "--reference", "none"], "--reference is now --like"),
         (["convert", "autoencoder", "--weights", "none.pt", "--out", "OUT"], "--weights is now given without a name"),
+        (
+            ["probe", "--codes", "none.csv", "--manifest", "none.tsv", "--target", "age", "--out", "OUT"],
+            "--codes is now given",
+        ),
+        (["diagnose", "none.tsv", "--model", "none", "--out", "OUT"], "'diagnose' is now 'code-usage'"),
+        (["reconstruct", "none.tsv", "--model", "none", "--out", "OUT", "--split", "test"], "--split is now --people"),
     ],
 )
 def test_earlier_names_work_with_a_notice(old, words, tmp_path, capsys, monkeypatch):
@@ -104,7 +110,7 @@ def test_earlier_names_work_with_a_notice(old, words, tmp_path, capsys, monkeypa
         (["fit", "all", "--config", "demo", "--manifest", "none.tsv", "--out", "OUT"], "none.tsv"),
         (
             ["cohort", "import", "csv", "--images", "EMPTY", "--table", "none.csv", "--out", "OUT.tsv"],
-            "no image ending in",
+            "none.csv: no such table",
         ),
     ],
 )

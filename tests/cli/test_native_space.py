@@ -70,7 +70,7 @@ def assert_marked(path, made, kind):
 def test_an_edit_of_size_zero_is_the_raw_scan(two_visits, tmp_path, capsys):
     made, arguments, probe = two_visits
     out = tmp_path / "edits"
-    command = ("manipulate", *arguments, "--probe", probe, "--steps", "-40", "0", "40", "--counterfactual", "0.5")
+    command = ("manipulate", *arguments, "--direction", probe, "--steps", "-40", "0", "40", "--counterfactual", "0.5")
     assert run(*command, "--out", out) == 0, capsys.readouterr().err
     for n, each in enumerate(made):
         name = f"sub-1_ses-{n}_space-native_desc-"
@@ -134,4 +134,4 @@ def test_a_scan_without_a_way_back_is_told_before_anything_is_done(two_visits, t
     assert run("reconstruct", *arguments, "--space", "template", "--out", tmp_path / "out") == 0
     template = next((tmp_path / "out").glob("sub-1_ses-1_space-MNI152_desc-reconstruction_T1w.nii.gz"))
     assert json.loads(sidecar_path(template).read_text())["space"] == "template"
-    assert run("manipulate", *arguments, "--space", "natve", "--probe", "p", "--out", tmp_path / "out") == 2
+    assert run("manipulate", *arguments, "--space", "natve", "--direction", "p", "--out", tmp_path / "out") == 2

@@ -30,6 +30,7 @@ def test_every_line_of_the_phantom_study_is_a_command(tmp_path):
     written = {Path(out) / "cohort"}
     for line in lines[1:]:
         given = {name: Path(value) for name, value in pairwise(line) if name.startswith("--")}
-        read = [given[name] for name in ("--manifest", "--model", "--codes") if name in given]
+        read = [given[name] for name in ("--manifest", "--model") if name in given]
+        read += [Path(line[1])] if line[0] == "probe" else []
         assert all(path in written or path.parent in written for path in read), line
         written |= {given["--out"]} if "--out" in given else set()

@@ -48,7 +48,7 @@ def test_codes_are_those_of_the_study_and_can_be_probed(model, tiny_run, tmp_pat
     codes = tmp_path / "codes" / "codes.parquet"
     studied = pd.read_parquet(tiny_run / "codes.parquet")
     np.testing.assert_allclose(pd.read_parquet(codes).iloc[:, 2:], studied.iloc[:, 2:], atol=1e-4)
-    probe = ("probe", "--codes", codes, "--manifest", tiny_run / "manifest.tsv", *FEW, "--target")
+    probe = ("probe", codes, "--manifest", tiny_run / "manifest.tsv", *FEW, "--target")
     assert run(*probe, "age", "--out", tmp_path / "probe") == 0
     assert (tmp_path / "probe" / "report.html").is_file()
     crossed = ("--protocol", "cv", "--folds", "3", "--repeats", "1", "--scans", "first", "--volumes", "age")
@@ -61,19 +61,19 @@ def test_codes_are_those_of_the_study_and_can_be_probed(model, tiny_run, tmp_pat
 
 
 def test_reconstruct_writes_images(model, tmp_path):
-    assert run("reconstruct", *model, "--split", "test", "--out", tmp_path) == 0
+    assert run("reconstruct", *model, "--people", "test", "--out", tmp_path) == 0
     assert read_volume(next(tmp_path.glob("*.nii.gz"))).data.max() > 0
 
 
 def test_code_usage_is_that_of_the_study(model, tiny_run, tmp_path):
-    assert run("diagnose", *model, "--split", "test", "--out", tmp_path) == 0
+    assert run("code-usage", *model, "--people", "test", "--out", tmp_path) == 0
     found, studied = (json.loads((folder / "diagnose.json").read_text()) for folder in (tmp_path, tiny_run / "tasks"))
     assert found["use"]["gap"]["value"] == pytest.approx(studied["use"]["gap"]["value"], abs=1e-4)
 
 
 def test_manipulate_writes_edits_and_counterfactuals(model, tiny_run, tmp_path, capsys):
     probe, nuisance = (tiny_run / "tasks" / f"probe_{target}_model.json" for target in ("diagnosis", "age"))
-    options = ("--split", "test", "--probe", probe, "--nuisance", nuisance, "--steps", "-1", "1")
+    options = ("--people", "test", "--direction", probe, "--nuisance", nuisance, "--steps", "-1", "1")
     truth = ("--effect", tiny_run / "effect.nii.gz", "--counterfactual", "0.5")
     assert run("manipulate", *model, *options, *truth, "--out", tmp_path) == 0
     edited = list(tmp_path.glob("*_desc-step+0_T1w.nii.gz"))
@@ -90,14 +90,14 @@ def test_manipulate_writes_edits_and_counterfactuals(model, tiny_run, tmp_path, 
     beyond = (rows["after"] >= 0.5) == (rows["step"] > 0)
     assert beyond[rows["reached"]].all()
     subject = rows["participant_id"].iloc[0]
-    one = ("--subject", subject, "--probe", probe, "--steps", "1", "--out", tmp_path / "one")
+    one = ("--subject", subject, "--direction", probe, "--steps", "1", "--out", tmp_path / "one")
     assert run("manipulate", *model, *one) == 0
     assert {path.name.split("_ses")[0] for path in (tmp_path / "one").glob("*.nii.gz")} == {subject}
     assert "nearest to their own" not in capsys.readouterr().out
 
 
 def test_interpolate_scores_and_writes_missing_sessions(model, tmp_path):
-    assert run("interpolate", "evaluate", *model, "--split", "all", "--out", tmp_path / "scores") == 0
+    assert run("interpolate", "evaluate", *model, "--people", "all", "--out", tmp_path / "scores") == 0
     subject = ("interpolate", "subject", *model, "--out", tmp_path / "months", "--subject")
     assert run(*subject, "sub-00", "--months", "6") == 0
     assert len(list((tmp_path / "months").glob("*.nii.gz"))) == 1

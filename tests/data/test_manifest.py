@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ldae.data.manifest import build_manifest, read_manifest, write_manifest
+from ldae.data.manifest import build_manifest, read_manifest, read_scans, write_manifest
 from ldae.data.schema import COLUMNS
 from ldae.errors import ManifestError
 
@@ -214,3 +214,23 @@ def test_what_reads_no_images_takes_a_table_of_people(tmp_path):
     path.write_text("name,diagnosis\nsub-1,AD\n")
     with pytest.raises(ManifestError, match="participant_id"):
         read_manifest(path, images=False)
+
+
+def test_image_files_are_a_manifest(tmp_path):
+    names = ("sub-01_ses-2_T1w.nii.gz", "head.nii")
+    for name in names:
+        (tmp_path / name).touch()
+    first, second = read_scans([tmp_path / name for name in names]).records
+    assert (first.key, first.image) == ("sub-01_ses-2", tmp_path / names[0])
+    assert (second.key, second.image) == ("head_1", tmp_path / names[1])
+    with pytest.raises(ManifestError, match="do not exist"):
+        read_scans([tmp_path / "lost.nii.gz"])
+    with pytest.raises(ManifestError, match="one manifest, or image files"):
+        read_scans([tmp_path / "a.tsv", tmp_path / "b.tsv"])
+
+
+def test_one_table_is_read_as_a_manifest(tmp_path):
+    (tmp_path / "head.nii").touch()
+    path = tmp_path / "m.tsv"
+    path.write_text("participant_id\tsession_id\timage\na\t1\thead.nii\n")
+    assert read_scans([path]).records == read_manifest(path).records

@@ -1,20 +1,26 @@
 """Minimal counterfactuals: the smallest edit of a scan at which a probe's prediction passes a target."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import torch
 
 from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.codes import Codes
 from ldae.errors import TaskError
+from ldae.io.files import write_text
 from ldae.tasks.edit.direction import manipulate_codes
 from ldae.tasks.edit.manipulate import ready_step
+from ldae.tasks.encode import EncodedScans
+from ldae.tasks.native.spaces import Space
 from ldae.tasks.probe.linear import LinearProbe
 
-__all__ = ["FARTHEST", "Counterfactual", "check_target", "find_counterfactuals"]
+__all__ = ["FARTHEST", "Counterfactual", "check_target", "find_counterfactuals", "write_counterfactuals"]
 
 Images = npt.NDArray[np.float32]
 
@@ -92,6 +98,47 @@ def find_counterfactuals(
         for start in range(0, len(codes), batch_size)
         for each in _search(model, codes[start : start + batch_size], probe, target, step, farthest, bisections)
     )
+
+
+def write_counterfactuals(
+    model: LatentDiffusionAutoencoder,
+    scans: EncodedScans,
+    probe: LinearProbe,
+    target: float,
+    out: Path,
+    space: Space,
+    *,
+    step: npt.NDArray[np.float64] | None = None,
+    facts: Mapping[str, Any],
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[dict[str, Any]]:
+    """Write an image of each scan's smallest edit that takes the probe to a target, and counterfactuals.tsv.
+
+    Args:
+        model: the trained model.
+        scans: encoded, with noise codes.
+        probe: whose prediction is to change.
+        target: probability, or value of a numeric probe.
+        out: folder.
+        space: in which the images are written.
+        step: change of y that one step makes; the probe's if it is not given.
+        facts: of the direction, for the side-cars.
+        progress: told (done, total) scans.
+
+    Returns:
+        The table's rows: `step`, `before`, `after` and `reached` of each scan.
+    """
+    rows: list[dict[str, Any]] = []
+    found = find_counterfactuals(model, scans.codes, probe, target, step=step)
+    for record, codes, each in zip(scans.records, scans.codes, found, strict=True):
+        values = {"step": each.amount, "before": each.before, "after": each.after, "reached": each.reached}
+        rows.append({"participant_id": record.participant_id, "session_id": record.session_id, **values})
+        path = out / f"{record.key}_space-{space.label}_desc-counterfactual_T1w.nii.gz"
+        reference = model.decode_images([codes])[0] if space.needs_reference else each.image
+        space.scan(record, codes).edited(each.image, reference).write(path, "counterfactual", **facts, **values)
+        progress(len(rows), len(scans))
+    write_text(out / "counterfactuals.tsv", pd.DataFrame(rows).to_csv(sep="\t", index=False))
+    return rows
 
 
 def _search(

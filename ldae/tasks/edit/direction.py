@@ -8,10 +8,13 @@ import torch
 
 from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.codes import Codes
+from ldae.data.manifest import Record
 from ldae.errors import TaskError
+from ldae.metrics.statistics import rows_by_subject
+from ldae.tasks.encode import encode_scans
 from ldae.tasks.probe.linear import LinearProbe
 
-__all__ = ["MEASURED", "hold_in_images", "manipulate_codes", "project_out", "spread"]
+__all__ = ["MEASURED", "choose_step", "hold_in_images", "manipulate_codes", "project_out", "spread"]
 
 Array = npt.NDArray[np.float64]
 
@@ -63,6 +66,36 @@ def project_out(probe: LinearProbe, nuisances: Sequence[LinearProbe]) -> Array:
         msg = "nothing of the direction is left once the nuisance directions are projected out; drop one of them"
         raise TaskError(msg)
     return np.asarray(left * probe.scale)
+
+
+def choose_step(
+    model: LatentDiffusionAutoencoder,
+    probe: LinearProbe,
+    nuisances: Sequence[LinearProbe],
+    training: Sequence[Record] = (),
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> Array:
+    """The step of an edit that leaves nuisance probes as they are: in edited images, or without scans in codes alone.
+
+    Args:
+        model: the trained model.
+        probe: whose direction is followed.
+        nuisances: probes whose prediction must not move.
+        training: scans to measure images on; the first of at most 32 subjects are.
+        progress: told (done, total) scans.
+
+    Returns:
+        Change of y, (S,).
+
+    Raises:
+        TaskError: if nothing is left of the direction.
+    """
+    if not nuisances or not training:
+        return project_out(probe, nuisances)
+    first = [int(rows[0]) for rows in rows_by_subject([record.participant_id for record in training])]
+    measured = encode_scans(model, [training[row] for row in spread(first, MEASURED)]).with_noise(model)
+    return hold_in_images(model, measured.codes, probe, nuisances, progress=progress)
 
 
 def hold_in_images(

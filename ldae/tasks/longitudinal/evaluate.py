@@ -142,6 +142,10 @@ def evaluate_interpolation(
     if not triples:
         msg = "no subject has three dated sessions, so no missing scan can be scored; give a longitudinal manifest with months"
         raise TaskError(msg)
+    missing = [] if references is None else [each.key for each in scans.records if each.key not in references]
+    if missing:
+        msg = f"the references lack {len(missing)} scans (first: {missing[0]}); give a manifest with the same keys"
+        raise TaskError(msg)
     ventricles = _Ventricles(model.config.preprocessing.grid.affine, truth or {})
     # Of three sessions the line through the others is the blend of the two, and would stand in the table twice.
     beyond_three = any(len(each) > 3 for each in sessions_of(scans.records).values())

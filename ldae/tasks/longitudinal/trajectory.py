@@ -1,15 +1,17 @@
 """A person's code over time: a line through all their sessions, drawn toward what the cohort does where sessions are few."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.data.manifest import Record
 from ldae.errors import TaskError
+from ldae.tasks.encode import encode_scans
 
-__all__ = ["TrajectoryPrior", "fit_trajectory_prior", "line_weights", "sessions_of"]
+__all__ = ["TrajectoryPrior", "fit_trajectory_prior", "line_weights", "sessions_of", "train_trajectory_prior"]
 
 Array = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
@@ -53,6 +55,32 @@ class TrajectoryPrior:
         slope = self.slope + evidence / (1 + evidence) * (own - self.slope)
         predicted: Array = codes.mean(axis=0) + slope * (month - months.mean())
         return predicted
+
+
+def train_trajectory_prior(
+    model: LatentDiffusionAutoencoder,
+    records: Sequence[Record],
+    scored: Collection[str],
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> TrajectoryPrior:
+    """The prior of a manifest's training subjects.
+
+    Args:
+        model: the trained model.
+        records: rows of the manifest.
+        scored: subjects that must not contribute.
+        progress: told (done, total) scans.
+
+    Raises:
+        TaskError: if too few training subjects remain.
+    """
+    training = [each for each in records if each.split == "train" and each.participant_id not in scored]
+    if not training:
+        msg = "no subject of the training split remains who is not scored"
+        raise TaskError(msg)
+    scans = encode_scans(model, training, progress=progress)
+    return fit_trajectory_prior(scans.records, scans.semantic)
 
 
 def line_weights(months: Array, month: float) -> Array:

@@ -3,7 +3,7 @@
 import json
 import zipfile
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,9 @@ import pandas as pd
 from ldae.codes import Origin
 from ldae.data.manifest import COLUMNS, Record
 from ldae.errors import TaskError
+from ldae.tasks.probe.result import CODES, MEDIAN
 
-__all__ = ["Embeddings", "embeddings_of", "read_embeddings", "write_arrays", "write_embeddings"]
+__all__ = ["Embeddings", "embeddings_of", "read_embeddings", "read_named", "write_arrays", "write_embeddings"]
 
 METADATA = b"ldae"
 SUBJECT, SESSION = KEYS = ["participant_id", "session_id"]
@@ -206,6 +207,30 @@ def _read_table(path: Path, manifest: Collection[str]) -> tuple[pd.DataFrame, Ar
     features = table[further].select_dtypes("number")
     names = [str(name) for name in features.columns]
     return keys.astype(str), features.to_numpy(dtype=np.float64), names, [str(name) for name in left_out]
+
+
+def read_named(items: Sequence[str], manifest: Collection[str] = ()) -> dict[str, Embeddings]:
+    """Read embeddings by name.
+
+    Args:
+        items: each NAME=TABLE, or NAME=TABLE@COMPONENTS to reduce them to principal components.
+        manifest: columns of the manifest, which are no features.
+
+    Raises:
+        TaskError: for an item of another form, or a name that is taken.
+    """
+    found: dict[str, Embeddings] = {}
+    for item in items:
+        name, equals, path = item.partition("=")
+        if not equals or not name or name in (CODES, MEDIAN, *found):
+            msg = f"{item}: expected NAME=TABLE with a new name, such as pca=pca.parquet"
+            raise TaskError(msg)
+        table, at, width = path.rpartition("@")
+        if at and width.isdigit() and int(width) > 0:
+            found[name] = replace(read_embeddings(Path(table), manifest), components=int(width))
+        else:
+            found[name] = read_embeddings(Path(path), manifest)
+    return found
 
 
 def _read_arrays(path: Path) -> tuple[pd.DataFrame, Array, list[str]]:

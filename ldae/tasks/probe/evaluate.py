@@ -76,7 +76,7 @@ def evaluate_probe(
     if pooled and tokens[CODES] == 1:
         msg = (
             "attention pools the tokens of a scan, but the embeddings have one vector a scan; give an NPZ file whose values are "
-            "(scans, tokens, features), or say --model linear"
+            "(scans, tokens, features), or give --probe linear"
         )
         raise TaskError(msg)
     matrices = {

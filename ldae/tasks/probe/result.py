@@ -30,16 +30,16 @@ class ProbeSettings:
 
     Attributes:
         protocol: the manifest's frozen split, or cross-validation grouped by subject.
-        folds: of the cross-validation.
-        repeats: of the cross-validation, with other folds.
+        folds: number of folds of the cross-validation.
+        repeats: of the cross-validation, each with other folds.
         scans: all, with intervals over subjects, or the first of each subject.
-        model: logistic and ridge regression, or nearest neighbours.
+        model: logistic or ridge regression, nearest neighbours, or attention over the tokens of each scan.
         confounds: columns to control for.
         control: regress confounds out of the features, or match subjects of both classes on them.
         by: columns whose values are scored one by one.
-        learning_curve: whether to ask how many labelled subjects are needed.
-        resamples: of the bootstrap.
-        permutations: of the labels; 0 leaves the permutation test out.
+        learning_curve: measure how many labelled subjects are needed.
+        resamples: number of bootstrap resamples.
+        permutations: number of permutations of the labels; 0 leaves the test out.
         seed: of folds, resamples and permutations.
     """
 

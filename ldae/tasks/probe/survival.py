@@ -55,7 +55,7 @@ def evaluate_conversion(
         msg = "confounds of a time to an event are not controlled here; compare with the demographics row instead"
         raise TaskError(msg)
     if settings.model != "linear" or settings.learning_curve:
-        msg = "a time to an event has a Cox regression only, and no learning curve; leave --model and --learning-curve out"
+        msg = "a time to an event has a Cox regression only, and no learning curve; leave --probe and --learning-curve out"
         raise TaskError(msg)
     features = {CODES: codes, **(others or {})}
     known = demographics(target, DEMOGRAPHICS)

@@ -1,0 +1,178 @@
+"""`ldae demo`: the whole method on a phantom cohort; `ldae study`: every task with a trained model."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ldae.cli.command import command
+from ldae.cli.console import progress_bar, say
+from ldae.cli.options import Folder, Hardware, Manifest, Model
+from ldae.cli.training import train
+
+if TYPE_CHECKING:
+    from ldae.autoencoder import LatentDiffusionAutoencoder
+    from ldae.tasks.clock import Clock
+    from ldae.tasks.probe.embeddings import Embeddings
+    from ldae.volume import Volume
+
+# With fewer subjects to learn from, codes describe the training subjects and little else.
+SUBJECTS, QUICK_SUBJECTS = 600, 24
+SESSIONS = 3
+
+
+@command("demo")
+def demo(
+    hardware: Hardware,
+    *,
+    out: Folder = Path("runs/demo"),
+    quick: bool = False,
+    subjects: int | None = None,
+    seed: int = 0,
+) -> int:
+    """Run the whole method on a phantom cohort, in minutes.
+
+    Makes a phantom cohort, trains the three stages, runs every task on held-out subjects and writes a report. The same
+    command again continues where a killed run stopped.
+
+    Args:
+        hardware: where networks run.
+        out: run folder.
+        quick: a toy size, to see that everything works; its values mean nothing.
+        subjects: phantom subjects; 600 if not given, or 24 with --quick.
+        seed: of everything drawn.
+    """
+    from ldae.config import load_experiment
+    from ldae.data.manifest import read_manifest
+    from ldae.data.splits import assign_splits
+    from ldae.phantom.cohort import PhantomConfig, synthesise_cohort
+    from ldae.report import write_report
+    from ldae.tasks.clock import Clock
+    from ldae.volume import read_volume
+
+    count = subjects or (QUICK_SUBJECTS if quick else SUBJECTS)
+    request = {"quick": quick, "subjects": count, "seed": seed}
+    results = out / "results.json"
+    if results.is_file() and json.loads(results.read_text(encoding="utf-8")).get("request") == request:
+        say(f"all done already; report: {write_report(out)}")
+        return 0
+    clock = Clock(out, request)
+    experiment = load_experiment("quick" if quick else "demo", [f"seed={seed}"])
+    voxel_size = experiment.preprocessing.voxel_size_mm
+    phantoms = PhantomConfig(n_subjects=count, voxel_size_mm=voxel_size, max_sessions=SESSIONS, seed=seed)
+    with progress_bar("phantoms") as move:
+        path = synthesise_cohort(out / "cohort", phantoms, workers=2, progress=move)
+    split = out / "manifest.tsv"
+    if not split.is_file():
+        # With so few subjects, a larger share is needed to test on.
+        fractions = (0.6, 0.1, 0.3) if quick else (0.7, 0.1, 0.2)
+        assign_splits(read_manifest(path), fractions=fractions, seed=seed).write(split)
+    manifest = read_manifest(split)
+    say(f"cohort: {len(manifest)} scans of {len(manifest.subjects)} subjects")
+    # However a session ends, killed ones apart, its time counts.
+    try:
+        folder = train(experiment, manifest, out, hardware)
+    finally:
+        clock.save()
+    assert folder is not None
+    model = Model(model=folder, device=hardware.device, precision=hardware.precision).load()
+    truth = {"true_volumes": _true_volumes(out / "cohort" / "phantom_truth.tsv")}
+    run(model, folder, split, clock, baselines=truth, effect=read_volume(out / "cohort" / "phantom_effect.nii.gz"))
+    return 0
+
+
+@command("study")
+def study(
+    manifest: Manifest,
+    model: Model,
+    *,
+    out: Folder,
+    baseline: list[str] | None = None,
+    effect: Path | None = None,
+    seed: int = 0,
+) -> int:
+    """Run every task on held-out subjects, with a report.
+
+    Args:
+        manifest: cohort table with a frozen split, TSV or CSV.
+        model: to evaluate.
+        out: run folder.
+        baseline: NAME=TABLE of other embeddings of the same scans.
+        effect: volume in MNI152 space of the known effect of the disease, to compare the edits with.
+        seed: of everything drawn.
+    """
+    from ldae.tasks.clock import Clock
+    from ldae.tasks.probe.embeddings import read_named
+    from ldae.volume import read_volume
+
+    request = {"model": str(model.model), "manifest": str(manifest), "seed": seed}
+    clock = Clock(out, request | ({"sampling": model.sampling} if model.sampling else {}))
+    known = None if effect is None else read_volume(effect)
+    run(model.load(), model.model, manifest, clock, baselines=read_named(baseline or []), effect=known)
+    return 0
+
+
+def run(
+    model: "LatentDiffusionAutoencoder",
+    folder: Path,
+    manifest: Path,
+    clock: "Clock",
+    *,
+    baselines: "dict[str, Embeddings]",
+    effect: "Volume | None",
+) -> None:
+    """Run every task, write results and report, and print the first results.
+
+    Args:
+        model: to evaluate.
+        folder: of the model.
+        manifest: cohort table.
+        clock: of the run, with its folder and request.
+        baselines: embeddings of the same scans, by name.
+        effect: known effect of the disease, in template space.
+    """
+    from ldae.data.manifest import read_manifest
+    from ldae.hardware import peak_memory_gib
+    from ldae.io.files import write_json
+    from ldae.report import write_report
+    from ldae.report.headline import first_results
+    from ldae.tasks.study import run_study
+
+    out = clock.out
+    with progress_bar("study") as move:
+        results = run_study(
+            model,
+            read_manifest(manifest),
+            out,
+            baselines=baselines,
+            effect=effect,
+            seed=clock.request["seed"],
+            progress=lambda what, done, total: move(done, total, what),
+        )
+    measured = {
+        "wall_seconds": clock.save(),
+        "peak_memory_gib": max(peak_memory_gib(), clock.peak_gib),
+        "device": str(model.device),
+        "precision": str(model.dtype).removeprefix("torch."),
+        "model": model.fingerprint(),
+        "request": clock.request,
+    }
+    path = write_json(out / "results.json", {**measured, **results})
+    report = write_report(out)
+    for task, reason in results["skipped"].items():
+        say(f"left out {task}: {reason}")
+    say(f"results: {path}\nmodel: {folder}\nreport: {report}")
+    if clock.request.get("quick"):
+        say("a toy size, whose values mean nothing:")
+    for line in first_results(results):
+        say(line)
+
+
+def _true_volumes(path: Path) -> "Embeddings":
+    """The phantom's true volumes as embeddings: an upper bound for any code of them."""
+    import pandas as pd
+
+    from ldae.tasks.probe.embeddings import Embeddings
+
+    truth = pd.read_csv(path, sep="\t", dtype={"participant_id": str, "session_id": str})
+    volumes = truth[[name for name in truth.columns if name.endswith("_ml")]]
+    return Embeddings(truth[["participant_id", "session_id"]], volumes.to_numpy(dtype=float))

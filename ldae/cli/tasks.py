@@ -1,0 +1,251 @@
+"""`ldae encode`, `reconstruct`, `sample`, `code-usage` and `discover`: codes of scans, and images of codes."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ldae.cli.command import command
+from ldae.cli.console import exit_code, interval, progress_bar, say, table
+from ldae.cli.options import Folder, Model, PlacedScans, ScanFiles, Scans
+
+if TYPE_CHECKING:
+    from ldae.tasks.explore.discover import DiscoverSettings
+
+
+@command("encode")
+def encode(
+    scans: ScanFiles,
+    model: Model,
+    *,
+    out: Folder,
+    noise: bool = False,
+    baselines: bool = False,
+    slices: bool = False,
+    batch_size: int = 16,
+    seed: int = 0,
+    strict: bool = False,
+) -> int:
+    """Encode scans to codes.
+
+    Writes OUT/codes.parquet. Exit code 1 if some scans could not be encoded.
+
+    Args:
+        scans: manifest (TSV or CSV), or preprocessed image files.
+        model: that encodes.
+        out: folder for codes.parquet (and noise.safetensors).
+        noise: write the noise codes too.
+        baselines: write the features to compare codes with in 'ldae probe': random_encoder.parquet, latent_pca.npz and, of a
+            symmetric encoder, latent_pca_symmetric.npz.
+        slices: write slices.npz too, a vector a slice, for 'ldae probe --probe attention' (2.5D encoders only).
+        batch_size: scans at a time.
+        seed: of the random encoder.
+        strict: exit code 2, not 1, if a scan could not be encoded.
+    """
+    from ldae.data.manifest import read_scans
+    from ldae.tasks.encode import encode_manifest, write_slices
+    from ldae.tasks.probe.baselines import COMPONENTS, write_baselines
+
+    records = read_scans(scans).records
+    loaded = model.load()
+    if slices:
+        _ = loaded.slice_encoder  # refuses now, not after an hour of encoding
+    with progress_bar("encode") as move:
+        result = encode_manifest(loaded, records, out, noise=noise, batch_size=batch_size, progress=move)
+    say(f"codes of {result.encoded} scans: {result.codes}")
+    if result.worst_round_trip is not None:
+        say(
+            f"noise codes ({loaded.config.sampling}): {result.noise}; on the way there and back a latent loses "
+            f"{result.worst_round_trip:.1e} of its standard deviation at worst"
+        )
+    kept = [record for record in records if record.key not in result.failures]
+    if slices:
+        with progress_bar("slices") as move:
+            say(f"slices: {write_slices(loaded, kept, out / 'slices.npz', progress=move)}")
+    if baselines:
+        with progress_bar("baselines") as move:
+            written = write_baselines(loaded, kept, out, seed=seed, progress=move)
+        words = [f"{path.stem}={path}{'' if path.suffix == '.parquet' else f'@{COMPONENTS}'}" for path in written]
+        say(f"to compare with: --baseline {' '.join(words)}")
+    for key, reason in result.failures.items():
+        say(f"left out {key}: {reason}")
+    return exit_code(result.failures, strict=strict)
+
+
+@command("reconstruct")
+def reconstruct(scans: PlacedScans, *, keep_detail: bool = False) -> int:
+    """Encode scans and decode them again.
+
+    Writes NIfTI images and how well they agree with the scans.
+
+    Args:
+        scans: to reconstruct.
+        keep_detail: in native space, keep the raw scan's own detail and change it by what the codes miss; without it the
+            brain shows the codes' content alone.
+    """
+    from ldae.tasks.native.spaces import open_space
+    from ldae.tasks.reconstruct import reconstruct, write_reconstructions
+
+    model, encoded = scans.open()
+    place = open_space(scans.space, model)
+
+    def write(batch: Any) -> None:
+        write_reconstructions(batch, scans.out, place, keep_detail=keep_detail)
+
+    with progress_bar("reconstruct") as move:
+        result = reconstruct(model, encoded, seed=scans.seed, visit=write, progress=move)
+    result.write(scans.out)
+    rows = {
+        "both codes": result.both,
+        "semantic code alone": result.semantic_only,
+        "compression (ceiling)": result.compression,
+    }
+    table(
+        f"{result.scans} scans, {result.steps} steps, against the real scans",
+        ["from", "SSIM", "SSIM in brain", "MSE", "PSNR dB"],
+        [
+            [k, f"{v['ssim']:.4f}", f"{v['ssim_brain']:.4f}", f"{v['mse']:.5f}", f"{v['psnr']:.2f}"]
+            for k, v in rows.items()
+        ],
+    )
+    say(f"{result.scans} images and reconstruct.json in {scans.out}")
+    return 0
+
+
+@command("sample")
+def sample(model: Model, *, out: Folder, count: int = 4, like: Path | None = None, seed: int = 0) -> int:
+    """Draw synthetic scans: unconditional, or variations of one scan.
+
+    Args:
+        model: that samples.
+        out: folder of the images.
+        count: number of images.
+        like: a preprocessed scan, whose semantic code is kept.
+        seed: of the noise codes.
+    """
+    from ldae.tasks.native.labels import write_synthetic
+    from ldae.tasks.sample import sample
+    from ldae.volume import read_volume
+
+    loaded = model.load()
+    semantic = None
+    if like is not None:
+        semantic = loaded.encode_prepared([loaded.prepare(read_volume(like))], noise=False)[0].semantic
+    facts: dict[str, Any] = {
+        "space": "template",
+        "seed": seed,
+        "like": like and str(like),
+        "model": loaded.fingerprint(),
+    }
+    for index, image in enumerate(sample(loaded, count, seed=seed, semantic=semantic)):
+        path = out / f"sample-{seed}-{index:04d}_T1w.nii.gz"
+        write_synthetic(loaded.config.preprocessing.restore(image), path, "sample", index=index, **facts)
+    say(f"{count} images in {out}")
+    return 0
+
+
+@command("code-usage")
+def code_usage(scans: Scans) -> int:
+    """Measure how much the denoiser uses the semantic code.
+
+    Denoises scans with their own semantic codes, with those of other subjects, and without: what the code explains, and
+    whether it has collapsed. Writes OUT/diagnose.json.
+
+    Args:
+        scans: to denoise, of two subjects or more.
+    """
+    from ldae.metrics.code_usage import VERDICTS
+    from ldae.tasks.code_usage import code_usage
+
+    model, encoded = scans.open(noise=False)
+    with progress_bar("code usage") as move:
+        result = code_usage(model, encoded, seed=scans.seed, progress=move)
+    path = result.write(scans.out)
+    use, spread, images = result.use, result.spread, result.images
+    levels = zip(result.snr, use.share_by_level, use.shuffled_share_by_level, use.gap_by_level, strict=True)
+    table(
+        f"share of the denoiser's error that the code explains: {result.scans} scans of {result.subjects} subjects, "
+        "95 % intervals over subjects",
+        ["signal to noise", "own code", "another subject's", "difference"],
+        [
+            *([f"{snr:.2g}", *(f"{share.value:.3f}" for share in shares)] for snr, *shares in levels),
+            ["mean", *map(interval, (use.share, use.shuffled_share, use.gap))],
+        ],
+    )
+    table(
+        f"images of {images.scans} scans from drawn noise, against the real scans",
+        ["code", "SSIM", "SSIM in brain", "MSE"],
+        [
+            [name, f"{v['ssim']:.4f}", f"{v['ssim_brain']:.4f}", f"{v['mse']:.5f}"]
+            for name, v in (("own", images.right), ("another subject's", images.shuffled), ("none", images.none))
+        ],
+    )
+    between = "unknown" if spread.between_subjects is None else f"{spread.between_subjects:.3f}"
+    say(
+        f"codes of {spread.width} numbers: effective rank {spread.effective_rank:.1f}, {spread.components_95} components for "
+        f"95 % of the variance, {spread.active_dimensions} active dimensions, share between subjects {between}"
+    )
+    say(f"{use.verdict}: {VERDICTS[use.verdict]}\nresults: {path}")
+    return 0
+
+
+@command(
+    "discover",
+    settings="ldae.tasks.explore.discover:DiscoverSettings",
+    names={"principal": "components"},
+    skip=("shown", "seed"),
+)
+def discover(scans: Scans, settings: "DiscoverSettings") -> int:
+    """Find directions that codes vary by, without labels.
+
+    Principal components, directions that change decoded scans most, features of a sparse autoencoder; each with a strip of
+    images and its correlations with the manifest's columns. Also nearest scans, test-retest reliability, and scans of two
+    subjects that look like one.
+
+    Args:
+        scans: whose codes are explored.
+        settings: of what is looked for.
+    """
+    from dataclasses import replace
+
+    from ldae.report.plots.direction_strip import write_direction_strip
+    from ldae.tasks.explore.discover import DirectionStrip, discover
+
+    model, encoded = scans.open(noise=False)
+
+    def show(strip: DirectionStrip) -> None:
+        write_direction_strip(scans.out, strip, model.config.preprocessing)
+
+    with progress_bar("discover") as move:
+        settings = replace(settings, seed=scans.seed)
+        found = discover(model, encoded, scans.out, settings, show=show, progress=move)
+    table(
+        f"directions over {found['scans']} scans of {found['subjects']} subjects",
+        ["direction", "strength", "goes with"],
+        [
+            [f"{kind} {index + 1}", f"{each['strength']:.3f}", each["name"]]
+            for kind, of in found["directions"].items()
+            for index, each in enumerate(of)
+        ],
+    )
+    components = len(found["directions"]["principal"])
+    if components < settings.principal:
+        say(f"note: {found['scans']} scans have {components} principal components, not {settings.principal}")
+    sparse = found["sparse"]
+    if sparse is not None:
+        say(
+            f"sparse autoencoder: {sparse['features']} features, {sparse['dead']} dead, {sparse['active']:.1f} active a scan; "
+            f"explains {sparse['r2']:.0%} of the variance of other scans ({sparse['r2_fitted']:.0%} of its own)"
+        )
+        if len({record.split == "train" for record in encoded.records}) == 1:
+            say(
+                f"note: it was trained on {sparse['fitted_scans']} of these scans, half of the subjects; '--people all' "
+                "trains it on the training subjects and tests it on the others"
+            )
+        if sparse["r2"] <= 0:
+            say("note: its features do not hold beyond the scans they were trained on; make nothing of their strips")
+    if found["reliability"] is not None:
+        say(f"test-retest reliability over sessions, median over numbers: {found['reliability']['median']:.2f} (ICC)")
+    say(f"scans of two subjects nearer than sessions of one: {len(found['lookalikes'])} pairs")
+    for pair in found["lookalikes"][:5]:
+        say(f"  {pair['key']} and {pair['other']}: {pair['distance']:.2f}")
+    say(f"discover.json, directions.npz and a strip for each direction in {scans.out}")
+    return 0

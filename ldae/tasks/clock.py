@@ -1,0 +1,43 @@
+"""Time and memory of a run that may be killed and continued."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from ldae.errors import TaskError
+from ldae.hardware import peak_memory_gib
+from ldae.io.files import write_json
+
+__all__ = ["Clock"]
+
+
+class Clock:
+    """Seconds and peak memory of a run over all its sessions.
+
+    Args:
+        out: the run folder.
+        request: options of the run; a folder that was started with others is refused.
+
+    Raises:
+        TaskError: if the folder belongs to another request.
+    """
+
+    def __init__(self, out: Path, request: dict[str, Any]) -> None:
+        self.out, self.path = out, out / "clock.json"
+        self.request = request
+        self.before, self.peak_gib = 0.0, 0.0
+        if self.path.is_file():
+            former = json.loads(self.path.read_text(encoding="utf-8"))
+            if former["request"] != request:
+                msg = f"{out} holds a run with the options {former['request']}, got {request}; give another --out"
+                raise TaskError(msg)
+            self.before, self.peak_gib = former["seconds"], former["peak_gib"]
+        self.start = time.perf_counter()
+
+    def save(self) -> float:
+        """Write the seconds so far, and return them."""
+        seconds = self.before + time.perf_counter() - self.start
+        self.peak_gib = max(self.peak_gib, peak_memory_gib())
+        write_json(self.path, {"request": self.request, "seconds": seconds, "peak_gib": self.peak_gib})
+        return seconds
