@@ -110,8 +110,8 @@ class Stage(LightningModule):
         """The module that learns and whose averaged weights are kept."""
 
     def step_generator(self) -> torch.Generator:
-        """Randomness of the step that is next."""
-        return step_generator(self.seed, self.steps_done, self.device)
+        """Randomness of the next step, on the device of the parameters."""
+        return step_generator(self.seed, self.steps_done, next(self.averaged().parameters()).device)
 
     def passes(self, batch: Batch) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
         """Forward passes of one step, in turn: the loss to descend on, and the losses to log by name."""
