@@ -34,7 +34,7 @@ __all__ = ["AutoencoderConfig", "LatentDiffusionAutoencoder", "Networks", "Noise
 
 @dataclass(frozen=True)
 class NoiseCodes:
-    """What inversion found for a batch.
+    """Noise codes of a batch, by inversion.
 
     Attributes:
         noise: z_T, (B, C, d, h, w).
@@ -74,6 +74,7 @@ class LatentDiffusionAutoencoder:
         self.networks = networks.to(self.device).eval().requires_grad_(False)
         channels_last(self.networks.compression)
         self.whole_voxels = WHOLE_VOXELS
+        self._weights_hash: str | None = None
 
     @classmethod
     def from_pretrained(
@@ -99,7 +100,7 @@ class LatentDiffusionAutoencoder:
 
         Args:
             folder: where; a former one is replaced whole.
-            facts: what the card should tell of the training (cohort, figures), by name.
+            facts: of the training (cohort, metrics), by name, for the card.
         """
         plain = to_plain(self.config)
         card = model_card(plain, self.count_parameters(), facts or {})
@@ -110,12 +111,14 @@ class LatentDiffusionAutoencoder:
         return {name: sum(p.numel() for p in child.parameters()) for name, child in self.networks.named_children()}
 
     def fingerprint(self) -> str:
-        """Hash of all weights; what caches and results are keyed by."""
-        return hash_tensors(self.networks.state_dict())
+        """Hash of all weights, the key of caches and results. Weights are frozen, so it is computed once."""
+        if self._weights_hash is None:
+            self._weights_hash = hash_tensors(self.networks.state_dict())
+        return self._weights_hash
 
     @property
     def origin(self) -> Origin:
-        """What tables of codes and probes keep of this model."""
+        """Identity of this model, kept in tables of codes and in probes."""
         return Origin(self.fingerprint(), to_plain(self.config.preprocessing), __version__)
 
     def with_sampling(self, settings: Iterable[str]) -> "LatentDiffusionAutoencoder":
@@ -146,7 +149,7 @@ class LatentDiffusionAutoencoder:
             latent_shape = self.config.compression.latent_shape(shape)
             fresh = build_semantic_encoder(self.config.semantic_encoder, shape, latent_shape)
         networks.semantic_encoder = fresh.to(self.device).eval().requires_grad_(False)
-        twin.networks = networks
+        twin.networks, twin._weights_hash = networks, None
         return twin
 
     # Scans to codes
@@ -270,7 +273,7 @@ class LatentDiffusionAutoencoder:
 
     @torch.inference_mode()
     def slice_vectors(self, images: Tensor) -> Tensor:
-        """What a 2.5D semantic encoder's 2D network says of each axial slice: (B, 1, D, H, W) to (B, W, S) on the CPU."""
+        """Features of each axial slice by a 2.5D semantic encoder's 2D network: (B, 1, D, H, W) to (B, W, S) on the CPU."""
         with self._autocast():
             return self.slice_encoder.slice_vectors(images.to(self.device).permute(0, 4, 1, 2, 3)).float().cpu()
 
@@ -309,7 +312,7 @@ class LatentDiffusionAutoencoder:
 
     @torch.inference_mode()
     def velocity_errors(self, z_0: Tensor, noise: Tensor, t: int, semantics: Sequence[Tensor | None]) -> Tensor:
-        """Mean squared error per latent element of the velocities believed under each of K codes, (K, B) on the CPU.
+        """Mean squared error per latent element of the velocities predicted under each of K codes, (K, B) on the CPU.
 
         Args:
             z_0: standardised latents, (B, C, d, h, w).
@@ -321,11 +324,10 @@ class LatentDiffusionAutoencoder:
         times = torch.full((len(clean),), t, dtype=torch.long, device=self.device)
         codes = [None if each is None else each.to(self.device) for each in semantics]
         with self._autocast():
-            believed = semantic_velocities(
-                self.networks, schedule.add_noise(clean, noise, times), times, codes, self.config
-            )
+            z_t = schedule.add_noise(clean, noise, times)
+            predicted = semantic_velocities(self.networks, z_t, times, codes, self.config)
         velocity = velocity_of(Estimate(clean, noise), times, schedule)
-        return torch.stack([(each - velocity).square().flatten(1).mean(dim=1) for each in believed]).cpu()
+        return torch.stack([(each - velocity).square().flatten(1).mean(dim=1) for each in predicted]).cpu()
 
     # Codes to scans
 
@@ -346,7 +348,7 @@ class LatentDiffusionAutoencoder:
     def restore(
         self, image: npt.NDArray[np.float32], codes: Codes, *, space: Literal["model", "scan"] = "model"
     ) -> Volume:
-        """A model image, (D, H, W), as a volume in the space asked for."""
+        """A model image, (D, H, W), as a volume in the space that is named."""
         if space == "model":
             return self.config.preprocessing.restore(image)
         brain = image > 0
@@ -355,7 +357,7 @@ class LatentDiffusionAutoencoder:
         return restored.resample_to(codes.grid)
 
     def difference(self, edited: Codes, codes: Codes) -> Volume:
-        """What an edit of codes changes in the scan, on the model's grid in the scan's units; unchanged codes give exactly 0.
+        """Change of the scan by an edit of its codes, on the model's grid in the scan's units; unchanged codes give exactly 0.
 
         :meth:`ldae.tasks.native.scan.NativeScan.add` puts it on the raw scan.
 

@@ -54,7 +54,7 @@ class Codes:
 
     Attributes:
         semantic: y, (S,), float32.
-        noise: z_T, (C, d, h, w), float32, about unit variance; None if only y was asked for.
+        noise: z_T, (C, d, h, w), float32, about unit variance; None if only y was computed.
         grid: the scan's own grid, where decoded images go back to.
         window: intensities that the model's 0 and 1 stand for, in the scan's units.
         record: what an exact solver needs beside `noise` to come back, (K, C, d, h, w), small; None if it needs nothing.
@@ -76,7 +76,7 @@ class Codes:
         return replace(self, semantic=semantic)
 
     def same_image(self, other: "Codes") -> bool:
-        """Whether both decode to one image, because all that decoding reads is equal."""
+        """True if both decode to one image, because all that decoding reads is equal."""
         pairs = ((self.semantic, other.semantic), (self.noise, other.noise), (self.record, other.record))
         return all(a is b or (a is not None and b is not None and torch.equal(a, b)) for a, b in pairs)
 

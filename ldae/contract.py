@@ -36,7 +36,7 @@ class PreparedScan:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What a scan goes through before the model; saved with every checkpoint.
+    """Preprocessing of a scan before the model; saved with every checkpoint.
 
     Scans come skull-stripped (background exactly 0) and aligned with MNI152 by a rigid or affine transform.
 
@@ -120,11 +120,11 @@ class Preprocessing:
     def difference(
         self, image: npt.NDArray[np.float32], reference: npt.NDArray[np.float32], *, window: tuple[float, float]
     ) -> Volume:
-        """What a model image has more than another, on the model's grid in the scan's units.
+        """Difference of two model images, on the model's grid in the scan's units.
 
         Args:
             image: model intensities, (D, H, W).
-            reference: the same shape.
+            reference: subtracted from it, the same shape.
             window: the scan's intensities at 0 and 1.
         """
         low, high = window

@@ -39,7 +39,7 @@ class CheckpointError(LdaeError):
 
 
 class CohortError(LdaeError):
-    """A cohort that cannot be generated, imported or preprocessed as asked."""
+    """A cohort that cannot be generated, imported or preprocessed."""
 
 
 class TrainingError(LdaeError):

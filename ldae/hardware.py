@@ -38,7 +38,7 @@ def choose_device(device: Device = "auto") -> torch.device:
     """The device to run on; `auto` takes a GPU where there is one.
 
     Raises:
-        ConfigError: if the device asked for is not there.
+        ConfigError: if the named device is not there.
     """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if device == "auto":
@@ -57,7 +57,7 @@ def channels_last(module: Network) -> Network:
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 matrices in hardware."""
+    """True if the device multiplies bfloat16 matrices in hardware."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":

@@ -231,7 +231,7 @@ def volume_suffix(path: Path) -> str:
 
 
 def sidecar_path(path: Path) -> Path:
-    """The JSON file beside an image that tells about it.
+    """The JSON file that describes an image, beside it.
 
     Raises:
         VolumeError: if the suffix is none of an image.

@@ -23,6 +23,17 @@ def test_a_saved_model_comes_back_bit_for_bit(tiny_model, head, tmp_path):
     assert "Not a medical device" in (tmp_path / "model" / "README.md").read_text()
 
 
+def test_weights_are_hashed_once(tiny_model, monkeypatch):
+    first, twin, random = (
+        tiny_model.fingerprint(),
+        tiny_model.with_sampling(["steps=3"]),
+        tiny_model.with_random_encoder(),
+    )
+    assert random.fingerprint() != first
+    monkeypatch.delattr("ldae.autoencoder.hash_tensors")
+    assert tiny_model.origin.model == twin.fingerprint() == first
+
+
 def test_everyone_may_read_every_file_of_a_saved_model(tiny_model, tmp_path):
     tiny_model.save_pretrained(tmp_path / "m")
     assert {path.stat().st_mode & 0o777 for path in (tmp_path / "m").iterdir()} == {0o644}

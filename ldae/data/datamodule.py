@@ -27,7 +27,7 @@ Draw = tuple[int, int]
 
 @dataclass(frozen=True)
 class DataConfig:
-    """How scans are read.
+    """Settings of reading scans.
 
     Attributes:
         augmentation: of the compression stage.
@@ -124,7 +124,7 @@ class ScanDataset(Dataset[Item]):
         return item
 
     def images(self, indices: Sequence[int], *, mirrored: bool = False) -> Tensor:
-        """Prepared scans without augmentation, (B, 1, D, H, W), mirrored left to right if asked for."""
+        """Prepared scans without augmentation, (B, 1, D, H, W), mirrored left to right if `mirrored`."""
         images = torch.stack([torch.as_tensor(self.scans[index]["image"]) for index in indices])
         return images.flip(LEFT_RIGHT) if mirrored else images
 
@@ -186,7 +186,7 @@ class StageDataModule(LightningDataModule):
         steps: training batches in all.
         seed: of the order.
         workers: loading processes.
-        start: told the first step, once a checkpoint has been read.
+        start: called with the first step, once a checkpoint has been read.
     """
 
     def __init__(

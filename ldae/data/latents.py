@@ -23,7 +23,7 @@ __all__ = ["LatentCache", "latent_key"]
 class LatentCache:
     """Standardised latent posteriors of scans and of their mirror images, on the CPU; never a noisy draw.
 
-    Training and tasks share one cache in a run folder. Only what is asked for is read, so a cohort need not fit into memory.
+    Training and tasks share one cache in a run folder. Only indexed latents are read, so a cohort need not fit into memory.
 
     Attributes:
         read: images of scans on the model's grid, (B, 1, D, H, W) in [0, 1].

@@ -82,7 +82,7 @@ class Problem:
 
     @property
     def statement(self) -> str:
-        """Where and what."""
+        """Lines and fault."""
         return f"line{'s' if len(self.lines) > 1 else ''} {' and '.join(map(str, self.lines))}: {self.what}"
 
     def __str__(self) -> str:

@@ -61,7 +61,7 @@ class PrepareScand(MapTransform):  # type: ignore[misc]
         prepared = dict(data)
         for key in self.key_iterator(prepared):
             with warnings.catch_warnings():
-                # Said once by the commands that read a manifest, not for every scan of every stage.
+                # The commands that read a manifest warn once, instead of for every scan of every stage.
                 warnings.simplefilter("ignore", PreprocessingWarning)
                 scan = self.preprocessing.prepare(read_volume(prepared[key]))
             prepared[key] = torch.from_numpy(scan.data)[None]

@@ -41,13 +41,13 @@ NOT_MAGNITUDE = frozenset(["P", "PHASE", "PHASE MAP", "R", "REAL", "I", "IMAGINA
 
 @dataclass(frozen=True)
 class SeriesRule:
-    """What is taken beside the obvious.
+    """Exceptions to the choice of series.
 
     Attributes:
         series_description: take exactly the series whose description or protocol's name fits: a shell pattern, or a part
             of it; case does not matter. Contrast is then not judged.
         include_derived: take derived and secondary images too.
-        any_modality: take images that do not say that they are MR.
+        any_modality: take images whose header does not state MR.
     """
 
     series_description: str | None = None
@@ -61,11 +61,11 @@ def select_series(study: Sequence[Series], rule: SeriesRule) -> dict[str, str | 
     In order: images that are no MR, colour, burned-in text, localisers, derived and secondary images, phase images,
     diffusion mosaics, and fewer than ten planes are left out. With a pattern the rest is taken where it fits. Without
     one, a description decides that names T1 or a T1 sequence and no other contrast or contrast agent, unless the timing
-    contradicts it; then the timing; and what neither can tell is taken if it is the study's only 3D series.
+    contradicts it; then the timing; and what neither decides is taken if it is the study's only 3D series.
 
     Args:
         study: its series.
-        rule: what is taken beside the obvious.
+        rule: exceptions.
 
     Returns:
         SeriesInstanceUID -> why it is left out, None where it is taken.
@@ -121,10 +121,10 @@ def _unsuitable(series: Series, rule: SeriesRule) -> str | None:
 
 
 def _is_3d(series: Series) -> bool:
-    """As the header says; where it is silent, by planes of at most 2 mm."""
-    said = series.header.words("MRAcquisitionType")
+    """As the header states; where it does not, by planes of at most 2 mm."""
+    stated = series.header.words("MRAcquisitionType")
     thickness = series.header.number("SliceThickness")
-    return said == ("3D",) if said else thickness is not None and thickness <= THIN_MM
+    return stated == ("3D",) if stated else thickness is not None and thickness <= THIN_MM
 
 
 def _other_contrast(header: Header, *, alone: bool) -> str | None:
@@ -144,14 +144,14 @@ def _other_contrast(header: Header, *, alone: bool) -> str | None:
         return "its timing is not that of a T1w scan"
     if named or timing is True or alone:
         return None
-    return "its contrast cannot be told"
+    return "its contrast is unknown"
 
 
 def _timing(header: Header) -> bool | None:
-    """Whether sequence and times are those of a T1w scan; None if that cannot be told.
+    """True if sequence and times are those of a T1w scan; None if they do not decide.
 
     Inversion-prepared gradient echo (MPRAGE and its like) has an inversion time of 0.3 to 1.5 s; T1w spin echo repeats
-    within 0.9 s. A spoiled gradient echo cannot be told from an angiogram by its timing.
+    within 0.9 s. A spoiled gradient echo and an angiogram cannot be distinguished by timing.
     """
     sequence = header.words("ScanningSequence")
     echo, repetition, inversion = (header.number(f"{name}Time") for name in ("Echo", "Repetition", "Inversion"))

@@ -42,7 +42,7 @@ class ScheduleConfig:
 
     @property
     def ends_in_pure_noise(self) -> bool:
-        """Whether no signal is left at the last timestep."""
+        """True if no signal is left at the last timestep."""
         return self.zero_terminal_snr or self.kind == "rectified"
 
 
@@ -83,7 +83,7 @@ class NoiseSchedule(nn.Module):
 
     @property
     def variance_preserving(self) -> bool:
-        """Whether a_t^2 + b_t^2 = 1."""
+        """True if a_t^2 + b_t^2 = 1."""
         return self.config.kind != "rectified"
 
     def signal_and_noise(self, t: Tensor, ndim: int) -> tuple[Tensor, Tensor]:

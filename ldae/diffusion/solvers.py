@@ -15,7 +15,7 @@ __all__ = ["SamplingConfig", "invert_latents", "sample_latents"]
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """How noise codes are found and decoded.
+    """Inversion to noise codes, and sampling from them.
 
     Attributes:
         solver: `bdia`, exact to float error; `ddim`, as published.

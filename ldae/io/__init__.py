@@ -1,1 +1,1 @@
-"""Files in and out: checkpoints, the preprocessing contract, the template."""
+"""Files in and out: model folders, weights of other programs, files written whole."""

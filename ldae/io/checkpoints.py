@@ -1,4 +1,4 @@
-"""Model folders: weights as safetensors, configuration as JSON, and a card that a person can read. No pickle is read."""
+"""Model folders: weights as safetensors, configuration as JSON, and a model card. No pickle is read."""
 
 import hashlib
 import json

@@ -16,7 +16,7 @@ PARTS = re.compile(r"(?:encoder|decoder)\.blocks\.\d+\.|(?:quant_conv_mu|quant_c
 LINEAR = re.compile(r"(\.blocks\.\d+)\.(to_[qkv]|proj_attn)\.(weight|bias)$")
 UPSAMPLING = re.compile(r"(decoder\.blocks\.\d+)\.conv\.conv\.(weight|bias)$")
 
-# The tensor that tells what a block is.
+# The tensor that identifies the kind of a block.
 MARKS = {
     "conv.weight": "c",
     "conv2.conv.weight": "r",
@@ -31,7 +31,7 @@ LETTERS = "c convolution, r residual block, a attention, d downsampling, u upsam
 
 @dataclass(frozen=True)
 class AutoencoderShape:
-    """What the tensors of an AutoencoderKL say of its architecture.
+    """Architecture of an AutoencoderKL, read from its tensors.
 
     Attributes:
         channels: width of each level.

@@ -65,7 +65,7 @@ class Renamed:
 
     @property
     def widened(self) -> dict[str, int]:
-        """How many of the used tensors are of less than 32 bits, by type."""
+        """Number of used tensors of less than 32 bits, by type."""
         kinds = [str(t.dtype).removeprefix("torch.") for t in self.tensors.values() if t.dtype != torch.float32]
         return {kind: kinds.count(kind) for kind in sorted(set(kinds))}
 
@@ -76,7 +76,7 @@ def find_network(file: WeightsFile, kind: str, ignore: Sequence[str] = ()) -> tu
     Args:
         file: to search.
         kind: key of :data:`NETWORKS`.
-        ignore: beginnings of names that are left out because the caller says so.
+        ignore: beginnings of names that are left out by request.
 
     Returns:
         The tensors by their names inside the network, the prefix they had, and the account so far.
@@ -181,7 +181,7 @@ def as_float32(account: Renamed, ours: str) -> Tensor:
 
 
 def _prefixes(file: WeightsFile, anchor: str) -> list[str]:
-    """What stands before an anchor in the file's names: '' or something that ends in a dot."""
+    """Prefixes of an anchor in the file's names: '', or text that ends in a dot."""
     found = {name.removesuffix(anchor) for name in file.tensors if name.endswith(anchor)}
     return sorted(prefix for prefix in found if not prefix or prefix.endswith("."))
 

@@ -54,7 +54,7 @@ def read_weights_file(path: Path) -> WeightsFile:
     """Read a safetensors file, a state dict or a Lightning checkpoint.
 
     Args:
-        path: of the file; its content tells the format, whatever it is called.
+        path: of the file; its content decides the format, not its name.
 
     Raises:
         CheckpointError: if it is missing, damaged, none of these, or holds Python objects beside its tensors.
@@ -80,7 +80,7 @@ def read_weights_file(path: Path) -> WeightsFile:
 
 
 def _load_torch(path: Path, *, zipped: bool) -> Any:
-    """What `torch.save` wrote: tensors in plain containers, or an error."""
+    """Content of a file of `torch.save`: tensors in plain containers, or an error."""
     try:
         with warnings.catch_warnings():
             # Other pickle protocols than torch's own: they either load or are refused below.
@@ -107,7 +107,7 @@ def _unwrap(path: Path, loaded: Any) -> tuple[dict[str, Tensor], tuple[str, ...]
     """The state dict inside a checkpoint, and the names of the entries beside it.
 
     Raises:
-        CheckpointError: if there is none, or if other entries hold tensors that nobody accounts for.
+        CheckpointError: if there is none, or if other entries hold tensors of unknown purpose.
     """
     if not isinstance(loaded, Mapping):
         msg = f"{path}: holds a {type(loaded).__name__}, not a dictionary of tensors; save the model's state dict"

@@ -25,7 +25,7 @@ INITIAL_LOG_VARIANCE = -6.0
 
 @dataclass(frozen=True)
 class CompressionAttention:
-    """Where the autoencoder attends; each voxel then sees all others, so memory grows with the square of the grid.
+    """Self-attention of the autoencoder; its memory grows with the square of the number of voxels.
 
     Attributes:
         levels: with self-attention after each residual block, 0 being the finest.
@@ -165,7 +165,7 @@ def build_network(config: CompressionConfig) -> nn.Module:
         with_encoder_nonlocal_attn=attention.coarsest,
         with_decoder_nonlocal_attn=attention.coarsest,
     )
-    # A posterior as wide as its prior hides what the encoder says; starting narrow, training reaches the same loss in far
+    # A posterior as wide as its prior hides what the encoder predicts; starting narrow, training reaches the same loss in far
     # fewer steps, and the divergence widens it again where that costs nothing.
     log_variance = network.quant_conv_log_sigma.conv
     with torch.no_grad():

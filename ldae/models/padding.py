@@ -14,7 +14,7 @@ def padded_shape(shape: Sequence[int], multiple: int) -> tuple[int, ...]:
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
-    """Zeros (background) on both sides of each axis, one more behind where the number is odd.
+    """Zeros (background) at both ends of each axis, one more behind where the number is odd.
 
     Args:
         x: volumes, (B, C, D, H, W).

@@ -56,8 +56,8 @@ class VolumeEncoderConfig:
             of the training scans (:class:`LinearPath`); 0 leaves it out. Only aligned scans have use for it.
         linear_reads: the `scan`, or the `latent` that compression makes of it, which holds more of small structures in fewer
             numbers.
-        symmetric: read the scan and its mirror image, left to right, as their mean. The code then says nothing of sides, and
-            spends all its numbers on what both share, as ageing and most dementias are; the noise code keeps the rest.
+        symmetric: read the mean of the scan and its mirror image. The code is then left-right symmetric: it holds what both
+            hemispheres share, as ageing and most dementias change both; the noise code keeps the rest.
     """
 
     widths: tuple[int, ...] = (32, 64, 128, 256)
@@ -167,7 +167,7 @@ class SliceEncoder(nn.Module):
         return y
 
     def slice_vectors(self, slices: Tensor) -> Tensor:
-        """What the 2D network says of each slice by itself, (B, W, 1, D, H) to (B, W, S)."""
+        """Features of each slice by itself, from the 2D network, (B, W, 1, D, H) to (B, W, S)."""
         batch, count = slices.shape[:2]
         # The images need no gradient, and torch 2.13's CPU norms crash on channels-last inputs of that kind.
         vectors: Tensor = self.backbone(slices.flatten(0, 1).contiguous()).reshape(batch, count, -1)
@@ -237,8 +237,8 @@ class VolumeEncoder(nn.Module):
     """A plain 3D convolutional network: strided levels, pooling, standardised features, one linear layer, layer norm.
 
     Pooled features of aligned heads differ by a few thousandths. They are standardised over the cohort (batch norm), and from
-    there on in float32, or the differences would drown in bf16's rounding. With a linear path the network adds to what that
-    says, beginning with nothing.
+    there on in float32, or the differences would drown in bf16's rounding. With a linear path the network adds to its
+    output, beginning with nothing.
 
     Args:
         config: widths and paths.

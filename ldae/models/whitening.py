@@ -13,7 +13,7 @@ class Whitening(nn.Module):
     """y' = (y - mean) M with a symmetric matrix M, in float32; the identity until it is fitted.
 
     Training gives the directions that the denoiser needs most a spread many times that of the rest, where a hippocampus may
-    be, and a regularised probe, or a distance, hardly sees the rest. M is a power of the codes' covariance over the training
+    be, and a regularised probe, or a distance, hardly sees that rest. M is a power of the codes' covariance over the training
     scans: -1/2 of it is symmetric (ZCA) whitening, of all whitened codes the nearest to the codes themselves (Kessy, Lewin
     and Strimmer 2018).
 

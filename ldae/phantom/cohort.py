@@ -89,7 +89,7 @@ def _plain(config: PhantomConfig) -> Any:
 
 
 def _is_finished(out: Path, config: PhantomConfig) -> bool:
-    """Whether the folder is this cohort, not new or empty; any other content is refused."""
+    """True if the folder is this cohort, False if it is new or empty; any other content is refused."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return False
     if not out.is_dir():

@@ -1,4 +1,4 @@
-"""The tables and descriptions of a phantom cohort, in BIDS's words."""
+"""The tables and descriptions of a phantom cohort, in BIDS terms."""
 
 import dataclasses
 from collections.abc import Sequence

@@ -23,7 +23,7 @@ INVERSE_ITERATIONS = 8
 
 @dataclass(frozen=True)
 class RawConfig:
-    """How raw heads differ from each other besides their anatomy; each is drawn anew for every session.
+    """Ranges of pose, grid and brightness of raw heads; each is drawn anew for every session.
 
     Attributes:
         max_rotation_deg: the head is turned in scanner space by up to this angle about an axis of any direction; the

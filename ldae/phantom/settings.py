@@ -16,7 +16,7 @@ from ldae.volume import Grid
 
 __all__ = ["PhantomConfig", "cohort_grid", "draw_cohort", "stream"]
 
-# Subjects who change much are rare; the search ends after so many draws for each that is kept.
+# Subjects with large change are rare; the search ends after so many draws for each that is kept.
 DRAWS_PER_SUBJECT = 2000
 
 # Streams of randomness: each draw has its own, so that no draw depends on another's order or on the workers.
@@ -37,7 +37,7 @@ class PhantomConfig:
         shape: voxels along each axis, or None for the smallest multiples of 8 that hold the brain.
         max_sessions: the largest number of sessions of a subject, 1 to 6.
         min_motion_mm: leave out subjects with fewer than three sessions, or whose ventricles' wall moves less than this
-            between the first and the last; 0 leaves nobody out. Interpolation is tested on large change, which is rare.
+            between the first and the last; 0 keeps all. Interpolation is tested on large change, which is rare.
         save_displacement: also write, for each scan, which template point is seen at each voxel.
         raw: whole heads in native space instead of brains in template space; None is brains.
         anatomy: folder of label maps in FreeSurfer's numbering, one of which is each subject's brain; None is the
@@ -131,6 +131,6 @@ def draw_cohort(config: PhantomConfig) -> list[Subject]:
 
 
 def _moves(subject: Subject, least_mm: float) -> bool:
-    """Whether there is a middle session to leave out, and the ventricles' wall moves at least so far around it."""
+    """True if there is a middle session to leave out, and the ventricles' wall moves at least so far around it."""
     first, last = (subject.sessions[at].state.ventricle_mm for at in (0, -1))
     return len(subject.sessions) >= 3 and abs(last - first) >= least_mm

@@ -95,16 +95,16 @@ def test_few_planes_are_no_head() -> None:
 def test_the_timing_decides_where_the_name_is_silent() -> None:
     spin_echo = {"ScanningSequence": "SE", "RepetitionTime": "500", "EchoTime": "12", "InversionTime": ""}
     study = [series("first"), series("second", **spin_echo), series("third", InversionTime="")]
-    assert judged(*study) == [None, None, "its contrast cannot be told"]
+    assert judged(*study) == [None, None, "its contrast is unknown"]
 
 
 def test_the_only_3d_series_of_a_study_is_taken() -> None:
     flat = series("b", MRAcquisitionType="2D", **UNTOLD)
-    assert judged(series("a", **UNTOLD), flat) == [None, "its contrast cannot be told"]
-    assert judged(series("a", **UNTOLD), series("b", **UNTOLD)) == ["its contrast cannot be told"] * 2
+    assert judged(series("a", **UNTOLD), flat) == [None, "its contrast is unknown"]
+    assert judged(series("a", **UNTOLD), series("b", **UNTOLD)) == ["its contrast is unknown"] * 2
     silent = {**UNTOLD, "MRAcquisitionType": ""}
     assert judged(series("a", SliceThickness="1", **silent)) == [None]
-    assert judged(series("a", SliceThickness="5", **silent)) == ["its contrast cannot be told"]
+    assert judged(series("a", SliceThickness="5", **silent)) == ["its contrast is unknown"]
 
 
 def test_the_protocols_name_counts_where_the_description_is_silent() -> None:

@@ -64,7 +64,7 @@ def exponential(velocity: Array) -> Array:
 
 @functools.lru_cache(maxsize=1)
 def shape_lattice() -> Grid:
-    """Where shape is drawn: fixed, so that a subject keeps its shape at every voxel size."""
+    """Lattice on which shape is drawn: fixed, so that a subject keeps its shape at every voxel size."""
     return template_grid(SHAPE_LATTICE_MM, margin_mm=20.0)
 
 

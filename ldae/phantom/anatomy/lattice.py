@@ -99,7 +99,7 @@ class Table:
         return sample_at(self.values, self._index(points_mm))
 
     def is_near(self, points_mm: Array) -> npt.NDArray[np.bool_]:
-        """Whether the lattice point nearest to each point is marked as nearby; False outside, (N, 3) to (N,)."""
+        """True where the lattice point nearest to each point is marked as nearby; False outside, (N, 3) to (N,)."""
         nearest = np.rint(self._index(points_mm)).astype(np.int32)
         inside = np.asarray(((nearest >= 0) & (nearest < self.nearby.shape)).all(axis=1))
         inside[inside] = self.nearby[tuple(nearest[inside].T)]

@@ -73,7 +73,7 @@ class ImportReport:
 
     @property
     def path(self) -> Path:
-        """Where :meth:`write` puts the report."""
+        """File of the report."""
         return report_path(self.manifest)
 
     def reasons(self) -> tuple[tuple[str, bool, tuple[Skipped, ...]], ...]:

@@ -33,7 +33,7 @@ diagnosis at the visit, and at baseline (given to scans of month 0 only); site; 
 
 @dataclass(frozen=True)
 class DiagnosisRule:
-    """How the study's diagnoses become the manifest's.
+    """Recoding of the study's diagnoses.
 
     Attributes:
         recode: the study's word to the manifest's, without regard to case.
@@ -49,7 +49,7 @@ class DiagnosisRule:
 
 @dataclass(frozen=True)
 class ImageRule:
-    """How an image's path, relative to the folder of images, states subject and visit.
+    """Reading of subject and visit from an image's path, relative to the folder of images.
 
     Attributes:
         patterns: regular expressions with a group `participant`, and at most one of `image`, `visit`, `day` and `date`;
@@ -68,7 +68,7 @@ class ImageRule:
 
 @dataclass(frozen=True)
 class StudyMap:
-    """How one study's tables are read.
+    """Map of one study's tables.
 
     Attributes:
         study: the study and its tables, in words.

@@ -88,7 +88,7 @@ def plain_image(text: str) -> str:
 
 
 def _by_pattern(names: Sequence[str], study: StudyMap) -> list[dict[str, str | None]]:
-    """What each name states, by the first of the map's patterns that fits."""
+    """Subject and visit in each name, by the first of the map's patterns that fits."""
     patterns = [re.compile(text, re.IGNORECASE) for text in study.images.patterns]
     found = (next((match for pattern in patterns if (match := pattern.search(name))), None) for name in names)
     stated: list[dict[str, str | None]] = [{} if match is None else match.groupdict() for match in found]
@@ -113,7 +113,7 @@ def _by_identifier(names: Sequence[str], visits: pd.DataFrame) -> list[dict[str,
 
 
 def _has_word(text: str, word: str, start: str = "") -> bool:
-    """Whether `word`, after the pattern `start`, stands in `text` with no letter or digit against either end."""
+    """True if `word`, after the pattern `start`, stands in `text` with no letter or digit against either end."""
     pattern = rf"(?<![^\W_]){start}{re.escape(word)}(?![^\W_])"
     return word.lower() in text.lower() and re.search(pattern, text, re.IGNORECASE) is not None
 

@@ -50,7 +50,7 @@ class DicomOptions:
         rule: which series.
         keep_patient_id: PatientID gives the labels, instead of new numbers.
         exact_age: ages over 89 are kept.
-        key: a file outside the cohort that tells which label is whose; labels in it are kept, and visits are numbered on.
+        key: a file outside the cohort with the patient of each label; labels in it are kept, and visits are numbered on.
         table: of subjects or visits, matched by PatientID: diagnosis, site, and other values that headers lack.
         follow_links: read files behind links that lead out of the folder.
     """
@@ -69,7 +69,7 @@ class SeriesOutcome:
 
     Attributes:
         outcome: "skipped" is no T1w scan; "refused" would be one, but cannot be used.
-        reason: in fixed words that identify nobody; empty for the images that the manifest lists.
+        reason: in fixed words that identify no subject; empty for the images that the manifest lists.
         name: number, description and identifier of the series. It may identify a person and is never written.
         subject, session: the labels; empty where none were given.
         image: relative to the cohort; empty where none was written.
@@ -208,7 +208,7 @@ def import_dicom(
         _write_descriptions(place)
         write_json(place / REPORT_NAME, report.to_dict())
         if options.key is not None:
-            # Before the cohort takes its name: without its key, nobody could tell whose it is.
+            # Before the cohort takes its name: without the key, its subjects cannot be identified.
             write_key(options.key, [*known, *keys])
     return report
 
@@ -239,7 +239,9 @@ def _select(scan: Scan, rule: SeriesRule, outcomes: dict[str, SeriesOutcome]) ->
         if len(series.patients) > 1:
             refusal = f"images of {len(series.patients)} patients in one series; sort the files by patient"
         elif patient_of(series) in contradictory:
-            refusal = "one patient identifier with several birth dates or sexes: two people mixed? give each their own"
+            refusal = (
+                "one patient identifier with several birth dates or sexes: two subjects mixed? give each their own"
+            )
         reason = reasons[series.uid]
         if reason is not None:
             outcomes[series.uid] = SeriesOutcome("skipped", reason, series.name)

@@ -32,7 +32,7 @@ AGE_UNITS_IN_YEARS = {"Y": 1.0, "M": 1 / 12, "W": 7 / DAYS_PER_YEAR, "D": 1 / DA
 TOP_AGE_YEARS = 90.0
 """Ages over 89 become this one, because they identify (HIPAA, 45 CFR 164.514(b)(2)(i)(C))."""
 AGE_TOLERANCE_YEARS = 2.0
-NOBODY = "without PatientID, study "
+WITHOUT_ID = "without PatientID, study "
 """Before the study's identifier, this stands in the key for a subject without PatientID."""
 
 
@@ -139,7 +139,7 @@ def sex_of(header: Header) -> str | None:
 
 def patient_of(series: Series) -> str:
     """PatientID of a series; without one, each study counts as a subject."""
-    return series.header.text("PatientID") or NOBODY + series.header.text("StudyInstanceUID")
+    return series.header.text("PatientID") or WITHOUT_ID + series.header.text("StudyInstanceUID")
 
 
 def group_visits(series: Iterable[Series]) -> list[Visit]:
@@ -182,7 +182,7 @@ def name_visits(
     for patient in sorted(patients, key=lambda each: labels[each]):
         own = [visit for visit in visits if visit.patient == patient]
         subject = f"sub-{labels[patient]}"
-        if patient.startswith(NOBODY):
+        if patient.startswith(WITHOUT_ID):
             warnings.append(f"{subject}: no patient identifier in the headers, so each study counts as a subject")
         past = {row.study: row for row in known if row.patient == patient}
         named += [replace(visit, subject=subject) for visit in _in_time(own, past, subject, warnings)]
@@ -226,7 +226,7 @@ def _patient_labels(patients: Sequence[str]) -> dict[str, str]:
     """The patients' identifiers as BIDS labels: letters and digits only."""
     labels: dict[str, str] = {}
     for patient in patients:
-        label = "" if patient.startswith(NOBODY) else re.sub(r"[^A-Za-z0-9]", "", patient)
+        label = "" if patient.startswith(WITHOUT_ID) else re.sub(r"[^A-Za-z0-9]", "", patient)
         if not label or label in labels.values():
             what = "two PatientIDs differ only in punctuation" if label else "some headers have no PatientID to keep"
             msg = f"{what}; leave out --keep-patient-id"
