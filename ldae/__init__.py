@@ -9,19 +9,27 @@ from typing import TYPE_CHECKING, Any
 from ldae.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from ldae.autoencoder import LatentDiffusionAutoencoder
-    from ldae.codes import Codes, interpolate, lerp, slerp
-    from ldae.config import load_experiment
-    from ldae.data.manifest import Manifest, read_manifest, write_manifest
-    from ldae.data.splits import assign_splits
-    from ldae.errors import LdaeError
-    from ldae.report import write_report
-    from ldae.tasks.native.scan import NativeScan
-    from ldae.tasks.sklearn import SemanticEncoderTransformer
-    from ldae.tasks.study import run_study
-    from ldae.training.experiment import Experiment
-    from ldae.training.fit import FitSettings
-    from ldae.volume import Grid, Volume, read_volume, write_volume
+    from ldae.autoencoder import LatentDiffusionAutoencoder as LatentDiffusionAutoencoder
+    from ldae.codes import Codes as Codes
+    from ldae.codes import interpolate as interpolate
+    from ldae.codes import lerp as lerp
+    from ldae.codes import slerp as slerp
+    from ldae.config import load_experiment as load_experiment
+    from ldae.data.manifest import Manifest as Manifest
+    from ldae.data.manifest import read_manifest as read_manifest
+    from ldae.data.manifest import write_manifest as write_manifest
+    from ldae.data.splits import assign_splits as assign_splits
+    from ldae.errors import LdaeError as LdaeError
+    from ldae.report import write_report as write_report
+    from ldae.tasks.native.scan import NativeScan as NativeScan
+    from ldae.tasks.sklearn import SemanticEncoderTransformer as SemanticEncoderTransformer
+    from ldae.tasks.study import run_study as run_study
+    from ldae.training.experiment import Experiment as Experiment
+    from ldae.training.fit import FitSettings as FitSettings
+    from ldae.volume import Grid as Grid
+    from ldae.volume import Volume as Volume
+    from ldae.volume import read_volume as read_volume
+    from ldae.volume import write_volume as write_volume
 
 _HOMES = {
     "Codes": "ldae.codes",
@@ -47,29 +55,7 @@ _HOMES = {
     "write_volume": "ldae.volume",
 }
 
-__all__ = [
-    "Codes",
-    "Experiment",
-    "FitSettings",
-    "Grid",
-    "LatentDiffusionAutoencoder",
-    "LdaeError",
-    "Manifest",
-    "NativeScan",
-    "SemanticEncoderTransformer",
-    "Volume",
-    "assign_splits",
-    "interpolate",
-    "lerp",
-    "load_experiment",
-    "read_manifest",
-    "read_volume",
-    "run_study",
-    "slerp",
-    "write_manifest",
-    "write_report",
-    "write_volume",
-]
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

@@ -216,12 +216,7 @@ class LatentDiffusionAutoencoder:
         return self.with_noise(codes, latents) if noise and latents is not None else codes
 
     def with_noise(self, codes: Sequence[Codes], z_0: Tensor) -> list[Codes]:
-        """The codes with the noise codes of their latents, the solver that found them, and its measured round-trip error.
-
-        Args:
-            codes: with y.
-            z_0: standardised latents, (B, C, d, h, w).
-        """
+        """The codes with noise codes, solver and round-trip error of standardised latents, (B, C, d, h, w)."""
         found = self.invert(z_0, torch.stack([each.semantic for each in codes]))
         return [
             replace(
@@ -233,10 +228,6 @@ class LatentDiffusionAutoencoder:
             )
             for row, each in enumerate(codes)
         ]
-
-    def compress_prepared(self, scans: Sequence[PreparedScan]) -> Tensor:
-        """Standardised latent posterior means of prepared scans, (B, C, d, h, w)."""
-        return self.compress(stack_images(scans))
 
     @torch.inference_mode()
     def semantic(self, images: Tensor, latents: Tensor | None = None, mirrored_latents: Tensor | None = None) -> Tensor:

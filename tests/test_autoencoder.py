@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from ldae.autoencoder import LatentDiffusionAutoencoder, Networks, SamplingConfig
+from ldae.autoencoder import LatentDiffusionAutoencoder, Networks, SamplingConfig, stack_images
 from ldae.diffusion import ScheduleConfig
 from ldae.errors import CheckpointError, ConfigError, TaskError, VolumeError
 from ldae.networks import semantic_predict
@@ -58,7 +58,7 @@ def test_codes_say_who_found_them_and_how_well_they_come_back(tiny_model, head):
     assert exact.round_trip < 1e-5
     assert drifted.record is None
     returned = model.latents_of([drifted])
-    missed = returned - model.compress_prepared([model.prepare(head(2))])
+    missed = returned - model.compress(stack_images([model.prepare(head(2))]))
     assert drifted.round_trip == pytest.approx(float(missed.square().mean().sqrt()), rel=1e-4)
     assert drifted.round_trip > 10 * exact.round_trip
 

@@ -110,7 +110,8 @@ def _autoencoder_shape(file: WeightsFile, inside: Mapping[str, Tensor]) -> Autoe
         )
         raise CheckpointError(msg)
     return AutoencoderShape(
-        channels=_level_widths(row, widths),
+        # The first block of each level follows the first convolution or a downsampling.
+        channels=tuple(widths[index + 1] for index, letter in enumerate(row) if index == 0 or letter == "d"),
         latent_channels=latent.shape[0],
         residual_blocks=counts.pop(),
         attention_levels=tuple(index for index, level in enumerate(levels) if "a" in level),
@@ -127,12 +128,6 @@ def _blocks(inside: Mapping[str, Tensor], half: str) -> tuple[str, list[int]]:
         widths.append(inside[found[0]].shape[0])
         index += 1
     return row, widths
-
-
-def _level_widths(row: str, widths: list[int]) -> tuple[int, ...]:
-    """Width of the first residual block of each level."""
-    starts = [1, *(index + 1 for index, letter in enumerate(row) if letter == "d")]
-    return tuple(widths[start] for start in starts)
 
 
 def _unreadable(file: WeightsFile, row: str) -> str:

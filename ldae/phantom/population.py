@@ -225,12 +225,7 @@ def anatomical_state(
 
 def with_severity(state: AnatomicalState, change: float, population: PopulationConfig) -> AnatomicalState:
     """The same brain at the same age after a change of severity; 1 is from none to an established dementia."""
-    effects = (
-        population.ventricle,
-        population.hippocampus,
-        population.hippocampus,
-        population.cortex,
-        population.white_matter,
-    )
-    values = astuple(state)
-    return AnatomicalState(*(v + change * effect.per_severity for v, effect in zip(values, effects, strict=True)))
+    p = population
+    effects = (p.ventricle, p.hippocampus, p.hippocampus, p.cortex, p.white_matter)
+    moved = (v + change * effect.per_severity for v, effect in zip(astuple(state), effects, strict=True))
+    return AnatomicalState(*moved)

@@ -10,7 +10,7 @@ import numpy as np
 from ldae.atlas import Template, load_template
 from ldae.io.files import sha256_of
 from ldae.phantom.anatomy.deformation import draw_shape
-from ldae.phantom.anatomy.label_maps import LabelSource, label_anatomy, label_files, place_label_map
+from ldae.phantom.anatomy.label_maps import LabelSource, label_anatomy, label_files, place_label_map, read_label_map
 from ldae.phantom.anatomy.label_surroundings import LabelHead, check_head_labels
 from ldae.phantom.anatomy.surroundings import TemplateHead, draw_head_tissue
 from ldae.phantom.anatomy.tissue import SubjectMap, map_subject, render, severity_effect
@@ -64,7 +64,7 @@ def choose_label_maps(config: PhantomConfig, subjects: Sequence[Subject]) -> dic
     places = {}
     for path in sorted(set(chosen.values())):
         if config.raw is not None:
-            check_head_labels(path)
+            check_head_labels(path, read_label_map(path).labels)
         log.info("registering %s to the template", path)
         places[path] = place_label_map(str(path), sha256_of(path))
     return {index: places[path] for index, path in chosen.items()}

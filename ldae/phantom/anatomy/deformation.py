@@ -69,12 +69,6 @@ def shape_lattice() -> Grid:
 
 
 @functools.lru_cache(maxsize=1)
-def _shape_lattice_mm() -> Array:
-    """RAS mm of the shape lattice's points, (X, Y, Z, 3)."""
-    return np.moveaxis(shape_lattice().world_coordinates().astype(np.float32), 0, -1)
-
-
-@functools.lru_cache(maxsize=1)
 def _shape_lattice_brain() -> npt.NDArray[np.bool_]:
     """The lattice points in the template's brain, (X, Y, Z)."""
     return load_template(1.0).brain_mask.resample_to(shape_lattice()).data > 0.5
@@ -98,7 +92,7 @@ def draw_shape(config: ShapeConfig, intracranial_scale: float, rng: np.random.Ge
     displacement = exponential(velocity) * np.float32(SHAPE_LATTICE_MM)
     # Registration has centred every head, so shape may not shift the brain as a whole.
     displacement -= displacement[_shape_lattice_brain()].mean(axis=0)
-    position = _shape_lattice_mm() + displacement
+    position = np.moveaxis(grid.world_coordinates().astype(np.float32), 0, -1) + displacement
     stretch = config.axis_scale_sd * rng.standard_normal(3)
     scale = np.cbrt(intracranial_scale) * np.exp(stretch - stretch.mean())
     centre = grid.affine[:3, :3] @ ((np.array(grid.shape) - 1) / 2) + grid.affine[:3, 3]

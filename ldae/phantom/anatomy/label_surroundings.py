@@ -53,16 +53,12 @@ class _HeadMaps:
     head: npt.NDArray[np.bool_]
 
 
-def check_head_labels(path: Path) -> None:
-    """Refuse a label map that holds a brain alone.
+def check_head_labels(path: Path, labels: npt.NDArray[np.int16]) -> None:
+    """Refuse a label map, (D, H, W), that holds a brain alone.
 
     Raises:
-        CohortError: if labels of soft tissue, skin or bone are missing.
+        CohortError: if labels of soft tissue or bone are missing.
     """
-    _check(path, read_label_map(path).labels)
-
-
-def _check(path: Path, labels: npt.NDArray[np.int16]) -> None:
     count = np.bincount(labels.ravel(), minlength=600)
     if not (count[SOFT_TISSUE] and count[COMPACT_BONE]):
         msg = (
@@ -75,7 +71,7 @@ def _check(path: Path, labels: npt.NDArray[np.int16]) -> None:
 @functools.lru_cache(maxsize=1)
 def _head_maps(source: LabelSource) -> _HeadMaps:
     label_map = read_label_map(Path(source.path))
-    _check(Path(source.path), label_map.labels)
+    check_head_labels(Path(source.path), label_map.labels)
     box = bounding_box(label_map.labels > 0, 1)
     labels, affine = label_map.labels[box], shifted(label_map.affine, [side.start for side in box])
     spacing = tuple(np.linalg.norm(affine[:3, :3], axis=0).tolist())

@@ -213,24 +213,25 @@ def render(
     thinned = np.clip(np.float32(state.cortex_mm) * maps[:, CORTEX_RIM], -csf, grey)
     grey, csf = grey - thinned, csf + thinned
     # Fluid takes the place that a shrinking hippocampus leaves (the temporal horn); its rim widens with the shift.
-    shrunk_mm = np.where(moved[:, 0] < 0, state.hippocampus_left_mm, state.hippocampus_right_mm).astype(np.float32)
+    left = moved[:, 0] < 0
+    shrunk_mm = np.where(left, state.hippocampus_left_mm, state.hippocampus_right_mm).astype(np.float32)
     lost = np.clip(shrunk_mm * maps[:, HIPPOCAMPUS_RIM], 0.0, 1.0)
     csf = csf + lost * (grey + white)
     grey, white = grey * (1 - lost), white * (1 - lost)
 
-    voxel_ml = subject.part_ml
     hippocampi = maps[:, HIPPOCAMPI]
-    left = moved[:, 0] < 0
-    grey_ml, white_ml, csf_ml = (float(m.sum(dtype=np.float64)) * voxel_ml for m in (grey, white, csf))
     volumes = {
-        "ventricles_ml": float(maps[:, VENTRICLES].sum(dtype=np.float64)) * voxel_ml,
-        "hippocampus_left_ml": float(hippocampi[left].sum(dtype=np.float64)) * voxel_ml,
-        "hippocampus_right_ml": float(hippocampi[~left].sum(dtype=np.float64)) * voxel_ml,
-        "gm_ml": grey_ml,
-        "wm_ml": white_ml,
-        "csf_ml": csf_ml,
-        "brain_ml": grey_ml + white_ml,
+        name: float(values.sum(dtype=np.float64)) * subject.part_ml
+        for name, values in (
+            ("ventricles_ml", maps[:, VENTRICLES]),
+            ("hippocampus_left_ml", hippocampi[left]),
+            ("hippocampus_right_ml", hippocampi[~left]),
+            ("gm_ml", grey),
+            ("wm_ml", white),
+            ("csf_ml", csf),
+        )
     }
+    volumes["brain_ml"] = volumes["gm_ml"] + volumes["wm_ml"]
     return Composition(
         grey=_pool(subject, grey),
         white=_pool(subject, white),

@@ -14,7 +14,7 @@ import pandas as pd
 
 from ldae.errors import CohortError, ManifestError
 from ldae.prepare.imports.columns import SEX_WORDS, SYNONYMS, Unusable, recognise
-from ldae.prepare.imports.dates import read_date
+from ldae.prepare.imports.dates import try_date
 from ldae.prepare.imports.import_report import Skipped
 from ldae.prepare.imports.study_map import EVERY_COLUMN, StudyMap
 from ldae.prepare.imports.study_tables import read_rows, typed_rows
@@ -95,7 +95,7 @@ class BidsTables:
                     self.problems.append(Skipped(where, "names a file outside the data set", detail=file))
                 times[path] = time
         text = scans["path"].map(times).astype(object)
-        days = text.map(_day, na_action="ignore").astype("datetime64[s]")
+        days = text.map(try_date, na_action="ignore").astype("datetime64[s]")
         reason = "acq_time is no date as BIDS writes it (YYYY-MM-DDThh:mm:ss), so n/a"
         return self.unusable.check(reason, text, days, scans["path"])
 
@@ -153,10 +153,3 @@ def _field(described: Mapping[str, Any], column: str | None) -> Mapping[str, Any
 
 def _with_prefix(text: pd.Series, prefix: str) -> pd.Series:
     return text.map(lambda cell: prefix + cell.removeprefix(prefix), na_action="ignore").astype(object)
-
-
-def _day(text: str) -> pd.Timestamp | None:
-    try:
-        return pd.Timestamp(read_date(text))
-    except CohortError:
-        return None

@@ -10,7 +10,15 @@ import pandas as pd
 
 from ldae.errors import CohortError
 
-__all__ = ["DAYS_PER_MONTH", "DAYS_PER_YEAR", "DateOrder", "months_of_visit", "months_since_first", "read_date"]
+__all__ = [
+    "DAYS_PER_MONTH",
+    "DAYS_PER_YEAR",
+    "DateOrder",
+    "months_of_visit",
+    "months_since_first",
+    "read_date",
+    "try_date",
+]
 
 DAYS_PER_YEAR = 365.25
 DAYS_PER_MONTH = DAYS_PER_YEAR / 12
@@ -65,6 +73,14 @@ def read_date(text: str, order: DateOrder = "stated") -> date:
         "in English, or n/a"
     )
     raise CohortError(msg)
+
+
+def try_date(text: str, order: DateOrder = "stated") -> date | None:
+    """The date as of :func:`read_date`; None where it is none, or could be two."""
+    try:
+        return read_date(text, order)
+    except CohortError:
+        return None
 
 
 def _parsed(text: str, form: str) -> date | None:

@@ -3,7 +3,6 @@
 import re
 import unicodedata
 from collections.abc import Sequence
-from datetime import date
 
 import numpy as np
 import pandas as pd
@@ -11,7 +10,7 @@ import pandas as pd
 from ldae.data.text_table import shortlist
 from ldae.errors import CohortError
 from ldae.prepare.imports.columns import FIRST_SESSION, identifier_words, manifest_name, plain_name, read_numbers
-from ldae.prepare.imports.dates import read_date
+from ldae.prepare.imports.dates import try_date
 from ldae.prepare.imports.import_report import Skipped
 from ldae.prepare.imports.study_map import StudyMap
 from ldae.prepare.imports.study_tables import visit_months
@@ -141,20 +140,13 @@ def _read_names(scans: pd.DataFrame, visits: pd.DataFrame, study: StudyMap) -> p
     _refuse(scans, spaced & (words != listed["words"]), OTHER_SUBJECT, listed["participant_id"])
     days = read_numbers(scans["day"].where(scans["day"].astype("str").str.isdecimal()), float("inf"))
     _refuse(scans, scans["day"].notna() & days.isna(), "a name whose day is no whole number", scans["day"])
-    dates = scans["date"].map(lambda text: _date_or_none(text, study), na_action="ignore").astype("datetime64[s]")
+    dates = scans["date"].map(lambda text: try_date(text, study.dates), na_action="ignore").astype("datetime64[s]")
     _refuse(scans, scans["date"].notna() & dates.isna(), "a name whose date cannot be read", scans["date"])
     scans["day"], scans["date"] = days, dates
     months = scans["visit"].map(lambda code: visit_months(code, study), na_action="ignore")
     scans["code_months"] = months.astype("float64")
     scans["within"] = rule.within_days
     return listed
-
-
-def _date_or_none(text: str, study: StudyMap) -> date | None:
-    try:
-        return read_date(text, study.dates)
-    except CohortError:
-        return None
 
 
 def _pairs(scans: pd.DataFrame, visits: pd.DataFrame) -> pd.DataFrame:

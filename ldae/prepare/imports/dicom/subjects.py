@@ -13,7 +13,7 @@ from ldae.data.schema import MAX_AGE_YEARS
 from ldae.dicom.headers import Header, Series
 from ldae.errors import CohortError
 from ldae.io.files import write_text
-from ldae.prepare.imports.dates import DAYS_PER_MONTH, DAYS_PER_YEAR, read_date
+from ldae.prepare.imports.dates import DAYS_PER_MONTH, DAYS_PER_YEAR, try_date
 
 __all__ = [
     "Age",
@@ -105,7 +105,7 @@ def age_at_study(header: Header, *, exact: bool = False) -> Age:
         header: of the study.
         exact: keep ages over 89.
     """
-    born, day = _day(header.text("PatientBirthDate")), _day(header.text("StudyDate"))
+    born, day = try_date(header.text("PatientBirthDate")), try_date(header.text("StudyDate"))
     computed = (day - born).days / DAYS_PER_YEAR if born and day else None
     match = re.fullmatch(r"(\d{1,3})([YMWD])", header.text("PatientAge").upper())
     written = int(match[1]) * AGE_UNITS_IN_YEARS[match[2]] if match else None
@@ -147,7 +147,7 @@ def group_visits(series: Iterable[Series]) -> list[Visit]:
     studies: dict[tuple[str, str], list[Series]] = {}
     for each in series:
         studies.setdefault((patient_of(each), each.header.text("StudyInstanceUID")), []).append(each)
-    return [Visit(*key, tuple(own), _day(own[0].header.text("StudyDate"))) for key, own in studies.items()]
+    return [Visit(*key, tuple(own), try_date(own[0].header.text("StudyDate"))) for key, own in studies.items()]
 
 
 def name_visits(
@@ -214,14 +214,6 @@ def write_key(path: Path, rows: Sequence[KeyRow]) -> None:
     path.chmod(0o600)
 
 
-def _day(text: str) -> dt.date | None:
-    """The day that a header states; None where it is none, or could be two."""
-    try:
-        return read_date(text)
-    except CohortError:
-        return None
-
-
 def _patient_labels(patients: Sequence[str]) -> dict[str, str]:
     """The patients' identifiers as BIDS labels: letters and digits only."""
     labels: dict[str, str] = {}
@@ -247,7 +239,7 @@ def _new_labels(patients: Sequence[str], known: Mapping[str, str], rng: random.R
 
 def _in_time(own: Sequence[Visit], past: Mapping[str, KeyRow], subject: str, warnings: list[str]) -> list[Visit]:
     """One subject's visits with session and months; `past` has the key's row of each study."""
-    past_days = [_day(row.study_date) for row in past.values()]
+    past_days = [try_date(row.study_date) for row in past.values()]
     all_days = [*past_days, *(visit.day for visit in own if visit.study not in past)]
     days = [day for day in all_days if day is not None]
     whole = len(days) == len(all_days)
