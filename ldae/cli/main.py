@@ -16,7 +16,7 @@ from ldae.version import __version__
 __all__ = ["build_parsers", "main", "read_command_line"]
 
 # Modules of commands, in the order of help.
-MODULES = ("cohort", "imports", "plan", "training", "tasks", "probe", "edits", "study", "files")
+MODULES = ("cohort", "imports", "training", "tasks", "probe", "edits", "study", "files")
 GROUPS = {
     "cohort": "make, import, check, preprocess and split cohorts",
     "cohort import": "make a manifest of images that lie elsewhere",
