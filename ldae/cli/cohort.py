@@ -107,9 +107,9 @@ def check(
         rows.append([group.severity.word, group.code, named or "the table", group.message, group.remedy])
     if rows:
         table("Findings, the worst first", ["severity", "finding", "scans", "for example", "remedy"], rows)
-    times = [values["seconds"] for values in report.figures.values() if "seconds" in values]
+    times = [values["seconds"] for values in report.measurements.values() if "seconds" in values]
     mean = f", {sum(times) / len(times):.1f} s a scan" if times else ""
-    say(f"{len(report.figures)} scans in {report.seconds:.1f} s{mean} and process")
+    say(f"{len(report.measurements)} scans in {report.seconds:.1f} s{mean} and process")
     if (like := report.likeness) is not None:
         within = "" if like.within_median is None else f", sessions of one subject at {like.within_median:.2f}"
         say(

@@ -153,7 +153,7 @@ class Option:
         return [self]
 
     def value(self, given: Namespace) -> Any:
-        """What was given."""
+        """The options that were given."""
         read = given[self.name]
         return tuple(read) if isinstance(read, list) and get_origin(_required(self.hint)) is tuple else read
 

@@ -1,4 +1,4 @@
-"""What the terminal shows: progress bars, tables, errors of one paragraph."""
+"""Terminal output: progress bars, tables, errors of one paragraph."""
 
 import os
 import sys
@@ -63,12 +63,12 @@ def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
 
 
 def interval(value: "Interval | Difference") -> str:
-    """A figure with its interval, three decimals."""
+    """A value with its interval, three decimals."""
     return f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"
 
 
 def p_value(p: float) -> str:
-    """A p-value to three decimals; a smaller one is only said to be smaller."""
+    """A p-value to three decimals, or `< 0.001`."""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
@@ -127,7 +127,7 @@ class PlainProgress:
         self.what = what
         self.every = every
         self.clock = clock
-        self.begun = self.said = clock()
+        self.begun = self.shown = clock()
         self.first = self.done = self.total = 0
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
@@ -137,9 +137,9 @@ class PlainProgress:
             # Another stage, or the rest of one that was interrupted: its pace is its own.
             self.begun, self.first, self.total = now, done, total
         self.done = done
-        if now - self.said < self.every or done >= total:
+        if now - self.shown < self.every or done >= total:
             return
-        self.said = now
+        self.shown = now
         rest = ""
         if done > self.first:
             left = (now - self.begun) / (done - self.first) * (total - done)

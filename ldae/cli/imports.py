@@ -123,9 +123,9 @@ def import_dicom(folder: Input, settings: "DicomOptions", *, out: Folder, strict
     for patient in report.unmatched:
         say(f"no scan for the table's row of {patient}")
     counts = ", ".join(f"{len(report.of(outcome))} {outcome}" for outcome in ("taken", "skipped", "refused"))
-    say(f"series: {counts}; the lines above may name people, the files written do not")
+    say(f"series: {counts}; the lines above may name subjects, the written files do not")
     if settings.key is not None:
-        say(f"key, which names people: {settings.key}")
+        say(f"key, which names subjects: {settings.key}")
     say(f"manifest: {report.manifest}")
     return exit_code(report.of("refused") or report.unreadable or report.unmatched or report.links, strict=strict)
 

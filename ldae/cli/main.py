@@ -20,7 +20,7 @@ MODULES = ("cohort", "imports", "training", "tasks", "probe", "edits", "study", 
 GROUPS = {
     "cohort": "make, import, check, preprocess and split cohorts",
     "cohort import": "make a manifest of images that lie elsewhere",
-    "fit": "train the stages; the same command again goes on where a killed run stopped, and skips what is done",
+    "fit": "train the stages; the same command again goes on where a killed run stopped and skips finished stages",
     "convert": "turn weights that others published into files of this package; no pickled code is run",
     "interpolate": "scans at months between two sessions",
     "export": "write results in the formats of other programs",

@@ -99,7 +99,7 @@ Workers = Annotated[int, process_count]
 
 @dataclass(frozen=True, kw_only=True)
 class Hardware:
-    """Where networks run.
+    """Device and precision of networks.
 
     Attributes:
         device: where networks run.
@@ -124,7 +124,7 @@ class Model(Hardware):
     sampling: list[str] | None = None
 
     def load(self) -> "LatentDiffusionAutoencoder":
-        """The model, sampling as it is told to.
+        """The model, with the sampling options applied.
 
         Raises:
             ConfigError: for a setting that is not one.

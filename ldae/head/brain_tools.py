@@ -70,8 +70,8 @@ def run_brain_tool(name: str, scan: Volume) -> Volume:
         )
         result = Path(tool.result.format(**places))
         if done.returncode != 0 or not result.is_file():
-            said = " ".join((done.stderr or done.stdout).split())[-300:]
-            msg = f"{name} failed with exit code {done.returncode} and left {'a' if result.is_file() else 'no'} mask: {said}"
+            printed = " ".join((done.stderr or done.stdout).split())[-300:]
+            msg = f"{name} failed with exit code {done.returncode} and left {'a' if result.is_file() else 'no'} mask: {printed}"
             raise CohortError(msg)
         found = read_volume(result)
     return Volume((found.data > 0).astype(np.float32), found.affine)

@@ -24,7 +24,7 @@ __all__ = ["BrainExtraction", "PreprocessConfig", "PreprocessedScan", "preproces
 
 BrainExtraction = Literal["template", "synthstrip", "hd-bet", "bet"]
 
-# The bias field of the final image is fitted on the brain, without the dark fluid at its surface.
+# The bias field of the final image is estimated on the brain, without the dark fluid at its surface.
 BIAS_MARGIN_MM = -2.0
 # Brain and surrounding fluid of anyone above infancy.
 PLAUSIBLE_BRAIN_ML = (750.0, 2200.0)

@@ -34,7 +34,7 @@ class CheckReport:
     Attributes:
         manifest: the table checked.
         findings: the worst first.
-        figures: measurements of each scan.
+        measurements: measurements of each scan.
         likeness: similarity of the cohort's brains, if they were compared.
         spread: variation of ventricles and brains between subjects in template space, if it was measured.
         seconds: duration of the check.
@@ -42,7 +42,7 @@ class CheckReport:
 
     manifest: Path
     findings: tuple[Finding, ...]
-    figures: dict[str, dict[str, Any]]
+    measurements: dict[str, dict[str, Any]]
     likeness: LikenessStatistics | None
     spread: dict[str, float]
     seconds: float
@@ -55,13 +55,13 @@ class CheckReport:
         """Write ``check.json`` (everything) and ``check.tsv`` (one row a finding); returns both paths."""
         content = {
             "manifest": str(self.manifest),
-            "scans": len(self.figures),
+            "scans": len(self.measurements),
             "counts": {severity.word: self.count(severity) for severity in Severity},
             "seconds": round(self.seconds, 2),
             "findings": [finding.to_dict() for finding in self.findings],
             "likeness": None if self.likeness is None else asdict(self.likeness),
             "spread": self.spread,
-            "measurements": self.figures,
+            "measurements": self.measurements,
         }
         rows = ["severity\tcode\tsubjects\tscans\tmessage\tremedy"]
         for one in self.findings:
@@ -126,7 +126,7 @@ def check_cohort(
     return CheckReport(
         manifest=table.path,
         findings=tuple(sorted(findings, key=lambda one: (one.severity, one.code, one.scans))),
-        figures={one.key: one.figures for one in examinations},
+        measurements={one.key: one.measurements for one in examinations},
         likeness=likeness,
         spread=spread,
         seconds=time.perf_counter() - started,
@@ -167,7 +167,7 @@ def _check_copies(copies: Sequence[Sequence[str]], subject_of: Mapping[str, str]
 
 def _check_mixtures(examinations: Sequence[Examination]) -> Iterator[Finding]:
     """Scans that differ from most of the cohort in skull, voxel size or storage."""
-    shows = {one.key: one.figures.get("shows") for one in examinations}
+    shows = {one.key: one.measurements.get("shows") for one in examinations}
     heads = [key for key, skull in shows.items() if skull == SkullState.HEAD]
     brains = [key for key, skull in shows.items() if skull == SkullState.BRAIN]
     if heads and brains:
@@ -175,14 +175,14 @@ def _check_mixtures(examinations: Sequence[Examination]) -> Iterator[Finding]:
         remedy = "preprocess heads and brains apart (brains with --already-stripped)"
         fewer = min(heads, brains, key=len)
         yield Finding(WARNING, "mixed-skull", message, remedy, tuple(fewer))
-    sizes = {one.key: max(one.figures["spacing_mm"]) for one in examinations if "spacing_mm" in one.figures}
+    sizes = {one.key: max(one.measurements["spacing_mm"]) for one in examinations if "spacing_mm" in one.measurements}
     typical = float(np.median(list(sizes.values()))) if sizes else 1.0
     odd = [key for key, size in sizes.items() if max(size / typical, typical / size) > MAX_RESOLUTION_RATIO]
     if odd:
         message = f"{len(odd)} scans have voxels much larger or smaller than the cohort's {typical:.3g} mm"
         remedy = "check that resolution does not depend on diagnosis or site"
         yield Finding(NOTICE, "mixed-resolution", message, remedy, tuple(odd))
-    axes = {one.key: one.figures["axes"] for one in examinations if "axes" in one.figures}
+    axes = {one.key: one.measurements["axes"] for one in examinations if "axes" in one.measurements}
     left = [key for key, word in axes.items() if _left_handed(word)]
     right = [key for key in axes if key not in left]
     if left and right:
@@ -205,5 +205,5 @@ def _spread(compared: Sequence[Examination], subject_of: Mapping[str, str]) -> t
     for one in compared:
         if one.in_place:
             first.setdefault(subject_of[one.key], one)
-    volumes = {subject: float(one.figures["ventricle_ml"]) for subject, one in first.items()}
+    volumes = {subject: float(one.measurements["ventricle_ml"]) for subject, one in first.items()}
     return check_spread(volumes, [one.signature for one in first.values() if one.signature is not None])

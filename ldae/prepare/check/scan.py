@@ -57,7 +57,7 @@ class Examination:
     Attributes:
         key: of the scan.
         findings: of the scan.
-        figures: measurements.
+        measurements: measurements.
         voxel_hash: SHA-256 of shape and intensities in RAS order; None for an unreadable scan.
         signature: of its anatomy; None if it is not aligned with the template.
         in_place: the scan is stored in template space.
@@ -65,7 +65,7 @@ class Examination:
 
     key: str
     findings: tuple[Finding, ...] = ()
-    figures: dict[str, Any] = field(default_factory=dict)
+    measurements: dict[str, Any] = field(default_factory=dict)
     voxel_hash: str | None = None
     signature: npt.NDArray[np.float16] | None = None
     in_place: bool = False
@@ -77,7 +77,7 @@ class _Notes:
     def __init__(self, key: str) -> None:
         self.key = key
         self.findings: list[Finding] = []
-        self.figures: dict[str, Any] = {}
+        self.measurements: dict[str, Any] = {}
 
     def add(self, *found: Finding) -> bool:
         """Note findings; true if one is an error."""
@@ -86,7 +86,7 @@ class _Notes:
 
     def measure(self, **values: float) -> None:
         """Note measurements, to six digits."""
-        self.figures |= {name: float(f"{value:.6g}") for name, value in values.items()}
+        self.measurements |= {name: float(f"{value:.6g}") for name, value in values.items()}
 
 
 def examine(scan: ScanToExamine) -> Examination:
@@ -98,8 +98,8 @@ def examine(scan: ScanToExamine) -> Examination:
         rest = _examine(scan, notes)
     except Exception as error:  # one bad scan never stops the others
         notes.add(_unreadable(error))
-    notes.figures["seconds"] = round(time.perf_counter() - started, 2)
-    return Examination(scan.key, tuple(notes.findings), notes.figures, **rest)
+    notes.measurements["seconds"] = round(time.perf_counter() - started, 2)
+    return Examination(scan.key, tuple(notes.findings), notes.measurements, **rest)
 
 
 def _unreadable(error: BaseException) -> Finding:
@@ -114,13 +114,13 @@ def _examine(scan: ScanToExamine, notes: _Notes) -> dict[str, Any]:
         return {}
     header = read_header(scan.image)
     if header is not None:
-        notes.figures |= {"shape": list(header.shape), "stored_as": header.dtype.name}
+        notes.measurements |= {"shape": list(header.shape), "stored_as": header.dtype.name}
         if notes.add(*check_header(header, scan.image.stat().st_size)):
             return {}
     volume = _read(scan.image, notes)
     if volume is None:
         return {}
-    notes.figures |= {
+    notes.measurements |= {
         "shape": list(volume.data.shape),
         "spacing_mm": [round(size, 4) for size in volume.spacing],
         "axes": axis_word(volume.affine),
@@ -133,13 +133,13 @@ def _examine(scan: ScanToExamine, notes: _Notes) -> dict[str, Any]:
         return hashed
     around = find_surroundings(ras)
     found, measured = check_view(around)
-    notes.figures["shows"] = around.skull
+    notes.measurements["shows"] = around.skull
     notes.measure(**measured)
     if scan.contract is not None:
         notes.add(*check_contract(scan.contract, ras, around.skull))
     anatomy = _anatomy(ras, around, notes) if scan.anatomy else {}
     # A head may lose chin or vertex to the field of view, and the brain be whole.
-    whole = notes.figures.get("template_coverage", 0.0) >= MIN_COVERAGE and around.skull == SkullState.HEAD
+    whole = notes.measurements.get("template_coverage", 0.0) >= MIN_COVERAGE and around.skull == SkullState.HEAD
     notes.add(*(replace(one, severity=NOTICE, remedy=BRAIN_WHOLE) if whole else one for one in found))
     return hashed | anatomy
 
@@ -174,7 +174,7 @@ def _anatomy(ras: Volume, around: Surroundings, notes: _Notes) -> dict[str, Any]
     contrast = tissue_contrast(aligned)
     white, fluid = contrast.white_minus_grey, contrast.fluid_minus_grey
     notes.measure(white_minus_grey=white, fluid_minus_grey=fluid, explained_by_tissue=contrast.explained)
-    notes.figures["modality"] = contrast.kind
+    notes.measurements["modality"] = contrast.kind
     if contrast.kind == "unknown":
         message = "white matter, grey matter and fluid do not differ in brightness at their places in the template"
         notes.add(Finding(WARNING, "no-tissue-contrast", message, "look at the scan: it must be T1-weighted"))

@@ -51,7 +51,7 @@ EDGE = 0.2
 
 @dataclass(frozen=True)
 class Cut:
-    """Where a volume is cut.
+    """A cut through a volume.
 
     Attributes:
         plane: axial, coronal or sagittal.

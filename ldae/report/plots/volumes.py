@@ -44,7 +44,7 @@ def viewer(
         synthetic: of each scan, as many volumes as there are choices.
         references: what the overlay is the difference to, for each scan.
         choices: names of the synthetic volumes.
-        captions: of each scan, what is said of each volume.
+        captions: of each scan, one for each volume.
         start: index of the choice that is seen first.
         slider: whether the choices are steps on a scale.
         change: what the overlay is, in words.

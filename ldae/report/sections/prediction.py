@@ -69,7 +69,7 @@ def _introduction(probe: ProbeFile) -> str:
     else:
         model = {
             "regression": "A ridge regression",
-            "survival": "A Cox regression with a ridge penalty on at most ten principal components",
+            "survival": "An l2-regularised Cox regression on at most ten principal components",
         }.get(probe.kind, "A logistic regression")
     task = {
         "multiclass": f"distinguishes {joined(probe.classes)}",

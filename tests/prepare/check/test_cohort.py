@@ -43,8 +43,8 @@ def test_a_sound_cohort_has_notices_at_most(cohort: Path) -> None:
     assert [finding.code for finding in report.findings if finding.severity < NOTICE] == []
     assert report.likeness is not None
     assert report.spread["ventricle_spread"] > 0.06
-    assert {figures["modality"] for figures in report.figures.values()} == {"T1w"}
-    assert {figures["shows"] for figures in report.figures.values()} == {"brain"}
+    assert {measurements["modality"] for measurements in report.measurements.values()} == {"T1w"}
+    assert {measurements["shows"] for measurements in report.measurements.values()} == {"brain"}
 
 
 def test_every_fault_is_found_and_none_stops_the_others(table: tuple[Path, pd.DataFrame]) -> None:
@@ -97,7 +97,7 @@ def test_every_fault_is_found_and_none_stops_the_others(table: tuple[Path, pd.Da
         "same-voxels": {frame["participant_id"][0], "same"},
         "same-brain": {frame["participant_id"][len(images) - 1], "twin"},
     }
-    assert len(report.figures) == len(frame)
+    assert len(report.measurements) == len(frame)
 
 
 def test_reading_a_damaged_file_is_one_finding(tmp_path: Path) -> None:
@@ -110,9 +110,9 @@ def test_reading_a_damaged_file_is_one_finding(tmp_path: Path) -> None:
 def test_processes_change_nothing(cohort: Path) -> None:
     one, two = (check_cohort(cohort, workers=workers, anatomy=False) for workers in (1, 2))
     assert one.findings == two.findings
-    for figures in (*one.figures.values(), *two.figures.values()):
-        figures.pop("seconds")
-    assert one.figures == two.figures
+    for measurements in (*one.measurements.values(), *two.measurements.values()):
+        measurements.pop("seconds")
+    assert one.measurements == two.measurements
     assert one.likeness is None
 
 
@@ -137,7 +137,7 @@ def test_a_killed_process_costs_one_scan(table: tuple[Path, pd.DataFrame], monke
     report = check(folder, frame, anatomy=False, workers=2)
     lost = [finding.scans for finding in report.findings if finding.code == "not-examined"]
     assert lost == [(f"{frame['participant_id'][0]}_{frame['session_id'][0]}",)]
-    assert sum("seconds" in figures for figures in report.figures.values()) == 3
+    assert sum("seconds" in measurements for measurements in report.measurements.values()) == 3
 
 
 def test_no_workers_are_refused(cohort: Path) -> None:
@@ -171,7 +171,7 @@ def test_files_hold_everything(table: tuple[Path, pd.DataFrame], tmp_path: Path)
     assert (
         content["counts"]["error"] == report.count(Severity.ERROR) == len(frame) == (rows["severity"] == "error").sum()
     )
-    assert set(content["measurements"]) == set(report.figures)
+    assert set(content["measurements"]) == set(report.measurements)
     groups = group_findings(report.findings)
     assert groups[0].severity == ERROR
     assert len(groups[0].scans) == len(frame)
@@ -181,5 +181,5 @@ def test_repeated_rows_are_both_examined(table: tuple[Path, pd.DataFrame]) -> No
     folder, frame = table
     frame.loc[len(frame)] = frame.iloc[0]
     report = check(folder, frame, anatomy=False)
-    assert len(report.figures) == len(frame)
+    assert len(report.measurements) == len(frame)
     assert {"manifest", "duplicate-path", "same-voxels"} <= {finding.code for finding in report.findings}
