@@ -55,7 +55,6 @@ def probe(
     from ldae.tasks.probe.confounds import encode_columns
     from ldae.tasks.probe.embeddings import embeddings_of, read_embeddings, read_named
     from ldae.tasks.probe.evaluate import evaluate_probe
-    from ldae.tasks.probe.survival import evaluate_conversion
     from ldae.tasks.probe.targets import choose_target, find_conversions
 
     cohort = read_manifest(manifest, images=False)
@@ -74,8 +73,7 @@ def probe(
     if volumes:
         others["volumes"] = embeddings_of(wanted.records, encode_columns(wanted.records, volumes))
     with progress_bar("probe") as move:
-        evaluate = evaluate_conversion if wanted.kind == "survival" else evaluate_probe
-        report = evaluate(wanted, features, others, settings, progress=move)
+        report = evaluate_probe(wanted, features, others, settings, progress=move)
     listed = {"features": ", ".join(features.names), "left_out": ", ".join(features.left_out)}
     inputs = {
         "codes": str(codes),

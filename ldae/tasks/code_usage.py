@@ -117,7 +117,7 @@ def code_usage(
         pictured: most scans that are decoded, one a subject.
         batch_size: scans at a time.
         resamples: of the bootstrap.
-        progress: told (done, total).
+        progress: called with (done, total).
 
     Raises:
         TaskError: if all scans are of one subject.

@@ -1,9 +1,10 @@
-"""A conversion that is planned and checked, and how it is written."""
+"""A conversion of published weights: planned and checked, then written."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -20,23 +21,24 @@ __all__ = ["AutoencoderConversion", "Conversion", "OfficialConversion", "unused_
 
 
 @dataclass(frozen=True)
-class Conversion:
+class Conversion(ABC):
     """Weights that are renamed and checked but not yet written.
 
     Attributes:
-        accounts: where every tensor of each file goes, by kind of network.
+        accounts: destination of every tensor of each file, by kind of network.
         shapes: of every tensor of the result, by name.
-        facts: what the result should tell of where it comes from.
+        facts: origin of the result, by name.
         computed: tensors of the result that no file holds.
     """
 
+    weights: ClassVar[str]
     accounts: dict[str, Renamed]
     shapes: dict[str, tuple[int, ...]]
     facts: dict[str, str]
     computed: dict[str, Tensor]
 
     def tensor(self, name: str) -> Tensor:
-        """A tensor of the result, float32 and finite.
+        """A tensor of the result, float32.
 
         Raises:
             CheckpointError: if it is not finite.
@@ -47,10 +49,30 @@ class Conversion:
 
     def record(self) -> dict[str, Any]:
         """The account of every tensor, for a JSON file."""
-        return {kind: _record(account) for kind, account in self.accounts.items()}
+        return {
+            kind: {
+                "file": account.file.path.name,
+                "sha256": account.file.sha256,
+                "used": account.sources,
+                "equal_copies": account.equal,
+                "recomputed": list(account.recomputed),
+                "left_out": account.left_out,
+                "beside_the_weights": list(account.file.beside),
+                "widened_to_float32": account.widened,
+            }
+            for kind, account in self.accounts.items()
+        }
 
-    def stream(self, path: Path, progress: Callable[[int, int], None] | None = None) -> str:
-        """Write the weights, one tensor at a time; returns the file's hash."""
+    @abstractmethod
+    def describe(self, folder: Path, sha256: str) -> None:
+        """Write the description of the weights, whose file has this hash."""
+
+    def write(self, out: Path, progress: Callable[[int, int], None] | None = None) -> Path:
+        """Write weights, their description and conversion.json, an account of every tensor; the whole folder or nothing.
+
+        Raises:
+            CheckpointError: if the folder holds something already, or a tensor is not finite.
+        """
         done = 0
 
         def read(name: str) -> Tensor:
@@ -60,81 +82,52 @@ class Conversion:
                 progress(done, len(self.shapes))
             return self.tensor(name)
 
-        return stream_tensors(path, self.shapes, read)
+        with atomic_folder(unused_folder(out)) as folder:
+            self.describe(folder, stream_tensors(folder / self.weights, self.shapes, read))
+            write_json(folder / "conversion.json", self.record())
+        return out
 
 
 @dataclass(frozen=True)
 class OfficialConversion(Conversion):
-    """A whole model.
+    """A whole model, as a model folder.
 
     Attributes:
         config: of the model.
         parameters: count by network.
     """
 
+    weights = WEIGHTS
     config: AutoencoderConfig
     parameters: dict[str, int]
 
-    def write(self, out: Path, progress: Callable[[int, int], None] | None = None) -> Path:
-        """Write the model folder, whole or not at all.
-
-        Raises:
-            CheckpointError: if the folder holds something already, or a tensor is not finite.
-        """
+    def describe(self, folder: Path, sha256: str) -> None:
+        """Write config and model card."""
         plain = to_plain(self.config)
-        card = model_card(
-            plain,
-            self.parameters,
-            self.facts,
-            origin="converted by `ldae`\nfrom published checkpoints, whose licence and terms go on holding",
-            licence="other",
-        )
-        with atomic_folder(unused_folder(out)) as folder:
-            sha256 = self.stream(folder / WEIGHTS, progress)
-            describe_folder(folder, sha256, {"autoencoder": plain, "facts": self.facts}, card)
-            write_json(folder / "conversion.json", self.record())
-        return out
+        origin = "converted by `ldae`\nfrom published checkpoints, whose licence and terms go on holding"
+        card = model_card(plain, self.parameters, self.facts, origin=origin, licence="other")
+        describe_folder(folder, sha256, {"autoencoder": plain, "facts": self.facts}, card)
 
 
 @dataclass(frozen=True)
 class AutoencoderConversion(Conversion):
-    """A compression autoencoder alone.
+    """A compression autoencoder alone, as the state dict of a `CompressionAutoencoder`.
 
     Attributes:
         config: of the network.
     """
 
+    weights = "weights.safetensors"
     config: CompressionConfig
 
-    def write(self, out: Path, progress: Callable[[int, int], None] | None = None) -> Path:
-        """Write weights.safetensors (the state dict of a `CompressionAutoencoder`) and config.json, or nothing.
-
-        Raises:
-            CheckpointError: if the folder holds something already, or a tensor is not finite.
-        """
-        with atomic_folder(unused_folder(out)) as folder:
-            sha256 = self.stream(folder / "weights.safetensors", progress)
-            config = {"compression": to_plain(self.config), "facts": self.facts}
-            write_json(folder / "config.json", {"format": FORMAT_VERSION, "sha256": sha256, **config})
-            write_json(folder / "conversion.json", self.record())
-        return out
+    def describe(self, folder: Path, sha256: str) -> None:
+        """Write config.json."""
+        config = {"compression": to_plain(self.config), "facts": self.facts}
+        write_json(folder / "config.json", {"format": FORMAT_VERSION, "sha256": sha256, **config})
 
     def tensor(self, name: str) -> Tensor:
         """A tensor of the result by its name inside the compression autoencoder."""
         return super().tensor(f"compression.{name}")
-
-
-def _record(account: Renamed) -> dict[str, Any]:
-    return {
-        "file": account.file.path.name,
-        "sha256": account.file.sha256,
-        "used": account.sources,
-        "equal_copies": account.equal,
-        "recomputed": list(account.recomputed),
-        "left_out": account.left_out,
-        "beside_the_weights": list(account.file.beside),
-        "widened_to_float32": account.widened,
-    }
 
 
 def unused_folder(out: Path) -> Path:

@@ -153,20 +153,19 @@ class EncodedScans:
         return self.source.latents(self.records)
 
     def with_noise(
-        self, model: LatentDiffusionAutoencoder, *, batch_size: int = 32, progress: Progress | None = None
+        self, model: LatentDiffusionAutoencoder, *, batch_size: int = 32, progress: Progress = lambda done, total: None
     ) -> "EncodedScans":
         """The same scans with their noise codes.
 
         Args:
             model: that encoded them.
             batch_size: scans at a time.
-            progress: told (done, total).
+            progress: called with (done, total).
         """
         codes: list[Codes] = []
         for batch in self.batches(batch_size):
             codes += model.with_noise(batch.codes, batch.latents())
-            if progress is not None:
-                progress(len(codes), len(self))
+            progress(len(codes), len(self))
         return replace(self, codes=tuple(codes))
 
 
@@ -196,7 +195,8 @@ def encode_scans(
     batch_size: int = 32,
     cache: Path | None = None,
     visit: Sequence[Callable[[ScanBatch], None]] = (),
-    progress: Progress | None = None,
+    failures: dict[str, str] | None = None,
+    progress: Progress = lambda done, total: None,
 ) -> EncodedScans:
     """Semantic codes of scans; :meth:`EncodedScans.with_noise` adds the noise codes.
 
@@ -206,26 +206,38 @@ def encode_scans(
         batch_size: scans at a time.
         cache: folder that keeps the latents; a temporary one if it is not given.
         visit: called with each batch, so that what else needs all images reads them in the same pass.
-        progress: told (done, total).
+        failures: takes the reason of each scan that cannot be read, by key; without it the first one is an error.
+        progress: called with (done, total).
 
     Raises:
         VolumeError: naming the first scan that cannot be read.
-        TaskError: if there are no scans.
+        TaskError: if there are no scans, or none can be read.
     """
-    if not records:
-        msg = "no scans to encode; check the manifest and the split"
-        raise TaskError(msg)
     source = ScanSource(model, cache)
+    kept: list[Record] = []
     codes: list[Codes] = []
-    for batch in _batches(records, batch_size):
-        prepared = [model.prepare_record(record) for record in batch]
-        seen = ScanBatch(batch, np.stack([scan.data for scan in prepared]), source)
-        codes += model.encode_prepared(prepared, *seen.latents(), noise=False)
-        for see in visit:
-            see(seen)
-        if progress is not None:
-            progress(len(codes), len(records))
-    return EncodedScans(tuple(records), tuple(codes), source)
+    for start in range(0, len(records), batch_size):
+        batch: list[tuple[Record, PreparedScan]] = []
+        for record in records[start : start + batch_size]:
+            try:
+                batch.append((record, model.prepare_record(record)))
+            except VolumeError as error:
+                if failures is None:
+                    raise
+                failures[record.key] = str(error)
+        if batch:
+            prepared = [scan for _, scan in batch]
+            seen = ScanBatch([record for record, _ in batch], np.stack([scan.data for scan in prepared]), source)
+            kept += seen.records
+            codes += model.encode_prepared(prepared, *seen.latents(), noise=False)
+            for see in visit:
+                see(seen)
+        progress(min(start + batch_size, len(records)), len(records))
+    if not kept:
+        reason = next(iter((failures or {}).values()), "the manifest selects no scan; check it and the split")
+        msg = f"none of {len(records)} scans could be encoded; the first reason: {reason}"
+        raise TaskError(msg)
+    return EncodedScans(tuple(kept), tuple(codes), source)
 
 
 def write_slices(
@@ -234,7 +246,7 @@ def write_slices(
     path: Path,
     *,
     batch_size: int = 8,
-    progress: Progress | None = None,
+    progress: Progress = lambda done, total: None,
 ) -> Path:
     """Write the 2D network's vector of each slice, as tokens for a probe with attention.
 
@@ -243,18 +255,18 @@ def write_slices(
         records: rows of a manifest.
         path: NPZ file with participant_id, session_id and values, (scans, slices, S).
         batch_size: scans at a time.
-        progress: told (done, total).
+        progress: called with (done, total).
 
     Raises:
         ConfigError: if the semantic encoder reads whole volumes.
         VolumeError: naming the first scan that cannot be read.
     """
-    values: list[npt.NDArray[np.float32]] = []
-    for batch in _batches(records, batch_size):
-        images = np.stack([model.prepare_record(record).data for record in batch])
+    source = ScanSource(model)
+    values: list[Images] = []
+    for start in range(0, len(records), batch_size):
+        images = source.images(records[start : start + batch_size])
         values += list(model.slice_vectors(torch.from_numpy(images)[:, None]).numpy())
-        if progress is not None:
-            progress(len(values), len(records))
+        progress(len(values), len(records))
     return write_arrays(path, records, np.stack(values))
 
 
@@ -265,7 +277,7 @@ def encode_manifest(
     *,
     noise: bool = False,
     batch_size: int = 16,
-    progress: Progress | None = None,
+    progress: Progress = lambda done, total: None,
 ) -> EncodeResult:
     """Encode every scan to `out`/codes.parquet; a scan that cannot be read is reported and never stops the others.
 
@@ -276,54 +288,33 @@ def encode_manifest(
         noise: write `out`/noise.safetensors too: of each scan one tensor (C, d, h, w) under its key, and what an exact solver
             recorded, (K, C, d, h, w), under its key and `:record`.
         batch_size: scans at a time.
-        progress: told (done, total).
+        progress: called with (done, total).
 
     Raises:
         TaskError: if no scan could be encoded.
     """
     failures: dict[str, str] = {}
-    rows: list[tuple[Record, Codes]] = []
-    done = 0
-    for batch in _batches(records, batch_size):
-        readable: list[tuple[Record, PreparedScan]] = []
-        for record in batch:
-            try:
-                readable.append((record, model.prepare_record(record)))
-            except VolumeError as error:
-                failures[record.key] = str(error)
-        if readable:
-            codes = model.encode_prepared([scan for _, scan in readable], noise=noise)
-            rows += zip((record for record, _ in readable), codes, strict=True)
-        done += len(batch)
-        if progress is not None:
-            progress(done, len(records))
-    if not rows:
-        reason = next(iter(failures.values()), "the manifest selects no scan")
-        msg = f"none of {len(records)} scans could be encoded; the first reason: {reason}"
-        raise TaskError(msg)
-    values = np.stack([each.semantic.numpy() for _, each in rows])
-    path = write_embeddings(out / "codes.parquet", [record for record, _ in rows], values, model.origin)
+    scans = encode_scans(model, records, batch_size=batch_size, failures=failures, progress=progress)
+    if noise:
+        scans = scans.with_noise(model, batch_size=batch_size)
+    path = write_embeddings(out / "codes.parquet", scans.records, scans.semantic.astype(np.float32), model.origin)
+    rows = list(zip(scans.records, scans.codes, strict=True))
     noise_path = None
     fingerprint, solver = model.fingerprint(), str(model.config.sampling)
     if noise:
         tensors = {record.key: each.noise for record, each in rows if each.noise is not None}
         tensors |= {f"{record.key}:record": each.record for record, each in rows if each.record is not None}
         noise_path = save_tensors(out / "noise.safetensors", tensors, {"model": fingerprint, "solver": solver})
-    round_trips = [each.round_trip for _, each in rows if each.round_trip is not None]
+    round_trips = [each.round_trip for each in scans.codes if each.round_trip is not None]
     worst = max(round_trips, default=None)
-    result = EncodeResult(path, noise_path, len(rows), failures, worst)
+    result = EncodeResult(path, noise_path, len(scans), failures, worst)
     facts = {
         "model": fingerprint,
-        "encoded": len(rows),
-        "semantic_width": values.shape[1],
+        "encoded": len(scans),
+        "semantic_width": scans.semantic.shape[1],
         "failures": failures,
     }
     if noise:
         facts |= {"solver": solver, "worst_round_trip_rms": worst}
     write_json(out / "encode.json", facts)
     return result
-
-
-def _batches(records: Sequence[Record], size: int) -> Iterator[Sequence[Record]]:
-    for start in range(0, len(records), size):
-        yield records[start : start + size]

@@ -112,7 +112,7 @@ def reconstruct(
         seed: of the drawn noise and of the resamples of the intervals.
         batch_size: scans at a time.
         visit: called with each batch of images.
-        progress: told (done, total).
+        progress: called with (done, total).
     """
     parts: dict[str, list[ImageAgreement]] = {"both": [], "semantic_only": [], "compression": [], "mean_image": []}
     done = 0

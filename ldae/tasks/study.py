@@ -15,8 +15,9 @@ from ldae.errors import TaskError
 from ldae.io.files import write_json
 from ldae.io.plain import to_plain
 from ldae.tasks.code_usage import code_usage
+from ldae.tasks.edit.change_map import effect_map
 from ldae.tasks.edit.direction import MEASURED, hold_in_images, spread
-from ldae.tasks.edit.evaluate import effect_map, manipulate
+from ldae.tasks.edit.evaluate import manipulate
 from ldae.tasks.edit.manipulate import Edits
 from ldae.tasks.encode import EncodedScans, ScanBatch, encode_scans
 from ldae.tasks.longitudinal.evaluate import evaluate_interpolation, save_cases
@@ -168,11 +169,12 @@ def _probes(
     """Summaries and linear probes of the targets that the cohort has."""
     found: dict[str, Any] = {}
     probes: dict[str, LinearProbe] = {}
+    codes = embeddings_of(scans.records, scans.semantic, study.model.origin)
     for name in PROBED:
         try:
             report = evaluate_probe(
                 choose_target(study.manifest, name, kind="regression" if name == "age" else "auto"),
-                embeddings_of(scans.records, scans.semantic, study.model.origin),
+                codes,
                 others,
                 ProbeSettings(seed=study.seed),
                 progress=study.bar(f"probe {name}"),

@@ -23,6 +23,7 @@ from ldae.tasks.probe.linear import LinearProbe
 __all__ = ["FARTHEST", "Counterfactual", "check_target", "find_counterfactuals", "write_counterfactuals"]
 
 Images = npt.NDArray[np.float32]
+Array = npt.NDArray[np.float64]
 
 FARTHEST = 6.0
 """Steps beyond which the search ends by default."""
@@ -66,7 +67,7 @@ def find_counterfactuals(
     target: float = 0.5,
     *,
     nuisances: Sequence[LinearProbe] = (),
-    step: npt.NDArray[np.float64] | None = None,
+    step: Array | None = None,
     farthest: float = FARTHEST,
     bisections: int = BISECTIONS,
     batch_size: int = 32,
@@ -146,48 +147,39 @@ def _search(
     codes: Sequence[Codes],
     probe: LinearProbe,
     target: float,
-    step: npt.NDArray[np.float64],
+    step: Array,
     farthest: float,
     bisections: int,
 ) -> list[Counterfactual]:
     """Counterfactuals of one batch."""
 
-    def edit(rows: Sequence[int], amounts: npt.NDArray[np.float64]) -> tuple[dict[int, Images], dict[int, float]]:
-        """Edited images of some scans and the probe's values of them."""
-        if not rows:
-            return {}, {}
-        images = model.decode_images([manipulate_codes(codes[row], step, float(amounts[row])) for row in rows])
-        values = probe.predict(model.semantic(torch.from_numpy(images)[:, None]).double().numpy())
-        return dict(zip(rows, images, strict=True)), dict(zip(rows, values.tolist(), strict=True))
+    def edit(rows: npt.NDArray[np.intp], amounts: Array) -> tuple[Images, Array]:
+        """Edited images of some scans and the probe's predictions from them."""
+        moved = [manipulate_codes(codes[row], step, float(each)) for row, each in zip(rows, amounts, strict=True)]
+        images = model.decode_images(moved)
+        return images, probe.predict(model.semantic(torch.from_numpy(images)[:, None]).double().numpy())
 
-    everyone = list(range(len(codes)))
-    near = np.zeros(len(codes))
-    image, before = edit(everyone, near)
-    sign = np.array([1.0 if before[row] < target else -1.0 for row in everyone])
-    far, after = near.copy(), dict(before)
-
-    def passed(row: int, value: float) -> bool:
-        return bool(sign[row] * (value - target) >= 0)
-
-    searching, reach = everyone, 1.0
-    while searching:
-        far[searching] = sign[searching] * min(reach, farthest)
-        images, values = edit(searching, far)
-        image.update(images)
-        after.update(values)
-        searching = [row for row in searching if not passed(row, values[row])]
-        near[searching] = far[searching]
+    image, before = edit(np.arange(len(codes)), np.zeros(len(codes)))
+    image, after = image.copy(), before.copy()
+    near, far = np.zeros(len(codes)), np.zeros(len(codes))
+    sign = np.where(before < target, 1.0, -1.0)
+    passed, reach = np.zeros(len(codes), dtype=bool), 1.0
+    while not passed.all():
+        rows = np.flatnonzero(~passed)
+        near[rows] = far[rows]
+        far[rows] = sign[rows] * min(reach, farthest)
+        image[rows], after[rows] = edit(rows, far[rows])
+        passed[rows] = sign[rows] * (after[rows] - target) >= 0
         if reach >= farthest:
             break
         reach *= 2
-    missed = set(searching)
-    found = [row for row in everyone if row not in missed]
-    for _ in range(bisections):
-        middle = (near + far) / 2
-        images, values = edit(found, middle)
-        for row in found:
-            if passed(row, values[row]):
-                far[row], image[row], after[row] = middle[row], images[row], values[row]
-            else:
-                near[row] = middle[row]
-    return [Counterfactual(float(far[row]), before[row], after[row], image[row], row not in missed) for row in everyone]
+    rows = np.flatnonzero(passed)
+    for _ in range(bisections if len(rows) else 0):
+        middle = (near[rows] + far[rows]) / 2
+        images, values = edit(rows, middle)
+        beyond = sign[rows] * (values - target) >= 0
+        inner = rows[beyond]
+        far[inner], image[inner], after[inner] = middle[beyond], images[beyond], values[beyond]
+        near[rows[~beyond]] = middle[~beyond]
+    found = zip(far.tolist(), before.tolist(), after.tolist(), image, passed.tolist(), strict=True)
+    return [Counterfactual(*each) for each in found]

@@ -1,4 +1,4 @@
-"""Along which change of y an edit goes: a probe's, less what other probes are to be spared, in codes or in images."""
+"""Direction of an edit: a probe's change of y, without the part that moves other probes, in codes or in images."""
 
 from collections.abc import Callable, Sequence
 
@@ -19,11 +19,11 @@ __all__ = ["MEASURED", "choose_step", "hold_in_images", "manipulate_codes", "pro
 Array = npt.NDArray[np.float64]
 
 MEASURED = 32
-"""Scans whose answer is measured: the mean over so many is known well enough beside what it corrects."""
+"""Scans whose response is measured: enough for the mean over them."""
 
 
 def spread(rows: Sequence[int], count: int) -> list[int]:
-    """At most so many rows, spread evenly."""
+    """At most `count` rows, spread evenly."""
     chosen = np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int)
     return [rows[index] for index in chosen]
 
@@ -42,7 +42,7 @@ def manipulate_codes(codes: Codes, step: npt.NDArray[np.float64], amount: float)
 
 
 def project_out(probe: LinearProbe, nuisances: Sequence[LinearProbe]) -> Array:
-    """A probe's step without what would move nuisance probes.
+    """A probe's step without the part that moves nuisance probes.
 
     The projection is made in the probe's standardised features, where its gradient is the shortest way to any of its values; so
     the result is the shortest that leaves the nuisances' values in codes as they are, and never leads the probe backward.
@@ -110,19 +110,19 @@ def hold_in_images(
 ) -> Array:
     """A step that leaves nuisance probes as they are in edited images, encoded anew.
 
-    A step that is orthogonal to a nuisance's gradient leaves that probe alone in the code. The decoder does not draw every
-    change of a code alike, so that the image may move it nevertheless. Here the answer of the images is measured: of each
-    nuisance, along the projected step and along the nuisances' own, by central differences; then as much of the nuisances' steps
-    is taken away as makes their answers zero to first order.
+    A step orthogonal to a nuisance's gradient leaves that probe unchanged in the code. The decoder draws some changes of the
+    code more strongly than others, so the image may still move it. Here the response of images is measured by central
+    differences: of each nuisance, along the projected step and along the nuisances' own. A combination of the nuisances' steps
+    is then subtracted that makes their responses zero to first order.
 
     Args:
         model: the trained model.
         codes: of scans to measure on, with noise codes; not those that are edited for a result.
         probe: whose direction is followed.
-        nuisances: probes whose answer must not move.
-        reach: steps to either side at which the answer is measured.
+        nuisances: probes whose prediction must not move.
+        reach: steps to either side at which the response is measured.
         batch_size: images at a time.
-        progress: told (done, total) scans.
+        progress: called with (done, total) scans.
 
     Returns:
         Change of y, (S,).
@@ -133,10 +133,10 @@ def hold_in_images(
     if not nuisances:
         return probe.step
     if not codes:
-        msg = "holding nuisances in images needs scans to measure their answer on; give scans of training subjects"
+        msg = "holding nuisances in images needs scans to measure their response on; give scans of training subjects"
         raise TaskError(msg)
     steps = [project_out(probe, nuisances), *(each.step for each in nuisances)]
-    answers = np.zeros((len(nuisances), len(steps)))
+    responses = np.zeros((len(nuisances), len(steps)))
     chunk = max(1, batch_size // (2 * len(steps)))
     for start in range(0, len(codes), chunk):
         scans = codes[start : start + chunk]
@@ -144,10 +144,10 @@ def hold_in_images(
         images = model.decode_images(moved)
         semantic = model.semantic(torch.from_numpy(images)[:, None]).double().numpy()
         for row, nuisance in enumerate(nuisances):
-            said = nuisance.value(semantic).reshape(len(scans), len(steps), 2)
-            answers[row] += (said[..., 0] - said[..., 1]).sum(axis=0) / (2 * reach)
+            values = nuisance.value(semantic).reshape(len(scans), len(steps), 2)
+            responses[row] += (values[..., 0] - values[..., 1]).sum(axis=0) / (2 * reach)
         if progress is not None:
             progress(min(start + chunk, len(codes)), len(codes))
-    answers /= len(codes)
-    taken = np.linalg.lstsq(answers[:, 1:], -answers[:, 0], rcond=1e-6)[0]
+    responses /= len(codes)
+    taken = np.linalg.lstsq(responses[:, 1:], -responses[:, 0], rcond=1e-6)[0]
     return np.asarray(steps[0] + sum(share * step for share, step in zip(taken, steps[1:], strict=True)))

@@ -71,31 +71,19 @@ def edit_scans(
     Raises:
         TaskError: if the probe was trained on codes of another width.
     """
-    return _edits(model, codes, probe, steps, ready_step(model, codes, probe, step=step), batch_size)
-
-
-def _edits(
-    model: LatentDiffusionAutoencoder,
-    codes: Sequence[Codes],
-    probe: LinearProbe,
-    steps: Sequence[float],
-    step: npt.NDArray[np.float64],
-    batch_size: int,
-) -> Iterator[list[Edits]]:
+    step = ready_step(model, codes, probe, step=step)
     chunk = max(1, batch_size // max(1, len(steps)))
-    for start in range(0, len(codes), chunk):
-        scans = codes[start : start + chunk]
+
+    def edit(scans: Sequence[Codes]) -> list[Edits]:
         moved = [manipulate_codes(each, step, amount) for each in scans for amount in steps if amount != 0]
         edited = iter(model.decode_images(moved)) if moved else iter(())
-        yield [
-            _describe(
-                model,
-                np.stack([next(edited) if amount != 0 else model.decode_images([each])[0] for amount in steps]),
-                probe,
-                steps,
-            )
-            for each in scans
-        ]
+        found = []
+        for each in scans:
+            images = np.stack([next(edited) if amount != 0 else model.decode_images([each])[0] for amount in steps])
+            found.append(_measured(model, images, probe, steps))
+        return found
+
+    return (edit(codes[start : start + chunk]) for start in range(0, len(codes), chunk))
 
 
 def check_probes(model: LatentDiffusionAutoencoder, probes: Sequence[LinearProbe]) -> None:
@@ -149,7 +137,7 @@ def ready_step(
     return project_out(probe, nuisances) if step is None else step
 
 
-def _describe(model: LatentDiffusionAutoencoder, images: Images, probe: LinearProbe, steps: Sequence[float]) -> Edits:
+def _measured(model: LatentDiffusionAutoencoder, images: Images, probe: LinearProbe, steps: Sequence[float]) -> Edits:
     """Prediction and volumes of the edited images of one scan."""
     semantic = model.semantic(torch.from_numpy(images)[:, None]).double().numpy()
     measured = [measure_volumes(model.config.preprocessing.restore(image)) for image in images]

@@ -1,4 +1,4 @@
-"""Discover: what a semantic code varies by without being asked: directions, named by nothing but their correlations."""
+"""Directions of a semantic code that no label was needed for, named only by their correlations."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from ldae.codes import Codes
 from ldae.data.manifest import Record
 from ldae.diffusion import sample_latents
 from ldae.errors import TaskError
+from ldae.metrics.code_usage import share_between_subjects
 from ldae.metrics.statistics import holm, rows_by_subject
 from ldae.networks import semantic_predict
 from ldae.tasks.probe.targets import column_of
@@ -34,17 +35,17 @@ __all__ = [
 Array = npt.NDArray[np.float64]
 
 NAMED_FROM = 0.3
-"""A direction is named by a column only if it correlates at least so much, and beyond chance."""
+"""Least correlation with a column that names a direction; it must also be significant."""
 
 
 @dataclass(frozen=True)
 class Association:
-    """How a direction goes with a column of the manifest.
+    """Correlation of a direction with a column of the manifest.
 
     Attributes:
         column: its name.
         correlation: Pearson's r of a number; the correlation ratio eta of text, which has no sign.
-        p_holm: that there is none, adjusted over all directions and columns; one scan a subject.
+        p_holm: of no correlation, adjusted over all directions and columns; one scan a subject.
     """
 
     column: str
@@ -68,7 +69,7 @@ class Direction:
 
     @property
     def name(self) -> str:
-        """The columns that it goes with, or that there is none."""
+        """The columns that it correlates with, if any."""
         named = [
             f"{each.column} ({each.correlation:+.2f})"
             for each in self.associations
@@ -79,7 +80,7 @@ class Direction:
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A scan that is near another.
+    """A pair of scans with similar codes.
 
     Attributes:
         key: of the scan.
@@ -188,13 +189,13 @@ def _normal_product(model: LatentDiffusionAutoencoder, codes: Codes, scale: Tens
 def associations(
     directions: Sequence[Direction], codes: Array, records: Sequence[Record], columns: Sequence[str]
 ) -> list[Direction]:
-    """The directions with how they go with columns of the manifest, over the first scan of each subject.
+    """The directions with their correlations with columns of the manifest, over the first scan of each subject.
 
     Args:
         directions: of y.
         codes: (N, S).
         records: of each.
-        columns: to correlate with; those that hold one value only are passed over.
+        columns: to correlate with; constant ones are skipped.
     """
     first = [int(rows[0]) for rows in rows_by_subject([record.participant_id for record in records])]
     scores = _scores(directions, codes[first])
@@ -223,7 +224,7 @@ def associations(
 
 
 def _scores(directions: Sequence[Direction], codes: Array) -> Array:
-    """Where each scan lies along each direction, in standard deviations, (N, K)."""
+    """Position of each scan along each direction, in standard deviations, (N, K)."""
     if not directions:
         return np.empty((len(codes), 0))
     steps = np.stack([direction.step for direction in directions], axis=1)
@@ -272,10 +273,10 @@ def nearest_scans(codes: Array, records: Sequence[Record], count: int = 3) -> li
 
 
 def find_lookalikes(codes: Array, records: Sequence[Record]) -> list[Neighbour]:
-    """Scans under two subjects' names that are nearer than sessions of one subject usually are: one brain under two names?
+    """Scans of two subjects that are nearer than sessions of one subject usually are: perhaps one brain under two names.
 
-    Each pair whose distance is below the median distance between sessions of one subject, and below half of what 99 % of all
-    pairs of strangers keep; nearest first.
+    Each pair whose distance is below the median distance between sessions of one subject, and below half of the first
+    percentile of distances between subjects; nearest first.
 
     Args:
         codes: (N, S).
@@ -298,25 +299,17 @@ def find_lookalikes(codes: Array, records: Sequence[Record]) -> list[Neighbour]:
 def reliability(codes: Array, subjects: Sequence[str]) -> Array:
     """Test-retest reliability ICC(1) of each number of y over sessions of one subject, (S,) (Shrout and Fleiss 1979).
 
-    Change between sessions lowers it: with repeated scans of one day it is the scanner's, with visits a year apart also the
-    person's.
+    Change between sessions lowers it: of repeated scans of one day that of the scanner, of later visits also that of the
+    subject.
 
     Args:
         codes: (N, S).
         subjects: of each scan.
 
     Raises:
-        TaskError: if nobody has two sessions.
+        TaskError: if no subject has two sessions.
     """
-    groups = rows_by_subject(subjects)
-    sizes = np.array([len(rows) for rows in groups], dtype=np.float64)
-    if len(groups) < 2 or sizes.max() < 2:
+    if len(set(subjects)) in (1, len(subjects)):
         msg = "test-retest reliability needs two subjects or more, and sessions of one subject to compare"
         raise TaskError(msg)
-    means = np.stack([codes[rows].mean(axis=0) for rows in groups])
-    between = (sizes[:, None] * np.square(means - codes.mean(axis=0))).sum(axis=0) / (len(groups) - 1)
-    within = sum(np.square(codes[rows] - codes[rows].mean(axis=0)).sum(axis=0) for rows in groups)
-    within = within / (len(codes) - len(groups))
-    typical = (len(codes) - np.square(sizes).sum() / len(codes)) / (len(groups) - 1)
-    icc: Array = (between - within) / np.maximum(between + (typical - 1) * within, 1e-12)
-    return icc
+    return np.array([share_between_subjects(column[:, None], subjects) or 0.0 for column in codes.T])

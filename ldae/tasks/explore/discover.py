@@ -1,4 +1,4 @@
-"""A discovery on a cohort: every kind of direction with its correlations and a strip of images, written where it is asked."""
+"""Discover: directions of the code on a cohort, with their correlations and a strip of images each."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -29,7 +29,7 @@ from ldae.tasks.explore.sparse import fit_sparse_features
 __all__ = ["STEPS", "DirectionStrip", "DiscoverSettings", "discover"]
 
 STEPS = (-2.0, -1.0, 0.0, 1.0, 2.0)
-ASKED_COLUMNS = ("age", "sex", "diagnosis", "site", "months")
+COLUMNS_TESTED = ("age", "sex", "diagnosis", "site", "months")
 ACTIVE = 8
 JACOBIAN_SCANS = 4
 """The decoder's directions are averaged over so many scans."""
@@ -38,7 +38,7 @@ Images = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class DiscoverSettings:
-    """What is looked for.
+    """Number of directions of each kind.
 
     Attributes:
         principal: principal components of y.
@@ -89,30 +89,28 @@ def discover(
         model: the trained model.
         scans: encoded; noise codes are found where they are needed.
         out: folder.
-        settings: what is looked for.
-        show: given the strip of each direction, one at a time.
-        progress: told (done, total) strips.
+        settings: number of directions of each kind.
+        show: called with the strip of each direction.
+        progress: called with (done, total) strips.
 
     Returns:
-        What discover.json holds.
+        The content of discover.json.
     """
     settings = settings or DiscoverSettings()
     codes = scans.semantic
-    columns = [*ASKED_COLUMNS, *sorted({name for record in scans.records for name in record.extra} - set(COLUMNS))]
+    columns = [*COLUMNS_TESTED, *sorted({name for record in scans.records for name in record.extra} - set(COLUMNS))]
     found: dict[str, list[Direction]] = {"principal": principal_directions(codes, settings.principal)}
     if settings.decoder:
         places = scans.select(scans.first_rows[:JACOBIAN_SCANS]).with_noise(model)
         found["decoder"] = decoder_directions(model, places.codes, codes, settings.decoder, seed=settings.seed)
     sparse: dict[str, Any] | None = None
     if settings.sparse:
-        fitted = np.array([record.split == "train" for record in scans.records])
-        if not fitted.any() or fitted.all():  # no split to keep to: the first half of the subjects
-            half = set(
-                list(dict.fromkeys(r.participant_id for r in scans.records))[: max(1, len(scans.first_rows) // 2)]
-            )
-            fitted = np.array([record.participant_id in half for record in scans.records])
+        trained = np.array([record.split == "train" for record in scans.records])
+        if not trained.any() or trained.all():  # no split to keep to: the first half of the subjects
+            half = list(dict.fromkeys(scans.subjects))[: max(1, len(scans.first_rows) // 2)]
+            trained = np.isin(scans.subjects, half)
         features = fit_sparse_features(
-            codes, fitted, features=settings.sparse, active=min(ACTIVE, settings.sparse), seed=settings.seed
+            codes, trained, features=settings.sparse, active=min(ACTIVE, settings.sparse), seed=settings.seed
         )
         spread = features.activations.std(axis=0)
         found["sparse"] = [
@@ -126,7 +124,7 @@ def discover(
             "active": features.active,
             "r2": features.r2,
             "r2_fitted": features.r2_fitted,
-            "fitted_scans": int(fitted.sum()),
+            "fitted_scans": int(trained.sum()),
         }
     named = {kind: associations(each, codes, scans.records, columns) for kind, each in found.items()}
     if "sparse" in named:
@@ -137,14 +135,13 @@ def discover(
     for done, (kind, index, direction) in enumerate(shown):
         show(DirectionStrip(kind, index, direction.name, _moved(model, start, direction)))
         progress(done + 1, len(shown))
-    subjects = [record.participant_id for record in scans.records]
     try:
-        icc: npt.NDArray[np.float64] | None = reliability(codes, subjects)
+        icc: npt.NDArray[np.float64] | None = reliability(codes, scans.subjects)
     except TaskError:
         icc = None
     results = {
         "scans": len(scans),
-        "subjects": len(set(subjects)),
+        "subjects": len(set(scans.subjects)),
         "directions": {
             kind: [
                 {"name": each.name, "strength": each.strength, "associations": [asdict(a) for a in each.associations]}

@@ -21,12 +21,12 @@ class SparseFeatures:
     """Features of y with their activations.
 
     Attributes:
-        directions: what one unit of a feature adds to y, (F, S).
+        directions: change of y by one unit of a feature, (F, S).
         activations: of each scan, (N, F), at least 0.
-        r2: share of the variance of y of asked scans that the features give back.
-        r2_fitted: the same of the fitting scans.
-        active: mean number of active features of an asked scan.
-        dead: features that no fitting scan activates.
+        r2: share of the variance of y of the test scans that the features reconstruct.
+        r2_fitted: the same of the training scans.
+        active: mean number of active features of a test scan.
+        dead: features that no training scan activates.
     """
 
     directions: Array
@@ -39,7 +39,7 @@ class SparseFeatures:
 
 def fit_sparse_features(
     codes: Array,
-    fitted: npt.NDArray[np.bool_],
+    trained: npt.NDArray[np.bool_],
     *,
     features: int = 64,
     active: int = 8,
@@ -50,22 +50,22 @@ def fit_sparse_features(
 
     Args:
         codes: y of all scans, (N, S).
-        fitted: which of them it learns from, (N,).
+        trained: which of them it is trained on, (N,).
         features: F.
-        active: at most so many features of a scan are active.
-        steps: of training, on all fitting scans at a time.
+        active: most active features of a scan.
+        steps: of training, on all training scans at a time.
         seed: of the start.
 
     Raises:
         TaskError: if a side is empty, or more features are to be active than there are.
     """
-    if not 0 < active <= features or not fitted.any() or fitted.all():
+    if not 0 < active <= features or not trained.any() or trained.all():
         msg = (
-            f"{active} of {features} features active, {int(fitted.sum())} of {len(codes)} scans to learn from: at least one "
+            f"{active} of {features} features active, {int(trained.sum())} of {len(codes)} scans to train on: at least one "
             "active feature, and scans on both sides, are needed"
         )
         raise TaskError(msg)
-    mean, scale = codes[fitted].mean(axis=0), np.maximum(codes[fitted].std(axis=0), 1e-12)
+    mean, scale = codes[trained].mean(axis=0), np.maximum(codes[trained].std(axis=0), 1e-12)
     standard = torch.from_numpy((codes - mean) / scale).float()
     generator = torch.Generator().manual_seed(seed)
     directions = torch.randn(features, codes.shape[1], generator=generator)
@@ -79,17 +79,17 @@ def fit_sparse_features(
         kept = strength.topk(active, dim=1)
         return torch.zeros_like(strength).scatter(1, kept.indices, kept.values)
 
-    chosen = standard[torch.from_numpy(fitted)]
+    chosen = standard[torch.from_numpy(trained)]
     for _ in range(steps):
         optimizer.zero_grad()
         (activate(chosen) @ directions - chosen).square().mean().backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        with torch.no_grad():  # so that activations, not directions, say how strong a feature is
+        with torch.no_grad():  # unit directions: the activation is the strength of a feature
             directions.div_(directions.norm(dim=1, keepdim=True))
     with torch.no_grad():
         activations = activate(standard)
         error = (activations @ directions - standard).square()
-    asked = torch.from_numpy(~fitted)
+    tested = torch.from_numpy(~trained)
 
     def explained(rows: Tensor) -> float:
         around = (standard[rows] - standard[rows].mean(dim=0)).square()
@@ -98,8 +98,8 @@ def fit_sparse_features(
     return SparseFeatures(
         directions=directions.detach().double().numpy() * scale,
         activations=activations.double().numpy(),
-        r2=explained(asked),
-        r2_fitted=explained(~asked),
-        active=float((activations[asked] > 0).sum(dim=1).float().mean()),
-        dead=int((activations[~asked] == 0).all(dim=0).sum()),
+        r2=explained(tested),
+        r2_fitted=explained(~tested),
+        active=float((activations[tested] > 0).sum(dim=1).float().mean()),
+        dead=int((activations[~tested] == 0).all(dim=0).sum()),
     )

@@ -133,7 +133,7 @@ def evaluate_interpolation(
         batch_size: triples at a time.
         resamples: of the bootstrap.
         seed: of the resamples.
-        progress: told (done, total).
+        progress: called with (done, total).
 
     Raises:
         TaskError: if there is no triple.

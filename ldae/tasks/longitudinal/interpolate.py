@@ -22,7 +22,6 @@ __all__ = [
     "Triple",
     "draw_spread",
     "find_triples",
-    "interpolate_codes",
     "interpolate_subject",
     "nearest_session",
     "predict_between",
@@ -42,9 +41,8 @@ METHODS = (
     "copy_nearest",
     "ceiling",
 )
-"""Codes between two sessions; with the residual that compression lost; y on the line through all other sessions; the line
-through all other sessions after the code has carried each to the month; latents; voxels; voxels on the line through all other
-sessions; the nearer session; the target's compression, which has seen the answer."""
+"""Codes between two sessions; with the residual of compression; y on the line through all other sessions; that line of images
+that the code has carried to the month; latents; voxels; voxels on that line; the nearer session; the compressed target."""
 
 
 @dataclass(frozen=True)
@@ -85,25 +83,6 @@ class Between:
     weight: float
 
 
-def interpolate_codes(first: Codes, second: Codes, months: tuple[float, float], target_month: float) -> Codes:
-    """Codes at a month between two sessions.
-
-    Args:
-        first: codes of the earlier session.
-        second: codes of the later session.
-        months: of the two sessions.
-        target_month: in between (the ends give the sessions themselves).
-
-    Raises:
-        TaskError: if the months are not in order.
-    """
-    start, end = months
-    if not start < end or not start <= target_month <= end:
-        msg = f"the month must lie between two sessions in order, got {target_month:g} for sessions at {start:g} and {end:g}"
-        raise TaskError(msg)
-    return interpolate(first, second, (target_month - start) / (end - start))
-
-
 def interpolate_subject(scans: EncodedScans, months: Sequence[float]) -> list[Between]:
     """Codes of one subject at some months, each between the two sessions nearest around it.
 
@@ -127,10 +106,8 @@ def interpolate_subject(scans: EncodedScans, months: Sequence[float]) -> list[Be
             msg = f"month {month:g} lies outside the sessions at {ordered[0][0]:g} to {ordered[-1][0]:g}; choose one in between"
             raise TaskError(msg)
         (start, first), (end, second) = before[-1], after[0]
-        codes, weight = scans.codes[first], 0.0
-        if start < end:
-            codes = interpolate_codes(codes, scans.codes[second], (start, end), month)
-            weight = (month - start) / (end - start)
+        weight = (month - start) / (end - start) if start < end else 0.0
+        codes = interpolate(scans.codes[first], scans.codes[second], weight)
         found.append(Between(float(month), codes, first, second, weight))
     return found
 

@@ -1,6 +1,6 @@
-"""A person's code over time: a line through all their sessions, drawn toward what the cohort does where sessions are few."""
+"""A subject's code over time: a line through all its sessions, shrunk toward the cohort's slope where sessions are few."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +9,7 @@ import numpy.typing as npt
 from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.data.manifest import Record
 from ldae.errors import TaskError
-from ldae.tasks.encode import encode_scans
+from ldae.tasks.encode import Progress, encode_scans
 
 __all__ = ["TrajectoryPrior", "fit_trajectory_prior", "line_weights", "sessions_of", "train_trajectory_prior"]
 
@@ -19,12 +19,12 @@ Rows = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class TrajectoryPrior:
-    """How codes of a cohort change: slopes and noise of each number of y, in months.
+    """Change of the codes of a cohort: slopes and noise of each number of y, per month.
 
     Attributes:
-        slope: mean over people, (S,).
-        slope_variance: between people, (S,).
-        noise_variance: of a session about its person's line, (S,).
+        slope: mean over subjects, (S,).
+        slope_variance: between subjects, (S,).
+        noise_variance: of a session about its subject's line, (S,).
     """
 
     slope: Array
@@ -32,13 +32,12 @@ class TrajectoryPrior:
     noise_variance: Array
 
     def predict(self, codes: Array, months: Array, month: float) -> Array:
-        """The code of a person at a month, before, between or after their sessions, (S,).
+        """The code of a subject at a month, before, between or after its sessions, (S,).
 
-        The slope is the posterior mean of a line with this prior and a free level (Laird and Ware 1982, known variances):
-        one session takes the cohort's slope, many sessions their own.
+        The slope is the posterior mean of a line with this prior and a free level (Laird and Ware 1982, known variances).
 
         Args:
-            codes: of their sessions, (N, S).
+            codes: of its sessions, (N, S).
             months: of the sessions, (N,).
             month: to predict.
 
@@ -62,7 +61,7 @@ def train_trajectory_prior(
     records: Sequence[Record],
     scored: Collection[str],
     *,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = lambda done, total: None,
 ) -> TrajectoryPrior:
     """The prior of a manifest's training subjects.
 
@@ -70,7 +69,7 @@ def train_trajectory_prior(
         model: the trained model.
         records: rows of the manifest.
         scored: subjects that must not contribute.
-        progress: told (done, total) scans.
+        progress: called with (done, total) scans.
 
     Raises:
         TaskError: if too few training subjects remain.
@@ -84,11 +83,11 @@ def train_trajectory_prior(
 
 
 def line_weights(months: Array, month: float) -> Array:
-    """What each session counts where the line of least squares through all of them is read at a month, (N,); the sum is 1.
+    """Weight of each session in the least-squares line through all of them at a month, (N,); the sum is 1.
 
     Args:
         months: of the sessions, (N,), not all the same.
-        month: to read the line at.
+        month: of the line's value.
 
     Raises:
         TaskError: without two distinct months.
@@ -103,7 +102,7 @@ def line_weights(months: Array, month: float) -> Array:
 
 
 def sessions_of(records: Sequence[Record]) -> Mapping[str, Rows]:
-    """Rows of each person's dated sessions, in time."""
+    """Rows of each subject's dated sessions, in time."""
     rows: dict[str, list[int]] = {}
     for row, record in enumerate(records):
         if record.months is not None:
@@ -115,14 +114,14 @@ def sessions_of(records: Sequence[Record]) -> Mapping[str, Rows]:
 
 
 def fit_trajectory_prior(records: Sequence[Record], codes: Array) -> TrajectoryPrior:
-    """Slopes and noise by the method of moments, from people with two sessions or more (noise: three or more).
+    """Slopes and noise by the method of moments, from subjects with two sessions or more (noise: three or more).
 
     Args:
-        records: of training people.
+        records: of training subjects.
         codes: y of each, (N, S).
 
     Raises:
-        TaskError: if fewer than three people have two dated sessions, or nobody has three.
+        TaskError: if fewer than three subjects have two dated sessions, or none has three.
     """
     slopes, weights = [], []
     squares, freedom = np.zeros(codes.shape[1]), 0
@@ -141,14 +140,14 @@ def fit_trajectory_prior(records: Sequence[Record], codes: Array) -> TrajectoryP
             freedom += len(rows) - 2
     if len(slopes) < 3 or not freedom:
         msg = (
-            f"{len(slopes)} people have two dated sessions and {freedom} sessions are beyond two; a prior over time needs three "
-            "people and one session more: use a longitudinal manifest with months"
+            f"{len(slopes)} subjects have two dated sessions and {freedom} sessions are beyond two; a prior over time needs "
+            "three subjects and one session more: use a longitudinal manifest with months"
         )
         raise TaskError(msg)
     noise = squares / freedom
     own, share = np.stack(slopes), np.array(weights) / np.sum(weights)
     mean = share @ own
-    # The weighted spread of slopes holds their own noise, of which it is freed (DerSimonian and Laird 1986).
+    # The weighted variance of slopes includes their noise, which is subtracted (DerSimonian and Laird 1986).
     spread = np.array(weights) @ np.square(own - mean) - (len(own) - 1) * noise
     scale = np.sum(weights) - np.square(weights).sum() / np.sum(weights)
     return TrajectoryPrior(mean, np.maximum(spread / scale, 0.0), noise)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -37,25 +37,65 @@ class Result:
     facts: dict[str, Any]
 
     def write(self, path: Path, kind: str, **facts: Any) -> Path:
-        """Write it, marked as synthetic, with a side-car that tells these facts too."""
+        """Write it, marked as synthetic, with these facts in its side-car too."""
         return write_synthetic(self.volume, path, kind, onto=self.onto, **self.facts, **facts)
 
 
-class Place(Protocol):
-    """Where the results of one scan are put. Images are the model's, (D, H, W) in [0, 1]."""
+@dataclass(frozen=True, eq=False)
+class _OnTemplate:
+    """Results of one scan on the model's grid. Images are the model's, (D, H, W) in [0, 1]."""
+
+    model: LatentDiffusionAutoencoder
+    facts: dict[str, Any]
 
     def edited(self, image: Image, reference: Image) -> Result:
-        """The scan changed by what `image` has more than `reference`."""
+        """The image itself."""
+        return Result(self.model.config.preprocessing.restore(image), None, self.facts)
 
     def reconstruction(self, image: Image, scan: Image, *, keep_detail: bool) -> Result:
-        """The scan as its codes tell it; with its own detail kept, where it is finer than the model's grid."""
+        """The image itself: scan + (image - scan)."""
+        return self.edited(image, scan)
 
     def spread(self, values: Image) -> Result:
         """A map of standard deviations."""
+        return self.edited(values, values)
 
 
-class Space(Protocol):
-    """Template or native.
+@dataclass(frozen=True, eq=False)
+class _OnRawScan:
+    """Results of one scan on its raw scan. Images are the model's, (D, H, W) in [0, 1]."""
+
+    model: LatentDiffusionAutoencoder
+    native: NativeScan
+    window: tuple[float, float]
+    facts: dict[str, Any]
+
+    def edited(self, image: Image, reference: Image) -> Result:
+        """The raw scan changed by the difference of `image` from `reference`."""
+        return self._changed(self.native.change(self._difference(image, reference)))
+
+    def reconstruction(self, image: Image, scan: Image, *, keep_detail: bool) -> Result:
+        """The raw scan with the image in its brain; or changed by its difference, which keeps detail finer than the grid."""
+        if keep_detail:
+            return self.edited(image, scan)
+        shown = self.model.config.preprocessing.restore(image, window=self.window)
+        return self._changed(self.native.replacement(shown, scan > 0))
+
+    def spread(self, values: Image) -> Result:
+        """A map of standard deviations on the raw scan's grid."""
+        carried = self.native.change(self._difference(values, np.zeros_like(values)))
+        # Splines overshoot; a deviation is never negative.
+        return Result(Volume(np.maximum(carried.data, 0.0), carried.affine), None, self.facts)
+
+    def _difference(self, image: Image, reference: Image) -> Volume:
+        return self.model.config.preprocessing.difference(image, reference, window=self.window)
+
+    def _changed(self, change: Volume) -> Result:
+        return Result(change, self.native.scan, self.facts | {"changed_voxels": int(np.count_nonzero(change.data))})
+
+
+class _SpaceOfModel:
+    """A space for the images of one model.
 
     Attributes:
         label: of file names.
@@ -65,47 +105,33 @@ class Space(Protocol):
     label: str
     needs_reference: bool
 
-    def scan(self, record: Record, codes: Codes) -> Place:
-        """The place of one scan's results."""
-
-
-class _SpaceOfModel:
-    """What both spaces keep of the model that makes their images."""
-
     def __init__(self, model: LatentDiffusionAutoencoder) -> None:
         self.model, self.fingerprint = model, model.fingerprint()
 
 
 class TemplateSpace(_SpaceOfModel):
-    """Results on the model's grid in MNI152, in its intensities of [0, 1].
-
-    Args:
-        model: that makes the images.
-    """
+    """Results on the model's grid in MNI152, in its intensities of [0, 1]."""
 
     label = "MNI152"
     needs_reference = False
 
-    def scan(self, record: Record, codes: Codes) -> Place:
+    def scan(self, record: Record, codes: Codes) -> _OnTemplate:
         """The place of one scan's results."""
-        return _OnTemplate(self.model, {"space": "template", "source": record.image.name, "model": self.fingerprint})
+        facts = {"space": "template", "source": record.image.name, "model": self.fingerprint}
+        return _OnTemplate(self.model, facts)
 
 
 class NativeSpace(_SpaceOfModel):
-    """Results on each raw scan, in its grid and intensities; see :mod:`ldae.tasks.native.scan`.
-
-    Args:
-        model: that makes the images.
-    """
+    """Results on each raw scan's own grid, as a change that is added to it."""
 
     label = "native"
     needs_reference = True
 
-    def scan(self, record: Record, codes: Codes) -> Place:
+    def scan(self, record: Record, codes: Codes) -> _OnRawScan:
         """The place of one scan's results.
 
         Raises:
-            TaskError: if there is no way back to the raw scan.
+            TaskError: if the scan has no way back to the raw scan.
         """
         native = NativeScan.of(record.image)
         source = native.source
@@ -119,6 +145,10 @@ class NativeSpace(_SpaceOfModel):
         return _OnRawScan(self.model, native, codes.window, facts)
 
 
+Space = TemplateSpace | NativeSpace
+Place = _OnTemplate | _OnRawScan
+
+
 def open_space(name: Literal["template", "native"], model: LatentDiffusionAutoencoder) -> Space:
     """The space of a name."""
     return NativeSpace(model) if name == "native" else TemplateSpace(model)
@@ -128,7 +158,7 @@ def check_way_back(records: Sequence[Record]) -> None:
     """See that every scan has a way back to its raw scan, before anything takes long.
 
     Raises:
-        TaskError: telling how many have none, and why the first has none.
+        TaskError: with the number of scans that have none, and the reason of the first.
     """
     problems = []
     for record in records:
@@ -141,49 +171,3 @@ def check_way_back(records: Sequence[Record]) -> None:
             f"{len(problems)} of {len(records)} scans cannot go back to native space, the first of them: {problems[0]}"
         )
         raise TaskError(msg)
-
-
-@dataclass(frozen=True, eq=False)
-class _OnTemplate:
-    model: LatentDiffusionAutoencoder
-    facts: dict[str, Any]
-
-    def edited(self, image: Image, reference: Image) -> Result:
-        return self._shown(image)
-
-    def reconstruction(self, image: Image, scan: Image, *, keep_detail: bool) -> Result:
-        return self._shown(image)  # scan + (image - scan)
-
-    def spread(self, values: Image) -> Result:
-        return self._shown(values)
-
-    def _shown(self, image: Image) -> Result:
-        return Result(self.model.config.preprocessing.restore(image), None, self.facts)
-
-
-@dataclass(frozen=True, eq=False)
-class _OnRawScan:
-    model: LatentDiffusionAutoencoder
-    native: NativeScan
-    window: tuple[float, float]
-    facts: dict[str, Any]
-
-    def edited(self, image: Image, reference: Image) -> Result:
-        return self._changed(self.native.change(self._difference(image, reference)))
-
-    def reconstruction(self, image: Image, scan: Image, *, keep_detail: bool) -> Result:
-        if keep_detail:
-            return self.edited(image, scan)
-        shown = self.model.config.preprocessing.restore(image, window=self.window)
-        return self._changed(self.native.replacement(shown, scan > 0))
-
-    def spread(self, values: Image) -> Result:
-        carried = self.native.change(self._difference(values, np.zeros_like(values)))
-        # Splines overshoot; a deviation is never negative.
-        return Result(Volume(np.maximum(carried.data, 0.0), carried.affine), None, self.facts)
-
-    def _difference(self, image: Image, reference: Image) -> Volume:
-        return self.model.config.preprocessing.difference(image, reference, window=self.window)
-
-    def _changed(self, change: Volume) -> Result:
-        return Result(change, self.native.scan, self.facts | {"changed_voxels": int(np.count_nonzero(change.data))})

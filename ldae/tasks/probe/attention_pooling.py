@@ -1,8 +1,7 @@
 """Attention pooling over the tokens of a scan (slices, patches) as a scikit-learn estimator (Ilse et al. 2018).
 
 A scan's tokens h_1..h_K are weighed by a softmax over v . tanh(U h_k), and a linear model reads their weighted mean. Weights
-begin equal, so that the model begins as the linear probe of the mean token; the penalty holds it there unless the data say
-otherwise.
+begin equal, so that the model begins as the linear probe of the mean token; l2 regularisation holds it near there.
 """
 
 from typing import Any, Self
@@ -37,7 +36,7 @@ class _Pooling(nn.Module):
         return scores.squeeze(-1).softmax(dim=1)
 
     def forward(self, tokens: Tensor, content: Tensor) -> Tensor:
-        """Tokens to be weighed and what is to be read of them, (N, K, F) each, to (N, outputs)."""
+        """Tokens to weigh and their content, (N, K, F) each, to (N, outputs)."""
         pooled = torch.einsum("nk,nkf->nf", self.weights(tokens), content)
         read: Tensor = self.read(pooled)
         return read
@@ -49,11 +48,11 @@ def _positive(spread: Tensor) -> Tensor:
 
 
 class _AttentionPooling(BaseEstimator):  # type: ignore[misc]
-    """What classifier and regressor share.
+    """Base of classifier and regressor.
 
     Args:
         tokens: K; the columns of X are K blocks of equal width, in the tokens' order.
-        alpha: squared-norm penalty of all weights but the intercept, relative to the mean loss.
+        alpha: l2 regularisation of all weights but the intercept, relative to the mean loss.
         hidden: width of the attention.
         iterations: of L-BFGS at most.
         random_state: of the initial attention.
@@ -70,16 +69,18 @@ class _AttentionPooling(BaseEstimator):  # type: ignore[misc]
 
     def _stacked(self, X: Array) -> Tensor:
         if X.shape[1] % self.tokens:
-            msg = f"{X.shape[1]} columns are no {self.tokens} tokens of equal width; say how many tokens a scan has"
+            msg = (
+                f"{X.shape[1]} columns are no {self.tokens} tokens of equal width; give the number of tokens of a scan"
+            )
             raise ValueError(msg)
         return torch.from_numpy(np.array(X, dtype=np.float64)).reshape(len(X), self.tokens, -1)
 
     def _tokens(self, X: Array) -> Tensor:
-        """Standardised over scans and tokens together, so that what tells tokens apart is kept: their places."""
+        """Standardised over scans and tokens together, so that the differences between places are kept."""
         return (self._stacked(X) - self.mean_) / self.spread_
 
     def _content(self, X: Array) -> Tensor:
-        """What a token says beyond all scans' mean at its place, in units in which the mean token has unit variance."""
+        """Tokens less the mean over scans at their place, scaled to unit variance of the mean token."""
         return (self._stacked(X) - self.place_) / self.unit_
 
     def _fit(self, X: Array, outputs: int, loss: Any) -> None:
@@ -111,7 +112,7 @@ class _AttentionPooling(BaseEstimator):  # type: ignore[misc]
         return read
 
     def attention(self, X: Array) -> Array:
-        """How much each token counts, (N, K), rows sum to 1."""
+        """Weight of each token, (N, K); rows sum to 1."""
         check_is_fitted(self, "pooling_")
         X = validate_data(self, X, reset=False)
         with torch.no_grad():

@@ -76,7 +76,7 @@ def write_baselines(
     out: Path,
     *,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = lambda done, total: None,
 ) -> tuple[Path, ...]:
     """Write random_encoder.parquet, and as NPZ the latents, whose components a probe takes in each fold.
 
@@ -85,7 +85,7 @@ def write_baselines(
         records: of the scans.
         out: folder.
         seed: of the random weights.
-        progress: told (done, total).
+        progress: called with (done, total).
     """
     random = RandomEncoder(model, seed)
     scans = encode_scans(model, records, visit=[random.see], progress=progress)

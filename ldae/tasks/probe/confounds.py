@@ -1,4 +1,4 @@
-"""Confounds of a target: as features of their own, matched between classes, and taken out of predicted ages."""
+"""Confounds of a target: as features, matched between classes, and removed from predicted ages."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ from ldae.tasks.probe.embeddings import Embeddings, embeddings_of
 from ldae.tasks.probe.models import FittedProbe
 from ldae.tasks.probe.targets import Target, check_column, column_of
 
-__all__ = ["AgeBias", "demographics", "encode_columns", "fit_age_bias", "match_classes"]
+__all__ = ["AgeBias", "demographics", "encode_columns", "encode_confounds", "fit_age_bias", "match_classes"]
 
 Array = npt.NDArray[np.float64]
 
 CALIPER_SD = 0.2
-"""Numbers of matched people differ by no more than this share of their standard deviation (Austin 2011)."""
+"""Numbers of matched subjects differ by no more than this share of their standard deviation (Austin 2011)."""
 
 
 def encode_columns(records: Sequence[Record], columns: Sequence[str]) -> Array:
@@ -50,7 +50,7 @@ def encode_columns(records: Sequence[Record], columns: Sequence[str]) -> Array:
 
 
 def demographics(target: Target, columns: Sequence[str]) -> Embeddings | None:
-    """What is known of people without a scan, as a baseline; None if that is nothing.
+    """Columns known without a scan, as a baseline; None if there are none.
 
     Args:
         target: whose scans; its own column is left out.
@@ -68,20 +68,20 @@ def match_classes(target: Target, columns: Sequence[str]) -> npt.NDArray[np.int6
     """Rows of a binary target in which each positive subject has a negative one like it.
 
     Text columns agree, numbers differ by a fifth of their standard deviation at most, and the total distance of these pairs
-    is the smallest (optimal matching, Rosenbaum 1989). Everybody else is left out. People are compared at their first scan here.
+    is the smallest (optimal matching, Rosenbaum 1989). Other subjects are left out. Subjects are compared at their first scan.
 
     Args:
         target: binary.
         columns: to match on.
 
     Raises:
-        TaskError: if the target is not binary, or hardly anybody can be matched.
+        TaskError: if the target is not binary, or fewer than two pairs match.
     """
     if target.kind != "binary":
         msg = f"{target.name} is {target.kind}; only two classes can be matched: residualise instead"
         raise TaskError(msg)
-    subjects = np.array(target.subjects)
-    first = np.array([rows[0] for rows in rows_by_subject(target.subjects)])
+    subjects = target.subjects
+    first = np.array([rows[0] for rows in rows_by_subject(subjects.tolist())])
     records = [target.records[row] for row in first]
     distance = np.zeros((len(first), len(first)))
     for name in columns:
@@ -109,7 +109,7 @@ def match_classes(target: Target, columns: Sequence[str]) -> npt.NDArray[np.int6
 
 @dataclass(frozen=True)
 class AgeBias:
-    """Predicted ages shrink toward the mean; the line that they follow, from fitting subjects.
+    """Line of predicted on true ages of training subjects: predictions shrink toward the mean.
 
     Attributes:
         slope: of predicted on true age; 1 is no shrinkage.
@@ -120,25 +120,47 @@ class AgeBias:
     intercept: float
 
     def correct(self, predicted: Array) -> Array:
-        """Predicted ages with the line undone, which asks for nobody's true age (Smith et al. 2019)."""
+        """Predicted ages with the line undone, which needs no true age (Smith et al. 2019)."""
         return (predicted - self.intercept) / self.slope
 
 
-def fit_age_bias(fitted: FittedProbe, features: Array, target: Array, subjects: Sequence[str]) -> AgeBias | None:
-    """The line of predicted on true ages, over folds of fitting subjects; None if predictions do not rise with age.
+def fit_age_bias(fitted: FittedProbe, features: Array, target: Target) -> AgeBias | None:
+    """The line of predicted on true ages, over folds of training subjects; None if predictions do not rise with age.
 
     Args:
-        fitted: the probe, whose penalty is kept.
+        fitted: the probe, whose hyperparameter is kept.
         features: (N, S).
-        target: true ages, (N,).
-        subjects: of each row.
+        target: true ages of the N training scans.
     """
-    if len(set(subjects)) < 2:
+    if len(set(target.subjects)) < 2:
         return None
-    folds = GroupKFold(min(5, len(set(subjects))))
-    # What was fitted without labels stays; scale and model are fitted in each fold.
+    folds = GroupKFold(min(5, len(set(target.subjects))))
+    # Steps that need no labels stay; scale and model are trained in each fold.
     before, model = fitted.pipeline[:-2], fitted.pipeline[-2:]
     prepared = before.transform(features) if len(before) else features
-    held_out = cross_val_predict(clone(model), prepared, target, groups=np.asarray(subjects), cv=folds)
-    slope, intercept = np.polyfit(target, held_out, 1)
+    held_out = cross_val_predict(clone(model), prepared, target.values, groups=target.subjects, cv=folds)
+    slope, intercept = np.polyfit(target.values, held_out, 1)
     return AgeBias(float(slope), float(intercept)) if slope > 0 else None
+
+
+def encode_confounds(target: Target, columns: Sequence[str]) -> Array:
+    """Confounds as numbers, (N, F), F = 0 where none are controlled.
+
+    Args:
+        target: whose scans.
+        columns: of the confounds.
+
+    Raises:
+        TaskError: if one is the target, or is missing for a scan.
+    """
+    if not columns:
+        return np.empty((len(target), 0))
+    if target.name in columns:
+        msg = f"{target.name} is the target; it cannot be a confound of itself"
+        raise TaskError(msg)
+    for name in columns:
+        missing = [record.key for record in target.records if column_of(name)(record) is None]
+        if missing:
+            msg = f"confound {name} is missing for {len(missing)} scans (first: {missing[0]}); leave these or the column out"
+            raise TaskError(msg)
+    return encode_columns(target.records, columns)

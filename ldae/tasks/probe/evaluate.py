@@ -1,6 +1,6 @@
 """The probe's protocol: one target, several embeddings of the same scans, the same folds and resamples for all of them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -13,23 +13,24 @@ from ldae.metrics.calibration import calibration_curve, calibration_slope, expec
 from ldae.metrics.roc import area_under_curve, roc_areas, roc_band, roc_difference
 from ldae.metrics.scores import HIGHER_IS_BETTER, PRIMARY, Predictions, compare_predictions, score_predictions
 from ldae.metrics.statistics import Difference, holm, permutation_p, rows_by_subject
-from ldae.tasks.probe.confounds import demographics, encode_columns, fit_age_bias, match_classes
+from ldae.tasks.probe.confounds import demographics, encode_confounds, fit_age_bias, match_classes
 from ldae.tasks.probe.embeddings import Embeddings
 from ldae.tasks.probe.folds import Fold, cross_validation, frozen_split
 from ldae.tasks.probe.learning_curve import learning_curve
 from ldae.tasks.probe.linear import LinearProbe
-from ldae.tasks.probe.models import FittedProbe, fit_probe
+from ldae.tasks.probe.models import Features
 from ldae.tasks.probe.result import CODES, MEDIAN, Comparison, ProbeReport, ProbeSettings, Scored
 from ldae.tasks.probe.targets import Target, check_column, column_of
 
-__all__ = ["DEMOGRAPHICS", "choose_folds", "compare_all", "evaluate_probe", "feature_matrix"]
+__all__ = ["evaluate_probe"]
 
 Array = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.int64]
 Progress = Callable[[int, int], None]
 
 DEMOGRAPHICS = ("age", "sex", "site")
 FEW_SUBJECTS = 10
-"""A site or a sex with fewer people is not scored by itself."""
+"""A site or a sex with fewer subjects is not scored by itself."""
 
 
 def evaluate_probe(
@@ -40,224 +41,166 @@ def evaluate_probe(
     *,
     progress: Progress = lambda done, total: None,
 ) -> ProbeReport:
-    """Fit and ask probes on the codes and on everything that they are to be compared with.
+    """Train and test probes on the codes and on everything that they are to be compared with.
 
     Demographics (age, sex and site, as far as they are known and not the target) are always among the others, and for numbers
-    the median of the fitting subjects.
+    the median of the training subjects.
 
     Args:
         target: what to predict.
         codes: under test.
         others: further embeddings of the same scans, by name.
         settings: of the protocol.
-        progress: told (done, total) fits.
+        progress: called with (done, total) fits.
 
     Raises:
-        TaskError: if scans lack embeddings, or a side lacks subjects or classes.
+        TaskError: if scans lack embeddings, a side lacks subjects or classes, or the settings do not suit the target.
     """
-    if target.kind == "survival":
-        msg = f"{target.name} is a time to an event; evaluate it with evaluate_conversion"
-        raise TaskError(msg)
     settings = settings or ProbeSettings()
-    for name in (*settings.by, *settings.confounds):
-        check_column(target.records, name)
+    _check_settings(target, settings)
     target = target.first_scans() if settings.scans == "first" else target
-    features = {CODES: codes, **(others or {})}
+    embeddings = {CODES: codes, **(others or {})}
     known = demographics(target, tuple(name for name in DEMOGRAPHICS if name not in settings.confounds))
     if known is not None:
-        features.setdefault("demographics", known)
-    confounds = _confounds(target, settings)
+        embeddings.setdefault("demographics", known)
+    confounds = encode_confounds(target, settings.confounds)
     if settings.control == "match":
         target = _matched(target, settings)
         confounds = np.empty((len(target), 0))
-    folds = choose_folds(target, settings)
+    folds = _choose_folds(target, settings)
     pooled = settings.model == "attention"
-    tokens = {name: each.tokens if pooled and each.components is None else 1 for name, each in features.items()}
-    if pooled and tokens[CODES] == 1:
+    features = {name: _features(target, each, name, confounds, pooled=pooled) for name, each in embeddings.items()}
+    if pooled and features[CODES].tokens == 1:
         msg = (
             "attention pools the tokens of a scan, but the embeddings have one vector a scan; give an NPZ file whose values are "
             "(scans, tokens, features), or give --probe linear"
         )
         raise TaskError(msg)
-    matrices = {
-        name: np.concatenate([feature_matrix(target, each, name, apart=tokens[name] > 1), confounds], axis=1)
-        for name, each in features.items()
-    }
-    widths = {name: each.components for name, each in features.items()}
-
-    total, done = len(matrices) * len(folds), 0
-    asked = np.unique(np.concatenate([fold.asked for fold in folds]))
+    tested = np.unique(np.concatenate([fold.tested for fold in folds]))
     position = np.full(len(target), -1)
-    position[asked] = np.arange(len(asked))
+    position[tested] = np.arange(len(tested))
     repeats = 1 + max(fold.repeat for fold in folds)
-    subjects = tuple(np.array(target.subjects)[asked])
-    shape = (repeats, len(asked), *((len(target.classes),) if target.kind == "multiclass" else ()))
-    predicted: dict[str, Predictions] = {}
-    penalties: dict[str, list[float]] = {}
-    corrected: dict[str, Array] = {}
-    probe = None
+    shape = (repeats, len(tested), *((len(target.classes),) if target.kind == "multiclass" else ()))
+    subjects = tuple(target.subjects[tested].tolist())
+    names = [*features, MEDIAN] if target.kind == "regression" else [*features]
+    values = {name: np.full(shape, np.nan) for name in names}
+    corrected = {name: np.full(shape, np.nan) for name in features}
+    penalties: dict[str, list[float]] = {name: [] for name in names}
     attention: list[Array] = []
-    for name, matrix in matrices.items():
-        values, unbiased = np.full(shape, np.nan), np.full(shape, np.nan)
-        penalties[name] = []
+    probe = None
+    done = 0
+    for name, each in features.items():
         for fold in folds:
-            fitted = _fit(target, matrix, fold.fitted, settings, confounds.shape[1], widths[name], tokens[name])
-            values[fold.repeat, position[fold.asked]] = said = fitted.predict(matrix[fold.asked])
+            at = (fold.repeat, position[fold.tested])
+            fitted = each.fit(target, fold.trained, settings.model)
+            values[name][at] = fitted.predict(each.values[fold.tested])
             if target.name == "age" and target.kind == "regression":
-                people = np.array(target.subjects)[fold.fitted].tolist()
-                bias = fit_age_bias(fitted, matrix[fold.fitted], target.values[fold.fitted], people)
+                bias = fit_age_bias(fitted, each.values[fold.trained], target.select(fold.trained))
                 if bias is not None:
-                    unbiased[fold.repeat, position[fold.asked]] = bias.correct(said)
+                    corrected[name][at] = bias.correct(values[name][at])
             penalties[name].append(fitted.penalty)
             if name == CODES and settings.protocol == "split":
-                probe = LinearProbe.of(fitted, matrix[fold.fitted], codes.origin)
+                probe = LinearProbe.of(fitted, each.values[fold.trained], codes.origin)
             if name == CODES and pooled:
-                attention.append(fitted.attention(matrix[fold.asked]).mean(axis=0))
+                attention.append(fitted.attention(each.values[fold.tested]).mean(axis=0))
             done += 1
-            progress(done, total)
-        predicted[name] = Predictions(target.kind, target.values[asked], values, subjects)
-        corrected[name] = unbiased
-    if target.kind == "regression":
-        predicted[MEDIAN] = _median(target, folds, position, shape, subjects)
-        penalties[MEDIAN] = []
-
-    scored = {
-        name: _score(target, asked, each, settings, penalties[name], corrected.get(name))
-        for name, each in predicted.items()
+            progress(done, len(features) * len(folds))
+    if MEDIAN in values:
+        for fold in folds:
+            values[MEDIAN][fold.repeat, position[fold.tested]] = np.median(target.values[fold.trained])
+    predicted = {
+        name: Predictions(target.kind, target.outcome[tested], each, subjects) for name, each in values.items()
     }
     curve = None
     if settings.learning_curve:
-        reduced = {name: matrices[name] for name in matrices if name == CODES or name in (others or {})}
-        curve = learning_curve(
-            target,
-            reduced,
-            folds,
-            widths,
-            model=settings.model,
-            confounds=confounds.shape[1],
-            tokens=tokens,
-            seed=settings.seed,
-        )
-    fitted_on = {subject for fold in folds for subject in np.array(target.subjects)[fold.fitted]}
+        curved = {name: features[name] for name in features if name == CODES or name in (others or {})}
+        curve = learning_curve(target, curved, folds, model=settings.model, seed=settings.seed)
+    trained = np.unique(np.concatenate([fold.trained for fold in folds]))
+    counts = {
+        "fitted_subjects": len(set(target.subjects[trained])),
+        "fitted_scans": len(trained),
+        "asked_subjects": len(set(subjects)),
+        "asked_scans": len(tested),
+        "left_out_scans": target.left_out,
+    }
+    if target.events is not None:
+        counts["events"] = int(target.events[tested].sum())
     return ProbeReport(
         target={"name": target.name, "kind": target.kind, "classes": list(target.classes)},
         settings=settings,
-        counts={
-            "fitted_subjects": len(fitted_on),
-            "fitted_scans": len(np.unique(np.concatenate([fold.fitted for fold in folds]))),
-            "asked_subjects": len(set(subjects)),
-            "asked_scans": len(asked),
-            "left_out_scans": target.left_out,
+        counts=counts,
+        scored={
+            name: _score(target, tested, each, settings, penalties[name], corrected.get(name))
+            for name, each in predicted.items()
         },
-        scored=scored,
-        comparisons=compare_all(predicted, settings),
+        comparisons=_compare(predicted, settings),
         permutation_p=_permute(predicted[CODES], settings),
         curve=curve,
-        table=_table(target, asked, predicted),
+        table=_table(target, tested, predicted),
         probe=probe,
         attention=np.mean(attention, axis=0).tolist() if attention else None,
     )
 
 
-def _confounds(target: Target, settings: ProbeSettings) -> Array:
-    """The confounds as numbers, (N, F), F = 0 where none are controlled."""
-    if settings.control == "none" or not settings.confounds:
-        if settings.control != "none" or settings.confounds:
-            msg = (
-                "to control for confounds, name them and say how: --confounds age sex --control residualise (or match)"
-            )
-            raise TaskError(msg)
-        return np.empty((len(target), 0))
-    if target.name in settings.confounds:
-        msg = f"{target.name} is the target; it cannot be a confound of itself"
+def _check_settings(target: Target, settings: ProbeSettings) -> None:
+    if (settings.control == "none") != (not settings.confounds):
+        msg = "to control for confounds, name them and say how: --confounds age sex --control residualise (or match)"
         raise TaskError(msg)
-    for name in settings.confounds:
-        missing = [record.key for record in target.records if column_of(name)(record) is None]
-        if missing:
-            msg = f"confound {name} is not known of {len(missing)} scans (first: {missing[0]}); leave these or the column out"
+    if target.kind == "survival":
+        if settings.confounds:
+            msg = "confounds of a time to an event are not controlled here; compare with the demographics row instead"
             raise TaskError(msg)
-    return encode_columns(target.records, settings.confounds)
+        if settings.model != "linear" or settings.learning_curve:
+            msg = "a time to an event has a Cox regression only, and no learning curve; leave --probe and --learning-curve out"
+            raise TaskError(msg)
+    for name in (*settings.by, *settings.confounds):
+        check_column(target.records, name)
 
 
 def _matched(target: Target, settings: ProbeSettings) -> Target:
-    """The scans of matched people; of a frozen split each side is matched by itself, so that it is balanced in itself."""
+    """The scans of matched subjects; of a frozen split each side is matched by itself, so that it is balanced in itself."""
     sides = [np.arange(len(target))]
     if settings.protocol == "split":
         (fold,) = frozen_split(target)
-        sides = [fold.fitted, fold.asked]
+        sides = [fold.trained, fold.tested]
     rows = np.sort(np.concatenate([side[match_classes(target.select(side), settings.confounds)] for side in sides]))
     return replace(target.select(rows), left_out=target.left_out + len(target) - len(rows))
 
 
-def choose_folds(target: Target, settings: ProbeSettings) -> list[Fold]:
-    """The folds of the protocol."""
+def _choose_folds(target: Target, settings: ProbeSettings) -> list[Fold]:
     if settings.protocol == "split":
         return frozen_split(target)
     return cross_validation(target, folds=settings.folds, repeats=settings.repeats, seed=settings.seed)
 
 
-def feature_matrix(target: Target, embeddings: Embeddings, name: str, *, apart: bool = False) -> Array:
-    """The embeddings of the target's scans, (N, S): tokens averaged, or side by side if they are to be kept apart.
-
-    Errors call the embeddings by their name.
-    """
+def _features(target: Target, embeddings: Embeddings, name: str, confounds: Array, *, pooled: bool) -> Features:
+    """Embeddings of the target's scans with the confounds: tokens side by side if they are pooled, else averaged."""
     values = embeddings.of(target.records, what="the embeddings" if name == CODES else f"the {name} embeddings")
-    if values.ndim == 2:
-        return values
-    return values.reshape(len(values), -1) if apart else values.mean(axis=1)
-
-
-def _fit(
-    target: Target,
-    matrix: Array,
-    rows: npt.NDArray[np.int64],
-    settings: ProbeSettings,
-    taken_out: int,
-    width: int | None,
-    tokens: int,
-) -> FittedProbe:
-    return fit_probe(
-        matrix[rows],
-        target.values[rows],
-        np.array(target.subjects)[rows].tolist(),
-        target.kind,
-        model=settings.model,
-        confounds=taken_out,
-        components=width,
-        classes=len(target.classes) or None,
-        impute=not np.isfinite(matrix).all(),
-        tokens=tokens,
-    )
-
-
-def _median(
-    target: Target,
-    folds: Sequence[Fold],
-    position: npt.NDArray[np.int64],
-    shape: tuple[int, ...],
-    subjects: tuple[str, ...],
-) -> Predictions:
-    values = np.full(shape, np.nan)
-    for fold in folds:
-        values[fold.repeat, position[fold.asked]] = np.median(target.values[fold.fitted])
-    return Predictions(target.kind, target.values[position >= 0], values, subjects)
+    tokens = embeddings.tokens if pooled and embeddings.components is None else 1
+    if values.ndim == 3:
+        values = values.mean(axis=1) if tokens == 1 else values.reshape(len(values), -1)
+    return Features(np.concatenate([values, confounds], axis=1), confounds.shape[1], embeddings.components, tokens)
 
 
 def _score(
     target: Target,
-    asked: npt.NDArray[np.int64],
+    tested: Rows,
     predicted: Predictions,
     settings: ProbeSettings,
     penalties: list[float],
-    unbiased: Array | None,
+    corrected: Array | None,
 ) -> Scored:
     figures = score_predictions(predicted, seed=settings.seed, resamples=settings.resamples)
-    groups = {name: _by_group(target, asked, predicted, settings, name) for name in settings.by if name != target.name}
+    groups = (
+        {}
+        if target.kind == "survival"
+        else {name: _by_group(target, tested, predicted, settings, name) for name in settings.by if name != target.name}
+    )
     roc = calibration = age_bias = None
     if target.kind == "binary":
         mean, labels = predicted.values.mean(axis=0), predicted.target
         roc = roc_band(labels.astype(int), mean, predicted.subjects, seed=settings.seed)
-        roc["auc"] = [area_under_curve(labels.astype(int), mean)]  # of this curve; figures are means over repeats
+        roc["auc"] = [area_under_curve(labels.astype(int), mean)]  # of this curve; metrics are means over repeats
         slope, intercept = calibration_slope(labels, mean)
         calibration = {
             **asdict(calibration_curve(labels, mean)),
@@ -266,15 +209,15 @@ def _score(
             # No interval: resampling adds noise to every group, which raises it.
             "ece": expected_calibration_error(labels, mean),
         }
-    if unbiased is not None and np.isfinite(unbiased).all():
-        age_bias = _age_bias(predicted, unbiased)
+    if corrected is not None and np.isfinite(corrected).all():
+        age_bias = _age_bias(predicted, corrected)
     return Scored(figures, penalties, {name: each for name, each in groups.items() if each}, roc, calibration, age_bias)
 
 
-def _age_bias(predicted: Predictions, unbiased: Array) -> dict[str, float]:
-    """What the correction does to the brain-age gap, which must not follow age, and to the error, which it costs."""
+def _age_bias(predicted: Predictions, corrected: Array) -> dict[str, float]:
+    """Effect of the correction on the brain-age gap, which must not follow age, and on the error, which it costs."""
     age = predicted.target
-    plain, mended = predicted.values.mean(axis=0), unbiased.mean(axis=0)
+    plain, mended = predicted.values.mean(axis=0), corrected.mean(axis=0)
     return {
         "gap_age_correlation": _correlation(plain - age, age),
         "gap_age_correlation_corrected": _correlation(mended - age, age),
@@ -287,44 +230,42 @@ def _correlation(a: Array, b: Array) -> float:
 
 
 def _by_group(
-    target: Target, asked: npt.NDArray[np.int64], predicted: Predictions, settings: ProbeSettings, column: str
+    target: Target, tested: Rows, predicted: Predictions, settings: ProbeSettings, column: str
 ) -> dict[str, dict[str, Any]]:
-    """The first figure of each value of a column."""
-    values = np.array([str(column_of(column)(target.records[row])) for row in asked])
+    """The primary metric of each value of a column."""
+    values = np.array([str(column_of(column)(target.records[row])) for row in tested])
     names = sorted(set(values) - {"None"})
     if len(names) < 2:
         return {}
+    primary = PRIMARY[target.kind]
     found: dict[str, dict[str, Any]] = {}
     for name in names:
         rows = np.flatnonzero(values == name)
-        people = tuple(predicted.subjects[row] for row in rows)
-        part = Predictions(predicted.kind, predicted.target[rows], predicted.values[:, rows], people)
-        found[name] = {"subjects": len(set(people)), "scans": len(rows)}
-        if len(set(people)) < FEW_SUBJECTS:
-            found[name]["reason"] = f"fewer than {FEW_SUBJECTS} people"
+        subjects = tuple(predicted.subjects[row] for row in rows)
+        part = Predictions(predicted.kind, predicted.target[rows], predicted.values[:, rows], subjects)
+        found[name] = {"subjects": len(set(subjects)), "scans": len(rows)}
+        if len(set(subjects)) < FEW_SUBJECTS:
+            found[name]["reason"] = f"fewer than {FEW_SUBJECTS} subjects"
             continue
-        primary = PRIMARY[target.kind]
         try:
             figures = score_predictions(part, (primary,), seed=settings.seed, resamples=settings.resamples)
-        except TaskError:
-            found[name]["reason"] = "too few people of a class"
-        else:
             found[name][primary] = asdict(figures[primary])
+        except TaskError:
+            found[name]["reason"] = "too few subjects of a class"
     return found
 
 
-def compare_all(predicted: Mapping[str, Predictions], settings: ProbeSettings) -> list[Comparison]:
-    """Codes against each of the others, in the first figure, with p values adjusted together."""
+def _compare(predicted: Mapping[str, Predictions], settings: ProbeSettings) -> list[Comparison]:
+    """Codes against each of the others, in the primary metric, with p values adjusted together."""
     own = predicted[CODES]
-    metric = PRIMARY[own.kind]
     names = [name for name in predicted if name != CODES]
     differences = [
-        compare_predictions(own, predicted[name], metric, seed=settings.seed, resamples=settings.resamples)
+        compare_predictions(own, predicted[name], PRIMARY[own.kind], seed=settings.seed, resamples=settings.resamples)
         for name in names
     ]
     tests: list[Difference | None] = [None for _ in names]
     if own.kind == "binary" and settings.protocol == "split":
-        # In cross-validation predictions of different folds come from different models, which the test knows nothing of.
+        # In cross-validation predictions of different folds come from different models, which the test does not model.
         scores = np.stack([own.values[0], *(predicted[name].values[0] for name in names)])
         areas = roc_areas(own.target.astype(int), scores, own.subjects)
         tests = [roc_difference(areas, 0, 1 + index) for index in range(len(names))]
@@ -334,31 +275,35 @@ def compare_all(predicted: Mapping[str, Predictions], settings: ProbeSettings) -
 
 def _permute(own: Predictions, settings: ProbeSettings) -> float | None:
     """Labels exchanged between subjects, one scan each, against predictions that stay: of the frozen split only."""
-    if not settings.permutations or settings.protocol != "split":
+    if not settings.permutations or settings.protocol != "split" or own.kind == "survival":
         return None
     first = np.array([rows[0] for rows in rows_by_subject(own.subjects)])
+    subjects = tuple(own.subjects[row] for row in first)
     metric = PRIMARY[own.kind]
     sign = 1.0 if HIGHER_IS_BETTER[metric] else -1.0
 
     def statistic(labels: Array) -> float:
-        people = tuple(own.subjects[row] for row in first)
-        return sign * Predictions(own.kind, labels, own.values[:, first], people).metric(metric, np.arange(len(first)))
+        return sign * Predictions(own.kind, labels, own.values[:, first], subjects).metric(
+            metric, np.arange(len(first))
+        )
 
     if not np.isfinite(statistic(own.target[first])):  # first scans of one class
         return None
-
     generator = np.random.default_rng(settings.seed)
     return permutation_p(statistic, own.target[first], generator=generator, permutations=settings.permutations)
 
 
-def _table(target: Target, asked: npt.NDArray[np.int64], predicted: Mapping[str, Predictions]) -> pd.DataFrame:
-    """Predictions of every scan that was asked, averaged over repeats."""
-    records = [target.records[row] for row in asked]
+def _table(target: Target, tested: Rows, predicted: Mapping[str, Predictions]) -> pd.DataFrame:
+    """Predictions of every tested scan, averaged over repeats."""
+    records = [target.records[row] for row in tested]
     columns: dict[str, Any] = {
         "participant_id": [record.participant_id for record in records],
         "session_id": [record.session_id for record in records],
-        "target": target.values[asked],
     }
+    if target.events is None:
+        columns["target"] = target.values[tested]
+    else:
+        columns |= {"months": target.values[tested], "event": target.events[tested]}
     for name, each in predicted.items():
         mean = each.values.mean(axis=0)
         if mean.ndim == 1:

@@ -1,4 +1,4 @@
-"""Who is fitted on and who is asked: the frozen split, or repeated cross-validation, always by subject."""
+"""Training and test rows: the frozen split, or repeated cross-validation, always by subject."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from ldae.tasks.probe.targets import Target
 __all__ = ["Fold", "cross_validation", "frozen_split", "inner_folds"]
 
 Rows = npt.NDArray[np.int64]
-FITTED = ("train", "validation")
+TRAINED = ("train", "validation")
 
 
 @dataclass(frozen=True)
@@ -20,37 +20,37 @@ class Fold:
     """Rows of a target.
 
     Attributes:
-        repeat: 0, 1, ...; within a repeat every row is asked at most once.
-        fitted: rows that everything is fitted on.
-        asked: rows of other subjects.
+        repeat: 0, 1, ...; within a repeat every row is tested at most once.
+        trained: rows that everything is trained on.
+        tested: rows of other subjects.
     """
 
     repeat: int
-    fitted: Rows
-    asked: Rows
+    trained: Rows
+    tested: Rows
 
 
 def frozen_split(target: Target) -> list[Fold]:
-    """Fitted on train and validation subjects, asked on test subjects; the split was frozen before any label was looked at.
+    """Trained on train and validation subjects, tested on test subjects; the split was frozen before any label was looked at.
 
     Raises:
         TaskError: if a side is empty.
     """
     splits = np.array([record.split or "" for record in target.records])
-    fitted, asked = np.flatnonzero(np.isin(splits, FITTED)), np.flatnonzero(splits == "test")
-    if not len(fitted) or not len(asked):
+    trained, tested = np.flatnonzero(np.isin(splits, TRAINED)), np.flatnonzero(splits == "test")
+    if not len(trained) or not len(tested):
         if not any(splits):
             msg = (
-                "the manifest has no split to keep to: cross-validate (--protocol cv), or say in a column split who is to train, "
+                "the manifest has no split to keep to: cross-validate (--protocol cv), or fill a column split with train, "
                 "validation and test ('ldae cohort split' does, where there are images)"
             )
             raise TaskError(msg)
         msg = (
-            f"{len(fitted)} scans to fit on and {len(asked)} to test on have a value of {target.name}; both are needed: "
-            "cross-validate (--protocol cv), or give the split people of both"
+            f"{len(trained)} scans to train on and {len(tested)} to test on have a value of {target.name}; both are needed: "
+            "cross-validate (--protocol cv), or give the split subjects of both"
         )
         raise TaskError(msg)
-    return [Fold(0, fitted, asked)]
+    return [Fold(0, trained, tested)]
 
 
 def cross_validation(target: Target, *, folds: int = 5, repeats: int = 5, seed: int = 0) -> list[Fold]:
@@ -65,9 +65,11 @@ def cross_validation(target: Target, *, folds: int = 5, repeats: int = 5, seed: 
     Raises:
         TaskError: if there are fewer subjects than folds.
     """
-    people = len(set(target.subjects))
-    if people < 2 * folds:
-        msg = f"{people} subjects are too few for {folds} folds; use at most {max(2, people // 2)}, or more subjects"
+    subjects = len(set(target.subjects))
+    if subjects < 2 * folds:
+        msg = (
+            f"{subjects} subjects are too few for {folds} folds; use at most {max(2, subjects // 2)}, or more subjects"
+        )
         raise TaskError(msg)
     strata = target.events if target.kind == "survival" else target.values
     found = []
@@ -78,11 +80,11 @@ def cross_validation(target: Target, *, folds: int = 5, repeats: int = 5, seed: 
         else:
             splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed + repeat)
         rows = splitter.split(np.zeros(len(target)), strata, target.subjects)
-        found += [Fold(repeat, fitted, asked) for fitted, asked in rows]
+        found += [Fold(repeat, trained, tested) for trained, tested in rows]
     return found
 
 
 def inner_folds(kind: str, subjects: int) -> GroupKFold | StratifiedGroupKFold:
-    """Folds of fitting subjects, to choose a penalty by."""
+    """Folds of training subjects, to choose a hyperparameter by."""
     count = min(5, subjects)
     return GroupKFold(count) if kind == "regression" else StratifiedGroupKFold(count)

@@ -1,4 +1,4 @@
-"""The probes: scikit-learn pipelines whose every statistic, confound fits and penalties included, comes from fitting subjects."""
+"""The probes: scikit-learn pipelines whose every statistic and hyperparameter comes from training subjects."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,25 +18,27 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ldae.errors import TaskError
 from ldae.tasks.probe.attention_pooling import AttentionPoolingClassifier, AttentionPoolingRegressor
+from ldae.tasks.probe.cox import choose_cox
 from ldae.tasks.probe.folds import inner_folds
+from ldae.tasks.probe.targets import Target
 
-__all__ = ["MIN_SUBJECTS", "FittedProbe", "ProbeModel", "Residualise", "fit_probe"]
+__all__ = ["MIN_SUBJECTS", "Features", "FittedProbe", "ProbeModel", "Residualise", "fit_probe"]
 
 Array = npt.NDArray[np.float64]
 ProbeModel = Literal["linear", "knn", "attention"]
 
 MIN_SUBJECTS = 10
-"""People that a penalty can be chosen on; with fewer it is given."""
-FEW_PENALTY = {"logistic": 0.01, "ridge": 1000.0, "knn": 3, "attention": 0.1}
+"""Subjects that a hyperparameter can be chosen on; with fewer it is given."""
+GIVEN = {"logistic": 0.01, "ridge": 1000.0, "knn": 3, "attention": 0.1}
 NEIGHBOURS = (1, 3, 5, 9, 15, 25)
 SCORING = {"binary": "neg_log_loss", "multiclass": "neg_log_loss", "regression": "neg_mean_absolute_error"}
-"""A proper score: over few people the AUC is so coarse that it picks penalties almost at random."""
+"""A proper score: over few subjects the AUC is so coarse that it chooses almost at random."""
 
 
 class Residualise(TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """Takes out of features what a linear regression on confounds explains (Snoek et al. 2019: fitted inside the fold).
+    """Features less their linear regression on confounds (Snoek et al. 2019: inside the fold).
 
-    Features keep their means over the fitting rows, by which tokens of different places differ.
+    Features keep their means over the training rows, by which tokens of different places differ.
 
     Args:
         confounds: the last so many columns are confounds, and are dropped.
@@ -46,7 +48,7 @@ class Residualise(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self.confounds = confounds
 
     def fit(self, X: Array, y: Any = None) -> Self:
-        """Regress every feature on the confounds of the fitting rows."""
+        """Regress every feature on the confounds of the training rows."""
         X = validate_data(self, X)
         if self.confounds:
             self.regression_ = LinearRegression().fit(X[:, -self.confounds :], X[:, : -self.confounds])
@@ -54,7 +56,7 @@ class Residualise(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def transform(self, X: Array) -> Array:
-        """Features less what the confounds of these rows explain, (N, S - confounds)."""
+        """Residuals of the features, (N, S - confounds)."""
         check_is_fitted(self, "n_features_in_")
         X = validate_data(self, X, reset=False)
         if not self.confounds:
@@ -65,11 +67,11 @@ class Residualise(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
 @dataclass(frozen=True)
 class FittedProbe:
-    """A pipeline with the penalty that was chosen.
+    """A trained pipeline with the hyperparameter that was chosen.
 
     Attributes:
-        pipeline: fitted.
-        penalty: C, alpha, or the number of neighbours.
+        pipeline: trained.
+        penalty: C, alpha, the penaliser of a Cox regression, or the number of neighbours.
     """
 
     pipeline: Pipeline
@@ -83,9 +85,56 @@ class FittedProbe:
         return probabilities[:, 1] if probabilities.shape[1] == 2 else probabilities
 
     def attention(self, features: Array) -> Array:
-        """How much each token of each scan counts, (N, K), for a model that pools them."""
+        """Weight of each token of each scan, (N, K), for a model that pools them."""
         *_, model = self.pipeline.named_steps.values()
         return np.asarray(model.attention(self.pipeline[:-1].transform(features)), dtype=np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """Features of a target's scans, ready for probes.
+
+    Attributes:
+        values: (N, S); a missing number is NaN.
+        confounds: the last so many columns are confounds, taken out of the others by regression.
+        components: principal components that features are reduced to; None keeps them.
+        tokens: of each scan; the features before the confounds are so many blocks of equal width.
+    """
+
+    values: Array
+    confounds: int = 0
+    components: int | None = None
+    tokens: int = 1
+
+    def fit(
+        self, target: Target, rows: npt.NDArray[np.int64], model: ProbeModel = "linear", *, fine: bool = True
+    ) -> FittedProbe:
+        """A probe of these features, trained on some rows of the target.
+
+        Args:
+            target: what to predict.
+            rows: to train on.
+            model: of the probe; a time to an event has a Cox regression.
+            fine: whether to try many hyperparameters, or few.
+
+        Raises:
+            TaskError: if a class is lacking.
+        """
+        if target.kind == "survival":
+            return FittedProbe(*choose_cox(self.values[rows], target.outcome[rows]))
+        return fit_probe(
+            self.values[rows],
+            target.values[rows],
+            target.subjects[rows].tolist(),
+            target.kind,
+            model=model,
+            confounds=self.confounds,
+            components=self.components,
+            classes=len(target.classes) or None,
+            impute=not np.isfinite(self.values).all(),
+            tokens=self.tokens,
+            fine=fine,
+        )
 
 
 def fit_probe(
@@ -102,7 +151,7 @@ def fit_probe(
     tokens: int = 1,
     fine: bool = True,
 ) -> FittedProbe:
-    """Impute, take out confounds, reduce, standardise, and fit; the penalty is chosen over folds of these subjects.
+    """Impute, take out confounds, reduce, standardise, and fit; the hyperparameter is chosen over folds of these subjects.
 
     Args:
         features: (N, S); the last `confounds` columns are confounds.
@@ -113,10 +162,10 @@ def fit_probe(
             tokens the last is the first.
         confounds: columns that are taken out of the others by regression.
         components: principal components that features are reduced to; None keeps them.
-        classes: number of classes that are to be told apart.
-        impute: whether a missing number takes the median of the fitting rows; the rows to be asked may lack some, too.
+        classes: number of classes.
+        impute: whether a missing number takes the median of the training rows; test rows may lack some, too.
         tokens: of each scan; the features before the confounds are so many blocks of equal width.
-        fine: whether to try many penalties, or few.
+        fine: whether to try many hyperparameters, or few.
 
     Raises:
         TaskError: if a class is lacking.
@@ -126,7 +175,7 @@ def fit_probe(
     present = np.unique(target)
     if kind != "regression" and len(present) < max(2, classes or 2):
         msg = (
-            f"the subjects to fit on are of {len(present)} of {max(2, classes or 2)} classes; use more subjects, other folds, or "
+            f"the training subjects are of {len(present)} of {max(2, classes or 2)} classes; use more subjects, other folds, or "
             "leave the rare class out (--positive, --negative)"
         )
         raise TaskError(msg)
@@ -138,21 +187,21 @@ def fit_probe(
     if components is not None:
         most = min(len(target) - 1, features.shape[1] - confounds)
         before.append(("reduce", PCA(min(components, most), svd_solver="full")))
-    # What is fitted without labels is fitted once; folds of fitting subjects choose the penalty alone.
+    # Steps that need no labels are fitted once; folds of training subjects choose the hyperparameter alone.
     prepared = Pipeline(before).fit_transform(features) if before else features
     estimator, name, penalties = _estimator(kind, model, len(target), tokens, fine=fine)
     # Attention standardises by itself: the differences between tokens are what it attends to.
     scaler = "passthrough" if model == "attention" else StandardScaler()
     pipeline = Pipeline([("standardise", scaler), ("model", estimator)])
     labels = target if kind == "regression" else target.astype(int)
-    people = len(set(subjects))
+    count = len(set(subjects))
     smallest = min(len({s for s, t in zip(subjects, target, strict=True) if t == c}) for c in present)
-    if people < MIN_SUBJECTS or (kind != "regression" and smallest < 2):
-        given = FEW_PENALTY[model if model != "linear" else "ridge" if kind == "regression" else "logistic"]
+    if count < MIN_SUBJECTS or (kind != "regression" and smallest < 2):
+        given = GIVEN[model if model != "linear" else "ridge" if kind == "regression" else "logistic"]
         penalty = min(given, len(target)) if model == "knn" else given
         best = pipeline.set_params(**{f"model__{name}": penalty}).fit(prepared, labels)
     else:
-        folds = inner_folds(kind, people if kind == "regression" else smallest)
+        folds = inner_folds(kind, count if kind == "regression" else smallest)
         search = GridSearchCV(pipeline, {f"model__{name}": penalties}, scoring=SCORING[kind], cv=folds)
         search.fit(prepared, labels, groups=np.asarray(subjects))
         best, penalty = search.best_estimator_, search.best_params_[f"model__{name}"]
@@ -162,7 +211,7 @@ def fit_probe(
 def _estimator(
     kind: str, model: ProbeModel, rows: int, tokens: int, *, fine: bool
 ) -> tuple[Any, str, list[float] | list[int]]:
-    """The model, the name of its penalty, and the penalties to try."""
+    """The model, the name of its hyperparameter, and the values to try."""
     if model == "attention":
         pooling = AttentionPoolingRegressor if kind == "regression" else AttentionPoolingClassifier
         return pooling(tokens=tokens), "alpha", np.logspace(-4, 0, 5).tolist()

@@ -1,4 +1,4 @@
-"""What a probe's evaluation is asked for, and what it leaves."""
+"""Settings and result of a probe's evaluation."""
 
 import re
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ MEDIAN = "median"
 
 @dataclass(frozen=True)
 class ProbeSettings:
-    """How a probe is evaluated.
+    """Protocol of a probe's evaluation.
 
     Attributes:
         protocol: the manifest's frozen split, or cross-validation grouped by subject.
@@ -65,15 +65,15 @@ class ProbeSettings:
 
 @dataclass(frozen=True)
 class Scored:
-    """What one kind of features reaches.
+    """Metrics of one kind of features.
 
     Attributes:
-        figures: by name, with intervals over subjects.
-        penalties: that were chosen, one a fold.
-        by_group: of each column and value: number of subjects and scans, and the first figure, or why there is none.
+        figures: metrics by name, with intervals over subjects.
+        penalties: hyperparameters that were chosen, one a fold.
+        by_group: of each column and value: number of subjects and scans, and the primary metric, or the reason for none.
         roc: the curve and its band; binary only.
         calibration: the curve, slope, intercept and expected calibration error; binary only.
-        age_bias: what shrinkage does to predicted ages; ages only.
+        age_bias: shrinkage of predicted ages; ages only.
     """
 
     figures: dict[str, Interval]
@@ -86,7 +86,7 @@ class Scored:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The embeddings under test against others, in the first figure.
+    """The embeddings under test against others, in the primary metric.
 
     Attributes:
         against: name of the others.
@@ -106,17 +106,17 @@ class ProbeReport:
     """A probe beside its baselines.
 
     Attributes:
-        target: name, kind and classes of what is predicted.
+        target: its name, kind and classes.
         settings: of the protocol.
-        counts: subjects and scans that were fitted on, asked, and left out; people who converted.
+        counts: subjects and scans trained on (`fitted_`), tested on (`asked_`) and left out; conversions.
         scored: by name of the features, `codes` first.
         comparisons: of `codes` with each of the others.
-        permutation_p: that exchanged labels do as well as the true ones; None where it was not asked.
-        curve: learning curve, if asked.
-        table: participant_id, session_id, target (months and event, of a time to conversion) and every prediction of scans
-            that were asked, averaged over repeats.
-        probe: the linear probe on codes, fitted on the frozen split's fitting subjects; None for other models.
-        attention: mean weight of each token of the codes in the scans that were asked; None for other models.
+        permutation_p: that exchanged labels do as well as the true ones; None without that test.
+        curve: learning curve, if the settings ask for it.
+        table: participant_id, session_id, target (months and event, of a time to conversion) and predictions of the tested
+            scans, averaged over repeats.
+        probe: the linear probe on codes, trained on the frozen split's training subjects; None for other models.
+        attention: mean weight of each token of the codes in the tested scans; None for other models.
     """
 
     target: dict[str, Any]
@@ -132,7 +132,7 @@ class ProbeReport:
 
     @property
     def primary(self) -> str:
-        """The figure by which features are compared."""
+        """The metric by which features are compared."""
         return PRIMARY[self.target["kind"]]
 
     def plain(self) -> dict[str, Any]:
@@ -173,11 +173,11 @@ class ProbeReport:
     def write(self, folder: Path, inputs: Mapping[str, str] | None = None) -> list[Path]:
         """Write probe_TARGET.json, the predictions as probe_TARGET.csv, and the linear probe as probe_TARGET_model.json.
 
-        A fitted probe of a former run is taken away where this one leaves none.
+        A probe of a former run is removed where this one leaves none.
 
         Args:
-            folder: where.
-            inputs: what it was made from, by name.
+            folder: to write to.
+            inputs: files that it was made from, by name.
         """
         name = "probe_" + re.sub(r"[^A-Za-z0-9_.+-]+", "_", self.target["name"])
         paths = [

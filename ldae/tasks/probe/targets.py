@@ -1,4 +1,4 @@
-"""What a probe predicts: a column of the manifest, as classes, a number, or time to conversion."""
+"""Target of a probe: a column of the manifest, as classes, a number, or time to conversion."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ FEW_VALUES = 10
 
 @dataclass(frozen=True)
 class Target:
-    """Scans with what is to be predicted of them.
+    """Scans with a value to predict.
 
     Attributes:
         name: the column, or the conversion.
@@ -29,7 +29,7 @@ class Target:
         records: scans that have a value.
         values: (N,): 1 for the positive class and 0 for the other, the index of a class, a number, or months to the event.
         classes: names; of a binary target negative first, then positive.
-        events: (N,), 1 where the event was seen and 0 where following ended before it; survival only.
+        events: (N,), 1 where the event was seen and 0 where follow-up ended before it; survival only.
         left_out: scans without a value, or of other classes.
     """
 
@@ -45,9 +45,14 @@ class Target:
         return len(self.records)
 
     @property
-    def subjects(self) -> tuple[str, ...]:
-        """The person of each scan."""
-        return tuple(record.participant_id for record in self.records)
+    def subjects(self) -> npt.NDArray[np.str_]:
+        """The subject of each scan, (N,)."""
+        return np.array([record.participant_id for record in self.records])
+
+    @property
+    def outcome(self) -> Array:
+        """The values, (N,); months with whether the event was seen, (N, 2), of survival."""
+        return self.values if self.events is None else np.stack([self.values, self.events], axis=1)
 
     def select(self, rows: npt.NDArray[np.int64]) -> "Target":
         """Some of the scans."""
@@ -56,7 +61,7 @@ class Target:
         return replace(self, records=records, values=self.values[rows], events=events)
 
     def first_scans(self) -> "Target":
-        """One scan a person: the earliest by months, then by order."""
+        """One scan a subject: the earliest by months, then by order."""
         order = sorted(range(len(self)), key=lambda row: (self.records[row].months or 0.0, row))
         first: dict[str, int] = {}
         for row in order:
@@ -71,10 +76,10 @@ def column_of(name: str) -> Callable[[Record], Any]:
 
 
 def check_column(records: Sequence[Record], name: str) -> None:
-    """That a column is there, whatever it holds.
+    """Refuse a column that the manifest lacks.
 
     Raises:
-        TaskError: naming those that are.
+        TaskError: with the columns that there are.
     """
     further = records[0].extra if records else {}
     if name not in COLUMNS and name not in further:
@@ -93,8 +98,7 @@ def choose_target(
     """A column as a target.
 
     `auto`: two named classes, or a column with two values, are binary; text, and numbers with at most ten values, are
-    multiclass; other numbers regression. A diagnosis column that holds AD and CN is binary, AD positive, unless it is said
-    otherwise.
+    multiclass; other numbers regression. A diagnosis column that holds AD and CN is binary by default, AD positive.
 
     Args:
         manifest: whose column.
@@ -148,7 +152,7 @@ def _two_classes(
     """Negative and positive class.
 
     Raises:
-        TaskError: if it is not said which of several they are, or one is not there.
+        TaskError: if one is missing from the column, or they are ambiguous.
     """
     for name in (positive, negative):
         if name is not None and name not in found:
@@ -156,7 +160,7 @@ def _two_classes(
             raise TaskError(msg)
     if len(found) > 2 and (positive is None or negative is None):
         msg = (
-            f"{manifest.path}: column {column} holds {len(found)} classes ({', '.join(found[:6])}); say --positive and "
+            f"{manifest.path}: column {column} holds {len(found)} classes ({', '.join(found[:6])}); give --positive and "
             "--negative, or --task multiclass"
         )
         raise TaskError(msg)
@@ -170,11 +174,11 @@ def find_conversions(manifest: Manifest, *, before: str = "MCI", after: str = "A
 
     Args:
         manifest: with diagnoses and months.
-        before: diagnosis at the first scan; other people are left out.
+        before: diagnosis at the first scan; other subjects are left out.
         after: diagnosis that is the event.
 
     Raises:
-        TaskError: if nobody converts, or nobody stays.
+        TaskError: if no subject converts, or all do.
     """
     chosen: list[tuple[Record, float, float]] = []
     for subject in manifest.subjects:
@@ -194,7 +198,7 @@ def find_conversions(manifest: Manifest, *, before: str = "MCI", after: str = "A
     events = np.array([event for _, _, event in chosen])
     if not len(chosen) or events.min() == events.max():
         msg = (
-            f"{manifest.path}: {len(chosen)} people start as {before} and are seen again, {int(events.sum())} of them "
+            f"{manifest.path}: {len(chosen)} subjects start as {before} and are seen again, {int(events.sum())} of them "
             f"become {after}; time to conversion needs some who do and some who do not"
         )
         raise TaskError(msg)

@@ -9,7 +9,8 @@ from scipy import stats
 from ldae.codes import Codes
 from ldae.data.manifest import Record
 from ldae.errors import TaskError
-from ldae.tasks.edit.evaluate import effect_map, evaluate_edits
+from ldae.tasks.edit.change_map import effect_map
+from ldae.tasks.edit.evaluate import evaluate_edits
 from ldae.tasks.edit.manipulate import Edits
 from ldae.tasks.encode import EncodedScans
 from ldae.tasks.probe.linear import LinearProbe

@@ -21,7 +21,6 @@ from ldae.tasks.longitudinal.interpolate import (
     Sessions,
     draw_spread,
     find_triples,
-    interpolate_codes,
     interpolate_subject,
     predict_between,
     with_residual,
@@ -67,8 +66,6 @@ def test_ends_of_an_interpolation_are_the_sessions(scans):
     assert [(each.first, each.second, each.weight) for each in (start, end)] == [(0, 0, 0.0), (2, 2, 0.0)]
     with pytest.raises(TaskError, match="lies outside"):
         interpolate_subject(scans.select([0, 1, 2]), [30])
-    with pytest.raises(TaskError, match="in order"):
-        interpolate_codes(scans.codes[0], scans.codes[1], (12, 0), 6)
 
 
 def test_every_method_is_scored_on_the_real_scan(tiny_model, scans, tmp_path):
@@ -251,7 +248,7 @@ def test_the_prior_finds_slopes_and_noise_that_are_there():
     assert prior.slope[0] == pytest.approx(0.1, abs=0.01)
     assert np.sqrt(prior.slope_variance[0]) == pytest.approx(0.05, abs=0.015)
     assert np.sqrt(prior.noise_variance[0]) == pytest.approx(0.5, abs=0.05)
-    with pytest.raises(TaskError, match="needs three people"):
+    with pytest.raises(TaskError, match="needs three subjects"):
         fit_trajectory_prior(visits([0, 12]), np.zeros((2, 1)))
 
 

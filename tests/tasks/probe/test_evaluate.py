@@ -1,4 +1,4 @@
-"""Probes know what features hold and no more; every statistic is fitted on fitting subjects."""
+"""Probes know what features hold and no more; every statistic comes from training subjects."""
 
 import json
 from dataclasses import replace
@@ -13,7 +13,7 @@ from ldae.tasks.probe.embeddings import Embeddings
 from ldae.tasks.probe.evaluate import evaluate_probe
 from ldae.tasks.probe.folds import cross_validation, frozen_split
 from ldae.tasks.probe.linear import LinearProbe
-from ldae.tasks.probe.models import fit_probe
+from ldae.tasks.probe.models import Features
 from ldae.tasks.probe.result import CODES, ProbeSettings
 from ldae.tasks.probe.targets import choose_target
 
@@ -60,14 +60,7 @@ def test_the_same_scans_are_asked_of_everyone_and_by_the_frozen_split(known_coho
     np.testing.assert_array_equal(again.probe.weights, report.probe.weights)
     (fold,) = frozen_split(target)
     fitted, others = (
-        fit_probe(
-            each.of(target.records)[fold.fitted],
-            target.values[fold.fitted],
-            np.array(target.subjects)[fold.fitted].tolist(),
-            target.kind,
-            components=3,
-        )
-        for each in (embeddings, changed)
+        Features(each.of(target.records), components=3).fit(target, fold.trained) for each in (embeddings, changed)
     )
     np.testing.assert_array_equal(fitted.pipeline["reduce"].components_, others.pipeline["reduce"].components_)
 
@@ -111,10 +104,10 @@ def test_cross_validation_asks_everybody_once_a_repeat_and_nobody_it_was_fitted_
     folds = cross_validation(target, folds=4, repeats=3, seed=1)
     subjects = np.array(target.subjects)
     for repeat in range(3):
-        asked = np.concatenate([fold.asked for fold in folds if fold.repeat == repeat])
+        asked = np.concatenate([fold.tested for fold in folds if fold.repeat == repeat])
         assert sorted(asked) == list(range(len(target)))
-    assert all(not set(subjects[fold.fitted]) & set(subjects[fold.asked]) for fold in folds)
-    assert {tuple(f.asked) for f in folds if f.repeat == 0} != {tuple(f.asked) for f in folds if f.repeat == 1}
+    assert all(not set(subjects[fold.trained]) & set(subjects[fold.tested]) for fold in folds)
+    assert {tuple(f.tested) for f in folds if f.repeat == 0} != {tuple(f.tested) for f in folds if f.repeat == 1}
     settings = replace(QUICK, protocol="cv", folds=4, repeats=2)
     report = evaluate_probe(target, embeddings, settings=settings)
     assert report.scored[CODES].figures["auc"].value > 0.85

@@ -32,7 +32,7 @@ def test_a_column_is_read_as_what_it_holds(known_cohort):
         ({"column": "split", "kind": "regression"}, "holds text"),
         ({"column": "diagnosis", "positive": "FTD"}, "holds no FTD"),
         ({"column": "split"}, None),
-        ({"column": "split", "kind": "binary"}, "say --positive"),
+        ({"column": "split", "kind": "binary"}, "give --positive"),
     ],
 )
 def test_columns_that_cannot_be_targets(known_cohort, arguments, words):

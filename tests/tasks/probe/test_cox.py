@@ -8,8 +8,8 @@ from ldae.data.manifest import read_manifest, write_manifest
 from ldae.errors import TaskError
 from ldae.metrics.scores import concordance
 from ldae.tasks.probe.embeddings import embeddings_of
+from ldae.tasks.probe.evaluate import evaluate_probe
 from ldae.tasks.probe.result import CODES, ProbeSettings
-from ldae.tasks.probe.survival import evaluate_conversion
 from ldae.tasks.probe.targets import find_conversions
 
 QUICK = ProbeSettings(protocol="cv", folds=3, repeats=1, resamples=100)
@@ -48,15 +48,15 @@ def converters(tmp_path):
 
 def test_who_converts_first_has_the_higher_risk(converters):
     target, embeddings, noise = converters
-    report = evaluate_conversion(target, embeddings, {"noise": noise}, QUICK)
+    report = evaluate_probe(target, embeddings, {"noise": noise}, QUICK)
     assert report.scored[CODES].figures["concordance"].low > 0.65
     assert report.scored["noise"].figures["concordance"].low < 0.55
     assert report.comparisons[0].difference.low > 0
     assert report.counts["events"] == int(target.events.sum())
-    split = evaluate_conversion(target, embeddings, settings=replace(QUICK, protocol="split"))
+    split = evaluate_probe(target, embeddings, settings=replace(QUICK, protocol="split"))
     assert split.counts["asked_subjects"] == 40
     with pytest.raises(TaskError, match="not controlled here"):
-        evaluate_conversion(target, embeddings, settings=replace(QUICK, control="match", confounds=("age",)))
+        evaluate_probe(target, embeddings, settings=replace(QUICK, control="match", confounds=("age",)))
 
 
 def test_concordance_has_its_closed_form():
