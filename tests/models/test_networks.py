@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -89,9 +90,10 @@ def test_stage_three_backward_survives_channels_last_features():
     z = torch.randn(2, 3, 6, 6, 6).contiguous(memory_format=torch.channels_last_3d)
     denoiser.to(memory_format=torch.channels_last_3d)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        features = denoiser.features(z, torch.tensor([5, 700]))
+        found = denoiser.features(z, torch.tensor([5, 700]))
+        # Which layout a convolution leaves depends on the processor, so it is set here.
+        features = replace(found, skips=tuple(s.contiguous(memory_format=torch.channels_last_3d) for s in found.skips))
         estimator(features, torch.randn(2, 6)).float().square().mean().backward()
-    assert any(s.is_contiguous(memory_format=torch.channels_last_3d) for s in features.skips)
     assert all(torch.isfinite(p.grad).all() for p in estimator.parameters() if p.grad is not None)
 
 
