@@ -3,16 +3,16 @@
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ldae.codes import Codes, Origin
+from ldae.codes import Codes, NoiseCodes, Origin
 from ldae.contract import LEFT_RIGHT, PreparedScan
 from ldae.data.latents import LatentCache, latent_key
 from ldae.data.manifest import Record
@@ -23,28 +23,13 @@ from ldae.io.card import model_card
 from ldae.io.checkpoints import check_tensors, hash_tensors, load_folder, save_folder
 from ldae.io.plain import from_plain, read_setting, to_plain
 from ldae.models.compression import Posterior
-from ldae.models.semantic_encoder import SliceEncoder, build_semantic_encoder
+from ldae.models.semantic_encoder import SliceEncoder
 from ldae.models.streaming import WHOLE_VOXELS, decode_latents, encode_images
 from ldae.networks import AutoencoderConfig, Networks, semantic_predict, semantic_velocities
 from ldae.version import __version__
 from ldae.volume import Volume, read_volume
 
-__all__ = ["AutoencoderConfig", "LatentDiffusionAutoencoder", "Networks", "NoiseCodes", "SamplingConfig"]
-
-
-@dataclass(frozen=True)
-class NoiseCodes:
-    """Noise codes of a batch, by inversion.
-
-    Attributes:
-        noise: z_T, (B, C, d, h, w).
-        record: what an exact solver needs beside it, (K, B, C, d, h, w), or None.
-        round_trip: rms error of the latent after sampling back, (B,), in units of the latent's std; None if not measured.
-    """
-
-    noise: Tensor
-    record: Tensor | None
-    round_trip: Tensor | None
+__all__ = ["AutoencoderConfig", "LatentDiffusionAutoencoder", "Networks", "SamplingConfig"]
 
 
 class LatentDiffusionAutoencoder:
@@ -139,20 +124,9 @@ class LatentDiffusionAutoencoder:
     def with_random_encoder(self, seed: int = 0) -> "LatentDiffusionAutoencoder":
         """The same model with random weights in its semantic encoder: the baseline that any code must beat."""
         twin = copy(self)
-        networks = Networks.__new__(Networks)
-        nn.Module.__init__(networks)
-        for name, child in self.networks.named_children():
-            networks.add_module(name, child)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            shape = self.config.preprocessing.shape
-            latent_shape = self.config.compression.latent_shape(shape)
-            fresh = build_semantic_encoder(self.config.semantic_encoder, shape, latent_shape)
-        networks.semantic_encoder = fresh.to(self.device).eval().requires_grad_(False)
-        twin.networks, twin._weights_hash = networks, None
+        twin.networks = self.networks.with_random_encoder(self.config, seed)
+        twin._weights_hash = None
         return twin
-
-    # Scans to codes
 
     def prepare(self, volume: Volume) -> PreparedScan:
         """The scan as the model sees it, checked against the preprocessing contract."""
@@ -187,10 +161,6 @@ class LatentDiffusionAutoencoder:
     def encode(self, volume: Volume) -> Codes:
         """Both codes of one scan (skull-stripped, in MNI space)."""
         return self.encode_prepared([self.prepare(volume)])[0]
-
-    def encode_batch(self, volumes: Sequence[Volume]) -> list[Codes]:
-        """Both codes of several scans, in one batch."""
-        return self.encode_prepared([self.prepare(volume) for volume in volumes])
 
     def encode_prepared(
         self,
@@ -320,8 +290,6 @@ class LatentDiffusionAutoencoder:
         velocity = velocity_of(Estimate(clean, noise), times, schedule)
         return torch.stack([(each - velocity).square().flatten(1).mean(dim=1) for each in predicted]).cpu()
 
-    # Codes to scans
-
     def decode(self, codes: Codes, *, space: Literal["model", "scan"] = "model") -> Volume:
         """The scan that the codes stand for.
 
@@ -330,11 +298,6 @@ class LatentDiffusionAutoencoder:
             space: `model` gives the model's grid and [0, 1]; `scan` gives the grid and units of the scan that was encoded.
         """
         return self.restore(self.decode_images([codes])[0], codes, space=space)
-
-    def decode_batch(self, codes: Sequence[Codes], *, space: Literal["model", "scan"] = "model") -> list[Volume]:
-        """The scans that several codes stand for, in one batch."""
-        images = self.decode_images(codes)
-        return [self.restore(image, each, space=space) for image, each in zip(images, codes, strict=True)]
 
     def restore(
         self, image: npt.NDArray[np.float32], codes: Codes, *, space: Literal["model", "scan"] = "model"

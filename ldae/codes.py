@@ -9,7 +9,7 @@ from torch import Tensor
 from ldae.errors import TaskError
 from ldae.volume import Grid
 
-__all__ = ["Codes", "Origin", "check_origin", "interpolate", "lerp", "slerp"]
+__all__ = ["Codes", "NoiseCodes", "Origin", "check_origin", "interpolate", "lerp", "slerp"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,21 @@ class Origin:
     model: str
     preprocessing: dict[str, Any]
     version: str
+
+
+@dataclass(frozen=True)
+class NoiseCodes:
+    """Noise codes of a batch, found by inversion.
+
+    Attributes:
+        noise: z_T, (B, C, d, h, w).
+        record: what an exact solver needs beside it, (K, B, C, d, h, w), or None.
+        round_trip: rms error of the latent after sampling back, (B,), in units of the latent's std; None if not measured.
+    """
+
+    noise: Tensor
+    record: Tensor | None
+    round_trip: Tensor | None
 
 
 def check_origin(name: str, found: Origin | None, expected: Origin | None) -> None:

@@ -84,6 +84,19 @@ class Networks(nn.Module):
         self.schedule = NoiseSchedule(config.schedule)
         check_forms(self.schedule, config.denoiser.prediction, config.shift)
 
+    def with_random_encoder(self, config: AutoencoderConfig, seed: int) -> "Networks":
+        """The same networks beside a semantic encoder with random weights, frozen, on the same device."""
+        twin = Networks.__new__(Networks)
+        nn.Module.__init__(twin)
+        for name, child in self.named_children():
+            twin.add_module(name, child)
+        shape = config.preprocessing.shape
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            fresh = build_semantic_encoder(config.semantic_encoder, shape, config.compression.latent_shape(shape))
+        twin.semantic_encoder = fresh.to(next(self.parameters()).device).eval().requires_grad_(False)
+        return twin
+
     def compile_passes(self) -> None:
         """Compile the networks of a sampling step (`torch.compile`), which takes a minute: for many scans on a GPU."""
         for part in (self.denoiser.encoder, self.denoiser.decoder, self.gradient_estimator.decoder):

@@ -64,12 +64,12 @@ def test_codes_say_who_found_them_and_how_well_they_come_back(tiny_model, head):
 
 
 def test_batches_and_single_scans_agree(tiny_model, head):
-    together = tiny_model.encode_batch([head(1), head(2)])
+    together = tiny_model.encode_prepared([tiny_model.prepare(head(seed)) for seed in (1, 2)])
     alone = tiny_model.encode(head(2))
     torch.testing.assert_close(together[1].semantic, alone.semantic, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(together[1].noise, alone.noise, atol=1e-3, rtol=1e-3)
-    images = tiny_model.decode_batch(together)
-    np.testing.assert_allclose(images[1].data, tiny_model.decode(together[1]).data, atol=1e-3)
+    images = tiny_model.decode_images(together)
+    np.testing.assert_allclose(images[1], tiny_model.decode(together[1]).data, atol=1e-3)
 
 
 def test_a_decoded_scan_is_on_the_scans_own_grid(tiny_model, head):
