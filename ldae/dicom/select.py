@@ -94,7 +94,7 @@ def _names(text: str, words: re.Pattern[str]) -> bool:
 
 
 def _unsuitable(series: Series, rule: SeriesRule) -> str | None:
-    """Why a series is left out whatever its contrast."""
+    """Reason to leave a series out whatever its contrast, or None."""
     header = series.header
     kinds = set(header.words("ImageType"))
     if not rule.any_modality:
@@ -128,7 +128,7 @@ def _is_3d(series: Series) -> bool:
 
 
 def _other_contrast(header: Header, *, alone: bool) -> str | None:
-    """Why a series is no plain T1w, None where it is one."""
+    """Reason why a series is no plain T1w, or None."""
     description = header.text("SeriesDescription")
     if not _names(description, T1W) and not _names(description, OTHER_CONTRAST):
         # Only then: some scanners call all series of a study by one protocol.

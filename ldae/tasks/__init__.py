@@ -1,1 +1,1 @@
-"""What codes are for: encode, reconstruct, probe, manipulate, interpolate, sample."""
+"""Uses of codes: encode, reconstruct, probe, manipulate, interpolate, sample."""

@@ -35,7 +35,7 @@ TIME_GRID = "int(linspace(0, T - 1, N + 1)) for N steps"
 
 @dataclass(frozen=True)
 class OfficialContract:
-    """What the published model needs and no tensor tells; the defaults are the published values.
+    """Settings of the published model that its tensors do not hold; the defaults are the published values.
 
     Attributes:
         heads: of the UNet's attention.
@@ -217,7 +217,7 @@ def _latent_statistics(channels: int, scale: float) -> dict[str, Tensor]:
 
 
 def _of(shapes: Mapping[str, tuple[int, ...]], parts: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    """What a file must bring of the result."""
+    """Tensors that a file must bring."""
     return {
         name: shape
         for name, shape in shapes.items()

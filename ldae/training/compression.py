@@ -68,7 +68,7 @@ class CompressionStageConfig:
 
     @property
     def trains(self) -> bool:
-        """Whether there is anything to learn."""
+        """True if the stage has weights to learn."""
         return bool(self.model.channels) and not self.frozen
 
 
@@ -101,7 +101,7 @@ class CompressionStage(Stage):
 
     @property
     def plays(self) -> bool:
-        """Whether the discriminator has its say at this step."""
+        """True if the adversarial term counts at this step."""
         return self.discriminator is not None and self.steps_done >= self.config.loss.adversarial_start
 
     def reconstruct(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

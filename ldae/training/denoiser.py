@@ -93,6 +93,6 @@ class DenoiserStage(Stage):
     def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """The weighted velocity error."""
         noisy = draw_noisy(batch, self.schedule, generator)
-        _, believed = denoiser_velocity(self.denoiser, noisy.z_t, noisy.t, self.schedule)
+        _, predicted = denoiser_velocity(self.denoiser, noisy.z_t, noisy.t, self.schedule)
         weight = loss_weight(noisy.t, self.schedule, self.config.weighting)
-        return {"loss": velocity_loss(believed, noisy.velocity, weight)}
+        return {"loss": velocity_loss(predicted, noisy.velocity, weight)}

@@ -68,7 +68,7 @@ class ExponentialMovingAverage(Callback):
             self.average[name] = kept
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
+        """State for a checkpoint."""
         return {"steps": self.steps, "average": self.average}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -64,7 +64,7 @@ class Experiment:
         write_json(settings.run / "run.json", self.provenance())
 
     def provenance(self) -> dict[str, Any]:
-        """What a result must be traced to: resolved configuration, cohort, versions, seed."""
+        """Provenance of a result: resolved configuration, cohort, versions, seed."""
         packages = ("ldae", "torch", "lightning", "monai", "numpy")
         return {
             "format": FORMAT_VERSION,

@@ -45,16 +45,16 @@ RESUME = "resume.ckpt"
 
 @dataclass(frozen=True)
 class FitSettings:
-    """Where and how a run trains; nothing here changes what is learnt but precision.
+    """Place, device and progress of a run; of these only precision changes what is learnt.
 
     Attributes:
         run: the run folder.
         device: where.
         precision: of matrix work.
-        progress: told of every step.
-        announce: told of each stage's plan before it trains.
-        preparing: told (what, done, total) while scans or latents are made ready.
-        finished: told (stage, its record) of each stage that a former session has finished.
+        progress: called at every step.
+        announce: called with each stage's plan before it trains.
+        preparing: called with (what, done, total) while scans or latents are made ready.
+        finished: called with (stage, its record) for each stage that a former session has finished.
     """
 
     run: Path
@@ -68,7 +68,7 @@ class FitSettings:
 
 @dataclass(frozen=True)
 class StageRecord:
-    """What a finished stage leaves beside its weights.
+    """Record of a finished stage, kept beside its weights.
 
     Attributes:
         fingerprint: hash of the weights.

@@ -92,7 +92,7 @@ class RepresentationStage(Stage):
 
     @property
     def reads_mirrored_latent(self) -> bool:
-        """Whether the encoder reads the latents of the mirrored scans beside those of the scans."""
+        """True if the encoder reads the latents of the mirrored scans too."""
         return bool(self.learning["semantic_encoder"].reads_mirrored_latent)
 
     def averaged(self) -> nn.Module:
@@ -118,10 +118,10 @@ class RepresentationStage(Stage):
         self.denoiser.eval()
 
     def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        """The weighted velocity error, and the same error without the code, which tells what the code explains.
+        """The weighted velocity error with the code and without it.
 
-        In validation the error with the codes of other people comes beside them, if the batch holds two people or more; what
-        it is above the loss tells what of the code is specific to the scan.
+        In validation also the error with another subject's code, if the batch holds two subjects or more. Its excess over the
+        loss measures how specific the code is to the scan.
         """
         noisy = draw_noisy(batch, self.schedule, generator)
         z_t, t = noisy.z_t, noisy.t

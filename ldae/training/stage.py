@@ -1,4 +1,4 @@
-"""What every stage shares: step-wise randomness, the NaN guard, the learning-rate schedule."""
+"""Base of the stages: step-wise randomness, the NaN guard, the learning-rate schedule."""
 
 from abc import abstractmethod
 from collections import deque
@@ -24,7 +24,7 @@ CHECK_EVERY = 50
 
 @dataclass(frozen=True)
 class OptimisationConfig:
-    """How a stage is optimised.
+    """Optimisation of a stage.
 
     Attributes:
         steps: batches in all.
@@ -127,7 +127,7 @@ class Stage(LightningModule):
         return loss
 
     def keeping_activations(self) -> AbstractContextManager[None]:
-        """Where a forward pass must run: it keeps activations for the backward pass, or not, as the configuration says."""
+        """Context of a forward pass, which keeps its activations for the backward pass unless they are checkpointed."""
         return checkpointed(self.averaged()) if self.optimisation.checkpoint_activations else nullcontext()
 
     def _begin_step(self, batch: Batch) -> None:

@@ -23,7 +23,7 @@ BLOCK = 8
 
 @dataclass(frozen=True, eq=False)
 class EditMap:
-    """Where an edit changes images, over subjects.
+    """Map of the changes that an edit makes, over subjects.
 
     Attributes:
         mean: of the changes, (D, H, W), on the images' scale of [0, 1].

@@ -124,7 +124,7 @@ def write_counterfactuals(
         space: in which the images are written.
         step: change of y that one step makes; the probe's if it is not given.
         facts: of the direction, for the side-cars.
-        progress: told (done, total) scans.
+        progress: called with (done, total) scans.
 
     Returns:
         The table's rows: `step`, `before`, `after` and `reached` of each scan.

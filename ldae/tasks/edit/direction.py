@@ -83,7 +83,7 @@ def choose_step(
         probe: whose direction is followed.
         nuisances: probes whose prediction must not move.
         training: scans to measure images on; the first of at most 32 subjects are.
-        progress: told (done, total) scans.
+        progress: called with (done, total) scans.
 
     Returns:
         Change of y, (S,).

@@ -74,7 +74,7 @@ class ManipulateResult:
 
     @property
     def monotone(self) -> bool:
-        """Whether the mean prediction rises with every step."""
+        """True if the mean prediction rises with every step."""
         return all(low < high for low, high in zip(self.predicted, self.predicted[1:], strict=False))
 
     @property

@@ -21,7 +21,7 @@ METRICS = {
     "change_correlation": True,
     "ventricle_error_ml": False,
 }
-"""Whether more is better."""
+"""True if a larger value is better."""
 CHANGE_METRICS = ("change_error", "change_correlation")
 OWN = ("ldae_residual", "trajectory_residual")
 """Methods that are compared with the others; the last of them that could be run is the one that is reported."""

@@ -37,7 +37,7 @@ REMEDY = (
 
 @dataclass(frozen=True, eq=False)
 class NativeSource:
-    """Where a preprocessed scan came from, as its side-car tells; made by :meth:`of`, which checks it.
+    """Source of a preprocessed scan, read from its side-car and checked by :meth:`of`.
 
     Attributes:
         preprocessed: the scan in template space.
@@ -165,7 +165,7 @@ class NativeScan:
         return NativeSource.of(preprocessed).open()
 
     def change(self, difference: Volume) -> Volume:
-        """What a difference made in template space changes in the raw scan: linear in it, exactly 0 outside the brain.
+        """Change of the raw scan by a difference made in template space: linear in it, exactly 0 outside the brain.
 
         Args:
             difference: in template space, in the preprocessed scan's intensities, on any grid.

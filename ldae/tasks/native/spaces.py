@@ -1,4 +1,4 @@
-"""Where results are written: on the model's grid in template space, or on the raw scan that each came from."""
+"""Space in which results are written: on the model's grid in template space, or on the raw scan that each came from."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
