@@ -141,6 +141,8 @@ class Option:
         options["type"] = next((each for each in extras if inspect.isfunction(each)), hint)
         if positional := next((each for each in extras if isinstance(each, Positional)), None):
             parser.also += [positional.also] if positional.also else []
+            if positional.also:
+                options["help"] = f"{options.get('help', '')}; {positional.also} may stand before it"
             parser.add_argument(self.name, metavar=self.spelling.upper(), **options)
             return
         default = None if self.default is MISSING else self.default

@@ -138,7 +138,7 @@ def show(report: "ImportReport", strict: bool) -> int:
     for note, count in Counter(item.note for item in report.taken if item.note).items():
         say(f"note: {count} x {note}")
     for reason, expected, items in report.reasons():
-        say(f"{'left out' if expected else 'AMISS'}: {len(items)} x {reason}")
+        say(f"{'left out' if expected else 'CHECK'}: {len(items)} x {reason}")
         for item in items[:ITEMS_SHOWN]:
             say(f"  {item.source}" + (f" ({item.detail})" if item.detail else ""))
         if len(items) > ITEMS_SHOWN:

@@ -54,7 +54,7 @@ def read_command_line(words: Sequence[str]) -> tuple[Command, Namespace]:
         names = list(dict.fromkeys(each[len(path)] for each in COMMANDS if each[: len(path)] == path))
         if rest and rest[0] in names:
             path, rest = (*path, rest[0]), rest[1:]
-        elif rest and rest[0] in HELP:
+        elif not words or (rest and rest[0] in HELP):
             _help(path)
         elif rest and rest[0] == "--version" and not path:
             say(f"ldae {__version__}")

@@ -138,7 +138,7 @@ def sample(model: Model, *, out: Folder, count: int = 4, like: Path | None = Non
     for index, image in enumerate(sample(loaded, count, seed=seed, semantic=semantic)):
         path = out / f"sample-{seed}-{index:04d}_T1w.nii.gz"
         write_synthetic(loaded.config.preprocessing.restore(image), path, "sample", index=index, **facts)
-    say(f"{count} images in {out}")
+    say(f"{count} {'image' if count == 1 else 'images'} in {out}")
     return 0
 
 

@@ -80,8 +80,8 @@ def fit(
     The same command again continues where a killed run stopped, and skips finished stages.
 
     Args:
-        stage: the last stage to train: 1, the compression autoencoder; 2, the denoiser; 3, the representation (semantic
-            encoder and gradient estimator); or all, which also writes the model folder.
+        stage: the last stage to train: compression (stage 1, the autoencoder), denoiser (stage 2), representation (stage 3,
+            semantic encoder and gradient estimator), or all, which also writes the model folder.
         hardware: where networks run.
         config: YAML file, or a shipped name such as demo or paper.
         manifest: cohort table, TSV or CSV.

@@ -31,7 +31,7 @@ def test_bids_prints_what_was_passed_over(heads, tmp_path, capsys):
     assert run("bids", heads, "--out", tmp_path / "m.tsv", "--prefer", "run-1", "--strict") == 2
     assert run("bids", heads, "--out", tmp_path / "m.tsv", "--prefer", "run-1") == 1
     shown = capsys.readouterr().out
-    assert "AMISS: 7 x a subject without a usable T1w" in shown
+    assert "CHECK: 7 x a subject without a usable T1w" in shown
     assert "  and 2 more" in shown
     assert "report: " in shown
 
