@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,13 +10,22 @@ import pytest
 from ldae.data.manifest import Manifest
 from ldae.errors import TaskError
 from ldae.metrics.roc import area_under_curve
+from ldae.tasks.probe import evaluate
 from ldae.tasks.probe.embeddings import Embeddings
 from ldae.tasks.probe.evaluate import evaluate_probe
 from ldae.tasks.probe.folds import cross_validation, frozen_split
+from ldae.tasks.probe.learning_curve import learning_curve
 from ldae.tasks.probe.linear import LinearProbe
 from ldae.tasks.probe.models import Features
 from ldae.tasks.probe.result import CODES, ProbeSettings
 from ldae.tasks.probe.targets import choose_target
+
+
+@pytest.fixture(autouse=True)
+def few_draws(monkeypatch):
+    # Ten draws a point are for published curves; the laws hold of four.
+    monkeypatch.setattr(evaluate, "learning_curve", partial(learning_curve, draws=4))
+
 
 QUICK = ProbeSettings(resamples=100, permutations=99, by=())
 
