@@ -35,7 +35,7 @@ layers: $(STAMP) ## Imports point down
 unit: $(STAMP)   ## Tests with coverage
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term
 
-test: lint types layers unit  ## Lint, types, layers, tests: five minutes on two cores
+test: lint types layers unit  ## Lint, types, layers, and the tests that are not slow by nature
 
 slow: $(STAMP)   ## Killed processes, browsers, wheels, whole demos; properties with more examples
 	OMP_NUM_THREADS=1 HYPOTHESIS_PROFILE=thorough $(BIN)/python -m pytest -n 2 --dist loadfile -m "slow or hypothesis"
