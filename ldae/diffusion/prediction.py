@@ -100,6 +100,7 @@ def shift_scale(t: Tensor, ndim: int, schedule: NoiseSchedule, form: ShiftForm) 
     """Factor that makes a gradient estimator's output a change of the velocity, (B, 1, ..., 1).
 
     G estimates grad log p(y | z_t). The noise moves by a_t times the change of the velocity, hence the factors:
+
     - `posterior` shifts the mean of the reverse step by Sigma_t G (Zhang et al. 2022), the noise by s_t G: s_t / a_t with
       s_t = -sqrt(alpha_t) (1 - alpha_bar_{t-1}) / sqrt(1 - alpha_bar_t);
     - `score` is classifier guidance (Dhariwal and Nichol 2021, algorithm 2), the noise by -b_t G: -b_t / a_t, on any path;
