@@ -61,7 +61,8 @@ def test_file_is_small_enough_to_send(report: Path) -> None:
 def test_page_fits_a_small_screen_and_every_chart_is_drawn(page: Any) -> None:
     for width in (400, 1280):
         page.set_viewport_size({"width": width, "height": 800})
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        # The charts follow the new width a moment later; a page that never fits runs into the time limit.
+        page.wait_for_function("document.documentElement.scrollWidth <= innerWidth", timeout=10_000)
     assert page.locator(".chart .main-svg").count() > 0
     assert page.evaluate("[...document.querySelectorAll('.chart')].every(c => c.querySelector('.main-svg'))")
     assert page.locator(".chart img").count() == 0
