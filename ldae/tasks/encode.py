@@ -294,7 +294,9 @@ def encode_manifest(
         TaskError: if no scan could be encoded.
     """
     failures: dict[str, str] = {}
-    scans = encode_scans(model, records, batch_size=batch_size, failures=failures, progress=progress)
+    # Compressed while the images are at hand, so that inversion reads no image again.
+    compress = [lambda batch: batch.source.latents(batch.records, batch.images)] if noise else []
+    scans = encode_scans(model, records, batch_size=batch_size, visit=compress, failures=failures, progress=progress)
     if noise:
         scans = scans.with_noise(model, batch_size=batch_size)
     path = write_embeddings(out / "codes.parquet", scans.records, scans.semantic.astype(np.float32), model.origin)
