@@ -158,12 +158,18 @@ def test_impossible_settings_are_refused_and_settings_read_as_words():
 
 def test_walks_of_the_published_sampler_are_reproduced(shared, published_networks):
     # Published: 10 steps under y, the noise shifted in the score form, the predicted latent then clamped to [-1, 1].
-    denoiser, estimator = published_networks
-    io = load_file(shared / "parity" / "io.safetensors")
-    schedule = NoiseSchedule(ScheduleConfig("linear"))
+    # Ours runs in double precision, so that it gives the same figures on every processor: what differs is then the rounding
+    # of the published run, which was in single precision.
+    denoiser, estimator = (network.double() for network in published_networks)
+    denoiser.time_embedding.register_forward_pre_hook(lambda _, inputs: (inputs[0].double(),))
+    io = {
+        name: value.double() if value.is_floating_point() else value
+        for name, value in load_file(shared / "parity" / "io.safetensors").items()
+    }
+    schedule = NoiseSchedule(ScheduleConfig("linear")).double()
     # The published code keeps alpha_bar in single precision, in which 1 - alpha_bar_0 has four digits left.
-    alpha_bar = schedule.signal.double().square().float()
-    schedule.sigma = (1 / alpha_bar - 1).sqrt() * alpha_bar.sqrt()
+    alpha_bar = schedule.signal.square().float()
+    schedule.sigma = ((1 / alpha_bar - 1).sqrt() * alpha_bar.sqrt()).double()
 
     def belief(jitter):
         @torch.no_grad()
@@ -184,6 +190,6 @@ def test_walks_of_the_published_sampler_are_reproduced(shared, published_network
     )
     difference = (z_0 - io["z0_roundtrip_ddim10"]).abs()
     # At pure noise the latent is the noise times 158: where it is not clamped, rounding of 1e-6 is seen as 1e-4 and more. So
-    # all but these few elements are held to 1e-4, and those to what a change of 1e-6 in the noise does.
-    assert (difference < 1e-4).float().mean() > 0.997
-    assert difference.max() < 2 * (shaken - z_0).abs().max()
+    # all but 1 in 200 elements are held to 1e-4, and every one to what a change of 1e-6 in the noise does.
+    assert (difference < 1e-4).double().mean() > 0.995
+    assert difference.max() < (shaken - z_0).abs().max()
