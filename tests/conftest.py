@@ -24,7 +24,7 @@ from ldae.models.gradient_estimator import GradientEstimator
 from ldae.models.semantic_encoder import SemanticEncoderConfig, SliceEncoderConfig
 from ldae.volume import Grid, Volume, sidecar_path, write_volume
 
-pytest_plugins = ["tests.heads", "tests.tiny_run"]
+pytest_plugins = ["tests.heads", "tests.shared_folder", "tests.tiny_run"]
 
 # A loaded machine must not fail a property. `make slow` looks for counterexamples longer.
 settings.register_profile("quick", deadline=None, max_examples=25)

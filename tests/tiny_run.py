@@ -1,13 +1,10 @@
 """One run, fitted and studied once for all tests that need a trained model: to be read, never written to."""
 
-import os
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from filelock import FileLock
 
 from ldae.cli import main
 from ldae.data.manifest import write_manifest
@@ -16,6 +13,7 @@ from ldae.tasks.probe.result import ProbeSettings
 from ldae.training.experiment import STAGES
 from ldae.volume import Volume, write_volume
 from tests.heads import textured_head
+from tests.shared_folder import SharedFolder
 
 SUBJECTS = 18
 FP32 = ("--device", "cpu", "--precision", "fp32")
@@ -29,26 +27,21 @@ SMALLEST = (
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_run(shared_folder: SharedFolder) -> Path:
     """The run folder of `ldae fit all` and `ldae study` on a cohort of textured heads, shared among workers."""
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    run, made = shared / "tiny_run", shared / "tiny_run.made"
-    with FileLock(shared / "tiny_run.lock"):
-        if not made.exists():
-            shutil.rmtree(run, ignore_errors=True)  # of a worker that was killed
-            manifest, effect = _write_cohort(run)
-            _call("fit", "all", "--config", "quick", "--manifest", manifest, "--out", run, *FP32, "--set", *SMALLEST)
-            with pytest.MonkeyPatch.context() as patch:
-                # A hundred resamples and two draws instead of 1000 and ten.
-                defaults = ProbeSettings.__init__.__defaults__
-                few = tuple(100 if value == 1000 else value for value in defaults)
-                patch.setattr(ProbeSettings.__init__, "__defaults__", few)
-                patch.setitem(learning_curve.learning_curve.__kwdefaults__, "draws", 2)
-                chosen = ("--model", run / "model", "--manifest", manifest, "--effect", effect)
-                _call("study", *chosen, "--out", run, *FP32)
-            made.touch()
-    return run
+    return shared_folder("tiny_run", _make_run)
+
+
+def _make_run(run: Path) -> None:
+    manifest, effect = _write_cohort(run)
+    _call("fit", "all", "--config", "quick", "--manifest", manifest, "--out", run, *FP32, "--set", *SMALLEST)
+    with pytest.MonkeyPatch.context() as patch:
+        # A hundred resamples and two draws instead of 1000 and ten.
+        defaults = ProbeSettings.__init__.__defaults__
+        few = tuple(100 if value == 1000 else value for value in defaults)
+        patch.setattr(ProbeSettings.__init__, "__defaults__", few)
+        patch.setitem(learning_curve.learning_curve.__kwdefaults__, "draws", 2)
+        _call("study", "--model", run / "model", "--manifest", manifest, "--effect", effect, "--out", run, *FP32)
 
 
 def _call(*arguments: object) -> None:

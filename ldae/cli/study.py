@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ldae.cli.command import command
-from ldae.cli.console import progress_bar, say
+from ldae.cli.console import progress_bar, say, table
 from ldae.cli.options import Folder, Hardware, Manifest, Model
 from ldae.cli.training import train
 
@@ -120,7 +120,7 @@ def run(
     baselines: "dict[str, Embeddings]",
     effect: "Volume | None",
 ) -> None:
-    """Run every task, write results and report, and print the first results.
+    """Run every task, write results and report, and print the key metrics.
 
     Args:
         model: to evaluate.
@@ -134,7 +134,8 @@ def run(
     from ldae.hardware import peak_memory_gib
     from ldae.io.files import write_json
     from ldae.report import write_report
-    from ldae.report.headline import first_results
+    from ldae.report.run_folder import open_run
+    from ldae.report.sections.overview import key_rows
     from ldae.tasks.study import run_study
 
     out = clock.out
@@ -161,10 +162,9 @@ def run(
     for task, reason in results["skipped"].items():
         say(f"left out {task}: {reason}")
     say(f"results: {path}\nmodel: {folder}\nreport: {report}")
-    if clock.request.get("quick"):
-        say("a toy size, whose values mean nothing:")
-    for line in first_results(results):
-        say(line)
+    toy = " of a toy size, which mean nothing" if clock.request.get("quick") else ""
+    rows = [[row.name, *(cell.text for cell in row.cells[:3])] for row in key_rows(open_run(out))]
+    table(f"key metrics on the test subjects{toy}", ["metric", "value", "95 % interval", "reference"], rows)
 
 
 def _true_volumes(path: Path) -> "Embeddings":

@@ -1,8 +1,9 @@
 """Blocks that a report is made of: text, tables, charts, pictures. The templates know how each looks."""
 
 import base64
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Literal
 from urllib.parse import quote
 
@@ -82,25 +83,25 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """Image that travels inside the document.
+    """Image that travels inside the document, drawn when it is rendered.
 
     Attributes:
-        data: the file's bytes.
-        media_type: of the file.
+        draw: returns the file's bytes.
         alt: content in words, for readers who cannot see it.
         caption: above it.
+        media_type: of the file.
     """
 
     kind: ClassVar[str] = "picture"
-    data: bytes
-    media_type: Literal["image/png", "image/svg+xml"]
+    draw: Callable[[], bytes]
     alt: str
     caption: str
+    media_type: Literal["image/png", "image/svg+xml"] = "image/png"
 
     @property
     def uri(self) -> str:
         """The image as a data URI."""
-        return f"data:{self.media_type};base64,{base64.b64encode(self.data).decode('ascii')}"
+        return f"data:{self.media_type};base64,{base64.b64encode(self.draw()).decode('ascii')}"
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ class ChartFigure:
     @property
     def picture(self) -> Picture:
         """The chart as a still picture."""
-        return Picture(draw_svg(self.chart), "image/svg+xml", self.alt, self.caption)
+        return Picture(partial(draw_svg, self.chart), self.alt, self.caption, "image/svg+xml")
 
 
 @dataclass(frozen=True)

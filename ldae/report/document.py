@@ -181,7 +181,7 @@ def _linker(out: Path) -> Callable[[Picture | LinkedPicture | ChartFigure], str]
             return block.uri
         picture = block.picture if isinstance(block, ChartFigure) else block
         path = folder / (name("figure") + ENDINGS[picture.media_type])
-        write_bytes(path, picture.data)
+        write_bytes(path, picture.draw())
         return f"{folder.name}/{path.name}"
 
     return link

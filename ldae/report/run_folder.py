@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from ldae.data.manifest import Manifest, read_manifest
 from ldae.errors import ManifestError, TaskError
 from ldae.report.blocks import Absence
 from ldae.report.plots.chart import Series
-from ldae.report.source import RENAMED, Source, read_json
-from ldae.report.wording import OWN_METHODS
+from ldae.report.source import Source, read_json
 
-__all__ = ["STAGES", "RunFolder", "open_run"]
+__all__ = ["STAGES", "RunFolder", "open_run", "read_history"]
 
 Images = npt.NDArray[np.float16]
 
@@ -27,7 +27,7 @@ STAGES = {
     "denoiser": "2 Denoiser",
     "representation": "3 Semantic encoder",
 }
-TASKS = ("reconstruct", "code_usage", "probe_diagnosis", "probe_age", "manipulate", "interpolate", "sample")
+TASKS = ("reconstruct", "diagnose", "probe_diagnosis", "probe_age", "manipulate", "interpolate", "sample")
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,30 +45,28 @@ class RunFolder:
     @property
     def results(self) -> Source:
         """The file results.json."""
-        return Source(RESULTS, self.documents.get(RESULTS))
+        return self._source(RESULTS)
 
     @property
     def provenance(self) -> Source:
         """The file run.json: configuration, cohort table, versions, seed."""
-        return Source("run.json", self.documents.get("run.json"))
+        return self._source("run.json")
 
     def task(self, name: str) -> Source:
-        """The file `tasks/NAME.json`, under its former name in folders of earlier versions."""
-        names = [f"tasks/{each}.json" for each in (name, RENAMED.get(name, name))]
-        found = next((each for each in names if each in self.documents), names[0])
-        return Source(found, self.documents.get(found))
+        """The file `tasks/NAME.json`."""
+        return self._source(f"tasks/{name}.json")
 
     def stage(self, name: str) -> Source:
         """The file `STAGE/stage.json`."""
-        return Source(f"{name}/stage.json", self.documents.get(f"{name}/stage.json"))
+        return self._source(f"{name}/stage.json")
 
-    def missing(self, *names: str, reason: str) -> Absence:
-        """The recorded reason why the first of these tasks was skipped; another reason if none was."""
-        for name in names:
-            recorded = self.results.get("skipped", name)
-            if recorded is not None:
-                return Absence(f"This part was skipped: {recorded}.".replace("..", "."))
-        return Absence(reason)
+    def _source(self, name: str) -> Source:
+        return Source(name, self.documents.get(name))
+
+    def missing(self, name: str, *, reason: str) -> Absence:
+        """The recorded reason why a task was skipped; another reason if it was not."""
+        recorded = self.results.get("skipped", name)
+        return Absence(reason if recorded is None else f"This part was skipped: {recorded}.".replace("..", "."))
 
     def images(self, task: str, *names: str) -> dict[str, Images] | Absence:
         """Arrays of `tasks/TASK.npz`, or why they cannot be shown.
@@ -94,9 +92,6 @@ class RunFolder:
         """Training and validation loss of a stage by step, or why there are none."""
         if not (self.path / stage / "logs").is_dir():
             return Absence(f"{STAGES[stage]}: no training log is in this run folder.")
-        # Reading logs needs Lightning's neighbours, which take seconds to import.
-        from ldae.training.fit import read_history
-
         table = read_history(self.path / stage)
         series = []
         for split, name, marks in (("train", "training", "line"), ("validation", "validation", "both")):
@@ -142,9 +137,8 @@ class RunFolder:
 
     @property
     def own_method(self) -> str:
-        """The package's method for a missing session that is reported; runs from before it was recorded have but one."""
-        own = self.results.get("interpolate", "own")
-        return own if own in OWN_METHODS else "ldae_residual"
+        """The package's method for a missing session that is reported."""
+        return str(self.results.get("interpolate", "own") or "ldae_residual")
 
     @cached_property
     def manifest(self) -> Manifest | Absence:
@@ -174,6 +168,15 @@ class RunFolder:
         return any(isinstance(g, Mapping) and g.get("Name") == "ldae phantom" for g in generators)
 
 
+def read_history(folder: Path) -> pd.DataFrame:
+    """Logged losses of a stage by step, over all its sessions; later sessions replace what they trained again."""
+    files = sorted((folder / "logs").glob("version_*/metrics.csv"), key=lambda path: int(path.parent.name[8:]))
+    tables = [pd.read_csv(path) for path in files]
+    if not tables:
+        return pd.DataFrame({"step": []})
+    return pd.concat(tables).groupby("step", as_index=False).last().sort_values("step")
+
+
 def open_run(path: Path) -> RunFolder:
     """Read a run folder.
 
@@ -187,8 +190,12 @@ def open_run(path: Path) -> RunFolder:
             f"{path} {what}, so nothing can be reported; give the run folder of a finished 'ldae demo' or 'ldae study'"
         )
         raise TaskError(msg)
-    tasks = [f"tasks/{name}.json" for task in TASKS for name in {task, RENAMED.get(task, task)}]
-    names = [RESULTS, "run.json", *tasks, *(f"{stage}/stage.json" for stage in STAGES)]
+    names = [
+        RESULTS,
+        "run.json",
+        *(f"tasks/{task}.json" for task in TASKS),
+        *(f"{stage}/stage.json" for stage in STAGES),
+    ]
     documents = {name: read_json(path / name) for name in names}
     if not isinstance(documents[RESULTS], dict):
         msg = f"{results} is not a readable JSON object; run 'ldae demo' or 'ldae study' again to write it anew"

@@ -12,9 +12,6 @@ from ldae.report.wording import fixed
 
 __all__ = ["Source", "pointer", "read_json"]
 
-RENAMED = {"code_usage": "diagnose"}
-"""Keys of today, and what earlier versions wrote in their place."""
-
 
 @dataclass(frozen=True, eq=False)
 class Source:
@@ -28,25 +25,17 @@ class Source:
     name: str
     content: Any
 
-    def _follow(self, keys: tuple[str | int, ...]) -> tuple[Any, list[str | int]]:
-        """The value behind some keys, or None, with the keys as the file spells them."""
+    def get(self, *keys: str | int) -> Any:
+        """The value behind names and indices, or None if there is none."""
         value: Any = self.content
-        found: list[str | int] = []
         for key in keys:
-            spelt = key
             if isinstance(value, Mapping):
-                spelt = str(key) if str(key) in value else RENAMED.get(str(key), str(key))
-                value = value.get(spelt)
+                value = value.get(str(key))
             elif isinstance(value, list) and isinstance(key, int) and 0 <= key < len(value):
                 value = value[key]
             else:
-                return None, found
-            found.append(spelt)
-        return value, found
-
-    def get(self, *keys: str | int) -> Any:
-        """The value behind names and indices, or None if there is none."""
-        return self._follow(keys)[0]
+                return None
+        return value
 
     def cell(
         self,
@@ -58,17 +47,17 @@ class Source:
         best: bool = False,
     ) -> Cell:
         """A value as a table cell: a number with so many digits and its unit, or in a form of its own."""
-        value, found = self._follow(keys)
+        value = self.get(*keys)
         text = form(value) if form and value is not None else fixed(value, digits, unit, signed=signed)
-        return Cell(text, () if value is None else (pointer(self.name, *found),), best)
+        return Cell(text, () if value is None else (pointer(self.name, *keys),), best)
 
     def interval(self, *keys: str | int, digits: int = 3, unit: str = "") -> Cell:
         """Lower and upper end of an interval as a table cell."""
-        value, found = self._follow(keys)
+        value = self.get(*keys)
         if not isinstance(value, Mapping):
             return Cell("not computed")
         text = f"{fixed(value.get('low'), digits)} to {fixed(value.get('high'), digits, unit)}"
-        return Cell(text, tuple(pointer(self.name, *found, end) for end in ("low", "high")))
+        return Cell(text, tuple(pointer(self.name, *keys, end) for end in ("low", "high")))
 
     def p_value(self, *keys: str | int) -> Cell:
         """A p value as a table cell."""

@@ -8,6 +8,7 @@ from ldae.report.blocks import Cell
 __all__ = [
     "METHODS",
     "OWN_METHODS",
+    "RIVALS",
     "STRUCTURES",
     "asked_for",
     "baseline_name",
@@ -54,6 +55,13 @@ OWN_METHODS = {
     "trajectory_residual": "the sessions carried by their codes",
 }
 """Names in a sentence of the methods of the package that a run reports."""
+
+RIVALS = {
+    "voxel_linear": "interpolated voxels",
+    "voxel_trajectory": "linear fit of voxels",
+    "copy_nearest": "nearest copy",
+}
+"""Short names of the methods without a model, for sentences."""
 
 STRUCTURES = {
     "ventricles_ml": "ventricles",

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback, EarlyStopping, Timer
@@ -31,7 +30,6 @@ __all__ = [
     "finished_weights",
     "fit_stage",
     "keep_measured",
-    "read_history",
     "start_stage",
 ]
 
@@ -210,12 +208,3 @@ def _leave(folder: Path, tensors: dict[str, Tensor], record: StageRecord) -> Non
     """Save what a finished stage leaves; the record comes last, as it says that the weights are whole."""
     save_tensors(folder / WEIGHTS, tensors)
     write_json(folder / RECORD, asdict(record))
-
-
-def read_history(folder: Path) -> pd.DataFrame:
-    """Logged losses of a stage by step, over all its sessions; later sessions replace what they trained again."""
-    files = sorted((folder / "logs").glob("version_*/metrics.csv"), key=lambda path: int(path.parent.name[8:]))
-    tables = [pd.read_csv(path) for path in files]
-    if not tables:
-        return pd.DataFrame({"step": []})
-    return pd.concat(tables).groupby("step", as_index=False).last().sort_values("step")

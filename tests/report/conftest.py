@@ -1,34 +1,27 @@
 """The fabricated run folder, made once for all files of tests."""
 
-import os
 import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 
-from ldae.tasks.probe import evaluate as evaluate_probe
+from ldae.tasks.probe import evaluate, models
 from ldae.tasks.probe.learning_curve import learning_curve
 from tests.report.fabricated_run import fabricate_run
+from tests.shared_folder import SharedFolder
 
 
 @pytest.fixture(scope="session")
-def fabricated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def fabricated(shared_folder: SharedFolder) -> Path:
     """A fabricated run folder that workers share: to be read, never written to."""
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    folder, made = shared / "fabricated", shared / "fabricated.made"
-    with FileLock(shared / "fabricated.lock"):
-        if not made.exists():
-            shutil.rmtree(folder, ignore_errors=True)  # of a worker that was killed
-            with pytest.MonkeyPatch.context() as patch:
-                # Ten draws a point are for figures; what is drawn of them is the same with three.
-                patch.setattr(evaluate_probe, "learning_curve", partial(learning_curve, draws=3))
-                fabricate_run(folder)
-            made.touch()
-    return folder
+    with pytest.MonkeyPatch.context() as patch:
+        # Two draws a point and given hyperparameters: the report shows the same of them as of many and of chosen ones.
+        patch.setattr(evaluate, "learning_curve", partial(learning_curve, draws=2))
+        patch.setattr(models, "MIN_SUBJECTS", 1000)
+        patch.setitem(models.GIVEN, "ridge", 1.0)
+        return shared_folder("fabricated", fabricate_run)
 
 
 @pytest.fixture(scope="module")

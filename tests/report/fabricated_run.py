@@ -257,10 +257,10 @@ def fabricate_manipulation(folder: Path, keys: list[str], brains: Brains) -> dic
             "predicted": probability,
             "volumes": {name: [20 + v for v in values] for name, values in change.items()},
         }
-        for index, diagnosis in ((0, "CN"), (3, "MCI"), (6, None))
+        for index, diagnosis in ((0, "CN"), (6, None))
     ]
     write_json(folder / "tasks" / "manipulate.json", result.plain() | {"shown": shown})
-    base = (0.2, 0.5, 0.7)
+    base = (0.2, 0.7)
     save_arrays(
         folder / "tasks" / "manipulate.npz",
         images=np.stack([[brains.synthetic(ventricles=b + 0.08 * s) for s in steps] for b in base]),

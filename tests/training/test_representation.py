@@ -10,7 +10,8 @@ import torch
 from ldae.data.datamodule import StageDataModule
 from ldae.metrics.code_usage import effective_rank, strangers
 from ldae.networks import Networks
-from ldae.training.fit import FitSettings, fit_stage, read_history
+from ldae.report.run_folder import read_history
+from ldae.training.fit import FitSettings, fit_stage
 from ldae.training.representation import TOY_STEPS, RepresentationStage, RepresentationStageConfig
 from ldae.training.stage import OptimisationConfig, step_generator
 

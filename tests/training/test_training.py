@@ -18,10 +18,11 @@ from ldae.contract import LEFT_RIGHT
 from ldae.data.datamodule import LatentDataset, StageDataModule, StepBatchSampler
 from ldae.errors import DependencyError, TrainingError
 from ldae.models.convnext import ConvNeXt, ConvNeXtConfig
+from ldae.report.run_folder import read_history
 from ldae.training.callbacks import SliceImages, slice_sheet
 from ldae.training.ema import ExponentialMovingAverage
 from ldae.training.experiment import STAGES
-from ldae.training.fit import FitSettings, read_history
+from ldae.training.fit import FitSettings
 from ldae.training.perceptual import PerceptualConfig, build_perceptual
 from ldae.training.stage import CHECK_EVERY, OptimisationConfig, Stage, build_scheduler, step_generator
 

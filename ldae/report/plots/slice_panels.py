@@ -42,8 +42,6 @@ WIDTH, LABEL, GAP, STRIP, LINE, BAR, LARGEST_TILE = 11.6, 0.34, 0.05, 0.17, 0.16
 INK = "#1B1F24"
 DPI = 125
 DIVERGING = "RdBu_r"
-# A page of pictures is small as a palette: enough greys for any screen, the diverging colours, the words' amber.
-GREYS, COLOURS, AMBERS = 176, 71, 9
 
 # An outline follows this intensity of its image.
 EDGE = 0.2
@@ -193,28 +191,17 @@ def draw_panel(
 
 
 def _paletted_png(figure: Any) -> bytes:
-    """The drawing in 256 colours."""
-    import matplotlib
+    """The drawing in 256 colours, a third of the size of true colours; no pixel moves by more than a few levels."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
-    from scipy.spatial import KDTree
 
-    greys = [(round(level),) * 3 for level in np.linspace(0, 255, GREYS)]
-    shades = matplotlib.colormaps[DIVERGING](np.linspace(0, 1, COLOURS), bytes=True)[:, :3].tolist()
-    ambers = (np.linspace(0.1, 1, AMBERS)[:, None] * (255, 209, 102)).round().astype(int).tolist()
-    palette = np.array([*greys, *shades, *ambers], dtype=np.uint8)
     figure.set_dpi(DPI)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    # Pillow's own search for the nearest colour is off by several levels; there are few colours to look up.
-    drawn = np.asarray(canvas.buffer_rgba()).astype(np.uint32)
-    packed = drawn[..., 0] << 16 | drawn[..., 1] << 8 | drawn[..., 2]
-    colours, places = np.unique(packed, return_inverse=True)
-    _, nearest = KDTree(palette).query(np.stack([colours >> 16, colours >> 8 & 255, colours & 255], axis=1))
-    picture = Image.fromarray(nearest.astype(np.uint8)[places].reshape(packed.shape), mode="P")
-    picture.putpalette(palette.tobytes())
+    drawn = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
     buffer = io.BytesIO()
-    picture.save(buffer, format="png", optimize=True)
+    palette = drawn.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    palette.save(buffer, format="png", optimize=True)
     return buffer.getvalue()
 
 

@@ -8,7 +8,7 @@ from ldae.report.blocks import Absence, Block, Picture, Row, Section, Table, Tex
 from ldae.report.plots.panels import Image, cuts_of, difference, incomplete
 from ldae.report.plots.slice_panels import PanelRow, Tile, draw_panel, symmetric_limit
 from ldae.report.run_folder import RunFolder
-from ldae.report.wording import METHODS, OWN_METHODS, better_than, capital, fixed, joined
+from ldae.report.wording import METHODS, OWN_METHODS, RIVALS, better_than, capital, fixed, joined
 
 __all__ = ["interpolation"]
 
@@ -23,11 +23,6 @@ CASES = {
     "only": "The only case",
     "typical": "A typical case, with the median change error",
     "worst": "The worst case, with the largest change error",
-}
-COMPARED = {
-    "voxel_linear": "interpolated voxels",
-    "voxel_trajectory": "linear fit of voxels",
-    "copy_nearest": "nearest copy",
 }
 
 
@@ -54,7 +49,7 @@ def interpolation(run: RunFolder) -> Section:
         Text(warning, "note"),
         _method_table(run, result),
         _verdict(run, result),
-        *_comparisons(run, result),
+        *_comparisons(run),
         *_cases(run),
     ]
     return Section("interpolation", title, blocks)
@@ -73,7 +68,7 @@ def _method_table(run: RunFolder, result: Mapping[str, Any]) -> Table:
             continue
         marked = {m: name != "ceiling" and fixed(result[m].get(name)) == fixed(best[m]) for m in present}
         cells = [run.results.cell("interpolate", metric, name, best=marked[metric]) for metric in present]
-        rows.append(Row(capital(_called(result, name)), cells, reference=name == "ceiling"))
+        rows.append(Row(capital(METHODS[name]), cells, reference=name == "ceiling"))
     caption = (
         "Every method against the real scan. Change error: 0 is the true change since the first session, 1 is a copy of the "
         "first session. Change correlation: 1 is the true pattern of change. The best value of each column is bold; the "
@@ -82,28 +77,18 @@ def _method_table(run: RunFolder, result: Mapping[str, Any]) -> Table:
     return Table(caption, ("Method", *(title for title, _ in present.values())), rows)
 
 
-def _called(result: Mapping[str, Any], name: str) -> str:
-    """Name of a method; runs from before the own one was recorded fitted another line through all sessions."""
-    if name == "trajectory_residual" and "own" not in result:
-        return f"{METHODS['trajectory']}, residual-corrected"
-    return METHODS[name]
-
-
 def _differences(run: RunFolder) -> Mapping[str, Any]:
     """Differences of the own method's change error to that of others."""
     found = run.results.get("interpolate", "differences", "change_error", run.own_method)
     return found if isinstance(found, Mapping) else {}
 
 
-def _comparisons(run: RunFolder, result: Mapping[str, Any]) -> list[Block]:
+def _comparisons(run: RunFolder) -> list[Block]:
     """The own method against methods that need no trained code, in the change error."""
     at = ("interpolate", "differences", "change_error", run.own_method)
     cell, interval, p_value = run.results.cell, run.results.interval, run.results.p_value
     rows = [
-        Row(
-            capital(_called(result, name)),
-            [cell(*at, name, "value"), interval(*at, name), p_value(*at, name, "p_holm")],
-        )
+        Row(capital(METHODS[name]), [cell(*at, name, "value"), interval(*at, name), p_value(*at, name, "p_holm")])
         for name in _differences(run)
     ]
     caption = (
@@ -117,11 +102,11 @@ def _verdict(run: RunFolder, result: Mapping[str, Any]) -> Text:
     errors = {name: value for name, value in (result.get("change_error") or {}).items() if name != "ceiling"}
     method = run.own_method
     own = errors.pop(method, None)
-    better = better_than(own, errors, higher_is_better=False, name=partial(_called, result))
+    better = better_than(own, errors, higher_is_better=False, name=METHODS.__getitem__)
     if better:
         names = joined([f"{name} ({fixed(value)})" for name, value in better.items()])
         return Text(f"Smaller change error than {OWN_METHODS[method]} ({fixed(own)}): {names}.", "note")
-    level = [_called(result, name) for name, each in _differences(run).items() if each["low"] <= 0 <= each["high"]]
+    level = [METHODS[name] for name, each in _differences(run).items() if each["low"] <= 0 <= each["high"]]
     chance = f" The interval of the difference includes 0 for: {'; '.join(level)}." if level else ""
     return Text(f"No other method has a smaller change error than {OWN_METHODS[method]}.{chance}")
 
@@ -129,13 +114,6 @@ def _verdict(run: RunFolder, result: Mapping[str, Any]) -> Text:
 def _cases(run: RunFolder) -> list[Block]:
     """True and predicted change of a typical and the worst case."""
     shown = run.task("interpolate").get("shown")
-    if isinstance(shown, Mapping):  # as runs of earlier versions left it
-        return [
-            Absence(
-                "There are no pictures: this run was made by an earlier version, which kept another case and predicted from "
-                "two sessions only; run 'ldae study' again."
-            )
-        ]
     images = run.images("interpolate", *IMAGES)
     if isinstance(images, Absence):
         return [images]
@@ -190,7 +168,8 @@ def _case_picture(
         "predicted\nchange",
         "change of inter-\npolated voxels",
     )
-    data = draw_panel(
+    draw = partial(
+        draw_panel,
         [PanelRow(cut, tiles) for cut in cuts_of(run, images["target"])],
         headers,
         limit=limit,
@@ -198,7 +177,7 @@ def _case_picture(
     )
     errors = facts["change_error"]
     values = [f"{fixed(errors.get(run.own_method))} for the prediction"]
-    values += [f"{fixed(errors[name])} for the {word}" for name, word in COMPARED.items() if name in errors]
+    values += [f"{fixed(errors[name])} for the {word}" for name, word in RIVALS.items() if name in errors]
     keys = ", ".join(str(key) for key in facts["keys"])
     which = CASES.get(str(facts.get("case")), "A case")
     alt = (
@@ -206,4 +185,4 @@ def _case_picture(
         f"and the change since the first session in truth, in the prediction and in interpolated voxels. Scans: {keys}."
     )
     caption = f"{which}: {keys} (the last at month {second}). Change error {joined(values)}."
-    return Picture(data, "image/png", alt, caption)
+    return Picture(draw, alt, caption)

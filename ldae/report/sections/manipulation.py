@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from ldae.report.blocks import Absence, Beside, Block, Cell, ChartFigure, Picture, Row, Section, Table, Text, Viewer
@@ -241,7 +242,8 @@ def _panel(
     tiles = [Tile(original, "original"), *(Tile(image, "synthetic") for image in edits)]
     differences = [None, *(Tile(each, "difference", outline=edits[steps.index(0)]) for each in changes)]
     axial, coronal = cuts_of(run, original, "axial", "coronal")
-    data = draw_panel(
+    draw = partial(
+        draw_panel,
         [
             PanelRow(axial, tiles),
             PanelRow(coronal, tiles, ["", *measured]),
@@ -262,7 +264,7 @@ def _panel(
         f"{who}. Steps to the right go toward {positive}. Lower rows: change since step 0. Radiological convention: the "
         "patient's right (R) is on the left."
     )
-    return Picture(data, "image/png", alt, caption)
+    return Picture(draw, alt, caption)
 
 
 def _step(value: float) -> str:

@@ -1,22 +1,21 @@
 """The report's first sections: key metrics, cohort and run, training."""
 
-from collections.abc import Mapping, Sequence
-from itertools import chain
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ldae.data.manifest import SPLITS
 from ldae.report.blocks import Absence, Beside, Block, Cell, ChartFigure, Row, Section, Table, Text
 from ldae.report.plots.chart import Axis, Chart, spanning_axis
 from ldae.report.run_folder import RESULTS, STAGES, RunFolder
-from ldae.report.source import pointer
-from ldae.report.wording import capital, counted, duration, fixed, long_class, short_name, words
+from ldae.report.source import Source, pointer
+from ldae.report.wording import RIVALS, capital, counted, duration, fixed, long_class, short_name, words
 
-__all__ = ["key_metrics", "training", "what_was_run"]
+__all__ = ["key_metrics", "key_rows", "training", "what_was_run"]
 
 
 def key_metrics(run: RunFolder) -> Section:
     """One row a metric, with a sentence on how to read it."""
-    makers = (_diagnosis_rows, _age_rows, _reconstruction_rows, _code_rows, _manipulation_rows, _interpolation_rows)
     blocks: list[Block] = []
     if run.results.get("request", "quick"):
         blocks.append(
@@ -25,48 +24,34 @@ def key_metrics(run: RunFolder) -> Section:
     subjects = run.results.get("n_test_subjects")
     few = f" With {subjects} test subjects they are wide." if isinstance(subjects, int) and subjects < 100 else ""
     unseen = "; no stage of training has seen these subjects" if run.trained_here else ""
+    columns = ("Metric", "Value", "95 % interval", "Reference", "How to read it")
     blocks += [
-        Table(
-            f"Key metrics on the test subjects{unseen}",
-            ("Metric", "Value", "95 % interval", "Reference", "How to read it"),
-            list(chain.from_iterable(make(run) for make in makers)),
-        ),
+        Table(f"Key metrics on the test subjects{unseen}", columns, key_rows(run)),
         Text(f"Intervals resample whole subjects, because scans of one subject are not independent.{few}"),
     ]
     return Section("key-figures", "Key metrics", blocks)
 
 
-def _row(name: str, value: Cell, interval: Cell, reference: Cell, reading: str) -> Row:
-    return Row(name, [value, interval, reference, words(reading)])
-
-
-def _baselines(run: RunFolder, keys: Sequence[str], digits: int, unit: str = "") -> Cell:
-    """The baselines of a probe, each with its value."""
-    values = run.results.get(*keys)
-    if not isinstance(values, Mapping) or not values:
-        return Cell("no baseline was run")
-    text = "; ".join(f"{short_name(name)} {fixed(value, digits)}" for name, value in values.items())
-    return Cell(text + unit, tuple(pointer(RESULTS, *keys, name) for name in values))
-
-
-def _diagnosis_rows(run: RunFolder) -> list[Row]:
-    results, own = run.results, ("probe", "diagnosis")
-    if results.get(*own) is None:
-        return []
-    positive, negative = run.classes
-    return [
-        _row(
+def key_rows(run: RunFolder) -> list[Row]:
+    """Metric, value, interval, reference and reading of every task that was run."""
+    results, (positive, negative) = run.results, run.classes
+    cell, interval, own = results.cell, results.interval, run.own_method
+    diagnosis, age, share, change = ("probe", "diagnosis"), ("probe", "age"), ("diagnose", "share"), "change_error"
+    monotone = "increasing" if results.get("manipulate", "monotone") else "not increasing"
+    probability = _span(results, "probability", 2)
+    known = [
+        (
             f"{capital(long_class(positive))} versus {long_class(negative)}: AUC",
-            results.cell(*own, "auc", "value"),
-            results.interval(*own, "auc"),
-            _baselines(run, (*own, "baselines"), 3),
+            cell(*diagnosis, "auc", "value"),
+            interval(*diagnosis, "auc"),
+            _references(results, (*diagnosis, "baselines"), short_name, 3),
             f"Probability that a scan with {positive} ranks above one without: 0.5 is chance, 1 is perfect.",
         ),
         *(
-            _row(
+            (
                 f"{positive} versus {negative}: {name}",
-                results.cell(*own, name),
-                results.interval(*own, "intervals", name),
+                cell(*diagnosis, name),
+                interval(*diagnosis, "intervals", name),
                 Cell(f"read with {other}"),
                 f"Share of {which} scans with a predicted probability of {positive} {side} 0.5.",
             )
@@ -75,111 +60,70 @@ def _diagnosis_rows(run: RunFolder) -> list[Row]:
                 ("specificity", "sensitivity", negative, "up to"),
             )
         ),
-    ]
-
-
-def _age_rows(run: RunFolder) -> list[Row]:
-    own = ("probe", "age")
-    if run.results.get(*own) is None:
-        return []
-    return [
-        _row(
+        (
             "Age: mean absolute error",
-            run.results.cell(*own, "mae", "value", digits=2, unit=" years"),
-            run.results.interval(*own, "mae", digits=2, unit=" years"),
-            _baselines(run, (*own, "baselines"), 2, " years"),
+            cell(*age, "mae", "value", digits=2, unit=" years"),
+            interval(*age, "mae", digits=2, unit=" years"),
+            _references(results, (*age, "baselines"), short_name, 2, " years"),
             "Mean distance of predicted and true age; smaller is better.",
-        )
-    ]
-
-
-def _reconstruction_rows(run: RunFolder) -> list[Row]:
-    results = run.results
-    if results.get("reconstruct") is None:
-        return []
-    return [
-        _row(
+        ),
+        (
             "Reconstruction from both codes: SSIM",
-            results.cell("reconstruct", "ssim"),
-            results.interval("reconstruct", "intervals", "ssim"),
-            results.cell("compression", "ssim", form=lambda value: f"compression ceiling {fixed(value)}"),
+            cell("reconstruct", "ssim"),
+            interval("reconstruct", "intervals", "ssim"),
+            cell("compression", "ssim", form=lambda value: f"compression ceiling {fixed(value)}"),
             "1 is an identical image. The ceiling is the compression autoencoder alone; codes cannot exceed it.",
         ),
-        _row(
+        (
             "Reconstruction from the semantic code alone: SSIM",
-            results.cell("reconstruct", "ssim_semantic_only"),
-            results.interval("reconstruct", "intervals", "ssim_semantic_only"),
-            results.cell("reconstruct", "ssim_mean_image", form=lambda value: f"mean training scan {fixed(value)}"),
+            cell("reconstruct", "ssim_semantic_only"),
+            interval("reconstruct", "intervals", "ssim_semantic_only"),
+            cell("reconstruct", "ssim_mean_image", form=lambda value: f"mean training scan {fixed(value)}"),
             "The noise code is drawn at random. Above the mean training scan, the code holds much about the subject. "
             "For SSIM inside the brain, see Reconstruction.",
         ),
-    ]
-
-
-def _code_rows(run: RunFolder) -> list[Row]:
-    results, own = run.results, ("code_usage", "share")
-    if results.get("code_usage") is None:
-        return []
-    return [
-        _row(
+        (
             "Code usage: explained variance of the denoising target",
-            results.cell(*own, "value"),
-            results.interval(*own),
-            results.cell(
-                "code_usage", "shuffled_share", "value", form=lambda value: f"another subject's code {fixed(value)}"
-            ),
+            cell(*share, "value"),
+            interval(*share),
+            cell("diagnose", "shuffled_share", "value", form=lambda value: f"another subject's code {fixed(value)}"),
             "Share of the denoising error without a code that the scan's own code removes. Near 0, or no better than "
             "another subject's code: the code is not used.",
-        )
-    ]
-
-
-def _manipulation_rows(run: RunFolder) -> list[Row]:
-    steps, change, probability = (
-        run.results.get("manipulate", name) for name in ("steps", "ventricle_change_ml", "probability")
-    )
-    if not steps or not change or not probability:
-        return []
-    positive, _ = run.classes
-    ends, rise = (
-        tuple(pointer(RESULTS, "manipulate", name, i) for i in (0, len(steps) - 1))
-        for name in ("ventricle_change_ml", "probability")
-    )
-    monotone = "increasing" if run.results.get("manipulate", "monotone") else "not increasing"
-    return [
-        _row(
+        ),
+        (
             f"Edits toward {positive}: change of ventricle volume",
-            Cell(f"{fixed(change[0], 1, signed=True)} to {fixed(change[-1], 1, ' ml', signed=True)}", ends),
+            _span(results, "ventricle_change_ml", 1, " ml", signed=True),
             Cell("not computed"),
-            Cell(
-                f"mean probability {fixed(probability[0], 2)} to {fixed(probability[-1], 2)}, {monotone} at every step",
-                rise,
-            ),
+            replace(probability, text=f"mean probability {probability.text}, {monotone} at every step"),
             f"Mean over subjects, from the largest edit away from {positive} to the largest toward it. Ventricles are "
             f"larger in {positive}.",
-        )
-    ]
-
-
-def _interpolation_rows(run: RunFolder) -> list[Row]:
-    own = ("interpolate", "change_error")
-    errors, method = run.results.get(*own), run.own_method
-    if not isinstance(errors, Mapping) or method not in errors:
-        return []
-    names = {"voxel_linear": "interpolated voxels", "voxel_trajectory": "fitted voxels", "copy_nearest": "nearest copy"}
-    others = {name: word for name, word in names.items() if name in errors}
-    return [
-        _row(
+        ),
+        (
             "Missing session: change error",
-            run.results.cell(*own, method),
-            run.results.interval("interpolate", "intervals", "change_error", method),
-            Cell(
-                "; ".join(f"{word} {fixed(errors[name])}" for name, word in others.items()),
-                tuple(pointer(RESULTS, *own, name) for name in others),
-            ),
+            cell("interpolate", change, own),
+            interval("interpolate", "intervals", change, own),
+            _references(results, ("interpolate", change), lambda name: RIVALS.get(name, ""), 3),
             "0 is the true change; 1 is no better than a copy of the first session. Smaller is better.",
-        )
+        ),
     ]
+    return [Row(name, [value, *others, words(reading)]) for name, value, *others, reading in known if value.sources]
+
+
+def _references(results: Source, keys: Sequence[str], name: Callable[[str], str], digits: int, unit: str = "") -> Cell:
+    """The values to compare with, by their short names; those without one are left out."""
+    values = results.get(*keys)
+    shown = {key: value for key, value in values.items() if name(key)} if isinstance(values, Mapping) else {}
+    text = "; ".join(f"{name(key)} {fixed(value, digits)}" for key, value in shown.items())
+    return Cell(text + unit if text else "no baseline was run", tuple(pointer(RESULTS, *keys, key) for key in shown))
+
+
+def _span(results: Source, name: str, digits: int, unit: str = "", *, signed: bool = False) -> Cell:
+    """The first and the last value of the edits' steps."""
+    values = results.get("manipulate", name)
+    if not values:
+        return Cell("not computed")
+    text = f"{fixed(values[0], digits, signed=signed)} to {fixed(values[-1], digits, unit, signed=signed)}"
+    return Cell(text, tuple(pointer(RESULTS, "manipulate", name, i) for i in (0, len(values) - 1)))
 
 
 def what_was_run(run: RunFolder) -> Section:

@@ -1,6 +1,7 @@
 """The report's sections on reconstructions beside their scans, and on samples."""
 
 from collections.abc import Mapping
+from functools import partial
 
 from ldae.report.blocks import Absence, Block, Picture, Row, Section, Table, Text
 from ldae.report.plots.panels import CONVENTION, cuts_of, difference, incomplete
@@ -124,7 +125,8 @@ def _panels(run: RunFolder) -> list[Block]:
             Tile(images["semantic_only"][at], "synthetic"),
             Tile(images["compression"][at], "synthetic"),
         ]
-        data = draw_panel(
+        draw = partial(
+            draw_panel,
             [PanelRow(cut, tiles) for cut in cuts_of(run, original)],
             ("original", "from both codes", "both codes minus original", "semantic code alone", "compression ceiling"),
             limit=limit,
@@ -135,7 +137,7 @@ def _panels(run: RunFolder) -> list[Block]:
             f"{caption}. Axial, coronal and sagittal sections of the original, the reconstruction from both codes, their "
             "difference, the semantic code alone and the compression ceiling."
         )
-        blocks.append(Picture(data, "image/png", alt, caption))
+        blocks.append(Picture(draw, alt, caption))
     return blocks
 
 
@@ -158,10 +160,10 @@ def samples(run: RunFolder) -> Section:
         "differs is not. Samples without a code come from the denoiser alone and show no subject. Blur comes from the "
         "compression and the denoiser. Implausible anatomy is a sign that the denoiser needs more training or more scans."
     )
-    data = draw_panel([PanelRow(cut, tiles) for cut in cuts_of(run, original)], headers)
+    draw = partial(draw_panel, [PanelRow(cut, tiles) for cut in cuts_of(run, original)], headers)
     alt = (
         f"Sections of {key}, of {len(variations)} variations of its semantic code, and of {len(free)} samples without a "
         "code; all but the first are synthetic."
     )
     caption = f"Original {key}, variations of its semantic code, and samples without a code. Radiological convention."
-    return Section("samples", title, [Text(text), Picture(data, "image/png", alt, caption)])
+    return Section("samples", title, [Text(text), Picture(draw, alt, caption)])
