@@ -8,6 +8,7 @@ __all__ = [
     "LdaeError",
     "ManifestError",
     "NonFiniteError",
+    "OutputError",
     "TaskError",
     "TrainingError",
     "VolumeError",
@@ -40,6 +41,10 @@ class CheckpointError(LdaeError):
 
 class CohortError(LdaeError):
     """A cohort that cannot be generated, imported or preprocessed."""
+
+
+class OutputError(LdaeError):
+    """A file or folder that holds something and must not be overwritten."""
 
 
 class TrainingError(LdaeError):

@@ -34,6 +34,7 @@ def synth(
     max_rotation: float | None = None,
     max_translation: float | None = None,
     noise_free: bool = False,
+    force: bool = False,
     workers: Workers = 2,
 ) -> int:
     """Generate a phantom cohort with known truth.
@@ -47,6 +48,7 @@ def synth(
         max_rotation: with --raw, heads are turned up to so many degrees, 15 if not given.
         max_translation: with --raw, heads are shifted up to so many mm, 20 if not given.
         noise_free: the same scans without noise and motion, to compare predictions with.
+        force: replace a phantom cohort of other settings.
         workers: processes; the result does not depend on it.
     """
     from ldae.errors import CohortError
@@ -57,7 +59,7 @@ def synth(
     limits = {"max_rotation_deg": max_rotation, "max_translation_mm": max_translation}
     given: dict[str, Any] = {name: value for name, value in limits.items() if value is not None}
     if given and not raw:
-        msg = f"limits of whole heads ({', '.join(given)}) are given without --raw; add --raw, or leave them out"
+        msg = "--max-rotation and --max-translation move whole heads; add --raw, or leave them out"
         raise CohortError(msg)
     if settings.anatomy is not None:
         say("each label map that is drawn is first registered to the template, which takes a quarter of a minute")
@@ -67,7 +69,7 @@ def synth(
         scanner=ScannerConfig(noise_sd=0.0, ghost_probability=0.0) if noise_free else ScannerConfig(),
     )
     with progress_bar("phantoms") as move:
-        say(f"manifest: {synthesise_cohort(out, settings, workers=workers, progress=move)}")
+        say(f"manifest: {synthesise_cohort(out, settings, workers=workers, force=force, progress=move)}")
     return 0
 
 

@@ -34,6 +34,8 @@ WIDTH = 120
 """Of tables that go to a file or a pipe, which have no width of their own, unless COLUMNS names one."""
 PLAIN_SECONDS = 60.0
 """Between two lines of progress where the output is no terminal."""
+PACE_SECONDS = 600.0
+"""Of the past, from which the time that is left is estimated."""
 
 console = Console(
     highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDTH
@@ -83,68 +85,46 @@ def duration(seconds: float) -> str:
 class Move(Protocol):
     """Moves a progress bar."""
 
-    def __call__(self, done: int, total: int, note: str = "") -> None:
+    def __call__(self, done: float, total: int, note: str = "") -> None:
         """Show that `done` of `total` are done."""
 
 
 @contextmanager
-def progress_bar(what: str) -> Iterator[Move]:
-    """A bar that a task moves by calling (done, total); where the output is no terminal, a line now and then instead.
+def progress_bar(what: str, clock: Callable[[], float] = time.monotonic) -> Iterator[Move]:
+    """A bar that a task moves by calling (done, total); where the output is no terminal, a line a minute instead.
+
+    Another total starts another part, whose pace is its own.
 
     Args:
         what: is being done.
+        clock: tells the seconds.
     """
-    if not console.is_terminal:
-        yield PlainProgress(what)
-        return
-    with Progress(
+    columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
-        console=console,
-    ) as progress:
-        bar = progress.add_task(what, total=None, note="")
+    )
+    live = console.is_terminal
+    shown = clock()
+    with Progress(
+        *columns, console=console, get_time=clock, speed_estimate_period=PACE_SECONDS, disable=not live
+    ) as bars:
+        bars.add_task(what, total=None, note="")
+        task = bars.tasks[0]
 
-        def move(done: int, total: int, note: str = "") -> None:
-            progress.update(bar, completed=done, total=total, note=note)
+        def move(done: float, total: int, note: str = "") -> None:
+            nonlocal shown
+            bars.update(task.id, completed=done, total=total, note=note)
+            if live or done >= total or clock() - shown < PLAIN_SECONDS:
+                return
+            shown = clock()
+            left = "" if task.time_remaining is None else f"; about {duration(task.time_remaining)} left"
+            say(f"{what}: {int(done)} of {total}{note and f', {note}'}{left}")
 
         yield move
-
-
-class PlainProgress:
-    """Progress in lines, at most one a minute, so that a log shows that something goes on and when it will end.
-
-    Args:
-        what: is being done.
-        every: seconds between two lines.
-        clock: tells the seconds.
-    """
-
-    def __init__(self, what: str, every: float = PLAIN_SECONDS, clock: Callable[[], float] = time.monotonic) -> None:
-        self.what = what
-        self.every = every
-        self.clock = clock
-        self.begun = self.shown = clock()
-        self.first = self.done = self.total = 0
-
-    def __call__(self, done: int, total: int, note: str = "") -> None:
-        """Say how far it is, if it is time."""
-        now = self.clock()
-        if total != self.total or done < self.done:
-            # Another stage, or the rest of one that was interrupted: its pace is its own.
-            self.begun, self.first, self.total = now, done, total
-        self.done = done
-        if now - self.shown < self.every or done >= total:
-            return
-        self.shown = now
-        rest = ""
-        if done > self.first:
-            left = (now - self.begun) / (done - self.first) * (total - done)
-            rest = f"; about {duration(left)} left"
-        say(f"{self.what}: {done} of {total}{note and f', {note}'}{rest}")
 
 
 def exit_code(amiss: object, *, strict: bool) -> int:

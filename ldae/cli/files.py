@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @command("export dicom", settings="ldae.dicom.write:DerivedSeries", skip=("derivation",), names={"reference": "like"})
-def export_dicom(image: Input, settings: "DerivedSeries", *, out: Folder) -> int:
+def export_dicom(image: Input, settings: "DerivedSeries", *, out: Folder, force: bool = False) -> int:
     """Write an image as a derived DICOM series, marked as synthetic.
 
     A synthetic or edited image becomes a DICOM MR series with new identifiers. Every file says that it is derived,
@@ -22,14 +22,15 @@ def export_dicom(image: Input, settings: "DerivedSeries", *, out: Folder) -> int
     Args:
         image: image file, such as NIfTI.
         settings: labels of the series.
-        out: folder of the series; must not hold anything yet.
+        out: folder of the series.
+        force: replace a series that was exported before.
     """
     from ldae.dicom.write import export_dicom
 
-    folder = export_dicom(image, out, settings)
+    folder = export_dicom(image, out, settings, force=force)
     say(f"series: {folder}, {sum(1 for _ in folder.iterdir())} images, marked as synthetic")
     if settings.reference is not None and settings.patient_id is None:
-        say("it carries the name and the study of the reference's person")
+        say("it carries the name and the study of the reference's subject")
     return 0
 
 
@@ -56,7 +57,7 @@ def report(run: Input, *, out: Path | None = None, format: Literal["html", "md",
     names={"voxel_size_mm": "voxel-size"},
 )
 def convert_official(
-    files: Inputs, settings: "OfficialContract", *, out: Folder, ignore: list[str] | None = None
+    files: Inputs, settings: "OfficialContract", *, out: Folder, ignore: list[str] | None = None, force: bool = False
 ) -> int:
     """Turn published checkpoints into a model folder.
 
@@ -68,19 +69,21 @@ def convert_official(
         files: the denoiser with its gradient estimator, the semantic encoder, the compression autoencoder, in this order;
             two if one file holds the first two, one if it holds all.
         settings: what no tensor tells.
-        out: model folder to write; must not exist yet.
+        out: model folder to write.
         ignore: beginnings of names of tensors that are not needed; they are recorded as left out.
+        force: replace the folder of a former conversion.
     """
     from ldae.errors import ConfigError
-    from ldae.tasks.conversion import unused_folder
+    from ldae.io.files import check_new_folder
+    from ldae.tasks.conversion import RECORD
     from ldae.tasks.convert import plan_official
 
     if len(files) > 3:
         msg = f"{len(files)} files given; give those of denoiser, semantic encoder and compression autoencoder"
         raise ConfigError(msg)
-    unused_folder(out)
+    check_new_folder(out, force=force, sign=RECORD)  # now, not after the files have been read
     plan = plan_official(files[0], files[1 if len(files) == 3 else 0], files[-1], settings, ignore=ignore or [])
-    _write(plan, out)
+    _write(plan, out, force)
     for name, fact in plan.facts.items():
         say(f"{name}: {fact}")
     say(f"model: {out}")
@@ -89,7 +92,13 @@ def convert_official(
 
 @command("convert autoencoder")
 def convert_autoencoder(
-    file: Input, *, out: Folder, groups: int = 32, latent_scale: float = 1.0, ignore: list[str] | None = None
+    file: Input,
+    *,
+    out: Folder,
+    groups: int = 32,
+    latent_scale: float = 1.0,
+    ignore: list[str] | None = None,
+    force: bool = False,
 ) -> int:
     """Turn AutoencoderKL weights into a compression stage.
 
@@ -98,26 +107,28 @@ def convert_autoencoder(
 
     Args:
         file: Lightning checkpoint, bare state dict or safetensors.
-        out: folder to write; must not exist yet.
+        out: folder to write.
         groups: of its norms, which no tensor tells.
         latent_scale: factor that brings its latents to unit variance, if it is known.
         ignore: beginnings of names of tensors that are not needed; they are recorded as left out.
+        force: replace the folder of a former conversion.
     """
+    from ldae.io.files import check_new_folder
     from ldae.io.plain import to_plain
-    from ldae.tasks.conversion import unused_folder
+    from ldae.tasks.conversion import RECORD
     from ldae.tasks.convert import plan_autoencoder
 
-    unused_folder(out)
+    check_new_folder(out, force=force, sign=RECORD)  # now, not after the files have been read
     plan = plan_autoencoder(file, groups=groups, latent_scale=latent_scale, ignore=ignore or [])
-    _write(plan, out)
+    _write(plan, out, force)
     say("architecture: " + ", ".join(f"{name} {value}" for name, value in to_plain(plan.config).items()))
     say(f"weights: {out / 'weights.safetensors'}")
     return 0
 
 
-def _write(plan: Any, out: Path) -> None:
+def _write(plan: Any, out: Path, force: bool) -> None:
     with progress_bar("write") as move:
-        plan.write(out, move)
+        plan.write(out, move, force=force)
     rows = []
     for account in plan.accounts.values():
         left = ", ".join(f"{len(names)} {reason}" for reason, names in account.left_out.items()) or "0"

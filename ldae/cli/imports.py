@@ -12,6 +12,7 @@ from ldae.cli.options import Folder, Input, Inputs
 if TYPE_CHECKING:
     from ldae.prepare.imports.dicom.dataset import DicomOptions
     from ldae.prepare.imports.import_report import ImportReport
+    from ldae.prepare.imports.study_map import StudyMap
 
 ITEMS_SHOWN = 5
 
@@ -24,11 +25,13 @@ class Made:
         out: the manifest to write, .tsv or .csv.
         follow_links: take images behind links that lead out of the folder.
         strict: exit code 2, not 1, if something that should have matched did not.
+        force: replace a file that no import wrote.
     """
 
     out: Path
     follow_links: bool = False
     strict: bool = False
+    force: bool = False
 
 
 @command("cohort import bids")
@@ -52,10 +55,9 @@ def import_bids(
     from ldae.prepare.imports.bids import import_bids
 
     derivative, preferred = include_derivatives, prefer or []
-    return show(
-        import_bids(folder, made.out, derivative=derivative, prefer=preferred, follow_links=made.follow_links),
-        made.strict,
-    )
+    links, force = made.follow_links, made.force
+    report = import_bids(folder, made.out, derivative=derivative, prefer=preferred, follow_links=links, force=force)
+    return show(report, made.strict)
 
 
 @command("cohort import table")
@@ -68,10 +70,9 @@ def import_table(tables: Inputs, made: Made, *, map: str, images: Path) -> int:
         map: map of the columns: adni, adni_search, oasis3, generic, or a YAML file.
         images: folder of images.
     """
-    from ldae.prepare.imports.study import import_study
     from ldae.prepare.imports.study_map import load_map
 
-    return show(import_study(tables, load_map(map), images, made.out, follow_links=made.follow_links), made.strict)
+    return _import_study(tables, load_map(map), images, made)
 
 
 @command("cohort import csv")
@@ -84,12 +85,16 @@ def import_csv(made: Made, *, images: Path, table: Path, id_column: str | None =
         table: CSV or TSV, a row a scan or a subject.
         id_column: column of the identifier that file names hold.
     """
-    from ldae.prepare.imports.study import import_study
     from ldae.prepare.imports.study_map import usual_map
 
-    return show(
-        import_study([table], usual_map(id_column), images, made.out, follow_links=made.follow_links), made.strict
-    )
+    return _import_study([table], usual_map(id_column), images, made)
+
+
+def _import_study(tables: list[Path], study: "StudyMap", images: Path, made: Made) -> int:
+    from ldae.prepare.imports.study import import_study
+
+    report = import_study(tables, study, images, made.out, follow_links=made.follow_links, force=made.force)
+    return show(report, made.strict)
 
 
 @command("cohort import dicom", settings="ldae.prepare.imports.dicom.dataset:DicomOptions")
@@ -102,7 +107,7 @@ def import_dicom(folder: Input, settings: "DicomOptions", *, out: Folder, strict
     Args:
         folder: folder of DICOM files, searched with its subfolders.
         settings: what is taken, and how subjects are named.
-        out: folder of the cohort; must not hold anything yet.
+        out: folder of the cohort.
         strict: exit code 2, not 1, if a series that should be a T1w scan could not be used.
     """
     from ldae.prepare.imports.dicom.dataset import import_dicom

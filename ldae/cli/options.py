@@ -208,11 +208,7 @@ class PlacedScans(Scans):
     space: Literal["template", "native"] = "template"
 
     def records(self, subject: str | None = None) -> "tuple[Record, ...]":
-        """The chosen rows of the manifest, or those of one subject.
-
-        Raises:
-            TaskError: if there is no such subject, or a scan has no way back to native space.
-        """
+        """The chosen rows, each with a way back to native space if that is where images are written."""
         from ldae.tasks.native.spaces import check_way_back
 
         records = super().records(subject)

@@ -27,6 +27,7 @@ def demo(
     out: Folder = Path("runs/demo"),
     quick: bool = False,
     subjects: int | None = None,
+    force: bool = False,
     seed: int = 0,
 ) -> int:
     """Run the whole method on a phantom cohort, in minutes.
@@ -39,6 +40,7 @@ def demo(
         out: run folder.
         quick: a toy size, to see that everything works; its values mean nothing.
         subjects: phantom subjects; 600 if not given, or 24 with --quick.
+        force: replace a run of other options.
         seed: of everything drawn.
     """
     from ldae.config import load_experiment
@@ -55,14 +57,14 @@ def demo(
     if results.is_file() and json.loads(results.read_text(encoding="utf-8")).get("request") == request:
         say(f"all done already; report: {write_report(out)}")
         return 0
-    clock = Clock(out, request)
+    clock = Clock(out, request, force=force)
     experiment = load_experiment("quick" if quick else "demo", [f"seed={seed}"])
     voxel_size = experiment.preprocessing.voxel_size_mm
     phantoms = PhantomConfig(n_subjects=count, voxel_size_mm=voxel_size, max_sessions=SESSIONS, seed=seed)
     with progress_bar("phantoms") as move:
-        path = synthesise_cohort(out / "cohort", phantoms, workers=2, progress=move)
+        path = synthesise_cohort(out / "cohort", phantoms, workers=2, force=force, progress=move)
     split = out / "manifest.tsv"
-    if not split.is_file():
+    if force or not split.is_file():
         # With so few subjects, a larger share is needed to test on.
         fractions = (0.6, 0.1, 0.3) if quick else (0.7, 0.1, 0.2)
         assign_splits(read_manifest(path), fractions=fractions, seed=seed).write(split)
@@ -70,7 +72,7 @@ def demo(
     say(f"cohort: {len(manifest)} scans of {len(manifest.subjects)} subjects")
     # However a session ends, killed ones apart, its time counts.
     try:
-        folder = train(experiment, manifest, out, hardware)
+        folder = train(experiment, manifest, out, hardware, force=force)
     finally:
         clock.save()
     assert folder is not None
@@ -88,6 +90,7 @@ def study(
     out: Folder,
     baseline: list[str] | None = None,
     effect: Path | None = None,
+    force: bool = False,
     seed: int = 0,
 ) -> int:
     """Run every task on held-out subjects, with a report.
@@ -98,6 +101,7 @@ def study(
         out: run folder.
         baseline: NAME=TABLE of other embeddings of the same scans.
         effect: volume in MNI152 space of the known effect of the disease, to compare the edits with.
+        force: replace the results of a run of other options.
         seed: of everything drawn.
     """
     from ldae.tasks.clock import Clock
@@ -105,7 +109,7 @@ def study(
     from ldae.volume import read_volume
 
     request = {"model": str(model.model), "manifest": str(manifest), "seed": seed}
-    clock = Clock(out, request | ({"sampling": model.sampling} if model.sampling else {}))
+    clock = Clock(out, request | ({"sampling": model.sampling} if model.sampling else {}), force=force)
     known = None if effect is None else read_volume(effect)
     run(model.load(), model.model, manifest, clock, baselines=read_named(baseline or []), effect=known)
     return 0
@@ -136,7 +140,7 @@ def run(
     from ldae.report import write_report
     from ldae.report.run_folder import open_run
     from ldae.report.sections.overview import key_rows
-    from ldae.tasks.study import run_study
+    from ldae.tasks.study import PARTS, run_study
 
     out = clock.out
     with progress_bar("study") as move:
@@ -147,7 +151,9 @@ def run(
             baselines=baselines,
             effect=effect,
             seed=clock.request["seed"],
-            progress=lambda what, done, total: move(done, total, what),
+            progress=lambda part, done, total: move(
+                PARTS.index(part) + done / max(total, 1), len(PARTS), f"{part} {done} of {total}"
+            ),
         )
     measured = {
         "wall_seconds": clock.save(),

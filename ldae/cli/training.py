@@ -74,6 +74,7 @@ def fit(
     manifest: Path,
     out: Folder,
     set: list[str] | None = None,
+    force: bool = False,
 ) -> int:
     """Train the stages up to one, or all and write the model folder.
 
@@ -87,13 +88,14 @@ def fit(
         manifest: cohort table, TSV or CSV.
         out: run folder.
         set: values to override, each as key.path=value, such as denoiser.optimisation.steps=500.
+        force: train stages again that were started with other settings or another manifest.
     """
     from ldae.config import load_experiment
     from ldae.data.manifest import read_manifest
 
     until = "representation" if stage == "all" else stage
     experiment = load_experiment(config, set or [])
-    model = train(experiment, read_manifest(manifest), out, hardware, until=until)
+    model = train(experiment, read_manifest(manifest), out, hardware, until=until, force=force)
     if model is not None:
         say(f"model: {model}")
     return 0
@@ -123,6 +125,7 @@ def train(
     hardware: Hardware,
     *,
     until: str = "representation",
+    force: bool = False,
 ) -> Path | None:
     """Train with progress bars; save the model folder once all stages are done.
 
@@ -132,6 +135,7 @@ def train(
         out: run folder.
         hardware: where networks run.
         until: last stage.
+        force: train stages again that were started otherwise.
 
     Returns:
         The model folder, if the last stage was trained.
@@ -153,6 +157,7 @@ def train(
             finished=lambda stage, record: say(
                 f"{stage}: done already ({record.steps:,} steps in {duration(record.seconds)})"
             ),
+            force=force,
             preparing=lambda what, done, total: move(done, total, what),
         )
         run = Experiment(experiment, manifest, settings)

@@ -49,7 +49,7 @@ def assign_splits(
     if present and not overwrite:
         msg = (
             f"{manifest.path}: {present} of {len(manifest)} scans already have a split; a split is frozen so that no "
-            "test subject is ever trained on: keep it, or pass overwrite (--force) and train everything anew"
+            "test subject is ever trained on: keep it, or give --force and train everything anew"
         )
         raise ManifestError(msg)
     subjects = _baseline(manifest.table)

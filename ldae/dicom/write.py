@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ldae.dicom.headers import MR_IMAGE, Header, Series, read_folder, require
 from ldae.dicom.read import convert_series
 from ldae.errors import VolumeError
-from ldae.io.files import atomic_folder
+from ldae.io.files import atomic_folder, check_new_folder
 from ldae.io.notice import SYNTHETIC
 from ldae.version import __version__
 from ldae.volume import LPS_TO_RAS, Grid, Volume, read_volume, sidecar_path
@@ -53,7 +53,7 @@ class DerivedSeries:
     reference: Path | None = None
 
 
-def export_dicom(image: Path, out: Path, series: DerivedSeries | None = None) -> Path:
+def export_dicom(image: Path, out: Path, series: DerivedSeries | None = None, *, force: bool = False) -> Path:
     """Write an image file as a derived DICOM series; see :func:`write_dicom_series`.
 
     The kind in the image's side-car (an edit, a reconstruction) goes into the derivation.
@@ -77,10 +77,10 @@ def export_dicom(image: Path, out: Path, series: DerivedSeries | None = None) ->
         except (ValueError, AttributeError):
             kind = None
         derivation = f"{kind}: {derivation}" if isinstance(kind, str) else derivation
-    return write_dicom_series(read_volume(image), out, replace(series, derivation=derivation))
+    return write_dicom_series(read_volume(image), out, replace(series, derivation=derivation), force=force)
 
 
-def write_dicom_series(volume: Volume, out: Path, series: DerivedSeries) -> Path:
+def write_dicom_series(volume: Volume, out: Path, series: DerivedSeries, *, force: bool = False) -> Path:
     """Write a volume as one file a plane of its third axis, 16 bits a voxel.
 
     Whole numbers from 0 to 65535 are stored as they are; other intensities are spread over 16 bits, with the rescale
@@ -90,19 +90,18 @@ def write_dicom_series(volume: Volume, out: Path, series: DerivedSeries) -> Path
         volume: any orientation; the grid may be oblique, but not sheared.
         out: new folder of the series; it appears when all is written.
         series: its labels.
+        force: replace a series that was written before.
 
     Returns:
         The folder.
 
     Raises:
-        VolumeError: if the grid is sheared, `out` holds something, the reference has no series or several, or the patient's
-            identifier is not one.
+        OutputError: if `out` holds something else.
+        VolumeError: if the grid is sheared, the reference has no series or several, or the patient's identifier is not one.
         DependencyError: if pydicom is not installed.
     """
     pydicom = require("pydicom")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        msg = f"{out}: there is something already; give a new folder with --out"
-        raise VolumeError(msg)
+    check_new_folder(out, force=force, sign="IMG*.dcm", text=SYNTHETIC.encode())
     if series.patient_id is not None and not PATIENT_ID.fullmatch(series.patient_id):
         msg = f"a PatientID has 1 to 64 characters without a backslash, got {series.patient_id!r}; choose another"
         raise VolumeError(msg)

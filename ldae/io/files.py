@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["atomic_folder", "content_hash", "sha256_of", "write_bytes", "write_json", "write_text"]
+from ldae.errors import OutputError
+
+__all__ = ["atomic_folder", "check_new_folder", "content_hash", "sha256_of", "write_bytes", "write_json", "write_text"]
 
 
 def write_bytes(path: Path, content: bytes) -> Path:
@@ -55,6 +57,28 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             temporary.rename(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_new_folder(out: Path, *, force: bool, sign: str, text: bytes = b"") -> None:
+    """Check that a folder is new or empty or, if `force`, one of the same kind, which may be replaced.
+
+    Args:
+        out: the folder.
+        force: replace a folder that bears the sign.
+        sign: pattern of a file that every folder of this kind holds.
+        text: part of that file.
+
+    Raises:
+        OutputError: if the folder holds something that must stay.
+    """
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    first = next(iter(sorted(out.glob(sign))), None) if out.is_dir() else None
+    same = first is not None and text in first.read_bytes()
+    if not (force and same):
+        also = ", or --force to replace this one" if same else ""
+        msg = f"{out}: there is something already; give a new folder with --out{also}"
+        raise OutputError(msg)
 
 
 def sha256_of(path: Path) -> str:

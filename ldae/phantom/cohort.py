@@ -50,6 +50,7 @@ def synthesise_cohort(
     config: PhantomConfig,
     *,
     workers: int = 1,
+    force: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Write a cohort in BIDS layout, with its manifest and its truth.
@@ -60,6 +61,7 @@ def synthesise_cohort(
         out_dir: the cohort's folder: new, empty, or this very cohort.
         config: of the cohort.
         workers: processes; more than one needs the usual `if __name__ == "__main__"` in a script that calls this.
+        force: replace a phantom cohort of other settings.
         progress: called with the number of scans done and their total.
 
     Returns:
@@ -72,7 +74,7 @@ def synthesise_cohort(
         msg = f"workers must be at least 1, got {workers}; it is the number of processes"
         raise CohortError(msg)
     out = Path(out_dir).absolute()
-    if _is_finished(out, config):
+    if _is_finished(out, config, force):
         log.info("%s already holds this cohort", out)
         return out / MANIFEST_NAME
     with atomic_folder(out) as partial:
@@ -88,8 +90,8 @@ def _plain(config: PhantomConfig) -> Any:
     return json.loads(json.dumps({name: value for name, value in plain.items() if name not in OPTIONS or value}))
 
 
-def _is_finished(out: Path, config: PhantomConfig) -> bool:
-    """True if the folder is this cohort, False if it is new or empty; any other content is refused."""
+def _is_finished(out: Path, config: PhantomConfig, force: bool) -> bool:
+    """True if the folder is this cohort, False if it is to be made; any other content is refused."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return False
     if not out.is_dir():
@@ -106,11 +108,13 @@ def _is_finished(out: Path, config: PhantomConfig) -> bool:
         raise CohortError(msg) from error
     now = _plain(config)
     before.setdefault("min_motion_mm", 0.0)  # cohorts made before there was a choice
+    if before != now and force:
+        return False
     if before != now:
         names = sorted(k for k in now.keys() | before.keys() if now.get(k) != before.get(k))
         msg = (
             f"{out} holds a phantom cohort made with other settings (they differ in {', '.join(names)}); "
-            "name a new folder, or delete this one to replace it"
+            "name a new folder, or give --force to replace this one"
         )
         raise CohortError(msg)
     return True

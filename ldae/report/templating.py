@@ -8,7 +8,7 @@ from typing import Any
 
 from jinja2 import ChainableUndefined, Environment, PackageLoader, StrictUndefined
 
-__all__ = ["asset", "render"]
+__all__ = ["asset", "paragraphs", "render"]
 
 
 def render(template: str, /, **values: Any) -> str:
@@ -24,6 +24,11 @@ def render(template: str, /, **values: Any) -> str:
     environment.policies["json.dumps_function"] = _dumps
     environment.filters["plain"] = _plain
     return environment.get_template(template).render(values)
+
+
+def paragraphs(template: str, /, **values: Any) -> list[str]:
+    """Paragraphs of a filled text template, each on one line."""
+    return [" ".join(part.split()) for part in render(template, **values).split("\n\n") if part.strip()]
 
 
 def asset(name: str) -> str:

@@ -18,21 +18,29 @@ class Clock:
     Args:
         out: the run folder.
         request: options of the run; a folder that was started with others is refused.
+        force: replace a run of other options.
 
     Raises:
         TaskError: if the folder belongs to another request.
     """
 
-    def __init__(self, out: Path, request: dict[str, Any]) -> None:
+    def __init__(self, out: Path, request: dict[str, Any], *, force: bool = False) -> None:
         self.out, self.path = out, out / "clock.json"
         self.request = request
         self.before, self.peak_gib = 0.0, 0.0
         if self.path.is_file():
             former = json.loads(self.path.read_text(encoding="utf-8"))
-            if former["request"] != request:
-                msg = f"{out} holds a run with the options {former['request']}, got {request}; give another --out"
+            if former["request"] == request:
+                self.before, self.peak_gib = former["seconds"], former["peak_gib"]
+            elif not force:
+                changed = sorted(
+                    k for k in former["request"].keys() | request if former["request"].get(k) != request.get(k)
+                )
+                options = ", ".join(
+                    f"--{name} was {former['request'].get(name)}, is {request.get(name)}" for name in changed
+                )
+                msg = f"{out} holds a run with other options ({options}); give another --out, or --force to replace it"
                 raise TaskError(msg)
-            self.before, self.peak_gib = former["seconds"], former["peak_gib"]
         self.start = time.perf_counter()
 
     def save(self) -> float:

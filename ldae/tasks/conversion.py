@@ -9,15 +9,16 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from ldae.autoencoder import AutoencoderConfig
-from ldae.errors import CheckpointError
 from ldae.io.card import model_card
 from ldae.io.checkpoints import FORMAT_VERSION, WEIGHTS, describe_folder, stream_tensors
-from ldae.io.files import atomic_folder, write_json
+from ldae.io.files import atomic_folder, check_new_folder, write_json
 from ldae.io.plain import to_plain
 from ldae.io.renaming import Renamed, as_float32
 from ldae.models.compression import CompressionConfig
 
-__all__ = ["AutoencoderConversion", "Conversion", "OfficialConversion", "unused_folder"]
+__all__ = ["RECORD", "AutoencoderConversion", "Conversion", "OfficialConversion"]
+
+RECORD = "conversion.json"
 
 
 @dataclass(frozen=True)
@@ -67,11 +68,17 @@ class Conversion(ABC):
     def describe(self, folder: Path, sha256: str) -> None:
         """Write the description of the weights, whose file has this hash."""
 
-    def write(self, out: Path, progress: Callable[[int, int], None] | None = None) -> Path:
+    def write(self, out: Path, progress: Callable[[int, int], None] | None = None, *, force: bool = False) -> Path:
         """Write weights, their description and conversion.json, an account of every tensor; the whole folder or nothing.
 
+        Args:
+            out: new folder.
+            progress: called with the number of tensors written and their total.
+            force: replace the folder of a former conversion.
+
         Raises:
-            CheckpointError: if the folder holds something already, or a tensor is not finite.
+            OutputError: if the folder holds something else.
+            CheckpointError: if a tensor is not finite.
         """
         done = 0
 
@@ -82,9 +89,10 @@ class Conversion(ABC):
                 progress(done, len(self.shapes))
             return self.tensor(name)
 
-        with atomic_folder(unused_folder(out)) as folder:
+        check_new_folder(out, force=force, sign=RECORD)
+        with atomic_folder(out) as folder:
             self.describe(folder, stream_tensors(folder / self.weights, self.shapes, read))
-            write_json(folder / "conversion.json", self.record())
+            write_json(folder / RECORD, self.record())
         return out
 
 
@@ -128,15 +136,3 @@ class AutoencoderConversion(Conversion):
     def tensor(self, name: str) -> Tensor:
         """A tensor of the result by its name inside the compression autoencoder."""
         return super().tensor(f"compression.{name}")
-
-
-def unused_folder(out: Path) -> Path:
-    """The folder, which must not hold anything yet.
-
-    Raises:
-        CheckpointError: if it does.
-    """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        msg = f"{out}: there is something already; give a new folder with --out"
-        raise CheckpointError(msg)
-    return out

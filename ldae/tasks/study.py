@@ -33,7 +33,7 @@ from ldae.tasks.sample import sample
 from ldae.tasks.shown_images import save_images
 from ldae.volume import Volume
 
-__all__ = ["StudyProgress", "run_study"]
+__all__ = ["PARTS", "StudyProgress", "run_study"]
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +42,17 @@ Images = npt.NDArray[np.float32]
 
 SHOWN = 3
 PROBED = ("diagnosis", "age")
+PARTS = (
+    "encode",
+    "invert",
+    "reconstruct",
+    "code usage",
+    *(f"probe {name}" for name in PROBED),
+    "manipulate",
+    "manipulate, age held",
+    "interpolate",
+)
+"""Parts of a study in order, as its progress names them."""
 # Known effects that edits are compared with: of the diagnosis on these real scans, and a map that the caller gives.
 REAL, GIVEN = "real_scans", "given_map"
 
@@ -102,7 +113,7 @@ def run_study(
         baselines: embeddings of the same scans to compare the semantic code with, by name.
         effect: known effect of the positive diagnosis on images, in template space, to compare the edits with.
         seed: of everything drawn.
-        progress: called with (task, done, total).
+        progress: called with (part, done, total of the part), the part as in :data:`PARTS`.
 
     Returns:
         The results, by task, as plain values.

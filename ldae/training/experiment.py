@@ -197,7 +197,7 @@ class Experiment:
         }
         # It changes nothing that is learnt, so a run that has run out of memory may go on with it.
         inputs["stage"]["optimisation"].pop("checkpoint_activations")
-        start_stage(folder, {**common, **inputs})
+        start_stage(folder, {**common, **inputs}, force=self.settings.force)
         done = finished_weights(folder)
         if done is not None and self.settings.finished is not None:
             self.settings.finished(name, done[1])

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -53,6 +54,7 @@ class FitSettings:
         announce: called with each stage's plan before it trains.
         preparing: called with (what, done, total) while scans or latents are made ready.
         finished: called with (stage, its record) for each stage that a former session has finished.
+        force: train stages again that were started with other inputs.
     """
 
     run: Path
@@ -62,6 +64,7 @@ class FitSettings:
     announce: Callable[[Plan], None] | None = None
     preparing: Callable[[str, int, int], None] | None = None
     finished: "Callable[[str, StageRecord], None] | None" = None
+    force: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,12 +88,13 @@ class StageRecord:
     memory_gib: float | None = None
 
 
-def start_stage(folder: Path, inputs: dict[str, Any]) -> None:
+def start_stage(folder: Path, inputs: dict[str, Any], *, force: bool = False) -> None:
     """Claim a stage's folder for these inputs.
 
     Args:
         folder: of the stage.
         inputs: everything the result depends on.
+        force: delete a stage with other inputs.
 
     Raises:
         TrainingError: if the folder holds a stage with other inputs.
@@ -100,12 +104,14 @@ def start_stage(folder: Path, inputs: dict[str, Any]) -> None:
     if path.is_file():
         former = json.loads(path.read_text(encoding="utf-8"))
         changed = sorted(key for key in former.keys() | inputs.keys() if former.get(key) != inputs.get(key))
-        if changed:
+        if changed and not force:
             msg = (
                 f"{folder} holds a stage that was started otherwise (changed: {', '.join(changed)}); "
-                "give another run folder with --out, or delete that one to train again"
+                "give another run folder with --out, or --force to train again"
             )
             raise TrainingError(msg)
+        if changed:
+            shutil.rmtree(folder)
     write_json(path, inputs)
 
 

@@ -4,7 +4,7 @@ import pytest
 from rich.console import Console
 
 from ldae.cli import console
-from ldae.cli.console import PlainProgress, duration, p_value, progress_bar, say, table
+from ldae.cli.console import duration, p_value, progress_bar, say, table
 from ldae.cli.training import announce
 from ldae.training.plan import Plan
 
@@ -38,25 +38,27 @@ def test_names_of_a_table_are_whole_at_any_width(monkeypatch, capsys, width):
     assert long in "".join(line.split("│")[1].strip() for line in folded.splitlines() if line.startswith("│"))
 
 
-def test_progress_without_a_terminal_is_a_line_now_and_then(capsys):
-    now = [0.0]
-    move = PlainProgress("train", every=60, clock=lambda: now[0])
-    for done in range(101):
-        now[0] = 10.0 * done
-        move(done, 100, "loss 0.5")
+@pytest.fixture
+def clock():
+    """Seconds of a clock that a test sets, in a list."""
+    return [0.0]
+
+
+def test_progress_without_a_terminal_is_a_line_now_and_then(capsys, clock):
+    with progress_bar("train", clock=lambda: clock[0]) as move:
+        for done in range(101):
+            clock[0] = 10.0 * done
+            move(done, 100, "loss 0.5")
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 16
     assert lines[0] == "train: 6 of 100, loss 0.5; about 15.7 min left"
     assert lines[-1].startswith("train: 96 of 100")
 
 
-def test_a_resumed_stage_is_timed_by_itself(capsys):
-    now = [0.0]
-    move = PlainProgress("train", every=60, clock=lambda: now[0])
-    now[0] = 100.0
-    move(500, 600)
-    now[0] = 160.0
-    move(510, 600)
+def test_a_resumed_stage_is_timed_by_itself(capsys, clock):
+    with progress_bar("train", clock=lambda: clock[0]) as move:
+        for clock[0], done in ((100.0, 500), (160.0, 510)):
+            move(done, 600)
     assert capsys.readouterr().out.splitlines() == ["train: 500 of 600", "train: 510 of 600; about 9.0 min left"]
 
 

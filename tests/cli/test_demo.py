@@ -101,7 +101,7 @@ def test_demo_again_says_that_all_is_done(quick, capsys):
         (quick / "results.kept").replace(quick / "results.json")
     assert (quick / "results.json").read_text() == before
     assert run("demo", "--quick", "--out", quick, "--seed", "9") == 2
-    assert "give another --out" in capsys.readouterr().err
+    assert "--seed was 0, is 9" in capsys.readouterr().err
 
 
 def test_study_of_a_model_that_is_there(quick, tmp_path, capsys):

@@ -165,6 +165,7 @@ def test_the_command(tmp_path: Path, blob: Volume, capsys: pytest.CaptureFixture
     assert run("cohort", "import", "dicom", out, "--out", tmp_path / "back") == 2
     assert run("cohort", "import", "dicom", out, "--out", tmp_path / "back", "--include-derived") == 0
     assert run("export", "dicom", image, "--out", out) == 2
+    assert run("export", "dicom", image, "--out", out, "--force") == 0
     assert run("export", "dicom", tmp_path / "none.nii.gz", "--out", tmp_path / "x") == 2
     error = capsys.readouterr().err
     assert "there is something already" in error

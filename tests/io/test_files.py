@@ -1,7 +1,7 @@
 import pytest
 
-from ldae.errors import ConfigError
-from ldae.io.files import atomic_folder, sha256_of, write_json, write_text
+from ldae.errors import ConfigError, OutputError
+from ldae.io.files import atomic_folder, check_new_folder, sha256_of, write_json, write_text
 from ldae.io.plain import from_plain, to_plain
 from ldae.models.semantic_encoder import SemanticEncoderConfig, VolumeEncoderConfig
 
@@ -23,6 +23,18 @@ def test_an_interrupted_folder_leaves_the_former_one(tmp_path):
     with atomic_folder(target) as folder:
         (folder / "b").write_text("three")
     assert [path.name for path in target.iterdir()] == ["b"]
+
+
+def test_only_a_folder_of_the_same_kind_may_be_replaced(tmp_path):
+    check_new_folder(tmp_path / "new", force=False, sign="*.json")
+    check_new_folder(tmp_path, force=False, sign="*.json")
+    write_json(tmp_path / "x.json", {"kind": "ours"})
+    with pytest.raises(OutputError, match="--force to replace this one"):
+        check_new_folder(tmp_path, force=False, sign="*.json", text=b"ours")
+    check_new_folder(tmp_path, force=True, sign="*.json", text=b"ours")
+    for sign, text in (("*.json", b"theirs"), ("*.txt", b"")):
+        with pytest.raises(OutputError, match=r"new folder with --out$"):
+            check_new_folder(tmp_path, force=True, sign=sign, text=text)
 
 
 def test_not_a_number_is_no_json(tmp_path):

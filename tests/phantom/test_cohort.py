@@ -135,6 +135,13 @@ def test_another_cohort_is_not_overwritten(cohort):
     assert bytes_of(cohort) == before
 
 
+def test_another_cohort_is_replaced_by_force(tmp_path):
+    other = dataclasses.replace(CONFIG, n_subjects=1, max_sessions=1)
+    synthesise_cohort(tmp_path / "cohort", other)
+    manifest = synthesise_cohort(tmp_path / "cohort", dataclasses.replace(other, seed=other.seed + 1), force=True)
+    assert len(read_manifest(manifest)) == 1
+
+
 def test_foreign_folders_are_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(CohortError, match="not empty"):

@@ -17,12 +17,13 @@ from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.contract import LEFT_RIGHT
 from ldae.data.datamodule import LatentDataset, StageDataModule, StepBatchSampler
 from ldae.errors import DependencyError, TrainingError
+from ldae.io.files import write_text
 from ldae.models.convnext import ConvNeXt, ConvNeXtConfig
 from ldae.report.run_folder import read_history
 from ldae.training.callbacks import SliceImages, slice_sheet
 from ldae.training.ema import ExponentialMovingAverage
 from ldae.training.experiment import STAGES
-from ldae.training.fit import FitSettings
+from ldae.training.fit import FitSettings, start_stage
 from ldae.training.perceptual import PerceptualConfig, build_perceptual
 from ldae.training.stage import CHECK_EVERY, OptimisationConfig, Stage, build_scheduler, step_generator
 
@@ -208,6 +209,17 @@ def test_a_run_trains_and_is_not_trained_twice(cohort, tmp_path, fit):
     provenance = json.loads((tmp_path / "run" / "run.json").read_text())
     assert provenance["manifest"]["sha256"] == cohort.sha256
     assert (tmp_path / "run" / "compression" / "tensorboard").is_dir()
+
+
+def test_a_stage_with_other_inputs_is_replaced_by_force_alone(tmp_path):
+    start_stage(tmp_path / "stage", {"seed": 1})
+    write_text(tmp_path / "stage" / "weights", "old")
+    with pytest.raises(TrainingError, match=r"changed: seed.*--force"):
+        start_stage(tmp_path / "stage", {"seed": 2})
+    start_stage(tmp_path / "stage", {"seed": 1}, force=True)
+    assert (tmp_path / "stage" / "weights").is_file()
+    start_stage(tmp_path / "stage", {"seed": 2}, force=True)
+    assert [path.name for path in (tmp_path / "stage").iterdir()] == ["inputs.json"]
 
 
 @pytest.mark.slow

@@ -33,7 +33,13 @@ WARPED = "in the space {}: make sure that it was reached by a rigid or affine tr
 
 
 def import_bids(
-    root: Path, out: Path, *, derivative: str | None = None, prefer: Sequence[str] = (), follow_links: bool = False
+    root: Path,
+    out: Path,
+    *,
+    derivative: str | None = None,
+    prefer: Sequence[str] = (),
+    follow_links: bool = False,
+    force: bool = False,
 ) -> ImportReport:
     """Write a manifest of the T1w images of a BIDS data set, and a report beside it.
 
@@ -48,6 +54,7 @@ def import_bids(
         derivative: name of a folder in `derivatives`, whose T1w images come before raw ones.
         prefer: entities that come first among several T1w, such as "acq-mprage".
         follow_links: take images behind links that lead out of the data set.
+        force: replace a file that no import wrote.
 
     Raises:
         CohortError: if the folder is no BIDS data set, the derivative is absent, there is no T1w at all, or `out` is
@@ -60,7 +67,7 @@ def import_bids(
         msg = f"{root}: no such folder; check the path"
         raise CohortError(msg)
     root = root.resolve()
-    check_out(out, (root / "participants.tsv", *root.glob("sub-*/**/*.tsv")) if out.is_file() else ())
+    check_out(out, (root / "participants.tsv", *root.glob("sub-*/**/*.tsv")) if out.is_file() else (), force=force)
     subjects = sorted(path.name for path in root.iterdir() if path.name.startswith("sub-") and path.is_dir())
     folders = [root]
     if derivative is not None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ldae.errors import CohortError
+from ldae.errors import CohortError, OutputError
 from ldae.io.files import write_json
 
 __all__ = ["ImportReport", "Skipped", "Taken", "check_out", "report_path"]
@@ -110,25 +110,32 @@ def report_path(manifest: Path) -> Path:
     return manifest.with_name(f"{manifest.stem}_import.json")
 
 
-def check_out(out: Path, tables: Iterable[Path] = ()) -> None:
+def check_out(out: Path, tables: Iterable[Path] = (), *, force: bool = False) -> None:
     """Refuse to write a manifest over a table that no import wrote. An import's own manifest may be made anew.
 
     Args:
         out: the manifest to write.
         tables: what is imported.
+        force: replace another file, too.
 
     Raises:
-        CohortError: if `out` is one of the tables, a folder, or a file without an import's report beside it.
+        CohortError: if `out` is one of the tables, or a folder.
+        OutputError: if it is a file without an import's report beside it.
     """
     if not out.exists():
         return
     if any(table.exists() and out.samefile(table) for table in tables):
         msg = f"{out}: the manifest would overwrite a table that it is made from; give another name with --out"
         raise CohortError(msg)
-    if not out.is_file() or not report_path(out).is_file():
-        file = f"a file already, which no import wrote (no {report_path(out).name} beside it)"
-        msg = f"{out}: there is {'a folder' if out.is_dir() else file}; give another name with --out"
+    if out.is_dir():
+        msg = f"{out}: there is a folder; give another name with --out"
         raise CohortError(msg)
+    if not force and not report_path(out).is_file():
+        msg = (
+            f"{out}: there is a file already, which no import wrote (no {report_path(out).name} beside it); give another name "
+            "with --out, or --force to replace it"
+        )
+        raise OutputError(msg)
 
 
 def _rows(items: Iterable[Taken | Skipped]) -> list[dict[str, object]]:

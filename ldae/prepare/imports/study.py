@@ -21,7 +21,7 @@ __all__ = ["import_study"]
 
 
 def import_study(
-    tables: Sequence[Path], study: StudyMap, images: Path, out: Path, *, follow_links: bool = False
+    tables: Sequence[Path], study: StudyMap, images: Path, out: Path, *, follow_links: bool = False, force: bool = False
 ) -> ImportReport:
     """Write a manifest from a study's tables and images, and a report beside it.
 
@@ -31,6 +31,7 @@ def import_study(
         images: folder of images, searched with its subfolders.
         out: the manifest to write, .tsv or .csv.
         follow_links: take images behind links that lead out of the folder.
+        force: replace a file that no import wrote.
 
     Raises:
         CohortError: if there is no image, a table has no column of identifiers, a date could be two days, nothing matches,
@@ -38,7 +39,7 @@ def import_study(
         ManifestError: if a table cannot be read.
     """
     tables, images, out = [Path(table) for table in tables], Path(images), Path(out)
-    check_out(out, tables)
+    check_out(out, tables, force=force)
     known = read_study(tables, study)
     found = find_images(images, follow_links=follow_links)
     paths = {found.name(path): path for path in found.files}

@@ -10,7 +10,7 @@ from statistics import mean, stdev
 from ldae.data.manifest import SPLITS, Manifest, Record
 from ldae.report.blocks import Cell, Listing, Row, Section, Table, Text
 from ldae.report.run_folder import STAGES, RunFolder
-from ldae.report.templating import asset, render
+from ldae.report.templating import asset, paragraphs
 from ldae.report.wording import capital, joined, words
 
 __all__ = ["paragraph", "publication"]
@@ -58,7 +58,7 @@ def paragraph(run: RunFolder) -> str:
     """Cohort, splits, preprocessing, model, training, protocol and fingerprints, in sentences."""
     probes = [run.task(f"probe_{name}") for name in ("diagnosis", "age")]
     config = run.config or {}
-    text = render(
+    texts = paragraphs(
         "methods.txt.j2",
         run=run,
         encoder=run.semantic_encoder,
@@ -72,7 +72,7 @@ def paragraph(run: RunFolder) -> str:
         comparisons=[each for probe in probes for each in probe.get("comparisons") or []],
         versions=", ".join(f"{name} {each}" for name, each in (run.provenance.get("versions") or {}).items()),
     )
-    return "\n\n".join(" ".join(part.split()) for part in text.split("\n\n") if part.strip())
+    return "\n\n".join(texts)
 
 
 def _splits(run: RunFolder) -> str:

@@ -407,6 +407,7 @@ def test_bad_input_is_one_paragraph(tmp_path: Path, make_dicom: Callable, blob: 
         ((tmp_path / "text", "--out", tmp_path / "out"), "no DICOM image in it (1 other files"),
         ((tmp_path / "flair", "--out", tmp_path / "out"), "none of its 1 series can be taken"),
         ((tmp_path / "good", "--out", tmp_path / "full"), "there is something already"),
+        ((tmp_path / "good", "--out", tmp_path / "full", "--force"), "there is something already"),
         ((tmp_path / "good", "--out", tmp_path / "good" / "out"), "among the DICOM files"),
     ):
         assert run(*arguments) == 2

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ldae.errors import CohortError
+from ldae.errors import CohortError, OutputError
 from ldae.prepare.imports.bids import import_bids
 from ldae.prepare.imports.study import import_study
 from ldae.prepare.imports.study_map import load_map, usual_map
@@ -42,7 +42,7 @@ def test_the_users_own_tables_are_never_overwritten(study: Path, run) -> None:
         assert people.read_text(encoding="utf-8") == TABLE
     other = study / "scores.tsv"
     other.write_text("mine", encoding="utf-8")
-    with pytest.raises(CohortError, match=r"no import wrote \(no scores_import.json beside it\)"):
+    with pytest.raises(OutputError, match=r"no import wrote \(no scores_import.json beside it\)"):
         run(study, other)
     assert other.read_text(encoding="utf-8") == "mine"
     (study / "folder.tsv").mkdir()

@@ -16,7 +16,7 @@ from ldae.dicom.headers import Scan, Series, read_folder
 from ldae.dicom.read import convert_series
 from ldae.dicom.select import SeriesRule, select_series
 from ldae.errors import CohortError, VolumeError
-from ldae.io.files import atomic_folder, write_json, write_text
+from ldae.io.files import atomic_folder, check_new_folder, write_json, write_text
 from ldae.prepare.imports.dicom.subjects import (
     KeyRow,
     Visit,
@@ -53,6 +53,7 @@ class DicomOptions:
         key: a file outside the cohort with the patient of each label; labels in it are kept, and visits are numbered on.
         table: of subjects or visits, matched by PatientID: diagnosis, site, and other values that headers lack.
         follow_links: read files behind links that lead out of the folder.
+        force: replace the folder of a former import.
     """
 
     rule: SeriesRule = SeriesRule()
@@ -61,6 +62,7 @@ class DicomOptions:
     key: Path | None = None
     table: Path | None = None
     follow_links: bool = False
+    force: bool = False
 
 
 @dataclass(frozen=True)
@@ -154,13 +156,14 @@ def import_dicom(
 
     Args:
         folder: searched with its subfolders.
-        out: the cohort's folder; must not hold anything yet. It appears when all is done.
+        out: the cohort's new folder. It appears when all is done.
         options: choice of series and naming of subjects.
         rng: deals the labels; the operating system's randomness if not given.
         progress: called with the number of files read and their total.
 
     Raises:
-        CohortError: if nothing can be taken, if `out` holds something, or if the key would lie in it.
+        CohortError: if nothing can be taken, or if the key would lie in `out`.
+        OutputError: if `out` holds something that is not to be replaced.
         DependencyError: if pydicom or dcm2niix is not installed.
     """
     options = options or DicomOptions()
@@ -214,9 +217,7 @@ def import_dicom(
 
 
 def _check_places(folder: Path, out: Path, options: DicomOptions) -> None:
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        msg = f"{out}: there is something already; give a new folder with --out"
-        raise CohortError(msg)
+    check_new_folder(out, force=options.force, sign=REPORT_NAME)
     inside = out.resolve()
     if inside.is_relative_to(folder.resolve()):
         msg = f"{out}: the cohort would lie among the DICOM files; choose a folder outside {folder}"
