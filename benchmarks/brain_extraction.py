@@ -17,7 +17,7 @@ import numpy as np
 from ldae.errors import LdaeError
 from ldae.head.morphology import close
 from ldae.head.preprocess import PreprocessConfig, preprocess_scan
-from ldae.prepare.processes import one_itk_thread
+from ldae.processes import one_itk_thread
 from ldae.volume import read_volume
 
 

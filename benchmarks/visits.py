@@ -17,7 +17,7 @@ import SimpleITK as sitk
 from ldae.atlas import load_template
 from ldae.head.alignment import to_itk
 from ldae.head.preprocess import PreprocessConfig, preprocess_scan
-from ldae.prepare.processes import one_itk_thread
+from ldae.processes import one_itk_thread
 from ldae.volume import Volume, read_volume
 
 

@@ -4,8 +4,11 @@ World coordinates are RAS millimetres (x to the right, y to the front, z up), as
 indices (i, j, k) to world coordinates.
 """
 
+import gzip
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
     from monai.data import MetaTensor
     from nibabel import Nifti1Image
 
-__all__ = ["SUFFIXES", "Grid", "Volume", "read_volume", "sidecar_path", "write_volume"]
+__all__ = ["SUFFIXES", "Grid", "Volume", "read_volume", "sidecar_path", "write_nifti", "write_volume"]
 
 NIFTI_SUFFIXES = (".nii.gz", ".nii")
 MGH_SUFFIXES = (".mgz", ".mgh")
@@ -203,6 +206,9 @@ class Volume:
             ratio = np.abs(target_to_source[:3, :3]).max(axis=1)
             sigma = np.sqrt(np.maximum(ratio**2 - 1.0, 0.0) / 12.0)
             if (sigma > 0.1).any():
+                along_axes = np.allclose(target_to_source[:3, :3], np.diag(np.diag(target_to_source)[:3]), atol=1e-9)
+                if along_axes and order == 1 and outside == 0.0:
+                    return Volume(_coarser(data, target_to_source, grid.shape, sigma), grid.affine)
                 data = gaussian_filter(data, sigma)
         resampled = affine_transform(
             data,
@@ -214,6 +220,23 @@ class Volume:
             cval=outside,
         )
         return Volume(resampled, grid.affine)
+
+
+def _coarser(
+    data: npt.NDArray[np.float32],
+    target_to_source: npt.NDArray[np.float64],
+    shape: tuple[int, int, int],
+    sigma: npt.NDArray,
+) -> npt.NDArray[np.float32]:
+    """Smoothing and linear interpolation on a grid of the same axes: one matrix an axis, many times as fast as filters."""
+    from scipy.ndimage import affine_transform, gaussian_filter
+
+    for axis, (size, count) in enumerate(zip(data.shape, shape, strict=True)):
+        smooth = gaussian_filter(np.eye(size), (sigma[axis], 0.0))
+        scale, start = target_to_source[axis, [axis, 3]]
+        weights = affine_transform(smooth, (scale, 1.0), (start, 0.0), (count, size), order=1, mode="constant")
+        data = np.moveaxis(np.tensordot(weights.astype(np.float32), data, (1, axis)), 0, axis)
+    return np.ascontiguousarray(data)
 
 
 def volume_suffix(path: Path) -> str:
@@ -335,37 +358,53 @@ def write_volume(volume: Volume, path: str | os.PathLike[str], *, description: s
     """
     path = Path(path)
     suffix = volume_suffix(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary_name = tempfile.mkstemp(suffix=suffix, prefix=".writing-", dir=path.parent)
-    os.close(handle)
-    temporary = Path(temporary_name)
-    try:
+    if suffix in NIFTI_SUFFIXES:
+        return write_nifti(volume.to_nibabel(), path, description=description)
+    with _renamed(path, suffix) as temporary:
         if suffix in NRRD_SUFFIXES:
             _write_nrrd(volume, temporary)
         else:
-            _write_nibabel(volume, temporary, description)
+            import nibabel
+
+            nibabel.save(nibabel.MGHImage(np.ascontiguousarray(volume.data), volume.affine), temporary)
+    return path
+
+
+def write_nifti(image: "Nifti1Image", path: Path, *, description: str = "") -> Path:
+    """Write a nibabel image in mm, under a temporary name first; equal images give equal bytes.
+
+    Args:
+        image: of any type and number of axes; its units and description are set.
+        path: a name in .nii or .nii.gz; its folder is made if need be.
+        description: at most 79 characters for the header.
+
+    Returns:
+        The path written.
+    """
+    image.header.set_xyzt_units("mm")
+    image.header["descrip"] = description.encode("ascii", "replace")[:79]
+    payload = image.to_bytes()
+    if path.name.lower().endswith(".gz"):
+        # No file name and no time stamp in the gzip header.
+        payload = gzip.compress(payload, compresslevel=3, mtime=0)
+    with _renamed(path, volume_suffix(path)) as temporary:
+        temporary.write_bytes(payload)
+    return path
+
+
+@contextmanager
+def _renamed(path: Path, suffix: str) -> Iterator[Path]:
+    """A temporary file of that ending, which takes the path's name when the block ends well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(suffix=suffix, prefix=".writing-", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
         temporary.chmod(0o644)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    return path
-
-
-def _write_nibabel(volume: Volume, path: Path, description: str) -> None:
-    import nibabel
-
-    if path.name.endswith(MGH_SUFFIXES):
-        nibabel.save(nibabel.MGHImage(np.ascontiguousarray(volume.data), volume.affine), path)
-        return
-    image = volume.to_nibabel()
-    image.header["descrip"] = description.encode("ascii", "replace")[:79]
-    payload = image.to_bytes()
-    if path.name.endswith(".gz"):
-        import gzip
-
-        # No file name and no time stamp in the gzip header: equal volumes give equal bytes.
-        payload = gzip.compress(payload, compresslevel=3, mtime=0)
-    path.write_bytes(payload)
 
 
 def _write_nrrd(volume: Volume, path: Path) -> None:

@@ -166,3 +166,15 @@ def test_other_libraries_get_the_same_voxels_and_affine(oblique_affine):
     np.testing.assert_allclose(image.affine, volume.affine)
     np.testing.assert_array_equal(tensor[0].numpy(), volume.data)
     np.testing.assert_allclose(tensor.affine.numpy(), volume.affine)
+
+
+def test_a_coarser_grid_of_the_same_axes_is_a_case_of_any_other() -> None:
+    rng = np.random.default_rng(0)
+    volume = Volume(rng.uniform(size=(17, 23, 12)), np.diag([-1.1, 0.9, 1.0, 1.0]))
+    affine = volume.affine @ np.diag([2.3, -3.1, 1.0, 1.0])
+    affine[:3, 3] += volume.affine[:3, :3] @ (-1.5, 21.0, 0.4)
+    grid = Grid((9, 8, 12), affine)
+    # A background that is not exactly 0 takes the way of oblique grids.
+    general = volume.resample_to(grid, outside=1e-30).data
+    np.testing.assert_allclose(volume.resample_to(grid).data, general, atol=1e-6)
+    assert general.max() > 0.5

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ldae.errors import VolumeError
 from ldae.head.findings import ERROR, NOTICE, WARNING, Finding
 from ldae.volume import MGH_SUFFIXES, NIFTI_SUFFIXES
 
@@ -84,11 +85,19 @@ def read_header(path: Path) -> Header | None:
     """Header of a NIfTI or MGH file; None for formats whose header is only read with the voxels.
 
     Raises:
-        Exception: of nibabel, on damaged files.
+        VolumeError: if the file is damaged.
     """
-    name = path.name.lower()
-    if not name.endswith(NIFTI_SUFFIXES + MGH_SUFFIXES):
+    if not path.name.lower().endswith(NIFTI_SUFFIXES + MGH_SUFFIXES):
         return None
+    try:
+        return _read_header(path)
+    except Exception as error:  # the readers raise anything from EOFError to zlib.error on damaged files
+        reason = " ".join(str(error).split()) or type(error).__name__
+        msg = f"{path}: unreadable or truncated ({reason[:200]}); {COPY_AGAIN}"
+        raise VolumeError(msg) from error
+
+
+def _read_header(path: Path) -> Header:
     import nibabel
     from nibabel.openers import ImageOpener
 

@@ -1,6 +1,5 @@
 """A scan as its file stores it, so that a changed copy keeps every voxel that was not changed, bit for bit."""
 
-import gzip
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ldae.errors import VolumeError
-from ldae.io.files import write_bytes
-from ldae.volume import NIFTI_SUFFIXES, Volume, read_volume, volume_suffix
+from ldae.volume import NIFTI_SUFFIXES, Volume, read_volume, volume_suffix, write_nifti
 
 __all__ = ["StoredScan", "read_stored"]
 
@@ -82,12 +80,9 @@ class StoredScan:
         header = self._geometry()
         image_type = nibabel.Nifti2Image if isinstance(header, nibabel.Nifti2Header) else nibabel.Nifti1Image
         image = image_type(numbers, self.volume.affine, header=header)
-        image.header.set_xyzt_units("mm")
         image.header.set_data_dtype(numbers.dtype)
         image.header.set_slope_inter(self.slope, self.inter)
-        image.header["descrip"] = description.encode("ascii", "replace")[:79]
-        payload = image.to_bytes()
-        return write_bytes(path, gzip.compress(payload, 3, mtime=0) if path.name.endswith(".gz") else payload)
+        return write_nifti(image, path, description=description)
 
     def _changed_voxels(self, change: Volume) -> npt.NDArray[np.bool_]:
         if change.grid != self.volume.grid:

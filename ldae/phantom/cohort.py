@@ -7,11 +7,10 @@ shrinks hippocampi and thins the cortex by amplitudes that are set.
 import dataclasses
 import json
 import logging
-import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from ldae.phantom.files import (
 from ldae.phantom.population import Subject
 from ldae.phantom.scan import by_label_map, choose_label_maps, label_map_hashes, scan_subject, write_effect
 from ldae.phantom.settings import PhantomConfig, cohort_grid, draw_cohort
+from ldae.processes import run_each
 
 __all__ = ["PhantomConfig", "cohort_grid", "draw_cohort", "synthesise_cohort"]
 
@@ -62,7 +62,7 @@ def synthesise_cohort(
         config: of the cohort.
         workers: processes; more than one needs the usual `if __name__ == "__main__"` in a script that calls this.
         force: replace a phantom cohort of other settings.
-        progress: called with the number of scans done and their total.
+        progress: called with (subjects done, all subjects).
 
     Returns:
         The manifest, `out_dir/manifest.tsv`.
@@ -70,15 +70,12 @@ def synthesise_cohort(
     Raises:
         CohortError: if the folder holds anything else, `workers` is not positive, or a worker dies.
     """
-    if workers < 1:
-        msg = f"workers must be at least 1, got {workers}; it is the number of processes"
-        raise CohortError(msg)
     out = Path(out_dir).absolute()
     if _is_finished(out, config, force):
         log.info("%s already holds this cohort", out)
         return out / MANIFEST_NAME
-    with atomic_folder(out) as partial:
-        _write_cohort(partial, config, workers, progress)
+    with atomic_folder(out) as place:
+        _write_cohort(place, config, workers, progress)
     return out / MANIFEST_NAME
 
 
@@ -126,14 +123,10 @@ def _write_cohort(
     """Everything the cohort's folder holds."""
     subjects = draw_cohort(config)
     sources = choose_label_maps(config, subjects)
-    total = sum(len(subject.sessions) for subject in subjects)
-    truth: dict[int, list[Row]] = {}
-    done = 0
-    for index, rows in _scan_subjects(folder, config, by_label_map(subjects, sources), sources, workers):
-        truth[index] = rows
-        done += len(rows)
-        if progress is not None:
-            progress(done, total)
+    jobs = [(subject, sources.get(subject.index)) for subject in by_label_map(subjects, sources)]
+    scan, workers = partial(_scan, folder, config), min(workers, len(jobs))
+    found = run_each(scan, jobs, lost=_explain, workers=workers, progress=progress)
+    truth = {subject.index: rows for (subject, _), rows in zip(jobs, found, strict=True)}
     manifest = []
     participants = []
     for subject in subjects:
@@ -151,33 +144,17 @@ def _write_cohort(
     write_descriptions(folder, GENERATOR_VERSION, raw=config.raw is not None, label_maps=bool(sources))
 
 
-def _scan_subjects(
-    folder: Path,
-    config: PhantomConfig,
-    subjects: Sequence[Subject],
-    sources: Mapping[int, LabelSource],
-    workers: int,
-) -> Iterator[tuple[int, list[Row]]]:
-    """Scan all subjects; yields a subject's number and its truth as it is done."""
-    if workers == 1 or len(subjects) == 1:
-        for subject in subjects:
-            yield subject.index, scan_subject(folder, config, subject, sources.get(subject.index))
-        return
-    # Forked children inherit the locks of a parent's threads (torch has some); spawned ones start clean.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(subjects)), mp_context=context) as pool:
-        futures = {
-            pool.submit(scan_subject, folder, config, subject, sources.get(subject.index)): subject.index
-            for subject in subjects
-        }
-        try:
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-        except BrokenProcessPool as error:
-            msg = (
-                f"a worker process ended early ({error}); use fewer workers if memory is short, and call this under "
-                "'if __name__ == \"__main__\":' in a script"
-            )
-            raise CohortError(msg) from error
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+def _scan(folder: Path, config: PhantomConfig, job: tuple[Subject, LabelSource | None]) -> list[Row]:
+    """Scan one subject; its rows of truth."""
+    return scan_subject(folder, config, *job)
+
+
+def _explain(_: object, error: BaseException) -> list[Row]:
+    """Raise what ended a subject's process: a cohort is whole or not at all."""
+    if isinstance(error, BrokenProcessPool):
+        msg = (
+            f"a worker process ended early ({error}); use fewer workers (--workers) if memory is short, and call this under "
+            "'if __name__ == \"__main__\":' in a script"
+        )
+        raise CohortError(msg) from error
+    raise error

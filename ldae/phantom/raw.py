@@ -1,6 +1,5 @@
 """Raw scans: a whole head in native space as a scanner stores it, with the truth that preprocessing should find."""
 
-import gzip
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from ldae.phantom.pose import (
     template_points,
 )
 from ldae.phantom.scanner import Scan, ScannerConfig, receive
-from ldae.volume import Grid
+from ldae.volume import Grid, write_nifti
 
 __all__ = ["TRUTH_FOLDER", "RawHead", "RawScan", "raw_scan", "write_raw_scan"]
 
@@ -192,14 +191,11 @@ def _truth(raw: RawScan, shape: HeadShape) -> dict[str, Any]:
 
 
 def _write_nifti(path: Path, data: npt.NDArray[Any], grid: Grid, slope: float, description: str) -> None:
-    """Integers with a slope; equal content gives equal bytes."""
+    """Integers with a slope."""
     import nibabel
 
     image = nibabel.Nifti1Image(data, grid.affine)
     image.set_sform(grid.affine, code=1)
     image.set_qform(grid.affine, code=1)
-    image.header.set_xyzt_units("mm")
     image.header.set_slope_inter(slope, 0.0)
-    image.header["descrip"] = description.encode("ascii")[:79]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(gzip.compress(image.to_bytes(), compresslevel=3, mtime=0))
+    write_nifti(image, path, description=description)

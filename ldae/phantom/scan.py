@@ -1,6 +1,5 @@
 """From a subject to files: the images of all its sessions, with their truth."""
 
-import gzip
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,7 +29,7 @@ from ldae.phantom.settings import (
     cohort_grid,
     stream,
 )
-from ldae.volume import Grid, Volume, write_volume
+from ldae.volume import Grid, Volume, write_nifti, write_volume
 
 __all__ = ["choose_label_maps", "label_map_hashes", "scan_subject", "write_effect"]
 
@@ -171,7 +170,5 @@ def _write_displacement(displacement_mm: np.ndarray, grid: Grid, image_path: Pat
     import nibabel
 
     image = nibabel.Nifti1Image(np.nan_to_num(displacement_mm), grid.affine)
-    image.header.set_xyzt_units("mm")
-    image.header["descrip"] = DESCRIPTION.encode()
     path = image_path.with_name(image_path.name.replace("_T1w", "_desc-truth_displacement"))
-    path.write_bytes(gzip.compress(image.to_bytes(), compresslevel=3, mtime=0))
+    write_nifti(image, path, description=DESCRIPTION)

@@ -1,7 +1,10 @@
 """Preprocessing: a synthetic head of known pose, a real one, and a cohort with a bad scan in it."""
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -9,7 +12,7 @@ import pytest
 
 from ldae.atlas import load_template
 from ldae.errors import CohortError
-from ldae.head import registration
+from ldae.head import bias_field, brain, registration
 from ldae.head.bias_field import correct_bias
 from ldae.head.morphology import close, coarse_grid, depth_mm, grow, largest_piece, shrink
 from ldae.head.preprocess import PreprocessConfig, preprocess_scan
@@ -39,15 +42,29 @@ def dice(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> float:
     return float(2 * (a & b).sum() / (a.sum() + b.sum()))
 
 
-SHORT_SEARCH = {"STARTS_REFINED": 3, "FINALISTS": 1, "FINAL_MM": 4.0}
+# A registration that will do for brains near the template, a short N4, and coarse voxels of the brain's surface.
+SHORT = {
+    registration: {"STARTS_REFINED": 2, "FINALISTS": 1, "AFFINE_MM": 6.0, "FINAL_MM": 4.0},
+    bias_field: {"ITERATIONS": (10, 10, 10)},
+    brain: {"WORKING_MM": 2.5},
+}
+FEW_STARTS = {registration: {"PITCHES_DEG": (0.0, 15.0), "START_SCALES": (0.9,)}}
 
 
-@pytest.mark.parametrize("search", [SHORT_SEARCH, pytest.param({}, marks=pytest.mark.slow)])
+def shorten(monkeypatch: pytest.MonkeyPatch, *settings: dict[ModuleType, dict[str, Any]]) -> None:
+    for module, values in itertools.chain.from_iterable(each.items() for each in settings):
+        for name, value in values.items():
+            monkeypatch.setattr(module, name, value)
+
+
+@pytest.mark.parametrize("settings", [(SHORT, FEW_STARTS), pytest.param((), marks=pytest.mark.slow)])
 def test_the_known_pose_of_a_synthetic_head_is_recovered(
-    search: dict[str, float], monkeypatch: pytest.MonkeyPatch, pose: Pose, synthetic_head: Head
+    settings: tuple[dict[ModuleType, dict[str, Any]], ...],
+    monkeypatch: pytest.MonkeyPatch,
+    pose: Pose,
+    synthetic_head: Head,
 ) -> None:
-    for name, value in search.items():
-        monkeypatch.setattr(registration, name, value)
+    shorten(monkeypatch, *settings)
     template_to_scan = pose((14.0, -7.0, 9.0), (0.88, 0.92, 0.9))
     config = PreprocessConfig(voxel_size_mm=4.0)
     scan = preprocess_scan(synthetic_head(template_to_scan), config)
@@ -67,13 +84,12 @@ def test_the_known_pose_of_a_synthetic_head_is_recovered(
 def test_a_wrong_orientation_in_the_header_is_mended_and_told(
     monkeypatch: pytest.MonkeyPatch, pose: Pose, synthetic_head: Head
 ) -> None:
-    monkeypatch.setattr(registration, "STARTS_REFINED", 3)
-    monkeypatch.setattr(registration, "FINALISTS", 1)
+    shorten(monkeypatch, SHORT, FEW_STARTS)
     template_to_scan = pose((0.0, 0.0, 0.0), (0.9, 0.9, 0.9))
-    brain = synthetic_head(template_to_scan, skull=False)
+    stripped = synthetic_head(template_to_scan, skull=False)
     turn = np.eye(4)
     turn[:3, :3] = [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
-    found = register(moved(brain, turn), already_stripped=True)
+    found = register(moved(stripped, turn), already_stripped=True)
     assert pose_error_mm(found.affine_native_to_template, turn @ template_to_scan) < TOLERANCE_MM
     assert "turned by" in " ".join(found.warnings)
 
@@ -98,7 +114,8 @@ def test_impossible_alignments_are_recognised(monkeypatch: pytest.MonkeyPatch) -
     assert "20 % of the brain" in doubtful.warnings[1]
 
 
-def test_bias_is_removed_and_the_unit_kept() -> None:
+def test_bias_is_removed_and_the_unit_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    shorten(monkeypatch, {bias_field: {"ITERATIONS": (15, 15, 15)}})
     template = load_template(4.0)
     bias = np.exp(0.008 * template.grid.world_coordinates()[1]).astype(np.float32)
     biased = Volume(300 * template.t1.data * bias, template.grid.affine)

@@ -42,5 +42,5 @@ def test_subjects_who_change_little_can_be_left_out_and_keep_their_anatomy() -> 
         assert len(subject.sessions) >= 3
         walls = [session.state.ventricle_mm for session in subject.sessions]
         assert abs(walls[-1] - walls[0]) >= 2.0
-    with pytest.raises(CohortError, match="lower min_motion_mm"):
+    with pytest.raises(CohortError, match="lower --min-motion"):
         draw_cohort(PhantomConfig(n_subjects=1, seed=3, min_motion_mm=2.0, max_sessions=2))

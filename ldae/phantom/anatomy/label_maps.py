@@ -19,6 +19,7 @@ from ldae.head.morphology import close
 from ldae.head.registration import register
 from ldae.phantom.anatomy.lattice import FWHM_PER_SIGMA, Array, bounding_box
 from ldae.phantom.anatomy.tissue import tissue_means
+from ldae.processes import one_itk_thread
 from ldae.volume import SUFFIXES, Volume, read_volume
 
 __all__ = ["LabelMap", "LabelSource", "label_anatomy", "label_files", "place_label_map", "read_label_map", "shifted"]
@@ -181,23 +182,17 @@ def place_label_map(path: str, sha256: str) -> LabelSource:
     Raises:
         CohortError: if the map is unusable or its registration fails.
     """
-    import SimpleITK
-
     label_map = read_label_map(Path(path))
     if label_map.unknown:
         log.warning("%s: labels %s are not known and count as outside the brain", path, label_map.unknown)
     crop, affine = _brain_crop(label_map)
     painted = _fractions()[crop] @ np.array(tissue_means(), dtype=np.float32)
-    # One thread: the sums, and with them the last digits, do not depend on the machine's cores.
-    threads = SimpleITK.ProcessObject.GetGlobalDefaultNumberOfThreads()
-    SimpleITK.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     try:
-        found = register(Volume(np.pad(painted, 4), shifted(affine, [-4, -4, -4])), already_stripped=True)
+        with one_itk_thread():
+            found = register(Volume(np.pad(painted, 4), shifted(affine, [-4, -4, -4])), already_stripped=True)
     except LdaeError as error:
         msg = f"{path}: the label map does not fit the template ({error})"
         raise CohortError(msg) from error
-    finally:
-        SimpleITK.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
     return LabelSource(path, sha256, tuple(tuple(row) for row in found.affine_native_to_template.tolist()))
 
 

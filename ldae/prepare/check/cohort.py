@@ -19,7 +19,7 @@ from ldae.prepare.check.model_contract import read_contract
 from ldae.prepare.check.scan import Examination, ScanToExamine, examine
 from ldae.prepare.check.shape_spread import check_spread
 from ldae.prepare.check.table import check_table, scan_keys
-from ldae.prepare.processes import run_each
+from ldae.processes import run_each
 
 __all__ = ["CheckReport", "check_cohort"]
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ldae.atlas import load_template
 from ldae.contract import Preprocessing
-from ldae.errors import CohortError, LdaeError, NonFiniteError, VolumeError
+from ldae.errors import CohortError, NonFiniteError, VolumeError
 from ldae.head.findings import ERROR, NOTICE, WARNING, Finding
 from ldae.head.header import COPY_AGAIN, axis_word, check_file, check_header, read_header
 from ldae.head.intensities import SkullState, Surroundings, check_intensities, check_view, find_surroundings
@@ -96,15 +96,16 @@ def examine(scan: ScanToExamine) -> Examination:
     rest: dict[str, Any] = {}
     try:
         rest = _examine(scan, notes)
+    except NonFiniteError as error:
+        reason = str(error).removeprefix(f"{scan.image}: ").split(";")[0]
+        notes.add(Finding(ERROR, "non-finite", reason, "replace them (0 is usual outside the brain)"))
+    except (VolumeError, OSError) as error:
+        notes.add(Finding(ERROR, "unreadable", " ".join(str(error).split())[:300], COPY_AGAIN))
     except Exception as error:  # one bad scan never stops the others
-        notes.add(_unreadable(error))
+        message = f"the examination failed with {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        notes.add(Finding(ERROR, "not-examined", message, "look at the scan; if it is sound, report this message"))
     notes.measurements["seconds"] = round(time.perf_counter() - started, 2)
     return Examination(scan.key, tuple(notes.findings), notes.measurements, **rest)
-
-
-def _unreadable(error: BaseException) -> Finding:
-    reason = " ".join(str(error).split())[:300] or type(error).__name__
-    return Finding(ERROR, "unreadable", reason if isinstance(error, LdaeError) else f"unreadable: {reason}", COPY_AGAIN)
 
 
 def _examine(scan: ScanToExamine, notes: _Notes) -> dict[str, Any]:
@@ -117,9 +118,7 @@ def _examine(scan: ScanToExamine, notes: _Notes) -> dict[str, Any]:
         notes.measurements |= {"shape": list(header.shape), "stored_as": header.dtype.name}
         if notes.add(*check_header(header, scan.image.stat().st_size)):
             return {}
-    volume = _read(scan.image, notes)
-    if volume is None:
-        return {}
+    volume = read_volume(scan.image)
     notes.measurements |= {
         "shape": list(volume.data.shape),
         "spacing_mm": [round(size, 4) for size in volume.spacing],
@@ -142,18 +141,6 @@ def _examine(scan: ScanToExamine, notes: _Notes) -> dict[str, Any]:
     whole = notes.measurements.get("template_coverage", 0.0) >= MIN_COVERAGE and around.skull == SkullState.HEAD
     notes.add(*(replace(one, severity=NOTICE, remedy=BRAIN_WHOLE) if whole else one for one in found))
     return hashed | anatomy
-
-
-def _read(path: Path, notes: _Notes) -> Volume | None:
-    """The volume; None, with a finding, if it cannot be read or holds NaN or infinity."""
-    try:
-        return read_volume(path)
-    except NonFiniteError as error:
-        reason = str(error).removeprefix(f"{path}: ").split(";")[0]
-        notes.add(Finding(ERROR, "non-finite", reason, "replace them (0 is usual outside the brain)"))
-    except VolumeError as error:
-        notes.add(_unreadable(error))
-    return None
 
 
 def _hash(ras: Volume) -> str:

@@ -20,7 +20,7 @@ from ldae.prepare.preprocess.derivatives import (
     write_derived_manifest,
     write_scan,
 )
-from ldae.prepare.processes import run_each
+from ldae.processes import run_each
 from ldae.volume import read_volume
 
 __all__ = ["PreprocessReport", "preprocess_manifest"]

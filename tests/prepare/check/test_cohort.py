@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ldae.data.manifest import read_manifest
 from ldae.errors import CohortError
 from ldae.head.findings import ERROR, NOTICE, Severity, group_findings
 from ldae.phantom.cohort import PhantomConfig, synthesise_cohort
@@ -104,6 +105,14 @@ def test_reading_a_damaged_file_is_one_finding(tmp_path: Path) -> None:
     (tmp_path / "a.nii.gz").write_bytes(gzip.compress(bytes(range(256)) * 4))
     (finding,) = examine(ScanToExamine("a", tmp_path / "a.nii.gz")).findings
     assert (finding.severity, finding.code, finding.scans) == (ERROR, "unreadable", ("a",))
+
+
+def test_a_check_that_fails_is_no_damaged_file(cohort: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = read_manifest(cohort).records[0].image
+    monkeypatch.setattr("ldae.prepare.check.scan.check_intensities", lambda data: 1 / 0)
+    (finding,) = examine(ScanToExamine("a", image)).findings
+    assert (finding.severity, finding.code, finding.scans) == (ERROR, "not-examined", ("a",))
+    assert "ZeroDivisionError" in finding.message
 
 
 @pytest.mark.slow

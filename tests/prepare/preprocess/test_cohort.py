@@ -6,6 +6,7 @@ import stat
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ import SimpleITK
 from ldae.cli.main import main
 from ldae.data.manifest import Manifest, build_manifest, read_manifest
 from ldae.errors import CohortError, VolumeError
-from ldae.head import registration
+from ldae.head import bias_field, preprocess, registration
 from ldae.head.brain_tools import run_brain_tool
 from ldae.head.preprocess import PreprocessConfig, preprocess_scan
 from ldae.prepare.preprocess.cohort import preprocess_manifest
@@ -31,10 +32,39 @@ FAST = PreprocessConfig(voxel_size_mm=5.0, bias_correction=False)
 STRIPPED = replace(FAST, already_stripped=True)
 
 
-def test_a_cohort_survives_its_bad_scan_and_is_not_done_twice(tmp_path: Path, pose: Pose, synthetic_head: Head) -> None:
+@pytest.fixture
+def truth(pose: Pose) -> npt.NDArray[np.float64]:
+    """Template to scan, for all heads here."""
+    return pose((5.0, 0.0, 3.0), (0.9, 0.9, 0.9))
+
+
+@pytest.fixture(autouse=True)
+def known_registration(monkeypatch: pytest.MonkeyPatch, truth: npt.NDArray[np.float64]) -> None:
+    """The true affine in place of a search, judged as any other; tests/head tests the search."""
+
+    def found(scan: Volume, *_: object, **options: Any) -> registration.Registration:
+        options.pop("already_stripped", None)
+        return registration._judged(registration._clipped(scan), np.linalg.inv(truth), options["min_correlation"])
+
+    for name in ("register", "refine"):
+        monkeypatch.setattr(preprocess, name, found)
+
+
+@pytest.fixture
+def stripped(tmp_path: Path, truth: npt.NDArray[np.float64], synthetic_head: Head) -> Manifest:
+    """One brain without a skull."""
+    write_volume(synthetic_head(truth, skull=False), tmp_path / "a.nii.gz")
+    table = pd.DataFrame({"participant_id": ["sub-A"], "session_id": ["01"], "image": ["a.nii.gz"]})
+    return build_manifest(table, tmp_path / "manifest.tsv", check_images=True)
+
+
+def test_a_cohort_survives_its_bad_scan_and_is_not_done_twice(
+    tmp_path: Path, truth: npt.NDArray[np.float64], synthetic_head: Head
+) -> None:
     raw = tmp_path / "raw"
-    for name, degrees in (("a", 5.0), ("b", -8.0)):
-        write_volume(synthetic_head(pose((degrees, 0.0, 3.0), (0.9, 0.9, 0.9)), skull=False), raw / f"{name}.nii.gz")
+    scan = synthetic_head(truth, skull=False)
+    for name, gain in (("a", 1.0), ("b", 1.5)):
+        write_volume(Volume(gain * scan.data, scan.affine), raw / f"{name}.nii.gz")
     (raw / "torn.nii.gz").write_bytes((raw / "a.nii.gz").read_bytes()[:2000])
     manifest = build_manifest(
         pd.DataFrame(
@@ -138,22 +168,6 @@ def test_a_cohort_without_one_good_scan_is_an_error(tmp_path: Path) -> None:
         PreprocessConfig(voxel_size_mm=-1.0)
 
 
-@pytest.fixture(autouse=True)
-def short_search(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A search that will do for brains near the template, on one thread."""
-    for name, value in (("STARTS_REFINED", 1), ("FINALISTS", 1), ("AFFINE_MM", 6.0), ("FINAL_MM", 5.0)):
-        monkeypatch.setattr(registration, name, value)
-    SimpleITK.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
-
-
-@pytest.fixture
-def stripped(tmp_path: Path, pose: Pose, synthetic_head: Head) -> Manifest:
-    """One brain without a skull."""
-    write_volume(synthetic_head(pose((5.0, 0.0, 3.0), (0.9, 0.9, 0.9)), skull=False), tmp_path / "a.nii.gz")
-    table = pd.DataFrame({"participant_id": ["sub-A"], "session_id": ["01"], "image": ["a.nii.gz"]})
-    return build_manifest(table, tmp_path / "manifest.tsv", check_images=True)
-
-
 def test_what_is_written_tells_where_the_scan_was(stripped: Manifest, tmp_path: Path) -> None:
     report = preprocess_manifest(stripped, tmp_path / "out", STRIPPED)
     (outcome,) = report.outcomes
@@ -180,13 +194,18 @@ def test_what_is_written_tells_where_the_scan_was(stripped: Manifest, tmp_path: 
 
 
 def test_a_mask_of_somebody_elses_takes_the_place_of_brain_extraction(
-    stripped: Manifest, tmp_path: Path, pose: Pose, synthetic_head: Head
+    stripped: Manifest,
+    tmp_path: Path,
+    truth: npt.NDArray[np.float64],
+    synthetic_head: Head,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(bias_field, "ITERATIONS", (10, 10, 10))
     brain = read_volume(tmp_path / "a.nii.gz")
     mask = Volume((brain.data > 0.02 * brain.data.max()).astype(np.float32), brain.affine)
     for name in ("sub-A_01_mask.nii.gz", "mask.nii.gz"):
         write_volume(mask, tmp_path / "masks" / name)
-    head = synthetic_head(pose((5.0, 0.0, 3.0), (0.9, 0.9, 0.9)))
+    head = synthetic_head(truth)
     write_volume(head, tmp_path / "a.nii.gz")
     config = replace(FAST, bias_correction=True)  # the head has a bias field
     scan = preprocess_scan(head, config, brain_mask=mask)

@@ -30,7 +30,7 @@ def run_each(
     Args:
         function: of one job; raises nothing.
         jobs: to be sent to processes.
-        lost: result for a job whose process died.
+        lost: result for a job whose process died; it may raise.
         workers: processes; one runs in this process.
         executor: other place to run them.
         progress: called with (jobs done, all jobs).
@@ -39,7 +39,7 @@ def run_each(
         CohortError: if there is less than one worker.
     """
     if workers < 1:
-        msg = f"workers must be at least 1, got {workers}"
+        msg = f"workers must be at least 1, got {workers}; give the number of processes (--workers)"
         raise CohortError(msg)
     done: dict[int, Result] = {}
 

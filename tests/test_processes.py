@@ -6,7 +6,7 @@ import pytest
 import SimpleITK
 
 from ldae.errors import CohortError
-from ldae.prepare.processes import one_itk_thread, run_each
+from ldae.processes import one_itk_thread, run_each
 
 THREADS = "__import__('SimpleITK').ProcessObject.GetGlobalDefaultNumberOfThreads()"
 
