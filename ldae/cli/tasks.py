@@ -205,6 +205,7 @@ def discover(scans: Scans, settings: "DiscoverSettings") -> int:
         settings: of what is looked for.
     """
     from dataclasses import replace
+    from statistics import median
 
     from ldae.report.plots.direction_strip import write_direction_strip
     from ldae.tasks.explore.discover import DirectionStrip, discover
@@ -218,34 +219,33 @@ def discover(scans: Scans, settings: "DiscoverSettings") -> int:
         settings = replace(settings, seed=scans.seed)
         found = discover(model, encoded, scans.out, settings, show=show, progress=move)
     table(
-        f"directions over {found['scans']} scans of {found['subjects']} subjects",
+        f"directions over {found.scans} scans of {found.subjects} subjects",
         ["direction", "strength", "goes with"],
         [
-            [f"{kind} {index + 1}", f"{each['strength']:.3f}", each["name"]]
-            for kind, of in found["directions"].items()
+            [f"{kind} {index + 1}", f"{each.strength:.3f}", each.name]
+            for kind, of in found.directions.items()
             for index, each in enumerate(of)
         ],
     )
-    components = len(found["directions"]["principal"])
+    components = len(found.directions["principal"])
     if components < settings.principal:
-        say(f"note: {found['scans']} scans have {components} principal components, not {settings.principal}")
-    sparse = found["sparse"]
-    if sparse is not None:
+        say(f"note: {found.scans} scans have {components} principal components, not {settings.principal}")
+    if (sparse := found.sparse) is not None:
         say(
-            f"sparse autoencoder: {sparse['features']} features, {sparse['dead']} dead, {sparse['active']:.1f} active a scan; "
-            f"explains {sparse['r2']:.0%} of the variance of other scans ({sparse['r2_fitted']:.0%} of its own)"
+            f"sparse autoencoder: {sparse.features} features, {sparse.dead} dead, {sparse.active:.1f} active a scan; "
+            f"explains {sparse.r2:.0%} of the variance of other scans ({sparse.r2_fitted:.0%} of its own)"
         )
         if len({record.split == "train" for record in encoded.records}) == 1:
             say(
-                f"note: it was trained on {sparse['fitted_scans']} of these scans, half of the subjects; '--people all' "
+                f"note: it was trained on {sparse.fitted_scans} of these scans, half of the subjects; '--people all' "
                 "trains it on the training subjects and tests it on the others"
             )
-        if sparse["r2"] <= 0:
+        if sparse.r2 <= 0:
             say("note: its features do not hold beyond the scans they were trained on; make nothing of their strips")
-    if found["reliability"] is not None:
-        say(f"test-retest reliability over sessions, median over numbers: {found['reliability']['median']:.2f} (ICC)")
-    say(f"scans of two subjects nearer than sessions of one: {len(found['lookalikes'])} pairs")
-    for pair in found["lookalikes"][:5]:
-        say(f"  {pair['key']} and {pair['other']}: {pair['distance']:.2f}")
+    if found.reliability is not None:
+        say(f"test-retest reliability over sessions, median over numbers: {median(found.reliability):.2f} (ICC)")
+    say(f"scans of two subjects nearer than sessions of one: {len(found.lookalikes)} pairs")
+    for pair in found.lookalikes[:5]:
+        say(f"  {pair.key} and {pair.other}: {pair.distance:.2f}")
     say(f"discover.json, directions.npz and a strip for each direction in {scans.out}")
     return 0

@@ -17,6 +17,7 @@ from ldae.tasks.edit.direction import manipulate_codes
 from ldae.tasks.encode import EncodedScans
 from ldae.tasks.explore.directions import (
     Direction,
+    Neighbour,
     associations,
     decoder_directions,
     find_lookalikes,
@@ -26,7 +27,7 @@ from ldae.tasks.explore.directions import (
 )
 from ldae.tasks.explore.sparse import fit_sparse_features
 
-__all__ = ["STEPS", "DirectionStrip", "DiscoverSettings", "discover"]
+__all__ = ["STEPS", "DirectionStrip", "DiscoverSettings", "Discovery", "SparseFit", "discover"]
 
 STEPS = (-2.0, -1.0, 0.0, 1.0, 2.0)
 COLUMNS_TESTED = ("age", "sex", "diagnosis", "site", "months")
@@ -74,6 +75,76 @@ class DirectionStrip:
     images: Images
 
 
+@dataclass(frozen=True)
+class SparseFit:
+    """A sparse autoencoder of the codes.
+
+    Attributes:
+        features: their number.
+        dead: features that no scan activates.
+        active: features active in a scan, on average.
+        r2: share of the variance of other scans that it explains.
+        r2_fitted: the same on the scans it was trained on.
+        fitted_scans: number of those.
+    """
+
+    features: int
+    dead: int
+    active: float
+    r2: float
+    r2_fitted: float
+    fitted_scans: int
+
+
+@dataclass(frozen=True, eq=False)
+class Discovery:
+    """Directions of a cohort's codes, and what they go with.
+
+    Attributes:
+        scans: their number.
+        subjects: their number.
+        directions: of each kind, with their correlations.
+        sparse: the sparse autoencoder, if one was asked for.
+        reliability: intraclass correlation of each number of the code over sessions; None if it cannot be estimated.
+        neighbours: nearest scans of each scan.
+        lookalikes: scans of two subjects nearer than sessions of one.
+        seed: of starts.
+    """
+
+    scans: int
+    subjects: int
+    directions: dict[str, list[Direction]]
+    sparse: SparseFit | None
+    reliability: npt.NDArray[np.float64] | None
+    neighbours: list[Neighbour]
+    lookalikes: list[Neighbour]
+    seed: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of discover.json."""
+        icc = self.reliability
+        return {
+            "scans": self.scans,
+            "subjects": self.subjects,
+            "directions": {
+                kind: [
+                    {
+                        "name": each.name,
+                        "strength": each.strength,
+                        "associations": [asdict(a) for a in each.associations],
+                    }
+                    for each in of
+                ]
+                for kind, of in self.directions.items()
+            },
+            "sparse": None if self.sparse is None else asdict(self.sparse),
+            "reliability": None if icc is None else {"median": float(np.median(icc)), "by_number": icc.tolist()},
+            "neighbours": [asdict(each) for each in self.neighbours],
+            "lookalikes": [asdict(each) for each in self.lookalikes],
+            "seed": self.seed,
+        }
+
+
 def discover(
     model: LatentDiffusionAutoencoder,
     scans: EncodedScans,
@@ -82,7 +153,7 @@ def discover(
     *,
     show: Callable[[DirectionStrip], None] = lambda strip: None,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> dict[str, Any]:
+) -> Discovery:
     """Find directions, name them by their correlations, and write discover.json and directions.npz.
 
     Args:
@@ -92,9 +163,6 @@ def discover(
         settings: number of directions of each kind.
         show: called with the strip of each direction.
         progress: called with (done, total) strips.
-
-    Returns:
-        The content of discover.json.
     """
     settings = settings or DiscoverSettings()
     codes = scans.semantic
@@ -103,7 +171,7 @@ def discover(
     if settings.decoder:
         places = scans.select(scans.first_rows[:JACOBIAN_SCANS]).with_noise(model)
         found["decoder"] = decoder_directions(model, places.codes, codes, settings.decoder, seed=settings.seed)
-    sparse: dict[str, Any] | None = None
+    sparse: SparseFit | None = None
     if settings.sparse:
         trained = np.array([record.split == "train" for record in scans.records])
         if not trained.any() or trained.all():  # no split to keep to: the first half of the subjects
@@ -118,14 +186,9 @@ def discover(
             for step, size in zip(features.directions, spread, strict=True)
             if size > 0
         ]
-        sparse = {
-            "features": settings.sparse,
-            "dead": features.dead,
-            "active": features.active,
-            "r2": features.r2,
-            "r2_fitted": features.r2_fitted,
-            "fitted_scans": int(trained.sum()),
-        }
+        sparse = SparseFit(
+            settings.sparse, features.dead, features.active, features.r2, features.r2_fitted, int(trained.sum())
+        )
     named = {kind: associations(each, codes, scans.records, columns) for kind, each in found.items()}
     if "sparse" in named:
         named["sparse"].sort(key=lambda each: -max((abs(a.correlation) for a in each.associations), default=0.0))
@@ -139,27 +202,21 @@ def discover(
         icc: npt.NDArray[np.float64] | None = reliability(codes, scans.subjects)
     except TaskError:
         icc = None
-    results = {
-        "scans": len(scans),
-        "subjects": len(set(scans.subjects)),
-        "directions": {
-            kind: [
-                {"name": each.name, "strength": each.strength, "associations": [asdict(a) for a in each.associations]}
-                for each in of
-            ]
-            for kind, of in named.items()
-        },
-        "sparse": sparse,
-        "reliability": None if icc is None else {"median": float(np.median(icc)), "by_number": icc.tolist()},
-        "neighbours": [asdict(each) for each in nearest_scans(codes, scans.records, settings.neighbours)],
-        "lookalikes": [asdict(each) for each in find_lookalikes(codes, scans.records)],
-        "seed": settings.seed,
-    }
+    discovery = Discovery(
+        scans=len(scans),
+        subjects=len(set(scans.subjects)),
+        directions=named,
+        sparse=sparse,
+        reliability=icc,
+        neighbours=nearest_scans(codes, scans.records, settings.neighbours),
+        lookalikes=find_lookalikes(codes, scans.records),
+        seed=settings.seed,
+    )
     temporary = out / ".writing-directions.npz"
     np.savez(temporary, **{kind: np.stack([each.step for each in of]) for kind, of in named.items() if of})  # type: ignore[arg-type]
     temporary.replace(out / "directions.npz")
-    write_json(out / "discover.json", results)
-    return results
+    write_json(out / "discover.json", discovery.to_dict())
+    return discovery
 
 
 def _most_typical(scans: EncodedScans) -> EncodedScans:
