@@ -9,22 +9,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from ldae.dicom.headers import Series, read_folder
+from ldae.dicom.headers import read_folder
 from ldae.dicom.read import convert_series
 from ldae.errors import DependencyError, VolumeError
 from ldae.volume import Volume
+from tests.dicom_series import assert_same, only_series, read_only
 
 pydicom = pytest.importorskip("pydicom")
 SLAB = Path(__file__).parents[2].parent / "shared" / "data" / "dicom_slab"
-
-
-def only_series(folder: Path) -> Series:
-    (series,) = read_folder(folder).series
-    return series
-
-
-def read_series(series: Series) -> Volume:
-    return convert_series(series).volume
 
 
 def bright_place(volume: Volume) -> np.ndarray:
@@ -33,17 +25,10 @@ def bright_place(volume: Volume) -> np.ndarray:
     return volume.affine[:3, :3] @ index + volume.affine[:3, 3]
 
 
-def same_world(volume: Volume, other: Volume, tolerance: float = 1e-3) -> None:
-    """Both hold the same intensities at the same places, whatever the order of their axes."""
-    a, b = volume.to_ras(), other.to_ras()
-    np.testing.assert_allclose(a.affine, b.affine, atol=1e-4)
-    np.testing.assert_allclose(a.data, b.data, atol=tolerance)
-
-
 def test_an_oblique_series_keeps_its_place_in_the_world(tmp_path: Path, make_dicom: Callable, blob: Volume) -> None:
     make_dicom(tmp_path, blob)
-    volume = read_series(only_series(tmp_path))
-    same_world(volume, blob)
+    volume = read_only(tmp_path)
+    assert_same(volume, blob)
     np.testing.assert_allclose(bright_place(volume), bright_place(blob), atol=1e-3)
     assert sorted(np.round(volume.spacing, 5)) == [1.5, 2.0, 3.0]
 
@@ -64,21 +49,21 @@ def test_any_grid_is_read_as_it_was_written(
     affine[:3, 3] = origin
     folder = tmp_path_factory.mktemp("series")
     make_dicom(folder, Volume(blob.data, affine))
-    volume = read_series(only_series(folder))
+    volume = read_only(folder)
     np.testing.assert_allclose(bright_place(volume), bright_place(Volume(blob.data, affine)), atol=1e-3)
 
 
 def test_slopes_may_change_from_file_to_file(tmp_path: Path, make_dicom: Callable, blob: Volume) -> None:
     # The first file's slope is 1: what follows must not be cut to whole numbers.
     make_dicom(tmp_path, blob, slopes=(1.0, 0.37, 0.021))
-    volume = read_series(only_series(tmp_path))
-    same_world(volume, blob, tolerance=0.37 / 2 + 1e-3)
+    volume = read_only(tmp_path)
+    assert_same(volume, blob, tolerance=0.37 / 2 + 1e-3)
     assert (volume.data % 1 != 0).any()
 
 
 def test_run_length_encoded_series_are_decoded(tmp_path: Path, make_dicom: Callable, blob: Volume) -> None:
     make_dicom(tmp_path, blob, syntax=pydicom.uid.RLELossless)
-    same_world(read_series(only_series(tmp_path)), blob)
+    assert_same(read_only(tmp_path), blob)
 
 
 @pytest.mark.parametrize("compressor", ["JPEG", "JPEG2000"])
@@ -99,13 +84,13 @@ def test_losslessly_compressed_series_are_decoded(
         image["PixelData"] = encoded["PixelData"]
         pydicom.dcmwrite(path, image, enforce_file_format=True)
     assert image.file_meta.TransferSyntaxUID.is_compressed
-    same_world(read_series(only_series(tmp_path / "series")), blob)
+    assert_same(read_only(tmp_path / "series"), blob)
 
 
 def test_files_without_a_preamble_are_read(tmp_path: Path, make_dicom: Callable, blob: Volume) -> None:
     for path in make_dicom(tmp_path, blob):
         path.write_bytes(path.read_bytes()[132:])
-    same_world(read_series(only_series(tmp_path)), blob)
+    assert_same(read_only(tmp_path), blob)
 
 
 def test_positions_may_be_rounded(tmp_path: Path, make_dicom: Callable, blob: Volume) -> None:
@@ -114,7 +99,7 @@ def test_positions_may_be_rounded(tmp_path: Path, make_dicom: Callable, blob: Vo
         return [f"{value:.2f}" for value in lps]
 
     make_dicom(tmp_path, blob, ImagePositionPatient=rounded)
-    np.testing.assert_allclose(bright_place(read_series(only_series(tmp_path))), bright_place(blob), atol=0.02)
+    np.testing.assert_allclose(bright_place(read_only(tmp_path)), bright_place(blob), atol=0.02)
 
 
 def test_exact_copies_are_left_out(tmp_path: Path, make_dicom: Callable, blob: Volume) -> None:
@@ -123,13 +108,13 @@ def test_exact_copies_are_left_out(tmp_path: Path, make_dicom: Callable, blob: V
     (tmp_path / "copy" / "x").write_bytes(first.read_bytes())
     series = only_series(tmp_path)
     assert series.repeated == 1
-    same_world(read_series(series), blob)
+    assert_same(convert_series(series).volume, blob)
 
 
 def test_a_missing_slice_is_a_gap(tmp_path: Path, make_dicom: Callable, blob: Volume) -> None:
     make_dicom(tmp_path, blob)[5].unlink()
     with pytest.raises(VolumeError, match=r"uneven positions: 6\.00 mm .* elsewhere 3\.00 mm .* slices are missing"):
-        read_series(only_series(tmp_path))
+        read_only(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -161,7 +146,7 @@ def test_planes_that_make_no_volume_are_refused(
 ) -> None:
     make_dicom(tmp_path, blob, **elements)
     with pytest.raises(VolumeError, match=expected):
-        read_series(only_series(tmp_path))
+        read_only(tmp_path)
 
 
 def test_sizes_that_differ_are_refused(tmp_path: Path, make_dicom: Callable, blob: Volume) -> None:
@@ -169,7 +154,7 @@ def test_sizes_that_differ_are_refused(tmp_path: Path, make_dicom: Callable, blo
     make_dicom(tmp_path / "a", blob, SeriesInstanceUID=uid)
     make_dicom(tmp_path / "b", Volume(blob.data[:7], blob.affine), SeriesInstanceUID=uid)
     with pytest.raises(VolumeError, match="mixed sizes: its images have several voxel sizes or numbers of voxels"):
-        read_series(only_series(tmp_path))
+        read_only(tmp_path)
 
 
 @pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2.1", "1.2.840.10008.1.2.5"], ids=["plain", "RLE"])
@@ -177,7 +162,7 @@ def test_truncated_pixels_are_refused(tmp_path: Path, make_dicom: Callable, blob
     cut = make_dicom(tmp_path, blob, syntax=syntax)[3]
     cut.write_bytes(cut.read_bytes()[:-20])
     with pytest.raises(VolumeError, match="files are truncated"):
-        read_series(only_series(tmp_path))
+        read_only(tmp_path)
     assert f"File not large enough to store image data: {cut}" in caplog.text
 
 
@@ -233,7 +218,7 @@ def test_without_a_package_the_extra_is_named(
     make_dicom(tmp_path, blob)
     monkeypatch.setitem(__import__("sys").modules, package, None)
     with pytest.raises(DependencyError, match=rf"{package}, .* pip install 'ldae\[dicom\]'"):
-        read_series(only_series(tmp_path))
+        read_only(tmp_path)
 
 
 def enhanced(path: Path, volume: Volume, slopes: tuple[float, ...], numbered: bool = True) -> None:
@@ -287,19 +272,19 @@ def enhanced(path: Path, volume: Volume, slopes: tuple[float, ...], numbered: bo
 @pytest.mark.parametrize("slopes", [(1.0,), (0.5,), (1.0, 0.5, 0.25)])
 def test_frames_of_enhanced_images_are_sorted_and_scaled(tmp_path: Path, blob: Volume, slopes: tuple) -> None:
     enhanced(tmp_path / "all.dcm", blob, slopes)
-    same_world(read_series(only_series(tmp_path)), blob)
+    assert_same(read_only(tmp_path), blob)
 
 
 def test_frames_that_dcm2niix_misplaces_are_refused(tmp_path: Path, blob: Volume) -> None:
     enhanced(tmp_path / "all.dcm", blob, (1.0,), numbered=False)
     with pytest.raises(VolumeError, match="frames are not numbered"):
-        read_series(only_series(tmp_path))
+        read_only(tmp_path)
 
 
 def test_the_slab(tmp_path: Path) -> None:
     if not SLAB.is_dir():
         pytest.skip(f"real DICOM files are not at {SLAB}")
-    volume = read_series(only_series(SLAB))
+    volume = read_only(SLAB)
     assert volume.data.shape == (88, 128, 17)
     expected = np.diag([2.0, 2.0, 2.0, 1.0])
     expected[:3, 3] = [-82.1807, -122.163, -24.707]

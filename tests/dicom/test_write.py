@@ -8,25 +8,13 @@ import numpy as np
 import pytest
 
 from ldae.cli import main
-from ldae.dicom.headers import read_folder
-from ldae.dicom.read import convert_series
 from ldae.dicom.write import DerivedSeries, export_dicom, write_dicom_series
 from ldae.errors import VolumeError
 from ldae.io.notice import SYNTHETIC
 from ldae.volume import Volume, write_volume
+from tests.dicom_series import assert_same, read_only
 
 pydicom = pytest.importorskip("pydicom")
-
-
-def read_back(folder: Path) -> Volume:
-    (series,) = read_folder(folder).series
-    return convert_series(series).volume
-
-
-def assert_same(volume: Volume, other: Volume, tolerance: float) -> None:
-    a, b = volume.to_ras(), other.to_ras()
-    np.testing.assert_allclose(a.affine, b.affine, atol=1e-4)
-    np.testing.assert_allclose(a.data, b.data, atol=tolerance)
 
 
 @pytest.mark.parametrize(("scale", "shift"), [(1.0, 0.0), (0.0013, -0.4), (3e5, -1e6)])
@@ -34,7 +22,7 @@ def test_the_round_trip_loses_half_a_step(tmp_path: Path, blob: Volume, scale: f
     volume = Volume(blob.data * scale + shift, blob.affine)
     write_dicom_series(volume, tmp_path / "out", DerivedSeries())
     step = 0.0 if scale == 1 else float(np.ptp(volume.data)) / 65535
-    assert_same(read_back(tmp_path / "out"), volume, step * 0.51 + float(np.abs(volume.data).max()) * 1e-6)
+    assert_same(read_only(tmp_path / "out"), volume, step * 0.51 + float(np.abs(volume.data).max()) * 1e-6)
 
 
 def test_simpleitk_reads_the_same(tmp_path: Path, blob: Volume) -> None:
@@ -53,7 +41,7 @@ def test_simpleitk_reads_the_same(tmp_path: Path, blob: Volume) -> None:
 def test_a_constant_image_is_written(tmp_path: Path, oblique_affine: np.ndarray) -> None:
     volume = Volume(np.full((3, 4, 5), 0.25), oblique_affine)
     write_dicom_series(volume, tmp_path / "out", DerivedSeries())
-    assert_same(read_back(tmp_path / "out"), volume, 1e-6)
+    assert_same(read_only(tmp_path / "out"), volume, 1e-6)
 
 
 def test_every_file_says_what_it_is(tmp_path: Path, blob: Volume) -> None:
@@ -90,7 +78,7 @@ def test_a_reference_gives_person_study_and_frame(tmp_path: Path, make_dicom: Ca
         assert image[keyword].value == original[keyword].value
     assert image.SeriesInstanceUID != original.SeriesInstanceUID
     assert image.SeriesNumber == 9003
-    assert_same(read_back(tmp_path / "out"), read_back(tmp_path / "reference"), 0.01)
+    assert_same(read_only(tmp_path / "out"), read_only(tmp_path / "reference"), 0.01)
 
     other = DerivedSeries(reference=tmp_path / "reference", patient_id="anonymous")
     write_dicom_series(blob, tmp_path / "other", other)

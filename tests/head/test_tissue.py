@@ -17,7 +17,7 @@ KINDS = {"T1w": (1.0, 0.75, 0.3), "T2w": (0.5, 0.65, 1.0), "FLAIR": (0.75, 0.9, 
 
 
 def image(tissues: tuple[float, float, float], *, bias: float = 0.3, noise: float = 0.05) -> Volume:
-    template = load_template(2.0)
+    template = load_template(4.0)
     maps = (template.white_matter, template.grey_matter, template.csf)
     data = sum(weight * tissue.data for weight, tissue in zip(tissues, maps, strict=True))
     x, y, _ = template.grid.world_coordinates()
@@ -34,7 +34,7 @@ def test_the_kind_is_told_through_bias_and_noise(kind: str, bias: float) -> None
 
 
 def test_a_picture_without_the_anatomy_is_unknown() -> None:
-    brain = load_template(2.0).brain_mask
+    brain = load_template(4.0).brain_mask
     noise = np.random.default_rng(1).normal(500, 50, brain.data.shape) * brain.data
     assert tissue_contrast(Volume(noise.astype(np.float32), brain.affine)).kind == "unknown"
 
