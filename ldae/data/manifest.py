@@ -30,6 +30,7 @@ __all__ = [
     "Manifest",
     "Record",
     "build_manifest",
+    "canonical_text",
     "read_manifest",
     "read_scans",
     "write_manifest",
@@ -258,8 +259,16 @@ def write_manifest(table: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
     return write_text(path, content)
 
 
-def _validated(text: pd.DataFrame, path: Path, *, check_images: bool) -> Manifest:
-    """Check a table of text cells (index: line numbers) against the schema and give its columns their types."""
+def canonical_text(text: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Text cells with all canonical columns first, None where missing, and sex as F or M.
+
+    Args:
+        text: one row a scan; index: line numbers of the file.
+        path: for the message.
+
+    Raises:
+        ManifestError: if a required column is absent, or there is no row.
+    """
     absent = [column for column in REQUIRED_COLUMNS if column not in text.columns]
     if absent:
         msg = (
@@ -273,6 +282,12 @@ def _validated(text: pd.DataFrame, path: Path, *, check_images: bool) -> Manifes
     text = text.reindex(columns=[*COLUMNS, *(column for column in text.columns if column not in COLUMNS)])
     text = text.astype(object).where(text.notna(), None)
     text["sex"] = [normal_sex(value) for value in text["sex"]]
+    return text
+
+
+def _validated(text: pd.DataFrame, path: Path, *, check_images: bool) -> Manifest:
+    """Check a table of text cells (index: line numbers) against the schema and give its columns their types."""
+    text = canonical_text(text, path)
     problems = [str(problem) for problem in find_problems(text)]
     if problems:
         more = len(problems) - PROBLEMS_SHOWN

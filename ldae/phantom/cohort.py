@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from ldae.errors import CohortError
-from ldae.io.files import atomic_folder, write_json
-from ldae.phantom.anatomy.label_maps import LabelSource
+from ldae.io.files import atomic_folder, sha256_of, write_json
+from ldae.phantom.anatomy.label_maps import LabelSource, label_files
 from ldae.phantom.files import (
     MANIFEST_COLUMNS,
     MANIFEST_NAME,
@@ -28,7 +28,7 @@ from ldae.phantom.files import (
     write_table,
 )
 from ldae.phantom.population import Subject
-from ldae.phantom.scan import by_label_map, choose_label_maps, label_map_hashes, scan_subject, write_effect
+from ldae.phantom.scan import by_label_map, choose_label_maps, scan_subject, write_effect
 from ldae.phantom.settings import PhantomConfig, cohort_grid, draw_cohort
 from ldae.processes import run_each
 
@@ -83,7 +83,8 @@ def _plain(config: PhantomConfig) -> Any:
     """The configuration as JSON would give it back, with the generator's version."""
     plain = {"generator_version": GENERATOR_VERSION, **dataclasses.asdict(config)}
     if config.anatomy is not None:
-        plain["anatomy"] = label_map_hashes(config.anatomy)  # content counts, not where it lies
+        # The content counts, not its place.
+        plain["anatomy"] = {path.name: sha256_of(path) for path in label_files(Path(config.anatomy))}
     return json.loads(json.dumps({name: value for name, value in plain.items() if name not in OPTIONS or value}))
 
 

@@ -31,20 +31,11 @@ from ldae.phantom.settings import (
 )
 from ldae.volume import Grid, Volume, write_nifti, write_volume
 
-__all__ = ["choose_label_maps", "label_map_hashes", "scan_subject", "write_effect"]
+__all__ = ["choose_label_maps", "scan_subject", "write_effect"]
 
 log = logging.getLogger(__name__)
 
 DESCRIPTION = "ldae phantom: synthetic, not a person"
-
-
-def label_map_hashes(folder: str) -> dict[str, str]:
-    """Name and SHA-256 of every label map in a folder.
-
-    Raises:
-        CohortError: if there is none.
-    """
-    return {path.name: sha256_of(path) for path in label_files(Path(folder))}
 
 
 def choose_label_maps(config: PhantomConfig, subjects: Sequence[Subject]) -> dict[int, LabelSource]:

@@ -13,7 +13,7 @@ from ldae.head.findings import ERROR, NOTICE, WARNING, Finding, Severity
 from ldae.head.intensities import SkullState
 from ldae.io.files import write_json, write_text
 from ldae.prepare.check.confounding import check_confounding
-from ldae.prepare.check.lenient_manifest import LenientManifest, read_leniently
+from ldae.prepare.check.lenient_manifest import read_leniently
 from ldae.prepare.check.likeness import LikenessStatistics, compare_brains
 from ldae.prepare.check.model_contract import read_contract
 from ldae.prepare.check.scan import Examination, ScanToExamine, examine
@@ -95,15 +95,16 @@ def check_cohort(
     """
     started = time.perf_counter()
     contract = None if model is None else read_contract(model)
-    table = read_leniently(Path(manifest))
+    manifest = Path(manifest)
+    table, broken = read_leniently(manifest)
     keys = _unique_keys(table)
     jobs = [
-        ScanToExamine(key, table.path.parent / image, anatomy, contract)
-        for key, image in zip(keys, table.table["image"], strict=True)
+        ScanToExamine(key, manifest.parent / image, anatomy, contract)
+        for key, image in zip(keys, table["image"], strict=True)
         if isinstance(image, str)
     ]
     examinations = run_each(examine, jobs, lost=_lost, workers=workers, progress=progress)
-    subject_of = dict(zip(keys, table.table["participant_id"], strict=True))
+    subject_of = dict(zip(keys, table["participant_id"], strict=True))
     copies = _copies(examinations)
     # All but the first of identical scans: comparing their anatomy would give the same finding again.
     twins = {key for same in copies for key in same[1:]}
@@ -114,9 +115,9 @@ def check_cohort(
     )
     uniform, spread = _spread(compared, subject_of)
     findings = [
-        *table.findings,
-        *check_table(table.table, table.path.parent),
-        *check_confounding(table.table),
+        *broken,
+        *check_table(table, manifest.parent),
+        *check_confounding(table),
         *(finding for one in examinations for finding in one.findings),
         *_check_copies(copies, subject_of),
         *_check_mixtures(examinations),
@@ -124,7 +125,7 @@ def check_cohort(
         *uniform,
     ]
     return CheckReport(
-        manifest=table.path,
+        manifest=manifest,
         findings=tuple(sorted(findings, key=lambda one: (one.severity, one.code, one.scans))),
         measurements={one.key: one.measurements for one in examinations},
         likeness=likeness,
@@ -133,9 +134,9 @@ def check_cohort(
     )
 
 
-def _unique_keys(table: LenientManifest) -> list[str]:
+def _unique_keys(table: pd.DataFrame) -> list[str]:
     """Keys of the scans; a repeated one gets a number, so that both are examined."""
-    keys = pd.Series(scan_keys(table.table), dtype=object)
+    keys = pd.Series(scan_keys(table), dtype=object)
     return [f"{key}#{n + 1}" if n else key for key, n in zip(keys, keys.groupby(keys).cumcount(), strict=True)]
 
 
@@ -166,7 +167,7 @@ def _check_copies(copies: Sequence[Sequence[str]], subject_of: Mapping[str, str]
 
 
 def _check_mixtures(examinations: Sequence[Examination]) -> Iterator[Finding]:
-    """Scans that differ from most of the cohort in skull, voxel size or storage."""
+    """Scans that differ from most of the cohort in skull or voxel size."""
     shows = {one.key: one.measurements.get("shows") for one in examinations}
     heads = [key for key, skull in shows.items() if skull == SkullState.HEAD]
     brains = [key for key, skull in shows.items() if skull == SkullState.BRAIN]
@@ -182,21 +183,6 @@ def _check_mixtures(examinations: Sequence[Examination]) -> Iterator[Finding]:
         message = f"{len(odd)} scans have voxels much larger or smaller than the cohort's {typical:.3g} mm"
         remedy = "check that resolution does not depend on diagnosis or site"
         yield Finding(NOTICE, "mixed-resolution", message, remedy, tuple(odd))
-    axes = {one.key: one.measurements["axes"] for one in examinations if "axes" in one.measurements}
-    left = [key for key, word in axes.items() if _left_handed(word)]
-    right = [key for key in axes if key not in left]
-    if left and right:
-        fewer = min(left, right, key=len)
-        message = f"{len(fewer)} scans are stored with the opposite handedness of the others"
-        remedy = "harmless if headers are true; if they are not, check left and right in these first"
-        yield Finding(NOTICE, "mixed-handedness", message, remedy, tuple(fewer))
-
-
-def _left_handed(word: str) -> bool:
-    """Handedness of the voxel axes, such as 'LPS'."""
-    from nibabel.orientations import axcodes2ornt, inv_ornt_aff
-
-    return float(np.linalg.det(inv_ornt_aff(axcodes2ornt(word), (1, 1, 1))[:3, :3])) < 0
 
 
 def _spread(compared: Sequence[Examination], subject_of: Mapping[str, str]) -> tuple[list[Finding], dict[str, float]]:

@@ -96,11 +96,6 @@ def examine(scan: ScanToExamine) -> Examination:
     rest: dict[str, Any] = {}
     try:
         rest = _examine(scan, notes)
-    except NonFiniteError as error:
-        reason = str(error).removeprefix(f"{scan.image}: ").split(";")[0]
-        notes.add(Finding(ERROR, "non-finite", reason, "replace them (0 is usual outside the brain)"))
-    except (VolumeError, OSError) as error:
-        notes.add(Finding(ERROR, "unreadable", " ".join(str(error).split())[:300], COPY_AGAIN))
     except Exception as error:  # one bad scan never stops the others
         message = f"the examination failed with {type(error).__name__}: {' '.join(str(error).split())[:300]}"
         notes.add(Finding(ERROR, "not-examined", message, "look at the scan; if it is sound, report this message"))
@@ -109,16 +104,9 @@ def examine(scan: ScanToExamine) -> Examination:
 
 
 def _examine(scan: ScanToExamine, notes: _Notes) -> dict[str, Any]:
-    missing = check_file(scan.image)
-    if missing is not None:
-        notes.add(missing)
+    volume = _read(scan.image, notes)
+    if volume is None:
         return {}
-    header = read_header(scan.image)
-    if header is not None:
-        notes.measurements |= {"shape": list(header.shape), "stored_as": header.dtype.name}
-        if notes.add(*check_header(header, scan.image.stat().st_size)):
-            return {}
-    volume = read_volume(scan.image)
     notes.measurements |= {
         "shape": list(volume.data.shape),
         "spacing_mm": [round(size, 4) for size in volume.spacing],
@@ -141,6 +129,27 @@ def _examine(scan: ScanToExamine, notes: _Notes) -> dict[str, Any]:
     whole = notes.measurements.get("template_coverage", 0.0) >= MIN_COVERAGE and around.skull == SkullState.HEAD
     notes.add(*(replace(one, severity=NOTICE, remedy=BRAIN_WHOLE) if whole else one for one in found))
     return hashed | anatomy
+
+
+def _read(path: Path, notes: _Notes) -> Volume | None:
+    """The volume; None, with a finding, if file, header or voxels cannot be used."""
+    missing = check_file(path)
+    if missing is not None:
+        notes.add(missing)
+        return None
+    try:
+        header = read_header(path)
+        if header is not None:
+            notes.measurements |= {"shape": list(header.shape), "stored_as": header.dtype.name}
+            if notes.add(*check_header(header, path.stat().st_size)):
+                return None
+        return read_volume(path)
+    except NonFiniteError as error:
+        reason = str(error).removeprefix(f"{path}: ").split(";")[0]
+        notes.add(Finding(ERROR, "non-finite", reason, "replace them (0 is usual outside the brain)"))
+    except (VolumeError, OSError) as error:
+        notes.add(Finding(ERROR, "unreadable", " ".join(str(error).split())[:300], COPY_AGAIN))
+    return None
 
 
 def _hash(ras: Volume) -> str:

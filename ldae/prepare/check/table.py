@@ -49,10 +49,11 @@ def check_table(table: pd.DataFrame, folder: Path) -> list[Finding]:
         table: canonical columns, numbers in age and months, one row a scan; rules of the schema may be violated.
         folder: of the data set; relative image paths start there.
     """
-    within_subject = (_check_visits, _check_ages, _check_sex, _check_diagnoses, _check_splits)
+    within_subject = (_check_visits, _check_ages, _check_diagnoses)
     subjects = [rows for _, rows in table.groupby("participant_id", sort=False) if len(rows) > 1]
     found = [finding for rows in subjects for check in within_subject for finding in check(rows)]
-    return [*found, *_check_size(table), *_check_missing(table), *_check_balance(table), *_check_paths(table, folder)]
+    found += [*_check_constants(table), *_check_size(table), *_check_missing(table), *_check_balance(table)]
+    return [*found, *_check_paths(table, folder)]
 
 
 def _concern(rows: pd.DataFrame) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -119,12 +120,21 @@ def _check_ages(rows: pd.DataFrame) -> Iterator[Finding]:
     yield Finding(WARNING, "age-months", message, "give the age at each scan, or correct the months", *_concern(pair))
 
 
-def _check_sex(rows: pd.DataFrame) -> Iterator[Finding]:
-    values = rows["sex"].dropna().unique()
-    if len(values) > 1:
-        message = f"the sex of {rows['participant_id'].iloc[0]} is {' and '.join(values)}"
-        remedy = "correct the table; check whether scans were exchanged"
-        yield Finding(ERROR, "sex-changes", message, remedy, *_concern(rows))
+def _check_constants(table: pd.DataFrame) -> Iterator[Finding]:
+    """Sex and split, which belong to the subject."""
+    for column, code, message, remedy in (
+        ("sex", "sex-changes", "the sex of {} is {}", "correct the table; check whether scans were exchanged"),
+        (
+            "split",
+            "two-splits",
+            "{} is in {}: results on the test part would be too good",
+            "empty the split column and run 'ldae cohort split' to freeze a new one by subject",
+        ),
+    ):
+        varies = table.groupby("participant_id")[column].transform("nunique") > 1
+        for subject, rows in table[varies].groupby("participant_id", sort=False):
+            values = " and ".join(rows[column].dropna().unique())
+            yield Finding(ERROR, code, message.format(subject, values), remedy, *_concern(rows))
 
 
 def _check_diagnoses(rows: pd.DataFrame) -> Iterator[Finding]:
@@ -144,16 +154,6 @@ def _check_diagnoses(rows: pd.DataFrame) -> Iterator[Finding]:
                 remedy = "correct the table, or leave the subject out of analyses of diagnosis"
             yield Finding(severity, code, message, remedy, *_concern(pair))
             return
-
-
-def _check_splits(rows: pd.DataFrame) -> Iterator[Finding]:
-    values = rows["split"].dropna().unique()
-    if len(values) > 1:
-        message = (
-            f"{rows['participant_id'].iloc[0]} is in {' and '.join(values)}: results on the test part would be too good"
-        )
-        remedy = "empty the split column and run 'ldae cohort split' to freeze a new one by subject"
-        yield Finding(ERROR, "two-splits", message, remedy, *_concern(rows))
 
 
 def _check_size(table: pd.DataFrame) -> Iterator[Finding]:
@@ -196,7 +196,7 @@ def _check_balance(table: pd.DataFrame) -> Iterator[Finding]:
 
 
 def _check_paths(table: pd.DataFrame, folder: Path) -> Iterator[Finding]:
-    """Images named twice, or outside of the folder of the data set."""
+    """Images named twice, or that leave the folder of the data set by a relative path."""
     folder = folder.absolute()
     table = table[[isinstance(image, str) for image in table["image"]]]
     places = pd.Series([os.path.normpath(folder / image) for image in table["image"]], index=table.index, dtype=object)
@@ -211,9 +211,3 @@ def _check_paths(table: pd.DataFrame, folder: Path) -> Iterator[Finding]:
         message = f"{len(escaping)} image path(s) leave the manifest's folder with '..', such as {example}"
         remedy = "keep images below the manifest; such paths break, or lead to another file, when the folder moves"
         yield Finding(WARNING, "escaping-path", message, remedy, *_concern(escaping))
-    if (absolute := table[outside & ~relative]).size:
-        message = (
-            f"{len(absolute)} image path(s) are absolute and outside the folder, such as {absolute['image'].iloc[0]}"
-        )
-        remedy = "nothing, as long as the images stay there"
-        yield Finding(NOTICE, "outside-path", message, remedy, *_concern(absolute))

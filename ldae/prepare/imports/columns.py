@@ -8,8 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import pandas as pd
 
 from ldae.data import schema
-from ldae.data.text_table import TextTable, shortlist
-from ldae.prepare.imports.import_report import Skipped
+from ldae.data.text_table import shortlist
 
 __all__ = [
     "FIRST_SESSION",
@@ -21,7 +20,6 @@ __all__ = [
     "identifier_words",
     "manifest_name",
     "plain_name",
-    "ragged_rows",
     "read_numbers",
     "recognise",
 ]
@@ -93,15 +91,6 @@ def recognise(columns: Sequence[str], names: Mapping[str, Sequence[str]] = SYNON
         if column is not None:
             source[what] = column
     return source
-
-
-def ragged_rows(table: TextTable, name: str) -> list[Skipped]:
-    """The rows of a table that were left out for their number of cells."""
-    reason = "a row with more or fewer cells than the header: quote cells that contain the separator"
-    return [
-        Skipped(f"{name}, line {line}", reason, detail=f"{cells} cells, not {len(table.columns)}")
-        for line, cells in table.ragged
-    ]
 
 
 def read_numbers(text: pd.Series, limit: float) -> pd.Series:

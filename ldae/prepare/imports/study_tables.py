@@ -20,7 +20,6 @@ from ldae.prepare.imports.columns import (
     extra_name,
     identifier_words,
     plain_name,
-    ragged_rows,
     read_numbers,
     recognise,
 )
@@ -84,7 +83,11 @@ def read_study(paths: Sequence[Path], study: StudyMap) -> StudyTables:
 def read_rows(path: Path, name: str, skipped: list[Skipped]) -> pd.DataFrame:
     """The cells of one table as text; the index is `NAME, line N`. Rows with too many or too few cells are skipped."""
     cells = read_text_table(path, allow_ragged=True)
-    skipped += ragged_rows(cells, name)
+    reason = "a row with more or fewer cells than the header: quote cells that contain the separator"
+    skipped += [
+        Skipped(f"{name}, line {line}", reason, detail=f"{count} cells, not {len(cells.columns)}")
+        for line, count in cells.ragged
+    ]
     return cells.frame.set_axis([f"{name}, line {line}" for line in cells.lines])
 
 

@@ -10,9 +10,9 @@ from ldae.prepare.check.table import check_table, clinical_stage
 COLUMNS = ("participant_id", "session_id", "image", "age", "sex", "diagnosis", "months", "site", "split")
 
 
-def sound(people: int = 40) -> pd.DataFrame:
+def sound(subjects: int = 30) -> pd.DataFrame:
     rows = []
-    for i in range(people):
+    for i in range(subjects):
         split = ("train", "validation", "test")[i % 3]
         for months in (0.0, 12.0):
             name, diagnosis = f"p{i:02d}", ("CN", "MCI")[(i // 3) % 2]
@@ -57,7 +57,7 @@ def test_a_sound_table_has_no_findings() -> None:
         ("months", (12.0, 12.0), {"same-visit": ("notice", P00)}),
         ("image", ("same.nii.gz", "./same.nii.gz"), {"duplicate-path": ("error", P00)}),
         ("image", ("../../a.nii.gz", "b/../c.nii.gz"), {"escaping-path": ("warning", P00[:1])}),
-        ("image", ("/elsewhere/a.nii.gz", "/data/b.nii.gz"), {"outside-path": ("notice", P00[:1])}),
+        ("image", ("/elsewhere/a.nii.gz", "/data/b.nii.gz"), {}),
         ("session_id", ("M12", "M0"), {"session-names": ("warning", ("p00_M0", "p00_M12"))}),
     ],
 )
@@ -92,7 +92,7 @@ def test_absent_and_missing_values() -> None:
     table = sound()
     table.loc[table.index[:10], "age"] = float("nan")
     assert found(table)["missing-values"][0] == "notice"
-    table.loc[table.index[:50], "age"] = float("nan")
+    table.loc[table.index[:40], "age"] = float("nan")
     assert found(table)["missing-values"][0] == "warning"
     assert found(sound(5))["few-subjects"][0] == "notice"
 
@@ -101,7 +101,7 @@ def test_classes_of_the_splits() -> None:
     table = sound()
     table.loc[(table["split"] == "test") & (table["diagnosis"] == "MCI"), "split"] = None
     assert found(table)["class-missing"][0] == "warning"
-    table = sound()
+    table = sound(36)
     table["diagnosis"] = "CN"
     table.loc[table["participant_id"].isin(["p00", "p01", "p02"]), "diagnosis"] = "AD"
     assert found(table) == {"rare-class": ("notice", ())}
