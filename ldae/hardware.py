@@ -5,6 +5,7 @@ import gc
 import resource
 import sys
 import threading
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -25,6 +26,7 @@ __all__ = [
     "peak_memory_gib",
     "release_memory",
     "resident_gib",
+    "single_precision",
 ]
 
 GIB = 2**30
@@ -74,6 +76,12 @@ def choose_precision(precision: Precision, device: torch.device) -> torch.dtype:
         msg = f"precision must be auto, fp32 or bf16, got {precision!r}"
         raise ConfigError(msg)
     return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
+def single_precision(device: torch.device) -> AbstractContextManager[object]:
+    """Context of float32 work inside an autocast; devices without one (`meta`) need none."""
+    available = torch.amp.is_autocast_available(device.type)
+    return torch.autocast(device.type, enabled=False) if available else nullcontext()
 
 
 def peak_memory_gib(device: torch.device | None = None) -> float:

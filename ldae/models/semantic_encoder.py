@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ldae.contract import LEFT_RIGHT
 from ldae.errors import ConfigError
+from ldae.hardware import single_precision
 from ldae.models.blocks import group_norm
 from ldae.models.convnext import ConvNeXt, ConvNeXtConfig
 from ldae.models.whitening import Whitening
@@ -293,7 +294,7 @@ class VolumeEncoder(nn.Module):
         if read is None:
             msg = "this semantic encoder reads the latents beside the scans, got scans alone; compress them first"
             raise ConfigError(msg)
-        with torch.autocast(x.device.type, enabled=False):
+        with single_precision(x.device):
             y = self.projection(self.dropout(self.standardise(features)))
             if self.linear is not None:
                 y = y + self.linear(read)
@@ -303,7 +304,7 @@ class VolumeEncoder(nn.Module):
     def _pooled(self, x: Tensor) -> Tensor:
         """The flat features of scans, (B, F), in float32."""
         features: Tensor = self.features(x)
-        with torch.autocast(x.device.type, enabled=False):
+        with single_precision(x.device):
             return self.pool(features.float()).flatten(1)
 
 

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from ldae.hardware import single_precision
+
 __all__ = ["Whitening"]
 
 SHRINKAGE = 0.01
@@ -68,5 +70,5 @@ class Whitening(nn.Module):
 
     def forward(self, y: Tensor) -> Tensor:
         """(B, S) to (B, S)."""
-        with torch.autocast(y.device.type, enabled=False):
+        with single_precision(y.device):
             return (y.float() - self.mean) @ self.matrix

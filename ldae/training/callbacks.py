@@ -11,7 +11,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from ldae.training.stage import Stage
+from ldae.training.loop import StageLoop
 
 __all__ = ["Progress", "ProgressCallback", "ResumeCheckpoint", "SliceImages"]
 
@@ -33,8 +33,8 @@ class ResumeCheckpoint(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Save when it is time."""
-        assert isinstance(pl_module, Stage)
-        if pl_module.steps_done % self.every == 0:
+        assert isinstance(pl_module, StageLoop)
+        if pl_module.stage.steps_done % self.every == 0:
             temporary = self.path.with_name(f".writing-{self.path.name}")
             trainer.save_checkpoint(temporary)
             temporary.replace(self.path)
@@ -56,11 +56,11 @@ class ProgressCallback(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Report a step."""
-        assert isinstance(pl_module, Stage)
+        assert isinstance(pl_module, StageLoop)
         if time.monotonic() > self._read + 1.0:
             self._read = time.monotonic()
             self._losses = {k: float(value) for k, value in trainer.logged_metrics.items() if k.endswith("/loss")}
-        self.progress(self.stage, pl_module.steps_done, pl_module.optimisation.steps, self._losses)
+        self.progress(self.stage, pl_module.stage.steps_done, pl_module.stage.optimisation.steps, self._losses)
 
 
 class SliceImages(Callback):
@@ -78,11 +78,11 @@ class SliceImages(Callback):
         """Write one picture while the averaged weights are in place: a row an image, with its three middle slices."""
         if trainer.sanity_checking:
             return
-        assert isinstance(pl_module, Stage)
+        assert isinstance(pl_module, StageLoop)
         for logger in trainer.loggers:
             writer: Any = getattr(logger, "experiment", None)
             if hasattr(writer, "add_image"):
-                writer.add_image("slices", slice_sheet(self.draw()), pl_module.steps_done)
+                writer.add_image("slices", slice_sheet(self.draw()), pl_module.stage.steps_done)
 
 
 def slice_sheet(images: Tensor) -> Tensor:

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ldae.errors import ConfigError
@@ -16,7 +16,7 @@ from ldae.models.compression import (
     build_discriminator,
 )
 from ldae.training.perceptual import PerceptualConfig, build_perceptual
-from ldae.training.stage import Batch, OptimisationConfig, Stage, build_scheduler
+from ldae.training.stage import Batch, OptimisationConfig, Stage
 
 __all__ = ["CompressionLossConfig", "CompressionStage", "CompressionStageConfig"]
 
@@ -72,6 +72,17 @@ class CompressionStageConfig:
         return bool(self.model.channels) and not self.frozen
 
 
+def patch_loss(discriminator: nn.Module, x: Tensor, target: float) -> Tensor:
+    """Least-squares loss of the discriminator's patches, a scalar (Mao et al. 2017), through MONAI's leaky ReLU.
+
+    Args:
+        discriminator: MONAI's, whose last output counts.
+        x: scans, (B, 1, D, H, W).
+        target: 1 for real scans, 0 for reconstructions.
+    """
+    return (F.leaky_relu(discriminator(x.contiguous())[-1].float(), 0.05) - target).square().mean()
+
+
 class CompressionStage(Stage):
     """L1 + KL + perceptual + patch-adversarial (Rombach et al. 2022), all on scans in [0, 1].
 
@@ -84,20 +95,20 @@ class CompressionStage(Stage):
     def __init__(self, config: CompressionStageConfig, autoencoder: CompressionAutoencoder, seed: int) -> None:
         super().__init__(config.optimisation, seed)
         self.config = config
-        self.automatic_optimization = False
         self.autoencoder = channels_last(autoencoder)
         self.perceptual = build_perceptual(config.loss.perceptual)
         self.discriminator: nn.Module | None = None
         if config.loss.adversarial > 0:
-            from monai.losses import PatchAdversarialLoss
-
             self.discriminator = build_discriminator(config.discriminator)
-            self.adversarial = PatchAdversarialLoss(criterion="least_squares")
 
     def averaged(self) -> nn.Module:
         """The autoencoder's network; its statistics are measured, not learnt."""
         network: nn.Module = self.autoencoder.network
         return network
+
+    def learners(self) -> list[nn.Module]:
+        """The autoencoder's network, and the discriminator if there is one."""
+        return [self.averaged(), *([] if self.discriminator is None else [self.discriminator])]
 
     @property
     def plays(self) -> bool:
@@ -124,15 +135,13 @@ class CompressionStage(Stage):
             losses["loss"] = losses["loss"] + weights.perceptual.weight * losses["perceptual"]
         if self.plays and self.training:
             assert self.discriminator is not None
-            verdict = self.discriminator(reconstruction.contiguous())[-1]
-            losses["adversarial"] = self.adversarial(verdict.float(), target_is_real=True, for_discriminator=False)
+            losses["adversarial"] = patch_loss(self.discriminator, reconstruction, 1.0)
             losses["loss"] = losses["loss"] + weights.adversarial * losses["adversarial"]
         return losses, reconstruction
 
     def passes(self, batch: Batch) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
         """The autoencoder's pass, with the discriminator's weights frozen, then the discriminator's."""
         x, discriminator = batch["image"], self.discriminator
-        plays = self.plays
         if discriminator is not None:
             discriminator.requires_grad_(False)
         with self.keeping_activations():
@@ -141,49 +150,6 @@ class CompressionStage(Stage):
         if discriminator is None:
             return
         discriminator.requires_grad_(True)
-        if plays:
-            fake = discriminator(reconstruction.detach().contiguous())[-1].float()
-            real = discriminator(x.contiguous())[-1].float()
-            loss = 0.5 * (
-                self.adversarial(fake, target_is_real=False, for_discriminator=True)
-                + self.adversarial(real, target_is_real=True, for_discriminator=True)
-            )
+        if self.plays:
+            loss = 0.5 * (patch_loss(discriminator, reconstruction.detach(), 0.0) + patch_loss(discriminator, x, 1.0))
             yield loss, {"discriminator": loss}
-
-    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """A step of the autoencoder, then one of the discriminator."""
-        self._begin_step(batch)
-        losses: dict[str, Tensor] = {}
-        for optimizer, scheduler, name, (loss, named) in zip(
-            *self._optimizers(), ("gradient_norm", "discriminator_gradient_norm"), self.passes(batch), strict=False
-        ):
-            losses |= named
-            optimizer.zero_grad()
-            self.manual_backward(loss)
-            self.clip_gradient(optimizer, name)
-            optimizer.step()
-            scheduler.step()
-        self._finish_step(losses)
-        return losses["loss"].detach()
-
-    def _optimizers(self) -> tuple[list[Any], list[Any]]:
-        optimizers, schedulers = self.optimizers(), self.lr_schedulers()
-        if not isinstance(optimizers, list):
-            return [optimizers], [schedulers]
-        assert isinstance(schedulers, list)
-        return optimizers, schedulers
-
-    def configure_optimizers(self) -> Any:
-        """One optimizer for each side."""
-        sides: list[nn.Module] = [self.averaged()]
-        if self.discriminator is not None:
-            sides.append(self.discriminator)
-        optimizers = [
-            torch.optim.AdamW(
-                side.parameters(),
-                lr=self.optimisation.learning_rate,
-                weight_decay=self.optimisation.weight_decay,
-            )
-            for side in sides
-        ]
-        return optimizers, [build_scheduler(optimizer, self.optimisation) for optimizer in optimizers]

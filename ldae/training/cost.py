@@ -1,4 +1,4 @@
-"""Cost of a step, counted on stand-ins for its tensors, without computing them."""
+"""Cost of a step: counted on tensors without values, or measured."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -8,8 +8,9 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -20,6 +21,7 @@ from ldae.training.stage import Stage
 __all__ = ["Cost", "count", "count_step", "flops_per_second", "measure_step", "parameter_gib"]
 
 Module = TypeVar("Module", bound=nn.Module)
+META = torch.device("meta")
 Shapes = Mapping[str, tuple[int, ...]]
 """Shape of each tensor of one scan, without the batch."""
 
@@ -43,7 +45,7 @@ class Cost:
 
 
 class Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Adds the operations of a `with` block to a cost."""
+    """Adds the operations of a `with` block to a cost; every tensor that is made in it lies on no device (`meta`)."""
 
     def __init__(self, cost: Cost) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -54,10 +56,15 @@ class Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Run an operation and count it."""
-        made = func(*args, **(kwargs or {}))
+        kwargs = dict(kwargs or {})
+        if "device" in kwargs:
+            kwargs["device"] = META
+            if "generator" in kwargs:
+                kwargs["generator"] = None
+        made = func(*args, **kwargs)
         formula = flop_registry.get(func._overloadpacket)
         if formula is not None:
-            flops = formula(*args, **(kwargs or {}), out_val=made)
+            flops = formula(*args, **kwargs, out_val=made)
             self.cost.flops += flops * (3 if torch.is_grad_enabled() else 1)
             if func._overloadpacket is torch.ops.aten.convolution and flops > self._most:
                 self._most, self.cost.width = flops, made.shape[1]
@@ -66,11 +73,26 @@ class Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return made
 
 
-def stand_in(module: Module) -> Module:
-    """The module with tensors that have a shape and no values; call it within a FakeTensorMode."""
+class FusedAttention(TorchFunctionMode):
+    """Attention as devices compute it, without keeping its matrix of weights; with no device torch would keep that."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Replace an attention."""
+        if func is F.scaled_dot_product_attention:
+            return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(*args[:3])[0]
+        return func(*args, **(kwargs or {}))
+
+
+def without_values(module: Module) -> Module:
+    """The module if it lies on no device, or a copy that does: shapes, and no values."""
+    tensors = [*module.parameters(), *module.buffers()]
+    if all(tensor.is_meta for tensor in module.parameters()):
+        return module
     memo: dict[int, Any] = {}
-    for tensor in (*module.parameters(), *module.buffers()):
-        empty = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype)
+    for tensor in tensors:
+        empty = torch.empty_like(tensor, device=META)
         memo[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
     return deepcopy(module, memo)
 
@@ -79,35 +101,33 @@ def count(module: Module, function: Callable[[Module], Iterable[Any]], dtype: to
     """Count a function of a module without computing anything.
 
     Args:
-        module: on any device, or on none (`meta`); it is left as it is.
-        function: of a module on the CPU; yields after each part whose activations are let go.
-        dtype: of matrix work.
+        module: on any device, and then left as it is; or on none (`meta`).
+        function: of the module without values; yields after each part whose activations are let go.
+        dtype: of matrix work. In bfloat16 activations take half the memory, and so does a copy of every parameter.
     """
     cost, kept = Cost(), dict[int, torch.UntypedStorage]()
-    with FakeTensorMode():
-        twin = stand_in(module)
-        own = {p.untyped_storage()._cdata for p in twin.parameters()}
+    module = without_values(module)
+    own = {p.untyped_storage()._cdata for p in module.parameters()}
 
-        def keep(tensor: Tensor) -> Tensor:
-            storage = tensor.untyped_storage()
-            if storage._cdata not in own:
-                kept[storage._cdata] = storage
-            return tensor
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            kept[storage._cdata] = storage
+        return tensor
 
-        with (
-            torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
-            torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16),
-            Counting(cost),
-        ):
-            for _ in function(twin):
-                cost.kept_gib = max(cost.kept_gib, sum(storage.nbytes() for storage in kept.values()) / GIB)
-                kept.clear()
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), META, FusedAttention(), Counting(cost):
+        for _ in function(module):
+            cost.kept_gib = max(cost.kept_gib, sum(storage.nbytes() for storage in kept.values()) / GIB)
+            kept.clear()
+    if dtype == torch.bfloat16:
+        cost.largest_gib /= 2
+        cost.kept_gib = (cost.kept_gib + parameter_gib(module) * (cost.kept_gib > 0)) / 2
     return cost
 
 
 def count_step(stage: Stage, shapes: Shapes, dtype: torch.dtype) -> Cost:
     """Count one training step, late enough for all losses to take part; its backward passes cost twice the forward ones."""
-    return count(stage, lambda twin: _passes(twin, _batch(twin, shapes, torch.device("cpu"))), dtype)
+    return count(stage, lambda twin: _passes(twin, _batch(twin, shapes, META)), dtype)
 
 
 def measure_step(stage: Stage, shapes: Shapes, device: torch.device, dtype: torch.dtype) -> tuple[float, float]:
@@ -146,7 +166,7 @@ def measure_step(stage: Stage, shapes: Shapes, device: torch.device, dtype: torc
 
 @lru_cache(maxsize=16)
 def flops_per_second(device: torch.device, dtype: torch.dtype, width: int) -> float:
-    """Operations a second of a 3D convolution with its activation, forward and backward, measured in a second.
+    """Operations a second of a 3D convolution with its activation, forward and backward; the best pass in 0.3 s.
 
     Args:
         device: where.
@@ -155,11 +175,10 @@ def flops_per_second(device: torch.device, dtype: torch.dtype, width: int) -> fl
     """
     width = min(width, 128)  # wider layers are no faster, and take long to measure
     block = channels_last(nn.Sequential(nn.Conv3d(width, width, 3, padding=1), nn.SiLU())).to(device)
-    # Small maps are slow to convolve, large ones take long.
-    side = 64 if device.type == "cuda" else 32 if width <= 64 else 16
+    side = 64 if device.type == "cuda" else 16
     x = torch.rand(1, width, side, side, side, device=device).contiguous(memory_format=torch.channels_last_3d)
-    times = []
-    for _ in range(3):
+    times: list[float] = []
+    while len(times) < 2 or sum(times[1:]) < 0.3:  # the first warms up
         start = time.perf_counter()
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
             loss = block(x.requires_grad_()).float().square().mean()
@@ -184,7 +203,6 @@ def _passes(stage: Stage, batch: Mapping[str, Any]) -> Iterator[Tensor]:
     """The losses of a step's passes in turn."""
     stage.steps_done = stage.optimisation.steps - 1
     stage.train()
-    stage.on_train_batch_start(batch, 0)
     for loss, _ in stage.passes(batch):
         yield loss
 

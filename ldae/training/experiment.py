@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ldae.autoencoder import LatentDiffusionAutoencoder, Networks
-from ldae.data.datamodule import LatentDataset, ScanDataset, StageDataModule
+from ldae.data.datasets import LatentDataset, ScanDataset
 from ldae.data.latents import LatentCache, latent_key
 from ldae.data.manifest import Manifest, Record
 from ldae.errors import TrainingError
@@ -22,6 +22,7 @@ from ldae.models.compression import Posterior
 from ldae.models.semantic_encoder import VolumeEncoder
 from ldae.models.streaming import decode_latents, encode_images
 from ldae.models.whitening import Whitening
+from ldae.training.batches import StageDataModule
 from ldae.training.fit import FitSettings, StageRecord, finished_weights, fit_stage, keep_measured, start_stage
 from ldae.training.recipe import STAGES, ExperimentConfig, build_stage
 from ldae.training.stage import Stage

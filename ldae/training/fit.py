@@ -15,13 +15,14 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, Timer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor
 
-from ldae.data.datamodule import StageDataModule
 from ldae.errors import TrainingError
 from ldae.hardware import Device, PeakMemory, Precision, choose_device, choose_precision, release_memory
 from ldae.io.checkpoints import hash_tensors, load_tensors, save_tensors
 from ldae.io.files import write_json
+from ldae.training.batches import StageDataModule
 from ldae.training.callbacks import Progress, ProgressCallback, ResumeCheckpoint, SliceImages
 from ldae.training.ema import ExponentialMovingAverage
+from ldae.training.loop import StageLoop
 from ldae.training.plan import Plan, plan_stage
 from ldae.training.stage import Stage
 
@@ -187,7 +188,7 @@ def fit_stage(
         )
         release_memory()
         with PeakMemory(device) as memory:
-            trainer.fit(stage, data, ckpt_path=resume if resume.is_file() else None, weights_only=True)
+            trainer.fit(StageLoop(stage), data, ckpt_path=resume if resume.is_file() else None, weights_only=True)
     if trainer.interrupted:
         raise KeyboardInterrupt
     stage.eval()

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from ldae.autoencoder import AutoencoderConfig, Networks, SamplingConfig
 from ldae.contract import Preprocessing
-from ldae.data.datamodule import DataConfig
+from ldae.data.datasets import DataConfig
 from ldae.diffusion import ScheduleConfig
 from ldae.errors import ConfigError
 from ldae.training.compression import CompressionStage, CompressionStageConfig

@@ -2,7 +2,6 @@
 
 import logging
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -70,6 +69,8 @@ class RepresentationStage(Stage):
         seed: of the noise.
     """
 
+    frozen = ("denoiser.",)
+
     def __init__(
         self,
         config: RepresentationStageConfig,
@@ -81,7 +82,7 @@ class RepresentationStage(Stage):
     ) -> None:
         super().__init__(config.optimisation, seed)
         self.config = config
-        self.denoiser = denoiser.requires_grad_(False)
+        self.denoiser = denoiser.requires_grad_(False).eval()
         if config.warm_start:
             gradient_estimator.start_from(denoiser)
         self.learning = nn.ModuleDict({"semantic_encoder": semantic_encoder, "gradient_estimator": gradient_estimator})
@@ -99,23 +100,11 @@ class RepresentationStage(Stage):
         """Encoder and gradient estimator."""
         return self.learning
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave the frozen denoiser out: stage 2 has saved it."""
-        super().on_save_checkpoint(checkpoint)
-        for name in list(checkpoint["state_dict"]):
-            if name.startswith("denoiser."):
-                del checkpoint["state_dict"][name]
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put the frozen denoiser back, so that the rest loads strictly."""
-        super().on_load_checkpoint(checkpoint)
-        checkpoint["state_dict"].update(
-            {f"denoiser.{name}": tensor for name, tensor in self.denoiser.state_dict().items()}
-        )
-
-    def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
-        """The frozen denoiser never drops out."""
+    def train(self, mode: bool = True) -> "RepresentationStage":
+        """Train or evaluate; the frozen denoiser never drops out."""
+        super().train(mode)
         self.denoiser.eval()
+        return self
 
     def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """The weighted velocity error with the code and without it.
@@ -161,25 +150,23 @@ class RepresentationStage(Stage):
             return x
         return x + noise * torch.randn(x.shape, generator=generator, device=generator.device).to(x.device)
 
-    def on_validation_epoch_start(self) -> None:
+    def begin_validation(self) -> None:
         """Forget the codes of the last validation."""
         self._codes, self._shuffling_cost = [], []
 
-    def on_validation_epoch_end(self) -> None:
-        """Log effective rank and active dimensions of the codes; warn once if other subjects' codes serve as well."""
+    def end_validation(self) -> dict[str, float]:
+        """Effective rank and active dimensions of the codes; warns once if other subjects' codes serve as well."""
         codes = torch.cat(self._codes).double().cpu().numpy()
-        values = {"effective_rank": effective_rank(codes), "active_dimensions": float(active_dimensions(codes))}
-        self._log_at_step({f"validation/{name}": torch.tensor(value) for name, value in values.items()})
         early = self.steps_done <= self.optimisation.validate_every and self.steps_done < self.optimisation.steps
-        if self._warned or early or self.optimisation.steps < TOY_STEPS or not self._shuffling_cost:
-            return
-        cost = float(torch.stack(self._shuffling_cost).sum()) / len(codes)
-        if cost <= 0:
-            self._warned = True
-            log.warning(
-                "after %d steps the semantic code is not used: on validation scans the codes of other subjects serve as "
-                "well as their own (loss lower by %.2g); train longer, raise the encoder's learning rate, or set "
-                "representation.warm_start",
-                self.steps_done,
-                -cost,
-            )
+        if not self._warned and not early and self.optimisation.steps >= TOY_STEPS and self._shuffling_cost:
+            cost = float(torch.stack(self._shuffling_cost).sum()) / len(codes)
+            self._warned = cost <= 0
+            if self._warned:
+                log.warning(
+                    "after %d steps the semantic code is not used: on validation scans the codes of other subjects serve "
+                    "as well as their own (loss lower by %.2g); train longer, raise the encoder's learning rate, or set "
+                    "representation.warm_start",
+                    self.steps_done,
+                    -cost,
+                )
+        return {"effective_rank": effective_rank(codes), "active_dimensions": float(active_dimensions(codes))}

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from ldae.data.datamodule import StageDataModule
 from ldae.metrics.code_usage import effective_rank, strangers
 from ldae.networks import Networks
 from ldae.report.run_folder import read_history
+from ldae.training.batches import StageDataModule
 from ldae.training.fit import FitSettings, fit_stage
 from ldae.training.representation import TOY_STEPS, RepresentationStage, RepresentationStageConfig
 from ldae.training.stage import OptimisationConfig, step_generator
@@ -91,17 +91,16 @@ def validate(stage, caplog, steps, *costs):
     """The warnings of a validation whose batches of four codes lose `costs` by shuffling."""
     stage.optimisation = replace(stage.optimisation, steps=steps)
     stage.steps_done = steps
-    stage.on_validation_epoch_start()
+    stage.begin_validation()
     stage._codes = [torch.randn(4, 3)]
     stage._shuffling_cost = [torch.tensor(cost) for cost in costs]
     caplog.clear()
     with caplog.at_level(logging.WARNING):
-        stage.on_validation_epoch_end()
+        stage.end_validation()
     return caplog.text.count("the semantic code is not used")
 
 
-def test_an_unused_code_is_reported_once(stage, caplog, monkeypatch):
-    monkeypatch.setattr(RepresentationStage, "_log_at_step", lambda *_: None)
+def test_an_unused_code_is_reported_once(stage, caplog):
     assert validate(stage, caplog, TOY_STEPS) == 0, "nothing could be compared"
     assert validate(stage, caplog, TOY_STEPS, 0.5, -0.1) == 0
     assert validate(stage, caplog, TOY_STEPS - 1, -0.1) == 0, "so few steps cannot teach a code"

@@ -15,17 +15,19 @@ from torch import nn
 
 from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.contract import LEFT_RIGHT
-from ldae.data.datamodule import LatentDataset, StageDataModule, StepBatchSampler
+from ldae.data.datasets import LatentDataset
 from ldae.errors import DependencyError, TrainingError
 from ldae.io.files import write_text
 from ldae.models.convnext import ConvNeXt, ConvNeXtConfig
 from ldae.report.run_folder import read_history
+from ldae.training.batches import StageDataModule, StepBatchSampler
 from ldae.training.callbacks import SliceImages, slice_sheet
 from ldae.training.ema import ExponentialMovingAverage
 from ldae.training.experiment import STAGES
 from ldae.training.fit import FitSettings, start_stage
+from ldae.training.loop import CHECK_EVERY, StageLoop, build_scheduler
 from ldae.training.perceptual import PerceptualConfig, build_perceptual
-from ldae.training.stage import CHECK_EVERY, OptimisationConfig, Stage, build_scheduler, step_generator
+from ldae.training.stage import OptimisationConfig, Stage, step_generator
 
 
 def test_batches_are_a_function_of_seed_and_step():
@@ -94,13 +96,13 @@ def test_a_loss_that_is_not_finite_names_the_scan_and_reaches_no_checkpoint(tmp_
 
 
 def test_losses_are_read_from_the_device_once_in_a_while(tmp_path, monkeypatch):
-    read, check = [], Stage.check_finite
+    read, check = [], StageLoop.check_finite
 
-    def count(stage):
-        read.append(stage.steps_done)
-        check(stage)
+    def count(loop):
+        read.append(loop.stage.steps_done)
+        check(loop)
 
-    monkeypatch.setattr(Stage, "check_finite", count)
+    monkeypatch.setattr(StageLoop, "check_finite", count)
     steps = 2 * CHECK_EVERY + 10
     train(Quadratic(OptimisationConfig(steps=steps, batch_size=1)), tmp_path / "run", steps)
     assert read == [CHECK_EVERY, 2 * CHECK_EVERY, steps]
@@ -161,7 +163,7 @@ def test_pictures_show_the_averaged_weights():
     nn.init.ones_(stage.weights.weight)
     for hook in ("on_validation_start", "on_validation_epoch_end", "on_validation_end"):
         for callback in (average, SliceImages(draw)):
-            getattr(callback, hook)(trainer, stage)
+            getattr(callback, hook)(trainer, StageLoop(stage))
     assert seen == [0.0], "the average is as old as its start"
 
 
