@@ -241,7 +241,9 @@ def main() -> None:
         scored = options.scans
     if options.compile:
         for model in models:
-            model.networks.compile_passes()
+            networks = model.networks
+            for part in (networks.denoiser.encoder, networks.denoiser.decoder, networks.gradient_estimator.decoder):
+                part.compile()
     start = time.perf_counter()
     # The baseline's scans are few, as each takes minutes; ours are scored on the same.
     benches = {name: Bench(model, images, scored) for name, model in zip(names, models, strict=True)}

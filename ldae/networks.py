@@ -97,11 +97,6 @@ class Networks(nn.Module):
         twin.semantic_encoder = fresh.to(next(self.parameters()).device).eval().requires_grad_(False)
         return twin
 
-    def compile_passes(self) -> None:
-        """Compile the networks of a sampling step (`torch.compile`), which takes a minute: for many scans on a GPU."""
-        for part in (self.denoiser.encoder, self.denoiser.decoder, self.gradient_estimator.decoder):
-            part.compile()
-
 
 def semantic_predict(
     networks: Networks, semantic: Tensor | None, config: AutoencoderConfig, sampling: SamplingConfig | None = None

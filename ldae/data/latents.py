@@ -66,11 +66,16 @@ class LatentCache:
             fresh = self.read([records[row] for row in missing]) if images is None else images[missing]
             posterior = self.compress(fresh.flip(LEFT_RIGHT) if mirrored else fresh)
             for row, mean, std in zip(missing, posterior.mean, posterior.std, strict=True):
-                found[row] = {"mean": mean.float().cpu(), "std": std.float().cpu()}
-                if (path := paths[row]) is not None:
-                    save_tensors(path, found[row] or {})
+                found[row] = self.keep(records[row], mean, std, mirrored=mirrored)
         mean, std = (torch.stack([each[name] for each in found if each]) for name in ("mean", "std"))
         return Posterior(mean, std)
+
+    def keep(self, record: Record, mean: Tensor, std: Tensor, *, mirrored: bool = False) -> dict[str, Tensor]:
+        """Keep a scan's posterior, mean and std of (C, d, h, w); returns both by name."""
+        tensors = {"mean": mean.float().cpu(), "std": std.float().cpu()}
+        if (path := self.path(record, mirrored=mirrored)) is not None:
+            save_tensors(path, tensors)
+        return tensors
 
     def means(self, records: Sequence[Record], images: Tensor | None = None, *, mirrored: bool = False) -> Tensor:
         """Posterior means alone, (B, C, d, h, w); arguments as for :meth:`posterior`."""

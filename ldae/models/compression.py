@@ -248,8 +248,11 @@ class CompressionAutoencoder(nn.Module):
 
     def encode(self, x: Tensor) -> Posterior:
         """The standardised posterior: over the training split its means have mean 0 and std 1 per channel."""
-        raw = self.posterior(x)
-        mean, std = self._statistics()
+        return self.standardise(self.posterior(x))
+
+    def standardise(self, raw: Posterior) -> Posterior:
+        """The standardised posterior of a raw one, on its device."""
+        mean, std = (each.to(raw.mean.device) for each in self._statistics())
         return Posterior((raw.mean - mean) / std, raw.std / std)
 
     def decode(self, z_0: Tensor, shape: Sequence[int] | None = None) -> Tensor:

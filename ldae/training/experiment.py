@@ -121,9 +121,13 @@ class Experiment:
             # Standardised by nothing, latents are raw.
             channels = config.model.latent_channels
             compression.fit_statistics(torch.zeros(channels), torch.ones(channels))
-            latents = [self._compress(train.images([index])).mean for index in range(len(train))]
-            values = torch.cat(latents).transpose(0, 1).flatten(1).double()
+            raw = [self._compress(train.images([index])) for index in range(len(train))]
+            values = torch.cat([each.mean for each in raw]).transpose(0, 1).flatten(1).double()
             compression.fit_statistics(values.mean(dim=1).float(), values.std(dim=1).float())
+            # Kept for the later stages, so that no training scan is compressed twice.
+            cache = self._cache("train")
+            for record, found in zip(self.records["train"], map(compression.standardise, raw), strict=True):
+                cache.keep(record, found.mean[0], found.std[0])
             return compression.state_dict()
 
         if not config.trains:
@@ -282,14 +286,7 @@ class Experiment:
         wanted = [
             (record, mirrored) for mirrored in ((False, True) if mirrors or paired else (False,)) for record in records
         ]
-        rows = {record.key: row for row, record in enumerate(records)}
-
-        def read(batch: Sequence[Record]) -> Tensor:
-            return scans.images([rows[record.key] for record in batch])
-
-        precision = choose_precision(self.settings.precision, choose_device(self.settings.device))
-        key = latent_key(self.networks.compression, self.config.preprocessing, precision)
-        cache = LatentCache(read, self._compress, self.settings.run / "cache", key)
+        cache = self._cache(split)
         posteriors = []
         for record, mirrored in wanted:
             posteriors.append(cache.posterior([record], mirrored=mirrored))
@@ -299,6 +296,17 @@ class Experiment:
         std = torch.cat([each.std for each in posteriors]) if self.config.resample_posterior and train else None
         shown = scans if images else None
         return LatentDataset(mean, scans.keys, shown, std=std, paired=paired and images, mirrors=mirrors)
+
+    def _cache(self, split: str) -> LatentCache:
+        scans = self._dataset(split)
+        rows = {record.key: row for row, record in enumerate(self.records[split])}
+
+        def read(batch: Sequence[Record]) -> Tensor:
+            return scans.images([rows[record.key] for record in batch])
+
+        precision = choose_precision(self.settings.precision, choose_device(self.settings.device))
+        key = latent_key(self.networks.compression, self.config.preprocessing, precision)
+        return LatentCache(read, self._compress, self.settings.run / "cache", key)
 
     def _fingerprint(self) -> str:
         return hash_tensors(self.networks.compression.state_dict())

@@ -227,8 +227,8 @@ def _with_inference(
     mirrored = networks.semantic_encoder.reads_mirrored_latent
     preparing = None
     if scans is not None:
-        # Once for the statistics of the latents, once for the latents, and once for those of mirror images.
-        passes = 3 if config.mirror_latents or mirrored else 2
+        # Once for the latents and their statistics, and once for those of mirror images.
+        passes = 2 if config.mirror_latents or mirrored else 1
         preparing = compressing * (passes * scans[0] + (2 if mirrored else 1) * scans[1])
     return ExperimentPlan(
         stages=plans,

@@ -43,10 +43,10 @@ def fit():
     return fit_quickly
 
 
-def fit_quickly(manifest, run, *overrides, **settings):
+def fit_quickly(manifest, run, *overrides, until="representation", **settings):
     experiment = Experiment(
         load_experiment("quick", [*OVERRIDES, *overrides]),
         manifest,
         FitSettings(run, device="cpu", precision="fp32", **settings),
     )
-    return experiment, experiment.fit()
+    return experiment, experiment.fit(until)

@@ -25,7 +25,12 @@ SHORT = [f"{stage}.optimisation.steps=2" for stage in STAGES]
             *VELOCITY,
         ],
         ["representation.semantic_dropout=0.5", "resample_posterior=true", "sampling.guidance=1.5"],
-        ["compression.model.channels=[]", "compression.model.latent_channels=1", *VELOCITY],
+        [
+            "preprocessing={shape: [8, 12, 8], voxel_size_mm: 20.0, centre_mm: [0.0, -17.0, 5.0]}",
+            "compression.model.channels=[]",
+            "compression.model.latent_channels=1",
+            *VELOCITY,
+        ],
     ],
     ids=["rectified", "zero_terminal_snr", "dropout_and_draws", "voxel_space"],
 )
@@ -70,11 +75,10 @@ def test_withheld_codes_are_not_learnt_from_and_noise_reaches_training_alone():
 
 
 def test_compression_starts_from_given_weights_or_keeps_them(cohort, tmp_path, fit):
-    _, records = fit(cohort, tmp_path / "first", *SHORT)
+    _, records = fit(cohort, tmp_path / "first", *SHORT, until="compression")
     weights = tmp_path / "first" / "compression" / "weights.safetensors"
-    kept, again = fit(
-        cohort, tmp_path / "kept", *SHORT, f"compression.initial_weights={weights}", "compression.frozen=true"
-    )
+    frozen = [f"compression.initial_weights={weights}", "compression.frozen=true"]
+    kept, again = fit(cohort, tmp_path / "kept", *SHORT, *frozen, until="compression")
     assert again["compression"].steps == 0
     assert again["compression"].fingerprint == records["compression"].fingerprint
     assert kept.model().config.compression.channels == (8, 8, 16)

@@ -276,6 +276,13 @@ def test_whitening_changes_codes_and_not_what_they_decode_to(cohort, tmp_path, f
     assert np.abs(decoded[0] - models[0.0].generate(noise, codes[0.0].flip(0))).max() > 1e-4, "the code says something"
 
 
+def test_training_scans_are_compressed_once(cohort, tmp_path, fit, monkeypatch):
+    experiment, _ = fit(cohort, tmp_path / "run", "compression.optimisation.steps=1", until="compression")
+    expected = experiment.model().compress(experiment._dataset("train").images(range(4)))
+    monkeypatch.setattr(experiment, "_compress", None)
+    torch.testing.assert_close(experiment._latents("train").latents, expected, atol=1e-4, rtol=1e-4)
+
+
 def test_missing_splits_are_refused(cohort, tmp_path, fit):
     only_train = cohort.select((cohort.table["split"] != "validation").to_numpy(dtype=bool))
     with pytest.raises(TrainingError, match="validation split is empty"):
