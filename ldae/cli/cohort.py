@@ -18,7 +18,7 @@ SCANS_SHOWN = 3
 @command(
     "cohort synth",
     settings="ldae.phantom.settings:PhantomConfig",
-    skip=("shape", "raw", "population", "head_shape", "scanner"),
+    skip=("raw", "population", "head_shape", "scanner"),
     names={
         "n_subjects": "subjects",
         "voxel_size_mm": "voxel-size",

@@ -103,7 +103,7 @@ class LatentDataset(Dataset[Item]):
         scans: the scans themselves, in the same order.
         std: standardised posterior stds, the shape of `latents`, for stages that draw from the posterior.
         paired: every item holds the latent of its mirror image too, so `latents` must be 2N.
-        mirrors: whether the mirrored scans, where there are latents of them, are items of their own.
+        mirrors: mirrored scans, where there are latents of them, are items of their own.
     """
 
     def __init__(

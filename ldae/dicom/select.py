@@ -1,4 +1,4 @@
-"""Which series of a study are T1-weighted heads: a stated rule, with a reason for every series left out.
+"""Choice of the T1-weighted series of a study by a stated rule, with a reason for every series left out.
 
 Reasons are fixed sentences: nothing of a header stands in them, so they may be published.
 """

@@ -105,7 +105,10 @@ def _is_finished(out: Path, config: PhantomConfig, force: bool) -> bool:
         msg = f"{saved} is damaged ({error}); delete the folder {out} to make the cohort again"
         raise CohortError(msg) from error
     now = _plain(config)
-    before.setdefault("min_motion_mm", 0.0)  # cohorts made before there was a choice
+    # Cohorts of earlier versions: before there was a choice, or with one that is gone.
+    before.setdefault("min_motion_mm", 0.0)
+    if before.get("shape") is None:
+        before.pop("shape", None)
     if before != now and force:
         return False
     if before != now:

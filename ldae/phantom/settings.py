@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ldae.atlas import grid_around_brain, template_grid
-from ldae.errors import CohortError, VolumeError
+from ldae.atlas import template_grid
+from ldae.errors import CohortError
 from ldae.phantom.anatomy.deformation import ShapeConfig
 from ldae.phantom.population import MONTHS, PopulationConfig, Subject, draw_subject
 from ldae.phantom.pose import RawConfig
@@ -34,7 +34,6 @@ class PhantomConfig:
         voxel_size_mm: edge of the isotropic voxels, 1 to 6 mm.
         seed: source of all randomness, 0 or more. A subject keeps its anatomy at every voxel size and whatever the
             number of subjects.
-        shape: voxels along each axis, or None for the smallest multiples of 8 that hold the brain.
         max_sessions: the largest number of sessions of a subject, 1 to 6.
         min_motion_mm: leave out subjects with fewer than three sessions, or whose ventricles' wall moves less than this
             between the first and the last; 0 keeps all. Interpolation is tested on large change, which is rare.
@@ -53,7 +52,6 @@ class PhantomConfig:
     n_subjects: int = 160
     voxel_size_mm: float = 5.0
     seed: int = 0
-    shape: tuple[int, int, int] | None = None
     max_sessions: int = 4
     min_motion_mm: float = 0.0
     save_displacement: bool = False
@@ -80,23 +78,11 @@ class PhantomConfig:
         if min(shares) < 0 or abs(sum(shares) - 1.0) > 1e-6:
             msg = f"prevalence must be three shares that sum to 1, got {shares}; rescale them"
             raise CohortError(msg)
-        cohort_grid(self)
 
 
 def cohort_grid(config: PhantomConfig) -> Grid:
-    """The grid of all images of a cohort, in MNI space.
-
-    Raises:
-        CohortError: if the configured shape cuts the brain.
-    """
-    if config.shape is None:
-        return template_grid(config.voxel_size_mm)
-    try:
-        d, h, w = config.shape
-        return grid_around_brain((int(d), int(h), int(w)), config.voxel_size_mm)
-    except (TypeError, ValueError, VolumeError) as error:
-        msg = f"shape {config.shape!r} cannot hold the cohort's images: {error}; leave shape unset to have it chosen"
-        raise CohortError(msg) from error
+    """The grid of all stripped images of a cohort, in MNI space: multiples of 8 voxels that hold the brain."""
+    return template_grid(config.voxel_size_mm)
 
 
 def stream(config: PhantomConfig, *key: int) -> np.random.Generator:

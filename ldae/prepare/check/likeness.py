@@ -148,7 +148,7 @@ def compare_brains(
     if len(sessions) and np.median(sessions) > limit:
         known = {subject for finding in mirrored for subject in finding.subjects}
         apart = pairs(same & (fisher < median + STRANGER * spread))
-        found += _different_people([pair for pair in apart if pair.subjects[0] not in known])
+        found += _different_subjects([pair for pair in apart if pair.subjects[0] not in known])
     below = strangers[strangers <= limit]
     return [*found, *mirrored], LikenessStatistics(
         limit=float(np.tanh(limit)),
@@ -197,12 +197,12 @@ def _same_brain(pairs: Sequence[_Pair]) -> Iterator[Finding]:
         yield Finding(ERROR, "same-brain", message, "settle those that are named, then check again")
 
 
-def _different_people(pairs: Sequence[_Pair]) -> Iterator[Finding]:
+def _different_subjects(pairs: Sequence[_Pair]) -> Iterator[Finding]:
     """One finding for each subject whose sessions are too different, by the first such pair."""
     for subject, pair in {pair.subjects[0]: pair for pair in sorted(pairs, key=lambda pair: pair.rows)[::-1]}.items():
         message = f"sessions of {subject} look like different subjects: {_correlated(pair)}"
         remedy = "check whether scans were exchanged between participants, and whether both scans are aligned"
-        yield Finding(WARNING, "different-people", message, remedy, pair.scans, (subject,))
+        yield Finding(WARNING, "different-subjects", message, remedy, pair.scans, (subject,))
 
 
 def _mirrored_sessions(own: Array, mirrored: Array, pairs: Sequence[_Pair], limit: float) -> Iterator[Finding]:

@@ -10,12 +10,12 @@ from ldae.atlas import load_template
 from ldae.head.findings import WARNING, Finding
 from ldae.volume import Volume
 
-__all__ = ["MIN_PEOPLE", "check_spread", "ventricle_ml"]
+__all__ = ["MIN_SUBJECTS", "check_spread", "ventricle_ml"]
 
 GRID_MM = 4.0
 # Reach of a subject's ventricles around the template's.
 REACH_VOXELS = 2
-MIN_PEOPLE = 8
+MIN_SUBJECTS = 8
 # Ventricles differ more between subjects than any other part. Their standard deviation over their mean, as measured here,
 # was 0.13 and more in affine cohorts (ten adults between 23 and 51 years 0.17) and 0.02 for copies of one brain.
 MIN_VENTRICLE_SPREAD = 0.06
@@ -52,7 +52,7 @@ def check_spread(
     Returns:
         Findings, and the measurements that they rest on; neither with fewer than eight subjects.
     """
-    if len(volumes_ml) < MIN_PEOPLE:
+    if len(volumes_ml) < MIN_SUBJECTS:
         return [], {}
     volumes = np.array(list(volumes_ml.values()))
     spread = float(volumes.std(ddof=1) / volumes.mean()) if volumes.mean() > 0 else 0.0

@@ -22,9 +22,9 @@ from ldae.volume import Volume, read_volume, write_volume
 
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight phantoms with two sessions at most."""
+    """Eight phantoms, one session each."""
     folder = tmp_path_factory.mktemp("phantoms")
-    return synthesise_cohort(folder / "cohort", PhantomConfig(n_subjects=8, voxel_size_mm=5.0, max_sessions=2, seed=3))
+    return synthesise_cohort(folder / "cohort", PhantomConfig(n_subjects=8, voxel_size_mm=5.0, max_sessions=1, seed=3))
 
 
 @pytest.fixture

@@ -49,12 +49,12 @@ def test_one_brain_under_two_names(sessions: int) -> None:
     assert [(finding.code, set(finding.subjects)) for finding in found] == [("same-brain", {"copy", "p03"})]
 
 
-def test_exchanged_sessions_look_like_other_people() -> None:
+def test_exchanged_sessions_look_like_other_subjects() -> None:
     signatures, keys, subjects = cohort()
     subjects[1], subjects[3] = subjects[3], subjects[1]
     found, _ = compare_brains(signatures, keys, subjects)
-    assert {finding.subjects for finding in found if finding.code == "different-people"} == {("p00",), ("p01",)}
-    assert {finding.code for finding in found} == {"different-people", "same-brain"}
+    assert {finding.subjects for finding in found if finding.code == "different-subjects"} == {("p00",), ("p01",)}
+    assert {finding.code for finding in found} == {"different-subjects", "same-brain"}
 
 
 def test_a_mirrored_session_is_told_from_a_strangers() -> None:

@@ -6,7 +6,7 @@ from scipy import ndimage
 
 from ldae.atlas import load_template
 from ldae.prepare.check.likeness import signature
-from ldae.prepare.check.shape_spread import MIN_PEOPLE, check_spread, ventricle_ml
+from ldae.prepare.check.shape_spread import MIN_SUBJECTS, check_spread, ventricle_ml
 from ldae.volume import Volume
 
 
@@ -25,7 +25,7 @@ def person(seed: int, *, own_shape: bool) -> Volume:
     return Volume(np.where(data > 0, np.clip(data + noise, 1e-3, None), 0).astype(np.float32), template.grid.affine)
 
 
-def checked(*, own_shape: bool, count: int = MIN_PEOPLE) -> tuple[list, dict[str, float]]:
+def checked(*, own_shape: bool, count: int = MIN_SUBJECTS) -> tuple[list, dict[str, float]]:
     people = {f"p{seed}": person(seed, own_shape=own_shape) for seed in range(count)}
     signatures = [signature(one) for one in people.values()]
     return check_spread(
@@ -33,7 +33,7 @@ def checked(*, own_shape: bool, count: int = MIN_PEOPLE) -> tuple[list, dict[str
     )
 
 
-def test_brains_that_differ_are_believed() -> None:
+def test_brains_that_differ_have_no_finding() -> None:
     found, figures = checked(own_shape=True)
     assert found == []
     assert figures["ventricle_spread"] > 0.1
@@ -47,7 +47,7 @@ def test_copies_of_one_brain_are_suspected_of_a_deformable_registration() -> Non
 
 
 def test_too_few_people_say_nothing() -> None:
-    assert checked(own_shape=False, count=MIN_PEOPLE - 1) == ([], {})
+    assert checked(own_shape=False, count=MIN_SUBJECTS - 1) == ([], {})
 
 
 def test_wider_ventricles_measure_larger() -> None:

@@ -1,4 +1,4 @@
-"""Preprocessing of a cohort: bad scans, finished work, other people's masks and programs, and a cluster."""
+"""Preprocessing of a cohort: bad scans, finished work, given masks, other programs, and a cluster."""
 
 import json
 import os
@@ -193,7 +193,7 @@ def test_what_is_written_tells_where_the_scan_was(stripped: Manifest, tmp_path: 
     assert quality["Score"] == pytest.approx(quality["Correlation"] * quality["Coverage"] * quality["Overlap"])
 
 
-def test_a_mask_of_somebody_elses_takes_the_place_of_brain_extraction(
+def test_a_given_mask_takes_the_place_of_brain_extraction(
     stripped: Manifest,
     tmp_path: Path,
     truth: npt.NDArray[np.float64],
