@@ -18,7 +18,7 @@ from ldae.data.latents import LatentCache, latent_key
 from ldae.data.manifest import Record
 from ldae.diffusion import Estimate, Predict, SamplingConfig, invert_latents, sample_latents, velocity_of
 from ldae.errors import ConfigError, TaskError, VolumeError
-from ldae.hardware import Device, Precision, channels_last, choose_device, choose_precision
+from ldae.hardware import Device, Precision, autocast, channels_last, choose_device, choose_precision
 from ldae.io.card import model_card
 from ldae.io.checkpoints import check_tensors, hash_tensors, load_folder, save_folder
 from ldae.io.plain import from_plain, read_setting, to_plain
@@ -392,7 +392,7 @@ class LatentDiffusionAutoencoder:
             yield semantic_predict(self.networks, y, self.config, sampling)
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16)
+        return autocast(self.device, self.dtype)
 
 
 def stack_images(scans: Sequence[PreparedScan]) -> Tensor:

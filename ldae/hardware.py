@@ -19,6 +19,7 @@ __all__ = [
     "Device",
     "PeakMemory",
     "Precision",
+    "autocast",
     "channels_last",
     "choose_device",
     "choose_precision",
@@ -76,6 +77,11 @@ def choose_precision(precision: Precision, device: torch.device) -> torch.dtype:
         msg = f"precision must be auto, fp32 or bf16, got {precision!r}"
         raise ConfigError(msg)
     return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    """Context of matrix work in a dtype of :func:`choose_precision`."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)
 
 
 def single_precision(device: torch.device) -> AbstractContextManager[object]:

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from ldae.errors import ConfigError
-from ldae.hardware import GIB, PeakMemory, channels_last
+from ldae.hardware import GIB, PeakMemory, autocast, channels_last
 from ldae.training.stage import Stage
 
 __all__ = ["Cost", "count", "count_step", "flops_per_second", "measure_step", "parameter_gib"]
@@ -148,7 +148,7 @@ def measure_step(stage: Stage, shapes: Shapes, device: torch.device, dtype: torc
         optimizer = torch.optim.AdamW([p for p in stage.parameters() if p.requires_grad])
         with (
             PeakMemory(device) as memory,
-            torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16),
+            autocast(device, dtype),
         ):
             for _ in range(2):  # the first warms up
                 start = time.perf_counter()
@@ -180,7 +180,7 @@ def flops_per_second(device: torch.device, dtype: torch.dtype, width: int) -> fl
     times: list[float] = []
     while len(times) < 2 or sum(times[1:]) < 0.3:  # the first warms up
         start = time.perf_counter()
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+        with autocast(device, dtype):
             loss = block(x.requires_grad_()).float().square().mean()
         loss.backward()
         _wait(device)

@@ -14,7 +14,7 @@ from ldae.data.datasets import LatentDataset, ScanDataset
 from ldae.data.latents import LatentCache, latent_key
 from ldae.data.manifest import Manifest, Record
 from ldae.errors import TrainingError
-from ldae.hardware import choose_device, choose_precision
+from ldae.hardware import autocast, choose_device, choose_precision
 from ldae.io.checkpoints import FORMAT_VERSION, hash_tensors, load_weights
 from ldae.io.files import write_json
 from ldae.io.plain import to_plain
@@ -167,29 +167,16 @@ class Experiment:
             "stage": to_plain(config),
         }
         done = self._start("representation", inputs)
-        learning = {"semantic_encoder": networks.semantic_encoder, "gradient_estimator": networks.gradient_estimator}
-        if done is not None:
-            for name, network in learning.items():
-                network.load_state_dict(
-                    {
-                        key.removeprefix(f"{name}."): value
-                        for key, value in done[0].items()
-                        if key.startswith(f"{name}.")
-                    },
-                    strict=True,
-                )
-            return done[1]
         stage = build_stage("representation", self.config, networks)
+        if done is not None:
+            stage.averaged().load_state_dict(done[0], strict=True)
+            return done[1]
         self._begin_linear_path()
         train, validation = (self._latents(name, images=True) for name in ("train", "validation"))
 
         def finish() -> dict[str, Tensor]:
             self._whiten(train)
-            return {
-                f"{name}.{key}": value
-                for name, network in learning.items()
-                for key, value in network.state_dict().items()
-            }
+            return stage.averaged().state_dict()
 
         return self._fit("representation", stage, train, validation, finish)
 
@@ -325,5 +312,4 @@ class Experiment:
             return decode_latents(self.networks.compression, latents, self.config.preprocessing.shape)
 
     def _autocast(self, device: torch.device) -> torch.autocast:
-        dtype = choose_precision(self.settings.precision, device)
-        return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)
+        return autocast(device, choose_precision(self.settings.precision, device))

@@ -4,9 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from torch import Tensor, nn
+import torch
+from monai.losses import JukeboxLoss, PerceptualLoss
+from torch import nn
 
 from ldae.errors import ConfigError, DependencyError
+from ldae.io.checkpoints import load_tensors
 
 __all__ = ["PerceptualConfig", "build_perceptual"]
 
@@ -34,23 +37,8 @@ class PerceptualConfig:
             raise ConfigError(msg)
 
 
-class Spectral(nn.Module):
-    """MONAI's Jukebox loss."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        from monai.losses import JukeboxLoss
-
-        self.loss = JukeboxLoss(spatial_dims=3)
-
-    def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        """A scalar for two batches of scans, (B, 1, D, H, W)."""
-        loss: Tensor = self.loss(a.float(), b.float())
-        return loss
-
-
 def build_perceptual(config: PerceptualConfig) -> nn.Module | None:
-    """A module of two batches of scans, (B, 1, D, H, W), to a scalar; None for kind `none`.
+    """A module of two batches of scans, (B, 1, D, H, W), float32, to a scalar; None for kind `none`.
 
     Raises:
         DependencyError: if the pretrained network cannot be had, naming what to install or to give.
@@ -58,9 +46,8 @@ def build_perceptual(config: PerceptualConfig) -> nn.Module | None:
     if config.kind == "none" or config.weight == 0:
         return None
     if config.kind == "spectral":
-        return Spectral()
-    from monai.losses import PerceptualLoss
-
+        spectral: nn.Module = JukeboxLoss(spatial_dims=3)
+        return spectral
     network = {"medicalnet": "medicalnet_resnet10_23datasets", "lpips": "alex"}[config.kind]
     try:
         loss: nn.Module = PerceptualLoss(
@@ -85,12 +72,9 @@ def build_perceptual(config: PerceptualConfig) -> nn.Module | None:
 
 
 def _load_weights(loss: nn.Module, path: Path) -> None:
-    import torch
-
+    state: Any
     if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        state = load_file(path)
+        state, _ = load_tensors(path)
     else:
         state = torch.load(path, map_location="cpu", weights_only=True)
     state = state.get("state_dict", state)
