@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -73,10 +74,16 @@ def test_scripts_call_commands_that_the_parser_takes(script: Path, tmp_path: Pat
     recorder.chmod(0o755)
     environment = {**os.environ, "LDAE": str(recorder), "OUT": str(tmp_path / "a run")}
     subprocess.run(["bash", str(script)], env=environment, cwd=tmp_path, check=True, timeout=60)
-    lines = calls.read_text(encoding="utf-8").splitlines()
-    assert lines
-    for line in lines:
-        read_command_line(line.split("\037")[:-1])
+    lines = [line.split("\037")[:-1] for line in calls.read_text(encoding="utf-8").splitlines()]
+    assert [read_command_line(line)[0].path[0] for line in lines][-2:] == ["study", "report"]
+    # What a line reads, a line before it wrote: `fit` and `encode` name files in their folder, the others the file itself.
+    written = {tmp_path / "a run" / "cohort"}
+    for line in lines[1:]:
+        given = {name: Path(value) for name, value in pairwise(line) if name.startswith("--")}
+        read = [given[name] for name in ("--manifest", "--model") if name in given]
+        read += [Path(line[1])] if line[0] == "probe" else []
+        assert all(path in written or path.parent in written for path in read), line
+        written |= {given["--out"]} if "--out" in given else set()
 
 
 def test_the_gpu_benchmark_passes_options_that_the_program_takes(tmp_path: Path) -> None:

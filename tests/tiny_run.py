@@ -1,5 +1,6 @@
 """One run, fitted and studied once for all tests that need a trained model: to be read, never written to."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,27 @@ def _make_run(run: Path) -> None:
         patch.setattr(ProbeSettings.__init__, "__defaults__", few)
         patch.setitem(learning_curve.learning_curve.__kwdefaults__, "draws", 2)
         _call("study", "--model", run / "model", "--manifest", manifest, "--effect", effect, "--out", run, *FP32)
+
+
+def assert_complete(run: Path, *, baselines: set[str]) -> dict:
+    """A run folder holds every result and the report; returns its results."""
+    results = json.loads((run / "results.json").read_text())
+    assert results["skipped"] == {}
+    tasks = {"compression", "reconstruct", "diagnose", "probe", "manipulate", "interpolate"}
+    measured = {"wall_seconds", "peak_memory_gib", "n_subjects", "n_scans", "n_test_subjects"}
+    assert tasks | measured <= results.keys()
+    assert {"ssim", "mse"} <= results["compression"].keys()
+    assert {"steps", "ssim", "mse", "ssim_semantic_only", "mse_semantic_only"} <= results["reconstruct"].keys()
+    diagnosis, age, edits = results["probe"]["diagnosis"], results["probe"]["age"], results["manipulate"]
+    assert diagnosis["auc"]["low"] <= diagnosis["auc"]["value"] <= diagnosis["auc"]["high"]
+    assert baselines == diagnosis["baselines"].keys() == diagnosis["differences"].keys()
+    assert {"median", *baselines} == age["baselines"].keys()
+    assert len(edits["steps"]) == len(edits["probability"]) == len(edits["ventricle_change_ml"])
+    assert {"ldae", "ldae_residual", "voxel_linear", "copy_nearest", "ceiling"} <= results["interpolate"]["ssim"].keys()
+    usage = {"verdict", "share", "shuffled_share", "gap", "effective_rank", "active_dimensions"}
+    assert usage <= results["diagnose"].keys()
+    assert (run / "report.html").stat().st_size > 10_000
+    return results
 
 
 def _call(*arguments: object) -> None:

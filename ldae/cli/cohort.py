@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from ldae.cli.command import command
+from ldae.cli.command import command, options_named
 from ldae.cli.console import exit_code, progress_bar, say, table
 from ldae.cli.options import Folder, Manifest, Workers, folder
 
@@ -63,9 +63,11 @@ def synth(
         raise CohortError(msg)
     if settings.anatomy is not None:
         say("each label map that is drawn is first registered to the template, which takes a quarter of a minute")
+    with options_named({"max_rotation_deg": "--max-rotation", "max_translation_mm": "--max-translation"}):
+        heads = RawConfig(**given) if raw else None
     settings = replace(
         settings,
-        raw=RawConfig(**given) if raw else None,
+        raw=heads,
         scanner=ScannerConfig(noise_sd=0.0, ghost_probability=0.0) if noise_free else ScannerConfig(),
     )
     with progress_bar("phantoms") as move:

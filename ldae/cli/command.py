@@ -2,7 +2,8 @@
 
 import inspect
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
 from pkgutil import resolve_name
@@ -14,8 +15,9 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
 from ldae.cli.console import notice
 from ldae.cli.options import RENAMED_OPTIONS, Positional
+from ldae.errors import LdaeError
 
-__all__ = ["COMMANDS", "Command", "Parser", "command", "did_you_mean"]
+__all__ = ["COMMANDS", "Command", "Parser", "command", "did_you_mean", "options_named"]
 
 EXPECTED = re.compile(r"""Parser key "(\w+)"(?: element \d+)?: Expected an? <class '(\w+)'>\. Got value: (.*)""")
 MISSING_OPTIONS = re.compile(r"(the following arguments are required:) (.*)")
@@ -179,8 +181,9 @@ class Settings:
         return [option for part in self.parts for option in part.options()]
 
     def value(self, given: Namespace) -> Any:
-        """The dataclass, from what was given."""
-        return self.cls(**{part.name: part.value(given) for part in self.parts})
+        """The dataclass, from what was given; what it refuses is named as on the command line."""
+        with options_named({each.name: f"--{each.spelling}" for each in self.options()}):
+            return self.cls(**{part.name: part.value(given) for part in self.parts})
 
 
 @dataclass(frozen=True)
@@ -245,6 +248,16 @@ class Command:
                 spelling = self.names.get(name, name).replace("_", "-")
                 parts.append(Option(name, spelling, hint, self.defaults.get(name, default), texts.get(name, "")))
         return parts
+
+
+@contextmanager
+def options_named(spellings: Mapping[str, str]) -> Iterator[None]:
+    """Errors of the block, with options in place of the names of parameters."""
+    try:
+        yield
+    except LdaeError as error:
+        names = re.compile(rf"\b({'|'.join(map(re.escape, spellings))})\b")
+        raise type(error)(names.sub(lambda found: spellings[found[0]], str(error))) from error
 
 
 COMMANDS: dict[tuple[str, ...], Command] = {}

@@ -141,30 +141,23 @@ def exit_on_error(*, verbose: bool) -> Iterator[None]:
     """
     try:
         yield
-    except LdaeError as error:
-        if verbose:
-            errors.print(traceback.format_exc(), markup=False)
-        errors.print(f"ldae: {error}", markup=False)
-        sys.exit(2)
     except KeyboardInterrupt:
-        errors.print("ldae: interrupted; run the same command again to go on", markup=False)
+        notice("interrupted; run the same command again to go on")
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(141)
-    except (OSError, MemoryError) as error:
-        if verbose:
-            errors.print(traceback.format_exc(), markup=False)
-        errors.print(
-            f"ldae: {error or type(error).__name__}; check paths, permissions, free disk and memory", markup=False
-        )
-        sys.exit(2)
     except Exception as error:
         if verbose:
-            raise
-        reason = " ".join(str(error).split())[:500]
-        errors.print(
-            f"ldae: unexpected {type(error).__name__}: {reason}. This is a defect of ldae: run again with --verbose and "
-            "report the traceback",
-            markup=False,
-        )
-        sys.exit(1)
+            errors.print(traceback.format_exc(), markup=False)
+        if isinstance(error, LdaeError):
+            notice(str(error))
+        elif isinstance(error, OSError | MemoryError):
+            notice(f"{error or type(error).__name__}; check paths, permissions, free disk and memory")
+        else:
+            reason = " ".join(str(error).split())[:500]
+            notice(
+                f"unexpected {type(error).__name__}: {reason}. This is a defect of ldae: run again with --verbose and report "
+                "the traceback"
+            )
+            sys.exit(1)
+        sys.exit(2)

@@ -99,12 +99,12 @@ def probe(
 
 def show(report: "ProbeReport") -> None:
     """Print the metrics of every kind of features, and the differences."""
-    from ldae.report.wording import asked_for
+    from ldae.report.wording import target_name
 
     counts = report.counts
     names = list(next(iter(report.scored.values())).figures)[:4]
     table(
-        f"{asked_for(report.target)}: tested on {counts['asked_scans']} scans of {counts['asked_subjects']} subjects, "
+        f"{target_name(report.target)}: tested on {counts['asked_scans']} scans of {counts['asked_subjects']} subjects, "
         "95 % intervals over subjects",
         ["features", *(name.replace("_", " ") for name in names)],
         [[name, *(interval(each.figures[key]) for key in names)] for name, each in report.scored.items()],

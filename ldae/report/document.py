@@ -27,7 +27,7 @@ from ldae.report.sections.preprocessing import failed_scans, pictures_of_scans, 
 from ldae.report.sections.restoration import reconstruction, samples
 from ldae.report.source import read_json
 from ldae.report.templating import asset, render
-from ldae.report.wording import asked_for
+from ldae.report.wording import target_name
 
 __all__ = ["Form", "write_preprocessing_page", "write_probe_report", "write_report"]
 
@@ -97,7 +97,7 @@ def write_probe_report(folder: Path, out: Path | None = None, form: Form = "html
     """
     documents = {path.name: read_json(path) for path in sorted(folder.glob("probe_*.json"))}
     sections = [
-        probe_section(each, name, Path(name).stem, f"Prediction of {asked_for(each['target'])} from the embeddings")
+        probe_section(each, name, Path(name).stem, f"Prediction of {target_name(each['target'])} from the embeddings")
         for name, each in documents.items()
         if isinstance(each, Mapping) and isinstance(each.get("target"), Mapping)
     ]

@@ -10,7 +10,6 @@ __all__ = [
     "OWN_METHODS",
     "RIVALS",
     "STRUCTURES",
-    "asked_for",
     "baseline_name",
     "better_than",
     "capital",
@@ -20,6 +19,7 @@ __all__ = [
     "joined",
     "long_class",
     "short_name",
+    "target_name",
     "words",
 ]
 
@@ -130,7 +130,7 @@ def long_class(name: str) -> str:
     return CLASSES.get(name, name)
 
 
-def asked_for(target: Mapping[str, Any]) -> str:
+def target_name(target: Mapping[str, Any]) -> str:
     """Name of a probe's target."""
     classes = target.get("classes")
     if target.get("kind") == "survival" and isinstance(classes, Sequence) and len(classes) == 2:

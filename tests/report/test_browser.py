@@ -54,10 +54,6 @@ def choose(control: Any, value: int) -> None:
     control.evaluate("(e, v) => { e.value = v; e.dispatchEvent(new Event('input', {bubbles: true})); }", value)
 
 
-def test_file_is_small_enough_to_send(report: Path) -> None:
-    assert report.stat().st_size < 25e6
-
-
 def test_page_fits_a_small_screen_and_every_chart_is_drawn(page: Any) -> None:
     for width in (400, 1280):
         page.set_viewport_size({"width": width, "height": 800})

@@ -1,9 +1,7 @@
 """The report of a fabricated run folder: what it must hold."""
 
 import base64
-import html.parser
 import io
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from bs4 import BeautifulSoup
 from PIL import Image
 
 from ldae.errors import TaskError
@@ -22,54 +21,39 @@ from ldae.report.blocks import Beside, Text
 from ldae.report.run_folder import STAGES
 from ldae.report.sections import interpolation, manipulation, restoration
 from ldae.report.sections.prediction import probe_section
+from ldae.report.source import read_json
 from tests.report.fabricated_run import NASTY
 
 WARNINGS = re.compile(r'<p class="warning">(.*?)</p>', re.S)
 
 
-class Page(html.parser.HTMLParser):
-    """Tags with their attributes, table cells with their text, and all visible text of a document."""
+class Page:
+    """A document: table cells as (attributes, text), and all visible text."""
 
     def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str]]] = []
-        self.cells: list[tuple[dict[str, str], str]] = []
-        self.text = ""
-        self._open: list[str] = []
-        self.feed(text)
+        self.tree = BeautifulSoup(text, "html.parser", multi_valued_attributes=None)
+        self.cells = [(each.attrs, each.get_text()) for each in self.tree.find_all(["td", "th"])]
+        self.text = "".join(
+            each for each in self.tree.find_all(string=True) if each.parent.name not in ("style", "script")
+        )
 
-    def handle_starttag(self, tag: str, attrs: list) -> None:
-        self.tags.append((tag, {name: value or "" for name, value in attrs}))
-        self._open.append(tag)
-        if tag in ("td", "th"):
-            self.cells.append((self.tags[-1][1], ""))
+    def attributes(self, tag: str | bool) -> list[dict[str, str]]:
+        return [each.attrs for each in self.tree.find_all(tag)]
 
-    def handle_endtag(self, tag: str) -> None:
-        while self._open and self._open.pop() != tag:
-            pass
 
-    def handle_data(self, data: str) -> None:
-        if {"style", "script"} & set(self._open):
-            return
-        self.text += data
-        if {"td", "th"} & set(self._open):
-            attributes, before = self.cells[-1]
-            self.cells[-1] = (attributes, before + data)
-
-    def attributes(self, tag: str) -> list[dict[str, str]]:
-        return [attributes for name, attributes in self.tags if name == tag]
+def rendered(folder: Path) -> Page:
+    """The report of a run folder."""
+    return Page(write_report(folder).read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
 def run(copy_of_run: Callable[[], Path]) -> Path:
-    folder = copy_of_run()
-    write_report(folder)
-    return folder
+    return copy_of_run()
 
 
 @pytest.fixture(scope="module")
 def page(run: Path) -> Page:
-    return Page((run / "report.html").read_text(encoding="utf-8"))
+    return rendered(run)
 
 
 @pytest.fixture
@@ -94,7 +78,7 @@ def sources(run: Path, attributes: dict[str, str]) -> list[float]:
     values: list[float] = []
     for source in attributes["data-from"].split():
         name, _, path = source.partition("#")
-        value = json.loads((run / unquote(name)).read_text(encoding="utf-8"))
+        value = read_json(run / unquote(name))
         for key in path.split("/")[1:]:
             key = unquote(key).replace("~1", "/").replace("~0", "~")
             value = value[int(key) if isinstance(value, list) else key]
@@ -133,26 +117,19 @@ def test_the_split_table_counts_the_manifest(run: Path, page: Page) -> None:
     assert shown[:5] == [str(count) for count in counts]
 
 
-def test_the_document_asks_nothing_of_the_network(page: Page) -> None:
+def test_the_document_needs_no_network(page: Page) -> None:
     links = [
-        attributes[name]
-        for _, attributes in page.tags
-        for name in ("src", "href", "srcset", "action")
-        if name in attributes
+        each[name] for each in page.attributes(True) for name in ("src", "href", "srcset", "action") if name in each
     ]
     assert all(link.startswith(("data:", "#")) for link in links)
-    assert not {"link", "iframe", "object"} & {tag for tag, _ in page.tags}
-
-
-def test_the_style_loads_nothing(run: Path) -> None:
-    style = re.search(r"<style>(.*?)</style>", (run / "report.html").read_text(encoding="utf-8"), re.S)
-    assert style is not None
-    assert len(style[1]) > 1000
-    assert not re.search(r"url\(|@import|http", style[1])
+    assert not page.tree.find(["link", "iframe", "object"])
+    style = page.tree.find("style").get_text()
+    assert len(style) > 1000
+    assert not re.search(r"url\(|@import|http", style)
 
 
 def test_anchors_of_the_contents_exist(page: Page) -> None:
-    names = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
+    names = {each["id"] for each in page.attributes(True) if "id" in each}
     targets = [a["href"][1:] for a in page.attributes("a")]
     assert len(targets) == 14
     assert set(targets) <= names
@@ -204,12 +181,12 @@ def test_the_notice_is_on_top_and_the_phantom_is_named(page: Page) -> None:
 
 def test_a_baseline_that_beats_the_code_is_stated_in_words(run: Path, page: Page) -> None:
     own, volumes = (
-        json.loads((run / "tasks" / "probe_diagnosis.json").read_text())["scored"][name]["figures"]["auc"]["value"]
+        read_json(run / "tasks" / "probe_diagnosis.json")["scored"][name]["figures"]["auc"]["value"]
         for name in ("codes", "true_volumes")
     )
     words = rf"Better than the semantic code \({own:.3f}\): true volumes of the phantom .*\({volumes:.3f}\)"
     assert re.search(words, page.text)
-    document = json.loads((run / "tasks" / "probe_age.json").read_text())
+    document = read_json(run / "tasks" / "probe_age.json")
     mine = document["scored"]["codes"]["figures"]["mae"]["value"]
     for each in document["scored"].values():
         each["figures"]["mae"]["value"] += 10 * (each["figures"]["mae"]["value"] != mine)
@@ -238,7 +215,7 @@ def test_the_best_of_each_column_is_marked_and_the_ceiling_does_not_compete(run:
 
 
 def test_the_worst_reconstruction_is_called_the_worst_once(run: Path, page: Page) -> None:
-    scores = json.loads((run / "tasks" / "reconstruct.json").read_text(encoding="utf-8"))["per_scan"]
+    scores = read_json(run / "tasks" / "reconstruct.json")["per_scan"]
     worst = min(scores, key=scores.get)
     captions = re.findall(r"Worst of 36 test scans: (\S+), SSIM (\S+) from both codes", page.text)
     assert captions == [(worst, f"{scores[worst]:.3f}")]
@@ -248,7 +225,7 @@ def test_the_worst_reconstruction_is_called_the_worst_once(run: Path, page: Page
 def test_a_volume_that_moves_against_the_disease_is_said(run: Path, page: Page, bare: Path) -> None:
     assert "The edited scans agree from the first to the last step: ventricles (\u22127.04 to +7.04 ml)" in page.text
     assert "contradict the disease" not in page.text
-    manipulate = json.loads((run / "results.json").read_text(encoding="utf-8"))["manipulate"]
+    manipulate = read_json(run / "results.json")["manipulate"]
     volumes = manipulate["volume_change_ml"]
     volumes["brain_ml"] = [-10.3, *volumes["brain_ml"][1:-1], 4.0]
     volumes["hippocampus_left_ml"][0] = None
@@ -270,17 +247,17 @@ def test_a_typical_and_the_worst_missing_session_are_shown_with_their_figures(pa
 def test_missing_sessions_that_do_not_fit_their_pictures_keep_the_tables(
     run: Path, bare: Path, damaged: object
 ) -> None:
-    of = json.loads((run / "results.json").read_text(encoding="utf-8"))["interpolate"]
+    of = read_json(run / "results.json")["interpolate"]
     write_json(bare / "results.json", {"interpolate": of})
     write_json(bare / "tasks" / "interpolate.json", of | {"shown": damaged})
     (bare / "tasks" / "interpolate.npz").write_bytes((run / "tasks" / "interpolate.npz").read_bytes())
-    page = Page(write_report(bare).read_text(encoding="utf-8"))
+    page = rendered(bare)
     assert "tasks/interpolate.json is missing or does not fit the images" in page.text
     assert any(a.get("data-from", "").endswith("interpolate/ssim/ceiling") for a, _ in page.cells)
 
 
 def test_the_resolved_configuration_can_be_copied_out(run: Path, page: Page) -> None:
-    config = json.loads((run / "run.json").read_text(encoding="utf-8"))["config"]
+    config = read_json(run / "run.json")["config"]
     block = page.text[page.text.index("(YAML)") + len("(YAML)") :].split("Synthetic images")[0]
     assert yaml.safe_load(block) == config
     assert "ldae demo --out" in page.text
@@ -305,7 +282,7 @@ def test_a_folder_without_results_is_refused_with_the_remedy(tmp_path: Path) -> 
 
 
 def test_a_folder_with_results_alone_says_what_is_missing_everywhere(bare: Path) -> None:
-    page = Page(write_report(bare).read_text(encoding="utf-8"))
+    page = rendered(bare)
     assert not page.attributes("img")
     reasons = [a for a in page.attributes("p") if a.get("class") == "absence"]
     sections = page.attributes("section")
@@ -325,7 +302,7 @@ def test_a_skipped_task_shows_its_reason(bare: Path) -> None:
     }
     results = {"n_subjects": 3, "n_scans": 5, "n_test_subjects": 1, "skipped": skipped}
     write_json(bare / "results.json", results)
-    page = Page(write_report(bare).read_text(encoding="utf-8"))
+    page = rendered(bare)
     for reason in skipped.values():
         assert f"This part was skipped: {reason}." in page.text
 
@@ -337,7 +314,7 @@ def test_figures_without_their_files_keep_the_tables(run: Path, bare: Path) -> N
         (bare / "tasks" / name).write_bytes((run / "tasks" / name).read_bytes())
     (bare / "tasks" / "reconstruct.npz").write_bytes(b"PK cut short")
     np.savez(bare / "tasks" / "interpolate.npz", first=np.zeros((2, 2, 2)))
-    page = Page(write_report(bare).read_text(encoding="utf-8"))
+    page = rendered(bare)
     assert "tasks/reconstruct.npz cannot be read" in page.text
     assert "tasks/interpolate.npz lacks target, predicted, voxel_linear" in page.text
     assert "tasks/manipulate.npz is not in the run folder" in page.text
@@ -346,10 +323,10 @@ def test_figures_without_their_files_keep_the_tables(run: Path, bare: Path) -> N
 
 
 def test_a_study_of_a_trained_model_makes_no_claim_on_its_training(run: Path, bare: Path) -> None:
-    results = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    results = read_json(run / "results.json")
     results["request"] = {"model": "/models/my model", "manifest": "/data/cohort.tsv", "seed": 7}
     write_json(bare / "results.json", results)
-    page = Page(write_report(bare).read_text(encoding="utf-8"))
+    page = rendered(bare)
     assert "it used the model in /models/my model" in page.text
     assert "no stage of training has seen" not in page.text
     assert "ldae study --model '/models/my model' --manifest /data/cohort.tsv" in page.text
@@ -367,39 +344,39 @@ def test_a_study_of_a_trained_model_makes_no_claim_on_its_training(run: Path, ba
     ],
 )
 def test_whether_the_code_is_used_is_said_in_words(run: Path, bare: Path, verdict: str, words: str) -> None:
-    diagnose = json.loads((run / "results.json").read_text(encoding="utf-8"))["diagnose"]
+    diagnose = read_json(run / "results.json")["diagnose"]
     write_json(bare / "results.json", {"diagnose": diagnose | {"verdict": verdict, "between_subjects": None}})
-    page = Page(write_report(bare).read_text(encoding="utf-8"))
+    page = rendered(bare)
     assert words in page.text
     warnings = WARNINGS.findall((bare / "report.html").read_text(encoding="utf-8"))
     assert any(words in warning for warning in warnings) == (verdict != "used")
     assert "There is no chart by noise level" in page.text
     write_json(bare / "tasks" / "diagnose.json", {"snr": [1.0], "unexplained": {}, "use": {}})
-    assert "There is no chart by noise level" in Page(write_report(bare).read_text(encoding="utf-8")).text
+    assert "There is no chart by noise level" in rendered(bare).text
 
 
 def test_doubts_are_stated_in_words(run: Path, page: Page, bare: Path) -> None:
     assert "is better than the mean training scan in SSIM, SSIM in the brain and MSE" in page.text
     assert "The interval of R\u00b2 reaches 0" not in page.text
-    results = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    results = read_json(run / "results.json")
     write_json(bare / "results.json", results)
-    ages = json.loads((run / "tasks" / "probe_age.json").read_text(encoding="utf-8"))
+    ages = read_json(run / "tasks" / "probe_age.json")
     ages["scored"]["codes"]["figures"]["r2"]["low"] = -0.1
     write_json(bare / "tasks" / "probe_age.json", ages)
-    reconstruct = json.loads((run / "tasks" / "reconstruct.json").read_text(encoding="utf-8"))
+    reconstruct = read_json(run / "tasks" / "reconstruct.json")
     reconstruct["mean_image"]["ssim_brain"] = 0.9
     write_json(bare / "tasks" / "reconstruct.json", reconstruct)
-    page = Page(write_report(bare).read_text(encoding="utf-8"))
+    page = rendered(bare)
     assert "The interval of R\u00b2 reaches 0 or below" in page.text
     assert "no worse than the semantic code alone in SSIM in the brain (0.900 against 0.764)" in page.text
 
 
 def test_a_changed_manifest_is_not_counted(run: Path, bare: Path) -> None:
     (bare / "run.json").write_bytes((run / "run.json").read_bytes())
-    plain = json.loads((bare / "run.json").read_text(encoding="utf-8"))
+    plain = read_json(bare / "run.json")
     plain["manifest"]["sha256"] = "0" * 64
     write_json(bare / "run.json", plain)
-    page = Page(write_report(bare).read_text(encoding="utf-8"))
+    page = rendered(bare)
     assert "has changed since the run" in page.text
 
 
@@ -418,7 +395,7 @@ def test_probes_alone_make_a_page_of_their_own(run: Path, tmp_path: Path) -> Non
 
 
 def test_several_classes_come_with_what_they_are_taken_for(run: Path, tmp_path: Path) -> None:
-    document = json.loads((run / "tasks" / "probe_diagnosis.json").read_text(encoding="utf-8"))
+    document = read_json(run / "tasks" / "probe_diagnosis.json")
     document["target"] = {"name": "stage", "kind": "multiclass", "classes": ["CN", "MCI", "AD"]}
     auc = document["scored"]["codes"]["figures"]["auc"]
     document["scored"] = {"codes": {"figures": {"auc": auc}}}
@@ -439,7 +416,7 @@ def test_several_classes_come_with_what_they_are_taken_for(run: Path, tmp_path: 
 
 
 def test_a_probe_with_one_measure_and_no_picture_leaves_no_gap(run: Path, tmp_path: Path) -> None:
-    document = json.loads((run / "tasks" / "probe_diagnosis.json").read_text(encoding="utf-8"))
+    document = read_json(run / "tasks" / "probe_diagnosis.json")
     document["target"] = {"name": "MCI_to_AD", "kind": "survival", "classes": ["MCI", "AD"]}
     document["primary"] = "concordance"
     document["scored"] = {"codes": {"figures": {"concordance": {"value": 0.7, "low": 0.6, "high": 0.8}}}}

@@ -207,19 +207,13 @@ def _paletted_png(figure: Any) -> bytes:
 
 def _visible_box(tiles: Sequence[Tile]) -> Box:
     """The part of the grid where any image shows something, with a margin."""
-    shape = tiles[0].volume.shape
-    seen = np.zeros(shape, dtype=bool)
-    for tile in tiles:
-        if tile.kind != "difference":
-            seen |= tile.volume > VISIBLE
-    if not seen.any():
-        seen[:] = True
-    bounds = []
-    for axis, size in enumerate(shape):
-        occupied = np.flatnonzero(seen.any(axis=tuple(a for a in range(3) if a != axis)))
-        margin = max(1, round(0.03 * size))
-        bounds.append(slice(max(0, occupied[0] - margin), min(size, occupied[-1] + 1 + margin)))
-    return bounds[0], bounds[1], bounds[2]
+    shape = np.array(tiles[0].volume.shape)
+    seen = np.any([tile.volume > VISIBLE for tile in tiles if tile.kind != "difference"], axis=0)
+    places = np.argwhere(seen) if np.any(seen) else np.array([[0, 0, 0], shape - 1])
+    margin = np.maximum(1, np.rint(0.03 * shape).astype(int))
+    low, high = np.maximum(0, places.min(axis=0) - margin), np.minimum(shape, places.max(axis=0) + 1 + margin)
+    x, y, z = map(slice, low.tolist(), high.tolist())
+    return x, y, z
 
 
 def _section(volume: Array, cut: Cut, box: Box) -> Array:
