@@ -62,17 +62,17 @@ class PhantomConfig:
     scanner: ScannerConfig = field(default_factory=ScannerConfig)
 
     def __post_init__(self) -> None:
-        for name, option, kind, low, high in (
-            ("n_subjects", "subjects", int, 1, 99_999),
-            ("voxel_size_mm", "voxel-size", (int, float), 1.0, 6.0),
-            ("seed", "seed", int, 0, 2**63 - 1),
-            ("max_sessions", "max-sessions", int, 1, len(MONTHS)),
-            ("min_motion_mm", "min-motion", (int, float), 0.0, 10.0),
+        for name, kind, low, high in (
+            ("n_subjects", int, 1, 99_999),
+            ("voxel_size_mm", (int, float), 1.0, 6.0),
+            ("seed", int, 0, 2**63 - 1),
+            ("max_sessions", int, 1, len(MONTHS)),
+            ("min_motion_mm", (int, float), 0.0, 10.0),
         ):
             value = getattr(self, name)
             if not isinstance(value, kind) or not low <= value <= high:
                 whole = "a whole number" if kind is int else "a number"
-                msg = f"{name} (--{option}) must be {whole} from {low} to {high}, got {value!r}; change it"
+                msg = f"{name} must be {whole} from {low} to {high}, got {value!r}; change it"
                 raise CohortError(msg)
         shares = self.population.prevalence
         if min(shares) < 0 or abs(sum(shares) - 1.0) > 1e-6:

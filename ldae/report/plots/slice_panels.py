@@ -200,7 +200,8 @@ def _paletted_png(figure: Any) -> bytes:
     canvas.draw()
     drawn = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
     buffer = io.BytesIO()
-    palette = drawn.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    # Without the last step, the neutral middle of the differences would have a tint.
+    palette = drawn.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE)
     palette.save(buffer, format="png", optimize=True)
     return buffer.getvalue()
 

@@ -126,6 +126,8 @@ def test_differences_share_one_scale_blue_below_red_above() -> None:
     )
     assert (blue[..., 2] > blue[..., 0] + 40).mean() > 0.8
     assert (red[..., 0] > red[..., 2] + 40).mean() > 0.8
+    unchanged = drawn[(drawn > 235).all(axis=2) & (drawn < 255).all(axis=2)]
+    assert np.ptp(np.median(unchanged, axis=0)) <= 2, "no change has no tint"
 
 
 def test_a_difference_without_a_limit_is_a_defect() -> None:
