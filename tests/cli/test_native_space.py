@@ -42,7 +42,7 @@ def two_visits(made_scan, tiny_model, tmp_path):
     model = tiny_model.save_pretrained(tmp_path / "model")
     rng = np.random.default_rng(0)
     probe = LinearProbe(np.zeros(16), np.ones(16), rng.normal(size=16), 0.0, 3.0, True, 1.0).save(tmp_path / "p.json")
-    return made, ("--model", model, "--manifest", manifest, "--space", "native", *FP32), probe
+    return made, ("--model", model, "--manifest", manifest, "--space", "native", "--sampling", "steps=2", *FP32), probe
 
 
 def unscaled(path):
@@ -70,7 +70,7 @@ def assert_marked(path, made, kind):
 def test_an_edit_of_size_zero_is_the_raw_scan(two_visits, tmp_path, capsys):
     made, arguments, probe = two_visits
     out = tmp_path / "edits"
-    command = ("manipulate", *arguments, "--direction", probe, "--steps", "-40", "0", "40", "--counterfactual", "0.5")
+    command = ("manipulate", *arguments, "--direction", probe, "--steps", "0", "40", "--counterfactual", "0.5")
     assert run(*command, "--out", out) == 0, capsys.readouterr().err
     for n, each in enumerate(made):
         name = f"sub-1_ses-{n}_space-native_desc-"

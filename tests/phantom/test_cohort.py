@@ -177,7 +177,7 @@ def test_a_dead_worker_is_explained(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"n_subjects": 0}, r"n_subjects \(--subjects\) must be a whole number from 1 to 99999, got 0"),
+        ({"n_subjects": 0}, r"n_subjects must be a whole number from 1 to 99999, got 0"),
         ({"n_subjects": 2.5}, "whole number"),
         ({"voxel_size_mm": 0.5}, "voxel_size_mm"),
         ({"voxel_size_mm": float("nan")}, "voxel_size_mm"),
