@@ -317,7 +317,7 @@ class LatentDiffusionAutoencoder:
 
         Args:
             edited: the same scan's codes, moved.
-            codes: as they were encoded; their window counts.
+            codes: as they were encoded.
         """
         reference = self.decode_images([codes])[0]
         image = reference if edited.same_image(codes) else self.decode_images([edited])[0]
@@ -333,6 +333,7 @@ class LatentDiffusionAutoencoder:
         Raises:
             TaskError: if a noise code is missing.
         """
+        codes = list(codes)  # each is read once where they lie in a file
         if any(each.noise is None for each in codes):
             msg = "these codes hold no noise code, so only y is known; encode again with noise codes, or sample instead"
             raise TaskError(msg)
@@ -342,7 +343,7 @@ class LatentDiffusionAutoencoder:
         return self.sample_latents(noise, torch.stack([each.semantic for each in codes]), record=record)
 
     def generate(self, noise: Tensor, semantic: Tensor | None) -> npt.NDArray[np.float32]:
-        """Model images, (N, D, H, W), of noise codes (N, C, d, h, w) under y (N, S); without y, unconditionally."""
+        """Model images, (N, D, H, W), of noise codes (N, C, d, h, w) under y (N, S), or unconditionally."""
         return self.decompress(self.sample_latents(noise, semantic))
 
     @torch.inference_mode()

@@ -83,7 +83,7 @@ def manipulate(
         record, reference = encoded.records[row], edits.images[amounts.index(0)]
         of_scan = place.scan(record, encoded.codes[row])
         for amount, image, predicted in zip(edits.steps, edits.images, edits.predicted, strict=True):
-            path = scans.out / f"{record.key}_space-{place.label}_desc-step{amount:+g}_T1w.nii.gz"
+            path = scans.out / f"{record.stem}_space-{place.label}_desc-step{amount:+g}_T1w.nii.gz"
             of_scan.edited(image, reference).write(path, "edit", **followed, step=amount, predicted=predicted)
 
     effects = {name: volume.resample_to(model.config.preprocessing.grid).data for name, volume in known.items()}

@@ -208,10 +208,11 @@ class PlacedScans(Scans):
     space: Literal["template", "native"] = "template"
 
     def records(self, subject: str | None = None) -> "tuple[Record, ...]":
-        """The chosen rows, each with a way back to native space if that is where images are written."""
-        from ldae.tasks.native.spaces import check_way_back
+        """The chosen rows, each with file names of its own, and a way back to native space if images are written there."""
+        from ldae.tasks.native.spaces import check_names, check_way_back
 
         records = super().records(subject)
+        check_names(records)
         if self.space == "native":
             check_way_back(records)
         return records

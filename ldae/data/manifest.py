@@ -7,6 +7,7 @@ It is a tab-, comma- or semicolon-separated table. ``participant_id``, ``session
 import hashlib
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -69,8 +70,14 @@ class Record:
 
     @property
     def key(self) -> str:
-        """The scan's name in file names and result tables."""
+        """The scan's name in tables and messages."""
         return f"{self.participant_id}_{self.session_id}"
+
+    @property
+    def stem(self) -> str:
+        """Beginning of the names of files made of this scan: `sub-X_ses-Y`, in BIDS' letters and digits."""
+        ids = {"sub-": self.participant_id, "ses-": self.session_id}
+        return "_".join(start + re.sub(r"[^A-Za-z0-9]", "", name.removeprefix(start)) for start, name in ids.items())
 
     @property
     def content_hash(self) -> str:

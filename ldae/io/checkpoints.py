@@ -45,18 +45,24 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     return temporary.replace(path)
 
 
-def stream_tensors(path: Path, shapes: Mapping[str, tuple[int, ...]], read: Callable[[str], Tensor]) -> str:
+def stream_tensors(
+    path: Path,
+    shapes: Mapping[str, tuple[int, ...]],
+    read: Callable[[str], Tensor],
+    metadata: Mapping[str, str] | None = None,
+) -> str:
     """Write float32 tensors as safetensors one at a time, so that the memory of the largest tensor is enough.
 
     Args:
         path: of the file, which must not exist yet.
         shapes: of every tensor by name, in the order of the file.
         read: gives a tensor by name: float32, contiguous, on the CPU, of the shape announced.
+        metadata: of the file.
 
     Returns:
         Hexadecimal SHA-256 of the file's content.
     """
-    header: dict[str, object] = {}
+    header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     end = 0
     for name, shape in shapes.items():
         start, end = end, end + 4 * math.prod(shape)

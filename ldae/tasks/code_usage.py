@@ -103,7 +103,7 @@ def code_usage(
     seed: int = 0,
     levels: int = LEVELS,
     pictured: int = PICTURED,
-    batch_size: int = 32,
+    batch_size: int = 16,
     resamples: int = 1000,
     progress: Progress = lambda done, total: None,
 ) -> CodeUsageResult:

@@ -17,8 +17,9 @@ from ldae.codes import Codes
 from ldae.contract import PreparedScan
 from ldae.data.manifest import Record
 from ldae.errors import TaskError, VolumeError
-from ldae.io.checkpoints import save_tensors
+from ldae.io.checkpoints import stream_tensors
 from ldae.io.files import write_json
+from ldae.tasks.noise_file import FiledCodes
 from ldae.tasks.probe.embeddings import write_arrays, write_embeddings
 
 __all__ = [
@@ -105,7 +106,7 @@ class EncodedScans:
     """
 
     records: tuple[Record, ...]
-    codes: tuple[Codes, ...]
+    codes: Sequence[Codes]
     source: ScanSource
 
     def __len__(self) -> int:
@@ -131,9 +132,9 @@ class EncodedScans:
 
     def select(self, rows: Sequence[int]) -> "EncodedScans":
         """Some of the scans."""
-        return EncodedScans(
-            tuple(self.records[row] for row in rows), tuple(self.codes[row] for row in rows), self.source
-        )
+        codes = self.codes
+        chosen = codes.select(rows) if isinstance(codes, FiledCodes) else [codes[row] for row in rows]
+        return EncodedScans(tuple(self.records[row] for row in rows), chosen, self.source)
 
     def of_split(self, split: str) -> "EncodedScans":
         """The scans of a split."""
@@ -153,20 +154,24 @@ class EncodedScans:
         return self.source.latents(self.records)
 
     def with_noise(
-        self, model: LatentDiffusionAutoencoder, *, batch_size: int = 32, progress: Progress = lambda done, total: None
+        self, model: LatentDiffusionAutoencoder, *, batch_size: int = 16, progress: Progress = lambda done, total: None
     ) -> "EncodedScans":
-        """The same scans with their noise codes.
+        """The same scans with their noise codes, which stay in a temporary file until they are taken.
 
         Args:
             model: that encoded them.
             batch_size: scans at a time.
             progress: called with (done, total).
         """
-        codes: list[Codes] = []
-        for batch in self.batches(batch_size):
-            codes += model.with_noise(batch.codes, batch.latents())
-            progress(len(codes), len(self))
-        return replace(self, codes=tuple(codes))
+
+        def inverted() -> Iterator[Codes]:
+            done = 0
+            for batch in self.batches(batch_size):
+                yield from model.with_noise(batch.codes, batch.latents())
+                done += len(batch)
+                progress(done, len(self))
+
+        return replace(self, codes=FiledCodes.write(inverted()))
 
 
 @dataclass(frozen=True)
@@ -192,7 +197,7 @@ def encode_scans(
     model: LatentDiffusionAutoencoder,
     records: Sequence[Record],
     *,
-    batch_size: int = 32,
+    batch_size: int = 16,
     cache: Path | None = None,
     visit: Sequence[Callable[[ScanBatch], None]] = (),
     failures: dict[str, str] | None = None,
@@ -296,27 +301,70 @@ def encode_manifest(
     failures: dict[str, str] = {}
     # Compressed while the images are at hand, so that inversion reads no image again.
     compress = [lambda batch: batch.source.latents(batch.records, batch.images)] if noise else []
-    scans = encode_scans(model, records, batch_size=batch_size, visit=compress, failures=failures, progress=progress)
-    if noise:
-        scans = scans.with_noise(model, batch_size=batch_size)
+    passes = 2 if noise else 1
+    scans = encode_scans(
+        model,
+        records,
+        batch_size=batch_size,
+        visit=compress,
+        failures=failures,
+        progress=lambda done, total: progress(done, passes * total),
+    )
     path = write_embeddings(out / "codes.parquet", scans.records, scans.semantic.astype(np.float32), model.origin)
-    rows = list(zip(scans.records, scans.codes, strict=True))
-    noise_path = None
-    fingerprint, solver = model.fingerprint(), str(model.config.sampling)
-    if noise:
-        tensors = {record.key: each.noise for record, each in rows if each.noise is not None}
-        tensors |= {f"{record.key}:record": each.record for record, each in rows if each.record is not None}
-        noise_path = save_tensors(out / "noise.safetensors", tensors, {"model": fingerprint, "solver": solver})
-    round_trips = [each.round_trip for each in scans.codes if each.round_trip is not None]
-    worst = max(round_trips, default=None)
-    result = EncodeResult(path, noise_path, len(scans), failures, worst)
     facts = {
-        "model": fingerprint,
+        "model": model.fingerprint(),
         "encoded": len(scans),
         "semantic_width": scans.semantic.shape[1],
         "failures": failures,
     }
+    noise_path = worst = None
     if noise:
+        solver, start = str(model.config.sampling), len(records)
+        noise_path, worst = _write_noise(
+            model,
+            scans,
+            out / "noise.safetensors",
+            {"model": model.fingerprint(), "solver": solver},
+            batch_size,
+            lambda done, total: progress(start + done, start + total),
+        )
         facts |= {"solver": solver, "worst_round_trip_rms": worst}
     write_json(out / "encode.json", facts)
-    return result
+    return EncodeResult(path, noise_path, len(scans), failures, worst)
+
+
+def _write_noise(
+    model: LatentDiffusionAutoencoder,
+    scans: EncodedScans,
+    path: Path,
+    metadata: dict[str, str],
+    batch_size: int,
+    progress: Progress,
+) -> tuple[Path, float]:
+    """Invert and write a batch at a time; the file and the largest error of the round trip."""
+    batches, waiting, worst, done = scans.batches(batch_size), dict[str, Tensor](), 0.0, 0
+
+    def invert() -> None:
+        nonlocal worst, done
+        batch = next(batches)
+        for record, codes in zip(batch.records, model.with_noise(batch.codes, batch.latents()), strict=True):
+            for name, tensor in ((record.key, codes.noise), (f"{record.key}:record", codes.record)):
+                if tensor is not None:
+                    waiting[name] = tensor.float().contiguous()
+            worst = max(worst, codes.round_trip or 0.0)
+        done += len(batch)
+        progress(done, len(scans))
+
+    def read(name: str) -> Tensor:
+        if name not in waiting:
+            invert()
+        return waiting.pop(name)
+
+    invert()
+    first = {kind: waiting.get(f"{scans.records[0].key}{kind}") for kind in ("", ":record")}
+    kinds = {kind: tuple(each.shape) for kind, each in first.items() if each is not None}
+    shapes = {f"{record.key}{kind}": shape for record in scans.records for kind, shape in kinds.items()}
+    temporary = path.with_name(f".writing-{path.name}")
+    temporary.unlink(missing_ok=True)
+    stream_tensors(temporary, shapes, read, metadata)
+    return temporary.replace(path), worst

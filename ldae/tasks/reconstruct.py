@@ -99,7 +99,7 @@ def reconstruct(
     *,
     mean_image: Images | None = None,
     seed: int = 0,
-    batch_size: int = 32,
+    batch_size: int = 16,
     visit: Callable[[ReconstructedBatch], None] = lambda batch: None,
     progress: Progress = lambda done, total: None,
 ) -> ReconstructResult:
@@ -187,7 +187,7 @@ def save_shown(
     path: Path,
     *,
     seed: int = 0,
-    batch_size: int = 32,
+    batch_size: int = 16,
 ) -> list[str]:
     """Write the images of two typical scans and of the worst one as NPZ, and return their keys.
 
@@ -227,7 +227,7 @@ def write_reconstructions(
         space.scan(record, codes)
         .reconstruction(image, scan, keep_detail=keep_detail)
         .write(
-            out / f"{record.key}_space-{space.label}_desc-reconstruction_T1w.nii.gz",
+            out / f"{record.stem}_space-{space.label}_desc-reconstruction_T1w.nii.gz",
             "reconstruction",
             keep_detail=keep_detail,
         )

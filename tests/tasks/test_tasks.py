@@ -5,8 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from ldae.errors import TaskError
+from ldae.io.checkpoints import load_tensors
 from ldae.io.notice import SYNTHETIC
 from ldae.tasks.code_usage import code_usage
 from ldae.tasks.edit.direction import manipulate_codes, project_out
@@ -32,16 +34,32 @@ def test_encoding_a_manifest_writes_one_row_a_scan(tiny_model, cohort, tmp_path)
     )
     table = read_embeddings(result.codes)
     assert table.values.shape == (6, 16)
-    assert seen[-1] == (6, 6)
+    assert seen == [(4, 12), (6, 12), (10, 12), (12, 12)]
     expected = tiny_model.encode(read_volume(cohort.records[4].image)).semantic.numpy()
     np.testing.assert_allclose(table.of(cohort.records)[4], expected, atol=1e-4)
-    from safetensors.torch import load_file
-
-    keys = {record.key for record in cohort.records}
-    assert set(load_file(result.noise)) == keys | {f"{key}:record" for key in keys}
+    written, metadata = load_tensors(result.noise)
+    kept = encode_scans(tiny_model, cohort.records, batch_size=4).with_noise(tiny_model, batch_size=4)
+    assert len(written) == 2 * len(kept)
+    for record, codes in zip(kept.records, kept.codes, strict=True):
+        torch.testing.assert_close(written[record.key], codes.noise)
+        torch.testing.assert_close(written[f"{record.key}:record"], codes.record)
+    assert metadata == {"model": tiny_model.fingerprint(), "solver": "bdia, 5 steps"}
     facts = json.loads((tmp_path / "codes" / "encode.json").read_text())
     assert facts["solver"] == "bdia, 5 steps"
     assert facts["worst_round_trip_rms"] == result.worst_round_trip < 1e-4
+
+
+def test_noise_codes_stay_in_a_file_until_they_are_taken(tiny_model, scans):
+    light = encode_scans(tiny_model, scans.records, batch_size=4)
+    known = list(scans.codes)
+    assert all(each.noise is None for each in scans.codes.codes)
+    inverted = tiny_model.with_noise(light.codes, light.latents())
+    for found, each in zip(known, inverted, strict=True):
+        assert torch.equal(found.semantic, each.semantic)
+        torch.testing.assert_close((found.noise, found.record), (each.noise, each.record), atol=1e-4, rtol=0)
+    chosen = scans.select([4, 1])
+    assert [each.same_image(known[row]) for each, row in zip(chosen.codes, (4, 1), strict=True)] == [True, True]
+    assert scans.codes[1:3][-1].same_image(known[2])
 
 
 def test_a_corrupt_scan_is_reported_and_stops_nothing(tiny_model, cohort, tmp_path):
@@ -190,7 +208,8 @@ def test_step_zero_is_the_reconstruction_bit_for_bit(tiny_model, scans, probe):
     ((edits,),) = edit_scans(tiny_model, scans.codes[:1], probe, steps=(-2.0, 0.0, 2.0))
     np.testing.assert_array_equal(edits.images[1], tiny_model.decode(scans.codes[0]).data)
     assert np.abs(edits.images[2] - edits.images[1]).max() > 0
-    assert manipulate_codes(scans.codes[0], probe.step, 0.0) is scans.codes[0]
+    first = scans.codes[0]
+    assert manipulate_codes(first, probe.step, 0.0) is first
 
 
 def test_projected_steps_leave_the_nuisance_alone(probe):

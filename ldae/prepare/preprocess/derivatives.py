@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -141,10 +140,7 @@ def plan_jobs(
     jobs: list[ScanJob] = []
     owner: dict[Path, str] = {}
     for record in manifest.records:
-        # BIDS labels are letters and digits only.
-        subject = _label(record.participant_id, "sub-")
-        session = _label(record.session_id, "ses-")
-        stem = out_dir / subject / session / "anat" / f"{subject}_{session}"
+        stem = out_dir.joinpath(*record.stem.split("_"), "anat", record.stem)
         other = owner.setdefault(stem, record.key)
         if other != record.key:
             both = f"{manifest.path}: {other} and {record.key} would both be written as {stem.name}"
@@ -173,10 +169,6 @@ def _mask_of(record: Record, manifest: Manifest, brain_masks: str) -> Path:
         msg = f"{path}: no such brain mask for {record.key}; {remedy}"
         raise CohortError(msg)
     return path
-
-
-def _label(identifier: str, prefix: str) -> str:
-    return prefix + re.sub(r"[^A-Za-z0-9]", "", identifier.removeprefix(prefix))
 
 
 def finished_outcome(job: ScanJob) -> Outcome | None:

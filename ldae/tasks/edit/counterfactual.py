@@ -70,7 +70,7 @@ def find_counterfactuals(
     step: Array | None = None,
     farthest: float = FARTHEST,
     bisections: int = BISECTIONS,
-    batch_size: int = 32,
+    batch_size: int = 16,
 ) -> Iterator[Counterfactual]:
     """The smallest step of each scan at which the probe's value of the re-encoded edited image passes a target.
 
@@ -97,7 +97,7 @@ def find_counterfactuals(
     return (
         each
         for start in range(0, len(codes), batch_size)
-        for each in _search(model, codes[start : start + batch_size], probe, target, step, farthest, bisections)
+        for each in _search(model, list(codes[start : start + batch_size]), probe, target, step, farthest, bisections)
     )
 
 
@@ -134,7 +134,7 @@ def write_counterfactuals(
     for record, codes, each in zip(scans.records, scans.codes, found, strict=True):
         values = {"step": each.amount, "before": each.before, "after": each.after, "reached": each.reached}
         rows.append({"participant_id": record.participant_id, "session_id": record.session_id, **values})
-        path = out / f"{record.key}_space-{space.label}_desc-counterfactual_T1w.nii.gz"
+        path = out / f"{record.stem}_space-{space.label}_desc-counterfactual_T1w.nii.gz"
         reference = model.decode_images([codes])[0] if space.needs_reference else each.image
         space.scan(record, codes).edited(each.image, reference).write(path, "counterfactual", **facts, **values)
         progress(len(rows), len(scans))

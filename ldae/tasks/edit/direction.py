@@ -105,7 +105,7 @@ def hold_in_images(
     nuisances: Sequence[LinearProbe],
     *,
     reach: float = 2.0,
-    batch_size: int = 32,
+    batch_size: int = 16,
     progress: Callable[[int, int], None] | None = None,
 ) -> Array:
     """A step that leaves nuisance probes as they are in edited images, encoded anew.

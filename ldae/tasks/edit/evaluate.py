@@ -105,7 +105,7 @@ def manipulate(
     effects: Mapping[str, Image] | None = None,
     seed: int = 0,
     resamples: int = 1000,
-    batch_size: int = 32,
+    batch_size: int = 16,
     visit: Callable[[int, Edits], None] = lambda row, edits: None,
     progress: Progress = lambda done, total: None,
 ) -> ManipulateResult:

@@ -53,7 +53,7 @@ def edit_scans(
     *,
     steps: Sequence[float] = DEFAULT_STEPS,
     step: npt.NDArray[np.float64] | None = None,
-    batch_size: int = 32,
+    batch_size: int = 16,
 ) -> Iterator[list[Edits]]:
     """Edits of a few scans at a time, in the order of their codes.
 

@@ -115,7 +115,7 @@ def evaluate_interpolation(
     prior: TrajectoryPrior | None = None,
     references: Mapping[str, Record] | None = None,
     truth: Truth | None = None,
-    batch_size: int = 16,
+    batch_size: int = 8,
     resamples: int = 1000,
     seed: int = 0,
     progress: Progress = lambda done, total: None,

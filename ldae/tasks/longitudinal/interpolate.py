@@ -167,7 +167,7 @@ class Sessions:
     latents: torch.Tensor
 
     @classmethod
-    def of(cls, model: LatentDiffusionAutoencoder, scans: EncodedScans, batch_size: int = 32) -> "Sessions":
+    def of(cls, model: LatentDiffusionAutoencoder, scans: EncodedScans, batch_size: int = 16) -> "Sessions":
         """Read and decode these scans.
 
         Args:

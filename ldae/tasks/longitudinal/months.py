@@ -57,7 +57,7 @@ def write_months(
         place = space.scan(scans.records[row], session)
         if residual and not space.needs_reference:
             image = with_residual(image, between, scans.select(ends).images(), np.stack(decoded))
-        name = f"{subject}_month-{month:g}_space-{space.label}"
+        name = f"{scans.records[row].stem.partition('_')[0]}_month-{month:g}_space-{space.label}"
         facts = {
             "month": month,
             "session": scans.records[row].session_id,

@@ -17,7 +17,7 @@ from ldae.tasks.native.labels import write_synthetic
 from ldae.tasks.native.scan import NativeScan, NativeSource
 from ldae.volume import Volume
 
-__all__ = ["NativeSpace", "Place", "Result", "Space", "TemplateSpace", "check_way_back", "open_space"]
+__all__ = ["NativeSpace", "Place", "Result", "Space", "TemplateSpace", "check_names", "check_way_back", "open_space"]
 
 Image = npt.NDArray[np.float32]
 
@@ -152,6 +152,20 @@ Place = _OnTemplate | _OnRawScan
 def open_space(name: Literal["template", "native"], model: LatentDiffusionAutoencoder) -> Space:
     """The space of a name."""
     return NativeSpace(model) if name == "native" else TemplateSpace(model)
+
+
+def check_names(records: Sequence[Record]) -> None:
+    """Refuse scans whose results would have the same file names.
+
+    Raises:
+        TaskError: naming the first two.
+    """
+    owner: dict[str, Record] = {}
+    for record in records:
+        other = owner.setdefault(record.stem, record)
+        if other is not record:
+            msg = f"results of {other.key} and {record.key} would both be named {record.stem}; rename one in letters or digits"
+            raise TaskError(msg)
 
 
 def check_way_back(records: Sequence[Record]) -> None:
