@@ -66,7 +66,7 @@ def measure(model: LatentDiffusionAutoencoder, manifest: Manifest, seed: int) ->
     diagnosis, age = (
         evaluate_probe(choose_target(manifest, name), embeddings, settings=ProbeSettings(seed=seed))
         .scored[CODES]
-        .figures
+        .metrics
         for name in ("diagnosis", "age")
     )
     test = scans.of_split("test")

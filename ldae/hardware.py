@@ -28,6 +28,7 @@ __all__ = [
     "release_memory",
     "resident_gib",
     "single_precision",
+    "trim_heap",
 ]
 
 GIB = 2**30
@@ -105,10 +106,15 @@ def resident_gib() -> float:
 
 
 def release_memory() -> None:
-    """Return freed memory to the system; the C library keeps it otherwise, and it counts as resident."""
+    """Return all freed memory to the system, of the GPU too."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+    trim_heap()
+
+
+def trim_heap() -> None:
+    """Return the C library's freed memory to the system: kept in pieces, it grows from batch to batch of equal size."""
     if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "malloc_trim"):
         library.malloc_trim(0)
 

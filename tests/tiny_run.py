@@ -49,7 +49,7 @@ def assert_complete(run: Path, *, baselines: set[str]) -> dict:
     """A run folder holds every result and the report; returns its results."""
     results = json.loads((run / "results.json").read_text())
     assert results["skipped"] == {}
-    tasks = {"compression", "reconstruct", "diagnose", "probe", "manipulate", "interpolate"}
+    tasks = {"compression", "reconstruct", "code_usage", "probe", "manipulate", "interpolate"}
     measured = {"wall_seconds", "peak_memory_gib", "n_subjects", "n_scans", "n_test_subjects"}
     assert tasks | measured <= results.keys()
     assert {"ssim", "mse"} <= results["compression"].keys()
@@ -61,7 +61,7 @@ def assert_complete(run: Path, *, baselines: set[str]) -> dict:
     assert len(edits["steps"]) == len(edits["probability"]) == len(edits["ventricle_change_ml"])
     assert {"ldae", "ldae_residual", "voxel_linear", "copy_nearest", "ceiling"} <= results["interpolate"]["ssim"].keys()
     usage = {"verdict", "share", "shuffled_share", "gap", "effective_rank", "active_dimensions"}
-    assert usage <= results["diagnose"].keys()
+    assert usage <= results["code_usage"].keys()
     assert (run / "report.html").stat().st_size > 10_000
     return results
 

@@ -102,12 +102,12 @@ def show(report: "ProbeReport") -> None:
     from ldae.report.wording import target_name
 
     counts = report.counts
-    names = list(next(iter(report.scored.values())).figures)[:4]
+    names = list(next(iter(report.scored.values())).metrics)[:4]
     table(
-        f"{target_name(report.target)}: tested on {counts['asked_scans']} scans of {counts['asked_subjects']} subjects, "
+        f"{target_name(report.target)}: tested on {counts['tested_scans']} scans of {counts['tested_subjects']} subjects, "
         "95 % intervals over subjects",
         ["features", *(name.replace("_", " ") for name in names)],
-        [[name, *(interval(each.figures[key]) for key in names)] for name, each in report.scored.items()],
+        [[name, *(interval(each.metrics[key]) for key in names)] for name, each in report.scored.items()],
     )
     if report.comparisons:
         table(

@@ -147,7 +147,7 @@ def code_usage(scans: Scans) -> int:
     """Measure how much the denoiser uses the semantic code.
 
     Denoises scans with their own semantic codes, with those of other subjects, and without: what the code explains, and
-    whether it has collapsed. Writes OUT/diagnose.json.
+    whether it has collapsed. Writes OUT/code_usage.json.
 
     Args:
         scans: to denoise, of two subjects or more.
@@ -233,11 +233,11 @@ def discover(scans: Scans, settings: "DiscoverSettings") -> int:
     if (sparse := found.sparse) is not None:
         say(
             f"sparse autoencoder: {sparse.features} features, {sparse.dead} dead, {sparse.active:.1f} active a scan; "
-            f"explains {sparse.r2:.0%} of the variance of other scans ({sparse.r2_fitted:.0%} of its own)"
+            f"explains {sparse.r2:.0%} of the variance of other scans ({sparse.r2_trained:.0%} of its own)"
         )
         if len({record.split == "train" for record in encoded.records}) == 1:
             say(
-                f"note: it was trained on {sparse.fitted_scans} of these scans, half of the subjects; '--people all' "
+                f"note: it was trained on {sparse.trained_scans} of these scans, half of the subjects; '--people all' "
                 "trains it on the training subjects and tests it on the others"
             )
         if sparse.r2 <= 0:

@@ -15,10 +15,11 @@ from ldae.atlas import load_template
 from ldae.errors import VolumeError
 from ldae.volume import Grid, Volume
 
-__all__ = ["measure_volumes"]
+__all__ = ["STRUCTURES", "known_volumes", "measure_volumes"]
 
 Array = npt.NDArray[np.float32]
 
+STRUCTURES = ("ventricles_ml", "hippocampus_left_ml", "hippocampus_right_ml", "brain_ml")
 MAP_VOXEL_MM = 2.0
 
 # Distance from the template's ventricle wall up to which fluid counts as ventricle, and the width of the fade.
@@ -80,8 +81,8 @@ def _window(mask: Array, reach_mm: float) -> Array:
 
 
 @functools.lru_cache(maxsize=4)
-def _regions(shape: tuple[int, int, int], affine: tuple[float, ...]) -> Regions:
-    """The template's regions on a grid; made once for each grid."""
+def _regions(shape: tuple[int, int, int], affine: tuple[float, ...]) -> Regions | None:
+    """The template's regions on a grid, made once for each grid; None where it does not show all of them."""
     grid = Grid(shape, np.reshape(affine, (4, 4)))
     template = load_template(MAP_VOXEL_MM)
 
@@ -113,14 +114,7 @@ def _regions(shape: tuple[int, int, int], affine: tuple[float, ...]) -> Regions:
         structure_ml={name: _millilitres(mask) for name, mask in structures.items()},
     )
     landmarks = (regions.grey, regions.white, regions.near_ventricles, *windows.values())
-    if not all(landmark.any() for landmark in landmarks):
-        msg = (
-            f"volumes are measured in MNI space, where this image (shape {shape}, voxels of "
-            f"{', '.join(f'{s:.3g}' for s in grid.spacing)} mm) does not show the whole brain; register it to the "
-            "template first ('ldae cohort preprocess')"
-        )
-        raise VolumeError(msg)
-    return regions
+    return regions if all(landmark.any() for landmark in landmarks) else None
 
 
 def _fluid_fraction(image: Array, inside: npt.NDArray[np.bool_], regions: Regions, voxel_ml: float) -> Array | None:
@@ -148,7 +142,7 @@ def _raw_measures(image: Array, regions: Regions, voxel_ml: float) -> dict[str, 
     inside = image > BACKGROUND_LEVEL * max(float(np.median(image[regions.white])), 0.0)
     fluid = _fluid_fraction(image, inside, regions, voxel_ml)
     if fluid is None:
-        return dict.fromkeys([*regions.structure_ml, "brain_ml"], float("nan"))
+        return dict.fromkeys(STRUCTURES, float("nan"))
     head_ml = float(np.count_nonzero(inside)) * voxel_ml
     measures = {"ventricles_ml": float((fluid * regions.windows["ventricles_ml"]).sum()) * voxel_ml}
     for name in ("hippocampus_left_ml", "hippocampus_right_ml"):
@@ -161,8 +155,9 @@ def _raw_measures(image: Array, regions: Regions, voxel_ml: float) -> dict[str, 
 
 @functools.lru_cache(maxsize=4)
 def _calibration(shape: tuple[int, int, int], affine: tuple[float, ...]) -> dict[str, float]:
-    """Factors by which the template's own image measures the template's own volumes on this grid."""
+    """Factors by which the template's own image measures the template's own volumes on a grid that shows its regions."""
     regions = _regions(shape, affine)
+    assert regions is not None
     template = load_template(MAP_VOXEL_MM)
     grid = Grid(shape, np.reshape(affine, (4, 4)))
     image = np.where(regions.brain, template.t1.resample_to(grid).data, np.float32(0.0))
@@ -190,6 +185,21 @@ def measure_volumes(volume: Volume) -> dict[str, float]:
     """
     key = (volume.grid.shape, tuple(volume.affine.ravel().tolist()))
     regions = _regions(*key)
+    if regions is None:
+        spacing = ", ".join(f"{size:.3g}" for size in volume.grid.spacing)
+        msg = (
+            f"volumes are measured in MNI space, where this image (shape {volume.grid.shape}, voxels of {spacing} mm) does not "
+            "show the whole brain; register it to the template first ('ldae cohort preprocess')"
+        )
+        raise VolumeError(msg)
     raw = _raw_measures(volume.data, regions, volume.grid.voxel_volume_ml)
     factors = _calibration(*key)
     return {name: value * factors[name] for name, value in raw.items()}
+
+
+def known_volumes(volume: Volume) -> dict[str, float]:
+    """Volumes as :func:`measure_volumes` gives them; all NaN on a grid where none can be measured."""
+    try:
+        return measure_volumes(volume)
+    except VolumeError:
+        return dict.fromkeys(STRUCTURES, float("nan"))

@@ -5,7 +5,7 @@ from functools import cached_property, partial
 from typing import Any
 
 from ldae.report.blocks import Cell
-from ldae.report.source import Source, pointer
+from ldae.report.source import Source, pointer, value_of
 from ldae.report.wording import baseline_name, short_name
 
 __all__ = ["CODES", "METRICS", "ProbeFile"]
@@ -56,7 +56,7 @@ class ProbeFile:
     @cached_property
     def values(self) -> dict[str, float]:
         """The primary metric of every kind of features."""
-        return {name: each["figures"][self.primary]["value"] for name, each in self.scored.items()}
+        return {name: value_of(each, "metrics")[self.primary]["value"] for name, each in self.scored.items()}
 
     def metric(self, *keys: str | int, metric: str, best: bool = False) -> list[Cell]:
         """A metric and its interval."""

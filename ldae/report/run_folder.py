@@ -15,7 +15,7 @@ from ldae.data.manifest import Manifest, read_manifest
 from ldae.errors import ManifestError, TaskError
 from ldae.report.blocks import Absence
 from ldae.report.plots.chart import Series
-from ldae.report.source import Source, read_json
+from ldae.report.source import RENAMED, Source, read_json
 
 __all__ = ["STAGES", "RunFolder", "open_run", "read_history"]
 
@@ -27,7 +27,7 @@ STAGES = {
     "denoiser": "2 Denoiser",
     "representation": "3 Semantic encoder",
 }
-TASKS = ("reconstruct", "diagnose", "probe_diagnosis", "probe_age", "manipulate", "interpolate", "sample")
+TASKS = ("reconstruct", "code_usage", "probe_diagnosis", "probe_age", "manipulate", "interpolate", "sample")
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,8 +53,9 @@ class RunFolder:
         return self._source("run.json")
 
     def task(self, name: str) -> Source:
-        """The file `tasks/NAME.json`."""
-        return self._source(f"tasks/{name}.json")
+        """The file `tasks/NAME.json`, under its former name in folders of earlier versions."""
+        paths = [f"tasks/{each}.json" for each in (name, RENAMED.get(name, name))]
+        return self._source(next((path for path in paths if path in self.documents), paths[0]))
 
     def stage(self, name: str) -> Source:
         """The file `STAGE/stage.json`."""

@@ -10,7 +10,26 @@ from urllib.parse import quote
 from ldae.report.blocks import Cell
 from ldae.report.wording import fixed
 
-__all__ = ["Source", "pointer", "read_json"]
+__all__ = ["RENAMED", "Source", "pointer", "read_json", "value_of"]
+
+RENAMED = {
+    "code_usage": "diagnose",
+    "metrics": "figures",
+    "trained_subjects": "fitted_subjects",
+    "trained_scans": "fitted_scans",
+    "tested_subjects": "asked_subjects",
+    "tested_scans": "asked_scans",
+}
+"""Keys of today, and what earlier versions wrote in their place."""
+
+
+def value_of(mapping: Mapping[str, Any], key: str) -> Any:
+    """Value under a key of today, or under that of earlier versions.
+
+    Raises:
+        KeyError: if there is neither.
+    """
+    return mapping[key if key in mapping else RENAMED.get(key, key)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,17 +44,25 @@ class Source:
     name: str
     content: Any
 
-    def get(self, *keys: str | int) -> Any:
-        """The value behind names and indices, or None if there is none."""
+    def _follow(self, keys: tuple[str | int, ...]) -> tuple[Any, list[str | int]]:
+        """The value behind some keys, or None, with the keys as the file spells them."""
         value: Any = self.content
+        found: list[str | int] = []
         for key in keys:
+            spelt = key
             if isinstance(value, Mapping):
-                value = value.get(str(key))
+                spelt = str(key) if str(key) in value else RENAMED.get(str(key), str(key))
+                value = value.get(spelt)
             elif isinstance(value, list) and isinstance(key, int) and 0 <= key < len(value):
                 value = value[key]
             else:
-                return None
-        return value
+                return None, found
+            found.append(spelt)
+        return value, found
+
+    def get(self, *keys: str | int) -> Any:
+        """The value behind names and indices, or None if there is none."""
+        return self._follow(keys)[0]
 
     def cell(
         self,
@@ -47,17 +74,17 @@ class Source:
         best: bool = False,
     ) -> Cell:
         """A value as a table cell: a number with so many digits and its unit, or in a form of its own."""
-        value = self.get(*keys)
+        value, found = self._follow(keys)
         text = form(value) if form and value is not None else fixed(value, digits, unit, signed=signed)
-        return Cell(text, () if value is None else (pointer(self.name, *keys),), best)
+        return Cell(text, () if value is None else (pointer(self.name, *found),), best)
 
     def interval(self, *keys: str | int, digits: int = 3, unit: str = "") -> Cell:
         """Lower and upper end of an interval as a table cell."""
-        value = self.get(*keys)
+        value, found = self._follow(keys)
         if not isinstance(value, Mapping):
             return Cell("not computed")
         text = f"{fixed(value.get('low'), digits)} to {fixed(value.get('high'), digits, unit)}"
-        return Cell(text, tuple(pointer(self.name, *keys, end) for end in ("low", "high")))
+        return Cell(text, tuple(pointer(self.name, *found, end) for end in ("low", "high")))
 
     def p_value(self, *keys: str | int) -> Cell:
         """A p value as a table cell."""

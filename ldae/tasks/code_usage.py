@@ -79,8 +79,8 @@ class CodeUsageResult:
     images: ImageUse
 
     def write(self, folder: Path) -> Path:
-        """Write diagnose.json."""
-        return write_json(folder / "diagnose.json", asdict(self))
+        """Write code_usage.json."""
+        return write_json(folder / "code_usage.json", asdict(self))
 
     def summary(self) -> dict[str, Any]:
         """Metrics for the results of a run, as plain values."""

@@ -17,6 +17,7 @@ from ldae.codes import Codes
 from ldae.contract import PreparedScan
 from ldae.data.manifest import Record
 from ldae.errors import TaskError, VolumeError
+from ldae.hardware import trim_heap
 from ldae.io.checkpoints import stream_tensors
 from ldae.io.files import write_json
 from ldae.tasks.noise_file import FiledCodes
@@ -144,6 +145,7 @@ class EncodedScans:
         """All scans, so many at a time."""
         for start in range(0, len(self), size):
             yield self.select(range(start, min(start + size, len(self))))
+            trim_heap()
 
     def images(self) -> Images:
         """Images of all these scans, (N, D, H, W) in [0, 1]: for a batch."""
@@ -237,6 +239,7 @@ def encode_scans(
             codes += model.encode_prepared(prepared, *seen.latents(), noise=False)
             for see in visit:
                 see(seen)
+        trim_heap()
         progress(min(start + batch_size, len(records)), len(records))
     if not kept:
         reason = next(iter((failures or {}).values()), "the manifest selects no scan; check it and the split")

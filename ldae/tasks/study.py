@@ -11,9 +11,10 @@ import numpy.typing as npt
 
 from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.data.manifest import Manifest
-from ldae.errors import TaskError
+from ldae.errors import TaskError, VolumeError
 from ldae.io.files import write_json
 from ldae.io.plain import to_plain
+from ldae.metrics.volumetry import measure_volumes
 from ldae.tasks.code_usage import code_usage
 from ldae.tasks.edit.change_map import effect_map
 from ldae.tasks.edit.direction import MEASURED, hold_in_images, spread
@@ -141,13 +142,17 @@ def run_study(
         "n_test_subjects": len(set(test.subjects)),
     }
     skipped: dict[str, str] = {}
+    try:
+        measure_volumes(model.config.preprocessing.restore(mean_image.image()))
+    except VolumeError as error:
+        skipped["volumes"] = str(error)
     results |= _reconstruction(study, test, mean_image.image())
     try:
         usage = code_usage(model, test, seed=seed, progress=study.bar("code usage"))
         usage.write(study.tasks)
-        results["diagnose"] = usage.summary()
+        results["code_usage"] = usage.summary()
     except TaskError as error:
-        skipped["diagnose"] = str(error)
+        skipped["code_usage"] = str(error)
     others = {"random_encoder": random.embeddings(), **latent_components(scans), **(baselines or {})}
     results["probe"], probes = _probes(study, scans, others, skipped)
     if "diagnosis" in probes:

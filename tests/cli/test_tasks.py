@@ -55,7 +55,7 @@ def test_reconstruct_writes_images(model, tmp_path):
 
 def test_code_usage_is_that_of_the_study(model, tiny_run, tmp_path):
     assert run("code-usage", *model, "--people", "test", "--out", tmp_path) == 0
-    found, studied = (json.loads((folder / "diagnose.json").read_text()) for folder in (tmp_path, tiny_run / "tasks"))
+    found, studied = (json.loads((folder / "code_usage.json").read_text()) for folder in (tmp_path, tiny_run / "tasks"))
     assert found["use"]["gap"]["value"] == pytest.approx(studied["use"]["gap"]["value"], abs=1e-4)
 
 

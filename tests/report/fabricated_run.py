@@ -44,7 +44,7 @@ def fabricate_run(folder: Path, *, seed: int = 0) -> Path:
         "n_test_subjects": 12,
     }
     results |= fabricate_reconstruction(folder, keys, brains, rng)
-    results["diagnose"] = fabricate_code_use(folder)
+    results["code_usage"] = fabricate_code_use(folder)
     results["probe"] = {name: fabricate_probe(folder, name, rng) for name in ("diagnosis", "age")}
     results["manipulate"] = fabricate_manipulation(folder, keys, brains)
     results["interpolate"] = fabricate_interpolation(folder, brains)

@@ -181,15 +181,15 @@ def test_the_notice_is_on_top_and_the_phantom_is_named(page: Page) -> None:
 
 def test_a_baseline_that_beats_the_code_is_stated_in_words(run: Path, page: Page) -> None:
     own, volumes = (
-        read_json(run / "tasks" / "probe_diagnosis.json")["scored"][name]["figures"]["auc"]["value"]
+        read_json(run / "tasks" / "probe_diagnosis.json")["scored"][name]["metrics"]["auc"]["value"]
         for name in ("codes", "true_volumes")
     )
     words = rf"Better than the semantic code \({own:.3f}\): true volumes of the phantom .*\({volumes:.3f}\)"
     assert re.search(words, page.text)
     document = read_json(run / "tasks" / "probe_age.json")
-    mine = document["scored"]["codes"]["figures"]["mae"]["value"]
+    mine = document["scored"]["codes"]["metrics"]["mae"]["value"]
     for each in document["scored"].values():
-        each["figures"]["mae"]["value"] += 10 * (each["figures"]["mae"]["value"] != mine)
+        each["metrics"]["mae"]["value"] += 10 * (each["metrics"]["mae"]["value"] != mine)
     section = probe_section(document, "probe_age.json", "age", "Age", own="semantic code")
     (beside,) = [block for block in section.blocks if isinstance(block, Beside) and len(block.columns[1]) > 2]
     assert Text(f"No baseline is better than the semantic code ({mine:.2f} years).") in beside.columns[1]
@@ -208,7 +208,7 @@ def test_the_best_of_each_column_is_marked_and_the_ceiling_does_not_compete(run:
         "interpolate/change_correlation/trajectory_residual",
     }
     probes = {
-        f"tasks/probe_{name}.json#/scored/true_volumes/figures/{figure}/value"
+        f"tasks/probe_{name}.json#/scored/true_volumes/metrics/{figure}/value"
         for name, figure in (("diagnosis", "auc"), ("age", "mae"))
     }
     assert best == {f"results.json#/{each}" for each in expected} | probes
@@ -294,7 +294,7 @@ def test_a_folder_with_results_alone_says_what_is_missing_everywhere(bare: Path)
 
 def test_a_skipped_task_shows_its_reason(bare: Path) -> None:
     skipped = {
-        "diagnose": "codes cannot be shuffled between people",
+        "code_usage": "codes cannot be shuffled between people",
         "probe.diagnosis": "no subject has the diagnosis <AD>",
         "probe.age": "ages are missing",
         "manipulate": "there is no probe",
@@ -344,14 +344,14 @@ def test_a_study_of_a_trained_model_makes_no_claim_on_its_training(run: Path, ba
     ],
 )
 def test_whether_the_code_is_used_is_said_in_words(run: Path, bare: Path, verdict: str, words: str) -> None:
-    diagnose = read_json(run / "results.json")["diagnose"]
-    write_json(bare / "results.json", {"diagnose": diagnose | {"verdict": verdict, "between_subjects": None}})
+    usage = read_json(run / "results.json")["code_usage"]
+    write_json(bare / "results.json", {"code_usage": usage | {"verdict": verdict, "between_subjects": None}})
     page = rendered(bare)
     assert words in page.text
     warnings = WARNINGS.findall((bare / "report.html").read_text(encoding="utf-8"))
     assert any(words in warning for warning in warnings) == (verdict != "used")
     assert "There is no chart by noise level" in page.text
-    write_json(bare / "tasks" / "diagnose.json", {"snr": [1.0], "unexplained": {}, "use": {}})
+    write_json(bare / "tasks" / "code_usage.json", {"snr": [1.0], "unexplained": {}, "use": {}})
     assert "There is no chart by noise level" in rendered(bare).text
 
 
@@ -361,7 +361,7 @@ def test_doubts_are_stated_in_words(run: Path, page: Page, bare: Path) -> None:
     results = read_json(run / "results.json")
     write_json(bare / "results.json", results)
     ages = read_json(run / "tasks" / "probe_age.json")
-    ages["scored"]["codes"]["figures"]["r2"]["low"] = -0.1
+    ages["scored"]["codes"]["metrics"]["r2"]["low"] = -0.1
     write_json(bare / "tasks" / "probe_age.json", ages)
     reconstruct = read_json(run / "tasks" / "reconstruct.json")
     reconstruct["mean_image"]["ssim_brain"] = 0.9
@@ -397,8 +397,8 @@ def test_probes_alone_make_a_page_of_their_own(run: Path, tmp_path: Path) -> Non
 def test_several_classes_come_with_what_they_are_taken_for(run: Path, tmp_path: Path) -> None:
     document = read_json(run / "tasks" / "probe_diagnosis.json")
     document["target"] = {"name": "stage", "kind": "multiclass", "classes": ["CN", "MCI", "AD"]}
-    auc = document["scored"]["codes"]["figures"]["auc"]
-    document["scored"] = {"codes": {"figures": {"auc": auc}}}
+    auc = document["scored"]["codes"]["metrics"]["auc"]
+    document["scored"] = {"codes": {"metrics": {"auc": auc}}}
     document |= {"comparisons": [], "groups": {}, "learning_curve": None, "permutation_p": None}
     said = {"CN": [0.8, 0.1, 0.2, 0.3], "MCI": [0.1, 0.7, 0.7, 0.3], "AD": [0.1, 0.2, 0.1, 0.4]}
     people = {"participant_id": list("abcd"), "session_id": list("1111"), "target": [0, 0, 1, 2]}
@@ -419,7 +419,7 @@ def test_a_probe_with_one_measure_and_no_picture_leaves_no_gap(run: Path, tmp_pa
     document = read_json(run / "tasks" / "probe_diagnosis.json")
     document["target"] = {"name": "MCI_to_AD", "kind": "survival", "classes": ["MCI", "AD"]}
     document["primary"] = "concordance"
-    document["scored"] = {"codes": {"figures": {"concordance": {"value": 0.7, "low": 0.6, "high": 0.8}}}}
+    document["scored"] = {"codes": {"metrics": {"concordance": {"value": 0.7, "low": 0.6, "high": 0.8}}}}
     document |= {"comparisons": [], "groups": {}, "learning_curve": None, "permutation_p": None}
     write_json(tmp_path / "probe_MCI_to_AD.json", document)
     text = write_probe_report(tmp_path).read_text(encoding="utf-8")

@@ -10,12 +10,13 @@ import torch
 from ldae.errors import TaskError
 from ldae.io.checkpoints import load_tensors
 from ldae.io.notice import SYNTHETIC
+from ldae.metrics.volumetry import STRUCTURES
 from ldae.tasks.code_usage import code_usage
 from ldae.tasks.edit.direction import manipulate_codes, project_out
 from ldae.tasks.edit.evaluate import manipulate
 from ldae.tasks.edit.manipulate import DriftWarning, edit_scans
 from ldae.tasks.encode import encode_manifest, encode_scans
-from ldae.tasks.native.spaces import TemplateSpace
+from ldae.tasks.native.spaces import TemplateSpace, check_names
 from ldae.tasks.probe.embeddings import read_embeddings, write_embeddings
 from ldae.tasks.probe.linear import LinearProbe
 from ldae.tasks.reconstruct import reconstruct, save_shown, write_reconstructions
@@ -238,6 +239,21 @@ def test_changes_are_measured_against_step_zero(tiny_model, scans, probe, tmp_pa
     assert json.loads(result.write(tmp_path).read_text())["monotone"] == result.monotone
     with pytest.raises(TaskError, match="step 0"):
         manipulate(tiny_model, scans, probe, steps=(1.0,))
+
+
+def test_edits_go_on_where_no_volume_can_be_measured(tiny_model, scans, probe):
+    preprocessing = replace(tiny_model.config.preprocessing, centre_mm=(0.0, 0.0, 900.0))
+    tiny_model.config = replace(tiny_model.config, preprocessing=preprocessing)
+    result = manipulate(tiny_model, scans.select([0]), probe, steps=(0.0, 1.0), resamples=20)
+    assert result.volume_change_ml == {key: [None, None] for key in STRUCTURES}
+
+
+def test_results_that_would_have_one_name_are_refused(cohort):
+    check_names(cohort.records)
+    twin = replace(cohort.records[0], participant_id="sub-0.")
+    assert twin.stem == cohort.records[0].stem == "sub-0_ses-M00"
+    with pytest.raises(TaskError, match=r"sub-0_ses-M00 and sub-0\._ses-M00 would both be named"):
+        check_names([cohort.records[0], twin])
 
 
 def test_a_probe_of_another_width_is_refused(tiny_model, scans, probe):

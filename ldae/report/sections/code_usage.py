@@ -11,7 +11,7 @@ from ldae.report.wording import fixed, words
 
 __all__ = ["code_usage"]
 
-AT = "diagnose"
+AT = "code_usage"
 CODES = {"right": "own code", "shuffled": "another subject's code", "none": "no code"}
 METRICS = {"ssim": ("SSIM", 3), "ssim_brain": ("SSIM in the brain", 3), "mse": ("MSE", 5)}
 

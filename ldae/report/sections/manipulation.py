@@ -91,6 +91,8 @@ def _dose(run: RunFolder) -> list[Block]:
         f"Change of ventricle volume against step 0, {over}.",
     )
     table = Table("Mean probability, and mean change of measured volumes against step 0", columns, rows)
+    if all(each is None for each in change):
+        return [response, run.missing("volumes", reason="No edited image shows its ventricles."), table]
     return [Beside([[response], [ventricles]]), table]
 
 

@@ -36,7 +36,7 @@ def key_rows(run: RunFolder) -> list[Row]:
     """Metric, value, interval, reference and reading of every task that was run."""
     results, (positive, negative) = run.results, run.classes
     cell, interval, own = results.cell, results.interval, run.own_method
-    diagnosis, age, share, change = ("probe", "diagnosis"), ("probe", "age"), ("diagnose", "share"), "change_error"
+    diagnosis, age, share, change = ("probe", "diagnosis"), ("probe", "age"), ("code_usage", "share"), "change_error"
     monotone = "increasing" if results.get("manipulate", "monotone") else "not increasing"
     probability = _span(results, "probability", 2)
     known = [
@@ -86,7 +86,7 @@ def key_rows(run: RunFolder) -> list[Row]:
             "Code usage: explained variance of the denoising target",
             cell(*share, "value"),
             interval(*share),
-            cell("diagnose", "shuffled_share", "value", form=lambda value: f"another subject's code {fixed(value)}"),
+            cell("code_usage", "shuffled_share", "value", form=lambda value: f"another subject's code {fixed(value)}"),
             "Share of the denoising error without a code that the scan's own code removes. Near 0, or no better than "
             "another subject's code: the code is not used.",
         ),

@@ -4,7 +4,7 @@ TRIPOD+AI: Collins et al., BMJ 2024;385:e078378. CLAIM: Mongan et al., Radiology
 """
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from statistics import mean, stdev
 
 from ldae.data.manifest import SPLITS, Manifest, Record
@@ -124,10 +124,10 @@ def _probes(run: RunFolder) -> str:
         ("diagnosis", f"{positive} versus {negative} by logistic regression with balanced classes"),
         ("age", "age by ridge regression"),
     ):
-        counts = run.task(f"probe_{name}").get("counts")
-        names = ("fitted_scans", "fitted_subjects", "asked_scans", "asked_subjects")
-        if isinstance(counts, Mapping) and all(each in counts for each in names):
-            scans, subjects, tested, others = (counts[each] for each in names)
+        probe = run.task(f"probe_{name}")
+        counts = [probe.get("counts", f"{side}_{of}") for side in ("trained", "tested") for of in ("scans", "subjects")]
+        if None not in counts:
+            scans, subjects, tested, others = counts
             parts.append(
                 f"{what} (trained on {scans} scans of {subjects} subjects, tested on {tested} scans of {others} other subjects)"
             )

@@ -9,6 +9,7 @@ from ldae.report.blocks import Absence, Beside, Block, Cell, Row, Section, Table
 from ldae.report.probe_file import CODES, METRICS, ProbeFile
 from ldae.report.run_folder import RunFolder
 from ldae.report.sections.prediction_charts import charts, learning_curve
+from ldae.report.source import value_of
 from ldae.report.wording import better_than, capital, fixed, joined, long_class, words
 
 __all__ = ["age", "diagnosis", "probe_section"]
@@ -79,9 +80,9 @@ def _introduction(probe: ProbeFile) -> str:
         task = f"ranks subjects with {probe.classes[0]} at the first scan by the time to {probe.classes[-1]}"
     task = task or f"distinguishes {long_class(probe.classes[-1])} from {long_class(probe.classes[0])}"
     sentences = [f"{model} on the {probe.own} {task}."]
-    tested = f"{counts['asked_scans']} scans of {counts['asked_subjects']}"
+    tested = f"{value_of(counts, 'tested_scans')} scans of {value_of(counts, 'tested_subjects')}"
     if settings["protocol"] == "split":
-        trained = counts["fitted_subjects"]
+        trained = value_of(counts, "trained_subjects")
         sentences.append(f"It was trained on {trained} subjects and tested on {tested} others (the frozen split).")
     else:
         sentences += [
@@ -133,7 +134,7 @@ def _scores(probe: ProbeFile) -> Table:
         Row(
             capital(f"{probe.own} (this method)" if name == CODES and probe.own == CODE else probe.called(name)),
             probe.metric(
-                "scored", name, "figures", metric=probe.primary, best=fixed(value, digits) == fixed(best, digits)
+                "scored", name, "metrics", metric=probe.primary, best=fixed(value, digits) == fixed(best, digits)
             ),
         )
         for name, value in probe.values.items()
@@ -166,7 +167,7 @@ def _doubts(probe: ProbeFile) -> list[Text]:
         sign = "" if p < 0.001 else "= "
         text = f"Permutation test of the labels between subjects: p {sign}{probe.p_value('permutation_p').text}."
         found.append(Text(text, "plain" if p < 0.05 else "note"))
-    metrics = probe.scored[CODES]["figures"]
+    metrics = value_of(probe.scored[CODES], "metrics")
     if "r2" in metrics and metrics["r2"]["low"] <= 0:
         text = (
             f"The interval of R\u00b2 reaches 0 or below: these scans do not show that the {probe.own} predicts {probe.name} "
@@ -193,8 +194,8 @@ def _further(probe: ProbeFile) -> list[Table]:
     """Further metrics of the codes."""
     own = probe.scored[CODES]
     rows = [
-        Row(METRICS[name][1], probe.metric("scored", CODES, "figures", metric=name))
-        for name in own["figures"]
+        Row(METRICS[name][1], probe.metric("scored", CODES, "metrics", metric=name))
+        for name in value_of(own, "metrics")
         if name != probe.primary
     ]
     for group, names in FURTHER.items():

@@ -10,6 +10,7 @@ from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.codes import Codes
 from ldae.data.manifest import Record
 from ldae.errors import TaskError
+from ldae.hardware import trim_heap
 from ldae.metrics.statistics import rows_by_subject
 from ldae.tasks.encode import encode_scans
 from ldae.tasks.probe.linear import LinearProbe
@@ -146,6 +147,7 @@ def hold_in_images(
         for row, nuisance in enumerate(nuisances):
             values = nuisance.value(semantic).reshape(len(scans), len(steps), 2)
             responses[row] += (values[..., 0] - values[..., 1]).sum(axis=0) / (2 * reach)
+        trim_heap()
         if progress is not None:
             progress(min(start + chunk, len(codes)), len(codes))
     responses /= len(codes)

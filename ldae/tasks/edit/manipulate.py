@@ -11,7 +11,8 @@ import torch
 from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.codes import Codes, check_origin
 from ldae.errors import TaskError
-from ldae.metrics.volumetry import measure_volumes
+from ldae.hardware import trim_heap
+from ldae.metrics.volumetry import known_volumes
 from ldae.tasks.edit.direction import manipulate_codes, project_out
 from ldae.tasks.probe.linear import LinearProbe
 
@@ -81,6 +82,7 @@ def edit_scans(
         for each in scans:
             images = np.stack([next(edited) if amount != 0 else model.decode_images([each])[0] for amount in steps])
             found.append(_measured(model, images, probe, steps))
+        trim_heap()
         return found
 
     return (edit(codes[start : start + chunk]) for start in range(0, len(codes), chunk))
@@ -140,7 +142,7 @@ def ready_step(
 def _measured(model: LatentDiffusionAutoencoder, images: Images, probe: LinearProbe, steps: Sequence[float]) -> Edits:
     """Prediction and volumes of the edited images of one scan."""
     semantic = model.semantic(torch.from_numpy(images)[:, None]).double().numpy()
-    measured = [measure_volumes(model.config.preprocessing.restore(image)) for image in images]
+    measured = [known_volumes(model.config.preprocessing.restore(image)) for image in images]
     return Edits(
         steps=tuple(float(amount) for amount in steps),
         images=images,

@@ -84,16 +84,16 @@ class SparseFit:
         dead: features that no scan activates.
         active: features active in a scan, on average.
         r2: share of the variance of other scans that it explains.
-        r2_fitted: the same on the scans it was trained on.
-        fitted_scans: number of those.
+        r2_trained: the same on the scans it was trained on.
+        trained_scans: number of those.
     """
 
     features: int
     dead: int
     active: float
     r2: float
-    r2_fitted: float
-    fitted_scans: int
+    r2_trained: float
+    trained_scans: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,7 +187,7 @@ def discover(
             if size > 0
         ]
         sparse = SparseFit(
-            settings.sparse, features.dead, features.active, features.r2, features.r2_fitted, int(trained.sum())
+            settings.sparse, features.dead, features.active, features.r2, features.r2_trained, int(trained.sum())
         )
     named = {kind: associations(each, codes, scans.records, columns) for kind, each in found.items()}
     if "sparse" in named:

@@ -24,7 +24,7 @@ class SparseFeatures:
         directions: change of y by one unit of a feature, (F, S).
         activations: of each scan, (N, F), at least 0.
         r2: share of the variance of y of the test scans that the features reconstruct.
-        r2_fitted: the same of the training scans.
+        r2_trained: the same of the training scans.
         active: mean number of active features of a test scan.
         dead: features that no training scan activates.
     """
@@ -32,7 +32,7 @@ class SparseFeatures:
     directions: Array
     activations: Array
     r2: float
-    r2_fitted: float
+    r2_trained: float
     active: float
     dead: int
 
@@ -99,7 +99,7 @@ def fit_sparse_features(
         directions=directions.detach().double().numpy() * scale,
         activations=activations.double().numpy(),
         r2=explained(tested),
-        r2_fitted=explained(~tested),
+        r2_trained=explained(~tested),
         active=float((activations[tested] > 0).sum(dim=1).float().mean()),
         dead=int((activations[~tested] == 0).all(dim=0).sum()),
     )

@@ -11,12 +11,13 @@ import pandas as pd
 
 from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.data.manifest import Record
-from ldae.errors import TaskError, VolumeError
+from ldae.errors import TaskError
+from ldae.hardware import trim_heap
 from ldae.io.files import write_json, write_text
 from ldae.metrics.change import change_correlation, change_error
 from ldae.metrics.images import compare_images
 from ldae.metrics.statistics import Interval
-from ldae.metrics.volumetry import measure_volumes
+from ldae.metrics.volumetry import known_volumes
 from ldae.tasks.encode import EncodedScans, Progress
 from ldae.tasks.longitudinal.comparison import (
     OWN,
@@ -207,6 +208,7 @@ def _batches(scans: EncodedScans, triples: Sequence[Triple], size: int) -> Itera
             scans.select(rows),
             [replace(t, first=place[t.first], target=place[t.target], second=place[t.second]) for t in batch],
         )
+        trim_heap()
 
 
 def read_truth(path: Path) -> dict[str, dict[str, float]]:
@@ -243,10 +245,7 @@ class _Ventricles:
         return next(iter(self.used)) if len(self.used) == 1 else "mixed"
 
     def measure(self, image: Images) -> float:
-        try:
-            return measure_volumes(Volume(image, self.affine))["ventricles_ml"]
-        except VolumeError:  # a grid too coarse, or outside template space
-            return float("nan")
+        return known_volumes(Volume(image, self.affine))["ventricles_ml"]
 
     def of_scan(self, key: str, image: Images) -> float:
         if key not in self.measured:

@@ -117,10 +117,10 @@ def evaluate_probe(
         curve = learning_curve(target, curved, folds, model=settings.model, seed=settings.seed)
     trained = np.unique(np.concatenate([fold.trained for fold in folds]))
     counts = {
-        "fitted_subjects": len(set(target.subjects[trained])),
-        "fitted_scans": len(trained),
-        "asked_subjects": len(set(subjects)),
-        "asked_scans": len(tested),
+        "trained_subjects": len(set(target.subjects[trained])),
+        "trained_scans": len(trained),
+        "tested_subjects": len(set(subjects)),
+        "tested_scans": len(tested),
         "left_out_scans": target.left_out,
     }
     if target.events is not None:
@@ -190,7 +190,7 @@ def _score(
     penalties: list[float],
     corrected: Array | None,
 ) -> Scored:
-    figures = score_predictions(predicted, seed=settings.seed, resamples=settings.resamples)
+    metrics = score_predictions(predicted, seed=settings.seed, resamples=settings.resamples)
     groups = (
         {}
         if target.kind == "survival"
@@ -211,7 +211,7 @@ def _score(
         }
     if corrected is not None and np.isfinite(corrected).all():
         age_bias = _age_bias(predicted, corrected)
-    return Scored(figures, penalties, {name: each for name, each in groups.items() if each}, roc, calibration, age_bias)
+    return Scored(metrics, penalties, {name: each for name, each in groups.items() if each}, roc, calibration, age_bias)
 
 
 def _age_bias(predicted: Predictions, corrected: Array) -> dict[str, float]:
@@ -248,8 +248,8 @@ def _by_group(
             found[name]["reason"] = f"fewer than {FEW_SUBJECTS} subjects"
             continue
         try:
-            figures = score_predictions(part, (primary,), seed=settings.seed, resamples=settings.resamples)
-            found[name][primary] = asdict(figures[primary])
+            metrics = score_predictions(part, (primary,), seed=settings.seed, resamples=settings.resamples)
+            found[name][primary] = asdict(metrics[primary])
         except TaskError:
             found[name]["reason"] = "too few subjects of a class"
     return found

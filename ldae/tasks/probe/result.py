@@ -68,7 +68,7 @@ class Scored:
     """Metrics of one kind of features.
 
     Attributes:
-        figures: metrics by name, with intervals over subjects.
+        metrics: by name, with intervals over subjects.
         penalties: hyperparameters that were chosen, one a fold.
         by_group: of each column and value: number of subjects and scans, and the primary metric, or the reason for none.
         roc: the curve and its band; binary only.
@@ -76,7 +76,7 @@ class Scored:
         age_bias: shrinkage of predicted ages; ages only.
     """
 
-    figures: dict[str, Interval]
+    metrics: dict[str, Interval]
     penalties: list[float] = field(default_factory=list)
     by_group: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     roc: dict[str, list[float]] | None = None
@@ -108,7 +108,7 @@ class ProbeReport:
     Attributes:
         target: its name, kind and classes.
         settings: of the protocol.
-        counts: subjects and scans trained on (`fitted_`), tested on (`asked_`) and left out; conversions.
+        counts: subjects and scans trained on (`trained_`), tested on (`tested_`) and left out; conversions.
         scored: by name of the features, `codes` first.
         comparisons: of `codes` with each of the others.
         permutation_p: that exchanged labels do as well as the true ones; None without that test.
@@ -153,8 +153,8 @@ class ProbeReport:
 
     def summary(self) -> dict[str, Any]:
         """Metrics for the results of a run, as plain values."""
-        own, first = self.scored[CODES].figures, self.primary
-        others = {name: each.figures[first] for name, each in self.scored.items() if name != CODES}
+        own, first = self.scored[CODES].metrics, self.primary
+        others = {name: each.metrics[first] for name, each in self.scored.items() if name != CODES}
         further = {name: each for name, each in own.items() if name != first}
         return {
             first: asdict(own[first]),
@@ -165,9 +165,9 @@ class ProbeReport:
             "differences": {
                 each.against: asdict(each.difference) | {"p_holm": each.p_holm} for each in self.comparisons
             },
-            "train_subjects": self.counts["fitted_subjects"],
-            "test_subjects": self.counts["asked_subjects"],
-            "test_scans": self.counts["asked_scans"],
+            "train_subjects": self.counts["trained_subjects"],
+            "test_subjects": self.counts["tested_subjects"],
+            "test_scans": self.counts["tested_scans"],
         }
 
     def write(self, folder: Path, inputs: Mapping[str, str] | None = None) -> list[Path]:

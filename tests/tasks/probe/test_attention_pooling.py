@@ -111,7 +111,7 @@ def test_probe_with_attention_reports_which_tokens_count(known_cohort) -> None:
     assert report.attention is not None
     assert sum(report.attention) == pytest.approx(1)
     assert int(np.argmax(report.attention)) == 1
-    assert report.scored[CODES].figures["auc"].value > 0.6
+    assert report.scored[CODES].metrics["auc"].value > 0.6
     assert report.probe is None
     with pytest.raises(TaskError, match="one vector a scan"):
         evaluate_probe(choose_target(manifest, "diagnosis"), embeddings, settings=settings)

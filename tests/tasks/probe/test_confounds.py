@@ -46,11 +46,11 @@ def confounded(tmp_path):
 def test_features_that_know_age_alone_know_nothing_once_it_is_controlled(confounded):
     manifest, embeddings = confounded
     target = choose_target(manifest, "diagnosis")
-    plain = evaluate_probe(target, embeddings, settings=QUICK).scored[CODES].figures["auc"]
+    plain = evaluate_probe(target, embeddings, settings=QUICK).scored[CODES].metrics["auc"]
     assert plain.low > 0.7
     for control in ("residualise", "match"):
         settings = replace(QUICK, confounds=("age",), control=control)
-        auc = evaluate_probe(target, embeddings, settings=settings).scored[CODES].figures["auc"]
+        auc = evaluate_probe(target, embeddings, settings=settings).scored[CODES].metrics["auc"]
         assert auc.low < 0.5 + 0.08
         assert auc.value < plain.value - 0.15
 
@@ -103,7 +103,7 @@ def test_a_bias_is_measured_of_reduced_features_too(confounded):
     wide = replace(embeddings, values=np.random.default_rng(2).normal(size=(300, 400)), components=300)
     report = evaluate_probe(choose_target(manifest, "age"), embeddings, {"wide": wide}, QUICK)
     assert abs(report.scored[CODES].age_bias["gap_age_correlation_corrected"]) < 0.2
-    assert np.isfinite(report.scored["wide"].figures["mae"].value)
+    assert np.isfinite(report.scored["wide"].metrics["mae"].value)
 
 
 def test_the_transformer_is_scikit_learns():

@@ -49,12 +49,12 @@ def converters(tmp_path):
 def test_who_converts_first_has_the_higher_risk(converters):
     target, embeddings, noise = converters
     report = evaluate_probe(target, embeddings, {"noise": noise}, QUICK)
-    assert report.scored[CODES].figures["concordance"].low > 0.65
-    assert report.scored["noise"].figures["concordance"].low < 0.55
+    assert report.scored[CODES].metrics["concordance"].low > 0.65
+    assert report.scored["noise"].metrics["concordance"].low < 0.55
     assert report.comparisons[0].difference.low > 0
     assert report.counts["events"] == int(target.events.sum())
     split = evaluate_probe(target, embeddings, settings=replace(QUICK, protocol="split"))
-    assert split.counts["asked_subjects"] == 40
+    assert split.counts["tested_subjects"] == 40
     with pytest.raises(TaskError, match="not controlled here"):
         evaluate_probe(target, embeddings, settings=replace(QUICK, control="match", confounds=("age",)))
 

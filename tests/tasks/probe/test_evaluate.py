@@ -38,7 +38,7 @@ def test_a_linear_signal_is_found_and_only_that(known_cohort):
     manifest, embeddings = known_cohort()
     target = choose_target(manifest, "diagnosis")
     report = evaluate_probe(target, embeddings, {"noise": noise_like(embeddings)}, QUICK)
-    own, noise = report.scored[CODES].figures, report.scored["noise"].figures
+    own, noise = report.scored[CODES].metrics, report.scored["noise"].metrics
     assert own["auc"].value > 0.85
     assert own["auc"].low < own["auc"].value <= own["auc"].high
     assert own["balanced_accuracy"].value == pytest.approx((own["sensitivity"].value + own["specificity"].value) / 2)
@@ -61,7 +61,7 @@ def test_the_same_scans_are_asked_of_everyone_and_by_the_frozen_split(known_coho
     assert report.counts["left_out_scans"] == sum(r.diagnosis == "MCI" for r in manifest.records)
     np.testing.assert_allclose(
         area_under_curve(report.table["target"].to_numpy(dtype=int), report.table[CODES].to_numpy()),
-        report.scored[CODES].figures["auc"].value,
+        report.scored[CODES].metrics["auc"].value,
     )
     # Test subjects' features never touch the fit, neither of the probe nor of principal components.
     changed = Embeddings(embeddings.keys, embeddings.values.copy())
@@ -80,11 +80,11 @@ def test_an_age_probe_has_the_error_of_its_noise(known_cohort):
     report = evaluate_probe(choose_target(manifest, "age"), embeddings, settings=QUICK)
     own = report.scored[CODES]
     # Noise of 0.2 in a feature of slope 5 is an error of about 1 year; its mean absolute value is 0.8.
-    assert own.figures["mae"].value == pytest.approx(0.8, abs=0.15)
-    assert own.figures["rmse"].value > own.figures["mae"].value
-    assert own.figures["r2"].value > 0.9
-    assert report.scored["median"].figures["r2"].value < 0.05
-    assert report.scored["median"].figures["mae"].value > 3 * own.figures["mae"].value
+    assert own.metrics["mae"].value == pytest.approx(0.8, abs=0.15)
+    assert own.metrics["rmse"].value > own.metrics["mae"].value
+    assert own.metrics["r2"].value > 0.9
+    assert report.scored["median"].metrics["r2"].value < 0.05
+    assert report.scored["median"].metrics["mae"].value > 3 * own.metrics["mae"].value
     test = [r.split == "test" for r in manifest.records]
     np.testing.assert_allclose(report.probe.predict(embeddings.values[test]), report.table[CODES])
 
@@ -120,8 +120,8 @@ def test_cross_validation_asks_everybody_once_a_repeat_and_nobody_it_was_fitted_
     assert {tuple(f.tested) for f in folds if f.repeat == 0} != {tuple(f.tested) for f in folds if f.repeat == 1}
     settings = replace(QUICK, protocol="cv", folds=4, repeats=2)
     report = evaluate_probe(target, embeddings, settings=settings)
-    assert report.scored[CODES].figures["auc"].value > 0.85
-    assert report.counts["asked_scans"] == len(target)
+    assert report.scored[CODES].metrics["auc"].value > 0.85
+    assert report.counts["tested_scans"] == len(target)
     assert report.probe is None
     assert report.permutation_p is None
     assert all(each.delong is None for each in report.comparisons)
@@ -133,11 +133,11 @@ def test_classes_and_columns_of_ones_own(known_cohort, model):
     settings = replace(QUICK, model=model)
     classes = evaluate_probe(choose_target(manifest, "diagnosis", kind="multiclass"), embeddings, settings=settings)
     assert classes.target["classes"] == ["AD", "CN", "MCI"]
-    assert classes.scored[CODES].figures["auc"].low > 0.55
+    assert classes.scored[CODES].metrics["auc"].low > 0.55
     np.testing.assert_allclose(classes.table[[f"{CODES}_{name}" for name in ("AD", "CN", "MCI")]].sum(axis=1), 1)
     score = evaluate_probe(choose_target(manifest, "score"), embeddings, settings=settings)
     assert score.target["kind"] == "regression"
-    assert score.scored[CODES].figures["r"].value > 0.4
+    assert score.scored[CODES].metrics["r"].value > 0.4
 
 
 def test_every_group_is_scored_or_says_why_not(known_cohort):
@@ -147,7 +147,7 @@ def test_every_group_is_scored_or_says_why_not(known_cohort):
     )
     groups = report.scored[CODES].by_group
     assert set(groups) == {"sex", "site"}
-    assert sum(each["scans"] for each in groups["sex"].values()) == report.counts["asked_scans"]
+    assert sum(each["scans"] for each in groups["sex"].values()) == report.counts["tested_scans"]
     assert all("auc" in each or "reason" in each for column in groups.values() for each in column.values())
 
 
@@ -229,7 +229,7 @@ def test_learning_curves_leave_confounds_out_too(known_cohort):
     target = choose_target(manifest, "diagnosis")
     settings = replace(QUICK, confounds=("age",), control="residualise", learning_curve=True)
     report = evaluate_probe(target, noise_like(embeddings), settings=settings)
-    assert report.curve.mean[CODES][-1] == pytest.approx(report.scored[CODES].figures["auc"].value, abs=0.1)
+    assert report.curve.mean[CODES][-1] == pytest.approx(report.scored[CODES].metrics["auc"].value, abs=0.1)
     assert report.curve.mean[CODES][-1] < 0.65
 
 
@@ -244,7 +244,7 @@ def test_what_is_written_is_what_was_found(known_cohort, tmp_path):
     report = evaluate_probe(choose_target(manifest, "diagnosis"), embeddings, settings=QUICK)
     results, table, model = report.write(tmp_path)
     plain = json.loads(results.read_text())
-    assert plain["scored"][CODES]["figures"]["auc"]["value"] == report.scored[CODES].figures["auc"].value
+    assert plain["scored"][CODES]["metrics"]["auc"]["value"] == report.scored[CODES].metrics["auc"].value
     assert len(plain["predictions"]["target"]) == len(table.read_text().splitlines()) - 1
     back = LinearProbe.load(model)
     np.testing.assert_array_equal(back.predict(embeddings.values), report.probe.predict(embeddings.values))
