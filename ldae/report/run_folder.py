@@ -194,7 +194,7 @@ def open_run(path: Path) -> RunFolder:
     names = [
         RESULTS,
         "run.json",
-        *(f"tasks/{task}.json" for task in TASKS),
+        *(f"tasks/{task}.json" for task in (*TASKS, *(RENAMED[task] for task in TASKS if task in RENAMED))),
         *(f"{stage}/stage.json" for stage in STAGES),
     ]
     documents = {name: read_json(path / name) for name in names}
