@@ -116,9 +116,8 @@ class LatentDiffusionAutoencoder:
             ConfigError: for a name or value that is none.
         """
         plain = to_plain(self.config.sampling) | dict(read_setting(each) for each in settings)
-        sampling = from_plain(SamplingConfig, plain, where="sampling")
         twin = copy(self)
-        twin.config = replace(self.config, sampling=sampling)
+        twin.config = replace(self.config, sampling=from_plain(SamplingConfig, plain, where="sampling"))
         return twin
 
     def with_random_encoder(self, seed: int = 0) -> "LatentDiffusionAutoencoder":
@@ -333,7 +332,7 @@ class LatentDiffusionAutoencoder:
         Raises:
             TaskError: if a noise code is missing.
         """
-        codes = list(codes)  # each is read once where they lie in a file
+        codes = list(codes)  # they may lie in a file
         if any(each.noise is None for each in codes):
             msg = "these codes hold no noise code, so only y is known; encode again with noise codes, or sample instead"
             raise TaskError(msg)

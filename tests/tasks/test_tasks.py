@@ -244,8 +244,8 @@ def test_changes_are_measured_against_step_zero(tiny_model, scans, probe, tmp_pa
 def test_edits_go_on_where_no_volume_can_be_measured(tiny_model, scans, probe):
     preprocessing = replace(tiny_model.config.preprocessing, centre_mm=(0.0, 0.0, 900.0))
     tiny_model.config = replace(tiny_model.config, preprocessing=preprocessing)
-    result = manipulate(tiny_model, scans.select([0]), probe, steps=(0.0, 1.0), resamples=20)
-    assert result.volume_change_ml == {key: [None, None] for key in STRUCTURES}
+    ((edits,),) = edit_scans(tiny_model, scans.codes[:1], probe, steps=(0.0, 1.0))
+    assert edits.volumes == {key: [None, None] for key in STRUCTURES}
 
 
 def test_results_that_would_have_one_name_are_refused(cohort):
