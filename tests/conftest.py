@@ -22,6 +22,7 @@ from ldae.models.convnext import ConvNeXtConfig
 from ldae.models.denoiser import Denoiser, DenoiserConfig
 from ldae.models.gradient_estimator import GradientEstimator
 from ldae.models.semantic_encoder import SemanticEncoderConfig, SliceEncoderConfig
+from ldae.tasks.probe import models as probe_models
 from ldae.volume import Grid, Volume, sidecar_path, write_volume
 
 pytest_plugins = ["tests.heads", "tests.shared_folder", "tests.tiny_run"]
@@ -35,6 +36,15 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 os.environ.setdefault("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "1")
 
 SHARED = Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def few_hyperparameters():
+    """Five values over the same range for each probe, as choosing among 15 or 22 takes most of a probe's time."""
+    with pytest.MonkeyPatch.context() as patch:
+        few = {name: (low, high, 5, 3) for name, (low, high, _, _) in probe_models.TRIED.items()}
+        patch.setattr(probe_models, "TRIED", few)
+        yield
 
 
 @pytest.fixture

@@ -88,7 +88,7 @@ def test_seed_decides_and_repeats() -> None:
 
 def test_an_existing_split_is_not_overwritten_by_accident() -> None:
     once = assign_splits(large_cohort(30), seed=0)
-    with pytest.raises(ManifestError, match=r"already have a split.*overwrite"):
+    with pytest.raises(ManifestError, match=r"already have a split.*--force"):
         assign_splits(once, seed=1)
     assert by_subject(assign_splits(once, seed=1, overwrite=True)) == by_subject(
         assign_splits(large_cohort(30), seed=1)

@@ -6,6 +6,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
+from sklearn import config_context
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.decomposition import PCA
 from sklearn.impute import SimpleImputer
@@ -31,6 +32,8 @@ MIN_SUBJECTS = 10
 """Subjects that a hyperparameter can be chosen on; with fewer it is given."""
 GIVEN = {"logistic": 0.01, "ridge": 1000.0, "knn": 3, "attention": 0.1}
 NEIGHBOURS = (1, 3, 5, 9, 15, 25)
+TRIED = {"ridge": (-1, 6, 22, 8), "logistic": (-5, 2, 15, 6)}
+"""Hyperparameters that are tried: powers of ten from and to, how many, and how many where few must do."""
 SCORING = {"binary": "neg_log_loss", "multiclass": "neg_log_loss", "regression": "neg_mean_absolute_error"}
 """A proper score: over few subjects the AUC is so coarse that it chooses almost at random."""
 
@@ -203,7 +206,9 @@ def fit_probe(
     else:
         folds = inner_folds(kind, count if kind == "regression" else smallest)
         search = GridSearchCV(pipeline, {f"model__{name}": penalties}, scoring=SCORING[kind], cv=folds)
-        search.fit(prepared, labels, groups=np.asarray(subjects))
+        # Values were checked when they were prepared; checking them again in every fold takes most of a small fit's time.
+        with config_context(assume_finite=True, skip_parameter_validation=True):
+            search.fit(prepared, labels, groups=np.asarray(subjects))
         best, penalty = search.best_estimator_, search.best_params_[f"model__{name}"]
     return FittedProbe(Pipeline([*before, *best.steps]), float(penalty))
 
@@ -220,6 +225,11 @@ def _estimator(
         make = KNeighborsRegressor if kind == "regression" else KNeighborsClassifier
         return make(weights="distance", metric="cosine"), "n_neighbors", neighbours
     if kind == "regression":
-        return Ridge(), "alpha", np.logspace(-1, 6, 22 if fine else 8).tolist()
-    classifier = LogisticRegression(class_weight="balanced", max_iter=5000)
-    return classifier, "C", np.logspace(-5, 2, 15 if fine else 6).tolist()
+        return Ridge(), "alpha", _tried("ridge", fine)
+    return LogisticRegression(class_weight="balanced", max_iter=5000), "C", _tried("logistic", fine)
+
+
+def _tried(model: str, fine: bool) -> list[float]:
+    low, high, many, few = TRIED[model]
+    values: list[float] = np.logspace(low, high, many if fine else few).tolist()
+    return values
