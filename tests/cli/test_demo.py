@@ -78,7 +78,7 @@ def test_demo_again_says_that_all_is_done(quick, capsys):
         assert run("demo", "--quick", "--out", quick, "--device", "cpu", "--precision", "fp32") == 0
         printed = capsys.readouterr()
         assert [f"{stage}: done already (" in printed.out for stage in STAGES] == [True] * 3
-        assert "Missing session: change error" in printed.out
+        assert "Missing session" in printed.out  # a table wraps its cells
         assert "ceiling" in printed.out
         assert "train longer" not in printed.err
     finally:
