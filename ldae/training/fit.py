@@ -20,8 +20,7 @@ from ldae.hardware import Device, PeakMemory, Precision, choose_device, choose_p
 from ldae.io.checkpoints import hash_tensors, load_tensors, save_tensors
 from ldae.io.files import write_json
 from ldae.training.batches import StageDataModule
-from ldae.training.callbacks import Progress, ProgressCallback, ResumeCheckpoint, SliceImages
-from ldae.training.ema import ExponentialMovingAverage
+from ldae.training.callbacks import ExponentialMovingAverage, Progress, ProgressCallback, ResumeCheckpoint, SliceImages
 from ldae.training.loop import StageLoop
 from ldae.training.plan import Plan, plan_stage
 from ldae.training.stage import Stage

@@ -10,8 +10,8 @@ import torch
 from ldae.errors import DependencyError
 from ldae.hardware import GIB, Device, Precision, choose_device, choose_precision, resident_gib
 from ldae.networks import Networks, semantic_predict
+from ldae.training.compression import PerceptualConfig
 from ldae.training.cost import Cost, Shapes, count, count_step, flops_per_second, measure_step, parameter_gib
-from ldae.training.perceptual import PerceptualConfig
 from ldae.training.recipe import STAGES, ExperimentConfig, build_stage, scan_shapes
 from ldae.training.stage import Stage
 

@@ -21,12 +21,11 @@ from ldae.io.files import write_text
 from ldae.models.convnext import ConvNeXt, ConvNeXtConfig
 from ldae.report.run_folder import read_history
 from ldae.training.batches import StageDataModule, StepBatchSampler
-from ldae.training.callbacks import SliceImages, slice_sheet
-from ldae.training.ema import ExponentialMovingAverage
+from ldae.training.callbacks import ExponentialMovingAverage, SliceImages, slice_sheet
+from ldae.training.compression import PerceptualConfig, build_perceptual
 from ldae.training.experiment import STAGES
 from ldae.training.fit import FitSettings, start_stage
 from ldae.training.loop import CHECK_EVERY, StageLoop, build_scheduler
-from ldae.training.perceptual import PerceptualConfig, build_perceptual
 from ldae.training.stage import OptimisationConfig, Stage, step_generator
 
 
