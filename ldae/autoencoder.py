@@ -46,12 +46,7 @@ class LatentDiffusionAutoencoder:
     """
 
     def __init__(
-        self,
-        config: AutoencoderConfig,
-        networks: Networks,
-        *,
-        device: Device = "auto",
-        precision: Precision = "auto",
+        self, config: AutoencoderConfig, networks: Networks, *, device: Device = "auto", precision: Precision = "auto"
     ) -> None:
         self.config = config
         self.device = choose_device(device)
@@ -363,15 +358,17 @@ class LatentDiffusionAutoencoder:
             record: what an exact solver recorded, (K, N, C, d, h, w); None for drawn noise.
         """
         sampling = sampling or self.config.sampling
+        record, schedule = None if record is None else record.to(self.device), self.networks.schedule
         with self._predicting(semantic, sampling) as predict:
-            z_0 = sample_latents(
-                predict,
-                noise.to(self.device),
-                schedule=self.networks.schedule,
-                sampling=sampling,
-                record=None if record is None else record.to(self.device),
-            )
+            z_0 = sample_latents(predict, noise.to(self.device), schedule=schedule, sampling=sampling, record=record)
         return z_0.cpu()
+
+    @torch.inference_mode()
+    def expected_latents(self, noise: Tensor, semantic: Tensor) -> Tensor:
+        """Standardised latents that y (N, S) leads one to expect: z_0 estimated in one step from noise, (N, C, d, h, w)."""
+        last = torch.full((len(noise),), self.networks.schedule.timesteps - 1, device=self.device)
+        with self._predicting(semantic, self.config.sampling) as predict:
+            return predict(noise.to(self.device), last).clean.float().cpu()
 
     @torch.inference_mode()
     def decompress(self, z_0: Tensor) -> npt.NDArray[np.float32]:

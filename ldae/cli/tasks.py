@@ -95,7 +95,8 @@ def reconstruct(scans: PlacedScans, *, keep_detail: bool = False) -> int:
     result.write(scans.out)
     rows = {
         "both codes": result.both,
-        "semantic code alone": result.semantic_only,
+        "semantic code alone, noise drawn": result.semantic_only,
+        "semantic code alone, expected": result.semantic_mean,
         "compression (ceiling)": result.compression,
     }
     table(

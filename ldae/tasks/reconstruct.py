@@ -32,6 +32,7 @@ class ReconstructedBatch:
         original: the real scans.
         both: from semantic and noise code.
         semantic_only: from the semantic code and drawn noise.
+        semantic_mean: what the semantic code leads one to expect, in one step.
         compression: through the compression autoencoder alone, the ceiling.
     """
 
@@ -39,6 +40,7 @@ class ReconstructedBatch:
     original: Images
     both: Images
     semantic_only: Images
+    semantic_mean: Images
     compression: Images
 
 
@@ -51,14 +53,17 @@ class ReconstructResult:
         solver: in words.
         scans: number of them.
         both: metrics from both codes.
-        semantic_only: metrics from the semantic code alone.
+        semantic_only: metrics from the semantic code alone, with drawn noise.
+        semantic_mean: metrics of the expected scan of the semantic code alone. A draw has the same error and that of the
+            draw's own variance on top.
         compression: metrics of the ceiling.
         mean_image: metrics of the training split's mean image, if it is given: the score without any code.
         round_trip_rms: error in the latent after inversion and sampling, rms over latent elements in units of its std.
         per_scan: SSIM from both codes by scan.
         intervals: SSIM with 95 % intervals over subjects: from both codes (`ssim`), from the semantic code alone
-            (`ssim_semantic_only`), of both codes below the ceiling (`below_ceiling`), and, with a mean image, of the
-            semantic code alone above it (`above_mean_image`).
+            (`ssim_semantic_only`) and its expected scan (`ssim_semantic_mean`), of both codes below the ceiling
+            (`below_ceiling`), and, with a mean image, of the semantic code alone above it (`above_mean_image`,
+            `expected_above_mean_image`).
     """
 
     steps: int
@@ -66,6 +71,7 @@ class ReconstructResult:
     scans: int
     both: dict[str, float]
     semantic_only: dict[str, float]
+    semantic_mean: dict[str, float]
     compression: dict[str, float]
     mean_image: dict[str, float] | None
     round_trip_rms: float
@@ -78,7 +84,12 @@ class ReconstructResult:
 
     def summary(self) -> dict[str, Any]:
         """Metrics for the results of a run, as plain values."""
-        of = {"": self.both, "_semantic_only": self.semantic_only, "_mean_image": self.mean_image}
+        of = {
+            "": self.both,
+            "_semantic_only": self.semantic_only,
+            "_semantic_mean": self.semantic_mean,
+            "_mean_image": self.mean_image,
+        }
         return {
             "steps": self.steps,
             "solver": self.solver,
@@ -114,10 +125,11 @@ def reconstruct(
         visit: called with each batch of images.
         progress: called with (done, total).
     """
-    parts: dict[str, list[ImageAgreement]] = {"both": [], "semantic_only": [], "compression": [], "mean_image": []}
+    kinds = ("both", "semantic_only", "semantic_mean", "compression")
+    parts: dict[str, list[ImageAgreement]] = {name: [] for name in (*kinds, "mean_image")}
     done = 0
     for batch in _decoded(model, scans, seed, batch_size):
-        for name in ("both", "semantic_only", "compression"):
+        for name in kinds:
             parts[name].append(compare_images(getattr(batch, name), batch.original))
         if mean_image is not None:
             blank = np.broadcast_to(mean_image, batch.original.shape)
@@ -130,10 +142,12 @@ def reconstruct(
     tested = {
         "ssim": ssim["both"],
         "ssim_semantic_only": ssim["semantic_only"],
+        "ssim_semantic_mean": ssim["semantic_mean"],
         "below_ceiling": ssim["compression"] - ssim["both"],
     }
     if mean_image is not None:
         tested["above_mean_image"] = ssim["semantic_only"] - ssim["mean_image"]
+        tested["expected_above_mean_image"] = ssim["semantic_mean"] - ssim["mean_image"]
     intervals = {
         name: subject_bootstrap(
             lambda rows, values=values: float(values[rows].mean()),  # type: ignore[misc]
@@ -149,6 +163,7 @@ def reconstruct(
         scans=len(scans),
         both=agreement["both"].mean(),
         semantic_only=agreement["semantic_only"].mean(),
+        semantic_mean=agreement["semantic_mean"].mean(),
         compression=agreement["compression"].mean(),
         mean_image=agreement["mean_image"].mean() if mean_image is not None else None,
         round_trip_rms=float(np.sqrt(np.mean(np.square(round_trips)))),
@@ -176,6 +191,7 @@ def _decoded(
                 some.images(),
                 model.decode_images(some.codes),
                 model.generate(noise[rows], semantic),
+                model.decompress(model.expected_latents(noise[rows], semantic)),
                 model.decompress(some.latents()),
             )
 

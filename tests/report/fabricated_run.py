@@ -135,6 +135,7 @@ def fabricate_reconstruction(folder: Path, keys: list[str], brains: Brains, rng:
         scans=len(keys),
         both=metrics(0.93123, 0.00123),
         semantic_only=metrics(0.84567, 0.00567),
+        semantic_mean=metrics(0.85432, 0.00432),
         compression=metrics(0.93345, 0.00121),
         mean_image=metrics(0.79123, 0.00891),
         round_trip_rms=0.01234,
@@ -144,6 +145,8 @@ def fabricate_reconstruction(folder: Path, keys: list[str], brains: Brains, rng:
             "ssim_semantic_only": interval(0.84567, 0.02),
             "below_ceiling": interval(0.00222, 0.0005),
             "above_mean_image": interval(0.05444, 0.01),
+            "ssim_semantic_mean": interval(0.85432, 0.02),
+            "expected_above_mean_image": interval(0.06309, 0.01),
         },
     )
     order = sorted(keys, key=result.per_scan.__getitem__)
@@ -166,6 +169,8 @@ def fabricate_reconstruction(folder: Path, keys: list[str], brains: Brains, rng:
             **{name: result.both[name] for name in names[:3]},
             "ssim_semantic_only": result.semantic_only["ssim"],
             "mse_semantic_only": result.semantic_only["mse"],
+            "ssim_semantic_mean": result.semantic_mean["ssim"],
+            "mse_semantic_mean": result.semantic_mean["mse"],
             "ssim_mean_image": result.mean_image["ssim"],
             "mse_mean_image": result.mean_image["mse"],
             "round_trip_rms": result.round_trip_rms,

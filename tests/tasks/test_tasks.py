@@ -155,6 +155,7 @@ def test_reconstruction_is_scored_against_the_real_scan(tiny_model, scans, tmp_p
         ("ssim", result.both["ssim"]),
         ("below_ceiling", result.compression["ssim"] - result.both["ssim"]),
         ("above_mean_image", result.semantic_only["ssim"] - result.mean_image["ssim"]),
+        ("expected_above_mean_image", result.semantic_mean["ssim"] - result.mean_image["ssim"]),
     ):
         interval = result.intervals[name]
         assert interval.value == pytest.approx(value, abs=1e-9)
