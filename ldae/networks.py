@@ -40,6 +40,7 @@ class AutoencoderConfig:
         denoiser: shape of stage 2.
         shift: meaning of the gradient estimator's output.
         semantic_dropout: whether the gradient estimator was also trained without y, which guidance then starts from.
+        code_map: whether the gradient estimator also lays the code out as a latent.
         sampling: default way to find and decode noise codes.
     """
 
@@ -50,6 +51,7 @@ class AutoencoderConfig:
     denoiser: DenoiserConfig = DenoiserConfig()
     shift: ShiftForm = "posterior"
     semantic_dropout: bool = False
+    code_map: bool = False
     sampling: SamplingConfig = SamplingConfig()
 
 
@@ -75,9 +77,11 @@ class Networks(nn.Module):
             )
             raise ConfigError(msg)
         width = config.semantic_encoder.semantic_width
-        self.compression = CompressionAutoencoder(config.compression)
+        self.compression = CompressionAutoencoder(config.compression, config.preprocessing.shape)
         self.denoiser = Denoiser(config.denoiser, channels)
-        self.gradient_estimator = GradientEstimator(config.denoiser, channels, width)
+        self.gradient_estimator = GradientEstimator(
+            config.denoiser, channels, width, latent_shape if config.code_map else None
+        )
         self.semantic_encoder: SemanticEncoder = build_semantic_encoder(
             config.semantic_encoder, config.preprocessing.shape, latent_shape
         )
@@ -117,11 +121,11 @@ def semantic_predict(
         features = denoiser.features(z, t)
         estimate = interpret(denoiser.predict(features).float(), z, t, schedule, config.denoiser.prediction)
         if embedded is not None:
-            gradient = estimator.decoder(features, embedded).float()
+            gradient = estimator.estimate(features, embedded).float()
             if sampling.guidance != 1.0:
                 without = torch.zeros_like(gradient)
                 if config.semantic_dropout:
-                    without = estimator.decoder(features, torch.zeros_like(embedded)).float()
+                    without = estimator.estimate(features, torch.zeros_like(embedded)).float()
                 gradient = without + sampling.guidance * (gradient - without)
             change = shift_scale(t, z.ndim, schedule, config.shift) * gradient
             estimate = estimate.shifted(change, t, schedule)

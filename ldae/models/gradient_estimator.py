@@ -1,8 +1,12 @@
 """The gradient estimator G(z_t, y, t): an estimate of grad log p(y | z_t) (Zhang et al. 2022)."""
 
+import math
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ldae.models.blocks import zero_init
 from ldae.models.denoiser import Denoiser, DenoiserConfig, Features, UNetDecoder
 
 __all__ = ["GradientEstimator"]
@@ -15,12 +19,26 @@ class GradientEstimator(nn.Module):
         config: shape of the denoiser whose features it reads.
         channels: latent channels C.
         semantic_width: width S of the semantic code.
+        mapped: (C, d, h, w) of a latent that a linear layer also makes of the code; it is added at a weight for each channel
+            that depends on the time, and the decoder sees it. A code of aligned scans says much of each place, which a
+            modulation of whole feature maps cannot carry. The published estimator has none.
     """
 
-    def __init__(self, config: DenoiserConfig, channels: int, semantic_width: int) -> None:
+    def __init__(
+        self,
+        config: DenoiserConfig,
+        channels: int,
+        semantic_width: int,
+        mapped: tuple[int, int, int, int] | None = None,
+    ) -> None:
         super().__init__()
-        self.semantic_embedding = nn.Linear(semantic_width, config.embedding_width)
+        self.embedding_width, self.mapped = config.embedding_width, mapped
+        values = 0 if mapped is None else math.prod(mapped)
+        self.semantic_embedding = nn.Linear(semantic_width, config.embedding_width + values)
         self.decoder = UNetDecoder(config, channels, semantic_width=config.embedding_width)
+        if mapped is not None:
+            self.map_weight = zero_init(nn.Linear(config.embedding_width, channels))
+            self.map_features = zero_init(nn.Conv3d(channels, config.width, 1))
 
     @torch.no_grad()
     def start_from(self, denoiser: Denoiser) -> None:
@@ -35,7 +53,7 @@ class GradientEstimator(nn.Module):
                 own[name].copy_(tensor)
 
     def embed(self, semantic: Tensor, keep: Tensor | None = None) -> Tensor:
-        """The code as the blocks read it, (B, E).
+        """The code as the blocks read it, and the values of its map, (B, E + C d h w).
 
         Args:
             semantic: y, (B, S).
@@ -55,4 +73,35 @@ class GradientEstimator(nn.Module):
         # torch 2.13 crashes in GroupNorm's backward on the CPU where the input is channels-last and needs no gradient
         # while its weight does; frozen features are exactly that. On contiguous tensors this copies nothing.
         skips = tuple(skip.contiguous() for skip in features.skips)
-        return self.decoder(Features(features.embedding, skips), self.embed(semantic, keep))
+        return self.estimate(Features(features.embedding, skips), self.embed(semantic, keep))
+
+    def estimate(self, features: Features, embedded: Tensor) -> Tensor:
+        """The gradient, (B, C, d, h, w), of features and an embedded code, as :meth:`embed` gives it."""
+        if self.mapped is None:
+            return self.decoder(features, embedded)
+        blocks, values = embedded[:, : self.embedding_width], embedded[:, self.embedding_width :]
+        code_map = values.reshape(-1, *self.mapped)
+        finest, *coarser = features.skips
+        features = Features(features.embedding, (finest + self.map_features(code_map), *coarser))
+        weight = self.map_weight(F.silu(features.embedding))[..., None, None, None]
+        change: Tensor = self.decoder(features, blocks) + weight * code_map
+        return change
+
+    @torch.no_grad()
+    def begin_map(self, codes: Tensor, latents: Tensor, ridge: float = 1e-3) -> None:
+        """Begin the map as the linear regression of latents on codes.
+
+        Args:
+            codes: y of training scans, (N, S).
+            latents: their standardised latents, (N, C, d, h, w).
+            ridge: relative to the mean variance of the codes.
+        """
+        y, z = codes.double().cpu(), latents.double().cpu().flatten(1)
+        mean, centre = y.mean(dim=0), z.mean(dim=0)
+        y = y - mean
+        gram = y.T @ y
+        gram += ridge * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
+        weight = torch.linalg.solve(gram, y.T @ (z - centre)).T
+        layer = self.semantic_embedding
+        layer.weight[self.embedding_width :] = weight.to(layer.weight)
+        layer.bias[self.embedding_width :] = (centre - weight @ mean).to(layer.bias)

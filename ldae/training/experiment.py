@@ -31,6 +31,8 @@ __all__ = ["STAGES", "Experiment", "ExperimentConfig"]
 
 # The components of more scans would cost minutes and differ little.
 MOST_SCANS_FOR_COMPONENTS = 1500
+# At 3 mm a scan and its mirror image take 1.3 MB of memory.
+MOST_SCANS_FOR_PATCHES = 1000
 
 
 class Experiment:
@@ -123,13 +125,17 @@ class Experiment:
             compression.fit_statistics(torch.zeros(channels), torch.ones(channels))
             raw = [self._compress(train.images([index])) for index in range(len(train))]
             values = torch.cat([each.mean for each in raw]).transpose(0, 1).flatten(1).double()
-            compression.fit_statistics(values.mean(dim=1).float(), values.std(dim=1).float())
+            # The scale of components is their own.
+            if config.model.components is None:
+                compression.fit_statistics(values.mean(dim=1).float(), values.std(dim=1).float())
             # Kept for the later stages, so that no training scan is compressed twice.
             cache = self._cache("train")
             for record, found in zip(self.records["train"], map(compression.standardise, raw), strict=True):
                 cache.keep(record, found.mean[0], found.std[0])
             return compression.state_dict()
 
+        if config.model.components is not None and not config.frozen:
+            self._fit_components(train)
         if not config.trains:
             return keep_measured(self.settings.run / "compression", finish())
         with torch.random.fork_rng(devices=[]):
@@ -173,6 +179,9 @@ class Experiment:
             return done[1]
         self._begin_linear_path()
         train, validation = (self._latents(name, images=True) for name in ("train", "validation"))
+        if config.code_map:
+            codes = self._codes(train)
+            networks.gradient_estimator.begin_map(codes, torch.stack([train[i]["latent"] for i in range(len(train))]))
 
         def finish() -> dict[str, Tensor]:
             self._whiten(train)
@@ -228,6 +237,13 @@ class Experiment:
             )
         return self._scans[split, augmented]
 
+    def _fit_components(self, train: ScanDataset) -> None:
+        """Components of patches of training scans and, where the later stages read those, of their mirror images."""
+        chosen = np.linspace(0, len(train) - 1, min(len(train), MOST_SCANS_FOR_PATCHES)).round().astype(int)
+        sides = (False, True) if self.config.mirror_latents else (False,)
+        scans = (train.images([int(i)], mirrored=side) for side in sides for i in chosen)
+        self.networks.compression.network.fit(scans, torch.Generator().manual_seed(self.config.seed))
+
     def _begin_linear_path(self) -> None:
         """Principal components of training scans, for an encoder that begins with them."""
         encoder = self.networks.semantic_encoder
@@ -251,20 +267,23 @@ class Experiment:
         path.begin_from(torch.cat([sides(int(i)) for i in chosen]))
 
     @torch.no_grad()
-    def _whiten(self, train: LatentDataset) -> None:
-        """Whiten the codes that have been learnt, if the encoder is made for it; what they decode to stays the same."""
-        encoder = self.networks.semantic_encoder.eval()
-        if not isinstance(encoder.whitening, Whitening):
-            return
+    def _codes(self, scans: LatentDataset) -> Tensor:
+        """Semantic codes of scans, (N, S)."""
         device = choose_device(self.settings.device)
-        encoder.to(device)
+        encoder = self.networks.semantic_encoder.eval().to(device)
         codes = []
-        for item in map(train.__getitem__, range(len(train))):
+        for item in map(scans.__getitem__, range(len(scans))):
             read = [item.get(name) for name in ("image", "latent", "mirrored_latent")]
             with self._autocast(device):
                 codes.append(encoder(*(None if each is None else each[None].to(device) for each in read)).float().cpu())
-        encoder.whitening.fit(torch.cat(codes), self.config.representation.semantic_encoder.whitening)
-        encoder.whitening.fold_into(self.networks.gradient_estimator.semantic_embedding)
+        return torch.cat(codes)
+
+    def _whiten(self, train: LatentDataset) -> None:
+        """Whiten the codes that have been learnt, if the encoder is made for it; what they decode to stays the same."""
+        whitening = self.networks.semantic_encoder.whitening
+        if isinstance(whitening, Whitening):
+            whitening.fit(self._codes(train), self.config.representation.semantic_encoder.whitening)
+            whitening.fold_into(self.networks.gradient_estimator.semantic_embedding)
 
     def _latents(self, split: str, *, images: bool = False) -> LatentDataset:
         scans, records, train = self._dataset(split), self.records[split], split == "train"

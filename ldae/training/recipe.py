@@ -79,6 +79,7 @@ class ExperimentConfig:
             denoiser=self.denoiser.model,
             shift=self.representation.shift,
             semantic_dropout=self.representation.semantic_dropout > 0,
+            code_map=self.representation.code_map,
             sampling=self.sampling,
         )
 

@@ -43,6 +43,7 @@ class RepresentationStageConfig:
         latent_noise: the same for the latents, in units of their standard deviation, where the encoder reads those.
         semantic_dropout: share of scans whose code is withheld from the gradient estimator in training, so that guidance can
             tell what the code adds (Ho and Salimans 2022); 0 is published.
+        code_map: the gradient estimator also lays the code out as a latent, by a linear layer that begins as a regression.
         warm_start: begin the gradient estimator from the denoiser's decoder (False, as published, begins from chance).
         optimisation: how it is optimised.
     """
@@ -53,6 +54,7 @@ class RepresentationStageConfig:
     image_noise: float = 0.0
     latent_noise: float = 0.0
     semantic_dropout: float = 0.0
+    code_map: bool = False
     warm_start: bool = False
     optimisation: OptimisationConfig = OptimisationConfig()
 

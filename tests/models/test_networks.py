@@ -281,3 +281,20 @@ def test_a_withheld_code_is_not_heard():
     torch.testing.assert_close(estimator(features, one, keep)[1], estimator(features, two, keep)[1])
     assert (estimator(features, one, keep)[0] - estimator(features, two, keep)[0]).abs().max() > 1e-4
     torch.testing.assert_close(estimator(features, one, keep)[0], estimator(features, one)[0])
+
+
+def test_a_code_map_begins_as_the_regression_of_latents_on_codes_and_is_shifted_by():
+    denoiser = alive(Denoiser(TINY, 3)).requires_grad_(False)
+    shape = (3, 4, 4, 4)
+    estimator = GradientEstimator(TINY, 3, 6, shape)
+    generator = torch.Generator().manual_seed(0)
+    codes, weight = torch.randn(50, 6, generator=generator), torch.randn(6, 3 * 64, generator=generator)
+    latents = (codes @ weight + 0.5).unflatten(1, shape)
+    estimator.begin_map(codes, latents, ridge=1e-9)
+    values = estimator.embed(codes)[:, estimator.embedding_width :].unflatten(1, shape)
+    torch.testing.assert_close(values, latents, atol=1e-3, rtol=1e-3)
+    features = denoiser.features(torch.randn(2, *shape, generator=generator), torch.tensor([3, 800]))
+    assert not estimator(features, codes[:2]).any(), "it begins by changing nothing"
+    torch.nn.init.ones_(estimator.map_weight.bias)
+    torch.testing.assert_close(estimator(features, codes[:2]), latents[:2], atol=1e-3, rtol=1e-3)
+    assert not estimator(features, codes[:2], keep=torch.zeros(2)).any()

@@ -31,8 +31,14 @@ SHORT = [f"{stage}.optimisation.steps=2" for stage in STAGES]
             "compression.model.latent_channels=1",
             *VELOCITY,
         ],
+        [
+            "compression.model={channels: [], latent_channels: 3, components: {patch: 4}}",
+            "representation.code_map=true",
+            "mirror_latents=true",
+            *VELOCITY,
+        ],
     ],
-    ids=["rectified", "zero_terminal_snr", "dropout_and_draws", "voxel_space"],
+    ids=["rectified", "zero_terminal_snr", "dropout_and_draws", "voxel_space", "components"],
 )
 def test_every_recipe_trains_and_its_codes_come_back(cohort, tmp_path, recipe, fit):
     experiment, records = fit(cohort, tmp_path / "run", *SHORT, *recipe)
