@@ -169,7 +169,7 @@ def plan_experiment(
     plans = []
     for name in stages:
         if name == "compression" and not config.compression.trains:
-            notes.append("compression is not trained: it is frozen, or there is none")
+            notes.append("compression is not trained: it is fitted in closed form, frozen, or absent")
             continue
         progress(name)
         with nullcontext() if measure else torch.device("meta"):
