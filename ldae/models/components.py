@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ldae.errors import ConfigError
 from ldae.hardware import single_precision
+from ldae.models.patches import from_patches, to_patches
 
 __all__ = ["ComponentsConfig", "PatchComponents"]
 
@@ -81,7 +82,8 @@ class PatchComponents(nn.Module):
         """Scans, (B, 1, D, H, W), of latents, (B, C, d, h, w)."""
         with single_precision(latent.device):
             values = latent.float().flatten(2).transpose(1, 2) * self.scale
-            return self._from_patches(torch.einsum("bpc,pvc->bpv", values, self.basis) + self.mean)
+            patches = torch.einsum("bpc,pvc->bpv", values, self.basis) + self.mean
+            return from_patches(self._on_grid(patches), self.config.patch)
 
     @torch.no_grad()
     def fit(self, scans: Iterable[Tensor], generator: torch.Generator) -> None:
@@ -128,13 +130,7 @@ class PatchComponents(nn.Module):
                 "prepare the scans as the model's preprocessing says"
             )
             raise ConfigError(msg)
-        cells = x.float().reshape(-1, d, p, h, p, w, p).permute(0, 1, 3, 5, 2, 4, 6)
-        return cells.reshape(-1, d * h * w, p**3)
-
-    def _from_patches(self, patches: Tensor) -> Tensor:
-        (d, h, w), p = self.cells, self.config.patch
-        voxels = patches.reshape(-1, d, h, w, p, p, p).permute(0, 1, 4, 2, 5, 3, 6)
-        return voxels.reshape(-1, 1, d * p, h * p, w * p)
+        return to_patches(x.float(), p, p**3).flatten(2).transpose(1, 2)
 
     def _on_grid(self, values: Tensor) -> Tensor:
         return values.transpose(1, 2).reshape(len(values), -1, *self.cells)

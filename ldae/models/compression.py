@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ldae.errors import ConfigError
 from ldae.models.components import ComponentsConfig, PatchComponents
 from ldae.models.padding import crop_to, pad_to_multiple, padded_shape
+from ldae.models.patches import from_patches, to_patches
 
 __all__ = [
     "CompressionAttention",
@@ -189,21 +190,6 @@ def build_network(config: CompressionConfig) -> nn.Module:
                 nn.init.zeros_(last.weight)
                 nn.init.zeros_(last.bias)
     return network
-
-
-def to_patches(x: Tensor, cell: int, channels: int) -> Tensor:
-    """Means of equal parts of each cell's voxels, (B, 1, D, H, W) to (B, channels, D / cell, H / cell, W / cell)."""
-    b, _, *shape = x.shape
-    d, h, w = (n // cell for n in shape)
-    cells = x.reshape(b, d, cell, h, cell, w, cell).permute(0, 2, 4, 6, 1, 3, 5)
-    return cells.reshape(b, channels, -1, d, h, w).mean(dim=2)
-
-
-def from_patches(latent: Tensor, cell: int) -> Tensor:
-    """Each channel in all the voxels that it is the mean of, (B, C, d, h, w) to (B, 1, d cell, h cell, w cell)."""
-    b, channels, d, h, w = latent.shape
-    voxels = latent.repeat_interleave(cell**3 // channels, dim=1).reshape(b, cell, cell, cell, d, h, w)
-    return voxels.permute(0, 4, 1, 5, 2, 6, 3).reshape(b, 1, d * cell, h * cell, w * cell)
 
 
 class CompressionAutoencoder(nn.Module):

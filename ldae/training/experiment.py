@@ -124,9 +124,8 @@ class Experiment:
             channels = config.model.latent_channels
             compression.fit_statistics(torch.zeros(channels), torch.ones(channels))
             raw = [self._compress(train.images([index])) for index in range(len(train))]
-            values = torch.cat([each.mean for each in raw]).transpose(0, 1).flatten(1).double()
-            # The scale of components is their own.
-            if config.model.components is None:
+            if config.model.components is None:  # the scale of components is their own
+                values = torch.cat([each.mean for each in raw]).transpose(0, 1).flatten(1).double()
                 compression.fit_statistics(values.mean(dim=1).float(), values.std(dim=1).float())
             # Kept for the later stages, so that no training scan is compressed twice.
             cache = self._cache("train")
@@ -180,8 +179,7 @@ class Experiment:
         self._begin_linear_path()
         train, validation = (self._latents(name, images=True) for name in ("train", "validation"))
         if config.code_map:
-            codes = self._codes(train)
-            networks.gradient_estimator.begin_map(codes, torch.stack([train[i]["latent"] for i in range(len(train))]))
+            networks.gradient_estimator.begin_map(self._codes(train), train.latents[: len(train)])
 
         def finish() -> dict[str, Tensor]:
             self._whiten(train)
@@ -239,9 +237,9 @@ class Experiment:
 
     def _fit_components(self, train: ScanDataset) -> None:
         """Components of patches of training scans and, where the later stages read those, of their mirror images."""
-        chosen = np.linspace(0, len(train) - 1, min(len(train), MOST_SCANS_FOR_PATCHES)).round().astype(int)
+        chosen = _evenly(len(train), MOST_SCANS_FOR_PATCHES)
         sides = (False, True) if self.config.mirror_latents else (False,)
-        scans = (train.images([int(i)], mirrored=side) for side in sides for i in chosen)
+        scans = (train.images([i], mirrored=side) for side in sides for i in chosen)
         self.networks.compression.network.fit(scans, torch.Generator().manual_seed(self.config.seed))
 
     def _begin_linear_path(self) -> None:
@@ -251,7 +249,7 @@ class Experiment:
             return
         path, symmetric = encoder.linear, encoder.symmetric
         scans = self._dataset("train")
-        chosen = np.linspace(0, len(scans) - 1, min(len(scans), MOST_SCANS_FOR_COMPONENTS)).round().astype(int)
+        chosen = _evenly(len(scans), MOST_SCANS_FOR_COMPONENTS)
         both = (False, True) if self.config.mirror_latents or symmetric else (False,)
         latents = self._latents("train").latents if encoder.reads_latent else None
 
@@ -264,7 +262,7 @@ class Experiment:
             values = torch.cat([read(scan, mirrored) for mirrored in both])
             return values.mean(dim=0, keepdim=True) if symmetric else values
 
-        path.begin_from(torch.cat([sides(int(i)) for i in chosen]))
+        path.begin_from(torch.cat([sides(i) for i in chosen]))
 
     @torch.no_grad()
     def _codes(self, scans: LatentDataset) -> Tensor:
@@ -332,3 +330,9 @@ class Experiment:
 
     def _autocast(self, device: torch.device) -> torch.autocast:
         return autocast(device, choose_precision(self.settings.precision, device))
+
+
+def _evenly(count: int, most: int) -> list[int]:
+    """Indices of at most so many of `count` scans, evenly spaced."""
+    chosen: list[int] = np.linspace(0, count - 1, min(count, most)).round().astype(int).tolist()
+    return chosen

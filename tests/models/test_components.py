@@ -4,6 +4,7 @@ import torch
 from ldae.errors import ConfigError
 from ldae.models.components import ComponentsConfig
 from ldae.models.compression import CompressionAutoencoder, CompressionConfig
+from ldae.models.patches import from_patches
 
 SHAPE = (8, 12, 8)
 
@@ -57,7 +58,7 @@ def test_a_channel_means_the_same_at_every_place():
     directions = torch.linalg.qr(torch.randn(64, 3, generator=generator))[0] * torch.tensor([3.0, 2.9, 2.8])
     weights = torch.randn(400, 2 * 3 * 2, 3, generator=generator)
     compression = fitted(3)
-    x = compression.network._from_patches(weights @ directions.T)
+    x = from_patches((weights @ directions.T).transpose(1, 2).unflatten(2, (2, 3, 2)), 4)
     compression.network.fit([x], generator)
     basis = compression.network.basis
     alike = torch.einsum("pvc,qvc->pqc", basis, basis)
