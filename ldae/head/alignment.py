@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from ldae.atlas import load_template, template_grid
 from ldae.head.morphology import coarse_grid, grow, mask_volume
+from ldae.io.files import atomic_file
 from ldae.volume import LPS_TO_RAS, Volume
 
 __all__ = ["Alignment", "brain_centre", "to_itk", "write_transform"]
@@ -63,12 +64,8 @@ def write_transform(affine_native_to_template: Matrix, path: Path) -> None:
 
     lps = LPS_TO_RAS @ np.linalg.inv(affine_native_to_template) @ LPS_TO_RAS
     transform = SimpleITK.AffineTransform(lps[:3, :3].ravel().tolist(), lps[:3, 3].tolist())
-    temporary = path.with_name(f".writing-{path.name}")
-    try:
+    with atomic_file(path) as temporary:
         SimpleITK.WriteTransform(transform, str(temporary))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 class Alignment:

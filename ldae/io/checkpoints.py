@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ldae.errors import CheckpointError
-from ldae.io.files import atomic_folder, sha256_of, write_json, write_text
+from ldae.io.files import atomic_file, atomic_folder, sha256_of, write_json, write_text
 
 __all__ = [
     "FORMAT_VERSION",
@@ -36,13 +36,12 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     """Write tensors as safetensors under a temporary name, then rename."""
     from safetensors.torch import save_file
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".writing-{path.name}")
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(plain, temporary, metadata=dict(metadata or {}))
-    # safetensors keeps files to their owner; the other files of a model are for everyone to read.
-    temporary.chmod(0o644)
-    return temporary.replace(path)
+    with atomic_file(path) as temporary:
+        save_file(plain, temporary, metadata=dict(metadata or {}))
+        # safetensors keeps files to their owner; the other files of a model are for everyone to read.
+        temporary.chmod(0o644)
+    return path
 
 
 def stream_tensors(

@@ -13,7 +13,16 @@ from typing import Any
 
 from ldae.errors import OutputError
 
-__all__ = ["atomic_folder", "check_new_folder", "content_hash", "sha256_of", "write_bytes", "write_json", "write_text"]
+__all__ = [
+    "atomic_file",
+    "atomic_folder",
+    "check_new_folder",
+    "content_hash",
+    "sha256_of",
+    "write_bytes",
+    "write_json",
+    "write_text",
+]
 
 
 def write_bytes(path: Path, content: bytes) -> Path:
@@ -38,6 +47,19 @@ def write_json(path: Path, value: Any) -> Path:
         ValueError: if the value holds NaN or infinity, which JSON has no word for.
     """
     return write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """A name beside the path, with its ending, for a file that takes the path's name only when the block ends well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".writing-{path.name}")
+    temporary.unlink(missing_ok=True)  # of a process that was killed
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 @contextmanager

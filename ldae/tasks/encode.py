@@ -19,7 +19,7 @@ from ldae.data.manifest import Record
 from ldae.errors import TaskError, VolumeError
 from ldae.hardware import trim_heap
 from ldae.io.checkpoints import stream_tensors
-from ldae.io.files import write_json
+from ldae.io.files import atomic_file, write_json
 from ldae.tasks.noise_file import FiledCodes
 from ldae.tasks.probe.embeddings import write_arrays, write_embeddings
 
@@ -367,7 +367,6 @@ def _write_noise(
     first = {kind: waiting.get(f"{scans.records[0].key}{kind}") for kind in ("", ":record")}
     kinds = {kind: tuple(each.shape) for kind, each in first.items() if each is not None}
     shapes = {f"{record.key}{kind}": shape for record in scans.records for kind, shape in kinds.items()}
-    temporary = path.with_name(f".writing-{path.name}")
-    temporary.unlink(missing_ok=True)
-    stream_tensors(temporary, shapes, read, metadata)
-    return temporary.replace(path), worst
+    with atomic_file(path) as temporary:
+        stream_tensors(temporary, shapes, read, metadata)
+    return path, worst

@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ldae.io.files import atomic_file
+
 __all__ = ["save_images"]
 
 
@@ -15,7 +17,5 @@ def save_images(path: Path, **images: npt.NDArray[np.floating]) -> None:
         path: of the file.
         images: by name, (..., D, H, W).
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".writing-{path.name}")
-    np.savez_compressed(temporary, **{name: each.astype(np.float16) for name, each in images.items()})  # type: ignore[arg-type]
-    temporary.replace(path)
+    with atomic_file(path) as temporary:
+        np.savez_compressed(temporary, **{name: each.astype(np.float16) for name, each in images.items()})  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
+from ldae.io.files import atomic_file
 from ldae.training.loop import StageLoop
 
 __all__ = ["ExponentialMovingAverage", "Progress", "ProgressCallback", "ResumeCheckpoint", "SliceImages"]
@@ -102,9 +103,8 @@ class ResumeCheckpoint(Callback):
         """Save when it is time."""
         assert isinstance(pl_module, StageLoop)
         if pl_module.stage.steps_done % self.every == 0:
-            temporary = self.path.with_name(f".writing-{self.path.name}")
-            trainer.save_checkpoint(temporary)
-            temporary.replace(self.path)
+            with atomic_file(self.path) as temporary:
+                trainer.save_checkpoint(temporary)
 
 
 class ProgressCallback(Callback):

@@ -1,7 +1,7 @@
 import pytest
 
 from ldae.errors import ConfigError, OutputError
-from ldae.io.files import atomic_folder, check_new_folder, sha256_of, write_json, write_text
+from ldae.io.files import atomic_file, atomic_folder, check_new_folder, sha256_of, write_json, write_text
 from ldae.io.plain import from_plain, to_plain
 from ldae.models.semantic_encoder import SemanticEncoderConfig, VolumeEncoderConfig
 
@@ -23,6 +23,25 @@ def test_an_interrupted_folder_leaves_the_former_one(tmp_path):
     with atomic_folder(target) as folder:
         (folder / "b").write_text("three")
     assert [path.name for path in target.iterdir()] == ["b"]
+
+
+def test_an_interrupted_file_leaves_the_former_one(tmp_path):
+    target = write_text(tmp_path / "new" / "x.txt", "one")
+    (target.parent / ".writing-x.txt").write_text("of a process that was killed")
+
+    def interrupted():
+        with atomic_file(target) as temporary:
+            assert not temporary.exists()
+            temporary.write_text("two")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert target.read_text() == "one"
+    assert [path.name for path in target.parent.iterdir()] == ["x.txt"]
+    with atomic_file(target) as temporary:
+        temporary.write_text("three")
+    assert target.read_text() == "three"
 
 
 def test_only_a_folder_of_the_same_kind_may_be_replaced(tmp_path):

@@ -12,7 +12,7 @@ from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.codes import Codes
 from ldae.data.manifest import COLUMNS
 from ldae.errors import TaskError
-from ldae.io.files import write_json
+from ldae.io.files import atomic_file, write_json
 from ldae.tasks.edit.direction import manipulate_codes
 from ldae.tasks.encode import EncodedScans
 from ldae.tasks.explore.directions import (
@@ -212,9 +212,8 @@ def discover(
         lookalikes=find_lookalikes(codes, scans.records),
         seed=settings.seed,
     )
-    temporary = out / ".writing-directions.npz"
-    np.savez(temporary, **{kind: np.stack([each.step for each in of]) for kind, of in named.items() if of})  # type: ignore[arg-type]
-    temporary.replace(out / "directions.npz")
+    with atomic_file(out / "directions.npz") as temporary:
+        np.savez(temporary, **{kind: np.stack([each.step for each in of]) for kind, of in named.items() if of})  # type: ignore[arg-type]
     write_json(out / "discover.json", discovery.to_dict())
     return discovery
 

@@ -14,6 +14,7 @@ import pandas as pd
 from ldae.codes import Origin
 from ldae.data.manifest import COLUMNS, Record
 from ldae.errors import TaskError
+from ldae.io.files import atomic_file
 from ldae.tasks.probe.result import CODES, MEDIAN
 
 __all__ = ["Embeddings", "embeddings_of", "read_embeddings", "read_named", "write_arrays", "write_embeddings"]
@@ -91,22 +92,20 @@ def write_embeddings(
     table = pd.DataFrame({key: [getattr(record, key) for record in records] for key in KEYS})
     digits = len(str(values.shape[1] - 1))
     features = pd.DataFrame(values, columns=[f"y{index:0{digits}d}" for index in range(values.shape[1])])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".writing-{path.name}")
     whole = pyarrow.Table.from_pandas(pd.concat([table, features], axis=1), preserve_index=False)
     if origin is not None:
         whole = whole.replace_schema_metadata({**whole.schema.metadata, METADATA: json.dumps(asdict(origin)).encode()})
-    pyarrow.parquet.write_table(whole, temporary)
-    return temporary.replace(path)
+    with atomic_file(path) as temporary:
+        pyarrow.parquet.write_table(whole, temporary)
+    return path
 
 
 def write_arrays(path: Path, records: Sequence[Record], values: npt.NDArray[np.floating]) -> Path:
     """Write feature vectors (N, S), or tokens (N, K, S), as NPZ: participant_id, session_id, values."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".writing-{path.name}")
     keys = {key: np.array([getattr(record, key) for record in records]) for key in KEYS}
-    np.savez(temporary, allow_pickle=False, **keys, values=values)
-    return temporary.replace(path)
+    with atomic_file(path) as temporary:
+        np.savez(temporary, allow_pickle=False, **keys, values=values)
+    return path
 
 
 def read_embeddings(path: Path, manifest: Collection[str] = ()) -> Embeddings:
