@@ -20,6 +20,7 @@ SUBJECTS = 18
 FP32 = ("--device", "cpu", "--precision", "fp32")
 SMALLEST = (
     "preprocessing={shape: [24, 32, 24], voxel_size_mm: 6.0, centre_mm: [0.0, -17.0, 5.0]}",
+    "compression.model={channels: [4, 4, 8], latent_channels: 3, residual_blocks: 1, groups: 4}",
     "denoiser.model.width=8",
     "sampling.steps=2",
     *(f"{stage}.optimisation.steps=3" for stage in STAGES),

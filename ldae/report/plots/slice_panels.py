@@ -191,19 +191,36 @@ def draw_panel(
 
 
 def _paletted_png(figure: Any) -> bytes:
-    """The drawing in 256 colours, a third of the size of true colours; no pixel moves by more than a few levels."""
+    """The drawing in its few colours, a third of the size of true colours; only letters move by more than a few levels."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
+    from scipy.spatial.distance import cdist
 
     figure.set_dpi(DPI)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    drawn = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    pixels = np.asarray(canvas.buffer_rgba())[..., :3]
+    # Many pixels have few colours, so that the nearest of the palette is found for each colour once.
+    packed, where = np.unique(pixels @ np.array([1 << 16, 1 << 8, 1]), return_inverse=True)
+    colours = np.stack([packed >> 16, packed >> 8 & 255, packed & 255], axis=1)
+    palette = _palette()
+    nearest = cdist(colours, palette).argmin(axis=1).astype(np.uint8)
+    image = Image.fromarray(nearest[where].reshape(pixels.shape[:2]), mode="P")
+    image.putpalette(palette.tobytes())
     buffer = io.BytesIO()
-    # Without the last step, the neutral middle of the differences would have a tint.
-    palette = drawn.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE)
-    palette.save(buffer, format="png", optimize=True)
+    image.save(buffer, format="png")
     return buffer.getvalue()
+
+
+def _palette() -> npt.NDArray[np.uint8]:
+    """Greys, the differences' colours, and the amber of the word SYNTHETIC on black, (C, 3)."""
+    import matplotlib
+    from matplotlib.colors import to_rgb
+
+    greys = np.linspace(0, 1, 96)[:, None].repeat(3, axis=1)
+    amber = np.linspace(0, 1, 17)[1:, None] * to_rgb(STRIPS["synthetic"][1])
+    diverging = matplotlib.colormaps[DIVERGING](np.linspace(0, 1, 95))[:, :3]
+    return np.rint(255 * np.concatenate([greys, amber, diverging, [to_rgb(INK)]])).astype(np.uint8)
 
 
 def _visible_box(tiles: Sequence[Tile]) -> Box:
