@@ -33,8 +33,8 @@ def encode(
         model: that encodes.
         out: folder for codes.parquet (and noise.safetensors).
         noise: write the noise codes too.
-        baselines: write the features to compare codes with in 'ldae probe': random_encoder.parquet, latent_pca.npz and, of a
-            symmetric encoder, latent_pca_symmetric.npz.
+        baselines: write the features to compare codes with in 'ldae probe': those of an encoder with random weights, of
+            components of the scans, of their tissue maps and of their latents, and of tissue in blocks.
         slices: write slices.npz too, a vector a slice, for 'ldae probe --probe attention' (2.5D encoders only).
         batch_size: scans at a time.
         seed: of the random encoder.

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ldae.errors import ConfigError
 from ldae.hardware import single_precision
-from ldae.models.patches import from_patches, to_patches
+from ldae.models.cells import from_patches, to_patches
 
 __all__ = ["ComponentsConfig", "PatchComponents"]
 

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ldae.errors import ConfigError
+from ldae.models.cells import crop_to, from_patches, pad_to_multiple, padded_shape, to_patches
 from ldae.models.components import ComponentsConfig, PatchComponents
-from ldae.models.padding import crop_to, pad_to_multiple, padded_shape
-from ldae.models.patches import from_patches, to_patches
 
 __all__ = [
     "CompressionAttention",

@@ -12,6 +12,7 @@ from ldae.errors import ConfigError
 from ldae.hardware import single_precision
 from ldae.models.blocks import group_norm
 from ldae.models.convnext import ConvNeXt, ConvNeXtConfig
+from ldae.models.tissue_maps import TissueMaps
 from ldae.models.whitening import Whitening
 
 __all__ = [
@@ -49,18 +50,24 @@ class VolumeEncoderConfig:
     """The plain 3D encoder.
 
     Attributes:
+        view: what is read of a scan: its intensities, or the `tissue` maps that they show, in which no contrast hides the anatomy
+            (:class:`TissueMaps`). The denoiser is asked for intensities all the same.
+        average: voxels along each axis of a scan that are averaged before it is read. Noise and errors of alignment, which no
+            code should hold, are finer than most of what changes between people.
         widths: channels of each level; every level halves the resolution.
         semantic_width: width S of y.
         pooled: spatial size of the last feature map that is laid flat (1 is global average pooling).
         dropout: probability on the flat features, against learning subjects by heart.
-        linear: averaging factor of a linear path beside the network, which begins as principal components of what it reads
-            of the training scans (:class:`LinearPath`); 0 leaves it out. Only aligned scans have use for it.
-        linear_reads: the `scan`, or the `latent` that compression makes of it, which holds more of small structures in fewer
-            numbers.
+        linear: averaging factor, after `average`, of a linear path beside the network, which begins as principal components of
+            what it reads of the training scans (:class:`LinearPath`); 0 leaves it out. Only aligned scans have use for it.
+        linear_reads: the `scan`, in the view that is named, or the `latent` that compression makes of it, which holds more of
+            small structures in fewer numbers.
         symmetric: read the mean of the scan and its mirror image. The code is then left-right symmetric: it holds what both
             hemispheres share, as ageing and most dementias change both; the noise code keeps the rest.
     """
 
+    view: Literal["scan", "tissue"] = "scan"
+    average: int = 1
     widths: tuple[int, ...] = (32, 64, 128, 256)
     semantic_width: int = 256
     pooled: int = 1
@@ -141,7 +148,7 @@ class SliceEncoder(nn.Module):
         self.whitening: nn.Module = nn.Identity()
 
     position: Tensor
-    reads_latent = reads_mirrored_latent = False
+    reads_latent = reads_mirrored_latent = symmetric = False
 
     def forward(self, x: Tensor, latent: Tensor | None = None, mirrored_latent: Tensor | None = None) -> Tensor:
         """Semantic codes.
@@ -251,8 +258,10 @@ class VolumeEncoder(nn.Module):
         self, config: VolumeEncoderConfig, shape: tuple[int, int, int], latent_shape: tuple[int, int, int, int]
     ) -> None:
         super().__init__()
+        maps = TissueMaps() if config.view == "tissue" else nn.Identity()
+        self.view = nn.Sequential(maps, nn.AvgPool3d(config.average) if config.average > 1 else nn.Identity())
         layers: list[nn.Module] = []
-        width = 1
+        seen = width = TissueMaps.CHANNELS if config.view == "tissue" else 1
         for out in config.widths:
             layers += [nn.Conv3d(width, out, 3, stride=2, padding=1), group_norm(out), nn.SiLU()]
             width = out
@@ -268,7 +277,8 @@ class VolumeEncoder(nn.Module):
         self.reads_latent = bool(config.linear) and config.linear_reads == "latent"
         self.reads_mirrored_latent = self.reads_latent and config.symmetric
         if config.linear:
-            read = latent_shape if self.reads_latent else (1, *shape)
+            depth, height, breadth = (n // config.average for n in shape)
+            read = latent_shape if self.reads_latent else (seen, depth, height, breadth)
             self.linear = LinearPath(config.linear, read, config.semantic_width)
             nn.init.zeros_(self.projection.weight)
             nn.init.zeros_(self.projection.bias)
@@ -284,6 +294,7 @@ class VolumeEncoder(nn.Module):
         Raises:
             ConfigError: if latents are needed and not given.
         """
+        x = self.view(x)
         features = self._pooled(x)
         read = latent if self.reads_latent else x
         if self.symmetric:

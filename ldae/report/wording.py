@@ -27,9 +27,12 @@ NOT_MEASURED = "not measured"
 
 BASELINES = {
     "random_encoder": ("random encoder", "the same encoder with random weights"),
-    "latent_pca": ("principal components", "principal components of the compressed scan"),
+    "image_pca": ("image components", "principal components of the scan, averaged over 12 mm and both sides"),
+    "tissue_pca": ("tissue components", "principal components of tissue maps, averaged over 12 mm and both sides"),
+    "tissue_blocks": ("tissue blocks", "mean of tissue maps in blocks of 40 mm, both sides averaged"),
+    "latent_pca": ("latent components", "principal components of the compressed scan"),
     "latent_pca_symmetric": (
-        "symmetric components",
+        "symmetric latent components",
         "principal components of the compressed scan and its mirror image",
     ),
     "true_volumes": ("true volumes", "true volumes of the phantom (known only in a simulation)"),

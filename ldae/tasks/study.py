@@ -23,7 +23,7 @@ from ldae.tasks.edit.manipulate import Edits
 from ldae.tasks.encode import EncodedScans, ScanBatch, encode_scans
 from ldae.tasks.longitudinal.evaluate import evaluate_interpolation, save_cases
 from ldae.tasks.longitudinal.trajectory import fit_trajectory_prior
-from ldae.tasks.probe.baselines import RandomEncoder, latent_components
+from ldae.tasks.probe.baselines import RandomEncoder, SimpleFeatures, latent_components
 from ldae.tasks.probe.embeddings import Embeddings, embeddings_of, write_embeddings
 from ldae.tasks.probe.evaluate import evaluate_probe
 from ldae.tasks.probe.linear import LinearProbe
@@ -125,11 +125,12 @@ def run_study(
         msg = f"{manifest.path}: a study needs training and test subjects; run 'ldae cohort split'"
         raise TaskError(msg)
     mean_image, random = _MeanImage(), RandomEncoder(model, seed)
+    simple = SimpleFeatures(model.config.preprocessing.voxel_size_mm)
     scans = encode_scans(
         model,
         manifest.records,
         cache=out / "cache",
-        visit=[mean_image.see, random.see],
+        visit=[mean_image.see, random.see, simple.see],
         progress=study.bar("encode"),
     )
     write_embeddings(out / "codes.parquet", scans.records, scans.semantic, model.origin)
@@ -153,7 +154,8 @@ def run_study(
         results["code_usage"] = usage.summary()
     except TaskError as error:
         skipped["code_usage"] = str(error)
-    others = {"random_encoder": random.embeddings(), **latent_components(scans), **(baselines or {})}
+    others = {"random_encoder": random.embeddings(), **simple.embeddings(), **latent_components(scans)}
+    others |= baselines or {}
     results["probe"], probes = _probes(study, scans, others, skipped)
     if "diagnosis" in probes:
         effects = {} if effect is None else {GIVEN: effect.resample_to(model.config.preprocessing.grid).data}

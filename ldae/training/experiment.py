@@ -32,7 +32,7 @@ __all__ = ["STAGES", "Experiment", "ExperimentConfig"]
 # The components of more scans would cost minutes and differ little.
 MOST_SCANS_FOR_COMPONENTS = 1500
 # At 3 mm a scan and its mirror image take 1.3 MB of memory.
-MOST_SCANS_FOR_PATCHES = 1000
+MOST_SCANS_FOR_PATCHES = 400
 
 
 class Experiment:
@@ -255,7 +255,7 @@ class Experiment:
 
         def read(scan: int, mirrored: bool) -> Tensor:
             if latents is None:
-                return path.averaged(scans.images([scan], mirrored=mirrored))
+                return path.averaged(encoder.view(scans.images([scan], mirrored=mirrored)))
             return path.averaged(latents[scan + mirrored * len(scans)][None])
 
         def sides(scan: int) -> Tensor:

@@ -2,9 +2,9 @@ import pytest
 import torch
 
 from ldae.errors import ConfigError
+from ldae.models.cells import from_patches
 from ldae.models.components import ComponentsConfig
 from ldae.models.compression import CompressionAutoencoder, CompressionConfig
-from ldae.models.patches import from_patches
 
 SHAPE = (8, 12, 8)
 

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from ldae.models.cells import crop_to, pad_to_multiple, padded_shape
 from ldae.models.compression import CompressionAutoencoder, CompressionConfig
-from ldae.models.padding import crop_to, pad_to_multiple, padded_shape
 from ldae.models.streaming import decode_latents, encode_images, stream
 
 SHAPES = st.tuples(*[st.integers(1, 9)] * 3)

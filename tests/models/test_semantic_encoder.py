@@ -10,6 +10,7 @@ import torch
 from ldae.contract import LEFT_RIGHT
 from ldae.errors import ConfigError
 from ldae.models.semantic_encoder import LinearPath, VolumeEncoder, VolumeEncoderConfig
+from ldae.models.tissue_maps import TissueMaps
 
 SHAPE = (8, 6, 10)
 LATENT = (3, 4, 3, 5)
@@ -64,6 +65,18 @@ def test_network_adds_nothing_until_it_has_learnt() -> None:
     encoder(x).square().sum().backward()
     assert encoder.projection.weight.grad is not None
     assert encoder.projection.weight.grad.abs().sum() > 0
+
+
+def test_an_encoder_reads_averages_of_the_tissue_and_no_contrast() -> None:
+    config = VolumeEncoderConfig("tissue", 2, widths=(4,), semantic_width=8, pooled=2, linear=2, symmetric=True)
+    encoder = VolumeEncoder(config, SHAPE, LATENT).eval()
+    x = scans(3).abs().clamp_max(1)
+    maps = TissueMaps()(x)
+    both = torch.nn.functional.avg_pool3d((maps + maps.flip(2)) / 2, 4)
+    assert encoder.linear is not None
+    expected = encoder.norm(torch.nn.functional.linear(both.flatten(1) - encoder.linear.mean, encoder.linear.weight))
+    torch.testing.assert_close(encoder(x), expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(encoder(x.flip(2)), expected, atol=1e-3, rtol=1e-3)
 
 
 def test_an_encoder_of_latents_reads_them_beside_the_scan() -> None:

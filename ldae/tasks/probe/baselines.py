@@ -1,4 +1,4 @@
-"""Baselines of a semantic code: the same encoder with random weights, and principal components of the latents."""
+"""Baselines of a semantic code: the same encoder with random weights, and what needs no encoder at all."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,16 +8,21 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool3d
 
 from ldae.autoencoder import LatentDiffusionAutoencoder
+from ldae.contract import LEFT_RIGHT
 from ldae.data.manifest import Record
+from ldae.models.tissue_maps import TissueMaps
 from ldae.models.whitening import Whitening
 from ldae.tasks.encode import EncodedScans, Progress, ScanBatch, encode_scans
 from ldae.tasks.probe.embeddings import Embeddings, embeddings_of, write_arrays, write_embeddings
 
-__all__ = ["COMPONENTS", "RandomEncoder", "latent_components", "write_baselines"]
+__all__ = ["COMPONENTS", "RandomEncoder", "SimpleFeatures", "latent_components", "write_baselines"]
 
 COMPONENTS = 100
+AVERAGE_MM, BLOCK_MM = 12.0, 40.0
+"""Edges of what is averaged: finer detail is noise and misalignment to a linear probe, coarser loses the hippocampi."""
 BLOCK = 256
 """Scans whose latents are read at a time."""
 
@@ -52,6 +57,43 @@ class RandomEncoder:
         return embeddings_of(self.records, values.numpy())
 
 
+class SimpleFeatures:
+    """What anyone can compute of aligned scans without a model: averages of intensities and of tissue maps, both sides as one.
+
+    Args:
+        voxel_size_mm: of the model's grid.
+    """
+
+    def __init__(self, voxel_size_mm: float) -> None:
+        self.fine, self.coarse = (max(1, round(edge / voxel_size_mm)) for edge in (AVERAGE_MM, BLOCK_MM))
+        self.maps = TissueMaps()
+        self.records: list[Record] = []
+        self.values: dict[str, list[Tensor]] = {"image_pca": [], "tissue_pca": [], "tissue_blocks": []}
+
+    def see(self, batch: ScanBatch) -> None:
+        """Average a batch; kept in half precision, 15 kB a scan at most."""
+        self.records += batch.records
+        images = torch.from_numpy(batch.images)[:, None]
+        maps = self.maps(images)
+        for name, volume, factor in (
+            ("image_pca", images, self.fine),
+            ("tissue_pca", maps, self.fine),
+            ("tissue_blocks", maps, self.coarse),
+        ):
+            both = (volume + volume.flip(LEFT_RIGHT)) / 2
+            one = both[:, :, : (both.shape[LEFT_RIGHT] + 1) // 2]
+            averaged = avg_pool3d(one, [min(factor, n) for n in one.shape[2:]], ceil_mode=True)
+            self.values[name].append(averaged.flatten(1).half())
+
+    def embeddings(self) -> dict[str, Embeddings]:
+        """Features of all scans seen, by name; those that are many are to be reduced to principal components by a probe."""
+        found = {name: embeddings_of(self.records, torch.cat(rows).numpy()) for name, rows in self.values.items()}
+        return {
+            name: replace(each, components=COMPONENTS) if name.endswith("_pca") else each
+            for name, each in found.items()
+        }
+
+
 def latent_components(scans: EncodedScans, components: int = COMPONENTS) -> dict[str, Embeddings]:
     """Latents, to be reduced to principal components on a probe's training subjects.
 
@@ -78,7 +120,7 @@ def write_baselines(
     seed: int = 0,
     progress: Progress = lambda done, total: None,
 ) -> tuple[Path, ...]:
-    """Write random_encoder.parquet, and as NPZ the latents, whose components a probe takes in each fold.
+    """Write each baseline: tables of features as Parquet, and as NPZ those whose components a probe takes in each fold.
 
     Args:
         model: whose encoder and compression.
@@ -87,22 +129,25 @@ def write_baselines(
         seed: of the random weights.
         progress: called with (done, total).
     """
-    random = RandomEncoder(model, seed)
-    scans = encode_scans(model, records, visit=[random.see], progress=progress)
-    codes = write_embeddings(out / "random_encoder.parquet", records, random.embeddings().values)
-    return codes, *(
-        write_arrays(
-            out / f"{name}.npz",
-            records,
-            np.concatenate([_latents(batch, mirrored=mirrored) for batch in scans.batches(BLOCK)]),
-        )
-        for name, mirrored in _kinds(scans).items()
+    random, simple = RandomEncoder(model, seed), SimpleFeatures(model.config.preprocessing.voxel_size_mm)
+    scans = encode_scans(model, records, visit=[random.see, simple.see], progress=progress)
+    tables = {"random_encoder": random.embeddings(), **simple.embeddings()}
+    arrays = {name: each.values for name, each in tables.items() if each.components is not None}
+    for name, mirrored in _kinds(scans).items():
+        arrays[name] = np.concatenate([_latents(batch, mirrored=mirrored) for batch in scans.batches(BLOCK)])
+    return (
+        *(
+            write_embeddings(out / f"{name}.parquet", records, each.values)
+            for name, each in tables.items()
+            if each.components is None
+        ),
+        *(write_arrays(out / f"{name}.npz", records, values) for name, values in arrays.items()),
     )
 
 
 def _kinds(scans: EncodedScans) -> dict[str, bool]:
     """Names of the latents that are compared with, and whether they are averaged with their mirror images."""
-    symmetric = scans.source.model.networks.semantic_encoder.reads_mirrored_latent
+    symmetric = scans.source.model.networks.semantic_encoder.symmetric
     return {"latent_pca": False} | ({"latent_pca_symmetric": True} if symmetric else {})
 
 

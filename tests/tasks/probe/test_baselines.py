@@ -18,6 +18,8 @@ from ldae.volume import Volume, write_volume
 
 VOLUME = VolumeEncoderConfig(widths=(4, 8), semantic_width=6, pooled=2, linear=1, linear_reads="latent", symmetric=True)
 
+SIMPLE = ("tissue_blocks.parquet", "image_pca.npz", "tissue_pca.npz")
+
 
 @pytest.fixture
 def mirrored(tmp_path, head):
@@ -40,8 +42,11 @@ def test_a_symmetric_encoder_is_compared_with_components_of_both_sides(tiny_conf
     scan, mirror = encode_scans(model, mirrored).semantic
     np.testing.assert_allclose(scan, mirror, atol=1e-4)
     written = write_baselines(model, mirrored, tmp_path / "out")
-    assert [path.name for path in written] == ["random_encoder.parquet", "latent_pca.npz", "latent_pca_symmetric.npz"]
-    random, one_side, both_sides = (read_embeddings(path).values for path in written)
+    names = ["random_encoder.parquet", *SIMPLE, "latent_pca.npz", "latent_pca_symmetric.npz"]
+    assert [path.name for path in written] == names
+    random, *simple, one_side, both_sides = (read_embeddings(path).values for path in written)
+    for values in simple:
+        np.testing.assert_allclose(*values, atol=1e-3)
     np.testing.assert_allclose(*random, atol=1e-4)
     np.testing.assert_allclose(*both_sides, atol=1e-4)
     assert np.abs(one_side[0] - one_side[1]).max() > 0.01
@@ -53,4 +58,4 @@ def test_another_encoder_is_not(tiny_config, mirrored, tmp_path):
     scan, mirror = encode_scans(model, mirrored).semantic
     assert np.abs(scan - mirror).max() > 0.01
     written = write_baselines(model, mirrored, tmp_path / "out")
-    assert [path.name for path in written] == ["random_encoder.parquet", "latent_pca.npz"]
+    assert [path.name for path in written] == ["random_encoder.parquet", *SIMPLE, "latent_pca.npz"]
