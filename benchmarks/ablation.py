@@ -108,7 +108,7 @@ def train(
     # All recipes read the same latents.
     if not (run / "cache").exists():
         (run / "cache").symlink_to((base.settings.run / "cache").resolve(), target_is_directory=True)
-    config = load_experiment("demo", [*overrides, *RECIPES[recipe], f"seed={seed}"])
+    config = load_experiment("phantom_5mm", [*overrides, *RECIPES[recipe], f"seed={seed}"])
     experiment = Experiment(config, manifest, FitSettings(run=run))
     experiment.networks.compression.load_state_dict(base.networks.compression.state_dict())
     start = time.perf_counter()
@@ -177,7 +177,7 @@ def main() -> None:
     if not manifest_path.is_file():
         assign_splits(read_manifest(path), fractions=(0.5, 0.1, 0.4), seed=options.cohort_seed).write(manifest_path)
     manifest = read_manifest(manifest_path)
-    base = Experiment(load_experiment("demo", overrides), manifest, FitSettings(run=options.out / "base"))
+    base = Experiment(load_experiment("phantom_5mm", overrides), manifest, FitSettings(run=options.out / "base"))
     if options.compression is None:
         base.fit("compression")
     else:

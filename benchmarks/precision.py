@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--out", type=Path, default=None)
     options = parser.parse_args()
-    experiment = load_experiment("demo")
+    experiment = load_experiment("phantom_5mm")
     x = torch.rand(4, 1, *experiment.preprocessing.shape)
     plain = CompressionAutoencoder(experiment.compression.model)
     fast = CompressionAutoencoder(experiment.compression.model).to(memory_format=torch.channels_last_3d)
@@ -49,7 +49,7 @@ def main() -> None:
                 seconds[name].append(taken)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     record = {
-        "what": "one training step of the demo's compression, batch 4",
+        "what": "one training step of the compression of phantom_5mm, batch 4",
         "seconds": seconds,
         "median_seconds": medians,
         "ratio": medians["fp32"] / medians["bf16_channels_last"],

@@ -59,7 +59,7 @@ def untrained(name: str, device: str) -> LatentDiffusionAutoencoder:
 
 def cohort(folder: Path, subjects: int) -> Manifest:
     """The phantoms that both models are trained on."""
-    voxel_size = load_experiment("demo").preprocessing.voxel_size_mm
+    voxel_size = load_experiment("phantom_5mm").preprocessing.voxel_size_mm
     path = synthesise_cohort(folder / "cohort", PhantomConfig(n_subjects=subjects, voxel_size_mm=voxel_size), workers=2)
     split = folder / "manifest.tsv"
     if not split.is_file():
@@ -204,7 +204,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/throughput.json"))
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument(
-        "--config", nargs="+", default=["demo", "demo_patches"], help="ours, the first at every setting"
+        "--config", nargs="+", default=["phantom_5mm", "demo_patches"], help="ours, the first at every setting"
     )
     parser.add_argument("--baseline", default="demo_voxel")
     parser.add_argument("--untrained", action="store_true", help="random weights: speed alone")

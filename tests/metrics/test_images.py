@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+import torch
+from torchmetrics.functional.image import structural_similarity_index_measure
 
 from ldae.errors import TaskError
 from ldae.metrics.change import change_correlation, change_error
@@ -19,6 +21,18 @@ def test_an_image_agrees_with_itself():
     np.testing.assert_allclose(same.ssim, 1)
     np.testing.assert_allclose(same.ssim_brain, 1)
     np.testing.assert_allclose(same.mse, 0)
+
+
+def test_ssim_is_that_of_torchmetrics():
+    a, b = images(2), images(3)
+    expected, maps = structural_similarity_index_measure(
+        *(torch.from_numpy(each)[:, None] for each in (a, b)), data_range=1.0, reduction="none", return_full_image=True
+    )
+    found = compare_images(a, b)
+    np.testing.assert_allclose(found.ssim, expected, atol=1e-5)
+    np.testing.assert_allclose(
+        found.ssim_brain, [m[r > 0].mean() for m, r in zip(maps[:, 0].numpy(), b, strict=True)], atol=1e-5
+    )
 
 
 def test_metrics_have_their_closed_form():
