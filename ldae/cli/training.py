@@ -164,7 +164,8 @@ def train(
         records = run.fit(until)
     rows = []
     for name, record in records.items():
-        losses = [f"{record.losses.get(f'{side}/loss', float('nan')):.4f}" for side in SIDES]
+        known = [record.losses.get(f"{side}/loss") for side in SIDES]
+        losses = ["none" if loss is None else f"{loss:.4f}" for loss in known]  # components are fitted, without a loss
         rows.append([name, str(record.steps), f"{record.seconds:.0f}", *losses])
     table("trained", ["stage", "steps", "seconds", "training loss", "validation loss"], rows)
     if until != "representation":
