@@ -6,7 +6,7 @@ The public names load on first use, so that `import ldae` costs no torch.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ldae.version import __version__ as __version__
+from ldae.io.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from ldae.autoencoder import LatentDiffusionAutoencoder as LatentDiffusionAutoencoder

@@ -22,11 +22,11 @@ from ldae.hardware import Device, Precision, autocast, channels_last, choose_dev
 from ldae.io.card import model_card
 from ldae.io.checkpoints import check_tensors, hash_tensors, load_folder, save_folder
 from ldae.io.plain import from_plain, read_setting, to_plain
+from ldae.io.version import __version__
 from ldae.models.compression import Posterior
 from ldae.models.semantic_encoder import SliceEncoder
 from ldae.models.streaming import WHOLE_VOXELS, decode_latents, encode_images
 from ldae.networks import AutoencoderConfig, Networks, semantic_predict, semantic_velocities
-from ldae.version import __version__
 from ldae.volume import Volume, read_volume
 
 __all__ = ["AutoencoderConfig", "LatentDiffusionAutoencoder", "Networks", "SamplingConfig"]

@@ -11,7 +11,7 @@ from jsonargparse import Namespace
 from ldae.cli.command import COMMANDS, Command, Parser, did_you_mean
 from ldae.cli.console import exit_on_error, notice, say
 from ldae.cli.options import RENAMED_COMMANDS
-from ldae.version import __version__
+from ldae.io.version import __version__
 
 __all__ = ["build_parsers", "main", "read_command_line"]
 

@@ -15,7 +15,7 @@ from ldae.dicom.read import convert_series
 from ldae.errors import VolumeError
 from ldae.io.files import atomic_folder, check_new_folder
 from ldae.io.notice import SYNTHETIC
-from ldae.version import __version__
+from ldae.io.version import __version__
 from ldae.volume import LPS_TO_RAS, Grid, Volume, read_volume, sidecar_path
 
 __all__ = ["DerivedSeries", "export_dicom", "write_dicom_series"]

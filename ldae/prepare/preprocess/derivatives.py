@@ -17,8 +17,8 @@ from ldae.head.alignment import write_transform
 from ldae.head.preprocess import PreprocessedScan
 from ldae.head.quality import Quality
 from ldae.io.files import sha256_of, write_bytes, write_json
+from ldae.io.version import __version__
 from ldae.prepare.preprocess.overlay import draw_overlay
-from ldae.version import __version__
 from ldae.volume import Grid, write_volume
 
 __all__ = [

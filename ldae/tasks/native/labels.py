@@ -6,7 +6,7 @@ from typing import Any
 from ldae.io.files import write_json
 from ldae.io.notice import SYNTHETIC
 from ldae.io.stored import StoredScan
-from ldae.version import __version__
+from ldae.io.version import __version__
 from ldae.volume import Volume, sidecar_path, write_volume
 
 __all__ = ["write_synthetic"]

@@ -17,6 +17,7 @@ from ldae.dicom.read import convert_series
 from ldae.dicom.select import SeriesRule, select_series
 from ldae.errors import CohortError, VolumeError
 from ldae.io.files import atomic_folder, check_new_folder, write_json, write_text
+from ldae.io.version import __version__
 from ldae.prepare.imports.dicom.subjects import (
     KeyRow,
     Visit,
@@ -32,7 +33,6 @@ from ldae.prepare.imports.dicom.subjects import (
 from ldae.prepare.imports.dicom.table import SubjectTable, read_subjects
 from ldae.prepare.imports.image_files import find_files
 from ldae.prepare.imports.import_report import Skipped
-from ldae.version import __version__
 from ldae.volume import sidecar_path, write_volume
 
 __all__ = ["DicomOptions", "DicomReport", "SeriesOutcome", "import_dicom"]
