@@ -68,21 +68,19 @@ class SimpleFeatures:
         self.fine, self.coarse = (max(1, round(edge / voxel_size_mm)) for edge in (AVERAGE_MM, BLOCK_MM))
         self.maps = TissueMaps()
         self.records: list[Record] = []
-        self.values: dict[str, list[Tensor]] = {"image_pca": [], "tissue_pca": [], "tissue_blocks": []}
+        self.values: dict[str, list[Tensor]] = {"tissue_blocks": [], "image_pca": [], "tissue_pca": []}
 
     def see(self, batch: ScanBatch) -> None:
         """Average a batch; kept in half precision, 15 kB a scan at most."""
         self.records += batch.records
-        images = torch.from_numpy(batch.images)[:, None]
-        maps = self.maps(images)
+        scans = torch.from_numpy(batch.images)[:, None]
+        images, maps = _one_side(scans), _one_side(self.maps(scans))
         for name, volume, factor in (
+            ("tissue_blocks", maps, self.coarse),
             ("image_pca", images, self.fine),
             ("tissue_pca", maps, self.fine),
-            ("tissue_blocks", maps, self.coarse),
         ):
-            both = (volume + volume.flip(LEFT_RIGHT)) / 2
-            one = both[:, :, : (both.shape[LEFT_RIGHT] + 1) // 2]
-            averaged = avg_pool3d(one, [min(factor, n) for n in one.shape[2:]], ceil_mode=True)
+            averaged = avg_pool3d(volume, [min(factor, n) for n in volume.shape[2:]], ceil_mode=True)
             self.values[name].append(averaged.flatten(1).half())
 
     def embeddings(self) -> dict[str, Embeddings]:
@@ -132,17 +130,22 @@ def write_baselines(
     random, simple = RandomEncoder(model, seed), SimpleFeatures(model.config.preprocessing.voxel_size_mm)
     scans = encode_scans(model, records, visit=[random.see, simple.see], progress=progress)
     tables = {"random_encoder": random.embeddings(), **simple.embeddings()}
-    arrays = {name: each.values for name, each in tables.items() if each.components is not None}
+    written = [
+        write_embeddings(out / f"{name}.parquet", records, each.values)
+        if each.components is None
+        else write_arrays(out / f"{name}.npz", records, each.values)
+        for name, each in tables.items()
+    ]
     for name, mirrored in _kinds(scans).items():
-        arrays[name] = np.concatenate([_latents(batch, mirrored=mirrored) for batch in scans.batches(BLOCK)])
-    return (
-        *(
-            write_embeddings(out / f"{name}.parquet", records, each.values)
-            for name, each in tables.items()
-            if each.components is None
-        ),
-        *(write_arrays(out / f"{name}.npz", records, values) for name, values in arrays.items()),
-    )
+        latents = np.concatenate([_latents(batch, mirrored=mirrored) for batch in scans.batches(BLOCK)])
+        written.append(write_arrays(out / f"{name}.npz", records, latents))
+    return tuple(written)
+
+
+def _one_side(volumes: Tensor) -> Tensor:
+    """One side of the mean of volumes and their mirror images, (B, C, D, H, W) to (B, C, D / 2, H, W), rounded up."""
+    both = (volumes + volumes.flip(LEFT_RIGHT)) / 2
+    return both[:, :, : (both.shape[LEFT_RIGHT] + 1) // 2]
 
 
 def _kinds(scans: EncodedScans) -> dict[str, bool]:
