@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ldae.codes import Codes, NoiseCodes, Origin
-from ldae.contract import LEFT_RIGHT, PreparedScan
+from ldae.contract import LEFT_RIGHT, PreparedScan, clear_background
 from ldae.data.latents import LatentCache, latent_key
 from ldae.data.manifest import Record
 from ldae.diffusion import Estimate, Predict, SamplingConfig, invert_latents, sample_latents, velocity_of
@@ -372,10 +372,10 @@ class LatentDiffusionAutoencoder:
 
     @torch.inference_mode()
     def decompress(self, z_0: Tensor) -> npt.NDArray[np.float32]:
-        """Model images, (N, D, H, W) in [0, 1], of standardised latents."""
+        """Model images, (N, D, H, W) in [0, 1] with a background of 0, of standardised latents."""
         with self._autocast():
             images = decode_latents(self.networks.compression, z_0, self.config.preprocessing.shape, self.whole_voxels)
-        return images[:, 0].clamp(0.0, 1.0).numpy()
+        return clear_background(images[:, 0].clamp(0.0, 1.0).numpy())
 
     def draw_noise(self, count: int, generator: torch.Generator) -> Tensor:
         """Standard normal noise codes, (count, C, d, h, w)."""

@@ -9,10 +9,13 @@ import numpy.typing as npt
 from ldae.errors import ConfigError, VolumeError
 from ldae.volume import Grid, Volume
 
-__all__ = ["LEFT_RIGHT", "PreparedScan", "Preprocessing", "PreprocessingWarning"]
+__all__ = ["LEFT_RIGHT", "PreparedScan", "Preprocessing", "PreprocessingWarning", "clear_background"]
 
 LEFT_RIGHT = 2
 """Axis of batches on the RAS model grid, (B, C, D, H, W), that runs from one side of the head to the other."""
+
+HAZE = 0.1
+"""Decoded values below this, outside the brain, are what is left of the background."""
 
 
 class PreprocessingWarning(UserWarning):
@@ -129,3 +132,20 @@ class Preprocessing:
         """
         low, high = window
         return Volume((image - reference) * (high - low), self.grid.affine)
+
+
+def clear_background(images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Decoded images with exactly 0 outside the brain, as scans have it: what tells brain from background needs it so.
+
+    Args:
+        images: model intensities, (N, D, H, W). Dark voxels that are connected with the grid's edge become 0; dark fluid
+            within the brain stays.
+    """
+    from scipy import ndimage
+
+    cleared = images.copy()
+    for image in cleared:
+        # One dark voxel around the grid joins all that touches its edge.
+        regions, _ = ndimage.label(np.pad(image < HAZE, 1, constant_values=True), output=np.int32)
+        image[(regions == regions[0, 0, 0])[1:-1, 1:-1, 1:-1]] = 0.0
+    return cleared

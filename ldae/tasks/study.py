@@ -23,7 +23,7 @@ from ldae.tasks.edit.manipulate import Edits
 from ldae.tasks.encode import EncodedScans, ScanBatch, encode_scans
 from ldae.tasks.longitudinal.evaluate import evaluate_interpolation, save_cases
 from ldae.tasks.longitudinal.trajectory import fit_trajectory_prior
-from ldae.tasks.probe.baselines import RandomEncoder, SimpleFeatures, latent_components
+from ldae.tasks.probe.baselines import RandomEncoder, SimpleFeatures, compress_sides, latent_components
 from ldae.tasks.probe.embeddings import Embeddings, embeddings_of, write_embeddings
 from ldae.tasks.probe.evaluate import evaluate_probe
 from ldae.tasks.probe.linear import LinearProbe
@@ -42,6 +42,8 @@ StudyProgress = Callable[[str, int, int], None]
 Images = npt.NDArray[np.float32]
 
 SHOWN = 3
+EDITED = 60
+"""Test subjects whose scans are edited, each many times over."""
 PROBED = ("diagnosis", "age")
 PARTS = (
     "encode",
@@ -130,7 +132,7 @@ def run_study(
         model,
         manifest.records,
         cache=out / "cache",
-        visit=[mean_image.see, random.see, simple.see],
+        visit=[mean_image.see, random.see, simple.see, compress_sides],
         progress=study.bar("encode"),
     )
     write_embeddings(out / "codes.parquet", scans.records, scans.semantic, model.origin)
@@ -214,13 +216,13 @@ def _manipulation(
     training: EncodedScans,
     effects: dict[str, Images],
 ) -> dict[str, Any]:
-    """Edit the first scan of each test subject toward and away from the positive diagnosis; again with age held.
+    """Edit the first scan of test subjects toward and away from the positive diagnosis; again with age held.
 
     The response of images to the age's direction is measured on training subjects.
     """
     model, probe = study.model, probes["diagnosis"]
     nuisances = {name: each for name, each in probes.items() if name != "diagnosis"}
-    first = test.select(test.first_rows)
+    first = test.select(spread(test.first_rows, EDITED))
     where: dict[str, Any] = {}
     try:
         effects = effects | {REAL: effect_map(test, "AD", "CN")}

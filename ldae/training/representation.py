@@ -39,7 +39,7 @@ class RepresentationStageConfig:
         semantic_encoder: 2.5D (`slices`) or 3D (`volume`).
         shift: form of the semantic shift; the same trains and samples.
         weighting: of the loss over noise levels.
-        image_noise: standard deviation of the noise added to the scans that the encoder is trained on.
+        image_noise: standard deviation of the noise added to the brains that the encoder is trained on.
         latent_noise: the same for the latents, in units of their standard deviation, where the encoder reads those.
         semantic_dropout: share of scans whose code is withheld from the gradient estimator in training, so that guidance can
             tell what the code adds (Ho and Salimans 2022); 0 is published.
@@ -118,7 +118,9 @@ class RepresentationStage(Stage):
         z_t, t = noisy.z_t, noisy.t
         with torch.no_grad():
             features, alone = denoiser_velocity(self.denoiser, z_t, t, self.schedule)
-        image = self._disturbed(batch["image"], self.config.image_noise, generator)
+        image = batch["image"]
+        # The background stays 0, or an encoder would take its noise for dark tissue.
+        image = torch.where(image > 0, self._disturbed(image, self.config.image_noise, generator), image)
         mirrored = batch.get("mirrored_latent")
         semantic = self.learning["semantic_encoder"](
             image,

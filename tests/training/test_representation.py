@@ -87,6 +87,17 @@ def test_training_pays_nothing_for_it(stage, batch):
     assert not stage._codes
 
 
+def test_noise_disturbs_the_brain_and_leaves_the_background_at_zero(stage, batch):
+    stage.train()
+    stage.config = replace(stage.config, image_noise=0.1)
+    batch["image"][:, :, :8] = 0.0
+    seen = []
+    stage.learning["semantic_encoder"].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    stage.losses(batch, step_generator(0, 0))
+    assert (seen[0][:, :, :8] == 0).all()
+    assert (seen[0] - batch["image"])[:, :, 8:].std() == pytest.approx(0.1, rel=0.05)
+
+
 def validate(stage, caplog, steps, *costs):
     """The warnings of a validation whose batches of four codes lose `costs` by shuffling."""
     stage.optimisation = replace(stage.optimisation, steps=steps)

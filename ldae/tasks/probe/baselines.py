@@ -15,10 +15,10 @@ from ldae.contract import LEFT_RIGHT
 from ldae.data.manifest import Record
 from ldae.models.tissue_maps import TissueMaps
 from ldae.models.whitening import Whitening
-from ldae.tasks.encode import EncodedScans, Progress, ScanBatch, encode_scans
+from ldae.tasks.encode import EncodedScans, Progress, ScanBatch, ScanSource, encode_scans
 from ldae.tasks.probe.embeddings import Embeddings, embeddings_of, write_arrays, write_embeddings
 
-__all__ = ["COMPONENTS", "RandomEncoder", "SimpleFeatures", "latent_components", "write_baselines"]
+__all__ = ["COMPONENTS", "RandomEncoder", "SimpleFeatures", "compress_sides", "latent_components", "write_baselines"]
 
 COMPONENTS = 100
 AVERAGE_MM, BLOCK_MM = 12.0, 40.0
@@ -92,6 +92,12 @@ class SimpleFeatures:
         }
 
 
+def compress_sides(batch: ScanBatch) -> None:
+    """Keep the latents that :func:`latent_components` compares with, so that it reads no image again."""
+    for mirrored in _kinds(batch.source).values():
+        batch.source.latents(batch.records, batch.images, mirrored=mirrored)
+
+
 def latent_components(scans: EncodedScans, components: int = COMPONENTS) -> dict[str, Embeddings]:
     """Latents, to be reduced to principal components on a probe's training subjects.
 
@@ -106,7 +112,7 @@ def latent_components(scans: EncodedScans, components: int = COMPONENTS) -> dict
         `latent_pca`; for a left-right symmetric encoder also `latent_pca_symmetric`, of the means of latents and mirrored
         latents.
     """
-    found = {name: _coordinates(scans, mirrored=mirrored) for name, mirrored in _kinds(scans).items()}
+    found = {name: _coordinates(scans, mirrored=mirrored) for name, mirrored in _kinds(scans.source).items()}
     return {name: replace(embeddings_of(scans.records, rows), components=components) for name, rows in found.items()}
 
 
@@ -128,7 +134,7 @@ def write_baselines(
         progress: called with (done, total).
     """
     random, simple = RandomEncoder(model, seed), SimpleFeatures(model.config.preprocessing.voxel_size_mm)
-    scans = encode_scans(model, records, visit=[random.see, simple.see], progress=progress)
+    scans = encode_scans(model, records, visit=[random.see, simple.see, compress_sides], progress=progress)
     tables = {"random_encoder": random.embeddings(), **simple.embeddings()}
     written = [
         write_embeddings(out / f"{name}.parquet", records, each.values)
@@ -136,7 +142,7 @@ def write_baselines(
         else write_arrays(out / f"{name}.npz", records, each.values)
         for name, each in tables.items()
     ]
-    for name, mirrored in _kinds(scans).items():
+    for name, mirrored in _kinds(scans.source).items():
         latents = np.concatenate([_latents(batch, mirrored=mirrored) for batch in scans.batches(BLOCK)])
         written.append(write_arrays(out / f"{name}.npz", records, latents))
     return tuple(written)
@@ -148,9 +154,9 @@ def _one_side(volumes: Tensor) -> Tensor:
     return both[:, :, : (both.shape[LEFT_RIGHT] + 1) // 2]
 
 
-def _kinds(scans: EncodedScans) -> dict[str, bool]:
+def _kinds(source: ScanSource) -> dict[str, bool]:
     """Names of the latents that are compared with, and whether they are averaged with their mirror images."""
-    symmetric = scans.source.model.networks.semantic_encoder.symmetric
+    symmetric = source.model.networks.semantic_encoder.symmetric
     return {"latent_pca": False} | ({"latent_pca_symmetric": True} if symmetric else {})
 
 

@@ -1,0 +1,24 @@
+"""The contract between scans and a model."""
+
+import numpy as np
+
+from ldae.contract import HAZE, clear_background
+
+
+def test_haze_around_a_decoded_brain_becomes_background_and_dark_fluid_within_it_stays():
+    image = np.full((12, 14, 10), 0.5 * HAZE, dtype=np.float32)
+    image[3:9, 3:11, 2:8] = 0.6
+    image[5:7, 6:8, 4:6] = 0.5 * HAZE
+    before = image.copy()
+    (cleared,) = clear_background(image[None])
+    brain = np.zeros(image.shape, dtype=bool)
+    brain[3:9, 3:11, 2:8] = True
+    np.testing.assert_array_equal(cleared[~brain], 0.0)
+    np.testing.assert_array_equal(cleared[brain], image[brain])
+    np.testing.assert_array_equal(image, before)
+    np.testing.assert_array_equal(clear_background(cleared[None])[0], cleared)
+
+
+def test_a_brain_that_fills_the_grid_stays_as_it_is():
+    image = np.random.default_rng(0).uniform(HAZE, 1.0, (1, 6, 7, 5)).astype(np.float32)
+    np.testing.assert_array_equal(clear_background(image), image)
