@@ -11,7 +11,8 @@ from scipy import ndimage
 
 from ldae.volume import Grid, Volume
 
-__all__ = ["close", "coarse_grid", "depth_mm", "grow", "largest_piece", "mask_of_head", "mask_volume", "shrink"]
+__all__ = ["close", "coarse_grid", "depth_mm", "grow", "largest_piece", "mask_of_head", "mask_volume"]
+__all__ += ["otsu_threshold", "shrink"]
 
 Mask = npt.NDArray[np.bool_]
 Spacing = tuple[float, float, float]
@@ -57,13 +58,18 @@ def largest_piece(mask: Mask) -> Mask:
 
 def mask_of_head(volume: Volume) -> Mask:
     """Voxels brighter than the background by Otsu's threshold, the largest connected piece, (D, H, W)."""
-    import SimpleITK
-
     # The threshold is found below the brightest percent: fat and vessels would pull it up.
     clipped = np.minimum(volume.data, np.percentile(volume.data, 99.0))
+    return largest_piece(np.asarray(clipped > otsu_threshold(clipped)))
+
+
+def otsu_threshold(values: npt.NDArray[np.float32]) -> float:
+    """The threshold that parts values, of two or three axes, into two classes best (Otsu 1979)."""
+    import SimpleITK
+
     otsu = SimpleITK.OtsuThresholdImageFilter()
-    otsu.Execute(SimpleITK.GetImageFromArray(clipped))
-    return largest_piece(np.asarray(clipped > otsu.GetThreshold()))
+    otsu.Execute(SimpleITK.GetImageFromArray(values))
+    return float(otsu.GetThreshold())
 
 
 def mask_volume(mask: Mask, affine: npt.NDArray[np.float64]) -> Volume:

@@ -23,18 +23,16 @@ class Network:
     Attributes:
         name: in words.
         anchor: a tensor that every network of this kind has, and no other.
-        option: of the command line that takes such a file.
     """
 
     name: str
     anchor: str
-    option: str
 
 
 NETWORKS = {
-    "decoder": Network("denoiser with gradient estimator", "time_embed.0.weight", "--decoder"),
-    "encoder": Network("semantic encoder", "soft_attention.linear.weight", "--encoder"),
-    "autoencoder": Network("compression autoencoder", "quant_conv_mu.conv.weight", "--autoencoder"),
+    "decoder": Network("denoiser with gradient estimator", "time_embed.0.weight"),
+    "encoder": Network("semantic encoder", "soft_attention.linear.weight"),
+    "autoencoder": Network("compression autoencoder", "quant_conv_mu.conv.weight"),
 }
 
 
@@ -189,7 +187,7 @@ def _prefixes(file: WeightsFile, anchor: str) -> list[str]:
 def _no_network(file: WeightsFile, network: Network, prefixes: Mapping[str, list[str]]) -> str:
     some = ", ".join(list(file.tensors)[:3])
     others = [NETWORKS[key] for key, found in prefixes.items() if found]
-    remedy = "; ".join(f"it holds a {each.name}: give it as {each.option}" for each in others)
+    remedy = "; ".join(f"it holds a {each.name}: give it in the place of that network" for each in others)
     return (
         f"{file.path}: no {network.name} among its {len(file.tensors)} tensors ({some}, ...; none is called "
         f"{network.anchor}); {remedy or 'give the file of that network'}"
