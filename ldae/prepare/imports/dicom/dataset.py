@@ -229,10 +229,8 @@ def _check_places(folder: Path, out: Path, options: DicomOptions) -> None:
 
 def _select(scan: Scan, rule: SeriesRule, outcomes: dict[str, SeriesOutcome]) -> list[Series]:
     """The T1w series; the outcome of the others is noted."""
-    studies: dict[tuple[str, str], list[Series]] = {}
-    for series in scan.series:
-        studies.setdefault((patient_of(series), series.header.text("StudyInstanceUID")), []).append(series)
-    reasons = {uid: reason for study in studies.values() for uid, reason in select_series(study, rule).items()}
+    visits = group_visits(scan.series)
+    reasons = {uid: reason for visit in visits for uid, reason in select_series(visit.series, rule).items()}
     contradictory = _contradictory_patients(scan.series)
     suitable = []
     for series in scan.series:
