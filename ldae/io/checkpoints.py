@@ -33,13 +33,13 @@ CONFIG = "config.json"
 CARD = "README.md"
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> Path:
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> Path:
     """Write tensors as safetensors under a temporary name, then rename."""
     from safetensors.torch import save_file
 
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic_file(path) as temporary:
-        save_file(plain, temporary, metadata=dict(metadata or {}))
+        save_file(plain, temporary)
         # safetensors keeps files to their owner; the other files of a model are for everyone to read.
         temporary.chmod(0o644)
     return path

@@ -25,7 +25,7 @@ def read_leniently(path: Path) -> tuple[pd.DataFrame, list[Finding]]:
     Raises:
         ManifestError: if it is no table, is empty, or lacks a required column.
     """
-    text = canonical_text(read_text_table(path).frame, path)
+    text = canonical_text(read_text_table(path), path)
     problems = cell_problems(text)
     for problem in problems:
         # An identifier with odd characters still distinguishes subjects.

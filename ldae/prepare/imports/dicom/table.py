@@ -74,7 +74,7 @@ def read_subjects(path: Path) -> SubjectTable:
         CohortError: if it has no column of identifiers, or a date that cannot be read.
         ManifestError: if it is no table.
     """
-    cells = read_text_table(path).frame
+    cells = read_text_table(path)
     source = _columns(cells.columns.tolist())
     if "patient" not in source:
         msg = (
