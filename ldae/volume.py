@@ -89,12 +89,10 @@ class Volume:
 
     def to_ras(self) -> "Volume":
         """The same voxels with axes reordered and flipped to be closest to right, anterior, superior."""
-        from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
+        import nibabel
 
-        orientation = io_orientation(self.affine)
-        data = apply_orientation(self.data, orientation)
-        affine = self.affine @ inv_ornt_aff(orientation, self.data.shape)
-        return Volume(np.ascontiguousarray(data), affine)
+        image = nibabel.as_closest_canonical(self.to_nibabel())
+        return Volume(np.ascontiguousarray(image.dataobj), image.affine)
 
     def resample_to(self, grid: Grid, *, order: int = 1, outside: float = 0.0) -> "Volume":
         """Interpolate on another grid; on its own grid the voxels come back unchanged.

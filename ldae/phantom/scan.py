@@ -93,11 +93,9 @@ def by_label_map(subjects: Sequence[Subject], sources: Mapping[int, LabelSource]
     return sorted(subjects, key=lambda subject: (sources[subject.index].path if sources else "", subject.index))
 
 
-def scan_subject(folder: Path, config: PhantomConfig, subject: Subject, source: LabelSource | None) -> list[Row]:
-    """Write a subject's images into the cohort's folder; returns a row of truth for each.
-
-    The subject's anatomy is a label map, or the template's if `source` is None.
-    """
+def scan_subject(folder: Path, config: PhantomConfig, job: tuple[Subject, LabelSource | None]) -> list[Row]:
+    """Write the images of a subject with its anatomy (the template's if None) into the cohort's folder; their rows of truth."""
+    subject, source = job
     site = draw_site(config.scanner, stream(config, SITE_STREAM, int(subject.site.removeprefix("site-"))))
     if config.raw is not None:
         rows = _scan_raw(folder, config, config.raw, subject, source, site)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
+from sklearn.preprocessing import normalize
 
 from ldae.atlas import Template, load_template
 from ldae.head.findings import ERROR, WARNING, Finding
@@ -123,7 +124,7 @@ def compare_brains(
     stack = np.stack(signatures).astype(np.float32)
     # Every subject has the same weight in the mean, however many sessions it has.
     deviations = stack - np.mean([stack[names == name].mean(axis=0) for name in np.unique(names)], axis=0)
-    own = _unit(deviations)
+    own = normalize(deviations)
     likeness = np.clip(own @ own.T, -1.0, 1.0)
     first, second = np.triu_indices(len(names), 1)
     same = names[first] == names[second]
@@ -143,7 +144,9 @@ def compare_brains(
 
     found = list(_same_brain(pairs(~same & (fisher > limit))))
     mirrored = (
-        list(_mirrored_sessions(own, _unit(_mirrored_rows(deviations)), pairs(same), limit)) if len(sessions) else []
+        list(_mirrored_sessions(own, normalize(_mirrored_rows(deviations)), pairs(same), limit))
+        if len(sessions)
+        else []
     )
     if len(sessions) and np.median(sessions) > limit:
         known = {subject for finding in mirrored for subject in finding.subjects}
@@ -167,10 +170,6 @@ class _Pair:
     scans: tuple[str, str]
     subjects: tuple[str, str]
     likeness: float
-
-
-def _unit(rows: Array) -> Array:
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
 
 def _mirrored_rows(signatures: Array) -> Array:
