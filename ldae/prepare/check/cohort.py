@@ -139,7 +139,7 @@ def check_cohort(
 def _lost(job: ScanToExamine, error: BaseException) -> Examination:
     message = f"the process that examined the scan ended ({type(error).__name__}), usually for lack of memory"
     remedy = "check this scan alone, with fewer --workers; its header may ask for more memory than there is"
-    return Examination(job.key, (Finding(ERROR, "not-examined", message, remedy, (job.key,)),))
+    return Examination(job.key, [Finding(ERROR, "not-examined", message, remedy, (job.key,))])
 
 
 def _copies(examinations: Sequence[Examination]) -> list[list[str]]:
