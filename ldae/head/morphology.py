@@ -12,7 +12,7 @@ from scipy import ndimage
 from ldae.volume import Grid, Volume
 
 __all__ = ["close", "coarse_grid", "depth_mm", "grow", "largest_piece", "mask_of_head", "mask_volume"]
-__all__ += ["otsu_threshold", "shrink"]
+__all__ += ["otsu_threshold", "shrink", "smooth_inside"]
 
 Mask = npt.NDArray[np.bool_]
 Spacing = tuple[float, float, float]
@@ -70,6 +70,12 @@ def otsu_threshold(values: npt.NDArray[np.float32]) -> float:
     otsu = SimpleITK.OtsuThresholdImageFilter()
     otsu.Execute(SimpleITK.GetImageFromArray(values))
     return float(otsu.GetThreshold())
+
+
+def smooth_inside(values: npt.NDArray, mask: Mask, width_voxels: float) -> npt.NDArray:
+    """Mean of the mask's values, weighted by a Gaussian of some standard deviation in voxels, (D, H, W)."""
+    weight = ndimage.gaussian_filter(mask.astype(np.float32), width_voxels)
+    return np.asarray(ndimage.gaussian_filter(values * mask, width_voxels) / np.maximum(weight, 1e-3))
 
 
 def mask_volume(mask: Mask, affine: npt.NDArray[np.float64]) -> Volume:

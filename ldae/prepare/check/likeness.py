@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 from sklearn.preprocessing import normalize
 
 from ldae.atlas import Template, load_template
 from ldae.head.findings import ERROR, WARNING, Finding
+from ldae.head.morphology import smooth_inside
 from ldae.volume import Volume
 
 __all__ = ["GRID_MM", "MIN_SUBJECTS", "LikenessStatistics", "compare_brains", "signature"]
@@ -73,8 +73,9 @@ def signature(scan: Volume) -> npt.NDArray[np.float16] | None:
     if not high > low:
         return None
     # Vessels and fat are brighter than any tissue; a stray bright voxel must not set the scale.
-    scaled = np.clip((values - low) / (high - low), 0.0, 1.0) * brain
-    band = (_smooth(scaled, brain, FINE_MM) - _smooth(scaled, brain, BROAD_MM))[brain]
+    scaled = np.clip((values - low) / (high - low), 0.0, 1.0)
+    fine, broad = (smooth_inside(scaled, brain, width_mm / GRID_MM) for width_mm in (FINE_MM, BROAD_MM))
+    band = (fine - broad)[brain]
     return np.asarray((band - band.mean()) / band.std(), dtype=np.float16)
 
 
@@ -92,12 +93,6 @@ def _mirrored(values: npt.NDArray, template: Template) -> npt.NDArray:
     flipped = np.zeros_like(values)
     flipped[inside] = values[index[inside]]
     return flipped
-
-
-def _smooth(values: npt.NDArray, brain: npt.NDArray[np.bool_], width_mm: float) -> npt.NDArray:
-    """A Gaussian mean over the brain alone."""
-    weight = ndimage.gaussian_filter(brain.astype(np.float32), width_mm / GRID_MM)
-    return ndimage.gaussian_filter(values, width_mm / GRID_MM) / np.maximum(weight, 1e-3)
 
 
 def compare_brains(
