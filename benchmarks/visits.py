@@ -15,10 +15,9 @@ import numpy as np
 import SimpleITK as sitk
 
 from ldae.atlas import load_template
-from ldae.head.alignment import to_itk
 from ldae.head.preprocess import PreprocessConfig, preprocess_scan
 from ldae.processes import one_itk_thread
-from ldae.volume import Volume, read_volume
+from ldae.volume import Volume, read_volume, to_itk
 
 
 def rigid(first: Volume, second: Volume) -> sitk.Euler3DTransform:

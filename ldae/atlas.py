@@ -14,7 +14,6 @@ __all__ = [
     "HIPPOCAMPUS_CENTRE_MM",
     "HIPPOCAMPUS_RADII_MM",
     "Template",
-    "grid_around_brain",
     "load_template",
     "template_grid",
 ]
@@ -156,31 +155,10 @@ def template_grid(voxel_size_mm: float, *, multiple: int = 8, margin_mm: float =
     low, high = _brain_box_mm()
     blocks = np.ceil((high - low + 2 * margin_mm) / (voxel_size_mm * multiple) - 1e-9)
     d, h, w = (int(n) * multiple for n in blocks)
-    return grid_around_brain((d, h, w), voxel_size_mm)
-
-
-def grid_around_brain(shape: tuple[int, int, int], voxel_size_mm: float) -> Grid:
-    """The axis-aligned RAS grid of a given shape, centred on the template's brain (origin in whole millimetres).
-
-    Args:
-        shape: number of voxels along each axis.
-        voxel_size_mm: edge of a voxel in mm.
-
-    Raises:
-        VolumeError: if the brain does not fit into the grid.
-    """
-    low, high = _brain_box_mm()
-    if (np.asarray(shape) * voxel_size_mm < high - low).any():
-        x, y, z = (high - low).tolist()
-        msg = (
-            f"a grid of {tuple(shape)} voxels of {voxel_size_mm} mm cuts the brain, which is {x:.0f} x {y:.0f} x "
-            f"{z:.0f} mm; ask for more or larger voxels"
-        )
-        raise VolumeError(msg)
     x, y, z = (low + high) / 2
-    affine = np.array(Grid.centred(shape, voxel_size_mm, (x, y, z)).affine)
+    affine = np.array(Grid.centred((d, h, w), voxel_size_mm, (x, y, z)).affine)
     affine[:3, 3] = np.floor(affine[:3, 3] + 0.5)
-    return Grid(shape, affine)
+    return Grid((d, h, w), affine)
 
 
 @functools.lru_cache(maxsize=8)

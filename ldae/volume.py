@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from monai.data import MetaTensor
     from nibabel import Nifti1Image
 
-__all__ = ["SUFFIXES", "Grid", "Volume", "read_volume", "sidecar_path", "write_nifti", "write_volume"]
+__all__ = ["SUFFIXES", "Grid", "Volume", "read_volume", "sidecar_path", "to_itk", "write_nifti", "write_volume"]
 
 NIFTI_SUFFIXES = (".nii.gz", ".nii")
 MGH_SUFFIXES = (".mgz", ".mgh")
@@ -89,12 +89,10 @@ class Volume:
 
     def to_ras(self) -> "Volume":
         """The same voxels with axes reordered and flipped to be closest to right, anterior, superior."""
-        from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
+        import nibabel
 
-        orientation = io_orientation(self.affine)
-        data = apply_orientation(self.data, orientation)
-        affine = self.affine @ inv_ornt_aff(orientation, self.data.shape)
-        return Volume(np.ascontiguousarray(data), affine)
+        image = nibabel.as_closest_canonical(self.to_nibabel())
+        return Volume(np.ascontiguousarray(image.dataobj), image.affine)
 
     def resample_to(self, grid: Grid, *, order: int = 1, outside: float = 0.0) -> "Volume":
         """Interpolate on another grid; on its own grid the voxels come back unchanged.
@@ -325,10 +323,17 @@ def _write_nrrd(volume: Volume, path: Path) -> None:
     if path.suffix == ".nhdr":
         msg = f"{path.suffix} keeps its voxels in a second file; write .nrrd instead"
         raise VolumeError(msg)
-    image = sitk.GetImageFromArray(np.ascontiguousarray(volume.data.T))
+    sitk.WriteImage(to_itk(volume), str(path), useCompression=True)
+
+
+def to_itk(volume: Volume) -> Any:
+    """A SimpleITK image with the volume's place in the world (ITK's axes: x fastest, LPS)."""
+    import SimpleITK
+
+    image = SimpleITK.GetImageFromArray(np.ascontiguousarray(volume.data.T))
     affine = LPS_TO_RAS @ volume.affine
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     image.SetSpacing(spacing.tolist())
     image.SetOrigin(affine[:3, 3].tolist())
     image.SetDirection((affine[:3, :3] / spacing).ravel().tolist())
-    sitk.WriteImage(image, str(path), useCompression=True)
+    return image

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ldae.atlas import Template, grid_around_brain, load_template, template_grid
+from ldae.atlas import Template, load_template, template_grid
 from ldae.errors import VolumeError
 from ldae.volume import Volume
 
@@ -38,13 +38,6 @@ def test_grid_keeps_its_margin(margin_mm, multiple):
     assert (upper - lower - (brain[:, 1] - brain[:, 0]) - 2 * margin_mm < multiple * voxel_size_mm).all()
 
 
-def test_grid_of_a_given_shape_has_the_same_centre():
-    chosen = template_grid(4.0)
-    asked = grid_around_brain((48, 56, 48), 4.0)
-    centres = [g.affine[:3, :3] @ ((np.array(g.shape) - 1) / 2) + g.affine[:3, 3] for g in (chosen, asked)]
-    assert np.abs(centres[0] - centres[1]).max() <= 1.0
-
-
 @pytest.mark.parametrize("voxel_size_mm", [0.0, -1.0, float("nan"), float("inf")])
 def test_impossible_voxel_sizes_are_refused(voxel_size_mm):
     with pytest.raises(VolumeError, match="voxel_size_mm"):
@@ -56,8 +49,6 @@ def test_impossible_grids_are_refused():
         template_grid(4.0, multiple=0)
     with pytest.raises(VolumeError, match="margin_mm"):
         template_grid(4.0, margin_mm=-1.0)
-    with pytest.raises(VolumeError, match="cuts the brain"):
-        grid_around_brain((40, 40, 40), 4.0)
 
 
 def test_maps_share_the_grid_and_make_up_the_mask(template):

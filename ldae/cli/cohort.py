@@ -19,12 +19,7 @@ SCANS_SHOWN = 3
     "cohort synth",
     settings="ldae.phantom.settings:PhantomConfig",
     skip=("raw", "population", "head_shape", "scanner"),
-    names={
-        "n_subjects": "subjects",
-        "voxel_size_mm": "voxel-size",
-        "min_motion_mm": "min-motion",
-        "save_displacement": "displacement",
-    },
+    names={"n_subjects": "subjects", "save_displacement": "displacement"},
 )
 def synth(
     settings: "PhantomConfig",
@@ -133,7 +128,6 @@ def check(
     "cohort preprocess",
     settings="ldae.head.preprocess:PreprocessConfig",
     skip=("margin_mm", "multiple", "min_correlation"),
-    names={"voxel_size_mm": "voxel-size"},
 )
 def preprocess(
     manifest: Manifest,

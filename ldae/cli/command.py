@@ -194,9 +194,8 @@ class Command:
         path: its words, such as ("cohort", "split").
         function: that runs it, given its options; returns the exit code, or None for 0.
         settings: where the class of its parameter `settings` is found, as "module:Class"; it is imported with the options.
-        names: spelling of options whose parameters have another name.
+        names: spelling of options whose parameters have another name, apart from a unit of mm.
         skip: parameters that are no options.
-        defaults: of options where the command has its own.
     """
 
     path: tuple[str, ...]
@@ -204,7 +203,6 @@ class Command:
     settings: str | None = None
     names: Mapping[str, str] = field(default_factory=dict)
     skip: Collection[str] = ()
-    defaults: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def help(self) -> str:
@@ -245,8 +243,8 @@ class Command:
                 types = get_type_hints(hint, include_extras=True)
                 parts.append(Settings(name, hint, self._parts(inner, types, _texts(hint))))
             else:
-                spelling = self.names.get(name, name).replace("_", "-")
-                parts.append(Option(name, spelling, hint, self.defaults.get(name, default), texts.get(name, "")))
+                spelling = self.names.get(name, name.removesuffix("_mm")).replace("_", "-")
+                parts.append(Option(name, spelling, hint, default, texts.get(name, "")))
         return parts
 
 

@@ -54,7 +54,6 @@ def report(run: Input, *, out: Path | None = None, format: Literal["html", "md",
     "convert official",
     settings="ldae.tasks.convert:OfficialContract",
     skip=("clamp",),
-    names={"voxel_size_mm": "voxel-size"},
 )
 def convert_official(
     files: Inputs, settings: "OfficialContract", *, out: Folder, ignore: list[str] | None = None, force: bool = False

@@ -186,7 +186,7 @@ def read_manifest(path: str | os.PathLike[str], *, check_images: bool = True, im
         ManifestError: naming every violated rule with the line numbers of the file (the header is line 1).
     """
     path = Path(path)
-    table = read_text_table(path).frame
+    table = read_text_table(path)
     if not images and REQUIRED_COLUMNS[0] in table.columns:
         # No file has the name of such an image, and none is read.
         unread = {"session_id": "1", "image": [f"{row}.nii.gz" for row in range(len(table))]}

@@ -19,9 +19,11 @@ __all__ = [
     "REQUIRED_COLUMNS",
     "SPLITS",
     "Problem",
+    "cell_problems",
     "find_problems",
     "infer_type",
     "normal_sex",
+    "row_problems",
 ]
 
 REQUIRED_COLUMNS = ("participant_id", "session_id", "image")
@@ -100,7 +102,7 @@ def find_problems(text: pd.DataFrame) -> list[Problem]:
     Args:
         text: all canonical columns as text, None where missing; the index is the line numbers of the file.
     """
-    return _cell_problems(text) or [*_duplicate_problems(text), *_split_problems(text)]
+    return cell_problems(text) or row_problems(text)
 
 
 def infer_type(values: list[str | None], column: str) -> pd.Series:
@@ -120,7 +122,8 @@ def infer_type(values: list[str | None], column: str) -> pd.Series:
     return pd.Series([np.nan if value is None else float(value) for value in values], dtype=np.float64)
 
 
-def _cell_problems(text: pd.DataFrame) -> list[Problem]:
+def cell_problems(text: pd.DataFrame) -> list[Problem]:
+    """Broken rules of single cells, by line; `text` as of :func:`find_problems`."""
     problems = []
     for column, (fits, remedy) in CELL_RULES.items():
         what, _, hint = remedy.partition("; ")
@@ -131,6 +134,11 @@ def _cell_problems(text: pd.DataFrame) -> list[Problem]:
             elif not fits(value):
                 problems.append(Problem((line,), column, f"{column} {what}, got {value!r}", hint))
     return sorted(problems, key=lambda problem: problem.lines)
+
+
+def row_problems(text: pd.DataFrame) -> list[Problem]:
+    """Rules that rows break together; `text` as of :func:`find_problems`."""
+    return [*_duplicate_problems(text), *_split_problems(text)]
 
 
 def _duplicate_problems(text: pd.DataFrame) -> list[Problem]:

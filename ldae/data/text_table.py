@@ -5,42 +5,19 @@ import io
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from ldae.errors import ManifestError
 
-__all__ = ["MISSING_WORDS", "TextTable", "read_text_table", "shortlist"]
+__all__ = ["MISSING_WORDS", "read_text_table", "shortlist"]
 
 MISSING_WORDS = frozenset({"", "n/a", "na", "nan", "none", "null", "<na>"})
 ITEMS_SHOWN = 3
 
 
-@dataclass(frozen=True)
-class TextTable:
-    """The cells of a separated text file.
-
-    Attributes:
-        columns: the names in the header.
-        lines: the line number of each row in the file; the header is line 1.
-        rows: the cells of each row, stripped; None where missing.
-        ragged: line number and number of cells of the rows left out for having more or fewer cells than the header.
-    """
-
-    columns: tuple[str, ...]
-    lines: tuple[int, ...]
-    rows: tuple[tuple[str | None, ...], ...]
-    ragged: tuple[tuple[int, int], ...] = ()
-
-    @property
-    def frame(self) -> pd.DataFrame:
-        """The cells as a table of text (None where missing) whose index is the line numbers."""
-        return pd.DataFrame(self.rows, columns=list(self.columns), index=list(self.lines), dtype=object)
-
-
-def read_text_table(path: Path, *, allow_ragged: bool = False) -> TextTable:
+def read_text_table(path: Path, ragged: list[tuple[int, int]] | None = None) -> pd.DataFrame:
     """Read a file separated by tabs, commas or semicolons as text.
 
     Cells are stripped; the words for a missing value become None; blank lines and empty columns without a name at the
@@ -49,7 +26,11 @@ def read_text_table(path: Path, *, allow_ragged: bool = False) -> TextTable:
 
     Args:
         path: the file, UTF-8.
-        allow_ragged: leave out rows with more or fewer cells than the header instead of refusing the file.
+        ragged: takes the line number and the number of cells of each row with more or fewer cells than the header, which
+            is left out; without it such a file is refused.
+
+    Returns:
+        The cells (None where missing); the index is their line numbers in the file, where the header is line 1.
 
     Raises:
         ManifestError: if the file is missing, is not UTF-8 text, has no header or no rows, repeats a column name, or
@@ -67,22 +48,20 @@ def read_text_table(path: Path, *, allow_ragged: bool = False) -> TextTable:
     (header, *rows), (_, *lines), separator = _cells(content, path)
     names = _names(header, rows, path)
     width = len(names)
-    rows = [row[:width] if not any(row[width:]) else row for row in rows]
-    ragged = tuple((line, len(row)) for line, row in zip(lines, rows, strict=True) if len(row) != width)
-    if ragged and not allow_ragged:
-        wrong = shortlist([f"line {line} has {cells}" for line, cells in ragged])
+    by_line = {line: row if any(row[width:]) else row[:width] for line, row in zip(lines, rows, strict=True)}
+    wrong = [(line, len(row)) for line, row in by_line.items() if len(row) != width]
+    if wrong and ragged is None:
+        items = shortlist([f"line {line} has {cells}" for line, cells in wrong])
         msg = (
-            f"{path}: the header has {width} columns, but {wrong}; "
+            f"{path}: the header has {width} columns, but {items}; "
             "quote cells that contain the separator, and write n/a for a missing value"
         )
         raise ManifestError(msg)
-    whole = [(line, row) for line, row in zip(lines, rows, strict=True) if len(row) == width]
-    return TextTable(
-        names,
-        tuple(line for line, _ in whole),
-        tuple(tuple(_cell(cell, decimal_comma=separator == ";") for cell in row) for _, row in whole),
-        ragged,
-    )
+    if ragged is not None:
+        ragged += wrong
+    whole = {line: row for line, row in by_line.items() if len(row) == width}
+    cells = [[_cell(cell, decimal_comma=separator == ";") for cell in row] for row in whole.values()]
+    return pd.DataFrame(cells, columns=names, index=list(whole), dtype=object)
 
 
 def _cells(content: str, path: Path) -> tuple[list[list[str]], list[int], str]:
@@ -112,7 +91,7 @@ def _cells(content: str, path: Path) -> tuple[list[list[str]], list[int], str]:
     return rows, lines, separator
 
 
-def _names(header: list[str], rows: list[list[str]], path: Path) -> tuple[str, ...]:
+def _names(header: list[str], rows: list[list[str]], path: Path) -> list[str]:
     """The names of the columns, without those at the right end that have neither a name nor a cell."""
     width = len(header)
     while width and not header[width - 1] and not any("".join(row[width - 1 : len(header)]) for row in rows):
@@ -125,7 +104,7 @@ def _names(header: list[str], rows: list[list[str]], path: Path) -> tuple[str, .
         )
         msg = f"{path}: {what} in the header {header}; give each column one name"
         raise ManifestError(msg)
-    return tuple(names)
+    return names
 
 
 def _cell(cell: str, *, decimal_comma: bool) -> str | None:

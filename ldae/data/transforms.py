@@ -68,15 +68,15 @@ class PrepareScand(MapTransform):  # type: ignore[misc]
         return prepared
 
 
-def augmentation(config: AugmentationConfig, key: str = "image") -> Compose:
+def augmentation(config: AugmentationConfig) -> Compose:
     """The random part of the training pipeline, on prepared tensors (1, D, H, W)."""
     # MONAI takes radians.
     radians = float(np.deg2rad(config.rotation_degrees))
     return Compose(
         [
-            RandFlipd([key], prob=config.flip_probability, spatial_axis=0),
+            RandFlipd(["image"], prob=config.flip_probability, spatial_axis=0),
             RandAffined(
-                [key],
+                ["image"],
                 prob=config.affine_probability,
                 rotate_range=(radians,) * 3,
                 translate_range=(config.translation_voxels,) * 3,
@@ -84,7 +84,7 @@ def augmentation(config: AugmentationConfig, key: str = "image") -> Compose:
                 mode="bilinear",
                 padding_mode="zeros",
             ),
-            RandScaleIntensityd([key], factors=config.intensity_scale, prob=1.0 if config.intensity_scale else 0.0),
-            RandGaussianNoised([key], std=config.noise_std, prob=0.5 if config.noise_std else 0.0),
+            RandScaleIntensityd(["image"], factors=config.intensity_scale, prob=1.0 if config.intensity_scale else 0.0),
+            RandGaussianNoised(["image"], std=config.noise_std, prob=0.5 if config.noise_std else 0.0),
         ]
     )

@@ -150,11 +150,7 @@ def _named(message: str, source: Path, series: Series) -> str:
 
 
 def _check_places(volume: Volume, positions: npt.NDArray[np.float64]) -> None:
-    """Refuse a volume that has planes elsewhere than their headers, (n, 3) RAS mm, have them.
-
-    dcm2niix takes a shift between slices (a tilted gantry) for distance, and guesses the distance where frames are not
-    numbered, both without a warning.
-    """
+    """Refuse a volume that has planes elsewhere than their headers, (n, 3) RAS mm, as dcm2niix may without a warning."""
     inverse = np.linalg.inv(volume.affine)
     index = positions @ inverse[:3, :3].T + inverse[:3, 3]
     index = index[np.argsort(index[:, 2])]

@@ -148,11 +148,8 @@ def _other_contrast(header: Header, *, alone: bool) -> str | None:
 
 
 def _timing(header: Header) -> bool | None:
-    """True if sequence and times are those of a T1w scan; None if they do not decide.
-
-    Inversion-prepared gradient echo (MPRAGE and its like) has an inversion time of 0.3 to 1.5 s; T1w spin echo repeats
-    within 0.9 s. A spoiled gradient echo and an angiogram cannot be distinguished by timing.
-    """
+    """True if sequence and times are those of a T1w scan; None if they do not decide."""
+    # Timing cannot distinguish a spoiled gradient echo from an angiogram; MPRAGE and its like have an inversion.
     sequence = header.words("ScanningSequence")
     echo, repetition, inversion = (header.number(f"{name}Time") for name in ("Echo", "Repetition", "Inversion"))
     if "EP" in sequence or (echo is not None and echo > 35):

@@ -13,9 +13,9 @@ import numpy.typing as npt
 from ldae.atlas import load_template, template_grid
 from ldae.head.morphology import coarse_grid, grow, mask_volume
 from ldae.io.files import atomic_file
-from ldae.volume import LPS_TO_RAS, Volume
+from ldae.volume import LPS_TO_RAS, Volume, to_itk
 
-__all__ = ["Alignment", "brain_centre", "to_itk", "write_transform"]
+__all__ = ["Alignment", "brain_centre", "write_transform"]
 
 Matrix = npt.NDArray[np.float64]
 
@@ -24,19 +24,6 @@ RIM_MM = 6.0
 BINS = 32
 # Radius of the neighbourhoods of local correlation.
 NEIGHBOURHOOD_VOXELS = 3
-
-
-def to_itk(volume: Volume) -> Any:
-    """A SimpleITK image with the volume's place in the world (ITK's axes: x fastest, LPS)."""
-    import SimpleITK
-
-    image = SimpleITK.GetImageFromArray(np.ascontiguousarray(volume.data.T))
-    affine = LPS_TO_RAS @ volume.affine
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    image.SetSpacing(spacing.tolist())
-    image.SetOrigin(affine[:3, 3].tolist())
-    image.SetDirection((affine[:3, :3] / spacing).ravel().tolist())
-    return image
 
 
 def brain_centre() -> npt.NDArray[np.float64]:

@@ -3,9 +3,8 @@
 import numpy as np
 import numpy.typing as npt
 
-from ldae.head.alignment import to_itk
 from ldae.head.morphology import coarse_grid, mask_of_head, mask_volume
-from ldae.volume import Volume
+from ldae.volume import Volume, to_itk
 
 __all__ = ["correct_bias"]
 

@@ -45,14 +45,12 @@ class Surroundings:
     Attributes:
         image: the scan on voxels of about 3 mm, RAS.
         mask: head or brain without holes, on the same voxels.
-        background: the one value of the surroundings, or None if they hold noise.
         volume_ml: of the bright part, without holes.
         skull: one of :class:`SkullState`.
     """
 
     image: Volume
     mask: Mask
-    background: float | None
     volume_ml: float
     skull: str
 
@@ -137,7 +135,7 @@ def find_surroundings(scan: Volume) -> Surroundings:
         skull = SkullState.BRAIN
         # Dark fluid at the rim is brain too.
         mask = close(largest_piece(nearest.data != fill), CLOSE_MM, image.spacing)
-    return Surroundings(image, mask, fill if filled else None, volume_ml, skull)
+    return Surroundings(image, mask, volume_ml, skull)
 
 
 def check_view(around: Surroundings) -> tuple[list[Finding], dict[str, float]]:

@@ -11,7 +11,8 @@ from scipy import ndimage
 
 from ldae.volume import Grid, Volume
 
-__all__ = ["close", "coarse_grid", "depth_mm", "grow", "largest_piece", "mask_of_head", "mask_volume", "shrink"]
+__all__ = ["close", "coarse_grid", "depth_mm", "grow", "largest_piece", "mask_of_head", "mask_volume"]
+__all__ += ["otsu_threshold", "shrink", "smooth_inside"]
 
 Mask = npt.NDArray[np.bool_]
 Spacing = tuple[float, float, float]
@@ -57,13 +58,24 @@ def largest_piece(mask: Mask) -> Mask:
 
 def mask_of_head(volume: Volume) -> Mask:
     """Voxels brighter than the background by Otsu's threshold, the largest connected piece, (D, H, W)."""
-    import SimpleITK
-
     # The threshold is found below the brightest percent: fat and vessels would pull it up.
     clipped = np.minimum(volume.data, np.percentile(volume.data, 99.0))
+    return largest_piece(np.asarray(clipped > otsu_threshold(clipped)))
+
+
+def otsu_threshold(values: npt.NDArray[np.float32]) -> float:
+    """The threshold that parts values, of two or three axes, into two classes best (Otsu 1979)."""
+    import SimpleITK
+
     otsu = SimpleITK.OtsuThresholdImageFilter()
-    otsu.Execute(SimpleITK.GetImageFromArray(clipped))
-    return largest_piece(np.asarray(clipped > otsu.GetThreshold()))
+    otsu.Execute(SimpleITK.GetImageFromArray(values))
+    return float(otsu.GetThreshold())
+
+
+def smooth_inside(values: npt.NDArray, mask: Mask, width_voxels: float) -> npt.NDArray:
+    """Mean of the mask's values, weighted by a Gaussian of some standard deviation in voxels, (D, H, W)."""
+    weight = ndimage.gaussian_filter(mask.astype(np.float32), width_voxels)
+    return np.asarray(ndimage.gaussian_filter(values * mask, width_voxels) / np.maximum(weight, 1e-3))
 
 
 def mask_volume(mask: Mask, affine: npt.NDArray[np.float64]) -> Volume:

@@ -168,14 +168,9 @@ def _judged(scan: Volume, affine_native_to_template: Matrix, min_correlation: fl
 
 
 def _search(scan: Volume, visible: Volume, starts: Sequence[Sequence[Matrix]]) -> Matrix:
-    """The best affine from scan to template that the starts lead to.
-
-    Args:
-        scan: the clipped image.
-        visible: the part of it that the search uses.
-        starts: template to scan, RAS mm, in groups; the best of each group goes on, so that the finalists differ.
-    """
+    """The best affine from scan to template that groups of starts lead to; the search uses the visible part of the scan."""
     coarse = Alignment(visible, SEARCH_MM)
+    # The best of each group goes on, so that the finalists differ.
     leaders = sorted((min(group, key=coarse.metric) for group in starts), key=coarse.metric)[:STARTS_REFINED]
     refined = sorted(map(coarse.optimise_similarity, leaders), key=coarse.metric)
     finer = Alignment(visible, AFFINE_MM)

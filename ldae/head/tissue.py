@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from ldae.atlas import load_template
+from ldae.head.morphology import smooth_inside
 from ldae.volume import Volume
 
 __all__ = ["TissueContrast", "tissue_contrast"]
@@ -70,8 +70,5 @@ def tissue_contrast(scan: Volume) -> TissueContrast:
 
 def _local(values: npt.NDArray, brain: npt.NDArray[np.bool_]) -> npt.NDArray:
     """Differences from the surrounding brain, (voxels of the brain,)."""
-    width = LOCAL_MM / GRID_MM
-    weight = ndimage.gaussian_filter(brain.astype(np.float32), width)
-    around = ndimage.gaussian_filter(values * brain, width) / np.maximum(weight, 1e-3)
-    local = (values - around)[brain]
+    local = (values - smooth_inside(values, brain, LOCAL_MM / GRID_MM))[brain]
     return np.asarray(local - local.mean())

@@ -21,6 +21,7 @@ __all__ = [
     "load_folder",
     "load_tensors",
     "load_weights",
+    "read_config",
     "save_folder",
     "save_tensors",
     "stream_tensors",
@@ -32,13 +33,13 @@ CONFIG = "config.json"
 CARD = "README.md"
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> Path:
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> Path:
     """Write tensors as safetensors under a temporary name, then rename."""
     from safetensors.torch import save_file
 
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic_file(path) as temporary:
-        save_file(plain, temporary, metadata=dict(metadata or {}))
+        save_file(plain, temporary)
         # safetensors keeps files to their owner; the other files of a model are for everyone to read.
         temporary.chmod(0o644)
     return path
@@ -161,8 +162,21 @@ def load_folder(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read a model folder: tensors and config.
 
     Raises:
-        CheckpointError: if a file is missing, the format is newer than this package, or the weights are not those that
-            the config was written with.
+        CheckpointError: as of :func:`read_config`, or if the weights are missing, or not those that the config was written with.
+    """
+    config = read_config(folder)
+    tensors, _ = load_tensors(folder / WEIGHTS)
+    if sha256_of(folder / WEIGHTS) != config.get("sha256"):
+        msg = f"{folder / WEIGHTS}: its hash is not the one in {CONFIG}, so the copy is damaged or mixed; copy it again"
+        raise CheckpointError(msg)
+    return tensors, config
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The config of a model folder, in today's format; no weights are read.
+
+    Raises:
+        CheckpointError: if there is none, it is damaged, or its format is newer than this package.
     """
     path = folder / CONFIG
     if not path.is_file():
@@ -178,19 +192,11 @@ def load_folder(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     elif config.get("format") != FORMAT_VERSION:
         msg = f"{path}: format {config.get('format')!r}, this version reads 1 and {FORMAT_VERSION}; install a matching ldae"
         raise CheckpointError(msg)
-    tensors, _ = load_tensors(folder / WEIGHTS)
-    if sha256_of(folder / WEIGHTS) != config.get("sha256"):
-        msg = f"{folder / WEIGHTS}: its hash is not the one in {CONFIG}, so the copy is damaged or mixed; copy it again"
-        raise CheckpointError(msg)
-    return tensors, config
+    return config
 
 
 def _upgrade_sampling(sampling: dict[str, Any], path: Path) -> None:
-    """Take the settings of format 1 that format 2 lacks out of a sampling configuration.
-
-    Raises:
-        CheckpointError: if they name a solver that is gone.
-    """
+    """Take the settings of format 1 that format 2 lacks out of a sampling configuration, if its solver is still there."""
     solver, reuse = sampling.get("solver", "bdia"), sampling.pop("reuse", 1)
     if solver not in ("bdia", "ddim") or reuse != 1:
         msg = (

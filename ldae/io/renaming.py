@@ -23,18 +23,16 @@ class Network:
     Attributes:
         name: in words.
         anchor: a tensor that every network of this kind has, and no other.
-        option: of the command line that takes such a file.
     """
 
     name: str
     anchor: str
-    option: str
 
 
 NETWORKS = {
-    "decoder": Network("denoiser with gradient estimator", "time_embed.0.weight", "--decoder"),
-    "encoder": Network("semantic encoder", "soft_attention.linear.weight", "--encoder"),
-    "autoencoder": Network("compression autoencoder", "quant_conv_mu.conv.weight", "--autoencoder"),
+    "decoder": Network("denoiser with gradient estimator", "time_embed.0.weight"),
+    "encoder": Network("semantic encoder", "soft_attention.linear.weight"),
+    "autoencoder": Network("compression autoencoder", "quant_conv_mu.conv.weight"),
 }
 
 
@@ -94,7 +92,14 @@ def find_network(file: WeightsFile, kind: str, ignore: Sequence[str] = ()) -> tu
     averaged = [prefix for prefix in own if re.search(r"(^|[._])ema[._]", prefix)]
     chosen = averaged if averaged else own
     if not chosen:
-        raise CheckpointError(_no_network(file, network, prefixes))
+        some = ", ".join(list(file.tensors)[:3])
+        others = [NETWORKS[key].name for key, found in prefixes.items() if found]
+        remedy = "; ".join(f"it holds a {name}: give it in the place of that network" for name in others)
+        msg = (
+            f"{file.path}: no {network.name} among its {len(file.tensors)} tensors ({some}, ...; none is called "
+            f"{network.anchor}); {remedy or 'give the file of that network'}"
+        )
+        raise CheckpointError(msg)
     if len(chosen) > 1:
         msg = (
             f"{file.path}: holds {len(chosen)} networks of the kind {network.name} (under {', '.join(map(repr, chosen))}); "
@@ -184,16 +189,6 @@ def _prefixes(file: WeightsFile, anchor: str) -> list[str]:
     """Prefixes of an anchor in the file's names: '', or text that ends in a dot."""
     found = {name.removesuffix(anchor) for name in file.tensors if name.endswith(anchor)}
     return sorted(prefix for prefix in found if not prefix or prefix.endswith("."))
-
-
-def _no_network(file: WeightsFile, network: Network, prefixes: Mapping[str, list[str]]) -> str:
-    some = ", ".join(list(file.tensors)[:3])
-    others = [NETWORKS[key] for key, found in prefixes.items() if found]
-    remedy = "; ".join(f"it holds a {each.name}: give it as {each.option}" for each in others)
-    return (
-        f"{file.path}: no {network.name} among its {len(file.tensors)} tensors ({some}, ...; none is called "
-        f"{network.anchor}); {remedy or 'give the file of that network'}"
-    )
 
 
 def _unexpected(file: WeightsFile, network: Network, names: Sequence[str]) -> str:

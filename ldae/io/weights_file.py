@@ -104,11 +104,7 @@ def _load_torch(path: Path, *, zipped: bool) -> Any:
 
 
 def _unwrap(path: Path, loaded: Any) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The state dict inside a checkpoint, and the names of the entries beside it.
-
-    Raises:
-        CheckpointError: if there is none, or if other entries hold tensors of unknown purpose.
-    """
+    """The state dict inside a checkpoint, and the names of the entries beside it, unless those hold unknown tensors."""
     if not isinstance(loaded, Mapping):
         msg = f"{path}: holds a {type(loaded).__name__}, not a dictionary of tensors; save the model's state dict"
         raise CheckpointError(msg)

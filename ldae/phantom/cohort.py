@@ -16,7 +16,7 @@ from typing import Any
 
 from ldae.errors import CohortError
 from ldae.io.files import atomic_folder, sha256_of, write_json
-from ldae.phantom.anatomy.label_maps import LabelSource, label_files
+from ldae.phantom.anatomy.label_maps import label_files
 from ldae.phantom.files import (
     MANIFEST_COLUMNS,
     MANIFEST_NAME,
@@ -27,7 +27,6 @@ from ldae.phantom.files import (
     write_descriptions,
     write_table,
 )
-from ldae.phantom.population import Subject
 from ldae.phantom.scan import by_label_map, choose_label_maps, scan_subject, write_effect
 from ldae.phantom.settings import PhantomConfig, cohort_grid, draw_cohort
 from ldae.processes import run_each
@@ -128,7 +127,7 @@ def _write_cohort(
     subjects = draw_cohort(config)
     sources = choose_label_maps(config, subjects)
     jobs = [(subject, sources.get(subject.index)) for subject in by_label_map(subjects, sources)]
-    scan, workers = partial(_scan, folder, config), min(workers, len(jobs))
+    scan, workers = partial(scan_subject, folder, config), min(workers, len(jobs))
     found = run_each(scan, jobs, lost=_explain, workers=workers, progress=progress)
     truth = {subject.index: rows for (subject, _), rows in zip(jobs, found, strict=True)}
     manifest = []
@@ -146,11 +145,6 @@ def _write_cohort(
     write_effect(folder / EFFECT_NAME, config, subjects[:EFFECT_SUBJECTS], sources)
     write_json(folder / CONFIG_NAME, _plain(config))
     write_descriptions(folder, GENERATOR_VERSION, raw=config.raw is not None, label_maps=bool(sources))
-
-
-def _scan(folder: Path, config: PhantomConfig, job: tuple[Subject, LabelSource | None]) -> list[Row]:
-    """Scan one subject; its rows of truth."""
-    return scan_subject(folder, config, *job)
 
 
 def _explain(_: object, error: BaseException) -> list[Row]:

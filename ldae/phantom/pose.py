@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from nibabel.affines import from_matvec
+from nibabel.orientations import inv_ornt_aff
+from nibabel.quaternions import angle_axis2mat
 
 from ldae.errors import CohortError
 from ldae.phantom.anatomy.deformation import shape_lattice
@@ -69,17 +71,10 @@ class RawConfig:
                 raise CohortError(msg)
 
 
-def rotation_about(axis: npt.ArrayLike, degrees: float) -> Matrix:
-    """Rodrigues' formula, (3, 3)."""
-    x, y, z = np.asarray(axis, dtype=float) / np.linalg.norm(axis)
-    skew = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
-    angle = np.deg2rad(degrees)
-    return np.asarray(np.eye(3) + np.sin(angle) * skew + (1 - np.cos(angle)) * skew @ skew)
-
-
 def draw_pose(config: RawConfig, rng: np.random.Generator) -> Matrix:
     """Rigid motion of a head, RAS mm in template orientation to RAS mm of the scanner, (4, 4)."""
-    rotation = rotation_about(rng.standard_normal(3), float(rng.uniform(0, config.max_rotation_deg)))
+    axis, angle = rng.standard_normal(3), np.deg2rad(rng.uniform(0, config.max_rotation_deg))
+    rotation = angle_axis2mat(angle, axis)
     direction = rng.standard_normal(3)
     shift = direction / np.linalg.norm(direction) * rng.uniform(0, config.max_translation_mm)
     return np.asarray(from_matvec(rotation, np.array(ROTATION_CENTRE_MM) - rotation @ ROTATION_CENTRE_MM + shift))
@@ -89,7 +84,8 @@ def draw_native_grid(
     config: RawConfig, voxel_size_mm: float, head_mm: npt.NDArray[np.floating], rng: np.random.Generator
 ) -> Grid:
     """Draw a grid around points of a head, RAS mm, (N, 3): tilted planes, voxels that are no cubes, axes in any order."""
-    tilt = rotation_about(rng.standard_normal(3), float(rng.uniform(0, config.max_oblique_deg)))
+    axis, angle = rng.standard_normal(3), np.deg2rad(rng.uniform(0, config.max_oblique_deg))
+    tilt = angle_axis2mat(angle, axis)
     spacing = np.full(3, voxel_size_mm)
     slice_axis, in_plane = (int(i) for i in rng.permutation(3)[:2])
     spacing[slice_axis] = rng.uniform(voxel_size_mm, max(voxel_size_mm, config.max_slice_mm))
@@ -105,21 +101,11 @@ def draw_native_grid(
     affine = from_matvec(tilt * spacing, tilt @ low)
     order, flips = rng.permutation(3), rng.random(3) < 0.5
     if config.any_storage_order:
-        affine, shape = _reordered(affine, shape, order, flips)
+        places = np.argsort(order)
+        affine = affine @ inv_ornt_aff(np.column_stack([places, np.where(flips[places], -1, 1)]), shape)
+        shape = shape[order]
     d, h, w = shape.tolist()
     return Grid((d, h, w), affine)
-
-
-def _reordered(
-    affine: Matrix, shape: npt.NDArray[np.int_], order: npt.NDArray[np.int_], flips: npt.NDArray[np.bool_]
-) -> tuple[Matrix, npt.NDArray[np.int_]]:
-    """The same voxels with their axes in another order and some of them reversed."""
-    shape = shape[order]
-    affine = affine[:, [*order, 3]]
-    for axis in np.flatnonzero(flips):
-        affine[:3, 3] += affine[:3, axis] * (shape[axis] - 1)
-        affine[:3, axis] *= -1
-    return affine, shape
 
 
 def best_affine(source_mm: npt.NDArray[np.floating], target_mm: npt.NDArray[np.floating]) -> Matrix:

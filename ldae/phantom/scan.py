@@ -1,7 +1,7 @@
 """From a subject to files: the images of all its sessions, with their truth."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +12,10 @@ from ldae.phantom.anatomy.deformation import draw_shape
 from ldae.phantom.anatomy.label_maps import LabelSource, label_anatomy, label_files, place_label_map, read_label_map
 from ldae.phantom.anatomy.label_surroundings import LabelHead, check_head_labels
 from ldae.phantom.anatomy.surroundings import TemplateHead, draw_head_tissue
-from ldae.phantom.anatomy.tissue import SubjectMap, map_subject, render, severity_effect
+from ldae.phantom.anatomy.tissue import Composition, SubjectMap, map_subject, render, severity_effect
 from ldae.phantom.files import Row, image_path, truth_row
-from ldae.phantom.population import Subject
-from ldae.phantom.pose import HeadShape, RawConfig
+from ldae.phantom.population import Session, Subject
+from ldae.phantom.pose import HeadShape
 from ldae.phantom.raw import RawHead, raw_scan, write_raw_scan
 from ldae.phantom.scanner import Site, acquire, draw_scan, draw_site
 from ldae.phantom.settings import (
@@ -93,67 +93,57 @@ def by_label_map(subjects: Sequence[Subject], sources: Mapping[int, LabelSource]
     return sorted(subjects, key=lambda subject: (sources[subject.index].path if sources else "", subject.index))
 
 
-def scan_subject(folder: Path, config: PhantomConfig, subject: Subject, source: LabelSource | None) -> list[Row]:
-    """Write a subject's images into the cohort's folder; returns a row of truth for each.
-
-    The subject's anatomy is a label map, or the template's if `source` is None.
-    """
+def scan_subject(folder: Path, config: PhantomConfig, job: tuple[Subject, LabelSource | None]) -> list[Row]:
+    """Write the images of a subject with its anatomy (the template's if None) into the cohort's folder; their rows of truth."""
+    subject, source = job
     site = draw_site(config.scanner, stream(config, SITE_STREAM, int(subject.site.removeprefix("site-"))))
-    if config.raw is not None:
-        rows = _scan_raw(folder, config, config.raw, subject, source, site)
-    else:
-        rows = _scan_stripped(folder, config, subject, source, site)
-    if source is not None:
-        rows = [{**row, "label_map": Path(source.path).name} for row in rows]
+    scan = _scan_stripped if config.raw is None else _scan_raw
+    rows = []
+    for session, found, grid in scan(folder, config, subject, source, site):
+        if found.displacement_mm is not None:
+            _write_displacement(found.displacement_mm, grid, folder / image_path(subject, session))
+        row = truth_row(subject, session, found.volumes_ml)
+        rows.append(row if source is None else {**row, "label_map": Path(source.path).name})
     return rows
 
 
 def _scan_stripped(
     folder: Path, config: PhantomConfig, subject: Subject, source: LabelSource | None, site: Site
-) -> list[Row]:
-    """Brains in template space."""
+) -> Iterator[tuple[Session, Composition, Grid]]:
+    """Write brains in template space; the truth of each, and its grid."""
     grid = cohort_grid(config)
     head_map = _head(config, subject, source)
-    rows = []
     for session in subject.sessions:
         rng = stream(config, SCAN_STREAM, subject.index, session.months)
         scan = draw_scan(config.scanner, site, rng)
         head = render(head_map, session.state, scan.motion, keep_displacement=config.save_displacement)
         darkening = session.state.white_matter_darkening
         image = acquire(head, grid, scan, config.scanner, white_matter_darkening=darkening, rng=rng)
-        path = folder / image_path(subject, session)
-        write_volume(Volume(image, grid.affine), path, description=DESCRIPTION)
-        if head.displacement_mm is not None:
-            _write_displacement(head.displacement_mm, grid, path)
-        rows.append(truth_row(subject, session, head.volumes_ml))
-    return rows
+        write_volume(Volume(image, grid.affine), folder / image_path(subject, session), description=DESCRIPTION)
+        yield session, head, grid
 
 
 def _scan_raw(
-    folder: Path, config: PhantomConfig, raw_config: RawConfig, subject: Subject, source: LabelSource | None, site: Site
-) -> list[Row]:
-    """Whole heads in native space."""
+    folder: Path, config: PhantomConfig, subject: Subject, source: LabelSource | None, site: Site
+) -> Iterator[tuple[Session, Composition, Grid]]:
+    """Write whole heads in native space; the truth of each, and its grid."""
+    assert config.raw is not None
     tissue = draw_head_tissue(stream(config, TISSUE_STREAM, subject.index))
     surroundings = TemplateHead(tissue) if source is None else LabelHead(source, tissue)
     head = RawHead(HeadShape.from_lattice(_shape(config, subject)), _anatomy(source), surroundings)
-    rows = []
     for session in subject.sessions:
         raw = raw_scan(
             head,
             session.state,
-            raw_config,
+            config.raw,
             draw_scan(config.scanner, site, stream(config, SCAN_STREAM, subject.index, session.months)),
             config.scanner,
             voxel_size_mm=config.voxel_size_mm,
             keep_displacement=config.save_displacement,
             rng=stream(config, RAW_STREAM, subject.index, session.months),
         )
-        path = image_path(subject, session)
-        write_raw_scan(folder, path, raw, head.shape, description=DESCRIPTION)
-        if raw.composition.displacement_mm is not None:
-            _write_displacement(raw.composition.displacement_mm, raw.grid, folder / path)
-        rows.append(truth_row(subject, session, raw.composition.volumes_ml))
-    return rows
+        write_raw_scan(folder, image_path(subject, session), raw, head.shape, description=DESCRIPTION)
+        yield session, raw.composition, raw.grid
 
 
 def _write_displacement(displacement_mm: np.ndarray, grid: Grid, image_path: Path) -> None:

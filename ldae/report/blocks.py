@@ -1,10 +1,10 @@
 """Blocks that a report is made of: text, tables, charts, pictures. The templates know how each looks."""
 
 import base64
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 from urllib.parse import quote
 
 from ldae.report.plots.chart import Chart, draw_svg
@@ -51,13 +51,13 @@ class Cell:
 
     Attributes:
         text: as it is shown.
-        sources: places of its numbers, as file#pointer; none for words.
+        sources: place of each of its numbers, as file#pointer, to the number unrounded; none for words.
         best: the best value of its column.
         prose: a sentence instead of a number.
     """
 
     text: str
-    sources: tuple[str, ...] = ()
+    sources: Mapping[str, Any] = field(default_factory=dict)
     best: bool = False
     prose: bool = False
 

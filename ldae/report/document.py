@@ -78,7 +78,7 @@ def write_report(run: Path, out: Path | None = None, form: Form = "html") -> Pat
     )
     title = f"Latent diffusion autoencoder: report of {folder.path.resolve().name}"
     sections = [build(folder) for build in SECTIONS]
-    return _write(title, lead, SYNTHETIC, sections, out or run / f"report.{form}", form, folder.documents)
+    return _write(title, lead, SYNTHETIC, sections, out or run / f"report.{form}", form)
 
 
 def write_probe_report(folder: Path, out: Path | None = None, form: Form = "html") -> Path:
@@ -108,9 +108,7 @@ def write_probe_report(folder: Path, out: Path | None = None, form: Form = "html
         "Simple models predict targets from embeddings of scans. They are tested on subjects they were not trained on."
     )
     title = f"Probe report of {folder.resolve().name}"
-    return _write(
-        title, lead, RESEARCH, [*sections, probe_methods()], out or folder / f"report.{form}", form, documents
-    )
+    return _write(title, lead, RESEARCH, [*sections, probe_methods()], out or folder / f"report.{form}", form)
 
 
 def write_preprocessing_page(report: PreprocessReport, out: Path) -> Path:
@@ -129,20 +127,12 @@ def write_preprocessing_page(report: PreprocessReport, out: Path) -> Path:
         pictures_of_scans(report.outcomes, out.parent),
     ]
     lead = "Scans in template space, worst first. Check all of them, or at least the first, before any analysis."
-    return _write(f"Preprocessed scans: {out.parent.resolve().name}", lead, RESEARCH, sections, out, "html", {})
+    return _write(f"Preprocessed scans: {out.parent.resolve().name}", lead, RESEARCH, sections, out, "html")
 
 
-def _write(
-    title: str,
-    lead: str,
-    notice: str,
-    sections: Sequence[Section],
-    out: Path,
-    form: Form,
-    documents: Mapping[str, Any],
-) -> Path:
+def _write(title: str, lead: str, notice: str, sections: Sequence[Section], out: Path, form: Form) -> Path:
     if form == "json":
-        return write_machine_report(title, lead, notice, sections, out, documents)
+        return write_machine_report(title, lead, notice, sections, out)
     values: dict[str, Any] = {"title": title, "lead": lead, "notice": notice, "sections": sections}
     if form == "md":
         return write_text(out, render("report.md.j2", **values, walk=walk, link=_linker(out)))

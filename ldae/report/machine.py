@@ -1,15 +1,13 @@
 """The report for machines: its sections as JSON after a published schema, every number unrounded beside its text."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 from ldae.io.files import write_json
 from ldae.report.blocks import Absence, Block, Cell, ChartFigure, Listing, Picture, Section, Table, Text, Viewer, walk
 from ldae.report.plots.chart import draw_plotly
-from ldae.report.source import Source
 from ldae.report.templating import asset
 
 __all__ = ["report_schema", "write_machine_report"]
@@ -22,9 +20,7 @@ def report_schema() -> dict[str, Any]:
     return dict(json.loads(asset(f"schema/report-{VERSION}.schema.json")))
 
 
-def write_machine_report(
-    title: str, lead: str, notice: str, sections: Sequence[Section], out: Path, documents: Mapping[str, Any]
-) -> Path:
+def write_machine_report(title: str, lead: str, notice: str, sections: Sequence[Section], out: Path) -> Path:
     """Write a report as JSON.
 
     Args:
@@ -33,7 +29,6 @@ def write_machine_report(
         notice: that every reader must see.
         sections: in order.
         out: the file.
-        documents: JSON documents that cells point into, by their path.
 
     Returns:
         The file written.
@@ -48,7 +43,7 @@ def write_machine_report(
             {
                 "anchor": section.anchor,
                 "title": section.title,
-                "blocks": [{"kind": block.kind, **_plain(block, documents)} for block in walk(section.blocks)],
+                "blocks": [{"kind": block.kind, **_plain(block)} for block in walk(section.blocks)],
             }
             for section in sections
         ],
@@ -56,7 +51,7 @@ def write_machine_report(
     return write_json(out, plain)
 
 
-def _plain(block: Block, documents: Mapping[str, Any]) -> dict[str, Any]:
+def _plain(block: Block) -> dict[str, Any]:
     match block:
         case Text():
             return {"text": block.text, "tone": block.tone}
@@ -64,7 +59,7 @@ def _plain(block: Block, documents: Mapping[str, Any]) -> dict[str, Any]:
             return {"reason": block.reason}
         case Table():
             rows = [
-                {"name": row.name, "reference": row.reference, "cells": [_cell(each, documents) for each in row.cells]}
+                {"name": row.name, "reference": row.reference, "cells": [_cell(each) for each in row.cells]}
                 for row in block.rows
             ]
             return {"caption": block.caption, "columns": list(block.columns), "rows": rows}
@@ -81,16 +76,6 @@ def _plain(block: Block, documents: Mapping[str, Any]) -> dict[str, Any]:
     raise AssertionError(msg)
 
 
-def _cell(cell: Cell, documents: Mapping[str, Any]) -> dict[str, Any]:
-    values = [_resolve(source, documents) for source in cell.sources]
-    return {"text": cell.text, "best": cell.best, "sources": list(cell.sources), "values": values}
-
-
-def _resolve(source: str, documents: Mapping[str, Any]) -> Any:
-    """The value at a pointer (RFC 6901) into a document."""
-    name, _, path = source.partition("#")
-    value = documents.get(unquote(name))
-    for step in path.split("/")[1:]:
-        key = unquote(step).replace("~1", "/").replace("~0", "~")
-        value = Source(name, value).get(int(key) if isinstance(value, list) else key)
-    return value
+def _cell(cell: Cell) -> dict[str, Any]:
+    sources, values = list(cell.sources), list(cell.sources.values())
+    return {"text": cell.text, "best": cell.best, "sources": sources, "values": values}

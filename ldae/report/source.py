@@ -76,7 +76,7 @@ class Source:
         """A value as a table cell: a number with so many digits and its unit, or in a form of its own."""
         value, found = self._follow(keys)
         text = form(value) if form and value is not None else fixed(value, digits, unit, signed=signed)
-        return Cell(text, () if value is None else (pointer(self.name, *found),), best)
+        return Cell(text, {} if value is None else {pointer(self.name, *found): value}, best)
 
     def interval(self, *keys: str | int, digits: int = 3, unit: str = "") -> Cell:
         """Lower and upper end of an interval as a table cell."""
@@ -84,7 +84,7 @@ class Source:
         if not isinstance(value, Mapping):
             return Cell("not computed")
         text = f"{fixed(value.get('low'), digits)} to {fixed(value.get('high'), digits, unit)}"
-        return Cell(text, tuple(pointer(self.name, *found, end) for end in ("low", "high")))
+        return Cell(text, {pointer(self.name, *found, end): value.get(end) for end in ("low", "high")})
 
     def p_value(self, *keys: str | int) -> Cell:
         """A p value as a table cell."""

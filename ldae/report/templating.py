@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import asdict
+from functools import partial
 from importlib.resources import files
 from typing import Any
 
@@ -21,7 +22,8 @@ def render(template: str, /, **values: Any) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.policies["json.dumps_function"] = _dumps
+    # Blocks of a report are dataclasses.
+    environment.policies["json.dumps_function"] = partial(json.dumps, default=asdict, allow_nan=False)
     environment.filters["plain"] = _plain
     return environment.get_template(template).render(values)
 
@@ -34,11 +36,6 @@ def paragraphs(template: str, /, **values: Any) -> list[str]:
 def asset(name: str) -> str:
     """Text of a file of the report's package."""
     return files("ldae.report").joinpath(name).read_text(encoding="utf-8")
-
-
-def _dumps(value: Any, **options: Any) -> str:
-    """JSON of plain values and of the report's own blocks."""
-    return json.dumps(value, default=asdict, allow_nan=False, **options)
 
 
 def _plain(text: str) -> str:

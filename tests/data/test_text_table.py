@@ -18,21 +18,22 @@ def test_the_separator_may_stand_in_excels_first_line(tmp_path: Path) -> None:
     cells = read_text_table(
         table(tmp_path, '\ufeffsep=;\r\nID;Age, years;Note\r\nP1;60,5;"two\r\nlines"\r\n\r\nP2;70;\r\n')
     )
-    assert cells.columns == ("ID", "Age, years", "Note")
-    assert cells.rows == (("P1", "60.5", "two\nlines"), ("P2", "70", None))
-    assert cells.lines == (3, 6)
+    assert cells.columns.tolist() == ["ID", "Age, years", "Note"]
+    assert cells.to_numpy().tolist() == [["P1", "60.5", "two\nlines"], ["P2", "70", None]]
+    assert cells.index.tolist() == [3, 6]
 
 
 def test_empty_columns_at_the_right_end_are_none(tmp_path: Path) -> None:
     cells = read_text_table(table(tmp_path, "ID,Age,,\nP1,60,,\nP2,61,,,,\n,,,\n"))
-    assert (cells.columns, cells.rows) == (("ID", "Age"), (("P1", "60"), ("P2", "61")))
+    assert cells.to_dict("list") == {"ID": ["P1", "P2"], "Age": ["60", "61"]}
     with pytest.raises(ManifestError, match="a column has no name"):
         read_text_table(table(tmp_path, "ID,Age,,\nP1,60,,x\n"))
 
 
 def test_ragged_rows_are_listed_by_line(tmp_path: Path) -> None:
     path = table(tmp_path, "ID,Age,Sex\nP1,60,F\nP2,61\nP3,62,M\nP4,6,3,M\n")
-    cells = read_text_table(path, allow_ragged=True)
-    assert (cells.lines, cells.ragged) == ((2, 4), ((3, 2), (5, 4)))
+    ragged: list[tuple[int, int]] = []
+    assert read_text_table(path, ragged).index.tolist() == [2, 4]
+    assert ragged == [(3, 2), (5, 4)]
     with pytest.raises(ManifestError, match="3 columns, but line 3 has 2; line 5 has 4"):
         read_text_table(path)

@@ -119,7 +119,7 @@ def test_the_displacement_agrees_with_the_affine(cohort):
 
 def test_a_scan_does_not_depend_on_what_was_scanned_before(cohort, tmp_path):
     for subject in reversed(draw_cohort(CONFIG)):
-        scan_subject(tmp_path, CONFIG, subject, None)
+        scan_subject(tmp_path, CONFIG, (subject, None))
     made = bytes_of(tmp_path)
     assert len(made) == 5 * len(scans_of(cohort))
     before = bytes_of(cohort)

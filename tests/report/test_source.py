@@ -48,4 +48,4 @@ def test_keys_of_today_come_first_and_pointers_name_what_the_file_holds():
     with pytest.raises(KeyError):
         value_of({}, "metrics")
     cell = Source("p.json", {"scored": {"figures": {"auc": 0.5}}}).cell("scored", "metrics", "auc")
-    assert cell.sources == ("p.json#/scored/figures/auc",)
+    assert list(cell.sources) == ["p.json#/scored/figures/auc"]

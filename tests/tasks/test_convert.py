@@ -291,7 +291,9 @@ def test_faults_of_an_encoder_are_named(files, tmp_path):
 
 
 def test_the_wrong_file_is_recognised(files):
-    with pytest.raises(CheckpointError, match="it holds a compression autoencoder: give it as --autoencoder"):
+    with pytest.raises(
+        CheckpointError, match="it holds a compression autoencoder: give it in the place of that network"
+    ):
         plan_official(files[2], files[1], files[2], CONTRACT)
 
 

@@ -17,7 +17,7 @@ from ldae.atlas import Template, load_template
 from ldae.errors import CohortError, LdaeError
 from ldae.head.morphology import close
 from ldae.head.registration import register
-from ldae.phantom.anatomy.lattice import FWHM_PER_SIGMA, Array, bounding_box
+from ldae.phantom.anatomy.lattice import Array, bounding_box, smooth_noise
 from ldae.phantom.anatomy.tissue import tissue_means
 from ldae.processes import one_itk_thread
 from ldae.volume import SUFFIXES, Volume, read_volume
@@ -230,10 +230,7 @@ def label_anatomy(source: LabelSource) -> Template:
     grey, white, csf = (on_template(shares[..., i]) for i in range(3))
     mask = grey + white + csf
     means = tissue_means()
-    texture = ndimage.gaussian_filter(
-        np.random.default_rng(0).standard_normal(grid.shape, dtype=np.float32), TEXTURE_MM / FWHM_PER_SIGMA
-    )
-    texture *= np.float32(TEXTURE_SD) / texture.std()
+    texture = np.float32(TEXTURE_SD) * smooth_noise(np.random.default_rng(0), grid.shape, TEXTURE_MM, grid.spacing)
     t1 = np.float32(means[0]) * grey + np.float32(means[1]) * white + np.float32(means[2]) * csf + texture * mask
     maps = {
         "t1": t1,

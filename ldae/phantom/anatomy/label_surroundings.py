@@ -40,17 +40,11 @@ SOFTENING_VOXELS = 0.6
 
 @dataclass(frozen=True, eq=False)
 class _HeadMaps:
-    """Surroundings of the brain on the label map's own lattice.
+    """Surroundings of the brain on the label map's own lattice."""
 
-    Attributes:
-        table: (X, Y, Z, 3): brightness without fat and marrow; share of fat; share of marrow.
-        to_voxel: RAS mm of the template to lattice indices, (4, 4).
-        head: head against air, (X, Y, Z).
-    """
-
-    table: Array
-    to_voxel: npt.NDArray[np.float64]
-    head: npt.NDArray[np.bool_]
+    table: Array  # (X, Y, Z, 3): brightness without fat and marrow; share of fat; share of marrow
+    to_voxel: npt.NDArray[np.float64]  # RAS mm of the template to lattice indices, (4, 4)
+    head: npt.NDArray[np.bool_]  # head against air, (X, Y, Z)
 
 
 def check_head_labels(path: Path, labels: npt.NDArray[np.int16]) -> None:

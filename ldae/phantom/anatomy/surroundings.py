@@ -272,9 +272,10 @@ def head_signal(points_mm: Array, tissue: HeadTissue) -> Array:
     signal = deep + (fat - deep) * under_skin
     signal += (SKIN - signal) * _within(-skin - 1.5)
 
+    in_skull = np.minimum(skull_side, skull - skull_side)
     for solid, values in (
         (bone, _with_marrow(-bone, 2.5, tissue, fine)),
-        (_shell(skull_side, skull), _with_marrow(np.minimum(skull_side, skull - skull_side), 1.9, tissue, fine)),
+        (-in_skull, _with_marrow(in_skull, 1.9, tissue, fine)),
         (skull_side, _cavity_signal(skull_side, tissue, coarse, fine)),
         (np.maximum(bone, skull_side), _with_marrow(-bone, 2.5, tissue, fine)),
         (maps[:, AIR], np.float32(AIR_SIGNAL)),
@@ -284,10 +285,6 @@ def head_signal(points_mm: Array, tissue: HeadTissue) -> Array:
         signal += (values - signal) * _within(solid)
     inside = np.maximum(_within(skin), _within(skull_side))
     return np.asarray(np.maximum(signal * inside, 0.0), dtype=np.float32)
-
-
-def _shell(distance: Array, thickness: Array) -> Array:
-    return np.asarray(np.maximum(-distance, distance - thickness), dtype=np.float32)
 
 
 def _with_marrow(depth_mm: Array, table_mm: float, tissue: HeadTissue, fine: Array) -> Array:

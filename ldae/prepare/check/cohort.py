@@ -97,7 +97,9 @@ def check_cohort(
     contract = None if model is None else read_contract(model)
     manifest = Path(manifest)
     table, broken = read_leniently(manifest)
-    keys = _unique_keys(table)
+    names = pd.Series(scan_keys(table), dtype=object)
+    # A repeated key gets a number, so that both scans are examined.
+    keys = [f"{key}#{n + 1}" if n else key for key, n in zip(names, names.groupby(names).cumcount(), strict=True)]
     jobs = [
         ScanToExamine(key, manifest.parent / image, anatomy, contract)
         for key, image in zip(keys, table["image"], strict=True)
@@ -134,16 +136,10 @@ def check_cohort(
     )
 
 
-def _unique_keys(table: pd.DataFrame) -> list[str]:
-    """Keys of the scans; a repeated one gets a number, so that both are examined."""
-    keys = pd.Series(scan_keys(table), dtype=object)
-    return [f"{key}#{n + 1}" if n else key for key, n in zip(keys, keys.groupby(keys).cumcount(), strict=True)]
-
-
 def _lost(job: ScanToExamine, error: BaseException) -> Examination:
     message = f"the process that examined the scan ended ({type(error).__name__}), usually for lack of memory"
     remedy = "check this scan alone, with fewer --workers; its header may ask for more memory than there is"
-    return Examination(job.key, (Finding(ERROR, "not-examined", message, remedy, (job.key,)),))
+    return Examination(job.key, [Finding(ERROR, "not-examined", message, remedy, (job.key,))])
 
 
 def _copies(examinations: Sequence[Examination]) -> list[list[str]]:

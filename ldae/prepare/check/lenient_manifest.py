@@ -1,15 +1,13 @@
 """Manifests with broken rules: the usable part, and the broken rules as findings."""
 
-import re
 from pathlib import Path
 
 import pandas as pd
 
 from ldae.data.manifest import canonical_text
-from ldae.data.schema import COLUMNS, Problem, find_problems, infer_type
+from ldae.data.schema import COLUMNS, Problem, cell_problems, infer_type, row_problems
 from ldae.data.text_table import read_text_table
 from ldae.head.findings import ERROR, Finding
-from ldae.volume import SUFFIXES
 
 __all__ = ["read_leniently"]
 
@@ -27,35 +25,18 @@ def read_leniently(path: Path) -> tuple[pd.DataFrame, list[Finding]]:
     Raises:
         ManifestError: if it is no table, is empty, or lacks a required column.
     """
-    text = canonical_text(read_text_table(path).frame, path)
-    problems = find_problems(text)
+    text = canonical_text(read_text_table(path), path)
+    problems = cell_problems(text)
     for problem in problems:
-        if len(problem.lines) == 1:
-            _drop(text, problem.lines[0], problem.column)
+        # An identifier with odd characters still distinguishes subjects.
+        if problem.column not in ("participant_id", "session_id"):
+            text.loc[problem.lines[0], problem.column] = None
     for column in ("participant_id", "session_id"):
         text[column] = [value or f"line-{line}" for line, value in text[column].items()]
-    if any(len(problem.lines) == 1 for problem in problems):
-        # The schema looks for rows that repeat a session only once all cells are right.
-        problems += [problem for problem in find_problems(_repaired(text)) if len(problem.lines) > 1]
     # Subjects in two splits are left to the checks of the table, which name their scans.
-    kept = [problem for problem in problems if len(problem.lines) == 1 or problem.column != "split"]
+    problems += [problem for problem in row_problems(text) if problem.column != "split"]
     usable = pd.DataFrame({column: infer_type(text[column].tolist(), column) for column in COLUMNS})
-    return usable, [_finding(problem, text) for problem in kept]
-
-
-def _drop(text: pd.DataFrame, line: int, column: str) -> None:
-    # An identifier with odd characters still distinguishes subjects.
-    image = column == "image" and str(text.loc[line, column]).lower().endswith(SUFFIXES)
-    if column not in ("participant_id", "session_id") and not image:
-        text.loc[line, column] = None
-
-
-def _repaired(text: pd.DataFrame) -> pd.DataFrame:
-    fixed = text.copy()
-    fixed["image"] = [value or "missing.nii" for value in text["image"]]
-    for column in ("participant_id", "session_id"):
-        fixed[column] = ["x" + re.sub(r"[^A-Za-z0-9_.+-]", "-", value) for value in text[column]]
-    return fixed
+    return usable, [_finding(problem, text) for problem in problems]
 
 
 def _finding(problem: Problem, text: pd.DataFrame) -> Finding:

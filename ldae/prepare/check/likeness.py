@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
+from sklearn.preprocessing import normalize
 
 from ldae.atlas import Template, load_template
 from ldae.head.findings import ERROR, WARNING, Finding
+from ldae.head.morphology import smooth_inside
 from ldae.volume import Volume
 
 __all__ = ["GRID_MM", "MIN_SUBJECTS", "LikenessStatistics", "compare_brains", "signature"]
@@ -72,8 +73,9 @@ def signature(scan: Volume) -> npt.NDArray[np.float16] | None:
     if not high > low:
         return None
     # Vessels and fat are brighter than any tissue; a stray bright voxel must not set the scale.
-    scaled = np.clip((values - low) / (high - low), 0.0, 1.0) * brain
-    band = (_smooth(scaled, brain, FINE_MM) - _smooth(scaled, brain, BROAD_MM))[brain]
+    scaled = np.clip((values - low) / (high - low), 0.0, 1.0)
+    fine, broad = (smooth_inside(scaled, brain, width_mm / GRID_MM) for width_mm in (FINE_MM, BROAD_MM))
+    band = (fine - broad)[brain]
     return np.asarray((band - band.mean()) / band.std(), dtype=np.float16)
 
 
@@ -91,12 +93,6 @@ def _mirrored(values: npt.NDArray, template: Template) -> npt.NDArray:
     flipped = np.zeros_like(values)
     flipped[inside] = values[index[inside]]
     return flipped
-
-
-def _smooth(values: npt.NDArray, brain: npt.NDArray[np.bool_], width_mm: float) -> npt.NDArray:
-    """A Gaussian mean over the brain alone."""
-    weight = ndimage.gaussian_filter(brain.astype(np.float32), width_mm / GRID_MM)
-    return ndimage.gaussian_filter(values, width_mm / GRID_MM) / np.maximum(weight, 1e-3)
 
 
 def compare_brains(
@@ -123,7 +119,7 @@ def compare_brains(
     stack = np.stack(signatures).astype(np.float32)
     # Every subject has the same weight in the mean, however many sessions it has.
     deviations = stack - np.mean([stack[names == name].mean(axis=0) for name in np.unique(names)], axis=0)
-    own = _unit(deviations)
+    own = normalize(deviations)
     likeness = np.clip(own @ own.T, -1.0, 1.0)
     first, second = np.triu_indices(len(names), 1)
     same = names[first] == names[second]
@@ -143,7 +139,9 @@ def compare_brains(
 
     found = list(_same_brain(pairs(~same & (fisher > limit))))
     mirrored = (
-        list(_mirrored_sessions(own, _unit(_mirrored_rows(deviations)), pairs(same), limit)) if len(sessions) else []
+        list(_mirrored_sessions(own, normalize(_mirrored_rows(deviations)), pairs(same), limit))
+        if len(sessions)
+        else []
     )
     if len(sessions) and np.median(sessions) > limit:
         known = {subject for finding in mirrored for subject in finding.subjects}
@@ -167,10 +165,6 @@ class _Pair:
     scans: tuple[str, str]
     subjects: tuple[str, str]
     likeness: float
-
-
-def _unit(rows: Array) -> Array:
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
 
 def _mirrored_rows(signatures: Array) -> Array:

@@ -1,15 +1,15 @@
 """Check of scans against the contract of a trained model; no weights are loaded."""
 
-import json
 import warnings
 from pathlib import Path
-from typing import Any
 
 from ldae.atlas import load_template
 from ldae.contract import Preprocessing, PreprocessingWarning
 from ldae.errors import CheckpointError, ConfigError, VolumeError
 from ldae.head.findings import ERROR, WARNING, Finding
 from ldae.head.intensities import SkullState
+from ldae.io.checkpoints import read_config
+from ldae.io.plain import from_plain
 from ldae.volume import Volume
 
 __all__ = ["check_contract", "read_contract"]
@@ -26,18 +26,11 @@ def read_contract(folder: Path) -> Preprocessing:
     Raises:
         CheckpointError: if there is none, or it is damaged.
     """
-    path = Path(folder) / "config.json"
-    if not path.is_file():
-        msg = f"{folder}: no model here (config.json is missing); give the folder that 'ldae fit' or 'ldae demo' wrote"
-        raise CheckpointError(msg)
     try:
-        plain = json.loads(path.read_text(encoding="utf-8"))["autoencoder"]["preprocessing"]
-        values: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()
-        }
-        return Preprocessing(**values)
-    except (ValueError, KeyError, TypeError, AttributeError, ConfigError) as error:
-        msg = f"{path}: no contract that this version can read ({error!r}); copy the model folder again"
+        plain = read_config(Path(folder))["autoencoder"]["preprocessing"]
+        return from_plain(Preprocessing, plain, where="preprocessing")
+    except (KeyError, TypeError, AttributeError, ConfigError) as error:
+        msg = f"{folder}/config.json: no contract that this version can read ({error!r}); copy the model folder again"
         raise CheckpointError(msg) from error
 
 

@@ -50,9 +50,9 @@ class ScanToExamine:
     contract: Preprocessing | None = None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Examination:
-    """Findings and measurements of one scan.
+    """Findings and measurements of one scan, as they come.
 
     Attributes:
         key: of the scan.
@@ -64,23 +64,14 @@ class Examination:
     """
 
     key: str
-    findings: tuple[Finding, ...] = ()
+    findings: list[Finding] = field(default_factory=list)
     measurements: dict[str, Any] = field(default_factory=dict)
     voxel_hash: str | None = None
     signature: npt.NDArray[np.float16] | None = None
     in_place: bool = False
 
-
-class _Notes:
-    """Findings and measurements as they come, each finding with the scan's key."""
-
-    def __init__(self, key: str) -> None:
-        self.key = key
-        self.findings: list[Finding] = []
-        self.measurements: dict[str, Any] = {}
-
     def add(self, *found: Finding) -> bool:
-        """Note findings; true if one is an error."""
+        """Note findings, each with the scan's key; true if one is an error."""
         self.findings += [replace(one, scans=(self.key,)) for one in found]
         return any(one.severity == ERROR for one in found)
 
@@ -92,21 +83,20 @@ class _Notes:
 def examine(scan: ScanToExamine) -> Examination:
     """Examine one scan; whatever is wrong with it becomes a finding."""
     started = time.perf_counter()
-    notes = _Notes(scan.key)
-    rest: dict[str, Any] = {}
+    notes = Examination(scan.key)
     try:
-        rest = _examine(scan, notes)
+        _examine(scan, notes)
     except Exception as error:  # one bad scan never stops the others
         message = f"the examination failed with {type(error).__name__}: {' '.join(str(error).split())[:300]}"
         notes.add(Finding(ERROR, "not-examined", message, "look at the scan; if it is sound, report this message"))
     notes.measurements["seconds"] = round(time.perf_counter() - started, 2)
-    return Examination(scan.key, tuple(notes.findings), notes.measurements, **rest)
+    return notes
 
 
-def _examine(scan: ScanToExamine, notes: _Notes) -> dict[str, Any]:
+def _examine(scan: ScanToExamine, notes: Examination) -> None:
     volume = _read(scan.image, notes)
     if volume is None:
-        return {}
+        return
     notes.measurements |= {
         "shape": list(volume.data.shape),
         "spacing_mm": [round(size, 4) for size in volume.spacing],
@@ -115,23 +105,23 @@ def _examine(scan: ScanToExamine, notes: _Notes) -> dict[str, Any]:
     ras = volume.to_ras()
     found, measured = check_intensities(volume.data)
     notes.measure(**measured)
-    hashed = {"voxel_hash": _hash(ras)}
+    notes.voxel_hash = _hash(ras)
     if notes.add(*found):
-        return hashed
+        return
     around = find_surroundings(ras)
     found, measured = check_view(around)
     notes.measurements["shows"] = around.skull
     notes.measure(**measured)
     if scan.contract is not None:
         notes.add(*check_contract(scan.contract, ras, around.skull))
-    anatomy = _anatomy(ras, around, notes) if scan.anatomy else {}
+    if scan.anatomy:
+        _look_at_anatomy(ras, around, notes)
     # A head may lose chin or vertex to the field of view, and the brain be whole.
     whole = notes.measurements.get("template_coverage", 0.0) >= MIN_COVERAGE and around.skull == SkullState.HEAD
     notes.add(*(replace(one, severity=NOTICE, remedy=BRAIN_WHOLE) if whole else one for one in found))
-    return hashed | anatomy
 
 
-def _read(path: Path, notes: _Notes) -> Volume | None:
+def _read(path: Path, notes: Examination) -> Volume | None:
     """The volume; None, with a finding, if file, header or voxels cannot be used."""
     missing = check_file(path)
     if missing is not None:
@@ -159,14 +149,14 @@ def _hash(ras: Volume) -> str:
     return digest.hexdigest()
 
 
-def _anatomy(ras: Volume, around: Surroundings, notes: _Notes) -> dict[str, Any]:
+def _look_at_anatomy(ras: Volume, around: Surroundings, notes: Examination) -> None:
     """Modality and signature, in template space."""
-    in_place = _in_template_space(ras, around, notes)
+    in_place = _in_template_space(around, notes)
     if around.skull == SkullState.UNCLEAR:
-        return {}
+        return
     aligned: Volume | None = ras if in_place else _align(ras, around, notes)
     if aligned is None:
-        return {}
+        return
     contrast = tissue_contrast(aligned)
     white, fluid = contrast.white_minus_grey, contrast.fluid_minus_grey
     notes.measure(white_minus_grey=white, fluid_minus_grey=fluid, explained_by_tissue=contrast.explained)
@@ -174,19 +164,18 @@ def _anatomy(ras: Volume, around: Surroundings, notes: _Notes) -> dict[str, Any]
     if contrast.kind == "unknown":
         message = "white matter, grey matter and fluid do not differ in brightness at their places in the template"
         notes.add(Finding(WARNING, "no-tissue-contrast", message, "look at the scan: it must be T1-weighted"))
-        return {}
-    if contrast.kind != "T1w":
+    elif contrast.kind != "T1w":
         message = (
             f"looks {contrast.kind}, not T1w: white matter is {100 * white:+.0f} % and fluid {100 * fluid:+.0f} % brighter "
             "than grey matter near it"
         )
         notes.add(Finding(ERROR, "not-t1w", message, "give the T1-weighted scan of the visit"))
-        return {}
-    notes.measure(ventricle_ml=ventricle_ml(aligned))
-    return {"signature": signature(aligned), "in_place": in_place}
+    else:
+        notes.measure(ventricle_ml=ventricle_ml(aligned))
+        notes.signature, notes.in_place = signature(aligned), in_place
 
 
-def _in_template_space(ras: Volume, around: Surroundings, notes: _Notes) -> bool:
+def _in_template_space(around: Surroundings, notes: Examination) -> bool:
     template = load_template(OVERLAP_MM)
     brain = template.brain_mask.data > 0.5
     if around.skull == SkullState.BRAIN:
@@ -199,7 +188,7 @@ def _in_template_space(ras: Volume, around: Surroundings, notes: _Notes) -> bool
     return correlation > MIN_TEMPLATE_CORRELATION
 
 
-def _align(ras: Volume, around: Surroundings, notes: _Notes) -> Volume | None:
+def _align(ras: Volume, around: Surroundings, notes: Examination) -> Volume | None:
     from ldae.head.registration import moved, register, rotation_deg
 
     coarse = ras.resample_to(coarse_grid(ras.grid, ALIGN_MM))

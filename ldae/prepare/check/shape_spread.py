@@ -8,6 +8,7 @@ from scipy import ndimage
 
 from ldae.atlas import load_template
 from ldae.head.findings import WARNING, Finding
+from ldae.head.morphology import otsu_threshold
 from ldae.volume import Volume
 
 __all__ = ["MIN_SUBJECTS", "check_spread", "ventricle_ml"]
@@ -29,15 +30,11 @@ def ventricle_ml(scan: Volume) -> float:
     Args:
         scan: a T1w brain or head in template space.
     """
-    import SimpleITK
-
     template = load_template(GRID_MM)
     around = ndimage.binary_dilation(template.ventricles.data > 0.3, iterations=REACH_VOXELS)
     values = scan.resample_to(template.grid).data[around & (template.brain_mask.data > 0.5)]
     clipped = np.clip(values, *np.percentile(values, [1.0, 99.0]))
-    otsu = SimpleITK.OtsuThresholdImageFilter()
-    otsu.Execute(SimpleITK.GetImageFromArray(clipped[None]))
-    return float((clipped < otsu.GetThreshold()).sum()) * template.grid.voxel_volume_ml
+    return float((clipped < otsu_threshold(clipped[None])).sum()) * template.grid.voxel_volume_ml
 
 
 def check_spread(

@@ -82,13 +82,14 @@ def read_study(paths: Sequence[Path], study: StudyMap) -> StudyTables:
 
 def read_rows(path: Path, name: str, skipped: list[Skipped]) -> pd.DataFrame:
     """The cells of one table as text; the index is `NAME, line N`. Rows with too many or too few cells are skipped."""
-    cells = read_text_table(path, allow_ragged=True)
+    ragged: list[tuple[int, int]] = []
+    cells = read_text_table(path, ragged)
     reason = "a row with more or fewer cells than the header: quote cells that contain the separator"
     skipped += [
         Skipped(f"{name}, line {line}", reason, detail=f"{count} cells, not {len(cells.columns)}")
-        for line, count in cells.ragged
+        for line, count in ragged
     ]
-    return cells.frame.set_axis([f"{name}, line {line}" for line in cells.lines])
+    return cells.set_axis([f"{name}, line {line}" for line in cells.index])
 
 
 def typed_rows(

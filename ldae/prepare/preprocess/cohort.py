@@ -4,8 +4,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 
 from ldae.data.manifest import Manifest
@@ -95,16 +94,9 @@ def preprocess_manifest(
     config = config or PreprocessConfig()
     out_dir = Path(out_dir)
     check_folder(out_dir, manifest)
-    jobs = plan_jobs(manifest, out_dir, asdict(config), brain_masks)
+    jobs = plan_jobs(manifest, out_dir, config, brain_masks)
     with nullcontext() if scheduler is None else _cluster(scheduler) as executor:
-        outcomes = run_each(
-            partial(_preprocess, config=config),
-            jobs,
-            lost=_failed,
-            workers=workers,
-            executor=executor,
-            progress=progress,
-        )
+        outcomes = run_each(_preprocess, jobs, lost=_failed, workers=workers, executor=executor, progress=progress)
     return PreprocessReport(write_derived_manifest(manifest, out_dir, outcomes), tuple(outcomes))
 
 
@@ -124,14 +116,14 @@ def _cluster(address: str) -> Iterator[Executor]:
         yield client.get_executor(pure=False)
 
 
-def _preprocess(job: ScanJob, config: PreprocessConfig) -> Outcome:
+def _preprocess(job: ScanJob) -> Outcome:
     try:
         done = finished_outcome(job)
         if done is not None:
             return done
         volume = read_volume(job.image)
         mask = None if job.brain_mask_source is None else read_volume(job.brain_mask_source)
-        return write_scan(job, preprocess_scan(volume, config, brain_mask=mask), volume.grid)
+        return write_scan(job, preprocess_scan(volume, job.config, brain_mask=mask), volume.grid)
     except Exception as error:  # one bad scan never stops the others
         return _failed(job, error)
 

@@ -14,7 +14,7 @@ from ldae.data.manifest import Manifest, Record, write_manifest
 from ldae.data.text_table import shortlist
 from ldae.errors import CohortError
 from ldae.head.alignment import write_transform
-from ldae.head.preprocess import PreprocessedScan
+from ldae.head.preprocess import PreprocessConfig, PreprocessedScan
 from ldae.head.quality import Quality
 from ldae.io.files import sha256_of, write_bytes, write_json
 from ldae.io.version import __version__
@@ -54,14 +54,14 @@ class ScanJob:
         key: participant and session, as the manifest names them.
         image: the raw scan.
         stem: path of the results without their endings, `.../sub-X_ses-Y`.
-        config: the configuration as plain values, for the fingerprint.
+        config: settings.
         brain_mask_source: given mask of the raw scan's brain, or None.
     """
 
     key: str
     image: Path
     stem: Path
-    config: Mapping[str, Any]
+    config: PreprocessConfig
     brain_mask_source: Path | None = None
 
     @property
@@ -124,14 +124,14 @@ def check_folder(out_dir: Path, manifest: Manifest) -> None:
 
 
 def plan_jobs(
-    manifest: Manifest, out_dir: Path, config: Mapping[str, Any], brain_masks: str | None = None
+    manifest: Manifest, out_dir: Path, config: PreprocessConfig, brain_masks: str | None = None
 ) -> list[ScanJob]:
     """One job a row, in order, with its place in the folder.
 
     Args:
         manifest: the raw scans.
         out_dir: folder for the results.
-        config: the configuration as plain values.
+        config: settings.
         brain_masks: a column of the manifest, or a path with `{participant_id}` and `{session_id}`.
 
     Raises:
@@ -203,7 +203,7 @@ def _fingerprint(job: ScanJob) -> dict[str, Any]:
     return {
         "SourceSha256": sha256_of(job.image),
         "BrainMaskSha256": None if mask is None else sha256_of(mask),
-        "Config": dict(job.config),
+        "Config": asdict(job.config),
         "PipelineVersion": PIPELINE_VERSION,
     }
 

@@ -114,7 +114,8 @@ def _references(results: Source, keys: Sequence[str], name: Callable[[str], str]
     values = results.get(*keys)
     shown = {key: value for key, value in values.items() if name(key)} if isinstance(values, Mapping) else {}
     text = "; ".join(f"{name(key)} {fixed(value, digits)}" for key, value in shown.items())
-    return Cell(text + unit if text else "no baseline was run", tuple(pointer(RESULTS, *keys, key) for key in shown))
+    sources = {pointer(RESULTS, *keys, key): value for key, value in shown.items()}
+    return Cell(text + unit if text else "no baseline was run", sources)
 
 
 def _span(results: Source, name: str, digits: int, unit: str = "", *, signed: bool = False) -> Cell:
@@ -123,7 +124,7 @@ def _span(results: Source, name: str, digits: int, unit: str = "", *, signed: bo
     if not values:
         return Cell("not computed")
     text = f"{fixed(values[0], digits, signed=signed)} to {fixed(values[-1], digits, unit, signed=signed)}"
-    return Cell(text, tuple(pointer(RESULTS, "manipulate", name, i) for i in (0, len(values) - 1)))
+    return Cell(text, {pointer(RESULTS, "manipulate", name, i): values[i] for i in (0, len(values) - 1)})
 
 
 def what_was_run(run: RunFolder) -> Section:
@@ -200,7 +201,7 @@ def _splits(run: RunFolder) -> Table | Absence:
             f"{min(ages):.0f} to {max(ages):.0f}" if ages else "unknown",
         ]
         source = pointer(manifest.path.name, "split", split or "n/a")
-        rows.append(Row(split or "in no split", [Cell(value, (source,)) for value in values]))
+        rows.append(Row(split or "in no split", [Cell(value, {source: None}) for value in values]))
     columns = ("Split", "Subjects", "Scans", *(f"{name} scans" for name in diagnoses), "Age (years)")
     return Table("The cohort by split, frozen by subject before any label was used", columns, rows)
 

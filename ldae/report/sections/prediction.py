@@ -218,7 +218,7 @@ def _confusion(probe: ProbeFile) -> list[Table]:
     names = [f"{CODES}_{label}" for label in probe.classes]
     predicted = np.argmax([predictions[name] for name in names], axis=0)
     matrix = confusion_matrix(predictions["target"], predicted, labels=range(len(probe.classes)))
-    sources = tuple(probe.pointer("predictions", name) for name in ("target", *names))
+    sources = {probe.pointer("predictions", name): predictions[name] for name in ("target", *names)}
     rows = []
     for label, counts in zip(probe.classes, matrix.tolist(), strict=True):
         total = sum(counts)

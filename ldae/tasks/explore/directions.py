@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.spatial.distance import cdist
 from scipy.stats import f_oneway, pearsonr
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -247,9 +248,7 @@ def _correlation_ratio(score: Array, labels: Sequence[str]) -> tuple[float, floa
 def _distances(codes: Array) -> Array:
     """Root mean square differences of standardised codes, (N, N)."""
     standard = (codes - codes.mean(axis=0)) / np.maximum(codes.std(axis=0), 1e-12)
-    squares = np.square(standard).sum(axis=1)
-    gram = squares[:, None] + squares[None] - 2 * standard @ standard.T
-    distances: Array = np.sqrt(np.maximum(gram, 0.0) / codes.shape[1])
+    distances: Array = cdist(standard, standard) / np.sqrt(codes.shape[1])
     np.fill_diagonal(distances, np.inf)
     return distances
 

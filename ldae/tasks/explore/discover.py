@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ldae.autoencoder import LatentDiffusionAutoencoder
-from ldae.codes import Codes
 from ldae.data.manifest import COLUMNS
 from ldae.errors import TaskError
 from ldae.io.files import atomic_file, write_json
@@ -25,15 +24,16 @@ from ldae.tasks.explore.directions import (
     principal_directions,
     reliability,
 )
-from ldae.tasks.explore.sparse import fit_sparse_features
+from ldae.tasks.explore.sparse import SparseFeatures, fit_sparse_features
 
-__all__ = ["STEPS", "DirectionStrip", "DiscoverSettings", "Discovery", "SparseFit", "discover"]
+__all__ = ["STEPS", "DirectionStrip", "DiscoverSettings", "Discovery", "discover"]
 
 STEPS = (-2.0, -1.0, 0.0, 1.0, 2.0)
 COLUMNS_TESTED = ("age", "sex", "diagnosis", "site", "months")
 ACTIVE = 8
 JACOBIAN_SCANS = 4
 """The decoder's directions are averaged over so many scans."""
+SPARSE_FACTS = ("features", "dead", "active", "r2", "r2_trained", "trained_scans")
 Images = npt.NDArray[np.float32]
 
 
@@ -75,27 +75,6 @@ class DirectionStrip:
     images: Images
 
 
-@dataclass(frozen=True)
-class SparseFit:
-    """A sparse autoencoder of the codes.
-
-    Attributes:
-        features: their number.
-        dead: features that no scan activates.
-        active: features active in a scan, on average.
-        r2: share of the variance of other scans that it explains.
-        r2_trained: the same on the scans it was trained on.
-        trained_scans: number of those.
-    """
-
-    features: int
-    dead: int
-    active: float
-    r2: float
-    r2_trained: float
-    trained_scans: int
-
-
 @dataclass(frozen=True, eq=False)
 class Discovery:
     """Directions of a cohort's codes, and what they go with.
@@ -114,7 +93,7 @@ class Discovery:
     scans: int
     subjects: int
     directions: dict[str, list[Direction]]
-    sparse: SparseFit | None
+    sparse: SparseFeatures | None
     reliability: npt.NDArray[np.float64] | None
     neighbours: list[Neighbour]
     lookalikes: list[Neighbour]
@@ -137,7 +116,7 @@ class Discovery:
                 ]
                 for kind, of in self.directions.items()
             },
-            "sparse": None if self.sparse is None else asdict(self.sparse),
+            "sparse": None if self.sparse is None else {name: getattr(self.sparse, name) for name in SPARSE_FACTS},
             "reliability": None if icc is None else {"median": float(np.median(icc)), "by_number": icc.tolist()},
             "neighbours": [asdict(each) for each in self.neighbours],
             "lookalikes": [asdict(each) for each in self.lookalikes],
@@ -171,32 +150,30 @@ def discover(
     if settings.decoder:
         places = scans.select(scans.first_rows[:JACOBIAN_SCANS]).with_noise(model)
         found["decoder"] = decoder_directions(model, places.codes, codes, settings.decoder, seed=settings.seed)
-    sparse: SparseFit | None = None
+    sparse: SparseFeatures | None = None
     if settings.sparse:
         trained = np.array([record.split == "train" for record in scans.records])
         if not trained.any() or trained.all():  # no split to keep to: the first half of the subjects
             half = list(dict.fromkeys(scans.subjects))[: max(1, len(scans.first_rows) // 2)]
             trained = np.isin(scans.subjects, half)
-        features = fit_sparse_features(
+        sparse = fit_sparse_features(
             codes, trained, features=settings.sparse, active=min(ACTIVE, settings.sparse), seed=settings.seed
         )
-        spread = features.activations.std(axis=0)
+        spread = sparse.activations.std(axis=0)
         found["sparse"] = [
-            Direction(step * size, float(size > 0))
-            for step, size in zip(features.directions, spread, strict=True)
-            if size > 0
+            Direction(step * size, 1.0) for step, size in zip(sparse.directions, spread, strict=True) if size > 0
         ]
-        sparse = SparseFit(
-            settings.sparse, features.dead, features.active, features.r2, features.r2_trained, int(trained.sum())
-        )
     named = {kind: associations(each, codes, scans.records, columns) for kind, each in found.items()}
     if "sparse" in named:
         named["sparse"].sort(key=lambda each: -max((abs(a.correlation) for a in each.associations), default=0.0))
         named["sparse"] = named["sparse"][: settings.shown]
     shown = [(kind, index, each) for kind, of in named.items() for index, each in enumerate(of)]
-    start = _most_typical(scans).with_noise(model).codes[0]
+    # The scan whose y is nearest to the mean.
+    distance = np.square(codes - codes.mean(axis=0)).sum(axis=1)
+    start = scans.select([int(distance.argmin())]).with_noise(model).codes[0]
     for done, (kind, index, direction) in enumerate(shown):
-        show(DirectionStrip(kind, index, direction.name, _moved(model, start, direction)))
+        images = model.decode_images([manipulate_codes(start, direction.step, amount) for amount in STEPS])
+        show(DirectionStrip(kind, index, direction.name, images))
         progress(done + 1, len(shown))
     try:
         icc: npt.NDArray[np.float64] | None = reliability(codes, scans.subjects)
@@ -216,14 +193,3 @@ def discover(
         np.savez(temporary, **{kind: np.stack([each.step for each in of]) for kind, of in named.items() if of})  # type: ignore[arg-type]
     write_json(out / "discover.json", discovery.to_dict())
     return discovery
-
-
-def _most_typical(scans: EncodedScans) -> EncodedScans:
-    """The scan whose y is nearest to the mean."""
-    distance = np.square(scans.semantic - scans.semantic.mean(axis=0)).sum(axis=1)
-    return scans.select([int(distance.argmin())])
-
-
-def _moved(model: LatentDiffusionAutoencoder, start: Codes, direction: Direction) -> Images:
-    """The most typical scan moved along a direction, (steps, D, H, W)."""
-    return model.decode_images([manipulate_codes(start, direction.step, amount) for amount in STEPS])

@@ -27,6 +27,7 @@ class SparseFeatures:
         r2_trained: the same of the training scans.
         active: mean number of active features of a test scan.
         dead: features that no training scan activates.
+        trained_scans: number of training scans.
     """
 
     directions: Array
@@ -35,6 +36,12 @@ class SparseFeatures:
     r2_trained: float
     active: float
     dead: int
+    trained_scans: int
+
+    @property
+    def features(self) -> int:
+        """Number of features, F."""
+        return len(self.directions)
 
 
 def fit_sparse_features(
@@ -102,4 +109,5 @@ def fit_sparse_features(
         r2_trained=explained(~tested),
         active=float((activations[tested] > 0).sum(dim=1).float().mean()),
         dead=int((activations[~tested] == 0).all(dim=0).sum()),
+        trained_scans=int(trained.sum()),
     )

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from ldae.errors import TaskError, VolumeError
+from ldae.head.morphology import depth_mm
 from ldae.io.files import sha256_of
 from ldae.io.stored import StoredScan, read_stored
 from ldae.volume import Grid, Volume, read_volume, sidecar_path
@@ -24,7 +25,7 @@ __all__ = ["NativeScan", "NativeSource"]
 
 Array = npt.NDArray[np.float32]
 
-# Within this depth below the brain's surface a change fades to nothing, so that no rim appears.
+# Within this depth below the brain's surface a change fades to nothing, so that no rim appears; a cut by the view is no surface.
 FEATHER_MM = 3.0
 # Bias fields are smooth: the raw scan's gain over the corrected one is taken over a Gaussian of this width.
 GAIN_MM = 6.0
@@ -122,7 +123,8 @@ class NativeSource:
         sure = brain & (self._carry(carried_mask, window, order=1) > 0.99)
         corrected = self._in_scans_units(self._carry(prepared, window, order=1))
         gain = _local_gain(scan.volume.data[box], corrected, sure, window)
-        return NativeScan(self, scan, box, window, _feather(brain, window), gain)
+        fade = np.clip(depth_mm(brain, window.spacing) / FEATHER_MM, 0.0, 1.0).astype(np.float32)
+        return NativeScan(self, scan, box, window, fade, gain)
 
     def _in_scans_units(self, values: Array) -> Array:
         low, high = self.window
@@ -230,14 +232,6 @@ def _box_around(mask: npt.NDArray[np.bool_], grid: Grid) -> tuple[tuple[slice, s
     d, h, w = (int(n) for n in last - first)
     x, y, z = (slice(int(a), int(b)) for a, b in zip(first, last, strict=True))
     return (x, y, z), Grid((d, h, w), affine)
-
-
-def _feather(brain: npt.NDArray[np.bool_], grid: Grid) -> Array:
-    """Depth below the brain's surface over the width of the feather, at most 1; where the view cuts the brain is no surface."""
-    if brain.all():
-        return np.ones(brain.shape, dtype=np.float32)
-    depth = ndimage.distance_transform_edt(brain, sampling=grid.spacing)
-    return np.clip(depth / FEATHER_MM, 0.0, 1.0).astype(np.float32)
 
 
 def _local_gain(raw: Array, prepared: Array, sure: npt.NDArray[np.bool_], grid: Grid) -> Array:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -94,38 +94,33 @@ class _OnRawScan:
         return Result(change, self.native.scan, self.facts | {"changed_voxels": int(np.count_nonzero(change.data))})
 
 
-class _SpaceOfModel:
-    """A space for the images of one model.
+@dataclass(frozen=True, eq=False)
+class TemplateSpace:
+    """Results on the model's grid in MNI152, in its intensities of [0, 1].
 
     Attributes:
+        model: whose images they are.
         label: of file names.
         needs_reference: whether an edit is shown as a difference, so that its reference has to be decoded.
     """
 
-    label: str
-    needs_reference: bool
-
-    def __init__(self, model: LatentDiffusionAutoencoder) -> None:
-        self.model, self.fingerprint = model, model.fingerprint()
-
-
-class TemplateSpace(_SpaceOfModel):
-    """Results on the model's grid in MNI152, in its intensities of [0, 1]."""
-
-    label = "MNI152"
-    needs_reference = False
+    model: LatentDiffusionAutoencoder
+    label: ClassVar[str] = "MNI152"
+    needs_reference: ClassVar[bool] = False
 
     def scan(self, record: Record, codes: Codes) -> _OnTemplate:
         """The place of one scan's results."""
-        facts = {"space": "template", "source": record.image.name, "model": self.fingerprint}
+        facts = {"space": "template", "source": record.image.name, "model": self.model.fingerprint()}
         return _OnTemplate(self.model, facts)
 
 
-class NativeSpace(_SpaceOfModel):
-    """Results on each raw scan's own grid, as a change that is added to it."""
+@dataclass(frozen=True, eq=False)
+class NativeSpace:
+    """Results on each raw scan's own grid, as a change that is added to it; attributes as of :class:`TemplateSpace`."""
 
-    label = "native"
-    needs_reference = True
+    model: LatentDiffusionAutoencoder
+    label: ClassVar[str] = "native"
+    needs_reference: ClassVar[bool] = True
 
     def scan(self, record: Record, codes: Codes) -> _OnRawScan:
         """The place of one scan's results.
@@ -140,7 +135,7 @@ class NativeSpace(_SpaceOfModel):
             "source": source.raw.name,
             "preprocessed": record.image.name,
             "affine_native_to_template": source.to_template.tolist(),
-            "model": self.fingerprint,
+            "model": self.model.fingerprint(),
         }
         return _OnRawScan(self.model, native, codes.window, facts)
 

@@ -4,7 +4,7 @@ import json
 import os
 import stat
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -119,8 +119,8 @@ def test_a_cohort_survives_its_bad_scan_and_is_not_done_twice(
     again = preprocess_manifest(manifest, out, STRIPPED)
     assert (again.finished, again.skipped) == ((), report.finished)
     assert read_manifest(again.manifest).sha256 == done.sha256
-    job, other = plan_jobs(manifest, out, asdict(STRIPPED))[:2]
-    assert finished_outcome(replace(job, config={**job.config, "voxel_size_mm": 4.0})) is None
+    job, other = plan_jobs(manifest, out, STRIPPED)[:2]
+    assert finished_outcome(replace(job, config=replace(STRIPPED, voxel_size_mm=4.0))) is None
     assert finished_outcome(replace(job, image=other.image)) is None
     sidecar_path.write_text("{")
     assert finished_outcome(job) is None

@@ -194,7 +194,10 @@ def import_dicom(
         ):
             taken = _write_visit(visit, [images[series.uid] for series in visit.series], place, outcomes, warnings)
             rows.append(_manifest_row(visit, taken, table, options, warnings))
-            keys += [_key_row(visit, series, image) for series, image in taken]
+            labels = (visit.subject.removeprefix("sub-"), visit.session.removeprefix("ses-"))
+            for series, image in taken:
+                day = series.header.text("StudyDate")
+                keys.append(KeyRow(*labels, visit.patient, day, visit.study, series.uid, image))
         report = DicomReport(
             manifest=out / MANIFEST_NAME,
             series=tuple(outcomes[series.uid] for series in scan.series),
@@ -229,10 +232,8 @@ def _check_places(folder: Path, out: Path, options: DicomOptions) -> None:
 
 def _select(scan: Scan, rule: SeriesRule, outcomes: dict[str, SeriesOutcome]) -> list[Series]:
     """The T1w series; the outcome of the others is noted."""
-    studies: dict[tuple[str, str], list[Series]] = {}
-    for series in scan.series:
-        studies.setdefault((patient_of(series), series.header.text("StudyInstanceUID")), []).append(series)
-    reasons = {uid: reason for study in studies.values() for uid, reason in select_series(study, rule).items()}
+    visits = group_visits(scan.series)
+    reasons = {uid: reason for visit in visits for uid, reason in select_series(visit.series, rule).items()}
     contradictory = _contradictory_patients(scan.series)
     suitable = []
     for series in scan.series:
@@ -295,11 +296,6 @@ def _write_visit(
         reason = "written, but another run of the visit is in the manifest" if rank else ""
         outcomes[run.series.uid] = SeriesOutcome("taken", reason, run.series.name, visit.subject, visit.session, image)
     return [(run.series, image) for run, image in taken]
-
-
-def _key_row(visit: Visit, series: Series, image: str) -> KeyRow:
-    labels = (visit.subject.removeprefix("sub-"), visit.session.removeprefix("ses-"))
-    return KeyRow(*labels, visit.patient, series.header.text("StudyDate"), visit.study, series.uid, image)
 
 
 def _manifest_row(

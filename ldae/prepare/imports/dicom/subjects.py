@@ -143,7 +143,7 @@ def patient_of(series: Series) -> str:
 
 
 def group_visits(series: Iterable[Series]) -> list[Visit]:
-    """The studies of series that are in order of patient, day and time."""
+    """The studies of series, in their order; of a visit the first series states the day."""
     studies: dict[tuple[str, str], list[Series]] = {}
     for each in series:
         studies.setdefault((patient_of(each), each.header.text("StudyInstanceUID")), []).append(each)

@@ -1,8 +1,10 @@
 """A table that goes with DICOM folders: values that headers do not hold, matched by PatientID."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import pandas as pd
 
 from ldae.data.text_table import read_text_table
 from ldae.errors import CohortError
@@ -20,6 +22,7 @@ SESSIONS = "sessionid session ses"
 AT_ENTRY = frozenset({"ageatentry", "dxbl"})
 CARRIED = ("age", "sex", "diagnosis", "months", "site", "split")
 """No other column goes into the manifest: it could identify."""
+KEYS = ("patient", "day", "session")
 
 
 @dataclass
@@ -27,11 +30,11 @@ class SubjectTable:
     """Rows of subjects or of visits.
 
     Attributes:
-        rows: values under the names of the manifest, and `patient`, `day` and `session` to find them by.
-        used: positions of the rows that a scan was found for.
+        rows: text under the names of the manifest, and `patient`, `day` and `session` to find it by.
+        used: index of the rows that a scan was found for.
     """
 
-    rows: tuple[Mapping[str, str], ...] = ()
+    rows: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=[*KEYS, *CARRIED]))
     used: set[int] = field(default_factory=set)
 
     def find(self, patient: str, session: str, day: str | None) -> dict[str, str]:
@@ -45,26 +48,23 @@ class SubjectTable:
         Raises:
             CohortError: if several rows fit.
         """
-        fits = [
-            i
-            for i, row in enumerate(self.rows)
-            if row["patient"] == patient
-            and row.get("day", day) == day
-            and row.get("session", session).removeprefix("ses-") == session.removeprefix("ses-")
-        ]
+        fits = self.rows[self.rows["patient"] == patient]
+        for name, own in (("day", day), ("session", session.removeprefix("ses-"))):
+            fits = fits[fits[name].isna() | (fits[name] == own)]
         if len(fits) > 1:
             msg = (
                 f"the table has {len(fits)} rows for the visit {session} of one patient; give each row a study_date or "
                 "a session_id, or keep one row a subject"
             )
             raise CohortError(msg)
-        self.used.update(fits)
-        return {name: value for i in fits for name, value in self.rows[i].items() if name in CARRIED}
+        self.used.update(fits.index)
+        values = fits[list(CARRIED)].dropna(axis=1).to_dict("records")
+        return {str(name): value for row in values for name, value in row.items()}
 
     @property
     def unused(self) -> tuple[str, ...]:
         """PatientIDs of the rows that no scan was found for."""
-        return tuple(row["patient"] for i, row in enumerate(self.rows) if i not in self.used)
+        return tuple(self.rows.loc[~self.rows.index.isin(self.used), "patient"])
 
 
 def read_subjects(path: Path) -> SubjectTable:
@@ -75,27 +75,23 @@ def read_subjects(path: Path) -> SubjectTable:
         ManifestError: if it is no table.
     """
     cells = read_text_table(path)
-    source = _columns(cells.columns)
+    source = _columns(cells.columns.tolist())
     if "patient" not in source:
         msg = (
             f"{path}: no column of identifiers among {', '.join(cells.columns)}; name the one that holds the headers' "
             "PatientID participant_id"
         )
         raise CohortError(msg)
-    rows = []
-    for line, values in zip(cells.lines, cells.rows, strict=True):
-        by_column = dict(zip(cells.columns, values, strict=True))
-        row = {name: value for name, column in source.items() if (value := by_column[column]) is not None}
-        if "patient" not in row:
-            msg = f"{path}: line {line} has no {source['patient']}; give every row an identifier"
-            raise CohortError(msg)
-        if "day" in row:
-            row["day"] = _day(row["day"], f"{path}: line {line}, column {source['day']}")
-        if "sex" in row:
-            # A word that is not known fails with the manifest's own rules.
-            row["sex"] = SEX_CODES.get(row["sex"].lower(), row["sex"])
-        rows.append(row)
-    return SubjectTable(tuple(rows))
+    rows = cells[list(source.values())].set_axis(list(source), axis=1).reindex(columns=[*KEYS, *CARRIED])
+    for line in rows.index[rows["patient"].isna()][:1]:
+        msg = f"{path}: line {line} has no {source['patient']}; give every row an identifier"
+        raise CohortError(msg)
+    for line, text in rows["day"].dropna().items():
+        rows.loc[line, "day"] = _day(text, f"{path}: line {line}, column {source['day']}")
+    # A word that is not known fails with the manifest's own rules.
+    rows["sex"] = rows["sex"].map(lambda word: SEX_CODES.get(word.lower(), word), na_action="ignore")
+    rows["session"] = rows["session"].map(lambda name: name.removeprefix("ses-"), na_action="ignore")
+    return SubjectTable(rows)
 
 
 def _columns(columns: Sequence[str]) -> dict[str, str]:
