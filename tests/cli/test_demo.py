@@ -9,20 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from ldae.cli import main
 from ldae.training.experiment import STAGES
 from tests.cli.test_tasks import WITHOUT_TRUTH
+from tests.command_line import run
 from tests.tiny_run import assert_complete
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
-
-
-def run(*arguments):
-    """The exit code of a command run in this process."""
-    with pytest.raises(SystemExit) as stopped:
-        main([str(argument) for argument in arguments])
-    return stopped.value.code
 
 
 @pytest.fixture(scope="module")
