@@ -90,7 +90,7 @@ def test_reconstruct_and_sample_write_images(model, tiny_run, tmp_path):
 
 
 def test_discover_finds_and_draws_directions(model, tmp_path):
-    few = ("--components", "2", "--decoder", "1", "--sparse", "8")
+    few = ("--components", "2", "--decoder", "1", "--sparse", "8", "--sampling", "steps=1")
     assert run("discover", *model, *few, "--out", tmp_path) == 0
     found = json.loads((tmp_path / "discover.json").read_text())
     assert [len(found["directions"][kind]) for kind in ("principal", "decoder")] == [2, 1]
