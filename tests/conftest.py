@@ -8,22 +8,21 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+import sklearn
 import torch
 from hypothesis import settings
 from safetensors.torch import load_file
 from scipy.spatial.transform import Rotation
 
-from ldae.autoencoder import AutoencoderConfig, LatentDiffusionAutoencoder, Networks, SamplingConfig
-from ldae.contract import Preprocessing
+from ldae.autoencoder import AutoencoderConfig, LatentDiffusionAutoencoder, Networks
 from ldae.io.files import sha256_of, write_json
 from ldae.io.official import decoder_name
-from ldae.models.compression import CompressionConfig
-from ldae.models.convnext import ConvNeXtConfig
+from ldae.metrics.roc import roc_band
 from ldae.models.denoiser import Denoiser, DenoiserConfig
 from ldae.models.gradient_estimator import GradientEstimator
-from ldae.models.semantic_encoder import SemanticEncoderConfig, SliceEncoderConfig
 from ldae.tasks.probe import models as probe_models
 from ldae.volume import Grid, Volume, sidecar_path, write_volume
+from tests.tiny_model import TINY
 
 pytest_plugins = ["tests.heads", "tests.shared_folder", "tests.tiny_run"]
 
@@ -39,11 +38,12 @@ SHARED = Path(__file__).parents[2] / "shared"
 
 
 @pytest.fixture(scope="session", autouse=True)
-def few_hyperparameters():
-    """Five values over the same range for each probe, as choosing among 15 or 22 takes most of a probe's time."""
-    with pytest.MonkeyPatch.context() as patch:
+def quick_probes():
+    """Five values over the same range for each probe, and 50 ROC curves a band: 15 or 22, and 500, take most of its time."""
+    with pytest.MonkeyPatch.context() as patch, sklearn.config_context(skip_parameter_validation=True):
         few = {name: (low, high, 5, 3) for name, (low, high, _, _) in probe_models.TRIED.items()}
         patch.setattr(probe_models, "TRIED", few)
+        patch.setitem(roc_band.__kwdefaults__, "resamples", 50)
         yield
 
 
@@ -71,12 +71,8 @@ def published_networks(shared: Path) -> tuple[Denoiser, GradientEstimator]:
 @pytest.fixture
 def oblique_affine() -> np.ndarray:
     """Anisotropic, rotated about two axes, flipped in x, off-centre."""
-    a, b = 0.3, -0.2
-    rotation = np.array([[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]]) @ np.array(
-        [[1, 0, 0], [0, np.cos(b), -np.sin(b)], [0, np.sin(b), np.cos(b)]]
-    )
     affine = np.eye(4)
-    affine[:3, :3] = rotation @ np.diag([-1.5, 2.0, 3.0])
+    affine[:3, :3] = Rotation.from_euler("ZX", [0.3, -0.2]).as_matrix() @ np.diag([-1.5, 2.0, 3.0])
     affine[:3, 3] = [30.0, -40.0, -20.0]
     return affine
 
@@ -84,24 +80,7 @@ def oblique_affine() -> np.ndarray:
 @pytest.fixture
 def tiny_config() -> AutoencoderConfig:
     """Every part of the method, as small as it goes."""
-    return AutoencoderConfig(
-        semantic_encoder=SemanticEncoderConfig(
-            slices=SliceEncoderConfig(ConvNeXtConfig(depths=(1, 1), widths=(8, 16), layer_scale=1.0), heads=2)
-        ),
-        preprocessing=Preprocessing(shape=(16, 24, 16), voxel_size_mm=10.0, centre_mm=(0.0, -17.0, 5.0)),
-        compression=CompressionConfig(channels=(4, 4, 8), latent_channels=2, residual_blocks=1, groups=2),
-        denoiser=DenoiserConfig(
-            width=8,
-            multipliers=(1, 2),
-            residual_blocks=1,
-            attention_levels=(1,),
-            dropout=0.0,
-            # A noise prediction at the last level is divided by a signal of 0.006, and so are its rounding errors.
-            prediction="velocity",
-        ),
-        shift="velocity",
-        sampling=SamplingConfig(steps=5),
-    )
+    return TINY
 
 
 @pytest.fixture
@@ -131,11 +110,8 @@ def make_dicom() -> DicomMaker:
         lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ volume.affine
         x, y, z = volume.spacing
         base = pydicom.Dataset()
-        base.SOPClassUID, base.Modality, base.ImageType = (
-            "1.2.840.10008.5.1.4.1.1.4",
-            "MR",
-            ["ORIGINAL", "PRIMARY", "M"],
-        )
+        base.SOPClassUID, base.Modality = "1.2.840.10008.5.1.4.1.1.4", "MR"
+        base.ImageType = ["ORIGINAL", "PRIMARY", "M"]
         base.PatientID, base.PatientName, base.PatientSex, base.PatientBirthDate = "P-17", "Doe^Jane", "F", "19500301"
         base.StudyDate, base.StudyTime = "20200301", "101500"
         base.StudyInstanceUID, base.SeriesInstanceUID, base.FrameOfReferenceUID = (generate_uid() for _ in range(3))
@@ -241,15 +217,8 @@ def made_scan() -> Callable[..., MadeScan]:
         preprocessed = folder / "derived" / f"{name}_space-MNI152_desc-preproc_T1w.nii.gz"
         values = intensities(template.world_coordinates(), False, thickening)
         write_volume(Volume(values.astype(np.float32), template.affine), preprocessed)
-        write_json(
-            sidecar_path(preprocessed),
-            {
-                "AffineNativeToTemplate": to_template.tolist(),
-                "NativeGrid": native.to_dict(),
-                "Sources": [str(raw)],
-                "Fingerprint": {"SourceSha256": sha256_of(raw)},
-            },
-        )
+        facts = {"AffineNativeToTemplate": to_template.tolist(), "NativeGrid": native.to_dict(), "Sources": [str(raw)]}
+        write_json(sidecar_path(preprocessed), facts | {"Fingerprint": {"SourceSha256": sha256_of(raw)}})
         return MadeScan(raw, preprocessed, to_template)
 
     return make

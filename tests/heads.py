@@ -1,15 +1,18 @@
 """Heads of the tests: the template's in a known pose, and textured ellipsoids."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pytest
 from scipy.spatial.transform import Rotation
 
 from ldae.atlas import load_template, template_grid
+from ldae.data.manifest import write_manifest
 from ldae.head.morphology import depth_mm
-from ldae.volume import Grid, Volume
+from ldae.volume import Grid, Volume, write_volume
 
 
 @pytest.fixture
@@ -57,14 +60,19 @@ def _synthetic_head(template_to_scan: npt.NDArray[np.float64], *, skull: bool = 
     return head.resample_to(Grid(shape, affine))
 
 
+def write_heads(folder: Path, rows: list[tuple], columns: str) -> Path:
+    """A manifest of these rows in a folder; each image there is a head whose seed is the row's last value."""
+    table = pd.DataFrame([row[:-1] for row in rows], columns=columns.split())
+    for image, row in zip(table["image"], rows, strict=True):
+        write_volume(textured_head(row[-1]), folder / image)
+    return write_manifest(table, folder / "manifest.tsv")
+
+
 def textured_head(seed: int) -> Volume:
     """Skull-stripped ellipsoids with texture on an oblique anisotropic grid in MNI space."""
     rng = np.random.default_rng(seed)
-    angle = 0.1
     affine = np.eye(4)
-    affine[:3, :3] = np.array(
-        [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]]
-    ) @ np.diag([4.0, 5.0, 6.0])
+    affine[:3, :3] = Rotation.from_euler("z", 0.1).as_matrix() @ np.diag([4.0, 5.0, 6.0])
     shape = (40, 42, 30)
     affine[:3, 3] = np.array([0.0, -17.0, 5.0]) - affine[:3, :3] @ ((np.array(shape) - 1) / 2)
     world = affine[:3, :3] @ np.indices(shape).reshape(3, -1) + affine[:3, 3:]

@@ -24,10 +24,12 @@ def test_the_paper_is_the_paper():
     assert paper.representation.semantic_encoder.semantic_width == 768
 
 
-def test_overrides_reach_their_key():
+def test_overrides_reach_their_key_and_an_unknown_name_lists_those_that_ship():
     experiment = load_experiment("demo", ["denoiser.optimisation.steps=7", "seed=3"])
     assert experiment.denoiser.optimisation.steps == 7
     assert experiment.seed == 3
+    with pytest.raises(ConfigError, match="ships: demo, demo/compression, "):
+        find_config("nope")
 
 
 @pytest.mark.parametrize(
@@ -55,22 +57,12 @@ def test_bad_overrides_are_refused(override, words):
         ("include: none.yaml", "does not exist"),
         ("include: self.yaml", "includes itself"),
         ("nonsense: 1", "nonsense"),
+        ("include: base.yaml\nseed: 2", "set it in one place"),
     ],
 )
 def test_bad_files_are_refused(tmp_path, text, words):
+    (tmp_path / "base.yaml").write_text("seed: 1")
     path = tmp_path / "self.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError, match=words):
         load_experiment(path)
-
-
-def test_no_value_is_written_twice(tmp_path):
-    (tmp_path / "base.yaml").write_text("seed: 1")
-    (tmp_path / "top.yaml").write_text("include: base.yaml\nseed: 2")
-    with pytest.raises(ConfigError, match="set it in one place"):
-        load_experiment(tmp_path / "top.yaml")
-
-
-def test_an_unknown_name_lists_those_that_ship():
-    with pytest.raises(ConfigError, match="ships: demo, demo/compression, "):
-        find_config("nope")

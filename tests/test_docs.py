@@ -7,7 +7,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -26,11 +25,6 @@ SHELLS = ("bash", "console", "shell")
 FENCE = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 
 
-def joined_lines(text: str) -> Iterator[str]:
-    """Lines of a shell program, those that end in a backslash joined with the next."""
-    yield from re.sub(r"\\\n\s*", " ", text).splitlines()
-
-
 def words_after_ldae(line: str) -> list[str] | None:
     """The arguments of an `ldae` call, or None if the line is something else."""
     words = shlex.split(line.strip().removeprefix("$ "), comments=True)
@@ -47,7 +41,8 @@ def documented_commands() -> list[tuple[str, list[str]]]:
     for page in PAGES:
         for _, language, body in FENCE.findall(page.read_text(encoding="utf-8")):
             if language in SHELLS:
-                calls = [words_after_ldae(line) for line in joined_lines(body)]
+                # A line that ends in a backslash goes on in the next.
+                calls = [words_after_ldae(line) for line in re.sub(r"\\\n\s*", " ", body).splitlines()]
                 found += [(page.relative_to(ROOT).as_posix(), words) for words in calls if words is not None]
     return found
 
@@ -107,15 +102,12 @@ def test_every_command_is_shown_somewhere() -> None:
     assert [path for path in missing if path[0] != "interpolate"] == []
 
 
-def test_relative_links_exist() -> None:
+def test_relative_links_exist_and_example_manifests_are_valid() -> None:
     for page in (page for page in PAGES if page.parent != ROOT / "docs"):
         text = FENCE.sub("", page.read_text(encoding="utf-8"))
         for target in re.findall(r"\]\(([^)\s]+)\)", text):
             if not re.match(r"[a-z]+:|#", target):
                 assert (page.parent / target.partition("#")[0]).exists(), f"{page.name}: {target}"
-
-
-def test_example_manifests_are_valid() -> None:
     examples = sorted((ROOT / "data_manifests").glob("*.tsv"))
     assert len(examples) >= 2
     for example in examples:

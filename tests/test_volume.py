@@ -22,11 +22,12 @@ def test_write_then_read_is_the_identity(volume, suffix, tmp_path):
     np.testing.assert_array_equal(back.data, volume.data)
     np.testing.assert_allclose(back.affine, volume.affine, atol=1e-4)
     assert [path.name for path in (tmp_path / "deep").iterdir()] == [f"scan{suffix}"]
-
-
-def test_equal_volumes_give_equal_bytes(volume, tmp_path):
-    one, two = (write_volume(volume, tmp_path / name) for name in ("a.nii.gz", "b.nii.gz"))
-    assert one.read_bytes() == two.read_bytes()
+    if suffix == ".nii.gz":
+        again = write_volume(volume, tmp_path / f"again{suffix}")
+        assert again.read_bytes() == (tmp_path / "deep" / f"scan{suffix}").read_bytes()
+    with pytest.raises(VolumeError, match="expected a name ending in"):
+        write_volume(volume, tmp_path / "scan.png")
+    assert not (tmp_path / "scan.png").exists()
 
 
 @given(order=st.permutations([0, 1, 2]), flips=st.tuples(*[st.booleans()] * 3))
@@ -46,11 +47,8 @@ def test_ras_view_keeps_every_voxel_in_its_place(order, flips):
     assert located(canonical) == located(volume)
 
 
-def test_resampling_to_its_own_grid_changes_nothing(volume):
+def test_resampling_to_its_own_grid_changes_nothing_and_elsewhere_reproduces_a_ramp(volume, oblique_affine):
     np.testing.assert_array_equal(volume.resample_to(volume.grid).data, volume.data)
-
-
-def test_resampling_reproduces_a_linear_ramp(oblique_affine):
     grid = Grid((20, 20, 20), oblique_affine)
     ramp = np.einsum("i,i...->...", [0.5, -0.25, 1.0], grid.world_coordinates()) + 3
     centre = (grid.affine @ [9.5, 9.5, 9.5, 1])[:3]
@@ -109,7 +107,8 @@ def bad_file(kind: str, folder: Path) -> Path:
 @pytest.mark.parametrize("kind", ["missing", "text", "truncated", "4D", "RGB", "NaN"])
 def test_bad_files_are_refused_by_name(kind, tmp_path):
     path = bad_file(kind, tmp_path)
-    with pytest.raises(VolumeError, match=r"bad\.nii\.gz"):
+    words = r"bad\.nii\.gz: 64 of 64 voxels" if kind == "NaN" else r"bad\.nii\.gz"
+    with pytest.raises(NonFiniteError if kind == "NaN" else VolumeError, match=words):
         read_volume(path)
 
 
@@ -123,22 +122,6 @@ def test_voxel_sizes_that_the_reader_would_mend_are_refused(kind, size, tmp_path
     (tmp_path / "a.nii").write_bytes(start + image.to_bytes()[len(start) :])
     with pytest.raises(VolumeError, match=r"a\.nii: voxel size .* mm is impossible"):
         read_volume(tmp_path / "a.nii")
-
-
-def test_non_finite_voxels_have_an_error_of_their_own(tmp_path):
-    with pytest.raises(NonFiniteError, match=r"bad\.nii\.gz: 64 of 64 voxels"):
-        read_volume(bad_file("NaN", tmp_path))
-
-
-def test_unknown_suffix_is_refused(volume, tmp_path):
-    with pytest.raises(VolumeError, match="expected a name ending in"):
-        write_volume(volume, tmp_path / "scan.png")
-    assert not list(tmp_path.iterdir())
-
-
-def test_trailing_axes_of_length_one_are_dropped(tmp_path):
-    nibabel.save(nibabel.Nifti1Image(np.ones((3, 4, 5, 1), np.float32), np.eye(4)), tmp_path / "x.nii")
-    assert read_volume(tmp_path / "x.nii").data.shape == (3, 4, 5)
 
 
 @pytest.mark.parametrize("name", ["anatomical.nii", "someones_anatomy.nii.gz", "mgh.mgz", "nrrd.nhdr"])
@@ -157,6 +140,11 @@ def test_real_files_of_every_format_are_read(name, shared):
 def test_real_series_are_refused(name, shared):
     with pytest.raises(VolumeError, match="4D series"):
         read_volume(shared / "data" / "formats" / name)
+
+
+def test_trailing_axes_of_length_one_are_dropped(tmp_path):
+    nibabel.save(nibabel.Nifti1Image(np.ones((3, 4, 5, 1), np.float32), np.eye(4)), tmp_path / "x.nii")
+    assert read_volume(tmp_path / "x.nii").data.shape == (3, 4, 5)
 
 
 def test_other_libraries_get_the_same_voxels_and_affine(oblique_affine):

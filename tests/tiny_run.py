@@ -4,16 +4,18 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
-from ldae.cli import main
-from ldae.data.manifest import write_manifest
+from ldae.metrics.statistics import subject_bootstrap
+from ldae.tasks.code_usage import code_usage
+from ldae.tasks.edit.evaluate import manipulate
+from ldae.tasks.longitudinal.evaluate import evaluate_interpolation
 from ldae.tasks.probe import learning_curve
 from ldae.tasks.probe.result import ProbeSettings
-from ldae.training.experiment import STAGES
+from ldae.training.recipe import STAGES
 from ldae.volume import Volume, write_volume
-from tests.heads import textured_head
+from tests.command_line import run
+from tests.heads import textured_head, write_heads
 from tests.shared_folder import SharedFolder
 
 SUBJECTS = 18
@@ -34,21 +36,25 @@ def tiny_run(shared_folder: SharedFolder) -> Path:
     return shared_folder("tiny_run", _make_run)
 
 
-def _make_run(run: Path) -> None:
-    manifest, effect = _write_cohort(run)
-    _call("fit", "all", "--config", "quick", "--manifest", manifest, "--out", run, *FP32, "--set", *SMALLEST)
+def _make_run(folder: Path) -> None:
+    manifest, effect = _write_cohort(folder)
+    quick = ("--config", "quick", "--manifest", manifest)
+    assert run("fit", "all", *quick, "--out", folder, *FP32, "--set", *SMALLEST) == 0
     with pytest.MonkeyPatch.context() as patch:
-        # A hundred resamples and two draws instead of 1000 and ten.
+        # Fifty resamples and two draws instead of 1000 and ten.
         defaults = ProbeSettings.__init__.__defaults__
-        few = tuple(100 if value == 1000 else value for value in defaults)
+        few = tuple(50 if value == 1000 else value for value in defaults)
         patch.setattr(ProbeSettings.__init__, "__defaults__", few)
+        for function in (subject_bootstrap, code_usage, manipulate, evaluate_interpolation):
+            patch.setitem(function.__kwdefaults__, "resamples", 50)
         patch.setitem(learning_curve.learning_curve.__kwdefaults__, "draws", 2)
-        _call("study", "--model", run / "model", "--manifest", manifest, "--effect", effect, "--out", run, *FP32)
+        trained = ("--model", folder / "model", "--manifest", manifest)
+        assert run("study", *trained, "--effect", effect, "--out", folder, *FP32) == 0
 
 
-def assert_complete(run: Path, *, baselines: set[str]) -> dict:
+def assert_complete(folder: Path, *, baselines: set[str]) -> dict:
     """A run folder holds every result and the report; returns its results."""
-    results = json.loads((run / "results.json").read_text())
+    results = json.loads((folder / "results.json").read_text())
     assert results["skipped"] == {}
     tasks = {"compression", "reconstruct", "code_usage", "probe", "manipulate", "interpolate"}
     measured = {"wall_seconds", "peak_memory_gib", "n_subjects", "n_scans", "n_test_subjects"}
@@ -63,37 +69,21 @@ def assert_complete(run: Path, *, baselines: set[str]) -> dict:
     assert {"ldae", "ldae_residual", "voxel_linear", "copy_nearest", "ceiling"} <= results["interpolate"]["ssim"].keys()
     usage = {"verdict", "share", "shuffled_share", "gap", "effective_rank", "active_dimensions"}
     assert usage <= results["code_usage"].keys()
-    assert (run / "report.html").stat().st_size > 10_000
+    assert (folder / "report.html").stat().st_size > 10_000
     return results
 
 
-def _call(*arguments: object) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        main([str(argument) for argument in arguments])
-    assert stopped.value.code == 0
-
-
-def _write_cohort(run: Path) -> tuple[Path, Path]:
+def _write_cohort(folder: Path) -> tuple[Path, Path]:
     """Subjects with up to three visits each; some of every diagnosis in every split."""
     rows = []
     for subject in range(SUBJECTS):
         for visit in range((2, 2, 1, 1, 2, 3)[subject % 6]):
-            image = run / "images" / f"{subject}_{visit}.nii.gz"
-            write_volume(textured_head(100 * subject + visit), image)
-            rows.append(
-                {
-                    "participant_id": f"sub-{subject:02d}",
-                    "session_id": f"ses-{visit}",
-                    "image": image.relative_to(run).as_posix(),
-                    "age": 60 + 7 * subject % 17 + visit,
-                    "sex": "FM"[(subject + subject // 6) % 2],
-                    "diagnosis": ("CN", "AD")[subject // 6 % 2],
-                    "months": 12.0 * visit,
-                    "split": ("train", "train", "train", "validation", "test", "test")[subject % 6],
-                }
-            )
+            scan = (f"sub-{subject:02d}", f"ses-{visit}", f"images/{subject}_{visit}.nii.gz", 12.0 * visit)
+            known = (60 + 7 * subject % 17 + visit, "FM"[(subject + subject // 6) % 2], ("CN", "AD")[subject // 6 % 2])
+            split = ("train", "train", "train", "validation", "test", "test")[subject % 6]
+            rows.append((*scan, *known, split, 100 * subject + visit))
     head = textured_head(0)
     effect = write_volume(
-        Volume(np.where(head.data > 0, -0.1, 0).astype(np.float32), head.affine), run / "effect.nii.gz"
+        Volume(np.where(head.data > 0, -0.1, 0).astype(np.float32), head.affine), folder / "effect.nii.gz"
     )
-    return write_manifest(pd.DataFrame(rows), run / "manifest.tsv"), effect
+    return write_heads(folder, rows, "participant_id session_id image months age sex diagnosis split"), effect

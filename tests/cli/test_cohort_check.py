@@ -5,14 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ldae.cli.main import main
 from ldae.volume import Volume, write_volume
-
-
-def run(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as stop:
-        main(["cohort", "check", *arguments])
-    return int(stop.value.code or 0)
+from tests.command_line import run
 
 
 @pytest.fixture
@@ -29,10 +23,11 @@ def manifest(tmp_path: Path) -> Path:
 
 
 def test_notices_exit_with_0_and_errors_with_1(manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("--manifest", str(manifest), "--no-anatomy") == 0
+    check = ("cohort", "check", "--manifest", manifest, "--no-anatomy")
+    assert run(*check) == 0
     assert "0 errors, 0 warnings" in capsys.readouterr().out
     (manifest.parent / "1.nii.gz").write_bytes(b"\x1f\x8b broken")
-    assert run("--manifest", str(manifest), "--no-anatomy", "--out", str(manifest.parent / "out")) == 1
+    assert run(*check, "--out", manifest.parent / "out") == 1
     shown = capsys.readouterr().out
     assert "unreadable" in shown
     assert "3 scans in" in shown
@@ -43,13 +38,6 @@ def test_warnings_count_when_asked(manifest: Path) -> None:
     text = manifest.read_text().replace("0.nii.gz", f"../{manifest.parent.name}/../escaped.nii.gz")
     manifest.write_text(text)
     (manifest.parent / "0.nii.gz").rename(manifest.parent.parent / "escaped.nii.gz")
-    assert run("--manifest", str(manifest), "--no-anatomy") == 0
-    assert run("--manifest", str(manifest), "--no-anatomy", "--strict") == 2
-
-
-def test_what_cannot_be_checked_exits_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("--manifest", str(tmp_path / "none.tsv")) == 2
-    assert "no such table" in " ".join(capsys.readouterr().err.split())
-    (tmp_path / "m.tsv").write_text("participant_id\tsession_id\timage\np\t1\ta.nii\n")
-    assert run("--manifest", str(tmp_path / "m.tsv"), "--model", str(tmp_path)) == 2
-    assert "no model here" in " ".join(capsys.readouterr().err.split())
+    check = ("cohort", "check", "--manifest", manifest, "--no-anatomy")
+    assert run(*check) == 0
+    assert run(*check, "--strict") == 2

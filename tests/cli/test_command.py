@@ -71,20 +71,11 @@ def given(*words):
     return got
 
 
-def test_defaults_are_those_of_the_signature():
+def test_values_have_the_defaults_and_the_types_of_the_signature():
     assert given("s.nii") == (Path("s.nii"), Outer(), "a", None, None, False)
-
-
-def test_values_have_the_types_of_the_signature():
     words = ("--scan", "s.nii", "--edge", "2", "--stride", "1", "1", "4", "--no-align", "--fast")
-    assert given(*words, "--steps", "-2", "0.5", "--kind", "b", "--limit", "3") == (
-        Path("s.nii"),
-        Outer(False, (1, 1, 4), inner=Inner(2.0)),
-        "b",
-        [-2.0, 0.5],
-        3,
-        True,
-    )
+    found = given(*words, "--steps", "-2", "0.5", "--kind", "b", "--limit", "3")
+    assert found == (Path("s.nii"), Outer(False, (1, 1, 4), inner=Inner(2.0)), "b", [-2.0, 0.5], 3, True)
 
 
 def test_the_docstring_is_the_help():

@@ -9,20 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from ldae.cli import main
 from ldae.training.experiment import STAGES
 from tests.cli.test_tasks import WITHOUT_TRUTH
+from tests.command_line import run
 from tests.tiny_run import assert_complete
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
-
-
-def run(*arguments):
-    """The exit code of a command run in this process."""
-    with pytest.raises(SystemExit) as stopped:
-        main([str(argument) for argument in arguments])
-    return stopped.value.code
 
 
 @pytest.fixture(scope="module")
@@ -95,3 +88,5 @@ def test_study_of_a_model_that_is_there(quick, tmp_path, capsys):
     study, demo = (json.loads((path / "results.json").read_text()) for path in (tmp_path / "study", quick))
     assert study["reconstruct"] == demo["reconstruct"]
     assert (tmp_path / "study" / "report.html").is_file()
+    assert run("report", quick, "--out", tmp_path / "again.html") == 0
+    assert (tmp_path / "again.html").is_file()

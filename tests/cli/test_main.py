@@ -4,16 +4,10 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
-from ldae.cli import main
 from ldae.cli.main import build_parsers
-
-
-def run(*arguments):
-    """The exit code of a command run in this process."""
-    with pytest.raises(SystemExit) as stopped:
-        main([str(argument) for argument in arguments])
-    return stopped.value.code
+from tests.command_line import run
 
 
 @pytest.mark.parametrize(
@@ -113,6 +107,21 @@ def test_earlier_names_work_with_a_notice(old, words, tmp_path, capsys, monkeypa
             ["cohort", "import", "csv", "--images", "EMPTY", "--table", "none.csv", "--out", "OUT.tsv"],
             "none.csv: no such table",
         ),
+        (["cohort", "import", "bids", "nowhere", "--out", "OUT"], "no such folder"),
+        (["cohort", "import", "bids", "--out", "OUT"], "required: FOLDER"),
+        (["cohort", "import", "table", "none.csv", "--map", "adnii", "--images", ".", "--out", "OUT"], "no such map"),
+        (["cohort", "import", "table", "none.csv", "--map", "adni", "--images", ".", "--out", "OUT"], "no such table"),
+        (["cohort", "import", "table", "none.csv", "--images", ".", "--out", "OUT"], "--map"),
+        (["cohort", "import", "bidss", "."], "did you mean bids?"),
+        (["cohort", "check", "--manifest", "none.tsv"], "no such table"),
+        (["cohort", "check", "--manifest", "none.tsv", "--model", "EMPTY"], "no model here"),
+        (["cohort", "synth", "--out", "OUT", "--anatomy", "EMPTY", "--workers", "1"], "no label map"),
+        (["cohort", "synth", "--out", "OUT", "--max-rotation", "30"], "add --raw"),
+        (
+            ["manipulate", "none.nii", "--model", "EMPTY", "--space", "natve", "--direction", "p", "--out", "OUT"],
+            "natve",
+        ),
+        (["export", "dicom", "none.nii.gz", "--out", "OUT"], "no such file"),
     ],
 )
 def test_bad_input_is_one_paragraph_and_exit_code_two(arguments, words, tmp_path, capsys, monkeypatch):
@@ -127,13 +136,8 @@ def test_bad_input_is_one_paragraph_and_exit_code_two(arguments, words, tmp_path
     assert sorted(path.name for path in tmp_path.iterdir()) == ["EMPTY", "FILE"], "nothing half-written is left"
 
 
-def test_verbose_shows_the_traceback(tmp_path, capsys):
+def test_verbose_shows_the_traceback_and_config_what_it_resolves_to(tmp_path, capsys):
     assert run("--verbose", "report", tmp_path) == 2
     assert "Traceback" in capsys.readouterr().err
-
-
-def test_config_prints_what_it_resolves_to(capsys):
-    import yaml
-
     assert run("config", "demo", "--set", "seed=5") == 0
     assert yaml.safe_load(capsys.readouterr().out)["seed"] == 5

@@ -7,21 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ldae.cli import main
 from ldae.data.manifest import write_manifest
 from ldae.io.notice import SYNTHETIC
 from ldae.tasks.native.scan import NativeScan
 from ldae.tasks.probe.linear import LinearProbe
 from ldae.volume import read_volume, sidecar_path
-
-FP32 = ("--device", "cpu", "--precision", "fp32")
-
-
-def run(*arguments):
-    """The exit code of a command run in this process."""
-    with pytest.raises(SystemExit) as stopped:
-        main([str(argument) for argument in arguments])
-    return stopped.value.code
+from tests.command_line import run
+from tests.tiny_run import FP32
 
 
 @pytest.fixture
@@ -30,15 +22,8 @@ def two_visits(made_scan, tiny_model, tmp_path):
     made = [
         made_scan(tmp_path, f"sub-1_ses-{n}", turn=(0.2, 0.1 * n, 0.3), bias=0.3, thickening=0.4 * n) for n in range(2)
     ]
-    table = pd.DataFrame(
-        {
-            "participant_id": "sub-1",
-            "session_id": ["ses-0", "ses-1"],
-            "image": [str(each.preprocessed) for each in made],
-            "months": [0.0, 12.0],
-        }
-    )
-    manifest = write_manifest(table, tmp_path / "manifest.tsv")
+    visits = {"session_id": ["ses-0", "ses-1"], "image": [str(each.preprocessed) for each in made], "months": [0, 12]}
+    manifest = write_manifest(pd.DataFrame({"participant_id": "sub-1", **visits}), tmp_path / "manifest.tsv")
     model = tiny_model.save_pretrained(tmp_path / "model")
     rng = np.random.default_rng(0)
     probe = LinearProbe(np.zeros(16), np.ones(16), rng.normal(size=16), 0.0, 3.0, True, 1.0).save(tmp_path / "p.json")
@@ -134,4 +119,3 @@ def test_a_scan_without_a_way_back_is_told_before_anything_is_done(two_visits, t
     assert run("reconstruct", *arguments, "--space", "template", "--out", tmp_path / "out") == 0
     template = next((tmp_path / "out").glob("sub-1_ses-1_space-MNI152_desc-reconstruction_T1w.nii.gz"))
     assert json.loads(sidecar_path(template).read_text())["space"] == "template"
-    assert run("manipulate", *arguments, "--space", "natve", "--direction", "p", "--out", tmp_path / "out") == 2

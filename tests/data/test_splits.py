@@ -79,14 +79,11 @@ def test_totals_are_exact_and_strata_proportional() -> None:
     assert means.max() - means.min() < 3.0
 
 
-def test_seed_decides_and_repeats() -> None:
+def test_the_seed_decides_and_a_split_is_not_overwritten_by_accident() -> None:
     manifest = large_cohort(60)
     first, again, other = (by_subject(assign_splits(manifest, seed=seed)) for seed in (1, 1, 2))
     assert first == again
     assert first != other
-
-
-def test_an_existing_split_is_not_overwritten_by_accident() -> None:
     once = assign_splits(large_cohort(30), seed=0)
     with pytest.raises(ManifestError, match=r"already have a split.*--force"):
         assign_splits(once, seed=1)
@@ -100,13 +97,9 @@ def test_baseline_decides_the_stratum() -> None:
     frame = cohort([(2, "CN" if i % 2 else "MCI", 70.0) for i in range(40)])
     frame.loc[frame["months"] > 0, "diagnosis"] = "AD"
     table = assign_splits(build_manifest(frame, PATH), fractions=(0.5, 0.0, 0.5)).table
+    assert set(table["split"]) == {"train", "test"}, "a fraction of zero stays empty"
     baseline = table[table["months"] == 0]
     assert baseline[baseline["split"] == "test"]["diagnosis"].value_counts().to_dict() == {"CN": 10, "MCI": 10}
-
-
-def test_a_fraction_of_zero_stays_empty() -> None:
-    table = assign_splits(large_cohort(20), fractions=(0.8, 0.0, 0.2)).table
-    assert set(table["split"]) == {"train", "test"}
 
 
 @pytest.mark.parametrize("n", [3, 4, 5, 6])
@@ -119,11 +112,10 @@ def test_few_subjects_still_fill_every_split(n: int) -> None:
     ("fractions", "expected"),
     [((0.5, 0.2, 0.2), "sum to 1"), ((1.2, -0.1, -0.1), "at least 0"), ((float("nan"), 0.5, 0.5), "at least 0")],
 )
-def test_impossible_fractions_are_refused(fractions: tuple[float, float, float], expected: str) -> None:
+def test_impossible_fractions_and_too_few_subjects_are_refused(
+    fractions: tuple[float, float, float], expected: str
+) -> None:
     with pytest.raises(ManifestError, match=expected):
         assign_splits(large_cohort(20), fractions=fractions)
-
-
-def test_too_few_subjects_are_refused() -> None:
     with pytest.raises(ManifestError, match=r"2 subject\(s\) cannot fill 3 splits"):
         assign_splits(build_manifest(cohort([(3, "CN", 70.0)] * 2), PATH))

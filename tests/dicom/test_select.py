@@ -88,11 +88,8 @@ def test_what_is_left_out(description: str, values: dict[str, str], reason: str)
     assert judged(series(description, **values)) == [reason]
 
 
-def test_few_planes_are_no_head() -> None:
+def test_the_number_of_images_and_the_timing_decide_where_the_name_is_silent() -> None:
     assert judged(series(planes=9)) == ["fewer than 10 images"]
-
-
-def test_the_timing_decides_where_the_name_is_silent() -> None:
     spin_echo = {"ScanningSequence": "SE", "RepetitionTime": "500", "EchoTime": "12", "InversionTime": ""}
     study = [series("first"), series("second", **spin_echo), series("third", InversionTime="")]
     assert judged(*study) == [None, None, "its contrast is unknown"]

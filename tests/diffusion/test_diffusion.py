@@ -42,11 +42,13 @@ def latent(seed=0, batch=2):
     return torch.randn(batch, 3, 2, 4, 3, generator=torch.Generator().manual_seed(seed))
 
 
-def test_signal_only_falls_and_noise_only_rises(schedule):
+def test_signal_only_falls_noise_only_rises_and_weights_are_finite_at_both_ends(schedule):
     assert (schedule.signal.diff() <= 0).all()
     assert (schedule.sigma.diff() >= 0).all()
     assert schedule.signal[0] > 0.99
     assert schedule.signal[-1] < 0.1
+    for weighting in ("constant", "representation", "velocity", "min_snr"):
+        assert torch.isfinite(loss_weight(torch.tensor([0, 999]), schedule, weighting)).all()
 
 
 @pytest.mark.parametrize("config", PRESERVING, ids=name)
@@ -55,22 +57,16 @@ def test_variance_is_preserved(config):
     torch.testing.assert_close(signal.square() + sigma.square(), torch.ones(1000))
 
 
-def test_linear_schedule_has_its_closed_form():
-    schedule = NoiseSchedule(ScheduleConfig("linear", 10, 0.1, 0.1))
-    torch.testing.assert_close(schedule.signal.square(), 0.9 ** torch.arange(1, 11).float())
-
-
 def test_rescaling_ends_in_pure_noise_and_starts_where_it_did():
-    plain, rescaled = (
-        NoiseSchedule(ScheduleConfig("linear")),
-        NoiseSchedule(ScheduleConfig("linear", zero_terminal_snr=True)),
-    )
+    plain, rescaled = (NoiseSchedule(ScheduleConfig("linear", zero_terminal_snr=flag)) for flag in (False, True))
     assert float(rescaled.signal[-1]) == 0.0
     assert float(rescaled.sigma[-1]) == 1.0
     torch.testing.assert_close(rescaled.signal[0], plain.signal[0])
 
 
-def test_a_rectified_path_is_a_straight_line():
+def test_linear_betas_have_their_closed_form_and_a_rectified_path_is_a_straight_line():
+    schedule = NoiseSchedule(ScheduleConfig("linear", 10, 0.1, 0.1))
+    torch.testing.assert_close(schedule.signal.square(), 0.9 ** torch.arange(1, 11).float())
     schedule = NoiseSchedule(ScheduleConfig("rectified", timesteps=5))
     torch.testing.assert_close(schedule.sigma, torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0]))
     torch.testing.assert_close(schedule.signal + schedule.sigma, torch.ones(5))
@@ -132,15 +128,11 @@ def test_shift_forms_are_of_the_noise(config):
         torch.testing.assert_close(after.at(t, schedule), z_t, atol=1e-4, rtol=1e-4)
 
 
-def test_posterior_shift_tends_to_the_score_shift_and_vanishes_at_the_clean_end():
+def test_posterior_shift_moves_the_posterior_mean_and_tends_to_the_score_shift():
+    # mu(eps) = (z - beta / sqrt(1 - abar) eps) / sqrt(alpha); the shifted mean is mu + Sigma G (Zhang et al. 2022).
     schedule = NoiseSchedule(ScheduleConfig("linear"))
     torch.testing.assert_close(schedule.semantic_shift[-1], -schedule.sigma[-1], atol=2e-2, rtol=0)
     assert float(schedule.semantic_shift[0]) == 0.0
-
-
-def test_posterior_shift_is_what_moves_the_posterior_mean():
-    # mu(eps) = (z - beta / sqrt(1 - abar) eps) / sqrt(alpha); the shifted mean is mu + Sigma G (Zhang et al. 2022).
-    schedule = NoiseSchedule(ScheduleConfig("linear"))
     t = 400
     abar, previous = schedule.signal[t].double() ** 2, schedule.signal[t - 1].double() ** 2
     alpha = abar / previous
@@ -164,10 +156,12 @@ def test_time_grid_spans_the_schedule(schedule, steps):
     assert all(low < high for low, high in pairwise(grid))
 
 
-@pytest.mark.parametrize("steps", [0, 1000])
-def test_impossible_grids_are_refused(schedule, steps):
-    with pytest.raises(ConfigError, match="sampling steps"):
-        schedule.time_grid(steps)
+def test_impossible_grids_and_schedules_are_refused(schedule):
+    for steps in (0, 1000):
+        with pytest.raises(ConfigError, match="sampling steps"):
+            schedule.time_grid(steps)
+    with pytest.raises(ConfigError, match="beta_start"):
+        ScheduleConfig(beta_start=0.5, beta_end=0.1)
 
 
 def test_weights_have_their_formula():
@@ -194,12 +188,6 @@ def test_constant_weight_makes_it_the_error_of_the_noise(t, index):
     torch.testing.assert_close(loss, error.square().mean(), rtol=1e-3, atol=1e-5)
 
 
-def test_all_weights_are_finite_at_both_ends(schedule):
-    t = torch.tensor([0, 999])
-    for weighting in ("constant", "representation", "velocity", "min_snr"):
-        assert torch.isfinite(loss_weight(t, schedule, weighting)).all()
-
-
 def test_loss_is_a_weighted_mean_per_element():
     predicted, velocity = torch.full((2, 1, 2, 2, 2), 3.0), torch.ones(2, 1, 2, 2, 2)
     assert float(velocity_loss(predicted, velocity, torch.tensor([1.0, 0.5]))) == pytest.approx(3.0)
@@ -211,11 +199,6 @@ def test_a_clamp_holds_the_latent_and_keeps_the_point():
     clamped = estimate_from_noise(z_t, latent(1), t, schedule).clamped(0.5, z_t, t, schedule)
     assert clamped.clean.abs().max() <= 0.5
     torch.testing.assert_close(clamped.at(t, schedule), z_t, atol=1e-5, rtol=1e-5)
-
-
-def test_bad_schedules_are_refused():
-    with pytest.raises(ConfigError, match="beta_start"):
-        ScheduleConfig(beta_start=0.5, beta_end=0.1)
 
 
 @pytest.mark.parametrize("config", ALL[3:], ids=name)

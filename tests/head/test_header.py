@@ -37,16 +37,21 @@ def patch(path: Path, offset: int, packed: bytes) -> Path:
     return path
 
 
-def test_a_sound_header_has_no_findings(tmp_path: Path) -> None:
-    assert codes_of(write(tmp_path / "sound.nii.gz")) == []
-    nibabel.save(nibabel.MGHImage(np.ones(SHAPE, np.float32), np.diag([*SIZES, 1.0])), tmp_path / "sound.mgz")
-    assert codes_of(tmp_path / "sound.mgz") == []
-
-
-@pytest.mark.parametrize("size", [0.0, -2.0, float("nan")])
-def test_an_impossible_voxel_size_is_seen_although_the_reader_mends_it(tmp_path: Path, size: float) -> None:
-    path = patch(write(tmp_path / "a.nii"), PIXDIM + 4, struct.pack("<f", size))
-    assert codes_of(path) == ["bad-spacing"]
+@pytest.mark.parametrize(
+    ("offset", "packed", "code"),
+    [
+        # The reader would mend these.
+        (PIXDIM + 4, struct.pack("<f", 0.0), "bad-spacing"),
+        (PIXDIM + 4, struct.pack("<f", -2.0), "bad-spacing"),
+        (PIXDIM + 4, struct.pack("<f", float("nan")), "bad-spacing"),
+        # More than the file holds, and more than any.
+        (42, struct.pack("<3h", 900, 900, 900), "unreadable"),
+        (42, struct.pack("<3h", 30000, 30000, 30000), "huge"),
+        (312, struct.pack("<4f", 0.0, 0.0, 0.0, 0.0), "singular-affine"),
+    ],
+)
+def test_impossible_bytes_are_named(tmp_path: Path, offset: int, packed: bytes, code: str) -> None:
+    assert codes_of(patch(write(tmp_path / "a.nii"), offset, packed)) == [code]
 
 
 @pytest.mark.parametrize(
@@ -61,21 +66,17 @@ def test_an_impossible_voxel_size_is_seen_although_the_reader_mends_it(tmp_path:
         (SHAPE, np.float64, "wide-type"),
         ((40, 44, 12), np.int16, "few-slices"),
         ((40, 44, 20), np.int16, "small-field"),
+        (SHAPE, np.int16, None),
+        ((*SHAPE, 1), np.int16, None),
     ],
 )
-def test_what_is_no_structural_scan_is_named(tmp_path: Path, shape, dtype, code: str) -> None:
-    assert codes_of(write(tmp_path / "a.nii.gz", shape, dtype)) == [code]
+def test_what_is_no_structural_scan_is_named(tmp_path: Path, shape, dtype, code: str | None) -> None:
+    assert codes_of(write(tmp_path / "a.nii.gz", shape, dtype)) == [code] * (code is not None)
 
 
-def test_a_trailing_axis_of_one_is_no_fourth_axis(tmp_path: Path) -> None:
-    assert codes_of(write(tmp_path / "a.nii.gz", (*SHAPE, 1))) == []
-
-
-def test_a_header_that_promises_more_than_the_file_holds(tmp_path: Path) -> None:
-    path = patch(write(tmp_path / "a.nii"), 42, struct.pack("<3h", 900, 900, 900))
-    assert codes_of(path) == ["unreadable"]
-    path = patch(path, 42, struct.pack("<3h", 30000, 30000, 30000))
-    assert codes_of(path) == ["huge"]
+def test_a_sound_header_of_freesurfer_has_no_findings(tmp_path: Path) -> None:
+    nibabel.save(nibabel.MGHImage(np.ones(SHAPE, np.float32), np.diag([*SIZES, 1.0])), tmp_path / "sound.mgz")
+    assert codes_of(tmp_path / "sound.mgz") == []
 
 
 @pytest.mark.parametrize(
@@ -95,12 +96,6 @@ def test_anisotropic_but_thin_is_a_notice_only() -> None:
     affine = np.diag([0.6, 0.6, 1.2, 1.0])
     findings = check_header(Header((256, 256, 128), (0.6, 0.6, 1.2), np.dtype("i2"), affine))
     assert [(finding.severity.word, finding.code) for finding in findings] == [("notice", "anisotropic")]
-
-
-def test_a_singular_affine(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.nii")
-    patch(path, 312, struct.pack("<4f", 0.0, 0.0, 0.0, 0.0))  # srow_z
-    assert codes_of(path) == ["singular-affine"]
 
 
 def test_left_and_right_unknown_or_contradicted(tmp_path: Path) -> None:

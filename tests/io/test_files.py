@@ -44,6 +44,14 @@ def test_an_interrupted_file_leaves_the_former_one(tmp_path):
     assert target.read_text() == "three"
 
 
+def test_not_a_number_is_no_json_and_the_hash_is_the_standard_one(tmp_path):
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "x.json", {"a": float("nan")})
+    assert not list(tmp_path.iterdir())
+    path = write_text(tmp_path / "x", "abc")
+    assert sha256_of(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
 def test_only_a_folder_of_the_same_kind_may_be_replaced(tmp_path):
     check_new_folder(tmp_path / "new", force=False, sign="*.json")
     check_new_folder(tmp_path, force=False, sign="*.json")
@@ -56,23 +64,9 @@ def test_only_a_folder_of_the_same_kind_may_be_replaced(tmp_path):
             check_new_folder(tmp_path, force=True, sign=sign, text=text)
 
 
-def test_not_a_number_is_no_json(tmp_path):
-    with pytest.raises(ValueError, match="JSON"):
-        write_json(tmp_path / "x.json", {"a": float("nan")})
-    assert not list(tmp_path.iterdir())
-
-
-def test_hash_is_the_standard_one(tmp_path):
-    path = write_text(tmp_path / "x", "abc")
-    assert sha256_of(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-
-
-def test_dataclasses_survive_plain_mappings():
+@pytest.mark.parametrize("plain", [{"volume": {"widht": 3}}, {"volume": {"widths": "many"}}, {"extra": 1}])
+def test_dataclasses_survive_plain_mappings_and_unknown_keys_and_wrong_types_fail(plain):
     config = SemanticEncoderConfig(volume=VolumeEncoderConfig(widths=(4, 8), semantic_width=12))
     assert from_plain(SemanticEncoderConfig, to_plain(config), where="here") == config
-
-
-@pytest.mark.parametrize("plain", [{"volume": {"widht": 3}}, {"volume": {"widths": "many"}}, {"extra": 1}])
-def test_unknown_keys_and_wrong_types_fail(plain):
     with pytest.raises(ConfigError, match=r"here: .*remove that key"):
         from_plain(SemanticEncoderConfig, plain, where="here")

@@ -14,15 +14,12 @@ def outcomes(n=20_000, stretch=1.0, seed=0):
     return target, 1 / (1 + np.exp(-stretch * logit))
 
 
-def test_true_probabilities_are_calibrated():
+def test_true_probabilities_are_calibrated_and_the_slope_undoes_a_stretch():
     target, probability = outcomes()
     assert expected_calibration_error(target, probability) < 0.015
     slope, intercept = calibration_slope(target, probability)
     assert slope == pytest.approx(1, abs=0.05)
     assert intercept == pytest.approx(0, abs=0.05)
-
-
-def test_the_slope_undoes_the_stretch():
     target, probability = outcomes(stretch=2.0)
     assert calibration_slope(target, probability)[0] == pytest.approx(0.5, abs=0.03)
     assert expected_calibration_error(target, probability) > 0.05
@@ -43,9 +40,6 @@ def test_bins_hold_all_cases_and_as_many_each():
     assert curve.predicted == sorted(curve.predicted)
     assert np.average(curve.observed, weights=curve.counts) == pytest.approx(target.mean())
     assert np.isnan(calibration_slope(np.ones(5), probability[:5])[0])
-
-
-def test_the_order_of_ties_has_no_effect():
     target, probability = np.repeat([0.0, 1.0], 50), np.full(100, 0.5)
-    assert expected_calibration_error(target, probability) == 0
+    assert expected_calibration_error(target, probability) == 0, "the order of ties has no effect"
     assert calibration_curve(target, probability).observed == [0.5] * 10

@@ -49,37 +49,30 @@ def test_rank_knows_neither_rotation_nor_scale_nor_place():
         assert after.components_95 == before.components_95
         assert after.between_subjects == pytest.approx(before.between_subjects)
     assert 1 < before.effective_rank < 12
-
-
-def test_active_dimensions_know_no_scale_and_do_not_count_the_still_ones():
     codes = np.random.default_rng(0).normal(size=(200, 10))
     codes[:, 6:] = 0.05 * codes[:, 6:] + 1.0
     assert active_dimensions(codes) == active_dimensions(1e3 * codes) == 6
 
 
-def test_a_constant_code_has_nothing():
+def test_a_constant_code_has_nothing_and_nearly_one_point_no_active_dimension():
     constant = np.full((30, 8), 1.7)
     # A network's rounding is no information.
     jittered = constant * (1 + 1e-7 * np.random.default_rng(0).normal(size=constant.shape))
     for codes in (constant, jittered, np.zeros((30, 8)), constant[:1]):
         assert active_dimensions(codes) == effective_rank(codes) == principal_components(codes) == 0
-
-
-def test_shrinking_to_one_point_puts_every_dimension_to_sleep():
     rng = np.random.default_rng(0)
-    codes = rng.normal(size=(1, 8)) + 1e-3 * rng.normal(size=(50, 8))
-    assert active_dimensions(codes) == 0
-    assert effective_rank(codes) > 7, "what is left spreads evenly, which is why both are told"
+    point = rng.normal(size=(1, 8)) + 1e-3 * rng.normal(size=(50, 8))
+    assert active_dimensions(point) == 0
+    assert effective_rank(point) > 7, "what is left spreads evenly, which is why both are told"
 
 
 def test_between_subjects_is_the_intraclass_correlation():
     rng = np.random.default_rng(0)
     subjects = [f"s{row // 2}" for row in range(4000)]
     people = np.repeat(rng.normal(size=(2000, 3)), 2, axis=0)
+    visits = people + 0.5 * rng.normal(size=people.shape)
     # Variance 1 between people and 0.25 within: 0.8 of it all lies between.
-    assert share_between_subjects(people + 0.5 * rng.normal(size=people.shape), subjects) == pytest.approx(
-        0.8, abs=0.02
-    )
+    assert share_between_subjects(visits, subjects) == pytest.approx(0.8, abs=0.02)
     assert share_between_subjects(people, subjects) == pytest.approx(1.0)
     assert share_between_subjects(rng.normal(size=people.shape), subjects) == pytest.approx(0.0, abs=0.05)
     assert share_between_subjects(people[:10], [str(row) for row in range(10)]) is None
@@ -96,9 +89,6 @@ def test_a_stranger_is_never_of_the_same_subject(sizes, seed):
     if 2 * max(sizes) <= len(subjects):
         assert sorted(partners) == list(range(len(subjects))), "every code is given away once"
     np.testing.assert_array_equal(partners, strangers(subjects, np.random.default_rng(seed)))
-
-
-def test_one_person_has_no_stranger():
     with pytest.raises(TaskError, match="give scans of two or more"):
         strangers(["a", "a"], np.random.default_rng(0))
 
@@ -142,9 +132,5 @@ def test_levels_average_to_the_whole_and_units_do_not_matter():
     other = measure_use(ThreeWays(one.right * units, one.shuffled * units, one.none * units), SUBJECTS, resamples=50)
     assert other.share.value == pytest.approx(use.share.value)
     assert other.gap.low == pytest.approx(use.gap.low)
-
-
-def test_a_gap_is_a_mean_with_an_interval():
-    first, second = np.arange(24.0) + 2, np.arange(24.0)
-    gap = paired_gap(first, second, SUBJECTS, resamples=50)
+    gap = paired_gap(np.arange(24.0) + 2, np.arange(24.0), SUBJECTS, resamples=50)
     assert (gap.low, gap.value, gap.high) == (2.0, 2.0, 2.0)

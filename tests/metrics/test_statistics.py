@@ -10,6 +10,7 @@ from ldae.metrics.statistics import (
     holm,
     paired_difference,
     permutation_p,
+    rows_by_subject,
     subject_bootstrap,
 )
 
@@ -24,6 +25,7 @@ def test_a_subject_comes_with_all_its_rows():
         assert len(rows) == 21
         counts = {subject: int((subjects[rows] == subject).sum()) for subject in subjects}
         assert all(count % 3 == 0 for count in counts.values())
+    assert [rows.tolist() for rows in rows_by_subject(["a", "b", "a", "c"])] == [[0, 2], [1], [3]]
 
 
 def test_intervals_of_a_mean_cover_it():

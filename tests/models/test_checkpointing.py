@@ -1,13 +1,13 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from ldae.models.checkpointing import checkpointed
 from ldae.models.compression import CompressionAutoencoder, CompressionConfig
-from ldae.models.convnext import ConvNeXtConfig
-from ldae.models.denoiser import Denoiser, DenoiserConfig
-from ldae.models.semantic_encoder import SliceEncoder, SliceEncoderConfig
-
-UNET = DenoiserConfig(width=8, multipliers=(1, 2), residual_blocks=1, attention_levels=(1,), dropout=0.3)
+from ldae.models.denoiser import Denoiser
+from ldae.models.semantic_encoder import SliceEncoder
+from tests.tiny_model import SLICES, TINY
 
 
 def compression():
@@ -16,13 +16,13 @@ def compression():
 
 
 def denoiser():
-    model = Denoiser(UNET, 3)
+    model = Denoiser(replace(TINY.denoiser, dropout=0.3), 3)
     torch.nn.init.normal_(model.decoder.head.weight)
     return model, lambda z: model(z, torch.tensor([3, 700])), torch.randn(2, 3, 6, 6, 6)
 
 
 def slice_encoder():
-    model = SliceEncoder(SliceEncoderConfig(ConvNeXtConfig((1, 1), (8, 16), layer_scale=1.0), heads=2), 6)
+    model = SliceEncoder(SLICES, 6)
     return model, model, torch.rand(2, 1, 8, 8, 6)
 
 

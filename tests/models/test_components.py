@@ -15,11 +15,8 @@ def scans(count, seed=0):
     causes = torch.randn(6, 1, 4, 6, 4, generator=torch.Generator().manual_seed(9))
     causes = torch.nn.functional.interpolate(causes, size=SHAPE, mode="trilinear")
     weights = torch.randn(count, 6, generator=generator)
-    return (
-        0.5
-        + 0.1 * torch.einsum("nk,kcdhw->ncdhw", weights, causes)
-        + 0.01 * torch.randn(count, 1, *SHAPE, generator=generator)
-    )
+    noise = torch.randn(count, 1, *SHAPE, generator=generator)
+    return 0.5 + 0.1 * torch.einsum("nk,kcdhw->ncdhw", weights, causes) + 0.01 * noise
 
 
 def fitted(channels, whitening=0.0, patch=4, count=40):

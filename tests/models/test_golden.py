@@ -5,25 +5,21 @@ the file anew; do so only while the parity tests pass.
 """
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ldae.autoencoder import AutoencoderConfig, LatentDiffusionAutoencoder, Networks, SamplingConfig
-from ldae.contract import Preprocessing
-from ldae.models.compression import CompressionConfig
-from ldae.models.convnext import ConvNeXtConfig
-from ldae.models.denoiser import DenoiserConfig
-from ldae.models.semantic_encoder import SemanticEncoderConfig, SliceEncoderConfig, VolumeEncoderConfig
+from ldae.autoencoder import LatentDiffusionAutoencoder, Networks, SamplingConfig
+from ldae.models.semantic_encoder import SemanticEncoderConfig, VolumeEncoderConfig
+from tests.tiny_model import TINY
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden.safetensors"
 TOLERANCE = 1e-4  # relative to the largest value of a tensor; rounding differs between processors
 ENCODERS = {
-    "slice": SemanticEncoderConfig(
-        slices=SliceEncoderConfig(ConvNeXtConfig(depths=(1, 1), widths=(8, 16), layer_scale=1.0), heads=2)
-    ),
+    "slice": TINY.semantic_encoder,
     "volume": SemanticEncoderConfig(
         volume=VolumeEncoderConfig(widths=(4, 8), semantic_width=16, linear=2, linear_reads="latent", symmetric=True)
     ),
@@ -41,15 +37,7 @@ def waves(*shape, phase=0.0):
 
 def build(encoder):
     """A small model of every kind of layer, in fp32 on the CPU, with weights of unit gain."""
-    config = AutoencoderConfig(
-        semantic_encoder=ENCODERS[encoder],
-        preprocessing=Preprocessing(shape=(16, 24, 16), voxel_size_mm=10.0, centre_mm=(0.0, -17.0, 5.0)),
-        compression=CompressionConfig(channels=(4, 4, 8), latent_channels=2, residual_blocks=1, groups=2),
-        denoiser=DenoiserConfig(
-            width=8, multipliers=(1, 2), residual_blocks=1, attention_levels=(1,), prediction="velocity"
-        ),
-        shift="velocity",
-    )
+    config = replace(TINY, semantic_encoder=ENCODERS[encoder])
     networks = Networks(config)
     with torch.no_grad():
         for index, parameter in enumerate(networks.parameters()):

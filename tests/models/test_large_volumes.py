@@ -45,13 +45,10 @@ def test_any_grid_comes_back(compression, shape):
     torch.testing.assert_close(
         compression.decode(posterior.mean, shape), crop_to(compression.decode(posterior.mean), shape)
     )
-
-
-def test_a_grid_that_divides_is_untouched(compression):
-    x = torch.rand(1, 1, 8, 12, 8)
-    assert torch.equal(compression.posterior(x).mean, compression.network.encode(x)[0])
-    z = torch.randn(1, 2, 2, 3, 2)
-    assert torch.equal(compression.decode_raw(z, (8, 12, 8)), compression.network.decode(z))
+    if shape == (8, 12, 8):  # a grid that divides is untouched
+        assert torch.equal(compression.posterior(x).mean, compression.network.encode(x)[0])
+        z = torch.randn(1, 2, 2, 3, 2)
+        assert torch.equal(compression.decode_raw(z, shape), compression.network.decode(z))
 
 
 @pytest.mark.parametrize("shape", [(24, 20, 16), (37, 18, 21)])

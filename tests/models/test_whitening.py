@@ -29,11 +29,6 @@ def fitted(degree: float, values: torch.Tensor) -> Whitening:
     return whitening
 
 
-def test_nothing_happens_before_it_is_fitted() -> None:
-    y = codes(10)
-    assert torch.equal(Whitening(5)(y), y)
-
-
 @given(st.floats(0, 1))
 def test_spreads_become_the_power_that_is_left_of_them(degree: float) -> None:
     y = fitted(degree, codes())(codes())
@@ -47,12 +42,6 @@ def test_spreads_become_the_power_that_is_left_of_them(degree: float) -> None:
     torch.testing.assert_close(found, (expected / expected.mean()).sort().values, rtol=2e-3, atol=0)
 
 
-def test_it_is_symmetric_so_that_codes_stay_as_near_to_themselves_as_whitened_codes_can() -> None:
-    matrix = fitted(1.0, codes()).matrix
-    torch.testing.assert_close(matrix, matrix.T)
-    assert torch.linalg.eigvalsh(matrix).min() > 0
-
-
 def test_a_layer_that_reads_the_whitened_code_says_what_it_said() -> None:
     torch.manual_seed(0)
     layer, y = nn.Linear(5, 7), codes(20, seed=1)
@@ -62,13 +51,17 @@ def test_a_layer_that_reads_the_whitened_code_says_what_it_said() -> None:
     torch.testing.assert_close(layer(whitening(y)), before, atol=1e-4, rtol=1e-4)
 
 
+def test_it_is_symmetric_so_that_codes_stay_as_near_to_themselves_as_whitened_codes_can() -> None:
+    assert torch.equal(Whitening(5)(codes(10)), codes(10)), "nothing happens before it is fitted"
+    matrix = fitted(1.0, codes()).matrix
+    torch.testing.assert_close(matrix, matrix.T)
+    assert torch.linalg.eigvalsh(matrix).min() > 0
+    with pytest.raises(ConfigError, match="between 0"):
+        SemanticEncoderConfig(whitening=1.5)
+
+
 def test_fewer_scans_than_numbers_blow_nothing_up() -> None:
     whitening = fitted(1.0, codes(3))
     assert torch.isfinite(whitening.matrix).all()
     gains = torch.linalg.eigvalsh(whitening.matrix)
     assert gains.max() / gains.min() < 2 * SHRINKAGE**-0.5 * 5**0.5
-
-
-def test_a_degree_is_a_share() -> None:
-    with pytest.raises(ConfigError, match="between 0"):
-        SemanticEncoderConfig(whitening=1.5)

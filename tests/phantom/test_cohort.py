@@ -13,12 +13,7 @@ from ldae.atlas import load_template, template_grid
 from ldae.data.manifest import read_manifest
 from ldae.errors import CohortError
 from ldae.phantom import cohort as phantom
-from ldae.phantom.anatomy.deformation import (
-    ShapeConfig,
-    draw_shape,
-    exponential,
-    structure_displacement,
-)
+from ldae.phantom.anatomy.deformation import ShapeConfig, draw_shape, exponential, structure_displacement
 from ldae.phantom.anatomy.lattice import sample_at
 from ldae.phantom.anatomy.tissue import RigidMotion, SubjectMap, map_subject, render
 from ldae.phantom.cohort import PhantomConfig, cohort_grid, draw_cohort, synthesise_cohort
@@ -26,6 +21,7 @@ from ldae.phantom.population import AnatomicalState, PopulationConfig, anatomica
 from ldae.phantom.scanner import ScannerConfig, acquire, bias_field, draw_scan, draw_site
 from ldae.prepare.imports.bids import import_bids
 from ldae.volume import read_volume
+from tests.phantom.folder_bytes import bytes_of
 
 CONFIG = PhantomConfig(n_subjects=3, voxel_size_mm=6.0, seed=3, max_sessions=3, save_displacement=True)
 
@@ -37,7 +33,27 @@ def cohort(tmp_path_factory) -> Path:
     return folder
 
 
-def test_the_import_of_bids_gives_the_generators_own_manifest(cohort, tmp_path):
+@pytest.fixture(scope="module")
+def plain_head() -> SubjectMap:
+    """The template's own head on the 6 mm grid."""
+    config = ShapeConfig(amplitudes_mm=(0.0, 0.0), axis_scale_sd=0.0)
+    return map_subject(template_grid(6.0), draw_shape(config, 1.0, np.random.default_rng(0)))
+
+
+def test_layout_is_bids_whose_import_gives_the_generators_own_manifest(cohort, tmp_path):
+    manifest = pd.read_csv(cohort / "manifest.tsv", sep="\t")
+    columns = ["participant_id", "session_id", "image", "age", "sex", "diagnosis", "months", "site"]
+    assert list(manifest.columns) == columns
+    assert set(manifest["diagnosis"]) <= {"CN", "MCI", "AD"}
+    assert set(manifest["sex"]) <= {"F", "M"}
+    assert manifest["participant_id"].nunique() == CONFIG.n_subjects
+    baseline = manifest.groupby("participant_id").first()
+    assert (baseline["months"] == 0).all()
+    assert baseline["age"].between(55, 90).all()
+    assert json.loads((cohort / "dataset_description.json").read_text())["BIDSVersion"]
+    on_disk = {str(p.relative_to(cohort)) for p in cohort.rglob("*_T1w.nii.gz")}
+    assert on_disk == set(manifest["image"])
+    # The import knows the rules of BIDS.
     report = import_bids(cohort, tmp_path / "imported.tsv")
     assert report.skipped == ()
     assert len(report.taken) > CONFIG.n_subjects
@@ -46,40 +62,6 @@ def test_the_import_of_bids_gives_the_generators_own_manifest(cohort, tmp_path):
         for path in (cohort / "manifest.tsv", report.manifest)
     )
     assert imported == made
-
-
-@pytest.fixture(scope="module")
-def plain_head() -> SubjectMap:
-    """The template's own head on the 6 mm grid."""
-    config = ShapeConfig(amplitudes_mm=(0.0, 0.0), axis_scale_sd=0.0)
-    return map_subject(template_grid(6.0), draw_shape(config, 1.0, np.random.default_rng(0)))
-
-
-def bytes_of(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
-
-
-def test_layout_is_bids(cohort):
-    manifest = pd.read_csv(cohort / "manifest.tsv", sep="\t")
-    columns = ["participant_id", "session_id", "image", "age", "sex", "diagnosis", "months", "site"]
-    assert list(manifest.columns) == columns
-    for row in manifest.itertuples():
-        stem = f"{row.participant_id}_{row.session_id}"
-        assert row.image == f"{row.participant_id}/{row.session_id}/anat/{stem}_T1w.nii.gz"
-        assert row.session_id == f"ses-M{row.months:02d}"
-        sessions = pd.read_csv(cohort / row.participant_id / f"{row.participant_id}_sessions.tsv", sep="\t")
-        assert row.session_id in set(sessions["session_id"])
-    assert set(manifest["diagnosis"]) <= {"CN", "MCI", "AD"}
-    assert set(manifest["sex"]) <= {"F", "M"}
-    assert manifest["participant_id"].nunique() == CONFIG.n_subjects
-    baseline = manifest.groupby("participant_id").first()
-    assert (baseline["months"] == 0).all()
-    assert baseline["age"].between(55, 90).all()
-    participants = pd.read_csv(cohort / "participants.tsv", sep="\t")
-    assert list(participants["participant_id"]) == ["sub-0001", "sub-0002", "sub-0003"]
-    assert json.loads((cohort / "dataset_description.json").read_text())["BIDSVersion"]
-    on_disk = {str(p.relative_to(cohort)) for p in cohort.rglob("*_T1w.nii.gz")}
-    assert on_disk == set(manifest["image"])
 
 
 def test_images_are_stripped_brains_in_template_space(cohort):
@@ -119,7 +101,7 @@ def test_workers_do_not_change_a_byte(cohort, tmp_path):
     assert list(tmp_path.iterdir()) == [tmp_path / "two"]
 
 
-def test_a_finished_cohort_is_left_alone(cohort):
+def test_a_finished_cohort_is_left_alone_and_not_overwritten_by_another(cohort):
     saved = cohort / "phantom_config.json"
     text = saved.read_text()
     for earlier in ({}, {"shape": None}):
@@ -128,23 +110,17 @@ def test_a_finished_cohort_is_left_alone(cohort):
         assert synthesise_cohort(cohort, CONFIG) == cohort / "manifest.tsv"
         assert {p: p.stat().st_mtime_ns for p in cohort.rglob("*")} == before
     saved.write_text(text)
-
-
-def test_another_cohort_is_not_overwritten(cohort):
     before = bytes_of(cohort)
     with pytest.raises(CohortError, match="seed"):
         synthesise_cohort(cohort, dataclasses.replace(CONFIG, seed=4))
     assert bytes_of(cohort) == before
 
 
-def test_another_cohort_is_replaced_by_force(tmp_path):
+def test_foreign_folders_are_refused_and_another_cohort_is_replaced_by_force(tmp_path):
     other = dataclasses.replace(CONFIG, n_subjects=1, max_sessions=1)
     synthesise_cohort(tmp_path / "cohort", other)
     manifest = synthesise_cohort(tmp_path / "cohort", dataclasses.replace(other, seed=other.seed + 1), force=True)
     assert len(read_manifest(manifest)) == 1
-
-
-def test_foreign_folders_are_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(CohortError, match="not empty"):
         synthesise_cohort(tmp_path, CONFIG)
@@ -154,9 +130,11 @@ def test_foreign_folders_are_refused(tmp_path):
     (tmp_path / "damaged" / "phantom_config.json").write_text("{")
     with pytest.raises(CohortError, match="damaged"):
         synthesise_cohort(tmp_path / "damaged", CONFIG)
+    with pytest.raises(CohortError, match="workers"):
+        synthesise_cohort(tmp_path / "out", CONFIG, workers=0)
 
 
-def test_an_interrupted_run_leaves_nothing(tmp_path):
+def test_an_interrupted_run_and_a_dead_worker_leave_nothing(tmp_path, monkeypatch):
     def interrupt(done: int, total: int) -> None:
         raise KeyboardInterrupt
 
@@ -164,11 +142,10 @@ def test_an_interrupted_run_leaves_nothing(tmp_path):
         synthesise_cohort(tmp_path / "out", CONFIG, progress=interrupt)
     assert list(tmp_path.iterdir()) == []
 
+    def killed(_, jobs, lost, **options):
+        return [lost(jobs[0], BrokenProcessPool("killed"))]
 
-def test_a_dead_worker_is_explained(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        phantom, "run_each", lambda _, jobs, lost, **options: [lost(jobs[0], BrokenProcessPool("killed"))]
-    )
+    monkeypatch.setattr(phantom, "run_each", killed)
     with pytest.raises(CohortError, match="fewer workers"):
         synthesise_cohort(tmp_path / "out", CONFIG, workers=2)
     assert list(tmp_path.iterdir()) == []
@@ -189,11 +166,6 @@ def test_a_dead_worker_is_explained(tmp_path, monkeypatch):
 def test_impossible_settings_are_refused(change, message):
     with pytest.raises(CohortError, match=message):
         dataclasses.replace(CONFIG, **change)
-
-
-def test_no_workers_are_refused(tmp_path):
-    with pytest.raises(CohortError, match="workers"):
-        synthesise_cohort(tmp_path / "out", CONFIG, workers=0)
 
 
 def test_a_subject_does_not_depend_on_the_others():
@@ -224,16 +196,14 @@ def test_time_bends_the_course():
     assert (np.diff(rates) > 0).all()
 
 
-def test_true_volumes_are_monotone_in_severity(plain_head):
+def test_true_volumes_are_monotone_in_severity_and_age(plain_head):
     states = [anatomical_state(PopulationConfig(), 72.0, severity) for severity in (0.0, 0.4, 0.8, 1.2, 1.6)]
     volumes = pd.DataFrame([render(plain_head, state).volumes_ml for state in states])
     assert volumes["ventricles_ml"].is_monotonic_increasing
     for name in ("hippocampus_left_ml", "hippocampus_right_ml", "gm_ml", "brain_ml"):
         assert volumes[name].is_monotonic_decreasing, name
     assert volumes["ventricles_ml"].iloc[-1] > 1.3 * volumes["ventricles_ml"].iloc[0]
-
-
-def test_true_volumes_are_monotone_in_age():
+    # And in age.
     states = [anatomical_state(PopulationConfig(), age, 0.0) for age in range(50, 95, 5)]
     for field in dataclasses.fields(AnatomicalState):
         assert (np.diff([getattr(state, field.name) for state in states]) > 0).all(), field.name
@@ -264,12 +234,11 @@ def test_no_change_is_the_template(plain_head):
     ventricles_ml = template.ventricles.data.sum() * template.grid.voxel_volume_ml
     assert head.volumes_ml["ventricles_ml"] == pytest.approx(ventricles_ml, rel=0.02)
     assert head.displacement_mm is None
-
-
-def test_zero_change_keeps_the_displacement_zero(plain_head):
     field = render(plain_head, AnatomicalState(), keep_displacement=True).displacement_mm
     assert np.nanmax(np.abs(field)) < 1e-3
     assert np.isfinite(field).any()
+    assert (bias_field(plain_head.grid, np.zeros(9)) == 1).all()
+    assert (bias_field(plain_head.grid, np.full(9, 0.1)) > 0).all()
 
 
 def test_displacement_points_inward_where_ventricles_widen(plain_head):
@@ -296,15 +265,12 @@ def test_flow_has_an_inverse():
     assert not exponential(np.zeros_like(velocity)).any()
 
 
-def test_interpolation_is_exact_on_linear_functions():
+def test_interpolation_is_exact_on_linear_functions_and_a_rotation_keeps_distances():
     rng = np.random.default_rng(0)
     indices = np.moveaxis(np.indices((7, 5, 6), dtype=np.float32), 0, -1)
     matrix = rng.normal(size=(3, 4)).astype(np.float32)
     points = rng.uniform(0, 4, (100, 3)).astype(np.float32)
     np.testing.assert_allclose(sample_at(indices @ matrix, points), points @ matrix, rtol=1e-4, atol=1e-4)
-
-
-def test_a_pure_rotation_keeps_distances():
     points = np.random.default_rng(0).uniform(-70, 70, (50, 3)).astype(np.float32)
     assert np.abs(RigidMotion().move(points) - points).max() < 1e-4
     moved = RigidMotion((1.0, -0.5, 0.8), (1.0, 2.0, -1.0)).move(points)
@@ -319,22 +285,14 @@ def test_a_head_keeps_its_shape_at_every_voxel_size():
     assert coarse == pytest.approx(fine, rel=0.01)
 
 
-def test_no_bias_is_one(plain_head):
-    assert (bias_field(plain_head.grid, np.zeros(9)) == 1).all()
-    assert (bias_field(plain_head.grid, np.full(9, 0.1)) > 0).all()
-
-
 def test_motion_ghosts_leave_the_background_empty(plain_head):
     config = ScannerConfig(ghost_probability=1.0, noise_sd=0.0)
     rng = np.random.default_rng(0)
-    site = draw_site(config, rng)
-    scan = draw_scan(config, site, rng)
+    scan = draw_scan(config, draw_site(config, rng), rng)
     still = dataclasses.replace(scan, ghost=0.0)
     head = render(plain_head, AnatomicalState())
-    images = [
-        acquire(head, plain_head.grid, s, config, white_matter_darkening=0.0, rng=np.random.default_rng(0))
-        for s in (scan, still)
-    ]
+    how = {"white_matter_darkening": 0.0}
+    images = [acquire(head, plain_head.grid, s, config, rng=np.random.default_rng(0), **how) for s in (scan, still)]
     assert scan.ghost > 0
     assert ((images[0] > 0) == (images[1] > 0)).all()
     assert (images[0] >= images[1]).all()

@@ -12,7 +12,6 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, 
 from scipy import ndimage
 
 from ldae.atlas import load_template
-from ldae.cli.main import main
 from ldae.errors import CohortError
 from ldae.phantom import scan as phantom_scan
 from ldae.phantom.anatomy.label_maps import LabelSource, label_anatomy, label_files, place_label_map, read_label_map
@@ -21,8 +20,7 @@ from ldae.phantom.anatomy.surroundings import HeadTissue
 from ldae.phantom.cohort import PhantomConfig, draw_cohort, synthesise_cohort
 from ldae.phantom.pose import RawConfig
 from ldae.volume import read_volume
-
-REAL = Path(__file__).parents[2].parent / "shared" / "data" / "labelmaps"
+from tests.phantom.folder_bytes import bytes_of
 
 # Where the small map's head lies against the template: a little smaller, tilted and elsewhere.
 TILT = np.deg2rad(8.0)
@@ -144,23 +142,22 @@ def test_raw_heads_of_label_maps_are_the_same_anywhere(folder, source, tmp_path,
     # What a worker process does: it gets the source by pickle and has read nothing before.
     label_anatomy.cache_clear()
     subject = draw_cohort(config)[0]
+<<<<<<< HEAD
     phantom_scan.scan_subject(tmp_path / "there", config, (subject, pickle.loads(pickle.dumps(source))))
     made = sorted(p.relative_to(tmp_path / "there") for p in (tmp_path / "there").rglob("*") if p.is_file())
+=======
+    phantom_scan.scan_subject(tmp_path / "there", config, subject, pickle.loads(pickle.dumps(source)))
+    made = bytes_of(tmp_path / "there")
+>>>>>>> tests
     assert len(made) == 4
-    for name in made:
-        assert (tmp_path / "here" / name).read_bytes() == (tmp_path / "there" / name).read_bytes()
+    assert made.items() <= bytes_of(tmp_path / "here").items()
 
 
-def test_unusable_folders_are_refused(tmp_path, capsys):
+def test_unusable_folders_are_refused(tmp_path):
     with pytest.raises(CohortError, match="no folder"):
         label_files(tmp_path / "absent")
     with pytest.raises(CohortError, match="no label map"):
         label_files(tmp_path)
-    out = tmp_path / "out"
-    with pytest.raises(SystemExit, match="2"):
-        main(["cohort", "synth", "--out", str(out), "--anatomy", str(tmp_path), "--workers", "1"])
-    assert "no label map" in " ".join(capsys.readouterr().err.split())
-    assert not out.exists()
 
 
 @pytest.mark.parametrize(
@@ -180,17 +177,13 @@ def test_maps_that_are_none_are_refused(change, message, tmp_path):
         read_label_map(tmp_path / "bad.nii.gz")
 
 
-def test_voxels_of_another_size_are_refused(tmp_path):
+def test_voxels_of_another_size_and_broken_files_are_refused(tmp_path):
     labels, affine = small_map()
-    write_map(tmp_path / "bad.nii.gz", labels, affine @ np.diag([2.0, 2.0, 2.0, 1.0]))
-    with pytest.raises(CohortError, match="resample it"):
-        read_label_map(tmp_path / "bad.nii.gz")
-
-
-def test_a_broken_file_is_refused(tmp_path):
+    write_map(tmp_path / "large.nii.gz", labels, affine @ np.diag([2.0, 2.0, 2.0, 1.0]))
     (tmp_path / "bad.nii.gz").write_text("no image")
-    with pytest.raises(CohortError, match="not a label map"):
-        read_label_map(tmp_path / "bad.nii.gz")
+    for name, message in (("large", "resample it"), ("bad", "not a label map")):
+        with pytest.raises(CohortError, match=message):
+            read_label_map(tmp_path / f"{name}.nii.gz")
 
 
 def test_unknown_labels_are_named_and_parcels_are_known(tmp_path):
@@ -212,10 +205,8 @@ def test_a_brain_alone_is_no_head_to_scan(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not REAL.is_dir(), reason=f"no label maps of real heads at {REAL}")
-@pytest.mark.parametrize("number", [1])
-def test_real_label_maps(number):
-    path = REAL / f"training_seg_{number:02d}.nii.gz"
+def test_a_real_label_map(shared):
+    path = shared / "data" / "labelmaps" / "training_seg_01.nii.gz"
     label_map = read_label_map(path)
     assert not label_map.unknown
     # Rough places are enough here: the brain's middle onto the template's.

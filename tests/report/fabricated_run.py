@@ -57,22 +57,16 @@ def fabricate_run(folder: Path, *, seed: int = 0) -> Path:
     write_json(folder / "tasks" / "sample.json", {"key": keys[1], "seed": seed})
     for index, stage in enumerate(("compression", "denoiser", "representation")):
         fabricate_stage(folder / stage, index, rng)
-    write_json(
-        folder / "run.json",
-        {
-            "config": {
-                "preprocessing": {"shape": [32, 40, 32], "voxel_size_mm": 5.0, "centre_mm": [0.5, -16.5, 5.5]},
-                "representation": {
-                    "semantic_encoder": {"whitening": 0.5, "volume": {"semantic_width": 128, "symmetric": True}}
-                },
-                "sampling": {"steps": 20, "corrections": 1},
-                "seed": seed,
-            },
-            "manifest": {"path": str(manifest.path), "sha256": manifest.sha256},
-            "seed": seed,
-            "versions": {"ldae": "0.1.0", "torch": "2.13.0"},
-        },
-    )
+    encoder = {"whitening": 0.5, "volume": {"semantic_width": 128, "symmetric": True}}
+    config = {
+        "preprocessing": {"shape": [32, 40, 32], "voxel_size_mm": 5.0, "centre_mm": [0.5, -16.5, 5.5]},
+        "representation": {"semantic_encoder": encoder},
+        "sampling": {"steps": 20, "corrections": 1},
+        "seed": seed,
+    }
+    known = {"path": str(manifest.path), "sha256": manifest.sha256}
+    versions = {"ldae": "0.1.0", "torch": "2.13.0"}
+    write_json(folder / "run.json", {"config": config, "manifest": known, "seed": seed, "versions": versions})
     results["skipped"] = {}
     write_json(folder / "results.json", results)
     return folder
@@ -108,27 +102,19 @@ def fabricate_cohort(folder: Path, rng: np.random.Generator) -> object:
         split = "test" if n <= 12 else "validation" if n <= 16 else "train"
         start = rng.uniform(55, 90)
         for month in (0, 12, 24):
-            rows.append(
-                {
-                    "participant_id": f"sub-{n:04d}",
-                    "session_id": f"ses-M{month:02d}",
-                    "image": f"sub-{n:04d}_{month}.nii.gz",
-                    "age": round(start + month / 12, 2),
-                    "sex": "FM"[n % 2],
-                    "diagnosis": ("CN", "MCI", "AD")[n % 3],
-                    "months": float(month),
-                    "split": split,
-                }
-            )
-    write_manifest(pd.DataFrame(rows), folder / "manifest.tsv")
+            scan = (f"sub-{n:04d}", f"ses-M{month:02d}", f"sub-{n:04d}_{month}.nii.gz")
+            rows.append((*scan, round(start + month / 12, 2), "FM"[n % 2], ("CN", "MCI", "AD")[n % 3], month, split))
+    columns = ["participant_id", "session_id", "image", "age", "sex", "diagnosis", "months", "split"]
+    write_manifest(pd.DataFrame(rows, columns=columns), folder / "manifest.tsv")
     write_json(folder / "cohort" / "dataset_description.json", {"GeneratedBy": [{"Name": "ldae phantom"}]})
     return read_manifest(folder / "manifest.tsv", check_images=False)
 
 
-def fabricate_reconstruction(folder: Path, keys: list[str], brains: Brains, rng: np.random.Generator) -> dict:
-    def metrics(ssim: float, mse: float) -> dict[str, float]:
-        return {"ssim": ssim, "ssim_brain": ssim - 0.08123, "mse": mse, "psnr": -10 * np.log10(mse)}
+def metrics(ssim: float, mse: float) -> dict[str, float]:
+    return {"ssim": ssim, "ssim_brain": ssim - 0.08123, "mse": mse, "psnr": -10 * np.log10(mse)}
 
+
+def fabricate_reconstruction(folder: Path, keys: list[str], brains: Brains, rng: np.random.Generator) -> dict:
     result = ReconstructResult(
         steps=20,
         solver="bdia, 20 steps",
@@ -151,8 +137,7 @@ def fabricate_reconstruction(folder: Path, keys: list[str], brains: Brains, rng:
     )
     order = sorted(keys, key=result.per_scan.__getitem__)
     result.per_scan[keys[0]] = 0.95001
-    shown = [order[18], keys[0], order[0]]
-    write_json(folder / "tasks" / "reconstruct.json", asdict(result) | {"shown": shown})
+    result.write(folder / "tasks", shown=[order[18], keys[0], order[0]])
     scans = [brains.scan(scale=scale, ventricles=v) for scale, v in ((1.0, 0.0), (0.95, 0.4), (1.03, 0.8))]
     save_arrays(
         folder / "tasks" / "reconstruct.npz",
@@ -161,22 +146,7 @@ def fabricate_reconstruction(folder: Path, keys: list[str], brains: Brains, rng:
         semantic_only=np.stack([ndimage.gaussian_filter(scan, 0.9) for scan in scans]),
         compression=np.stack([ndimage.gaussian_filter(scan, 0.35) for scan in scans]),
     )
-    names = ("ssim", "mse", "ssim_brain", "psnr")
-    return {
-        "compression": {name: result.compression[name] for name in names},
-        "reconstruct": {
-            "steps": 20,
-            **{name: result.both[name] for name in names[:3]},
-            "ssim_semantic_only": result.semantic_only["ssim"],
-            "mse_semantic_only": result.semantic_only["mse"],
-            "ssim_semantic_mean": result.semantic_mean["ssim"],
-            "mse_semantic_mean": result.semantic_mean["mse"],
-            "ssim_mean_image": result.mean_image["ssim"],
-            "mse_mean_image": result.mean_image["mse"],
-            "round_trip_rms": result.round_trip_rms,
-            "intervals": {name: asdict(each) for name, each in result.intervals.items()},
-        },
-    }
+    return {"compression": result.compression, "reconstruct": result.summary()}
 
 
 def fabricate_code_use(folder: Path) -> dict:
@@ -184,9 +154,6 @@ def fabricate_code_use(folder: Path) -> dict:
 
     def around(value: float) -> Interval:
         return Interval(value, value - 0.0311, value + 0.0277)
-
-    def metrics(ssim: float, mse: float) -> dict[str, float]:
-        return {"ssim": ssim, "ssim_brain": ssim - 0.07777, "mse": mse, "psnr": -10 * np.log10(mse)}
 
     result = CodeUsageResult(
         scans=36,
@@ -237,7 +204,7 @@ def fabricate_probe(folder: Path, name: str, rng: np.random.Generator) -> dict:
         return embeddings_of(target.records, values)
 
     others = {"random_encoder": features(3.0), "latent_pca": features(1.0), "true_volumes": features(0.1)}
-    settings = ProbeSettings(resamples=50, permutations=50, by=("sex",), learning_curve=name == "diagnosis")
+    settings = ProbeSettings(resamples=20, permutations=20, by=("sex",), learning_curve=name == "diagnosis")
     report = evaluate_probe(target, features(0.7), others, settings)
     report.write(folder / "tasks")
     return report.summary()
@@ -271,6 +238,8 @@ def fabricate_manipulation(folder: Path, keys: list[str], brains: Brains) -> dic
         images=np.stack([[brains.synthetic(ventricles=b + 0.08 * s) for s in steps] for b in base]),
         original=np.stack([brains.scan(ventricles=b) for b in base]),
     )
+    findings = {"plain": asdict(result.findings), "projected": asdict(fabricate_findings(0.1234))}
+    correlations = {"real_scans": 0.6543, "given_map": 0.7654}
     return {
         "steps": steps,
         "probability": probability,
@@ -278,12 +247,8 @@ def fabricate_manipulation(folder: Path, keys: list[str], brains: Brains) -> dic
         "volume_change_ml": change,
         "monotone": result.monotone,
         "scans": 12,
-        "findings": {
-            kind: asdict(fabricate_findings(slope)) for kind, slope in (("plain", 0.8765), ("projected", 0.1234))
-        },
-        "where": {
-            "plain": {"changed_share": 0.4321, "effect_correlation": {"real_scans": 0.6543, "given_map": 0.7654}}
-        },
+        "findings": findings,
+        "where": {"plain": {"changed_share": 0.4321, "effect_correlation": correlations}},
     }
 
 
@@ -291,10 +256,7 @@ def fabricate_findings(slope: float) -> ManipulationFindings:
     return ManipulationFindings(
         steps=list(DEFAULT_STEPS),
         probes={"direction": [0.5] * 7, "age": [70.0] * 7},
-        probe_slopes={
-            "direction": Interval(0.9111, 0.8222, 1.0333),
-            "age": Interval(slope, slope - 0.1, slope + 0.1),
-        },
+        probe_slopes={"direction": Interval(0.9111, 0.8222, 1.0333), "age": Interval(slope, slope - 0.1, slope + 0.1)},
         own_nearest_image=[0.9876] * 7,
         own_nearest_code=[0.8765] * 7,
         flipped=0.7654,
@@ -355,7 +317,5 @@ def fabricate_stage(folder: Path, index: int, rng: np.random.Generator) -> None:
     pd.concat([train, validation]).to_csv(logs / "metrics.csv", index=False)
     plan = {"trained": 123456 * (index + 1), "batch_size": 8, "device": "cpu", "precision": "fp32"}
     losses = {"train/loss": float(loss[-1]), "validation/loss": float(1.08 * loss[-1])}
-    write_json(
-        folder / "stage.json",
-        {"fingerprint": "ab" * 32, "seconds": 123.4 + 60 * index, "steps": 1000, "losses": losses, "plan": plan},
-    )
+    record = {"fingerprint": "ab" * 32, "seconds": 123.4 + 60 * index, "steps": 1000}
+    write_json(folder / "stage.json", record | {"losses": losses, "plan": plan})

@@ -117,7 +117,8 @@ def test_the_split_table_counts_the_manifest(run: Path, page: Page) -> None:
     assert shown[:5] == [str(count) for count in counts]
 
 
-def test_the_document_needs_no_network(page: Page) -> None:
+def test_the_document_needs_no_network_and_is_small_enough_to_send(run: Path, page: Page) -> None:
+    assert (run / "report.html").stat().st_size < 25e6
     links = [
         each[name] for each in page.attributes(True) for name in ("src", "href", "srcset", "action") if name in each
     ]
@@ -128,11 +129,14 @@ def test_the_document_needs_no_network(page: Page) -> None:
     assert not re.search(r"url\(|@import|http", style)
 
 
-def test_anchors_of_the_contents_exist(page: Page) -> None:
+def test_anchors_exist_and_every_table_has_a_caption_and_headers(page: Page) -> None:
     names = {each["id"] for each in page.attributes(True) if "id" in each}
     targets = [a["href"][1:] for a in page.attributes("a")]
     assert len(targets) == 14
     assert set(targets) <= names
+    tables = len(page.attributes("table"))
+    assert tables == len(page.attributes("caption")) >= 10
+    assert {a.get("scope") for a in page.attributes("th")} == {"col", "row"}
 
 
 def test_every_image_is_inside_decodes_is_marked_and_has_a_text_for_who_cannot_see_it(page: Page) -> None:
@@ -154,16 +158,6 @@ def test_every_image_is_inside_decodes_is_marked_and_has_a_text_for_who_cannot_s
         else:
             assert kind == "data:image/svg+xml"
             assert content.lstrip().startswith(b"<?xml")
-
-
-def test_every_table_has_a_caption_and_headers(page: Page) -> None:
-    tables = len(page.attributes("table"))
-    assert tables == len(page.attributes("caption")) >= 10
-    assert {a.get("scope") for a in page.attributes("th")} == {"col", "row"}
-
-
-def test_the_file_is_small_enough_to_send(run: Path) -> None:
-    assert (run / "report.html").stat().st_size < 25e6
 
 
 def test_names_of_participants_are_text_not_markup(run: Path, page: Page) -> None:
@@ -193,33 +187,33 @@ def test_a_baseline_that_beats_the_code_is_stated_in_words(run: Path, page: Page
     section = probe_section(document, "probe_age.json", "age", "Age", own="semantic code")
     (beside,) = [block for block in section.blocks if isinstance(block, Beside) and len(block.columns[1]) > 2]
     assert Text(f"No baseline is better than the semantic code ({mine:.2f} years).") in beside.columns[1]
-    assert (
+    words = (
         "Smaller change error than the sessions carried by their codes (0.812): interpolated voxels of the two scans"
-        in page.text
     )
+    assert words in page.text
 
 
 def test_the_best_of_each_column_is_marked_and_the_ceiling_does_not_compete(run: Path, page: Page) -> None:
     best = {a["data-from"] for a, _ in page.cells if "best" in a.get("class", "")}
-    expected = {
-        "interpolate/ssim/voxel_linear",
-        "interpolate/ssim_brain/trajectory_residual",
-        "interpolate/change_error/voxel_linear",
-        "interpolate/change_correlation/trajectory_residual",
+    assert best == {
+        "results.json#/interpolate/ssim/voxel_linear",
+        "results.json#/interpolate/ssim_brain/trajectory_residual",
+        "results.json#/interpolate/change_error/voxel_linear",
+        "results.json#/interpolate/change_correlation/trajectory_residual",
+        "tasks/probe_diagnosis.json#/scored/true_volumes/metrics/auc/value",
+        "tasks/probe_age.json#/scored/true_volumes/metrics/mae/value",
     }
-    probes = {
-        f"tasks/probe_{name}.json#/scored/true_volumes/metrics/{figure}/value"
-        for name, figure in (("diagnosis", "auc"), ("age", "mae"))
-    }
-    assert best == {f"results.json#/{each}" for each in expected} | probes
 
 
-def test_the_worst_reconstruction_is_called_the_worst_once(run: Path, page: Page) -> None:
+def test_a_typical_and_the_worst_case_are_shown_with_their_figures(run: Path, page: Page) -> None:
     scores = read_json(run / "tasks" / "reconstruct.json")["per_scan"]
     worst = min(scores, key=scores.get)
     captions = re.findall(r"Worst of 36 test scans: (\S+), SSIM (\S+) from both codes", page.text)
     assert captions == [(worst, f"{scores[worst]:.3f}")]
     assert page.text.count("Typical of 36 test scans: ") == 2
+    figures = "Change error 0.804 for the prediction, 0.814 for the interpolated voxels and 0.904 for the nearest copy."
+    assert re.search(rf"A typical case, .*sub-0003_ses-M00, .*{re.escape(figures)}", page.text)
+    assert re.search(r"The worst case, .*sub-0005_ses-M00, .*Change error 1\.234 for the prediction", page.text)
 
 
 def test_a_volume_that_moves_against_the_disease_is_said(run: Path, page: Page, bare: Path) -> None:
@@ -235,12 +229,6 @@ def test_a_volume_that_moves_against_the_disease_is_said(run: Path, page: Page, 
     assert "disease in: brain tissue (\u221210.30 to +4.00 ml)." in warning
     assert "As expected: ventricles (\u22127.04 to +7.04 ml) and right hippocampus" in warning
     assert "left hippocampus" not in warning
-
-
-def test_a_typical_and_the_worst_missing_session_are_shown_with_their_figures(page: Page) -> None:
-    figures = "Change error 0.804 for the prediction, 0.814 for the interpolated voxels and 0.904 for the nearest copy."
-    assert re.search(rf"A typical case, .*sub-0003_ses-M00, .*{re.escape(figures)}", page.text)
-    assert re.search(r"The worst case, .*sub-0005_ses-M00, .*Change error 1\.234 for the prediction", page.text)
 
 
 @pytest.mark.parametrize("damaged", [[], [{"case": "typical"}], "nothing", [3, 4]])
@@ -263,12 +251,20 @@ def test_the_resolved_configuration_can_be_copied_out(run: Path, page: Page) -> 
     assert "ldae demo --out" in page.text
 
 
-def test_the_report_goes_where_it_is_asked_and_leaves_nothing_else(bare: Path) -> None:
+def test_a_bare_folder_says_what_is_missing_and_the_report_goes_where_it_is_asked(bare: Path) -> None:
     first = write_report(bare)
     again = write_report(bare, bare / "elsewhere" / "mine.html")
     assert first == bare / "report.html"
     assert again.read_bytes() == first.read_bytes()
     assert [path.name for path in again.parent.iterdir()] == ["mine.html"]
+    page = Page(first.read_text(encoding="utf-8"))
+    assert not page.attributes("img")
+    reasons = [a for a in page.attributes("p") if a.get("class") == "absence"]
+    sections = page.attributes("section")
+    assert len(reasons) >= len(sections) - 3  # all but key figures, facts and methods
+    for stage in STAGES.values():
+        assert f"{stage}: no training log is in this run folder" in page.text
+    assert "results.json and tasks/probe_diagnosis.json hold no diagnosis probe" in page.text
 
 
 def test_a_folder_without_results_is_refused_with_the_remedy(tmp_path: Path) -> None:
@@ -281,17 +277,6 @@ def test_a_folder_without_results_is_refused_with_the_remedy(tmp_path: Path) -> 
         write_report(tmp_path)
 
 
-def test_a_folder_with_results_alone_says_what_is_missing_everywhere(bare: Path) -> None:
-    page = rendered(bare)
-    assert not page.attributes("img")
-    reasons = [a for a in page.attributes("p") if a.get("class") == "absence"]
-    sections = page.attributes("section")
-    assert len(reasons) >= len(sections) - 3  # all but key figures, facts and methods
-    for stage in STAGES.values():
-        assert f"{stage}: no training log is in this run folder" in page.text
-    assert "results.json and tasks/probe_diagnosis.json hold no diagnosis probe" in page.text
-
-
 def test_a_skipped_task_shows_its_reason(bare: Path) -> None:
     skipped = {
         "code_usage": "codes cannot be shuffled between people",
@@ -300,8 +285,7 @@ def test_a_skipped_task_shows_its_reason(bare: Path) -> None:
         "manipulate": "there is no probe",
         "interpolate": "no test subject has three dated sessions",
     }
-    results = {"n_subjects": 3, "n_scans": 5, "n_test_subjects": 1, "skipped": skipped}
-    write_json(bare / "results.json", results)
+    write_json(bare / "results.json", read_json(bare / "results.json") | {"skipped": skipped})
     page = rendered(bare)
     for reason in skipped.values():
         assert f"This part was skipped: {reason}." in page.text
@@ -323,9 +307,8 @@ def test_figures_without_their_files_keep_the_tables(run: Path, bare: Path) -> N
 
 
 def test_a_study_of_a_trained_model_makes_no_claim_on_its_training(run: Path, bare: Path) -> None:
-    results = read_json(run / "results.json")
-    results["request"] = {"model": "/models/my model", "manifest": "/data/cohort.tsv", "seed": 7}
-    write_json(bare / "results.json", results)
+    request = {"model": "/models/my model", "manifest": "/data/cohort.tsv", "seed": 7}
+    write_json(bare / "results.json", read_json(run / "results.json") | {"request": request})
     page = rendered(bare)
     assert "it used the model in /models/my model" in page.text
     assert "no stage of training has seen" not in page.text
@@ -335,10 +318,7 @@ def test_a_study_of_a_trained_model_makes_no_claim_on_its_training(run: Path, ba
 @pytest.mark.parametrize(
     ("verdict", "words"),
     [
-        (
-            "used",
-            "own code removes 24 % of the denoising error without a code; another subject's code adds 36 %",
-        ),
+        ("used", "own code removes 24 % of the denoising error without a code; another subject's code adds 36 %"),
         ("unhelpful", "The code is read, but it does not help."),
         ("collapsed", "The code has collapsed."),
     ],
@@ -355,29 +335,22 @@ def test_whether_the_code_is_used_is_said_in_words(run: Path, bare: Path, verdic
     assert "There is no chart by noise level" in rendered(bare).text
 
 
-def test_doubts_are_stated_in_words(run: Path, page: Page, bare: Path) -> None:
+def test_doubts_and_a_changed_manifest_are_stated_in_words(run: Path, page: Page, bare: Path) -> None:
     assert "is better than the mean training scan in SSIM, SSIM in the brain and MSE" in page.text
     assert "The interval of R\u00b2 reaches 0" not in page.text
-    results = read_json(run / "results.json")
-    write_json(bare / "results.json", results)
+    write_json(bare / "results.json", read_json(run / "results.json"))
     ages = read_json(run / "tasks" / "probe_age.json")
     ages["scored"]["codes"]["metrics"]["r2"]["low"] = -0.1
     write_json(bare / "tasks" / "probe_age.json", ages)
     reconstruct = read_json(run / "tasks" / "reconstruct.json")
     reconstruct["mean_image"]["ssim_brain"] = 0.9
     write_json(bare / "tasks" / "reconstruct.json", reconstruct)
-    page = rendered(bare)
-    assert "The interval of R\u00b2 reaches 0 or below" in page.text
-    assert "no worse than the semantic code alone in SSIM in the brain (0.900 against 0.773)" in page.text
-
-
-def test_a_changed_manifest_is_not_counted(run: Path, bare: Path) -> None:
-    (bare / "run.json").write_bytes((run / "run.json").read_bytes())
-    plain = read_json(bare / "run.json")
-    plain["manifest"]["sha256"] = "0" * 64
-    write_json(bare / "run.json", plain)
+    plain = read_json(run / "run.json")
+    write_json(bare / "run.json", plain | {"manifest": plain["manifest"] | {"sha256": "0" * 64}})
     page = rendered(bare)
     assert "has changed since the run" in page.text
+    assert "The interval of R\u00b2 reaches 0 or below" in page.text
+    assert "no worse than the semantic code alone in SSIM in the brain (0.900 against 0.773)" in page.text
 
 
 def test_probes_alone_make_a_page_of_their_own(run: Path, tmp_path: Path) -> None:
@@ -445,8 +418,6 @@ def test_markdown_holds_the_same_tables_and_pictures(
     assert len(tables) == len(page.attributes("table"))
     assert "Synthetic images. Not for diagnosis." in text
     assert "<script" not in text.replace("\\<script", "")
-    for name in ("probe_diagnosis.json", "probe_age.json"):
-        (tmp_path / name).write_bytes((run / "tasks" / name).read_bytes())
-    assert "Prediction of age from the embeddings" in write_probe_report(tmp_path, form="md").read_text(
-        encoding="utf-8"
-    )
+    (tmp_path / "probe_age.json").write_bytes((run / "tasks" / "probe_age.json").read_bytes())
+    written = write_probe_report(tmp_path, form="md").read_text(encoding="utf-8")
+    assert "Prediction of age from the embeddings" in written

@@ -7,8 +7,8 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from ldae.cli import main
-from ldae.report import report_schema, write_report
+from ldae.report import report_schema
+from tests import command_line
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,9 @@ def run(copy_of_run: Callable[[], Path]) -> Path:
 
 @pytest.fixture(scope="module")
 def report(run: Path) -> dict:
-    return json.loads(write_report(run, form="json").read_text(encoding="utf-8"))
+    """What the command line writes."""
+    assert command_line.run("report", run, "--format", "json", "--out", run / "report.json") == 0
+    return json.loads((run / "report.json").read_text(encoding="utf-8"))
 
 
 def test_schema_is_one_and_refuses_what_is_not_a_report(report: dict) -> None:
@@ -52,9 +54,3 @@ def test_every_section_of_the_page_is_there(report: dict) -> None:
     assert len(set(anchors)) == len(anchors) == 13
     kinds = {block["kind"] for section in report["sections"] for block in section["blocks"]}
     assert {"text", "table", "picture", "interactive", "viewer", "listing"} <= kinds
-
-
-def test_command_line_writes_it(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match="0"):
-        main(["report", str(run), "--format", "json", "--out", str(tmp_path / "r.json")])
-    jsonschema.validate(json.loads((tmp_path / "r.json").read_text(encoding="utf-8")), report_schema())

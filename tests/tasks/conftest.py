@@ -9,11 +9,11 @@ import pytest
 from ldae.data.manifest import Manifest, read_manifest, write_manifest
 from ldae.tasks.encode import encode_scans
 from ldae.tasks.probe.embeddings import Embeddings, embeddings_of
-from ldae.volume import write_volume
+from tests.heads import write_heads
 
 
-@pytest.fixture
-def known_cohort(tmp_path) -> Callable[..., tuple[Manifest, Embeddings]]:
+@pytest.fixture(scope="session")
+def known_cohort(tmp_path_factory) -> Callable[..., tuple[Manifest, Embeddings]]:
     """Makes people with two scans each, whose first feature carries age and diagnosis, and the rest nothing."""
 
     def make(n: int = 90, *, noise: float = 0.5, width: int = 8, seed: int = 0) -> tuple[Manifest, Embeddings]:
@@ -36,32 +36,23 @@ def known_cohort(tmp_path) -> Callable[..., tuple[Manifest, Embeddings]]:
                 "split": np.where(person < 0.56 * n, "train", np.where(person < 0.67 * n, "validation", "test")),
             }
         )
-        manifest = read_manifest(write_manifest(table, tmp_path / f"m{seed}_{n}.tsv"), check_images=False)
+        path = tmp_path_factory.mktemp("known") / "m.tsv"
+        manifest = read_manifest(write_manifest(table, path), check_images=False)
         return manifest, embeddings_of(manifest.records, features)
 
     return make
 
 
 @pytest.fixture
-def cohort(tmp_path, head):
+def cohort(tmp_path):
     """Two subjects with sessions at months 0, 12 and 24."""
     rows = []
-    for subject in range(2):
+    for subject, diagnosis, split in ((0, "CN", "train"), (1, "AD", "test")):
         for month in (0, 12, 24):
-            name = f"{subject}_{month}.nii.gz"
-            write_volume(head(10 * subject + month), tmp_path / name)
-            rows.append(
-                {
-                    "participant_id": f"sub-{subject}",
-                    "session_id": f"ses-M{month:02d}",
-                    "image": name,
-                    "months": month,
-                    "age": 70 + month / 12,
-                    "diagnosis": ("CN", "AD")[subject],
-                    "split": ("train", "test")[subject],
-                }
-            )
-    return read_manifest(write_manifest(pd.DataFrame(rows), tmp_path / "cohort.tsv"))
+            scan = (f"sub-{subject}", f"ses-M{month:02d}", f"{subject}_{month}.nii.gz")
+            rows.append((*scan, month, 70 + month / 12, diagnosis, split, 10 * subject + month))
+    columns = "participant_id session_id image months age diagnosis split"
+    return read_manifest(write_heads(tmp_path, rows, columns))
 
 
 @pytest.fixture

@@ -1,20 +1,19 @@
 """Models that use their code, ignore it, or have none to use."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from ldae.codes import Codes
-from ldae.data.manifest import Record
 from ldae.diffusion import Estimate, velocity_of
 from ldae.errors import TaskError
 from ldae.networks import semantic_predict
 from ldae.tasks.code_usage import code_usage
 from ldae.tasks.encode import EncodedScans
 from ldae.volume import Grid
+from tests.records import record_of
 from tests.tasks.fixed_source import FixedSource
 
 SUBJECTS = ("a", "a", "b", "c", "c", "d")
@@ -26,10 +25,7 @@ def scans(tiny_model):
     """Six scans of four subjects with drawn codes and latents."""
     rng, grid = np.random.default_rng(0), Grid((4, 4, 4), np.eye(4))
     generator = torch.Generator().manual_seed(0)
-    records = [
-        Record(name, str(row), Path("none"), None, None, None, None, None, "test", {})
-        for row, name in enumerate(SUBJECTS)
-    ]
+    records = [record_of(name, str(row), split="test") for row, name in enumerate(SUBJECTS)]
     images = rng.uniform(size=(6, 16, 24, 16)).astype(np.float32)
     codes = tuple(Codes(torch.randn(16, generator=generator), None, grid, (0.0, 1.0)) for _ in SUBJECTS)
     return EncodedScans(tuple(records), codes, FixedSource(records, images, tiny_model.draw_noise(6, generator)))
@@ -57,7 +53,7 @@ def test_code_usage_is_repeatable_whatever_the_batch(tiny_model, scans):
     result = code_usage(tiny_model, scans, seed=1, progress=lambda *a: seen.append(a), **FEW)
     assert seen == [(4, 6), (6, 6)]
     assert result == code_usage(tiny_model, scans, seed=1, **FEW)
-    other = code_usage(tiny_model, scans, seed=1, **{**FEW, "batch_size": 6})
+    other = code_usage(tiny_model, scans, seed=1, pictured=2, **{**FEW, "batch_size": 6})
     assert other.use.gap.value == pytest.approx(result.use.gap.value, rel=1e-3)
     assert (result.scans, result.subjects, result.images.scans) == (6, 4, 4)
     assert result.timesteps == [333, 666, 999]
@@ -68,7 +64,7 @@ def test_code_usage_is_repeatable_whatever_the_batch(tiny_model, scans):
         assert result.unexplained["shuffled"][level] / none == pytest.approx(
             1 - result.use.shuffled_share_by_level[level].value
         )
-    assert code_usage(tiny_model, scans, seed=2, **FEW).use != result.use
+    assert code_usage(tiny_model, scans, seed=2, pictured=2, **FEW).use != result.use
 
 
 def test_one_code_for_all_is_a_collapse(tiny_model, scans):

@@ -3,10 +3,10 @@
 import pytest
 
 from ldae.config import load_experiment
-from ldae.data.manifest import read_manifest, write_manifest
+from ldae.data.manifest import read_manifest
 from ldae.training.experiment import STAGES, Experiment
 from ldae.training.fit import FitSettings
-from ldae.volume import write_volume
+from tests.heads import write_heads
 
 OVERRIDES = [
     "preprocessing={shape: [16, 24, 16], voxel_size_mm: 10.0, centre_mm: [0.0, -17.0, 5.0]}",
@@ -26,15 +26,11 @@ def overrides():
 
 
 @pytest.fixture
-def cohort(tmp_path, head):
+def cohort(tmp_path):
     """Six subjects, one of them for validation and one for testing."""
-    import pandas as pd
-
-    rows = []
-    for seed, split in enumerate(["train"] * 4 + ["validation", "test"]):
-        write_volume(head(seed), tmp_path / f"{seed}.nii.gz")
-        rows.append({"participant_id": f"sub-{seed}", "session_id": "ses-1", "image": f"{seed}.nii.gz", "split": split})
-    return read_manifest(write_manifest(pd.DataFrame(rows), tmp_path / "cohort.tsv"))
+    splits = ["train"] * 4 + ["validation", "test"]
+    rows = [(f"sub-{seed}", "ses-1", f"{seed}.nii.gz", split, seed) for seed, split in enumerate(splits)]
+    return read_manifest(write_heads(tmp_path, rows, "participant_id session_id image split"))
 
 
 @pytest.fixture

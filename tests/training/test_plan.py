@@ -12,6 +12,8 @@ from ldae.training import plan as plans
 from ldae.training.cost import count, count_step, measure_step
 from ldae.training.plan import plan_experiment
 from ldae.training.recipe import STAGES, build_stage, scan_shapes
+from tests.command_line import run
+from tests.tiny_run import FP32
 
 SMALL = [
     "preprocessing={shape: [16, 24, 16], voxel_size_mm: 10.0, centre_mm: [0.0, -17.0, 5.0]}",
@@ -102,17 +104,11 @@ def test_a_missing_perceptual_network_is_noted(monkeypatch):
 
 @pytest.mark.parametrize("form", ["json", "table"])
 def test_plan_prints_json_or_a_table(capsys, form):
-    from ldae.cli import main
-
-    arguments = ["plan", "quick", "--stage", "denoiser", "--device", "cpu", "--precision", "fp32", "--set", *SMALL]
-    with pytest.raises(SystemExit) as stopped:
-        main([*arguments, "--format", form])
-    assert stopped.value.code == 0
+    assert run("plan", "quick", "--stage", "denoiser", *FP32, "--set", *SMALL, "--format", form) == 0
     printed = capsys.readouterr().out
     if form == "json":
         found = json.loads(printed)
-        assert found["stages"][0]["memory_gib"] > 0
-        assert found["decode_seconds"] > 0
+        assert min(found["stages"][0]["memory_gib"], found["decode_seconds"]) > 0
     else:
         assert "encode" in printed
         assert "note:" in printed

@@ -54,21 +54,20 @@ def batch(items):
     return torch.utils.data.default_collate(items)
 
 
-class Scans(torch.utils.data.Dataset):
+class Scans(list):
     """Items, found by index or by index and number of the draw."""
 
-    def __init__(self, items):
-        self.items = items
-
-    def __len__(self):
-        return len(self.items)
-
     def __getitem__(self, index):
-        return self.items[index[0] if isinstance(index, tuple) else index]
+        return super().__getitem__(index[0] if isinstance(index, tuple) else index)
 
 
 @torch.no_grad()
 def test_shuffled_codes_are_the_codes_of_other_peoples_scans(stage, batch):
+    # Training pays nothing for it.
+    stage.train()
+    assert stage.losses(batch, step_generator(0, 0)).keys() == {"loss", "loss_without_code"}
+    assert not stage._codes
+    stage.eval()
     partners = strangers(batch["subject"], np.random.default_rng(stage.seed))
     losses = stage.losses(batch, step_generator(0, 0))
     swapped = stage.losses({**batch, "image": batch["image"][partners]}, step_generator(0, 0))
@@ -78,13 +77,6 @@ def test_shuffled_codes_are_the_codes_of_other_peoples_scans(stage, batch):
     alone = stage.losses({**batch, "subject": ["a"] * 4}, step_generator(0, 0))
     assert "loss_with_shuffled_code" not in alone
     assert alone["loss"] == losses["loss"]
-
-
-@torch.no_grad()
-def test_training_pays_nothing_for_it(stage, batch):
-    stage.train()
-    assert stage.losses(batch, step_generator(0, 0)).keys() == {"loss", "loss_without_code"}
-    assert not stage._codes
 
 
 def test_noise_disturbs_the_brain_and_leaves_the_background_at_zero(stage, batch):
@@ -122,14 +114,8 @@ def test_an_unused_code_is_reported_once(stage, caplog):
 def test_validation_logs_how_far_codes_spread(stage, items, tmp_path):
     stage.train()
     data = StageDataModule(Scans(items), Scans(items), batch_size=2, steps=4, seed=0)
-    record = fit_stage(
-        "representation",
-        stage,
-        data,
-        tmp_path,
-        FitSettings(tmp_path, device="cpu", precision="fp32"),
-        finish=stage.learning.state_dict,
-    )
+    settings = FitSettings(tmp_path, device="cpu", precision="fp32")
+    record = fit_stage("representation", stage, data, tmp_path, settings, finish=stage.learning.state_dict)
     history = read_history(tmp_path)
     for name in ("loss", "loss_without_code", "loss_with_shuffled_code", "effective_rank", "active_dimensions"):
         assert history[f"validation/{name}"].notna().sum() == 2

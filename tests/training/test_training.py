@@ -29,13 +29,16 @@ from ldae.training.loop import CHECK_EVERY, StageLoop, build_scheduler
 from ldae.training.stage import OptimisationConfig, Stage, step_generator
 
 
-def test_batches_are_a_function_of_seed_and_step():
+def test_batches_and_noise_are_a_function_of_seed_and_step():
     whole = list(StepBatchSampler(5, batch_size=3, steps=7, seed=1))
     resumed = list(StepBatchSampler(5, batch_size=3, steps=7, seed=1, start=4))
     assert whole[4:] == resumed
     first_epoch = [index for batch in whole for index, _ in batch][:5]
     assert sorted(first_epoch) == list(range(5))
     assert list(StepBatchSampler(5, batch_size=3, steps=7, seed=2)) != whole
+    one, again, other = (torch.randn(3, generator=step_generator(0, step)) for step in (4, 4, 5))
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
 
 
 def test_paired_latents_are_those_of_the_mirror_image():
@@ -180,13 +183,7 @@ def test_schedules_rise_and_fall():
         assert rates[-1] == pytest.approx(1.0 if kind == "constant" else 0.0, abs=1e-2)
 
 
-def test_steps_draw_their_own_noise():
-    one, again, other = (torch.randn(3, generator=step_generator(0, step)) for step in (4, 4, 5))
-    assert torch.equal(one, again)
-    assert not torch.equal(one, other)
-
-
-def test_a_run_trains_and_is_not_trained_twice(cohort, tmp_path, fit):
+def test_a_run_trains_and_is_trained_once_and_as_it_was_begun(cohort, tmp_path, fit, monkeypatch):
     plans = []
     experiment, records = fit(cohort, tmp_path / "run", announce=plans.append)
     assert [plan.stage for plan in plans] == list(STAGES)
@@ -207,9 +204,13 @@ def test_a_run_trains_and_is_not_trained_twice(cohort, tmp_path, fit):
     assert again.model().fingerprint() == experiment.model().fingerprint()
     with pytest.raises(TrainingError, match=r"started otherwise \(changed: stage\)"):
         fit(cohort, tmp_path / "run", "compression.optimisation.learning_rate=0.5")
+    with pytest.raises(TrainingError, match="validation split is empty"):
+        fit(cohort.select((cohort.table["split"] != "validation").to_numpy(dtype=bool)), tmp_path / "none")
     provenance = json.loads((tmp_path / "run" / "run.json").read_text())
     assert provenance["manifest"]["sha256"] == cohort.sha256
     assert (tmp_path / "run" / "compression" / "tensorboard").is_dir()
+    monkeypatch.setattr(again, "_compress", None)
+    torch.testing.assert_close(again._latents("train").latents, compressed, atol=1e-4, rtol=1e-4)
 
 
 def test_a_stage_with_other_inputs_is_replaced_by_force_alone(tmp_path):
@@ -257,11 +258,8 @@ def test_whitening_changes_codes_and_not_what_they_decode_to(cohort, tmp_path, f
         if models:
             for stage in STAGES[:2]:
                 shutil.copytree(tmp_path / "0.0" / stage, tmp_path / str(degree) / stage)
-        overrides = [
-            f"representation.semantic_encoder={{{encoder}, whitening: {degree}}}",
-            "representation.latent_noise=0.1",
-        ]
-        experiment, _ = fit(cohort, tmp_path / str(degree), *overrides)
+        whitened = f"representation.semantic_encoder={{{encoder}, whitening: {degree}}}"
+        experiment, _ = fit(cohort, tmp_path / str(degree), whitened, "representation.latent_noise=0.1")
         models[degree] = experiment.model()
     images = experiment._dataset("train").images(range(4))
     codes = {degree: model.semantic(images) for degree, model in models.items()}
@@ -273,19 +271,6 @@ def test_whitening_changes_codes_and_not_what_they_decode_to(cohort, tmp_path, f
     decoded = [model.generate(noise, codes[degree]) for degree, model in models.items()]
     np.testing.assert_allclose(*decoded, atol=1e-4)
     assert np.abs(decoded[0] - models[0.0].generate(noise, codes[0.0].flip(0))).max() > 1e-4, "the code says something"
-
-
-def test_training_scans_are_compressed_once(cohort, tmp_path, fit, monkeypatch):
-    experiment, _ = fit(cohort, tmp_path / "run", "compression.optimisation.steps=1", until="compression")
-    expected = experiment.model().compress(experiment._dataset("train").images(range(4)))
-    monkeypatch.setattr(experiment, "_compress", None)
-    torch.testing.assert_close(experiment._latents("train").latents, expected, atol=1e-4, rtol=1e-4)
-
-
-def test_missing_splits_are_refused(cohort, tmp_path, fit):
-    only_train = cohort.select((cohort.table["split"] != "validation").to_numpy(dtype=bool))
-    with pytest.raises(TrainingError, match="validation split is empty"):
-        fit(only_train, tmp_path / "run")
 
 
 def test_slice_sheet_puts_anterior_and_superior_up():
@@ -300,7 +285,7 @@ def test_slice_sheet_puts_anterior_and_superior_up():
     assert sagittal[:, -1].sum() == 5
 
 
-def test_perceptual_terms_work_offline_or_say_what_to_do(tmp_path):
+def test_perceptual_terms_work_offline_or_say_what_to_do(monkeypatch):
     assert build_perceptual(PerceptualConfig()) is None
     spectral = build_perceptual(PerceptualConfig(kind="spectral"))
     x = torch.rand(1, 1, 8, 8, 8)
@@ -309,19 +294,6 @@ def test_perceptual_terms_work_offline_or_say_what_to_do(tmp_path):
     with pytest.raises(DependencyError, match=r"ldae\[lpips\]"):
         build_perceptual(PerceptualConfig(kind="lpips"))
 
-
-def test_convnext_small_has_torchvisions_parameter_names():
-    with torch.device("meta"):
-        names = set(ConvNeXt(ConvNeXtConfig()).state_dict())
-    assert {
-        "features.0.0.weight",
-        "features.1.0.block.5.bias",
-        "features.7.2.layer_scale",
-        "classifier.0.weight",
-    } <= names
-
-
-def test_medicalnet_without_network_or_weights_is_a_clear_error(monkeypatch):
     def unreachable(*_, **__):
         msg = "no route to host"
         raise OSError(msg)
@@ -329,3 +301,10 @@ def test_medicalnet_without_network_or_weights_is_a_clear_error(monkeypatch):
     monkeypatch.setattr(torch.hub, "load", unreachable)
     with pytest.raises(DependencyError, match="weights, a local file"):
         build_perceptual(PerceptualConfig(kind="medicalnet"))
+
+
+def test_convnext_small_has_torchvisions_parameter_names():
+    with torch.device("meta"):
+        names = set(ConvNeXt(ConvNeXtConfig()).state_dict())
+    features = {"features.0.0.weight", "features.1.0.block.5.bias", "features.7.2.layer_scale"}
+    assert features | {"classifier.0.weight"} <= names

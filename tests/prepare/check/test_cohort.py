@@ -101,13 +101,12 @@ def test_every_fault_is_found_and_none_stops_the_others(table: tuple[Path, pd.Da
     assert len(report.measurements) == len(frame)
 
 
-def test_reading_a_damaged_file_is_one_finding(tmp_path: Path) -> None:
+def test_a_damaged_file_is_one_finding_and_a_check_that_fails_another(
+    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "a.nii.gz").write_bytes(gzip.compress(bytes(range(256)) * 4))
     (finding,) = examine(ScanToExamine("a", tmp_path / "a.nii.gz")).findings
     assert (finding.severity, finding.code, finding.scans) == (ERROR, "unreadable", ("a",))
-
-
-def test_a_check_that_fails_is_no_damaged_file(cohort: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     image = read_manifest(cohort).records[0].image
     monkeypatch.setattr("ldae.prepare.check.scan.check_intensities", lambda data: 1 / 0)
     (finding,) = examine(ScanToExamine("a", image)).findings
@@ -149,11 +148,6 @@ def test_a_killed_process_costs_one_scan(table: tuple[Path, pd.DataFrame], monke
     assert sum("seconds" in measurements for measurements in report.measurements.values()) == 3
 
 
-def test_no_workers_are_refused(cohort: Path) -> None:
-    with pytest.raises(CohortError, match="workers must be at least 1, got 0"):
-        check_cohort(cohort, workers=0, anatomy=False)
-
-
 def test_mixtures_of_heads_brains_and_resolutions(table: tuple[Path, pd.DataFrame]) -> None:
     folder, frame = table
     path = folder / frame["image"][0]
@@ -170,6 +164,16 @@ def test_mixtures_of_heads_brains_and_resolutions(table: tuple[Path, pd.DataFram
     assert codes["mixed-resolution"] == (keys[1],)
 
 
+def test_repeated_rows_are_both_examined(table: tuple[Path, pd.DataFrame]) -> None:
+    folder, frame = table
+    frame.loc[len(frame)] = frame.iloc[0]
+    report = check(folder, frame, anatomy=False)
+    assert len(report.measurements) == len(frame)
+    assert {"manifest", "duplicate-path", "same-voxels"} <= {finding.code for finding in report.findings}
+    with pytest.raises(CohortError, match="workers must be at least 1, got 0"):
+        check(folder, frame, workers=0)
+
+
 def test_files_hold_everything(table: tuple[Path, pd.DataFrame], tmp_path: Path) -> None:
     folder, frame = table
     frame["sex"] = "X"
@@ -177,18 +181,8 @@ def test_files_hold_everything(table: tuple[Path, pd.DataFrame], tmp_path: Path)
     json_path, tsv_path = report.write(tmp_path / "out")
     content = json.loads(json_path.read_text())
     rows = pd.read_csv(tsv_path, sep="\t", keep_default_na=False)
-    assert (
-        content["counts"]["error"] == report.count(Severity.ERROR) == len(frame) == (rows["severity"] == "error").sum()
-    )
+    assert content["counts"]["error"] == report.count(Severity.ERROR) == (rows["severity"] == "error").sum()
     assert set(content["measurements"]) == set(report.measurements)
     groups = group_findings(report.findings)
     assert groups[0].severity == ERROR
     assert len(groups[0].scans) == len(frame)
-
-
-def test_repeated_rows_are_both_examined(table: tuple[Path, pd.DataFrame]) -> None:
-    folder, frame = table
-    frame.loc[len(frame)] = frame.iloc[0]
-    report = check(folder, frame, anatomy=False)
-    assert len(report.measurements) == len(frame)
-    assert {"manifest", "duplicate-path", "same-voxels"} <= {finding.code for finding in report.findings}

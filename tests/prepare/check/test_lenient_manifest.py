@@ -15,10 +15,12 @@ def write(path: Path, *rows: str, head: str = HEAD) -> Path:
     return path
 
 
-def test_a_sound_manifest_is_read_whole(tmp_path: Path) -> None:
-    table, findings = read_leniently(write(tmp_path / "m.tsv", "p1\t01\ta.nii.gz\t70.5\tfemale\ttrain"))
+def test_a_sound_manifest_is_read_whole_and_two_splits_are_left_to_the_checks_of_the_table(tmp_path: Path) -> None:
+    rows = ("p1\t01\ta.nii.gz\t70.5\tfemale\ttrain", "p1\t02\tb.nii.gz\t71\tF\ttest")
+    table, findings = read_leniently(write(tmp_path / "m.tsv", *rows))
     assert findings == []
     assert table.loc[0, ["participant_id", "age", "sex"]].tolist() == ["p1", 70.5, "F"]
+    assert table["split"].tolist() == ["train", "test"]
 
 
 def test_bad_cells_go_missing_and_the_rest_stays(tmp_path: Path) -> None:
@@ -45,13 +47,6 @@ def test_repeated_sessions_are_reported_beside_bad_cells(tmp_path: Path) -> None
     assert [finding.scans for finding in clean] == [("p1_01",)]
     _, bad = read_leniently(write(tmp_path / "n.tsv", *rows, "p3\t01\tc.nii.gz\told\tF\ttrain"))
     assert sum("appears twice" in finding.message for finding in bad) == 1
-
-
-def test_two_splits_are_left_to_the_checks_of_the_table(tmp_path: Path) -> None:
-    rows = ("p1\t01\ta.nii.gz\t70\tF\ttrain", "p1\t02\tb.nii.gz\t71\tF\ttest")
-    table, findings = read_leniently(write(tmp_path / "m.tsv", *rows))
-    assert findings == []
-    assert table["split"].tolist() == ["train", "test"]
 
 
 @pytest.mark.parametrize("content", ["", "participant_id\tsession_id\timage\n", "id,file\n1,2\n"])

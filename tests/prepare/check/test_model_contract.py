@@ -41,16 +41,8 @@ def test_a_contract_that_cannot_be_read_is_refused(tmp_path: Path, plain: object
         read_contract(write_model(tmp_path / "model", plain))
 
 
-def test_no_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="no model here"):
-        read_contract(tmp_path)
-
-
-def test_a_brain_in_template_space_meets_it() -> None:
+def test_a_brain_in_template_space_meets_it_and_each_breach_names_the_command_that_mends_it() -> None:
     assert check_contract(CONTRACT, brain(), SkullState.BRAIN) == []
-
-
-def test_each_breach_names_the_command_that_mends_it() -> None:
     (head,) = check_contract(CONTRACT, brain(), SkullState.HEAD)
     assert (head.severity, head.code) == (ERROR, "contract")
     assert "ldae cohort preprocess --manifest" in head.remedy
@@ -60,8 +52,6 @@ def test_each_breach_names_the_command_that_mends_it() -> None:
         assert "--already-stripped" in moved.remedy
     (mask,) = check_contract(CONTRACT, load_template(4.0).brain_mask, SkullState.BRAIN)
     assert "one intensity" in mask.message
-
-
-def test_coarse_voxels_are_a_warning() -> None:
+    # Coarse voxels are a warning.
     fine = Preprocessing(shape=(80, 96, 80), voxel_size_mm=1.9)
     assert [finding.severity.word for finding in check_contract(fine, brain(), SkullState.BRAIN)] == ["warning"]

@@ -44,10 +44,7 @@ def test_copies_of_one_brain_are_suspected_of_a_deformable_registration() -> Non
     assert [finding.code for finding in found] == ["deformable"]
     assert figures["ventricle_spread"] < 0.05
     assert "ldae cohort preprocess" in found[0].remedy
-
-
-def test_too_few_people_say_nothing() -> None:
-    assert checked(own_shape=False, count=MIN_SUBJECTS - 1) == ([], {})
+    assert checked(own_shape=False, count=MIN_SUBJECTS - 1) == ([], {}), "too few people say nothing"
 
 
 def test_wider_ventricles_measure_larger() -> None:

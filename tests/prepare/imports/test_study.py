@@ -8,8 +8,9 @@ import yaml
 
 from ldae.data.manifest import Manifest, read_manifest
 from ldae.errors import CohortError, ConfigError, ManifestError
+from ldae.prepare.imports.import_report import ImportReport
 from ldae.prepare.imports.study import import_study
-from ldae.prepare.imports.study_map import StudyMap, load_map, shipped_maps
+from ldae.prepare.imports.study_map import load_map, shipped_maps
 
 ADNIMERGE = """"RID","PTID","VISCODE","SITE","COLPROT","EXAMDATE","DX_bl","AGE","PTGENDER","APOE4","DX","Month_bl","Month","M"
 413,"002_S_0413","bl",2,"ADNI1","2006-05-19","CN",76.3,"Female",0,"CN",0,0,0
@@ -31,9 +32,7 @@ DEMOGRAPHICS = "OASISID,AgeatEntry,GENDER,EDUC\nOAS30001,65.2,2,12\nOAS30002,67.
 GENERIC = yaml.safe_load((shipped_maps() / "generic.yaml").read_text(encoding="utf-8"))
 
 
-def study(
-    folder: Path, images: list[str], map_name: str | Path, *tables: str
-) -> tuple[list[Path], StudyMap, Path, Path]:
+def imported(folder: Path, images: list[str], map_name: str | Path, *tables: str) -> ImportReport:
     for image in images:
         path = folder / "images" / image
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,7 +41,7 @@ def study(
     for i, text in enumerate(tables):
         paths.append(folder / f"table{i}.csv")
         paths[-1].write_text(text, encoding="utf-8")
-    return paths, load_map(map_name), folder / "images", folder / "cohort.tsv"
+    return import_study(paths, load_map(map_name), folder / "images", folder / "cohort.tsv")
 
 
 def map_file(folder: Path, **changes: object) -> Path:
@@ -65,7 +64,7 @@ def test_adni_by_visit_code_and_by_date(tmp_path):
     loni = "005_S_0221/{0}/2006-05-25_10_00_00.0/I{1}/ADNI_005_S_0221_MR_{0}_br_raw_S1_I{1}.nii"
     images = ["002_S_0413_m12_T1w.nii.gz", "sub-ADNI002S0413_ses-M000_T1w.nii.gz", "003_S_0001_m06.nii"]
     images += [loni.format("MP-RAGE", 1), loni.format("MP-RAGE_REPEAT", 2), "099_S_9999_bl.nii", "odd.nii"]
-    report = import_study(*study(tmp_path, images, "adni", "\ufeff" + ADNIMERGE))
+    report = imported(tmp_path, images, "adni", "\ufeff" + ADNIMERGE)
     assert rows(report.manifest, "participant_id", "session_id", "age", "sex", "diagnosis", "months", "site") == [
         ("002_S_0413", "M000", 76.3, "F", "CN", 0.0, "2"),
         ("002_S_0413", "m12", 77.335, "F", None, 12.42, "2"),
@@ -86,20 +85,16 @@ def test_the_list_of_images_alone_and_with_the_merged_table(tmp_path):
     images = [
         f"002_S_0413/MPRAGE/{day}_1_1_1/{image}/ADNI_002_S_0413_MR_S1_{image}.nii" for image, day in names.items()
     ]
-    alone = import_study(*study(tmp_path / "a", images, "adni_search", SEARCH))
+    alone = imported(tmp_path / "a", images, "adni_search", SEARCH)
     # The research group is of enrolment: it does not stand for the visit a year later.
-    assert rows(alone.manifest, "session_id", "age", "diagnosis", "months") == [
-        ("sc", 76.0, "CN", 0.0),
-        ("m12", 77.0, None, 12.0),
-    ]
+    found = rows(alone.manifest, "session_id", "age", "diagnosis", "months")
+    assert found == [("sc", 76.0, "CN", 0.0), ("m12", 77.0, None, 12.0)]
     assert amiss(alone) == {"table0.csv, line 4": "an image of the table that is not in the folder"}
     merged = ADNIMERGE.replace('"CN",76.3,"Female",0,"",', '"CN",76.3,"Female",0,"MCI",')
-    both = import_study(*study(tmp_path / "b", images, "adni_search", SEARCH, merged))
+    both = imported(tmp_path / "b", images, "adni_search", SEARCH, merged)
     # AGE of the merged table, the age at baseline, must not pass for Age, that at the scan.
-    assert rows(both.manifest, "session_id", "age", "diagnosis", "site") == [
-        ("sc", 76.0, "CN", "2"),
-        ("m12", 77.0, "MCI", "2"),
-    ]
+    found = rows(both.manifest, "session_id", "age", "diagnosis", "site")
+    assert found == [("sc", 76.0, "CN", "2"), ("m12", 77.0, "MCI", "2")]
 
 
 def test_oasis_pools_visits_and_people_by_days(tmp_path):
@@ -107,7 +102,7 @@ def test_oasis_pools_visits_and_people_by_days(tmp_path):
     images = [folder.format("0129") + f"_run-0{i}_T1w.nii.gz" for i in (1, 2)]
     images += [folder.format("0757") + "_T1w.nii.gz", folder.format("0757") + "_T2w.nii.gz"]
     images += [folder.format("3132") + "_T1w.nii.gz"]
-    report = import_study(*study(tmp_path, images, "oasis3", UDSB4, DEMOGRAPHICS))
+    report = imported(tmp_path, images, "oasis3", UDSB4, DEMOGRAPHICS)
     assert rows(report.manifest, "session_id", "age", "sex", "diagnosis", "months", "diagnosis_gap_days", "EDUC") == [
         ("d0129", 65.553, "F", "CN", 0.0, 129.0, 12),
         ("d0757", 67.273, "F", "AD", 20.63, 35.0, 12),
@@ -121,27 +116,21 @@ def test_oasis_pools_visits_and_people_by_days(tmp_path):
 def test_a_missing_diagnosis_is_carried_only_when_the_map_says_so(tmp_path):
     table = "id,visit,exam_date,dx\nP1,bl,2020-01-01,MCI\nP1,m06,2020-07-01,\nP1,m36,2023-01-01,\n"
     images = ["P1_bl.nii", "P1_m06.nii", "P1_m36.nii"]
-    plain = import_study(*study(tmp_path / "a", images, "generic", table))
+    plain = imported(tmp_path / "a", images, "generic", table)
     assert rows(plain.manifest, "diagnosis") == [("MCI",), (None,), (None,)]
     rule = map_file(tmp_path, diagnosis={"carry_days": 200, "recode": {"mci": "impaired"}})
-    carried = import_study(*study(tmp_path / "b", images, rule, table))
-    assert rows(carried.manifest, "diagnosis", "diagnosis_gap_days") == [
-        ("impaired", 0.0),
-        ("impaired", 182.0),
-        (None, None),
-    ]
+    carried = imported(tmp_path / "b", images, rule, table)
+    found = rows(carried.manifest, "diagnosis", "diagnosis_gap_days")
+    assert found == [("impaired", 0.0), ("impaired", 182.0), (None, None)]
 
 
 def test_ages_come_from_the_date_of_birth_where_there_is_one(tmp_path):
-    table = (
-        "id;scan_date;dob;sex\nÄ 1;2020-05-19;1950-05-19;m\nA2;19.05.2020;19-May-1950;f\nA3;20200519;May 19, 1950;f\n"
-    )
+    people = ("Ä 1;2020-05-19;1950-05-19;m", "A2;19.05.2020;19-May-1950;f", "A3;20200519;May 19, 1950;f")
+    table = "\n".join(("id;scan_date;dob;sex", *people, ""))
     images = ["Ä 1_x.nii", "A2_20200525_T1w.nii", "A3_y.nii"]
-    own = map_file(
-        tmp_path,
-        images={"patterns": [*GENERIC["images"]["patterns"][3:4], r"^(?P<participant>[^/_]+)_"], "within_days": 10},
-    )
-    report = import_study(*study(tmp_path, images, own, table))
+    patterns = [*GENERIC["images"]["patterns"][3:4], r"^(?P<participant>[^/_]+)_"]
+    own = map_file(tmp_path, images={"patterns": patterns, "within_days": 10})
+    report = imported(tmp_path, images, own, table)
     assert rows(report.manifest, "participant_id", "session_id", "age", "months") == [
         ("1", "20200519", 70.001, 0.0),
         ("A2", "20200525", 70.018, 0.0),
@@ -162,34 +151,34 @@ def test_two_subjects_never_become_one(tmp_path, first, other, expected):
     own = map_file(tmp_path, images={"patterns": [r"^(?P<participant>[^/_]+)_"]})
     table = f"id,sex,age\n{first},f,60\n{other},m,70\n"
     with pytest.raises(CohortError, match=expected):
-        import_study(*study(tmp_path, [f"{first}_bl.nii", f"{other}_m12.nii"], own, table))
+        imported(tmp_path, [f"{first}_bl.nii", f"{other}_m12.nii"], own, table)
     assert not (tmp_path / "cohort.tsv").exists()
 
 
 def test_an_image_never_goes_to_a_subject_of_other_punctuation(tmp_path):
     table = "id,visit,age\n1-12,bl,60\n(1_12),m12,61\n"
     images = ["1-12_bl.nii", "112_m12.nii", "11-2_bl_T1w.nii"]
-    report = import_study(*study(tmp_path, images, "generic", table))
+    report = imported(tmp_path, images, "generic", table)
     assert [item.source for item in report.taken] == ["1-12_bl.nii", "112_m12.nii"]
     assert list(amiss(report)) == ["11-2_bl_T1w.nii"]
     # Letters of any alphabet count.
     own = map_file(tmp_path, images={"patterns": [r"^(?P<participant>[^_]+)_"]})
-    report = import_study(*study(tmp_path / "b", ["bä-1_x.nii"], own, "id,age,sex\nBÄ1,60,f\nBÖ1,61,m\n"))
+    report = imported(tmp_path / "b", ["bä-1_x.nii"], own, "id,age,sex\nBÄ1,60,f\nBÖ1,61,m\n")
     assert rows(report.manifest, "participant_id", "age", "sex") == [("B-1", 60.0, "F")]
 
 
 def test_a_date_that_could_be_two_days_is_refused_with_the_remedy(tmp_path):
     table = "id,scan_date\nA1,13/04/2020\nA2,03/04/2020\n"
     with pytest.raises(CohortError, match=r"line 3, column scan_date.*3 April or 4 March.*'dates: day-first'"):
-        import_study(*study(tmp_path, ["A1.nii", "A2.nii"], "generic", table))
+        imported(tmp_path, ["A1.nii", "A2.nii"], "generic", table)
     assert not (tmp_path / "cohort.tsv").exists()
-    report = import_study(*study(tmp_path, ["A1.nii", "A2.nii"], map_file(tmp_path, dates="day-first"), table))
+    report = imported(tmp_path, ["A1.nii", "A2.nii"], map_file(tmp_path, dates="day-first"), table)
     assert rows(report.manifest, "session_id") == [("20200413",), ("20200403",)]
 
 
 def test_two_rows_for_one_visit(tmp_path):
     table = "id,visit,age\nA1,bl,60\nA1,bl,61\nA2,bl,60\nA2,bl,60\n"
-    report = import_study(*study(tmp_path, ["A1_bl.nii", "A2_bl.nii"], "generic", table))
+    report = imported(tmp_path, ["A1_bl.nii", "A2_bl.nii"], "generic", table)
     assert [item.scan for item in report.taken] == ["A2_bl"]
     (item,) = [item for item in report.skipped if not item.expected]
     assert (item.source, item.detail) == ("A1_bl.nii", "table0.csv, line 2; table0.csv, line 3: age")
@@ -198,13 +187,12 @@ def test_two_rows_for_one_visit(tmp_path):
 def test_images_that_the_tables_cannot_place_are_named(tmp_path):
     table = "id,visit,sex,age\nA1,bl,f,60\nA1,m12,m,61\nA2,v3,x,abc\nA3,m01,f,50\n"
     images = ["A1_bl_T1w.nii", "A1_bl_T2w.nii", "A1_m06_T1w.nii", "A1.nii", "A2_v3_a.nii", "A2_v3_b.nii", "A3_m1.nii"]
-    report = import_study(*study(tmp_path, images, "generic", table))
+    report = imported(tmp_path, images, "generic", table)
     assert [(item.scan, item.source) for item in report.taken] == [("A1_bl", "A1_bl_T1w.nii"), ("A3_m1", "A3_m1.nii")]
     assert {source: reason.split(":")[0] for source, reason in amiss(report).items()} == {
         "A1_m06_T1w.nii": "an image of a visit that is not in the tables",
         "A1.nii": "an image whose name states no visit, of a subject with several",
-        "A2_v3_a.nii": "several images of one visit, none of them preferred",
-        "A2_v3_b.nii": "several images of one visit, none of them preferred",
+        **dict.fromkeys(("A2_v3_a.nii", "A2_v3_b.nii"), "several images of one visit, none of them preferred"),
     }
     # One person is not of two sexes.
     assert rows(report.manifest, "sex") == [(None,), ("F",)]
@@ -214,14 +202,13 @@ def test_images_that_the_tables_cannot_place_are_named(tmp_path):
 
 
 def test_nothing_that_matches_is_an_error_with_an_example(tmp_path):
-    with pytest.raises(
-        CohortError, match=r"none of 1 images .* belongs to a visit of 1 subjects \(B1.nii: an image of a s"
-    ):
-        import_study(*study(tmp_path, ["B1.nii"], "generic", "id,age\nA1,60\n"))
+    words = r"none of 1 images .* belongs to a visit of 1 subjects \(B1.nii: an image of a s"
+    with pytest.raises(CohortError, match=words):
+        imported(tmp_path, ["B1.nii"], "generic", "id,age\nA1,60\n")
     with pytest.raises(CohortError, match="looks for PTID"):
-        import_study(*study(tmp_path, ["B1.nii"], "adni", "id,age\nA1,60\n"))
+        imported(tmp_path, ["B1.nii"], "adni", "id,age\nA1,60\n")
     with pytest.raises(ManifestError, match="the table is empty"):
-        import_study(*study(tmp_path, ["B1.nii"], "generic", "id,age\n"))
+        imported(tmp_path, ["B1.nii"], "generic", "id,age\n")
 
 
 @pytest.mark.parametrize(
@@ -262,11 +249,7 @@ def test_the_map_in_the_documentation_is_one(tmp_path):
     path = tmp_path / "map.yaml"
     path.write_text(page.split("```yaml\n")[1].split("```")[0], encoding="utf-8")
     table = "Subject;Visit;ScanDate;DOB;Gender;Dx at visit;Education\nP001;V1;03/04/2020;01.02.1950;2;2;-9\n"
-    images, out = tmp_path / "images", tmp_path / "cohort.tsv"
-    images.mkdir()
-    (images / "P001_V1_mprage.nii").write_bytes(b"")
-    (tmp_path / "t.csv").write_text(table, encoding="utf-8")
-    report = import_study([tmp_path / "t.csv"], load_map(path), images, out)
+    report = imported(tmp_path, ["P001_V1_mprage.nii"], path, table)
     assert rows(report.manifest, "session_id", "age", "sex", "diagnosis", "months") == [("V1", 70.168, "F", "AD", 0.0)]
 
 
@@ -275,9 +258,5 @@ def test_codes_of_numbers_need_no_quotes(tmp_path):
     text = "study: s\ncolumns: {participant_id: id, sex: 7}\nsex: {1: M, 2: F}\nvisits: {3: 6}\n"
     path.write_text(text + "images: {patterns: ['(?P<participant>.)']}\nmissing: [-4]\n", encoding="utf-8")
     made = load_map(path)
-    assert (made.columns["sex"], made.sex, made.visits, made.missing) == (
-        ("7",),
-        {"1": "M", "2": "F"},
-        {"3": 6.0},
-        ("-4",),
-    )
+    assert (made.columns["sex"], made.missing) == (("7",), ("-4",))
+    assert (made.sex, made.visits) == ({"1": "M", "2": "F"}, {"3": 6.0})

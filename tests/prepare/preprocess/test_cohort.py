@@ -14,8 +14,7 @@ import pandas as pd
 import pytest
 import SimpleITK
 
-from ldae.cli.main import main
-from ldae.data.manifest import Manifest, build_manifest, read_manifest
+from ldae.data.manifest import Manifest, build_manifest, read_manifest, write_manifest
 from ldae.errors import CohortError, VolumeError
 from ldae.head import bias_field, preprocess, registration
 from ldae.head.brain_tools import run_brain_tool
@@ -24,6 +23,7 @@ from ldae.prepare.preprocess.cohort import preprocess_manifest
 from ldae.prepare.preprocess.derivatives import finished_outcome, plan_jobs
 from ldae.tasks.native.scan import NativeScan
 from ldae.volume import Volume, read_volume, write_volume
+from tests.command_line import run
 
 Pose = Callable[..., npt.NDArray[np.float64]]
 Head = Callable[..., Volume]
@@ -66,19 +66,13 @@ def test_a_cohort_survives_its_bad_scan_and_is_not_done_twice(
     for name, gain in (("a", 1.0), ("b", 1.5)):
         write_volume(Volume(gain * scan.data, scan.affine), raw / f"{name}.nii.gz")
     (raw / "torn.nii.gz").write_bytes((raw / "a.nii.gz").read_bytes()[:2000])
-    manifest = build_manifest(
-        pd.DataFrame(
-            {
-                "participant_id": ["sub-A-1", "sub-B", "sub-C"],
-                "session_id": ["ses-M00", "02", "01"],
-                "image": ["a.nii.gz", "b.nii.gz", "torn.nii.gz"],
-                "age": [70.0, 81.5, 64.0],
-                "score": [29, 24, 30],
-            }
-        ),
-        raw / "manifest.tsv",
-        check_images=True,
-    )
+    rows = [
+        ("sub-A-1", "ses-M00", "a.nii.gz", 70.0, 29),
+        ("sub-B", "02", "b.nii.gz", 81.5, 24),
+        ("sub-C", "01", "torn.nii.gz", 64.0, 30),
+    ]
+    table = pd.DataFrame(rows, columns=["participant_id", "session_id", "image", "age", "score"])
+    manifest = build_manifest(table, raw / "manifest.tsv", check_images=True)
     calls: list[tuple[int, int]] = []
     out = tmp_path / "out"
     report = preprocess_manifest(manifest, out, STRIPPED, progress=lambda *call: calls.append(call))
@@ -104,10 +98,8 @@ def test_a_cohort_survives_its_bad_scan_and_is_not_done_twice(
         ),
     ]
     done = read_manifest(report.manifest)
-    assert [(r.key, r.age, r.extra["score"]) for r in done.records] == [
-        ("sub-A-1_ses-M00", 70.0, 29),
-        ("sub-B_02", 81.5, 24),
-    ]
+    found = [(r.key, r.age, r.extra["score"]) for r in done.records]
+    assert found == [("sub-A-1_ses-M00", 70.0, 29), ("sub-B_02", 81.5, 24)]
     assert (done.table["preprocess_quality"] > 0.75).all()
     image = read_volume(done.records[0].image)
     assert image.grid == STRIPPED.grid
@@ -291,20 +283,12 @@ def test_the_command_leaves_a_page_with_the_worst_first(
     cut[: cut.shape[0] // 4] = 0.0
     write_volume(Volume(cut, brain.affine), tmp_path / "half & half.nii.gz")
     (tmp_path / "torn.nii.gz").write_bytes(b"not an image")
-    table = pd.DataFrame(
-        {
-            "participant_id": ["sub-A", "sub-B", "sub-C"],
-            "session_id": "01",
-            "image": ["a.nii.gz", "half & half.nii.gz", "torn.nii.gz"],
-        }
-    )
-    manifest = build_manifest(table, tmp_path / "three.tsv")
-    manifest.write(tmp_path / "three.tsv")
+    images = {"sub-A": "a.nii.gz", "sub-B": "half & half.nii.gz", "sub-C": "torn.nii.gz"}
+    table = pd.DataFrame({"participant_id": list(images), "session_id": "01", "image": list(images.values())})
+    write_manifest(table, tmp_path / "three.tsv")
     out = tmp_path / "out"
     options = ["--voxel-size", "5", "--already-stripped", "--no-bias-correction"]
-    with pytest.raises(SystemExit) as stopped:
-        main(["cohort", "preprocess", "--manifest", str(tmp_path / "three.tsv"), "--out", str(out), *options])
-    assert stopped.value.code == 1
+    assert run("cohort", "preprocess", "--manifest", tmp_path / "three.tsv", "--out", out, *options) == 1
     said = " ".join(capsys.readouterr().out.split())
     assert "failed sub-C_01" in said
     page = (out / "quality.html").read_text()

@@ -47,17 +47,13 @@ def trace(name: str, series: str) -> dict:
 
 
 @pytest.mark.parametrize("chart", CHARTS.values(), ids=CHARTS)
-def test_plotly_knows_every_name_and_reads_plain_json(chart: Chart) -> None:
+def test_plotly_knows_every_name_and_svg_refers_to_nothing_outside(chart: Chart) -> None:
     drawn = draw_plotly(chart)
     assert json.loads(json.dumps(drawn, allow_nan=False)) == drawn
     plotly.graph_objects.Figure(**drawn)
     assert drawn["layout"]["xaxis"]["title"]["text"] == chart.x.title
     assert drawn["layout"]["yaxis"]["title"]["text"] == chart.y.title
     assert all(len(each["x"]) == len(each["y"]) > 0 for each in drawn["data"])
-
-
-@pytest.mark.parametrize("chart", CHARTS.values(), ids=CHARTS)
-def test_svg_refers_to_nothing_outside(chart: Chart) -> None:
     root = ElementTree.fromstring(draw_svg(chart))
     assert root.tag == f"{SVG}svg"
     links = [value for each in root.iter() for name, value in each.attrib.items() if name.endswith("href")]

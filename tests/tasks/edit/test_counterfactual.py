@@ -1,46 +1,18 @@
 """Counterfactuals against the closed form: a model whose images hold y itself, and a linear probe."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
-import torch
 
-from ldae.codes import Codes
 from ldae.errors import TaskError
 from ldae.tasks.edit.counterfactual import FARTHEST, find_counterfactuals
-from ldae.tasks.probe.linear import LinearProbe
-from ldae.volume import Grid
+from tests.tasks.edit.transparent import codes_of, probe, transparent
 
-GRID = Grid((2, 2, 2), np.eye(4))
-
-
-def probe(*weights, intercept=0.0, logistic=True):
-    size = len(weights)
-    return LinearProbe(np.zeros(size), np.ones(size), np.array(weights), intercept, 1.0, logistic, 1.0)
-
-
-def codes(*values):
-    return [Codes(torch.tensor(each, dtype=torch.float32), None, GRID, (0.0, 1.0)) for each in values]
-
-
-def transparent(gain=1.0):
-    """Draws y into the first voxels; reads `gain` of every change there."""
-
-    def decode(batch):
-        images = np.zeros((len(batch), 2, 2, 2), np.float32)
-        images.reshape(len(batch), -1)[:, :2] = np.stack([each.semantic.numpy() for each in batch])
-        return images
-
-    def semantic(images):
-        return gain * images.reshape(len(images), -1)[:, :2]
-
-    return SimpleNamespace(decode_images=decode, semantic=semantic)
+MODEL = transparent(np.eye(2))
 
 
 def test_step_is_the_closed_forms_and_just_beyond_it():
     asked, starts = probe(3.0, 4.0, intercept=-1.0), [(-0.2, 0.1), (1.0, 1.0), (0.4, -0.5)]
-    found = find_counterfactuals(transparent(), codes(*starts), asked, 0.7, bisections=9, batch_size=2)
+    found = find_counterfactuals(MODEL, codes_of(starts), asked, 0.7, bisections=9, batch_size=2)
     wanted = np.log(0.7 / 0.3)
     for start, each in zip(starts, found, strict=True):
         # The direction has unit length, so a step raises the logit by the norm of the weights, 5.
@@ -55,7 +27,7 @@ def test_step_is_the_closed_forms_and_just_beyond_it():
 
 def test_nuisance_is_left_alone():
     other = probe(1.0, 0.0, logistic=False)
-    (found,) = find_counterfactuals(transparent(), codes((0.3, -0.4)), probe(3.0, 4.0), 0.5, nuisances=[other])
+    (found,) = find_counterfactuals(MODEL, codes_of([(0.3, -0.4)]), probe(3.0, 4.0), 0.5, nuisances=[other])
     assert found.reached
     assert found.image.ravel()[0] == pytest.approx(0.3, abs=1e-6)
     assert found.after >= 0.5
@@ -63,7 +35,8 @@ def test_nuisance_is_left_alone():
 
 def test_a_model_that_shows_little_is_searched_farther_and_one_that_shows_nothing_is_said_so():
     weak, none = (
-        next(find_counterfactuals(transparent(gain), codes((-0.4, -0.3)), probe(3.0, 4.0), 0.9)) for gain in (0.5, 0.0)
+        next(find_counterfactuals(transparent(np.eye(2), gain), codes_of([(-0.4, -0.3)]), probe(3.0, 4.0), 0.9))
+        for gain in (0.5, 0.0)
     )
     assert weak.reached
     assert weak.amount > 0.9  # twice the way of a faithful model
@@ -73,13 +46,13 @@ def test_a_model_that_shows_little_is_searched_farther_and_one_that_shows_nothin
 
 def test_numbers_have_targets_in_their_unit():
     years = probe(0.0, 10.0, intercept=70.0, logistic=False)
-    up, down = find_counterfactuals(transparent(), codes((0, 0.5), (0, -0.5)), years, 70.0, bisections=10)
+    up, down = find_counterfactuals(MODEL, codes_of([(0, 0.5), (0, -0.5)]), years, 70.0, bisections=10)
     assert up.amount == pytest.approx(-0.5, abs=0.01)
     assert down.amount == pytest.approx(0.5, abs=0.01)
 
 
 def test_impossible_targets_are_refused():
     with pytest.raises(TaskError, match="between 0 and 1"):
-        find_counterfactuals(transparent(), codes((0, 0)), probe(1.0, 0.0), 1.0)
+        find_counterfactuals(MODEL, codes_of([(0, 0)]), probe(1.0, 0.0), 1.0)
     with pytest.raises(TaskError, match="3 features"):
-        find_counterfactuals(transparent(), codes((0, 0)), probe(1.0, 0.0, 0.0))
+        find_counterfactuals(MODEL, codes_of([(0, 0)]), probe(1.0, 0.0, 0.0))

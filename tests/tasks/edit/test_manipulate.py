@@ -7,23 +7,18 @@ import pytest
 from scipy import stats
 
 from ldae.codes import Codes
-from ldae.data.manifest import Record
 from ldae.errors import TaskError
 from ldae.tasks.edit.change_map import effect_map
 from ldae.tasks.edit.evaluate import evaluate_edits
 from ldae.tasks.edit.manipulate import Edits
 from ldae.tasks.encode import EncodedScans
-from ldae.tasks.probe.linear import LinearProbe
 from ldae.volume import Grid
+from tests.records import record_of
+from tests.tasks.edit.transparent import probe
 from tests.tasks.fixed_source import FixedSource
 
 STEPS = (-1.0, 0.0, 1.0, 2.0)
 SHAPE = (6, 7, 5)
-
-
-def probe(*weights, intercept=0.0, logistic=True):
-    size = len(weights)
-    return LinearProbe(np.zeros(size), np.ones(size), np.array(weights), intercept, 1.0, logistic, 1.0)
 
 
 @pytest.fixture
@@ -41,8 +36,8 @@ def people():
         image = np.zeros(SHAPE, np.float32)
         image[1:-1, 1:-1, 1:-1] = 0.4 + 0.1 * rng.random() + 0.02 * rng.normal(size=(4, 5, 3)) + 0.002 * (age - 70)
         images.append(image + ill * field)
-        diagnosis = "AD" if ill else "CN"
-        records.append(Record(f"s{index}", "M00", "x", age, "FM"[index % 2], diagnosis, 0.0, None, "test", {}))
+        known = {"age": age, "sex": "FM"[index % 2], "diagnosis": "AD" if ill else "CN"}
+        records.append(record_of(f"s{index}", "M00", months=0.0, split="test", **known))
     codes = tuple(
         Codes(torch.tensor([float(index), -1.0], dtype=torch.float32), None, Grid(SHAPE, np.eye(4)), (0.0, 1.0))
         for index in range(12)

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from ldae.data.manifest import Record
 from ldae.errors import TaskError
 from ldae.metrics.code_usage import share_between_subjects
 from ldae.tasks.explore.directions import (
@@ -17,22 +16,12 @@ from ldae.tasks.explore.directions import (
     reliability,
 )
 from ldae.tasks.explore.sparse import fit_sparse_features
+from tests.records import record_of
 
 
 def people(n, sessions=1, **columns):
     return tuple(
-        Record(
-            f"s{i // sessions}",
-            f"M{i % sessions}",
-            "x",
-            None,
-            None,
-            None,
-            None,
-            None,
-            None,
-            {k: v[i] for k, v in columns.items()},
-        )
+        record_of(f"s{i // sessions}", f"M{i % sessions}", extra={k: v[i] for k, v in columns.items()})
         for i in range(n * sessions)
     )
 
@@ -60,7 +49,7 @@ def test_names_come_from_correlations_alone():
     assert {"years", "group"} == {each.column for each in found[0].associations[:2]}
     assert strongest.p_holm < 1e-6
     assert "noise" not in found[0].name
-    assert found[1].name == "no column"
+    assert found[1].name == Direction(np.ones(2), 0.5).name == "no column"
     assert {each.column for each in found[0].associations} == {"years", "group", "noise"}
 
 
@@ -70,13 +59,11 @@ def test_the_decoders_directions_are_those_of_its_jacobian(tiny_model, scans):
     scale = scans.semantic.std(axis=0)
     directions = decoder_directions(few, codes, scans.semantic, 2, iterations=12)
 
-    def decoded(shift):
-        moved = codes[0].with_semantic(codes[0].semantic + torch.from_numpy(shift * scale).float())
-        return few.latents_of([moved]).double().numpy().ravel()
-
-    width = len(scale)
-    columns = [(decoded(0.05 * unit) - decoded(-0.05 * unit)) / 0.1 for unit in np.eye(width)]
-    jacobian = np.stack(columns, axis=1) / np.sqrt(len(columns[0]))
+    units = np.eye(len(scale))
+    shifts = torch.from_numpy(np.concatenate([0.05 * units, -0.05 * units]) * scale).float()
+    moved = [codes[0].with_semantic(codes[0].semantic + shift) for shift in shifts]
+    forward, backward = few.latents_of(moved).double().flatten(1).numpy().reshape(2, len(units), -1)
+    jacobian = (forward - backward).T / 0.1 / np.sqrt(forward.shape[1])
     _, singular, axes = np.linalg.svd(jacobian, full_matrices=False)
     for index, direction in enumerate(directions):
         assert direction.strength == pytest.approx(singular[index], rel=0.05)
@@ -125,7 +112,3 @@ def test_sparse_features_give_back_what_is_sparse():
     assert noise.r2 < 0.6 < found.r2
     with pytest.raises(TaskError, match="on both sides"):
         fit_sparse_features(codes, np.ones(600, dtype=bool))
-
-
-def test_a_direction_without_columns_has_no_name():
-    assert Direction(np.ones(2), 0.5).name == "no column"

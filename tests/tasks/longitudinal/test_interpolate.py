@@ -11,7 +11,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ldae.data.manifest import Record
 from ldae.errors import TaskError
 from ldae.metrics.change import change_error
 from ldae.tasks.longitudinal.comparison import METRICS, RIVALS, compare_groups
@@ -26,7 +25,15 @@ from ldae.tasks.longitudinal.interpolate import (
     with_residual,
 )
 from ldae.tasks.longitudinal.trajectory import TrajectoryPrior, fit_trajectory_prior, line_weights
+from tests.records import record_of
 from tests.tasks.fixed_source import FixedSource
+
+
+def prior_of(scans, *, slope=0.0, slope_variance=1.0, noise_variance=1e-9):
+    """A prior that is the same for all dimensions of the scans' codes."""
+    return TrajectoryPrior(
+        *(np.full(scans.semantic.shape[1], each) for each in (slope, slope_variance, noise_variance))
+    )
 
 
 def relabelled(scans, rows, records, images=None):
@@ -69,8 +76,7 @@ def test_ends_of_an_interpolation_are_the_sessions(scans):
 
 
 def test_every_method_is_scored_on_the_real_scan(tiny_model, scans, tmp_path):
-    prior = TrajectoryPrior(*(np.full(scans.semantic.shape[1], value) for value in (0.0, 1.0, 1e-9)))
-    result = evaluate_interpolation(tiny_model, scans, prior=prior, batch_size=1)
+    result = evaluate_interpolation(tiny_model, scans, prior=prior_of(scans), batch_size=1)
     assert result.n == result.subjects == 2
     assert (result.own, result.ventricle_yardstick) == ("trajectory_residual", "measured")
     assert evaluate_interpolation(tiny_model, scans).own == "ldae_residual"
@@ -96,7 +102,7 @@ def test_every_method_is_scored_on_the_real_scan(tiny_model, scans, tmp_path):
 def test_a_line_of_ones_own_through_two_sessions_is_the_blend(tiny_model, scans):
     """With a prior that knows nothing, the line through both given sessions is the line between their codes."""
     triples = find_triples(scans)
-    prior = TrajectoryPrior(*(np.full(scans.semantic.shape[1], value) for value in (0.3, 1e9, 1e-9)))
+    prior = prior_of(scans, slope=0.3, slope_variance=1e9)
     predicted = predict_between(tiny_model, Sessions.of(tiny_model, scans), triples, prior)
     np.testing.assert_allclose(predicted["trajectory"], predicted["ldae"], atol=1e-4)
     np.testing.assert_allclose(predicted["voxel_trajectory"], predicted["voxel_linear"], atol=1e-6)
@@ -110,7 +116,7 @@ def test_lines_use_every_other_session(tiny_model, scans):
     still = relabelled(scans, [0, 0, 0, 0], records, images)
     triples = find_triples(still)
     assert len(triples) == 4
-    prior = TrajectoryPrior(*(np.full(scans.semantic.shape[1], value) for value in (0.0, 1.0, 1.0)))
+    prior = prior_of(scans, noise_variance=1.0)
     predicted = predict_between(tiny_model, Sessions.of(tiny_model, still), triples, prior)
     truth = images[[triple.target for triple in triples]]
     np.testing.assert_allclose(predicted["voxel_trajectory"], truth, atol=1e-6)
@@ -142,12 +148,9 @@ def test_weights_of_a_line_read_any_line_exactly(months, month, level, slope):
     first, last = min(months), max(months)
     share = (month - first) / (last - first)
     np.testing.assert_allclose(line_weights(np.array([first, last]), month), [1 - share, share], atol=1e-9)
-
-
-def test_a_line_needs_two_months():
-    for months in ([], [3.0], [3.0, 3.0]):
+    for few in ([], [first], [first, first]):
         with pytest.raises(TaskError, match="two months or more"):
-            line_weights(np.array(months), 6.0)
+            line_weights(np.array(few), month)
 
 
 def test_references_and_truth_take_the_place_of_the_scans(tiny_model, scans, tmp_path):
@@ -196,8 +199,7 @@ def test_a_typical_and_the_worst_case_are_chosen_by_the_own_method(errors, cases
 
 @pytest.mark.parametrize("with_prior", [True, False])
 def test_shown_images_are_those_that_were_scored(tiny_model, scans, tmp_path, with_prior):
-    prior = TrajectoryPrior(*(np.full(scans.semantic.shape[1], value) for value in (0.0, 1.0, 1e-9)))
-    prior = prior if with_prior else None
+    prior = prior_of(scans) if with_prior else None
     result = evaluate_interpolation(tiny_model, scans, prior=prior)
     shown = save_cases(tiny_model, scans, result, prior, tmp_path / "cases.npz")
     assert result.own == ("trajectory_residual" if with_prior else "ldae_residual")
@@ -223,13 +225,8 @@ def test_a_spread_is_none_where_nothing_is_drawn(tiny_model, scans):
         draw_spread(tiny_model, scans.codes[0], draws=1)
 
 
-# --- Codes over time --------------------------------------------------------------------------------------------------
-
-
 def visits(months, subject="s"):
-    return tuple(
-        Record(f"{subject}", f"M{month:02.0f}", "x", None, None, None, float(month), None, None, {}) for month in months
-    )
+    return tuple(record_of(subject, f"M{month:02.0f}", months=float(month)) for month in months)
 
 
 def changing_cohort(rng, people=400, noise=0.5, slope=0.1, slope_sd=0.05):
@@ -287,19 +284,11 @@ def test_the_line_predicts_better_than_one_persons_own():
 def test_differences_within_a_group_are_those_of_its_cases_alone():
     rng = np.random.default_rng(0)
     methods = ["ldae_residual", *RIVALS]
-    rows = [
-        {
-            "participant_id": f"sub-{case % 12}",
-            "method": method,
-            "gap_months": 12.0,
-            "diagnosis": None,
-            "boundary_voxels": 1.5 if case % 2 else 0.2,
-            **{metric: rng.normal() for metric in METRICS},
-        }
-        for case in range(24)
-        for method in methods
-    ]
-    table = pd.DataFrame(rows)
+    case = np.repeat(np.arange(24), len(methods))
+    table = pd.DataFrame({metric: rng.normal(size=len(case)) for metric in METRICS})
+    table["participant_id"], table["method"] = [f"sub-{each % 12}" for each in case], methods * 24
+    table["boundary_voxels"] = np.where(case % 2, 1.5, 0.2)
+    table = table.assign(gap_months=12.0, diagnosis=None)
     moved = compare_groups(table, methods, 100, 0)["boundary"]["over 1 voxel"]
     chosen = table[table["boundary_voxels"] > 1]
     for metric, of in moved["differences"].items():

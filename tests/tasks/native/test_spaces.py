@@ -3,29 +3,23 @@
 import numpy as np
 import pytest
 
-from ldae.data.manifest import Record
 from ldae.errors import TaskError
 from ldae.tasks.longitudinal.interpolate import nearest_session
 from ldae.tasks.native.scan import NativeScan
-from ldae.tasks.native.spaces import NativeSpace, TemplateSpace, check_way_back, open_space
+from ldae.tasks.native.spaces import check_way_back, open_space
 from ldae.volume import read_volume
+from tests.records import record_of
 
 
 @pytest.fixture
 def record(made_scan, tmp_path):
-    image = made_scan(tmp_path).preprocessed
-    return Record("sub-1", "ses-1", image, None, None, None, None, None, None, {})
-
-
-def test_spaces_by_name(tiny_model):
-    assert isinstance(open_space("native", tiny_model), NativeSpace)
-    assert isinstance(open_space("template", tiny_model), TemplateSpace)
+    return record_of("sub-1", "ses-1", made_scan(tmp_path).preprocessed)
 
 
 def test_template_space_shows_the_image_itself(tiny_model, record):
     codes = tiny_model.encode(read_volume(record.image))
     images = np.random.default_rng(0).uniform(size=(2, *tiny_model.config.preprocessing.shape)).astype(np.float32)
-    place = TemplateSpace(tiny_model).scan(record, codes)
+    place = open_space("template", tiny_model).scan(record, codes)
     for result in (place.edited(*images), place.reconstruction(*images, keep_detail=True), place.spread(images[0])):
         np.testing.assert_array_equal(result.volume.data, images[0])
         assert result.onto is None
@@ -37,19 +31,12 @@ def test_native_space_adds_what_the_doors_difference_says(tiny_model, record):
     assert not tiny_model.difference(codes, codes).data.any()
     difference = tiny_model.difference(edited, codes)
     images = [tiny_model.decode_images([each])[0] for each in (edited, codes)]
-    result = NativeSpace(tiny_model).scan(record, codes).edited(*images)
+    result = open_space("native", tiny_model).scan(record, codes).edited(*images)
     native = NativeScan.of(record.image)
     np.testing.assert_allclose(result.volume.data, native.change(difference).data, atol=1e-3)
     assert result.volume.data.any()
     low, high = codes.window
     np.testing.assert_allclose(difference.data, (images[0] - images[1]) * (high - low), atol=1e-3)
-
-
-def test_equal_codes_are_one_image(tiny_model, head):
-    codes = tiny_model.encode(head(0))
-    assert codes.same_image(tiny_model.encode(head(0)))
-    assert not codes.same_image(codes.with_semantic(codes.semantic + 1))
-    assert not codes.same_image(tiny_model.encode_prepared([tiny_model.prepare(head(0))], noise=False)[0])
 
 
 def test_the_nearest_session_is_the_earlier_of_two(scans):

@@ -69,7 +69,7 @@ def test_matched_people_are_alike(confounded):
         match_classes(choose_target(manifest, "age"), ("sex",))
 
 
-def test_residuals_know_nothing_of_their_confounds():
+def test_residuals_know_nothing_of_their_confounds_in_a_transformer_as_scikit_learns():
     rng = np.random.default_rng(1)
     confound = rng.normal(size=(200, 2))
     features = confound @ rng.normal(size=(2, 5)) + rng.normal(size=(200, 5))
@@ -79,6 +79,7 @@ def test_residuals_know_nothing_of_their_confounds():
     np.testing.assert_allclose(residual.T @ (confound - confound.mean(axis=0)), 0, atol=1e-8)
     np.testing.assert_allclose(residual.mean(axis=0), features.mean(axis=0))
     np.testing.assert_array_equal(Residualise(0).fit_transform(both), both)
+    check_estimator(Residualise())
 
 
 def test_demographics_are_what_is_known_and_not_the_target(confounded):
@@ -104,7 +105,3 @@ def test_a_bias_is_measured_of_reduced_features_too(confounded):
     report = evaluate_probe(choose_target(manifest, "age"), embeddings, {"wide": wide}, QUICK)
     assert abs(report.scored[CODES].age_bias["gap_age_correlation_corrected"]) < 0.2
     assert np.isfinite(report.scored["wide"].metrics["mae"].value)
-
-
-def test_the_transformer_is_scikit_learns():
-    check_estimator(Residualise())

@@ -12,7 +12,7 @@ from ldae.tasks.probe.evaluate import evaluate_probe
 from ldae.tasks.probe.result import CODES, ProbeSettings
 from ldae.tasks.probe.targets import find_conversions
 
-QUICK = ProbeSettings(protocol="cv", folds=3, repeats=1, resamples=100)
+QUICK = ProbeSettings(protocol="cv", folds=2, repeats=1, resamples=100)
 
 
 @pytest.fixture
@@ -26,16 +26,8 @@ def converters(tmp_path):
     for person in range(n):
         for visit in range(0, 49, 6):
             diagnosis = "AD" if visit >= months[person] and visit else "MCI"
-            rows.append(
-                [
-                    f"s{person:03d}",
-                    f"M{visit:02d}",
-                    "x.nii.gz",
-                    float(visit),
-                    diagnosis,
-                    "train" if person < 80 else "test",
-                ]
-            )
+            split = "train" if person < 80 else "test"
+            rows.append([f"s{person:03d}", f"M{visit:02d}", "x.nii.gz", float(visit), diagnosis, split])
     columns = ["participant_id", "session_id", "image", "months", "diagnosis", "split"]
     manifest = read_manifest(
         write_manifest(pd.DataFrame(rows, columns=columns), tmp_path / "m.tsv"), check_images=False
