@@ -264,16 +264,12 @@ def test_faults_of_an_encoder_and_the_wrong_file_are_named(files, tmp_path):
     refused("no place in a semantic encoder .*classifier.2.weight", {"backbone.backbone.classifier.2.weight": colour})
     refused("positions of 8 axial slices", {}, OfficialContract(encoder_heads=2, groups=2))
     refused("no multiple of 3 heads", {}, OfficialContract(encoder_heads=3, groups=2, shape=SHAPE))
-<<<<<<< HEAD
 
 
 def test_the_wrong_file_is_recognised(files):
     with pytest.raises(
         CheckpointError, match="it holds a compression autoencoder: give it in the place of that network"
     ):
-=======
-    with pytest.raises(CheckpointError, match="it holds a compression autoencoder: give it as --autoencoder"):
->>>>>>> tests
         plan_official(files[2], files[1], files[2], CONTRACT)
 
 
