@@ -86,11 +86,14 @@ def roc_band(
         resamples: number of draws.
     """
     rates = np.linspace(0.0, 1.0, 101)
+    order = np.argsort(-score, kind="stable")
+    positive, last = target[order] == 1, np.flatnonzero(np.diff(score[order], append=-np.inf))  # last of equal scores
     curves = []
     for rows in draw_subjects(subjects, np.random.default_rng(seed), resamples):
         if 0 < target[rows].mean() < 1:
-            false, true, _ = roc_curve(target[rows], score[rows])
-            curves.append(np.interp(rates, false, true))
+            weight = np.bincount(rows, minlength=len(score))[order]
+            true, false = ((weight * kind).cumsum()[last] for kind in (positive, ~positive))
+            curves.append(np.interp(rates, np.append(0, false / false[-1]), np.append(0, true / true[-1])))
     low, high = np.percentile(curves, [2.5, 97.5], axis=0)
     false, true, _ = roc_curve(target, score)
     return {
