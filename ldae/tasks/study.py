@@ -42,7 +42,7 @@ StudyProgress = Callable[[str, int, int], None]
 Images = npt.NDArray[np.float32]
 
 SHOWN = 3
-EDITED = 60
+EDITED = 40
 """Test subjects whose scans are edited, each many times over."""
 PROBED = ("diagnosis", "age")
 PARTS = (

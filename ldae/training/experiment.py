@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import default_collate
 
 from ldae.autoencoder import LatentDiffusionAutoencoder, Networks
 from ldae.data.datasets import LatentDataset, ScanDataset
@@ -270,10 +271,11 @@ class Experiment:
         device = choose_device(self.settings.device)
         encoder = self.networks.semantic_encoder.eval().to(device)
         codes = []
-        for item in map(scans.__getitem__, range(len(scans))):
-            read = [item.get(name) for name in ("image", "latent", "mirrored_latent")]
+        for rows in torch.arange(len(scans)).split(self.config.representation.optimisation.batch_size):
+            batch = default_collate([scans[int(row)] for row in rows])
+            read = [batch.get(name) for name in ("image", "latent", "mirrored_latent")]
             with self._autocast(device):
-                codes.append(encoder(*(None if each is None else each[None].to(device) for each in read)).float().cpu())
+                codes.append(encoder(*(None if each is None else each.to(device) for each in read)).float().cpu())
         return torch.cat(codes)
 
     def _whiten(self, train: LatentDataset) -> None:
