@@ -138,14 +138,18 @@ def clear_background(images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]
     """Decoded images with exactly 0 outside the brain, as scans have it: what tells brain from background needs it so.
 
     Args:
-        images: model intensities, (N, D, H, W). Dark voxels that are connected with the grid's edge become 0; dark fluid
-            within the brain stays.
+        images: model intensities, (N, D, H, W). The brain is the largest bright piece, with the dark fluid that it encloses.
     """
     from scipy import ndimage
 
-    cleared = images.copy()
-    for image in cleared:
+    cleared = np.zeros_like(images)
+    for image, kept in zip(images, cleared, strict=True):
+        pieces, _ = ndimage.label(image >= HAZE, output=np.int32)
+        sizes = np.bincount(pieces.ravel())
+        sizes[0] = 0  # what is dark
         # One dark voxel around the grid joins all that touches its edge.
-        regions, _ = ndimage.label(np.pad(image < HAZE, 1, constant_values=True), output=np.int32)
-        image[(regions == regions[0, 0, 0])[1:-1, 1:-1, 1:-1]] = 0.0
+        dark = (pieces == 0) | (pieces != sizes.argmax())
+        around, _ = ndimage.label(np.pad(dark, 1, constant_values=True), output=np.int32)
+        brain = (around != around[0, 0, 0])[1:-1, 1:-1, 1:-1]
+        kept[brain] = image[brain]
     return cleared

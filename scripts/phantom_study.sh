@@ -4,13 +4,13 @@
 #   scripts/phantom_study.sh
 #   OUT=runs/toy SUBJECTS=24 VOXEL_SIZE=6 CONFIG=quick DEVICE=cpu scripts/phantom_study.sh
 #
-# VOXEL_SIZE should be that of CONFIG's grid: 5 for demo, 6 for quick.
+# VOXEL_SIZE should be that of CONFIG's grid: 3 for demo, 6 for quick.
 set -euo pipefail
 
 LDAE="${LDAE:-ldae}"
 OUT="${OUT:-runs/phantom_study}"
 SUBJECTS="${SUBJECTS:-160}"
-VOXEL_SIZE="${VOXEL_SIZE:-5}"
+VOXEL_SIZE="${VOXEL_SIZE:-3}"
 CONFIG="${CONFIG:-demo}"
 DEVICE="${DEVICE:-auto}"
 

@@ -271,8 +271,9 @@ class Experiment:
         device = choose_device(self.settings.device)
         encoder = self.networks.semantic_encoder.eval().to(device)
         codes = []
-        for rows in torch.arange(len(scans)).split(self.config.representation.optimisation.batch_size):
-            batch = default_collate([scans[int(row)] for row in rows])
+        size = self.config.representation.optimisation.batch_size
+        for start in range(0, len(scans), size):
+            batch = default_collate([scans[row] for row in range(start, min(start + size, len(scans)))])
             read = [batch.get(name) for name in ("image", "latent", "mirrored_latent")]
             with self._autocast(device):
                 codes.append(encoder(*(None if each is None else each.to(device) for each in read)).float().cpu())
