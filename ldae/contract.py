@@ -135,16 +135,19 @@ class Preprocessing:
 
 
 def clear_background(images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Decoded images with exactly 0 outside the brain, as scans have it: what tells brain from background needs it so.
+    """Decoded images with exactly 0 outside the brain, as prepared scans have it. Values that are no numbers stay.
 
     Args:
         images: model intensities, (N, D, H, W). The brain is the largest bright piece, with the dark fluid that it encloses.
+
+    Returns:
+        New images, (N, D, H, W).
     """
     from scipy import ndimage
 
     cleared = np.zeros_like(images)
     for image, kept in zip(images, cleared, strict=True):
-        pieces, _ = ndimage.label(image >= HAZE, output=np.int32)
+        pieces, _ = ndimage.label(~(image < HAZE), output=np.int32)
         sizes = np.bincount(pieces.ravel())
         sizes[0] = 0  # what is dark
         # One dark voxel around the grid joins all that touches its edge.

@@ -1,5 +1,6 @@
 """Draw the pictures of the README from a run folder, as in `python scripts/draw_results.py runs/demo docs/pictures`."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -52,7 +53,14 @@ rows = [
     )
     for cut in cuts_of(run, zero)
 ]
-headers = ["3 steps away from AD", "no edit", "3 steps toward AD", "change, away", "change, toward"]
+steps = json.loads((folder / "tasks" / "manipulate.json").read_text(encoding="utf-8"))["steps"]
+headers = [
+    f"{-steps[0]:g} steps away from AD",
+    "no edit",
+    f"{steps[-1]:g} steps toward AD",
+    "change, away",
+    "change, toward",
+]
 picture = draw_panel(
     rows, headers, limit=symmetric_limit(changes), limit_label="change of intensities, of a range of 1"
 )

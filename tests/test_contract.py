@@ -25,5 +25,10 @@ def test_a_brain_that_fills_the_grid_stays_as_it_is():
     np.testing.assert_array_equal(clear_background(image), image)
 
 
+def test_values_that_are_no_numbers_stay_to_be_seen():
+    image = np.full((1, 6, 7, 5), np.nan, dtype=np.float32)
+    np.testing.assert_array_equal(clear_background(image), image)
+
+
 def test_an_image_without_a_brain_is_all_background():
     assert not clear_background(np.full((1, 6, 7, 5), 0.5 * HAZE, dtype=np.float32)).any()

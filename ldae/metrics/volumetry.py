@@ -29,7 +29,7 @@ WINDOW_FADE_MM = 4.0
 # Only the core of the hippocampus: its surroundings differ between heads for other reasons than its size.
 HIPPOCAMPUS_REACH_MM = -4.0
 
-# Darker than this share of white matter is background, which decoders leave near 0 but not at 0.
+# Darker than this share of white matter is background.
 BACKGROUND_LEVEL = 0.1
 
 # Where the template has this much fluid around the brain, no fluid counts as ventricle.

@@ -51,7 +51,8 @@ class Cell:
 
     Attributes:
         text: as it is shown.
-        sources: place of each of its numbers, as file#pointer, to the number unrounded; none for words.
+        sources: place of each of its numbers, as file#pointer, to the number unrounded (None where the place is
+            in no JSON file); none for words.
         best: the best value of its column.
         prose: a sentence instead of a number.
     """

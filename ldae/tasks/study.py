@@ -216,7 +216,7 @@ def _manipulation(
     training: EncodedScans,
     effects: dict[str, Images],
 ) -> dict[str, Any]:
-    """Edit the first scan of test subjects toward and away from the positive diagnosis; again with age held.
+    """Edit the first scan of some test subjects toward and away from the positive diagnosis; again with age held.
 
     The response of images to the age's direction is measured on training subjects.
     """

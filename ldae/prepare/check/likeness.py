@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.preprocessing import normalize
 
 from ldae.atlas import Template, load_template
 from ldae.head.findings import ERROR, WARNING, Finding
@@ -119,6 +118,8 @@ def compare_brains(
     stack = np.stack(signatures).astype(np.float32)
     # Every subject has the same weight in the mean, however many sessions it has.
     deviations = stack - np.mean([stack[names == name].mean(axis=0) for name in np.unique(names)], axis=0)
+    from sklearn.preprocessing import normalize
+
     own = normalize(deviations)
     likeness = np.clip(own @ own.T, -1.0, 1.0)
     first, second = np.triu_indices(len(names), 1)

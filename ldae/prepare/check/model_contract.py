@@ -8,7 +8,6 @@ from ldae.contract import Preprocessing, PreprocessingWarning
 from ldae.errors import CheckpointError, ConfigError, VolumeError
 from ldae.head.findings import ERROR, WARNING, Finding
 from ldae.head.intensities import SkullState
-from ldae.io.checkpoints import read_config
 from ldae.io.plain import from_plain
 from ldae.volume import Volume
 
@@ -26,6 +25,8 @@ def read_contract(folder: Path) -> Preprocessing:
     Raises:
         CheckpointError: if there is none, or it is damaged.
     """
+    from ldae.io.checkpoints import read_config  # which loads torch; the processes that examine scans need none
+
     try:
         plain = read_config(Path(folder))["autoencoder"]["preprocessing"]
         return from_plain(Preprocessing, plain, where="preprocessing")

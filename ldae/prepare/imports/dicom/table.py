@@ -83,8 +83,9 @@ def read_subjects(path: Path) -> SubjectTable:
         )
         raise CohortError(msg)
     rows = cells[list(source.values())].set_axis(list(source), axis=1).reindex(columns=[*KEYS, *CARRIED])
-    for line in rows.index[rows["patient"].isna()][:1]:
-        msg = f"{path}: line {line} has no {source['patient']}; give every row an identifier"
+    unnamed = rows.index[rows["patient"].isna()]
+    if len(unnamed):
+        msg = f"{path}: line {unnamed[0]} has no {source['patient']}; give every row an identifier"
         raise CohortError(msg)
     for line, text in rows["day"].dropna().items():
         rows.loc[line, "day"] = _day(text, f"{path}: line {line}, column {source['day']}")
