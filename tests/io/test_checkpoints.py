@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from ldae.autoencoder import LatentDiffusionAutoencoder
+from ldae.contract import clear_background
 from ldae.errors import CheckpointError
 from ldae.io.checkpoints import FORMAT_VERSION, load_tensors
 
@@ -15,6 +16,8 @@ FORMAT_1 = Path(__file__).parents[1] / "data" / "model_format_1"
 def test_a_model_of_format_1_does_what_it_did(tmp_path):
     model = LatentDiffusionAutoencoder.from_pretrained(FORMAT_1, device="cpu", precision="fp32")
     expected, _ = load_tensors(FORMAT_1 / "expected.safetensors")
+    # Its pictures were written before decoded images had a background of 0.
+    expected["image"] = torch.from_numpy(clear_background(expected["image"].numpy()))
     images = torch.linspace(0, 1, 8 * 12 * 8).reshape(1, 1, 8, 12, 8)
     latent = model.compress(images)
     semantic = model.semantic(images)
