@@ -86,7 +86,12 @@ def test_study_of_a_model_that_is_there(quick, tmp_path, capsys):
     arguments = ("--model", quick / "model", "--manifest", quick / "manifest.tsv", "--out", tmp_path / "study")
     assert run("study", *arguments, "--device", "cpu", "--precision", "fp32") == 0
     study, demo = (json.loads((path / "results.json").read_text()) for path in (tmp_path / "study", quick))
-    assert study["reconstruct"] == demo["reconstruct"]
+    # Latents are compressed in batches of another size, which round otherwise.
+    assert study["reconstruct"].keys() == demo["reconstruct"].keys()
+    for name in ("ssim", "ssim_brain", "mse", "ssim_semantic_only", "ssim_semantic_mean", "round_trip_rms"):
+        assert study["reconstruct"][name] == pytest.approx(demo["reconstruct"][name], rel=1e-5, abs=1e-6), name
+    for name, interval in demo["reconstruct"]["intervals"].items():
+        assert study["reconstruct"]["intervals"][name] == pytest.approx(interval, rel=1e-5, abs=1e-6), name
     assert (tmp_path / "study" / "report.html").is_file()
     assert run("report", quick, "--out", tmp_path / "again.html") == 0
     assert (tmp_path / "again.html").is_file()
