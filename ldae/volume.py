@@ -95,7 +95,7 @@ class Volume:
         return Volume(np.ascontiguousarray(image.dataobj), image.affine)
 
     def resample_to(self, grid: Grid, *, order: int = 1, outside: float = 0.0) -> "Volume":
-        """Interpolate on another grid; on its own grid the voxels come back unchanged.
+        """Interpolate on another grid; voxels that both grids share come back unchanged.
 
         Where the target is coarser, the image is first smoothed with a Gaussian that brings its point spread to that
         of the target voxel (variance (r^2 - 1) / 12 source voxels squared for a ratio r), so that nothing aliases.
@@ -111,6 +111,10 @@ class Volume:
 
         target_to_source = np.linalg.inv(self.affine) @ grid.affine
         data = self.data
+        if np.allclose(target_to_source[:3, :3], np.eye(3), atol=1e-6):
+            start = np.round(target_to_source[:3, 3]).astype(int)
+            if np.allclose(target_to_source[:3, 3], start, atol=1e-4):
+                return Volume(_shifted(data, start, grid.shape, outside), grid.affine)
         if order > 0:
             # How many source voxels one target voxel spans, along each source axis.
             ratio = np.abs(target_to_source[:3, :3]).max(axis=1)
@@ -130,6 +134,19 @@ class Volume:
             cval=outside,
         )
         return Volume(resampled, grid.affine)
+
+
+def _shifted(
+    data: npt.NDArray[np.float32], start: npt.NDArray[np.int_], shape: tuple[int, int, int], outside: float
+) -> npt.NDArray[np.float32]:
+    """The voxels from `start` on, which may lie outside: cut and padded, not interpolated."""
+    found = np.full(shape, outside, dtype=data.dtype)
+    first, last = np.maximum(start, 0), np.minimum(start + shape, data.shape)
+    if (first < last).all():
+        taken = tuple(slice(a, b) for a, b in zip(first, last, strict=True))
+        put = tuple(slice(a, b) for a, b in zip(first - start, last - start, strict=True))
+        found[put] = data[taken]
+    return found
 
 
 def _coarser(

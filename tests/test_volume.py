@@ -57,6 +57,16 @@ def test_resampling_to_its_own_grid_changes_nothing_and_elsewhere_reproduces_a_r
     np.testing.assert_allclose(Volume(ramp, grid.affine).resample_to(target).data, expected, atol=1e-3)
 
 
+@pytest.mark.parametrize("start", [(2, -3, 0), (-1, 1, 4), (30, 0, 0)])
+def test_a_grid_of_the_same_lattice_is_cut_and_padded(volume, start):
+    affine = volume.affine.copy()
+    affine[:3, 3] += volume.affine[:3, :3] @ start
+    grid = Grid((7, 8, 6), affine)
+    padded = np.pad(volume.data, 40, constant_values=-1.0)
+    expected = padded[tuple(slice(40 + at, 40 + at + n) for at, n in zip(start, grid.shape, strict=True))]
+    np.testing.assert_array_equal(volume.resample_to(grid, outside=-1.0).data, expected)
+
+
 def test_downsampling_keeps_the_mean_of_noise_small():
     noise = Volume(np.random.default_rng(0).normal(size=(40, 40, 40)), np.eye(4))
     coarse = noise.resample_to(Grid.centred((8, 8, 8), 4.0, (19.5, 19.5, 19.5)))
