@@ -8,13 +8,14 @@ stands the difference in each training, whose spread no interval over people kno
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import mean_absolute_error, roc_auc_score
 
-from ldae.metrics.statistics import holm, paired_difference, subject_bootstrap
+from ldae.metrics.scores import PRIMARY, Predictions, compare_predictions, score_predictions
+from ldae.metrics.statistics import holm
 
 KEYS = ["participant_id", "session_id", "target"]
 
@@ -29,52 +30,34 @@ def main() -> None:
     tables = [pd.read_csv(folder / f"probe_{options.target}.csv") for folder in options.probes]
     if any(not table[KEYS].equals(tables[0][KEYS]) for table in tables):
         parser.error("the folders hold answers about different people; ask each training of the same manifest")
-    truth = tables[0]["target"].to_numpy()
-    people = tables[0]["participant_id"].tolist()
-    binary = set(np.unique(truth)) == {0.0, 1.0}
-    answers = {name: np.stack([table[name].to_numpy() for table in tables]) for name in tables[0].columns.drop(KEYS)}
-
-    def score(said: np.ndarray, rows: np.ndarray) -> float:
-        if binary and len(np.unique(truth[rows])) < 2:
-            return float("nan")
-        return float(roc_auc_score(truth[rows], said[rows]) if binary else mean_absolute_error(truth[rows], said[rows]))
-
-    def mean_score(name: str, rows: np.ndarray) -> float:
-        return float(np.mean([score(said, rows) for said in answers[name]]))
-
+    truth = tables[0]["target"].to_numpy(dtype=float)
+    people = tuple(tables[0]["participant_id"])
+    kind = "binary" if set(np.unique(truth)) == {0.0, 1.0} else "regression"
+    metric = PRIMARY[kind]
+    answers = {
+        name: Predictions(kind, truth, np.stack([table[name].to_numpy(dtype=float) for table in tables]), people)
+        for name in tables[0].columns.drop(KEYS)
+    }
+    own = answers["codes"]
     against = {
-        name: paired_difference(
-            lambda rows: mean_score("codes", rows),
-            lambda rows, name=name: mean_score(name, rows),
-            people,
-            generator=np.random.default_rng(0),
-            resamples=options.resamples,
-        )
-        for name in answers
-        if name != "codes"
+        name: compare_predictions(own, each, metric, resamples=options.resamples)
+        for name, each in answers.items()
+        if each is not own
     }
     adjusted = dict(zip(against, holm([each.p for each in against.values()]), strict=True))
-    everybody = np.arange(len(truth))
-    print(
-        f"{options.target}, {'AUC' if binary else 'mean absolute error'}: {len(tables)} trainings, {len(set(people))} people"
-    )
-    for name, said in answers.items():
-        interval = subject_bootstrap(
-            lambda rows, name=name: mean_score(name, rows),
-            people,
-            generator=np.random.default_rng(0),
-            resamples=options.resamples,
-        )
+    print(f"{options.target}, {metric}: {len(tables)} trainings, {len(set(people))} people")
+    for name, each in answers.items():
+        interval = score_predictions(each, (metric,), resamples=options.resamples)[metric]
         print(f"{name:18s} {interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]", end="")
         if name in against:
             found = against[name]
-            each = [
-                score(ours, everybody) - score(theirs, everybody)
-                for ours, theirs in zip(answers["codes"], said, strict=True)
+            gaps = [
+                replace(own, values=ours[None]).overall(metric) - replace(each, values=theirs[None]).overall(metric)
+                for ours, theirs in zip(own.values, each.values, strict=True)
             ]
             print(
                 f"   codes minus it {found.value:+.3f} [{found.low:.3f}, {found.high:.3f}], p (Holm) {adjusted[name]:.3f};"
-                f" in each training {', '.join(f'{one:+.3f}' for one in each)}",
+                f" in each training {', '.join(f'{gap:+.3f}' for gap in gaps)}",
                 end="",
             )
         print()

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from scipy.stats import entropy
 
 from ldae.errors import TaskError
-from ldae.metrics.statistics import Interval, Rows, rows_by_subject, subject_bootstrap
+from ldae.metrics.statistics import Interval, Rows, mean_of, rows_by_subject, subject_bootstrap
 
 __all__ = [
     "ACTIVE_ABOVE",
@@ -210,10 +210,11 @@ def measure_use(errors: ThreeWays, subjects: Sequence[str], *, seed: int = 0, re
     """
 
     def interval(name: str, levels: slice) -> Interval:
-        def statistic(rows: Rows) -> float:
-            none = errors.none[rows, levels].mean(axis=0)
-            right, shuffled = (each[rows, levels].mean(axis=0) / none for each in (errors.right, errors.shuffled))
-            return float({"share": 1.0 - right, "shuffled": 1.0 - shuffled, "gap": shuffled - right}[name].mean())
+        def statistic(weights: Array) -> Array:
+            none = weights @ errors.none[:, levels]
+            right, shuffled = (weights @ each[:, levels] / none for each in (errors.right, errors.shuffled))
+            mean: Array = {"share": 1.0 - right, "shuffled": 1.0 - shuffled, "gap": shuffled - right}[name].mean(axis=1)
+            return mean
 
         return subject_bootstrap(statistic, subjects, generator=np.random.default_rng(seed), resamples=resamples)
 
@@ -228,10 +229,8 @@ def paired_gap(
     first: Array, second: Array, subjects: Sequence[str], *, seed: int = 0, resamples: int = 1000
 ) -> Interval:
     """Mean of first - second over scans, both (N,), with its interval over subjects."""
-    difference, generator = first - second, np.random.default_rng(seed)
-    return subject_bootstrap(
-        lambda rows: float(difference[rows].mean()), subjects, generator=generator, resamples=resamples
-    )
+    generator = np.random.default_rng(seed)
+    return subject_bootstrap(mean_of(first - second), subjects, generator=generator, resamples=resamples)
 
 
 def _singular_values(codes: Array) -> Array:

@@ -28,18 +28,29 @@ class Areas:
     covariance: Array
 
 
-def area_under_curve(target: npt.NDArray[np.int64], score: Array) -> float:
-    """Area under the ROC curve as the Mann-Whitney statistic of mid-ranks (Hanley and McNeil 1982); NaN for one class only.
+def area_under_curve(target: npt.NDArray[np.int64], score: Array, weights: Array) -> Array:
+    """Areas under the ROC curve, (R,), as Mann-Whitney statistics (Hanley and McNeil 1982); NaN for one class only.
 
     Args:
         target: 1 for positive, 0 for negative, (N,).
         score: larger for positive, (N,).
+        weights: how often each row counts, (R, N).
     """
-    positive = int(target.sum())
-    pairs = positive * (len(target) - positive)
-    if not pairs:
-        return float("nan")
-    return float((rankdata(score)[target == 1].sum() - positive * (positive + 1) / 2) / pairs)
+    order, positive, last = _steps(target, score)
+    first, weights = np.append(0, last[:-1] + 1), weights[:, order]
+    true, false = (np.add.reduceat(weights * kind, first, axis=1) for kind in (positive, ~positive))
+    below = false.cumsum(axis=1) - false / 2
+    with np.errstate(invalid="ignore"):
+        area: Array = (true * below).sum(axis=1) / (true.sum(axis=1) * false.sum(axis=1))
+    return area
+
+
+def _steps(
+    target: npt.NDArray[np.int64], score: Array
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
+    """Order of rising scores, which of them are positive, and the last of equal scores."""
+    order = np.argsort(score, kind="stable")
+    return order, target[order] == 1, np.flatnonzero(np.diff(score[order], append=np.inf))
 
 
 def roc_areas(target: npt.NDArray[np.int64], scores: npt.ArrayLike, subjects: Sequence[str]) -> Areas:
@@ -86,14 +97,13 @@ def roc_band(
         resamples: number of draws.
     """
     rates = np.linspace(0.0, 1.0, 101)
-    order = np.argsort(-score, kind="stable")
-    positive, last = target[order] == 1, np.flatnonzero(np.diff(score[order], append=-np.inf))  # last of equal scores
+    order, positive, last = _steps(target, -score)
     curves = []
-    for rows in draw_subjects(subjects, np.random.default_rng(seed), resamples):
-        if 0 < target[rows].mean() < 1:
-            weight = np.bincount(rows, minlength=len(score))[order]
+    for weights in draw_subjects(subjects, np.random.default_rng(seed), resamples):
+        for weight in weights[:, order]:
             true, false = ((weight * kind).cumsum()[last] for kind in (positive, ~positive))
-            curves.append(np.interp(rates, np.append(0, false / false[-1]), np.append(0, true / true[-1])))
+            if true[-1] and false[-1]:
+                curves.append(np.interp(rates, np.append(0, false / false[-1]), np.append(0, true / true[-1])))
     low, high = np.percentile(curves, [2.5, 97.5], axis=0)
     false, true, _ = roc_curve(target, score)
     return {

@@ -6,20 +6,28 @@ from functools import partial
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import pearsonr
-from sklearn import metrics
 
 from ldae.metrics.roc import area_under_curve
-from ldae.metrics.statistics import Difference, Interval, paired_difference, subject_bootstrap
+from ldae.metrics.statistics import Difference, Interval, mean_of, paired_difference, subject_bootstrap
 
-__all__ = ["HIGHER_IS_BETTER", "PRIMARY", "Predictions", "compare_predictions", "concordance", "score_predictions"]
+__all__ = [
+    "HIGHER_IS_BETTER",
+    "METRICS",
+    "PRIMARY",
+    "Predictions",
+    "compare_predictions",
+    "concordance",
+    "score_predictions",
+]
 
 Array = npt.NDArray[np.float64]
-Rows = npt.NDArray[np.int64]
-Metric = Callable[[Array, Array], float]
+Metric = Callable[[Array, Array, Array], Array]
+"""Of a target, predictions and how often each row counts, (R, N), to R values; NaN where it is undefined."""
 
 PRIMARY = {"binary": "auc", "multiclass": "auc", "regression": "mae", "survival": "concordance"}
 """The metric by which embeddings are compared."""
+TINY = 1e-12
+"""Variance below this share of that of all scans is rounding."""
 HIGHER_IS_BETTER = {"auc": True, "mae": False, "concordance": True}
 
 
@@ -39,10 +47,20 @@ class Predictions:
     values: Array
     subjects: tuple[str, ...]
 
-    def metric(self, name: str, rows: Rows) -> float:
-        """A metric of some scans, averaged over repeats; NaN where it is undefined."""
+    def metric(self, name: str, weights: Array) -> Array:
+        """A metric averaged over repeats, (R,); NaN where it is undefined.
+
+        Args:
+            name: of the metric.
+            weights: how often each scan counts, (R, N).
+        """
         metric = METRICS[self.kind][name]
-        return float(np.mean([metric(self.target[rows], values[rows]) for values in self.values]))
+        mean: Array = np.mean([metric(self.target, values, weights) for values in self.values], axis=0)
+        return mean
+
+    def overall(self, name: str) -> float:
+        """A metric of all scans, averaged over repeats."""
+        return float(self.metric(name, np.ones((1, len(self.target))))[0])
 
 
 def score_predictions(
@@ -83,25 +101,50 @@ def compare_predictions(
     )
 
 
-def _recall(index: int, target: Array, values: Array) -> float:
+def _recall(index: int, target: Array, values: Array, weights: Array) -> Array:
     predicted = values.argmax(axis=1) if values.ndim == 2 else (values > 0.5).astype(int)
-    true = target == index
-    return float((predicted[true] == index).mean()) if true.any() else float("nan")
+    return mean_of(np.where(target == index, predicted == index, np.nan))(weights)
 
 
-def _balanced(target: Array, values: Array) -> float:
+def _balanced(target: Array, values: Array, weights: Array) -> Array:
     classes = values.shape[1] if values.ndim == 2 else 2
-    return float(np.mean([_recall(index, target, values) for index in range(classes)]))
+    mean: Array = np.mean([_recall(index, target, values, weights) for index in range(classes)], axis=0)
+    return mean
 
 
-def _one_against_rest(target: Array, values: Array) -> float:
-    areas = [area_under_curve((target == index).astype(int), values[:, index]) for index in range(values.shape[1])]
-    return float(np.mean(areas))
+def _one_against_rest(target: Array, values: Array, weights: Array) -> Array:
+    classes = range(values.shape[1])
+    areas = [area_under_curve((target == index).astype(int), values[:, index], weights) for index in classes]
+    mean: Array = np.mean(areas, axis=0)
+    return mean
 
 
-def _log_loss(target: Array, values: Array) -> float:
+def _log_loss(target: Array, values: Array, weights: Array) -> Array:
     chosen = values[np.arange(len(target)), target.astype(int)]
-    return float(-np.log(np.clip(chosen, 1e-12, 1)).mean())
+    return mean_of(-np.log(np.clip(chosen, 1e-12, 1)))(weights)
+
+
+def _covariance(first: Array, second: Array, weights: Array) -> Array:
+    a, b = first - first.mean(), second - second.mean()
+    return mean_of(a * b)(weights) - mean_of(a)(weights) * mean_of(b)(weights)
+
+
+def _explained(target: Array, values: Array, weights: Array) -> Array:
+    """R2; undefined for a target without variance."""
+    variance = _covariance(target, target, weights)
+    missed = mean_of(np.square(target - values))(weights)
+    return 1 - np.divide(missed, variance, out=np.full_like(missed, np.nan), where=variance > TINY * target.var())
+
+
+def _correlation(target: Array, values: Array, weights: Array) -> Array:
+    """Pearson's r; 0 for predictions without variance."""
+    known = _covariance(target, target, weights) > TINY * target.var()
+    varied = _covariance(values, values, weights) > TINY * values.var()
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found = _covariance(target, values, weights) / np.sqrt(
+            _covariance(target, target, weights) * _covariance(values, values, weights)
+        )
+    return np.where(known, np.where(varied, found, 0.0), np.nan)
 
 
 def concordance(target: Array, risk: Array) -> float:
@@ -119,20 +162,25 @@ def concordance(target: Array, risk: Array) -> float:
         return float("nan")
 
 
+def _concordance(target: Array, risk: Array, weights: Array) -> Array:
+    drawn = [np.repeat(np.arange(len(risk)), each.astype(int)) for each in weights]
+    return np.array([concordance(target[rows], risk[rows]) for rows in drawn])
+
+
 METRICS: Mapping[str, Mapping[str, Metric]] = {
     "binary": {
-        "auc": lambda target, values: area_under_curve(target.astype(int), values),
+        "auc": lambda target, values, weights: area_under_curve(target.astype(int), values, weights),
         "balanced_accuracy": _balanced,
         "sensitivity": partial(_recall, 1),
         "specificity": partial(_recall, 0),
-        "brier": lambda target, values: float(np.square(values - target).mean()),
+        "brier": lambda target, values, weights: mean_of(np.square(values - target))(weights),
     },
     "multiclass": {"auc": _one_against_rest, "balanced_accuracy": _balanced, "log_loss": _log_loss},
     "regression": {
-        "mae": lambda target, values: float(np.abs(target - values).mean()),
-        "rmse": lambda target, values: float(np.sqrt(np.square(target - values).mean())),
-        "r2": lambda target, values: float(metrics.r2_score(target, values)) if len(target) > 1 else float("nan"),
-        "r": lambda target, values: float(pearsonr(target, values)[0]) if np.ptp(values) > 0 else 0.0,
+        "mae": lambda target, values, weights: mean_of(np.abs(target - values))(weights),
+        "rmse": lambda target, values, weights: np.sqrt(mean_of(np.square(target - values))(weights)),
+        "r2": _explained,
+        "r": _correlation,
     },
-    "survival": {"concordance": concordance},
+    "survival": {"concordance": _concordance},
 }

@@ -1,6 +1,6 @@
 """Uncertainty over subjects: the bootstrap draws whole subjects, because scans of one subject are not independent."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +11,10 @@ from ldae.errors import TaskError
 __all__ = [
     "Difference",
     "Interval",
+    "Statistic",
     "draw_subjects",
     "holm",
+    "mean_of",
     "paired_difference",
     "permutation_p",
     "rows_by_subject",
@@ -21,6 +23,12 @@ __all__ = [
 
 Rows = npt.NDArray[np.int64]
 Array = npt.NDArray[np.float64]
+
+Statistic = Callable[[Array], Array]
+"""Of how often each row counts, (R, N), to R values; NaN where it is undefined."""
+
+AT_ONCE = 100
+"""Resamples whose statistic is computed together; more need more memory."""
 
 
 @dataclass(frozen=True)
@@ -56,26 +64,40 @@ def rows_by_subject(subjects: Sequence[str]) -> list[Rows]:
     return [np.asarray(indices, dtype=np.int64) for indices in rows.values()]
 
 
-def draw_subjects(subjects: Sequence[str], generator: np.random.Generator, resamples: int) -> list[Rows]:
-    """Rows of subjects drawn with replacement, for each resample; a subject comes with all its rows."""
-    groups = rows_by_subject(subjects)
-    return [
-        np.concatenate([groups[index] for index in generator.integers(len(groups), size=len(groups))])
-        for _ in range(resamples)
-    ]
+def draw_subjects(subjects: Sequence[str], generator: np.random.Generator, resamples: int) -> Iterator[Array]:
+    """How often each row is drawn where subjects are drawn with replacement, in parts of (R, N).
+
+    A subject comes with all its rows.
+    """
+    number = {subject: index for index, subject in enumerate(dict.fromkeys(subjects))}
+    of_row = np.array([number[subject] for subject in subjects])
+    for start in range(0, resamples, AT_ONCE):
+        drawn = generator.integers(len(number), size=(min(AT_ONCE, resamples - start), len(number)))
+        counts = np.zeros(drawn.shape)
+        np.add.at(counts, (np.arange(len(drawn))[:, None], drawn), 1.0)
+        yield counts[:, of_row]
+
+
+def mean_of(values: Array) -> Statistic:
+    """Mean of those values, (N,), that are known; NaN where none is."""
+    known = np.isfinite(values)
+    filled = np.where(known, values, 0.0)
+
+    def statistic(weights: Array) -> Array:
+        with np.errstate(invalid="ignore"):
+            mean: Array = weights @ filled / (weights @ known.astype(np.float64))
+        return mean
+
+    return statistic
 
 
 def subject_bootstrap(
-    statistic: Callable[[Rows], float],
-    subjects: Sequence[str],
-    *,
-    generator: np.random.Generator,
-    resamples: int = 1000,
+    statistic: Statistic, subjects: Sequence[str], *, generator: np.random.Generator, resamples: int = 1000
 ) -> Interval:
     """Percentile bootstrap over subjects (Efron and Tibshirani 1993).
 
     Args:
-        statistic: of row indices; draws where it is NaN (one class only) are left out.
+        statistic: of rows; draws where it is NaN (one class only) are left out.
         subjects: the subject of each row, (N,).
         generator: of the draws.
         resamples: number of draws.
@@ -89,8 +111,8 @@ def subject_bootstrap(
 
 
 def paired_difference(
-    first: Callable[[Rows], float],
-    second: Callable[[Rows], float],
+    first: Statistic,
+    second: Statistic,
     subjects: Sequence[str],
     *,
     generator: np.random.Generator,
@@ -100,7 +122,7 @@ def paired_difference(
 
     Arguments and errors as of :func:`subject_bootstrap`.
     """
-    value, defined = _resample(lambda rows: first(rows) - second(rows), subjects, generator, resamples)
+    value, defined = _resample(lambda weights: first(weights) - second(weights), subjects, generator, resamples)
     low, high = np.percentile(defined, [2.5, 97.5])
     beyond = min(int((defined <= 0).sum()), int((defined >= 0).sum()))
     p = min(1.0, 2 * (1 + beyond) / (1 + len(defined)))
@@ -108,14 +130,14 @@ def paired_difference(
 
 
 def _resample(
-    statistic: Callable[[Rows], float], subjects: Sequence[str], generator: np.random.Generator, resamples: int
+    statistic: Statistic, subjects: Sequence[str], generator: np.random.Generator, resamples: int
 ) -> tuple[float, Array]:
     """The statistic of all rows, and of those resamples on which it is defined."""
     if not len(subjects):
         msg = "no rows to compute a statistic on; check the split and the labels"
         raise TaskError(msg)
-    value = float(statistic(np.arange(len(subjects))))
-    draws = np.array([statistic(rows) for rows in draw_subjects(subjects, generator, resamples)])
+    value = float(statistic(np.ones((1, len(subjects))))[0])
+    draws = np.concatenate([statistic(weights) for weights in draw_subjects(subjects, generator, resamples)])
     defined = draws[np.isfinite(draws)]
     if not np.isfinite(value) or len(defined) < resamples / 2:
         msg = (

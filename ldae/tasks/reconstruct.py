@@ -12,7 +12,7 @@ import torch
 from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.io.files import write_json
 from ldae.metrics.images import ImageAgreement, compare_images
-from ldae.metrics.statistics import Interval, subject_bootstrap
+from ldae.metrics.statistics import Interval, mean_of, subject_bootstrap
 from ldae.tasks.encode import EncodedScans, Progress
 from ldae.tasks.native.spaces import Space
 from ldae.tasks.shown_images import save_images
@@ -149,11 +149,7 @@ def reconstruct(
         tested["above_mean_image"] = ssim["semantic_only"] - ssim["mean_image"]
         tested["expected_above_mean_image"] = ssim["semantic_mean"] - ssim["mean_image"]
     intervals = {
-        name: subject_bootstrap(
-            lambda rows, values=values: float(values[rows].mean()),  # type: ignore[misc]
-            scans.subjects,
-            generator=np.random.default_rng(seed),
-        )
+        name: subject_bootstrap(mean_of(values), scans.subjects, generator=np.random.default_rng(seed))
         for name, values in tested.items()
     }
     round_trips = [codes.round_trip for codes in scans.codes if codes.round_trip is not None]

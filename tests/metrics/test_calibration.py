@@ -1,9 +1,7 @@
 import numpy as np
 import pytest
-from sklearn.metrics import brier_score_loss
 
 from ldae.metrics.calibration import calibration_curve, calibration_slope, expected_calibration_error
-from ldae.metrics.scores import METRICS
 
 
 def outcomes(n=20_000, stretch=1.0, seed=0):
@@ -23,13 +21,6 @@ def test_true_probabilities_are_calibrated_and_the_slope_undoes_a_stretch():
     target, probability = outcomes(stretch=2.0)
     assert calibration_slope(target, probability)[0] == pytest.approx(0.5, abs=0.03)
     assert expected_calibration_error(target, probability) > 0.05
-
-
-def test_brier_score_is_that_of_scikit_learn():
-    target, probability = outcomes(200)
-    brier_score = METRICS["binary"]["brier"]
-    assert brier_score(target, probability) == pytest.approx(brier_score_loss(target, probability))
-    assert brier_score(target, np.full(200, 0.5)) == 0.25
 
 
 def test_bins_hold_all_cases_and_as_many_each():

@@ -20,8 +20,10 @@ def labelled(rng, n, *, scans=1, effect=1.0, within=0.0):
 def test_area_counts_ties_by_half():
     rng = np.random.default_rng(3)
     target, scores = rng.integers(0, 2, 60), rng.integers(0, 8, 60) / 8
-    assert area_under_curve(target, scores) == pytest.approx(roc_auc_score(target, scores), abs=1e-12)
-    assert np.isnan(area_under_curve(np.ones(4, dtype=int), scores[:4]))
+    weights = np.stack([np.ones(60), rng.integers(0, 3, 60)])
+    expected = [roc_auc_score(target, scores, sample_weight=each) for each in weights]
+    np.testing.assert_allclose(area_under_curve(target, scores, weights), expected, atol=1e-12)
+    assert np.isnan(area_under_curve(np.ones(4, dtype=int), scores[:4], weights[:, :4])).all()
 
 
 def test_covariance_is_that_of_the_structural_components():
@@ -61,7 +63,7 @@ def test_intervals_over_clusters_cover_the_truth():
     """Two scans a subject, noise shared within subjects; the truth is the limit of many subjects."""
     rng = np.random.default_rng(4)
     target, scores, _ = labelled(rng, 200_000, within=0.8)
-    truth = [area_under_curve(target, score) for score in scores]
+    truth = roc_areas(target[:50_000], scores[:, :50_000], range(50_000)).values
     covered, trials, zero = 0, 1000, 0
     for _ in range(trials):
         target, scores, subjects = labelled(rng, 120, scans=2, within=0.8)

@@ -8,6 +8,7 @@ from ldae.errors import TaskError
 from ldae.metrics.statistics import (
     draw_subjects,
     holm,
+    mean_of,
     paired_difference,
     permutation_p,
     rows_by_subject,
@@ -20,11 +21,11 @@ def people(n, scans=2):
 
 
 def test_a_subject_comes_with_all_its_rows():
-    subjects = np.array(people(7, 3))
-    for rows in draw_subjects(subjects.tolist(), np.random.default_rng(0), 20):
-        assert len(rows) == 21
-        counts = {subject: int((subjects[rows] == subject).sum()) for subject in subjects}
-        assert all(count % 3 == 0 for count in counts.values())
+    drawn = np.concatenate(list(draw_subjects(people(7, 3), np.random.default_rng(0), 120)))
+    assert drawn.shape == (120, 21)
+    assert (drawn.sum(axis=1) == 21).all()
+    assert (drawn.reshape(120, 7, 3) == drawn.reshape(120, 7, 3)[:, :, :1]).all()
+    assert drawn.std(axis=0).min() > 0.5
     assert [rows.tolist() for rows in rows_by_subject(["a", "b", "a", "c"])] == [[0, 2], [1], [3]]
 
 
@@ -33,9 +34,7 @@ def test_intervals_of_a_mean_cover_it():
     rng, covered, trials = np.random.default_rng(0), 0, 400
     for _ in range(trials):
         values = np.repeat(rng.normal(size=80), 2) + rng.normal(size=160)
-        interval = subject_bootstrap(
-            lambda rows, values=values: values[rows].mean(), people(80), generator=rng, resamples=400
-        )
+        interval = subject_bootstrap(mean_of(values), people(80), generator=rng, resamples=400)
         covered += interval.low <= 0 <= interval.high
     assert 0.93 <= covered / trials <= 0.97
 
@@ -45,15 +44,12 @@ def test_pairing_takes_out_what_both_share():
     shared = rng.normal(size=100) * 10
     first, second = shared + rng.normal(size=100), shared + 1 + rng.normal(size=100)
 
-    def mean(values):
-        return lambda rows: values[rows].mean()
-
-    difference = paired_difference(mean(second), mean(first), people(100, 1), generator=rng)
+    difference = paired_difference(mean_of(second), mean_of(first), people(100, 1), generator=rng)
     assert 0 < difference.low < 1 < difference.high < 2
     assert difference.p < 0.01
-    alone = subject_bootstrap(mean(second), people(100, 1), generator=rng)
+    alone = subject_bootstrap(mean_of(second), people(100, 1), generator=rng)
     assert difference.high - difference.low < 0.3 * (alone.high - alone.low)
-    same = paired_difference(mean(first), mean(first), people(100, 1), generator=rng)
+    same = paired_difference(mean_of(first), mean_of(first), people(100, 1), generator=rng)
     assert (same.value, same.low, same.high, same.p) == (0, 0, 0, 1)
 
 
@@ -89,6 +85,6 @@ def test_adjusted_p_values_are_those_of_statsmodels_bit_for_bit(p):
 
 def test_too_few_subjects_are_refused():
     with pytest.raises(TaskError, match="no rows"):
-        subject_bootstrap(lambda rows: 0.0, [], generator=np.random.default_rng(0))
+        subject_bootstrap(mean_of(np.empty(0)), [], generator=np.random.default_rng(0))
     with pytest.raises(TaskError, match="too few"):
-        subject_bootstrap(lambda rows: float("nan"), ["a", "b"], generator=np.random.default_rng(0))
+        subject_bootstrap(mean_of(np.full(2, np.nan)), ["a", "b"], generator=np.random.default_rng(0))

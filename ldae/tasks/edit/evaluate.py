@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.errors import TaskError
 from ldae.io.files import write_json
-from ldae.metrics.statistics import Interval, subject_bootstrap
+from ldae.metrics.statistics import Interval, mean_of, subject_bootstrap
 from ldae.tasks.edit.change_map import BLOCK, ChangeMap, EditMap
 from ldae.tasks.edit.manipulate import DEFAULT_STEPS, Edits, check_probes, edit_scans
 from ldae.tasks.encode import EncodedScans, Progress
@@ -235,10 +235,7 @@ def _findings(
         "probes": {name: each.mean(axis=0).tolist() for name, each in predicted.items()},
         "probe_slopes": {
             name: subject_bootstrap(
-                lambda rows, slope=slope: float(slope[rows].mean()),  # type: ignore[misc]
-                scans.subjects,
-                generator=np.random.default_rng(seed),
-                resamples=resamples,
+                mean_of(slope), scans.subjects, generator=np.random.default_rng(seed), resamples=resamples
             )
             for name, slope in slopes.items()
         },

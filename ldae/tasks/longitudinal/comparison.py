@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ldae.metrics.statistics import Difference, Interval, holm, paired_difference, subject_bootstrap
+from ldae.metrics.statistics import Difference, Interval, holm, mean_of, paired_difference, subject_bootstrap
 
 __all__ = ["METRICS", "OWN", "RIVALS", "compare_groups", "differences", "intervals", "known_mean", "scores_of"]
 
@@ -62,10 +62,7 @@ def intervals(scores: Scores, subjects: Sequence[str], resamples: int, seed: int
     return {
         metric: {
             name: subject_bootstrap(
-                lambda rows, values=values: known_mean(values[rows]),  # type: ignore[misc]
-                subjects,
-                generator=np.random.default_rng(seed),
-                resamples=resamples,
+                mean_of(values), subjects, generator=np.random.default_rng(seed), resamples=resamples
             )
             for name, values in of.items()
             if np.isfinite(values).any()
@@ -87,8 +84,8 @@ def differences(
                 continue
             against: dict[str, Difference] = {
                 rival: paired_difference(
-                    lambda rows, mine=of[own]: known_mean(mine[rows]),  # type: ignore[misc]
-                    lambda rows, other=of[rival]: known_mean(other[rows]),  # type: ignore[misc]
+                    mean_of(of[own]),
+                    mean_of(of[rival]),
                     subjects,
                     generator=np.random.default_rng(seed),
                     resamples=resamples,

@@ -10,7 +10,7 @@ import pandas as pd
 
 from ldae.errors import TaskError
 from ldae.metrics.calibration import calibration_curve, calibration_slope, expected_calibration_error
-from ldae.metrics.roc import area_under_curve, roc_areas, roc_band, roc_difference
+from ldae.metrics.roc import roc_areas, roc_band, roc_difference
 from ldae.metrics.scores import HIGHER_IS_BETTER, PRIMARY, Predictions, compare_predictions, score_predictions
 from ldae.metrics.statistics import Difference, holm, permutation_p, rows_by_subject
 from ldae.tasks.probe.confounds import demographics, encode_confounds, fit_age_bias, match_classes
@@ -200,7 +200,8 @@ def _score(
     if target.kind == "binary":
         mean, labels = predicted.values.mean(axis=0), predicted.target
         roc = roc_band(labels.astype(int), mean, predicted.subjects, seed=settings.seed)
-        roc["auc"] = [area_under_curve(labels.astype(int), mean)]  # of this curve; metrics are means over repeats
+        # Of this curve; metrics are means over repeats.
+        roc["auc"] = roc_areas(labels.astype(int), mean, predicted.subjects).values.tolist()
         slope, intercept = calibration_slope(labels, mean)
         calibration = {
             **asdict(calibration_curve(labels, mean)),
@@ -283,9 +284,7 @@ def _permute(own: Predictions, settings: ProbeSettings) -> float | None:
     sign = 1.0 if HIGHER_IS_BETTER[metric] else -1.0
 
     def statistic(labels: Array) -> float:
-        return sign * Predictions(own.kind, labels, own.values[:, first], subjects).metric(
-            metric, np.arange(len(first))
-        )
+        return sign * Predictions(own.kind, labels, own.values[:, first], subjects).overall(metric)
 
     if not np.isfinite(statistic(own.target[first])):  # first scans of one class
         return None

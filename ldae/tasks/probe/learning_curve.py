@@ -79,7 +79,7 @@ def learning_curve(
                     each.fit(target, rows, model, fine=False).predict(each.values[fold.tested])[None],
                     tuple(subjects[fold.tested]),
                 )
-                found[name][point].append(predicted.metric(PRIMARY[target.kind], np.arange(len(fold.tested))))
+                found[name][point].append(predicted.overall(PRIMARY[target.kind]))
 
     def over_draws(statistic: Callable[[Array], Any]) -> dict[str, list[float | None]]:
         return {name: [_of_known(statistic, each) for each in points] for name, points in found.items()}

@@ -6,10 +6,10 @@ from functools import partial
 
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from ldae.data.manifest import Manifest
 from ldae.errors import TaskError
-from ldae.metrics.roc import area_under_curve
 from ldae.tasks.probe import evaluate
 from ldae.tasks.probe.embeddings import Embeddings
 from ldae.tasks.probe.evaluate import evaluate_probe
@@ -64,7 +64,7 @@ def test_the_same_scans_are_asked_of_everyone_and_by_the_frozen_split(diagnosed)
     assert set(zip(report.table["participant_id"], report.table["session_id"], strict=True)) == testing
     assert report.counts["left_out_scans"] == sum(r.diagnosis == "MCI" for r in manifest.records)
     np.testing.assert_allclose(
-        area_under_curve(report.table["target"].to_numpy(dtype=int), report.table[CODES].to_numpy()),
+        roc_auc_score(report.table["target"], report.table[CODES]),
         report.scored[CODES].metrics["auc"].value,
     )
     # Test subjects' features never touch the fit, neither of the probe nor of principal components.
