@@ -179,9 +179,9 @@ class LatentDiffusionAutoencoder:
         codes = [Codes(y, None, scan.grid, scan.window) for y, scan in zip(found, scans, strict=True)]
         return self.with_noise(codes, latents) if noise and latents is not None else codes
 
-    def with_noise(self, codes: Sequence[Codes], z_0: Tensor) -> list[Codes]:
-        """The codes with noise codes, solver and round-trip error of standardised latents, (B, C, d, h, w)."""
-        found = self.invert(z_0, torch.stack([each.semantic for each in codes]))
+    def with_noise(self, codes: Sequence[Codes], z_0: Tensor, *, measure: bool = True) -> list[Codes]:
+        """The codes with noise codes and solver of standardised latents, (B, C, d, h, w); if measured, the round-trip error."""
+        found = self.invert(z_0, torch.stack([each.semantic for each in codes]), measure=measure)
         return [
             replace(
                 each,

@@ -146,13 +146,18 @@ def clear_background(images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]
     from scipy import ndimage
 
     cleared = np.zeros_like(images)
-    for image, kept in zip(images, cleared, strict=True):
-        pieces, _ = ndimage.label(~(image < HAZE), output=np.int32)
+    for whole, kept in zip(images, cleared, strict=True):
+        bright = ~(whole < HAZE)
+        if not bright.any():
+            continue
+        box = ndimage.find_objects(bright.view(np.int8))[0]  # all around it is background
+        image = whole[box]
+        pieces, _ = ndimage.label(bright[box], output=np.int32)
         sizes = np.bincount(pieces.ravel())
         sizes[0] = 0  # what is dark
         # One dark voxel around the grid joins all that touches its edge.
         dark = (pieces == 0) | (pieces != sizes.argmax())
         around, _ = ndimage.label(np.pad(dark, 1, constant_values=True), output=np.int32)
         brain = (around != around[0, 0, 0])[1:-1, 1:-1, 1:-1]
-        kept[brain] = image[brain]
+        kept[box][brain] = image[brain]
     return cleared

@@ -33,7 +33,7 @@ class TissueMaps(nn.Module):
         """(B, 1, D, H, W) in [0, 1], background 0, to (B, 3, D, H, W): sums to 1 in the brain, 0 outside."""
         with single_precision(x.device):
             flat = x.float().flatten(1).clamp(0, 1)
-            level = torch.where(flat > 0, (flat * (LEVELS - 1)).round().clamp_min(1), 0).long()
+            level = (flat * (LEVELS - 1)).round_().clamp_min_(1).mul_(flat > 0).long()
             counts = flat.new_zeros(len(flat), LEVELS).scatter_add_(1, level, (flat > 0).float())
             table = _probabilities(counts)
             maps = table.gather(2, level[:, None].expand(-1, self.CHANNELS, -1))

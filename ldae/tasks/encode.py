@@ -156,20 +156,26 @@ class EncodedScans:
         return self.source.latents(self.records)
 
     def with_noise(
-        self, model: LatentDiffusionAutoencoder, *, batch_size: int = 16, progress: Progress = lambda done, total: None
+        self,
+        model: LatentDiffusionAutoencoder,
+        *,
+        batch_size: int = 16,
+        measure: bool = True,
+        progress: Progress = lambda done, total: None,
     ) -> "EncodedScans":
         """The same scans with their noise codes, which stay in a temporary file until they are taken.
 
         Args:
             model: that encoded them.
             batch_size: scans at a time.
+            measure: sample each latent back, to know the error of the round trip.
             progress: called with (done, total).
         """
 
         def inverted() -> Iterator[Codes]:
             done = 0
             for batch in self.batches(batch_size):
-                yield from model.with_noise(batch.codes, batch.latents())
+                yield from model.with_noise(batch.codes, batch.latents(), measure=measure)
                 done += len(batch)
                 progress(done, len(self))
 

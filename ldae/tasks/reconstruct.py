@@ -34,6 +34,7 @@ class ReconstructedBatch:
         semantic_only: from the semantic code and drawn noise.
         semantic_mean: what the semantic code leads one to expect, in one step.
         compression: through the compression autoencoder alone, the ceiling.
+        missed: mean squared error of each latent after inversion and sampling, (B,), relative to its variance.
     """
 
     scans: EncodedScans
@@ -42,6 +43,7 @@ class ReconstructedBatch:
     semantic_only: Images
     semantic_mean: Images
     compression: Images
+    missed: Images
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,7 @@ def reconstruct(
     """
     kinds = ("both", "semantic_only", "semantic_mean", "compression")
     parts: dict[str, list[ImageAgreement]] = {name: [] for name in (*kinds, "mean_image")}
+    missed: list[Images] = []
     done = 0
     for batch in _decoded(model, scans, seed, batch_size):
         for name in kinds:
@@ -134,6 +137,7 @@ def reconstruct(
         if mean_image is not None:
             blank = np.broadcast_to(mean_image, batch.original.shape)
             parts["mean_image"].append(compare_images(blank, batch.original))
+        missed.append(batch.missed)
         visit(batch)
         done += len(batch.scans)
         progress(done, len(scans))
@@ -152,7 +156,6 @@ def reconstruct(
         name: subject_bootstrap(mean_of(values), scans.subjects, generator=np.random.default_rng(seed))
         for name, values in tested.items()
     }
-    round_trips = [codes.round_trip for codes in scans.codes if codes.round_trip is not None]
     return ReconstructResult(
         steps=model.config.sampling.steps,
         solver=str(model.config.sampling),
@@ -162,7 +165,7 @@ def reconstruct(
         semantic_mean=agreement["semantic_mean"].mean(),
         compression=agreement["compression"].mean(),
         mean_image=agreement["mean_image"].mean() if mean_image is not None else None,
-        round_trip_rms=float(np.sqrt(np.mean(np.square(round_trips)))),
+        round_trip_rms=float(np.sqrt(np.mean(np.concatenate(missed)))),
         per_scan={record.key: float(value) for record, value in zip(scans.records, ssim["both"], strict=True)},
         intervals=intervals,
     )
@@ -182,13 +185,15 @@ def _decoded(
         if rows:
             some = batch.select(rows)
             semantic = torch.stack([codes.semantic for codes in some.codes])
+            latents, sampled = some.latents(), model.latents_of(some.codes)
             yield ReconstructedBatch(
                 some,
                 some.images(),
-                model.decode_images(some.codes),
+                model.decompress(sampled),
                 model.generate(noise[rows], semantic),
                 model.decompress(model.expected_latents(noise[rows], semantic)),
-                model.decompress(some.latents()),
+                model.decompress(latents),
+                (sampled - latents).square().flatten(1).mean(dim=1).numpy(),
             )
 
 
@@ -213,7 +218,7 @@ def save_shown(
     """
     order = sorted(range(len(scans)), key=lambda row: result.per_scan[scans.records[row].key])
     chosen = [*order[len(order) // 2 :][: SHOWN - 1], order[0]]
-    names = [each.name for each in fields(ReconstructedBatch) if each.name != "scans"]
+    names = [each.name for each in fields(ReconstructedBatch) if each.name not in ("scans", "missed")]
     found: dict[str, dict[str, Images]] = {}
     for batch in _decoded(model, scans, seed, batch_size, chosen):
         for index, record in enumerate(batch.scans.records):

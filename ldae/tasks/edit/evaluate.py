@@ -280,11 +280,11 @@ class _NearestScan:
 
     def rows(self, images: Image) -> npt.NDArray[np.int64]:
         """Row of the nearest scan of each of (..., D, H, W)."""
-        flat = images.reshape(-1, self.width).astype(np.float64)
+        flat = images.reshape(-1, self.width)
         self.file.seek(0)
         distances = []
         for norms in self.norms:
             data = np.frombuffer(self.file.read(4 * len(norms) * self.width), dtype=np.float32)
             # Squared distances, less the part that is the same for every candidate.
-            distances.append(norms - 2 * flat @ data.reshape(len(norms), -1).T.astype(np.float64))
+            distances.append(norms - 2 * flat @ data.reshape(len(norms), -1).T)
         return np.concatenate(distances, axis=1).argmin(axis=1).reshape(images.shape[:-3])
