@@ -8,6 +8,7 @@ from ldae.cli.console import exit_code, interval, progress_bar, say, table
 from ldae.cli.options import Folder, Model, PlacedScans, ScanFiles, Scans
 
 if TYPE_CHECKING:
+    from ldae.autoencoder import LatentDiffusionAutoencoder
     from ldae.tasks.explore.discover import DiscoverSettings
 
 
@@ -112,7 +113,15 @@ def reconstruct(scans: PlacedScans, *, keep_detail: bool = False) -> int:
 
 
 @command("sample")
-def sample(model: Model, *, out: Folder, count: int = 4, like: Path | None = None, seed: int = 0) -> int:
+def sample(
+    model: Model,
+    *,
+    out: Folder,
+    count: int = 4,
+    like: Path | None = None,
+    against: Path | None = None,
+    seed: int = 0,
+) -> int:
     """Draw synthetic scans: unconditional, or variations of one scan.
 
     Args:
@@ -120,6 +129,7 @@ def sample(model: Model, *, out: Folder, count: int = 4, like: Path | None = Non
         out: folder of the images.
         count: number of images.
         like: a preprocessed scan, whose semantic code is kept.
+        against: cohort table with a frozen split; says how near unconditional samples come to its test scans.
         seed: of the noise codes.
     """
     from ldae.tasks.native.labels import write_synthetic
@@ -140,7 +150,35 @@ def sample(model: Model, *, out: Folder, count: int = 4, like: Path | None = Non
         path = out / f"sample-{seed}-{index:04d}_T1w.nii.gz"
         write_synthetic(loaded.config.preprocessing.restore(image), path, "sample", index=index, **facts)
     say(f"{count} {'image' if count == 1 else 'images'} in {out}")
+    if against is not None:
+        _compare_samples(loaded, against, out, seed)
     return 0
+
+
+def _compare_samples(model: "LatentDiffusionAutoencoder", manifest: Path, out: Path, seed: int) -> None:
+    from ldae.data.manifest import read_manifest
+    from ldae.io.files import write_json
+    from ldae.tasks.encode import encode_scans
+    from ldae.tasks.probe.baselines import SimpleFeatures
+    from ldae.tasks.sample import compare_samples
+
+    cohort, simple = read_manifest(manifest), SimpleFeatures(model.config.preprocessing.voxel_size_mm)
+    records = [*cohort.in_split("train").records, *cohort.in_split("test").records]
+    with progress_bar("encode") as move:
+        scans = encode_scans(model, records, visit=[simple.see], progress=move)
+    found = compare_samples(model, scans, simple.embeddings()["tissue_blocks"].values, seed=seed)
+    path = write_json(out / "sample.json", found)
+    rows = {name: each for name, each in found.items() if isinstance(each, dict)}
+    names = list(rows["samples"])
+    table(
+        f"{found['count']} images of each kind against as many test scans, by mean tissue in blocks of 40 mm",
+        ["images", *(name.replace("_", " ") for name in names)],
+        [
+            [kind.replace("_", " "), *("" if each[name] is None else f"{each[name]:.3f}" for name in names)]
+            for kind, each in rows.items()
+        ],
+    )
+    say(f"results: {path}")
 
 
 @command("code-usage")

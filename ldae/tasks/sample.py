@@ -1,15 +1,26 @@
-"""Sample: images from drawn noise codes, under a semantic code or under none."""
+"""Sample: images from drawn noise codes, under a semantic code or under none, and a comparison with real scans."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.errors import TaskError
+from ldae.metrics.samples import coverage, kernel_distance, novelty
+from ldae.tasks.encode import EncodedScans
+from ldae.tasks.probe.baselines import SimpleFeatures
 
-__all__ = ["sample"]
+__all__ = ["Judged", "compare_samples", "sample"]
+
+Array = npt.NDArray[np.float64]
+Images = npt.NDArray[np.float32]
+BATCH, DRAWN = 16, 120
+FEW_SCANS = 5
 
 
 def sample(
@@ -41,3 +52,92 @@ def sample(
         for part in torch.split(noise, batch_size)
         for image in model.generate(part, None if semantic is None else semantic.expand(len(part), -1))
     )
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Images of one kind against the test scans, by mean tissue in blocks of 40 mm, which no network computes.
+
+    Attributes:
+        kernel_distance: squared maximum mean discrepancy; 0 for the same distribution.
+        coverage: share of test scans with such an image in their neighbourhood.
+        novelty: distance to the nearest training scan relative to that of the test scans; 0 for copies.
+    """
+
+    kernel_distance: float
+    coverage: float
+    novelty: float
+
+
+def compare_samples(
+    model: LatentDiffusionAutoencoder, scans: EncodedScans, features: Array, *, seed: int = 0, most: int = DRAWN
+) -> dict[str, Any]:
+    """Samples against the first scan of each test subject, beside what needs no diffusion.
+
+    `samples` are unconditional; `samples_of_codes` have each a code drawn from a normal distribution with the mean and
+    covariance of the training codes. The rivals are `mean_image`, the mean training latent, and `gaussian`, latents whose
+    elements are drawn independently of one another with their means and spreads over the training scans. `compressed` are
+    training scans through the compression alone, the best that any sampler of latents can do, and `training_scans` are real.
+
+    Args:
+        model: the trained model.
+        scans: encoded, of training and test subjects.
+        features: mean tissue in blocks of each of them, (N, S), as :class:`~ldae.tasks.probe.baselines.SimpleFeatures` has it.
+        seed: of everything drawn.
+        most: images of each kind, at most; fewer where fewer subjects are of a split.
+
+    Returns:
+        `count`, and each kind's :class:`Judged` as plain values.
+
+    Raises:
+        TaskError: for fewer than five subjects of a split.
+    """
+    first = {
+        split: np.array([row for row in scans.first_rows if scans.records[row].split == split], dtype=int)
+        for split in ("train", "test")
+    }
+    if min(map(len, first.values())) < FEW_SCANS:
+        counts = ", ".join(f"{len(rows)} {split}" for split, rows in first.items())
+        msg = f"samples are compared with {FEW_SCANS} subjects of each split at least, got {counts}; give more"
+        raise TaskError(msg)
+    count = min(most, *map(len, first.values()))
+    training, real = features[first["train"]], features[first["test"]][:count]
+    some = np.linspace(0, len(training) - 1, count).astype(int)
+    mean, spread = _element_statistics(scans.of_split("train"))
+    noise = model.draw_noise(count, torch.Generator().manual_seed(seed))
+    known = scans.of_split("train").semantic
+    drawn = np.random.default_rng(seed).multivariate_normal(known.mean(axis=0), np.cov(known.T), count)
+    codes = torch.from_numpy(drawn).float()
+    kinds: dict[str, Callable[[Tensor], Images]] = {
+        "samples": lambda rows: model.generate(noise[rows], None),
+        "samples_of_codes": lambda rows: model.generate(noise[rows], codes[rows]),
+        "gaussian": lambda rows: model.decompress(mean + spread * noise[rows]),
+        "mean_image": lambda rows: model.decompress(mean.expand(len(rows), *mean.shape)),
+        "compressed": lambda rows: model.decompress(scans.select(first["train"][some[rows]].tolist()).latents()),
+    }
+    blocks = SimpleFeatures(model.config.preprocessing.voxel_size_mm)
+    batches = torch.split(torch.arange(count), BATCH)
+    of = {
+        name: torch.cat([blocks.tissue_blocks(make(rows)) for rows in batches]).numpy().astype(np.float64)
+        for name, make in kinds.items()
+    }
+    of["training_scans"] = training[some]
+    centre, scale = training.mean(axis=0), training.std(axis=0).clip(1e-3)
+    training, real = ((each - centre) / scale for each in (training, real))
+    found: dict[str, Any] = {"count": count}
+    for name, values in of.items():
+        each = (values - centre) / scale
+        judged = Judged(kernel_distance(each, real), coverage(real, each), novelty(each, training, real))
+        # Training scans are their own nearest.
+        found[name] = asdict(judged) | ({"novelty": None} if name in ("compressed", "training_scans") else {})
+    return found
+
+
+def _element_statistics(scans: EncodedScans, batch_size: int = 64) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each latent element, (C, d, h, w)."""
+    total = squares = torch.zeros((), dtype=torch.float64)
+    for batch in scans.batches(batch_size):
+        latents = batch.latents().double()
+        total, squares = total + latents.sum(dim=0), squares + latents.square().sum(dim=0)
+    mean = total / len(scans)
+    return mean.float(), (squares / len(scans) - mean.square()).clamp_min(0).sqrt().float()

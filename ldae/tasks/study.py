@@ -30,7 +30,7 @@ from ldae.tasks.probe.linear import LinearProbe
 from ldae.tasks.probe.result import ProbeSettings
 from ldae.tasks.probe.targets import choose_target
 from ldae.tasks.reconstruct import reconstruct, save_shown
-from ldae.tasks.sample import sample
+from ldae.tasks.sample import compare_samples, sample
 from ldae.tasks.shown_images import save_images
 from ldae.volume import Volume
 
@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 
 StudyProgress = Callable[[str, int, int], None]
 Images = npt.NDArray[np.float32]
+Features = npt.NDArray[np.float64]
 
 SHOWN = 3
 EDITED = 30
@@ -157,8 +158,8 @@ def run_study(
         results["code_usage"] = usage.summary()
     except TaskError as error:
         skipped["code_usage"] = str(error)
-    others = {"random_encoder": random.embeddings(), **simple.embeddings(), **latent_components(scans)}
-    others |= baselines or {}
+    plain = simple.embeddings()
+    others = {"random_encoder": random.embeddings(), **plain, **latent_components(scans), **(baselines or {})}
     results["probe"], probes = _probes(study, scans, others, skipped)
     if "diagnosis" in probes:
         effects = {} if effect is None else {GIVEN: effect.resample_to(model.config.preprocessing.grid).data}
@@ -169,7 +170,7 @@ def run_study(
         results["interpolate"] = _interpolation(study, test, training)
     except TaskError:
         skipped["interpolate"] = "no test subject has three dated sessions"
-    _samples(study, test)
+    results["samples"] = _samples(study, test, scans, plain["tissue_blocks"].values, skipped)
     results["skipped"] = skipped
     return results
 
@@ -305,8 +306,15 @@ def _interpolation(study: _Study, test: EncodedScans, training: EncodedScans) ->
     return result.summary()
 
 
-def _samples(study: _Study, test: EncodedScans) -> None:
-    """Variations of one test scan's code, and unconditional samples."""
+def _samples(
+    study: _Study, test: EncodedScans, scans: EncodedScans, blocks: Features, skipped: dict[str, str]
+) -> dict[str, Any] | None:
+    """Variations of one test scan's code, unconditional samples, and how near these come to real scans."""
+    compared = None
+    try:
+        compared = compare_samples(study.model, scans, blocks, seed=study.seed)
+    except TaskError as error:
+        skipped["samples"] = str(error)
     first = test.select([0])
     variations = sample(study.model, SHOWN, seed=study.seed, semantic=first.codes[0].semantic)
     save_images(
@@ -315,4 +323,5 @@ def _samples(study: _Study, test: EncodedScans) -> None:
         variations=np.stack(list(variations)),
         unconditional=np.stack(list(sample(study.model, SHOWN, seed=study.seed))),
     )
-    write_json(study.tasks / "sample.json", {"key": first.records[0].key, "seed": study.seed})
+    write_json(study.tasks / "sample.json", {"key": first.records[0].key, "seed": study.seed, "compared": compared})
+    return compared

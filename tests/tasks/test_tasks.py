@@ -17,10 +17,11 @@ from ldae.tasks.edit.evaluate import manipulate
 from ldae.tasks.edit.manipulate import DriftWarning, edit_scans
 from ldae.tasks.encode import encode_manifest, encode_scans
 from ldae.tasks.native.spaces import TemplateSpace, check_names
+from ldae.tasks.probe.baselines import SimpleFeatures
 from ldae.tasks.probe.embeddings import read_embeddings, write_embeddings
 from ldae.tasks.probe.linear import LinearProbe
 from ldae.tasks.reconstruct import reconstruct, save_shown, write_reconstructions
-from ldae.tasks.sample import sample
+from ldae.tasks.sample import compare_samples, sample
 from ldae.volume import read_volume
 
 
@@ -255,6 +256,23 @@ def test_codes_and_probes_know_their_model_and_refuse_another(tiny_model, scans,
     wide = LinearProbe(*[np.ones(5)] * 3, 0.0, 1.0, True, 1.0)
     with pytest.raises(TaskError, match="trained on 5 features"):
         manipulate(tiny_model, scans, wide)
+
+
+def test_samples_are_compared_with_real_scans(tiny_model, scans):
+    records = [
+        replace(record, participant_id=f"sub-{split}{row}", split=split)
+        for split in ("train", "test")
+        for row, record in enumerate(list(scans.records) * 3)
+    ]
+    simple = SimpleFeatures(tiny_model.config.preprocessing.voxel_size_mm)
+    twice = encode_scans(tiny_model, records, visit=[simple.see])
+    found = compare_samples(tiny_model, twice, simple.embeddings()["tissue_blocks"].values, most=6)
+    assert found["count"] == 6
+    # The same scans stand in both splits.
+    assert found["training_scans"]["kernel_distance"] < found["gaussian"]["kernel_distance"]
+    assert found["training_scans"] | {"coverage": 1.0, "novelty": None} == found["training_scans"]
+    with pytest.raises(TaskError, match="5 subjects of each split"):
+        compare_samples(tiny_model, twice.of_split("train"), np.zeros((len(twice) // 2, 3)))
 
 
 def test_samples_follow_their_seed_whatever_the_batch(tiny_model, scans):

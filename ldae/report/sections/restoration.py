@@ -8,11 +8,21 @@ from ldae.report.plots.panels import CONVENTION, cuts_of, difference, incomplete
 from ldae.report.plots.slice_panels import PanelRow, Tile, draw_panel, symmetric_limit
 from ldae.report.plots.volumes import viewer
 from ldae.report.run_folder import RunFolder
-from ldae.report.wording import fixed, joined
+from ldae.report.wording import counted, fixed, joined
 
 __all__ = ["reconstruction", "samples"]
 
 RESTORED = {"both": "from both codes", "semantic_only": "semantic code alone", "compression": "compression ceiling"}
+JUDGED = {"kernel_distance": "Kernel distance", "coverage": "Coverage", "novelty": "Novelty"}
+KINDS = {
+    "samples": "Samples without a code",
+    "samples_of_codes": "Samples of drawn codes",
+    "gaussian": "Latents drawn element by element",
+    "mean_image": "Mean training latent",
+    "compressed": "Training scans through the compression",
+    "training_scans": "Real scans of training subjects",
+}
+REFERENCES = ("compressed", "training_scans")
 METRICS = {"ssim": ("SSIM", 3), "ssim_brain": ("SSIM in the brain", 3), "mse": ("MSE", 5), "psnr": ("PSNR (dB)", 1)}
 
 
@@ -23,7 +33,8 @@ def reconstruction(run: RunFolder) -> Section:
         absent = run.missing("reconstruct", reason="results.json holds no reconstruction; run 'ldae study' again.")
         return Section("reconstruction", title, [absent])
     text = (
-        f"Every test scan was encoded and decoded in {run.results.get('reconstruct', 'steps')} sampling steps. The semantic "
+        f"{counted(run.task('reconstruct').get('scans'))} test scans were encoded and decoded in "
+        f"{run.results.get('reconstruct', 'steps')} sampling steps, one scan of each test subject in a study. The semantic "
         "code is one short vector for the whole scan; the noise code holds the remaining detail. The compression ceiling is "
         "the compression autoencoder alone, which no codes can exceed. From the semantic code alone a scan is drawn, with "
         "random noise, or expected: the mean of what the code allows, smoother and nearer."
@@ -50,7 +61,7 @@ def _table(run: RunFolder) -> Table:
             cells.append(short if short.sources else run.task("reconstruct").cell(detailed, metric, digits=digits))
         rows.append(Row(name, cells))
     caption = (
-        "Agreement with the real scan, mean over all test scans. SSIM: 1 is identical; the empty background raises it, so "
+        "Agreement with the real scan, mean over these scans. SSIM: 1 is identical; the empty background raises it, so "
         "the second column is limited to the brain. MSE: mean squared error of intensities from 0 to 1. PSNR: larger is better."
     )
     return Table(caption, ("Image from", *(title for title, _ in METRICS.values())), rows)
@@ -173,4 +184,25 @@ def samples(run: RunFolder) -> Section:
         "code; all but the first are synthetic."
     )
     caption = f"Original {key}, variations of its semantic code, and samples without a code. Radiological convention."
-    return Section("samples", title, [Text(text), Picture(draw, alt, caption)])
+    return Section("samples", title, [Text(text), Picture(draw, alt, caption), *_compared(run)])
+
+
+def _compared(run: RunFolder) -> list[Table]:
+    """Distance of the samples from real scans, beside what needs no diffusion."""
+    found, at = run.task("sample"), "compared"
+    if found.get(at) is None:
+        return []
+    rows = [
+        Row(
+            text,
+            [found.cell(at, name, metric, digits=3) for metric in JUDGED],
+            reference=name in ("compressed", "training_scans"),
+        )
+        for name, text in KINDS.items()
+    ]
+    caption = (
+        f"{counted(found.get(at, 'count'))} images of each kind against as many test scans, by mean tissue in blocks of 40 mm. "
+        "Kernel distance: 0 for the same distribution. Coverage: share of test scans with such an image in their "
+        "neighbourhood. Novelty: distance to the nearest training scan relative to that of test scans; 0 for copies."
+    )
+    return [Table(caption, ("Images", *JUDGED.values()), rows)]

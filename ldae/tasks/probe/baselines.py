@@ -75,13 +75,13 @@ class SimpleFeatures:
         self.records += batch.records
         scans = torch.from_numpy(batch.images)[:, None]
         images, maps = _one_side(scans), _one_side(self.maps(scans))
-        for name, volume, factor in (
-            ("tissue_blocks", maps, self.coarse),
-            ("image_pca", images, self.fine),
-            ("tissue_pca", maps, self.fine),
-        ):
-            averaged = avg_pool3d(volume, [min(factor, n) for n in volume.shape[2:]], ceil_mode=True)
-            self.values[name].append(averaged.flatten(1).half())
+        self.values["tissue_blocks"].append(_averaged(maps, self.coarse))
+        self.values["image_pca"].append(_averaged(images, self.fine))
+        self.values["tissue_pca"].append(_averaged(maps, self.fine))
+
+    def tissue_blocks(self, images: npt.NDArray[np.float32]) -> Tensor:
+        """Mean tissue in blocks of a batch of images, (B, D, H, W) to (B, S)."""
+        return _averaged(_one_side(self.maps(torch.from_numpy(images)[:, None])), self.coarse)
 
     def embeddings(self) -> dict[str, Embeddings]:
         """Features of all scans seen, by name; those that are many are to be reduced to principal components by a probe."""
@@ -90,6 +90,11 @@ class SimpleFeatures:
             name: replace(each, components=COMPONENTS) if name.endswith("_pca") else each
             for name, each in found.items()
         }
+
+
+def _averaged(volume: Tensor, factor: int) -> Tensor:
+    """Averages over cubes, (B, C, D, H, W) to (B, S) in half precision."""
+    return avg_pool3d(volume, [min(factor, n) for n in volume.shape[2:]], ceil_mode=True).flatten(1).half()
 
 
 def compress_sides(batch: ScanBatch) -> None:
