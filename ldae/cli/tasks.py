@@ -166,7 +166,7 @@ def _compare_samples(model: "LatentDiffusionAutoencoder", manifest: Path, out: P
     records = [*cohort.in_split("train").records, *cohort.in_split("test").records]
     with progress_bar("encode") as move:
         scans = encode_scans(model, records, visit=[simple.see], progress=move)
-    found = compare_samples(model, scans, simple.embeddings()["tissue_blocks"].values, seed=seed)
+    found = compare_samples(model, scans, simple, seed=seed)
     path = write_json(out / "sample.json", found)
     rows = {name: each for name, each in found.items() if isinstance(each, dict)}
     names = list(rows["samples"])

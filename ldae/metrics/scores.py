@@ -138,12 +138,10 @@ def _explained(target: Array, values: Array, weights: Array) -> Array:
 
 def _correlation(target: Array, values: Array, weights: Array) -> Array:
     """Pearson's r; 0 for predictions without variance."""
-    known = _covariance(target, target, weights) > TINY * target.var()
-    varied = _covariance(values, values, weights) > TINY * values.var()
+    variances = [_covariance(each, each, weights) for each in (target, values)]
+    known, varied = (of > TINY * each.var() for of, each in zip(variances, (target, values), strict=True))
     with np.errstate(invalid="ignore", divide="ignore"):
-        found = _covariance(target, values, weights) / np.sqrt(
-            _covariance(target, target, weights) * _covariance(values, values, weights)
-        )
+        found = _covariance(target, values, weights) / np.sqrt(variances[0] * variances[1])
     return np.where(known, np.where(varied, found, 0.0), np.nan)
 
 

@@ -70,7 +70,7 @@ class Judged:
 
 
 def compare_samples(
-    model: LatentDiffusionAutoencoder, scans: EncodedScans, features: Array, *, seed: int = 0, most: int = DRAWN
+    model: LatentDiffusionAutoencoder, scans: EncodedScans, blocks: SimpleFeatures, *, seed: int = 0, most: int = DRAWN
 ) -> dict[str, Any]:
     """Samples against the first scan of each test subject, beside what needs no diffusion.
 
@@ -82,7 +82,7 @@ def compare_samples(
     Args:
         model: the trained model.
         scans: encoded, of training and test subjects.
-        features: mean tissue in blocks of each of them, (N, S), as :class:`~ldae.tasks.probe.baselines.SimpleFeatures` has it.
+        blocks: that saw them all while they were encoded.
         seed: of everything drawn.
         most: images of each kind, at most; fewer where fewer subjects are of a split.
 
@@ -100,6 +100,7 @@ def compare_samples(
         counts = ", ".join(f"{len(rows)} {split}" for split, rows in first.items())
         msg = f"samples are compared with {FEW_SCANS} subjects of each split at least, got {counts}; give more"
         raise TaskError(msg)
+    features = blocks.embeddings()["tissue_blocks"].values
     count = min(most, *map(len, first.values()))
     training, real = features[first["train"]], features[first["test"]][:count]
     some = np.linspace(0, len(training) - 1, count).astype(int)
@@ -115,14 +116,13 @@ def compare_samples(
         "mean_image": lambda rows: model.decompress(mean.expand(len(rows), *mean.shape)),
         "compressed": lambda rows: model.decompress(scans.select(first["train"][some[rows]].tolist()).latents()),
     }
-    blocks = SimpleFeatures(model.config.preprocessing.voxel_size_mm)
     batches = torch.split(torch.arange(count), BATCH)
     of = {
         name: torch.cat([blocks.tissue_blocks(make(rows)) for rows in batches]).numpy().astype(np.float64)
         for name, make in kinds.items()
     }
     of["training_scans"] = training[some]
-    centre, scale = training.mean(axis=0), training.std(axis=0).clip(1e-3)
+    centre, scale = training.mean(axis=0), training.std(axis=0).clip(1e-6)
     training, real = ((each - centre) / scale for each in (training, real))
     found: dict[str, Any] = {"count": count}
     for name, values in of.items():

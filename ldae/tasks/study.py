@@ -40,7 +40,6 @@ log = logging.getLogger(__name__)
 
 StudyProgress = Callable[[str, int, int], None]
 Images = npt.NDArray[np.float32]
-Features = npt.NDArray[np.float64]
 
 SHOWN = 3
 EDITED = 30
@@ -158,8 +157,12 @@ def run_study(
         results["code_usage"] = usage.summary()
     except TaskError as error:
         skipped["code_usage"] = str(error)
-    plain = simple.embeddings()
-    others = {"random_encoder": random.embeddings(), **plain, **latent_components(scans), **(baselines or {})}
+    others = {
+        "random_encoder": random.embeddings(),
+        **simple.embeddings(),
+        **latent_components(scans),
+        **(baselines or {}),
+    }
     results["probe"], probes = _probes(study, scans, others, skipped)
     if "diagnosis" in probes:
         effects = {} if effect is None else {GIVEN: effect.resample_to(model.config.preprocessing.grid).data}
@@ -170,7 +173,7 @@ def run_study(
         results["interpolate"] = _interpolation(study, test, training)
     except TaskError:
         skipped["interpolate"] = "no test subject has three dated sessions"
-    results["samples"] = _samples(study, test, scans, plain["tissue_blocks"].values, skipped)
+    results["samples"] = _samples(study, test, scans, simple, skipped)
     results["skipped"] = skipped
     return results
 
@@ -307,7 +310,7 @@ def _interpolation(study: _Study, test: EncodedScans, training: EncodedScans) ->
 
 
 def _samples(
-    study: _Study, test: EncodedScans, scans: EncodedScans, blocks: Features, skipped: dict[str, str]
+    study: _Study, test: EncodedScans, scans: EncodedScans, blocks: SimpleFeatures, skipped: dict[str, str]
 ) -> dict[str, Any] | None:
     """Variations of one test scan's code, unconditional samples, and how near these come to real scans."""
     compared = None

@@ -266,13 +266,13 @@ def test_samples_are_compared_with_real_scans(tiny_model, scans):
     ]
     simple = SimpleFeatures(tiny_model.config.preprocessing.voxel_size_mm)
     twice = encode_scans(tiny_model, records, visit=[simple.see])
-    found = compare_samples(tiny_model, twice, simple.embeddings()["tissue_blocks"].values, most=6)
+    found = compare_samples(tiny_model, twice, simple, most=6)
     assert found["count"] == 6
     # The same scans stand in both splits.
     assert found["training_scans"]["kernel_distance"] < found["gaussian"]["kernel_distance"]
     assert found["training_scans"] | {"coverage": 1.0, "novelty": None} == found["training_scans"]
     with pytest.raises(TaskError, match="5 subjects of each split"):
-        compare_samples(tiny_model, twice.of_split("train"), np.zeros((len(twice) // 2, 3)))
+        compare_samples(tiny_model, twice.of_split("train"), simple)
 
 
 def test_samples_follow_their_seed_whatever_the_batch(tiny_model, scans):

@@ -23,6 +23,8 @@ __all__ = ["COMPONENTS", "RandomEncoder", "SimpleFeatures", "compress_sides", "l
 COMPONENTS = 100
 AVERAGE_MM, BLOCK_MM = 12.0, 40.0
 """Edges of what is averaged: finer detail is noise and misalignment to a linear probe, coarser loses the hippocampi."""
+LEAST_SPREAD = 1e-3
+"""Standard deviation of a block's mean tissue below which it is left out."""
 BLOCK = 256
 """Scans whose latents are read at a time."""
 
@@ -50,11 +52,16 @@ class RandomEncoder:
         values = torch.cat(self.values)
         degree = self.twin.config.semantic_encoder.whitening
         if degree:
-            training = torch.tensor([record.split == "train" for record in self.records])
             whitening = Whitening(values.shape[1])
-            whitening.fit(values[training] if training.any() else values, degree)
+            whitening.fit(values[_training(self.records)], degree)
             values = whitening(values)
         return embeddings_of(self.records, values.numpy())
+
+
+def _training(records: Sequence[Record]) -> Tensor:
+    """Which scans are of the training split, (N,); all where none is."""
+    training = torch.tensor([record.split == "train" for record in records])
+    return training if training.any() else ~training
 
 
 class SimpleFeatures:
@@ -80,12 +87,21 @@ class SimpleFeatures:
         self.values["tissue_pca"].append(_averaged(maps, self.fine))
 
     def tissue_blocks(self, images: npt.NDArray[np.float32]) -> Tensor:
-        """Mean tissue in blocks of a batch of images, (B, D, H, W) to (B, S)."""
-        return _averaged(_one_side(self.maps(torch.from_numpy(images)[:, None])), self.coarse)
+        """The same mean tissue of a batch of images that no manifest names, (B, D, H, W) to (B, S)."""
+        blocks = _averaged(_one_side(self.maps(torch.from_numpy(images)[:, None])), self.coarse)
+        return blocks[:, self._varied_blocks()]
+
+    def _varied_blocks(self) -> Tensor:
+        """Blocks that vary between training scans, all if none does: standardised, one voxel of a rim block would decide."""
+        blocks = torch.cat(self.values["tissue_blocks"])[_training(self.records)].float()
+        varied = blocks.std(dim=0, correction=0) > LEAST_SPREAD
+        return varied if varied.any() else ~varied
 
     def embeddings(self) -> dict[str, Embeddings]:
         """Features of all scans seen, by name; those that are many are to be reduced to principal components by a probe."""
-        found = {name: embeddings_of(self.records, torch.cat(rows).numpy()) for name, rows in self.values.items()}
+        values = {name: torch.cat(rows) for name, rows in self.values.items()}
+        values["tissue_blocks"] = values["tissue_blocks"][:, self._varied_blocks()]
+        found = {name: embeddings_of(self.records, rows.numpy()) for name, rows in values.items()}
         return {
             name: replace(each, components=COMPONENTS) if name.endswith("_pca") else each
             for name, each in found.items()
