@@ -104,10 +104,11 @@ def compare_samples(
     count = min(most, *map(len, first.values()))
     training, real = features[first["train"]], features[first["test"]][:count]
     some = np.linspace(0, len(training) - 1, count).astype(int)
-    mean, spread = _element_statistics(scans.of_split("train"))
+    known = scans.of_split("train")
+    mean, spread = _element_statistics(known)
     noise = model.draw_noise(count, torch.Generator().manual_seed(seed))
-    known = scans.of_split("train").semantic
-    drawn = np.random.default_rng(seed).multivariate_normal(known.mean(axis=0), np.cov(known.T), count)
+    y = known.semantic
+    drawn = np.random.default_rng(seed).multivariate_normal(y.mean(axis=0), np.cov(y.T), count)
     codes = torch.from_numpy(drawn).float()
     kinds: dict[str, Callable[[Tensor], Images]] = {
         "samples": lambda rows: model.generate(noise[rows], None),

@@ -58,6 +58,7 @@ def test_what_cannot_be_computed_is_no_number():
     one = np.ones(4)
     assert np.isnan(METRICS["binary"]["auc"](one, CHANCE[:4], weights)).all()
     assert np.isnan(METRICS["binary"]["specificity"](one, CHANCE[:4], weights)).all()
+    assert METRICS["binary"]["brier"](one, one / 2, weights) == [0.25]
     assert np.isnan(METRICS["regression"]["r2"](one, AGES[:4], weights)).all()
     assert METRICS["regression"]["r"](AGES[:4], one / 3, weights) == [0.0]
 
