@@ -55,7 +55,13 @@ _HOMES = {
     "write_volume": "ldae.volume",
 }
 
-__all__ = list(_HOMES)
+__all__ = [*_HOMES, "from_pretrained"]
+
+
+def from_pretrained(name: str, **options: Any) -> "LatentDiffusionAutoencoder":
+    """A trained model by its folder or name; see :meth:`LatentDiffusionAutoencoder.from_pretrained`."""
+    model: LatentDiffusionAutoencoder = __getattr__("LatentDiffusionAutoencoder").from_pretrained(name, **options)
+    return model
 
 
 def __getattr__(name: str) -> Any:

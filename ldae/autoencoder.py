@@ -1,71 +1,78 @@
-"""The door: scans to codes and back. Latent scaling, axis order, intensities and precision are settled here, once."""
+"""The door: scans to codes and back. Latent scaling, axis order and intensities are settled here, once."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from copy import copy
+from collections.abc import Iterable, Sequence
+from copy import copy, deepcopy
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, overload
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ldae.codes import Codes, NoiseCodes, Origin
-from ldae.contract import LEFT_RIGHT, PreparedScan, clear_background
+from ldae.codes import Codes, Origin
+from ldae.contract import PreparedScan
+from ldae.data.inputs import Scan, prepare_scan
 from ldae.data.latents import LatentCache, latent_key
 from ldae.data.manifest import Record
-from ldae.diffusion import Estimate, Predict, SamplingConfig, invert_latents, sample_latents, velocity_of
-from ldae.errors import ConfigError, TaskError, VolumeError
-from ldae.hardware import Device, Precision, autocast, channels_last, choose_device, choose_precision
+from ldae.diffusion import SamplingConfig
+from ldae.errors import TaskError, VolumeError
+from ldae.hardware import Device, Precision
+from ldae.head.intake import Preprocess
+from ldae.inference import Inference
 from ldae.io.card import model_card
 from ldae.io.checkpoints import check_tensors, hash_tensors, load_folder, save_folder
+from ldae.io.model_names import find_model
 from ldae.io.plain import from_plain, read_setting, to_plain
 from ldae.io.version import __version__
-from ldae.models.compression import Posterior
-from ldae.models.semantic_encoder import SliceEncoder
-from ldae.models.streaming import WHOLE_VOXELS, decode_latents, encode_images
-from ldae.networks import AutoencoderConfig, Networks, semantic_predict, semantic_velocities
+from ldae.models.components import PatchComponents
+from ldae.networks import AutoencoderConfig, Networks
 from ldae.volume import Volume, read_volume
 
 __all__ = ["AutoencoderConfig", "LatentDiffusionAutoencoder", "Networks", "SamplingConfig"]
 
+HALF_FROM = 1 << 14
+"""Elements of a tensor from which on a small file keeps it in half precision."""
 
-class LatentDiffusionAutoencoder:
-    """A trained model. Its device and precision are chosen once, when it is loaded.
+BATCH = 16
+"""Scans that `encode` passes through the networks together."""
+
+
+class LatentDiffusionAutoencoder(Inference):
+    """A trained model: scans to codes, codes to codes of other settings, and back.
+
+    Its device and precision are chosen once, when it is loaded.
 
     Args:
         config: what the networks were built from.
         networks: trained.
         device: where to run.
         precision: of matrix work; codes and schedules stay float32.
-
-    Attributes:
-        whole_voxels: voxels of the largest scan that is not streamed through the compression network.
     """
 
     def __init__(
         self, config: AutoencoderConfig, networks: Networks, *, device: Device = "auto", precision: Precision = "auto"
     ) -> None:
-        self.config = config
-        self.device = choose_device(device)
-        self.dtype = choose_precision(precision, self.device)
-        self.networks = networks.to(self.device).eval().requires_grad_(False)
-        channels_last(self.networks.compression)
-        self.whole_voxels = WHOLE_VOXELS
+        super().__init__(config, networks, device=device, precision=precision)
         self._weights_hash: str | None = None
 
     @classmethod
     def from_pretrained(
         cls, folder: str | Path, *, device: Device = "auto", precision: Precision = "auto"
     ) -> "LatentDiffusionAutoencoder":
-        """Load a model folder, strictly; only safetensors are read.
+        """Load a model, strictly; only safetensors are read.
+
+        Args:
+            folder: of the model; or the name of one in this package, such as `ldae-t1-3mm`; or `owner/name@revision` on the
+                Hugging Face hub.
+            device: where it runs.
+            precision: of matrix work.
 
         Raises:
-            CheckpointError: if the folder is incomplete or its tensors are not those of its config.
+            CheckpointError: if there is no such model, it is incomplete, or its tensors are not those of its config.
         """
-        tensors, plain = load_folder(Path(folder))
+        tensors, plain = load_folder(find_model(folder))
         config = from_plain(AutoencoderConfig, plain["autoencoder"], where=f"{folder}/config.json")
         with torch.device("meta"):
             expected = {name: tuple(tensor.shape) for name, tensor in Networks(config).state_dict().items()}
@@ -75,16 +82,34 @@ class LatentDiffusionAutoencoder:
         networks.load_state_dict(tensors, strict=True)
         return cls(config, networks, device=device, precision=precision)
 
-    def save_pretrained(self, folder: str | Path, *, facts: dict[str, str] | None = None) -> Path:
+    def save_pretrained(self, folder: str | Path, *, facts: dict[str, str] | None = None, small: bool = False) -> Path:
         """Write the model folder: safetensors, config with the preprocessing contract, and a model card.
 
         Args:
             folder: where; a former one is replaced whole.
             facts: of the training (cohort, metrics), by name, for the card.
+            small: large tensors in half precision, without components of patches that show no brain. Codes of the small
+                model are a little other ones, so it counts as another model.
         """
-        plain = to_plain(self.config)
+        config, tensors = self.config, self.networks.state_dict()
+        if small:
+            config, tensors = self._shrunk()
+        plain = to_plain(config)
         card = model_card(plain, self.count_parameters(), facts or {})
-        return save_folder(Path(folder), self.networks.state_dict(), {"autoencoder": plain, "facts": facts or {}}, card)
+        return save_folder(Path(folder), tensors, {"autoencoder": plain, "facts": facts or {}}, card)
+
+    def _shrunk(self) -> tuple[AutoencoderConfig, dict[str, Tensor]]:
+        """Configuration and tensors of a small file."""
+        config, networks = self.config, self.networks
+        components = networks.compression.network
+        if isinstance(components, PatchComponents) and components.place is None:
+            networks = deepcopy(networks)
+            networks.compression.network = components.compacted()
+            compression = replace(config.compression, components=networks.compression.network.config)
+            config = replace(config, compression=compression)
+        tensors = networks.state_dict()
+        large = {name for name, each in tensors.items() if each.is_floating_point() and each.numel() >= HALF_FROM}
+        return config, {name: each.half() if name in large else each for name, each in tensors.items()}
 
     def count_parameters(self) -> dict[str, int]:
         """Parameters of each network."""
@@ -152,9 +177,33 @@ class LatentDiffusionAutoencoder:
             key=latent_key(self.networks.compression, self.config.preprocessing, self.dtype),
         )
 
-    def encode(self, volume: Volume) -> Codes:
-        """Both codes of one scan (skull-stripped, in MNI space)."""
-        return self.encode_prepared([self.prepare(volume)])[0]
+    @overload
+    def encode(self, scan: Scan, *, preprocess: Preprocess = "auto", noise: bool = True) -> Codes: ...
+
+    @overload
+    def encode(self, scan: list[Scan], *, preprocess: Preprocess = "auto", noise: bool = True) -> list[Codes]: ...
+
+    def encode(
+        self, scan: Scan | list[Scan], *, preprocess: Preprocess = "auto", noise: bool = True
+    ) -> Codes | list[Codes]:
+        """Both codes of a scan, or of each scan in a list.
+
+        Args:
+            scan: file, nibabel image, MONAI MetaTensor, pair (array, affine), Volume or Record.
+            preprocess: `auto` finds out if the scan is a raw head, or a brain outside template space, and preprocesses it;
+                True always does, False never.
+            noise: whether to invert the diffusion too; without it only y is computed, many times as fast.
+
+        Raises:
+            VolumeError: if it is no T1-weighted scan of a head or brain, or cannot be registered.
+        """
+        scans = scan if isinstance(scan, list) else [scan]
+        codes: list[Codes] = []
+        for start in range(0, len(scans), BATCH):
+            contract = self.config.preprocessing
+            batch = [prepare_scan(each, contract, preprocess=preprocess) for each in scans[start : start + BATCH]]
+            codes += self.encode_prepared(batch, noise=noise)
+        return codes if isinstance(scan, list) else codes[0]
 
     def encode_prepared(
         self,
@@ -176,7 +225,10 @@ class LatentDiffusionAutoencoder:
         if latents is None and noise:
             latents = self.compress(images)
         found = self.semantic(images, latents, mirrored_latents)
-        codes = [Codes(y, None, scan.grid, scan.window) for y, scan in zip(found, scans, strict=True)]
+        codes = [
+            Codes(y, None, scan.grid, scan.window, to_template=scan.to_template)
+            for y, scan in zip(found, scans, strict=True)
+        ]
         return self.with_noise(codes, latents) if noise and latents is not None else codes
 
     def with_noise(self, codes: Sequence[Codes], z_0: Tensor, *, measure: bool = True) -> list[Codes]:
@@ -192,97 +244,6 @@ class LatentDiffusionAutoencoder:
             )
             for row, each in enumerate(codes)
         ]
-
-    @torch.inference_mode()
-    def semantic(self, images: Tensor, latents: Tensor | None = None, mirrored_latents: Tensor | None = None) -> Tensor:
-        """y of images: (B, S) on the CPU. Latents that the encoder reads and that are not given are computed.
-
-        Args:
-            images: (B, 1, D, H, W) in [0, 1].
-            latents: their standardised latents, (B, C, d, h, w).
-            mirrored_latents: those of the images mirrored left to right.
-        """
-        encoder = self.networks.semantic_encoder
-        if latents is None and encoder.reads_latent:
-            latents = self.compress(images)
-        if mirrored_latents is None and encoder.reads_mirrored_latent:
-            mirrored_latents = self.compress(images.flip(LEFT_RIGHT))
-        with self._autocast():
-            y: Tensor = encoder(
-                *(None if each is None else each.to(self.device) for each in (images, latents, mirrored_latents))
-            )
-            return y.float().cpu()
-
-    @property
-    def slice_encoder(self) -> SliceEncoder:
-        """The semantic encoder, if it reads slices.
-
-        Raises:
-            ConfigError: if it reads whole volumes.
-        """
-        encoder = self.networks.semantic_encoder
-        if not isinstance(encoder, SliceEncoder):
-            msg = "this model's semantic encoder reads whole volumes and has no slices; train one with semantic_encoder.slices"
-            raise ConfigError(msg)
-        return encoder
-
-    @torch.inference_mode()
-    def slice_vectors(self, images: Tensor) -> Tensor:
-        """Features of each axial slice by a 2.5D semantic encoder's 2D network: (B, 1, D, H, W) to (B, W, S) on the CPU."""
-        with self._autocast():
-            return self.slice_encoder.slice_vectors(images.to(self.device).permute(0, 4, 1, 2, 3)).float().cpu()
-
-    @torch.inference_mode()
-    def compress(self, images: Tensor) -> Tensor:
-        """Standardised latent posterior means of images, (B, C, d, h, w) on the CPU."""
-        return self.posterior(images).mean
-
-    @torch.inference_mode()
-    def posterior(self, images: Tensor) -> Posterior:
-        """Standardised latent posteriors of images, each (B, C, d, h, w) on the CPU."""
-        with self._autocast():
-            return encode_images(self.networks.compression, images, self.whole_voxels)
-
-    @torch.inference_mode()
-    def invert(
-        self, z_0: Tensor, semantic: Tensor, sampling: SamplingConfig | None = None, *, measure: bool = True
-    ) -> NoiseCodes:
-        """Noise codes of latents under their semantic codes, and how well they come back.
-
-        Args:
-            z_0: standardised latents, (B, C, d, h, w).
-            semantic: y, (B, S).
-            sampling: the solver; the model's own if not given.
-            measure: sample back and measure the error of the round trip, which costs as much as decoding.
-        """
-        sampling = sampling or self.config.sampling
-        latents = z_0.to(self.device)
-        with self._predicting(semantic, sampling) as predict:
-            noise, record = invert_latents(predict, latents, schedule=self.networks.schedule, sampling=sampling)
-        noise, record = noise.cpu(), None if record is None else record.cpu()
-        if not measure:
-            return NoiseCodes(noise, record, None)
-        missed = self.sample_latents(noise, semantic, sampling, record=record) - z_0.cpu()
-        return NoiseCodes(noise, record, missed.square().flatten(1).mean(dim=1).sqrt())
-
-    @torch.inference_mode()
-    def velocity_errors(self, z_0: Tensor, noise: Tensor, t: int, semantics: Sequence[Tensor | None]) -> Tensor:
-        """Mean squared error per latent element of the velocities predicted under each of K codes, (K, B) on the CPU.
-
-        Args:
-            z_0: standardised latents, (B, C, d, h, w).
-            noise: that is added, standard normal, the same shape.
-            t: the timestep it is added at.
-            semantics: codes y, (B, S) each; None is the denoiser alone.
-        """
-        schedule, clean, noise = self.networks.schedule, z_0.to(self.device), noise.to(self.device)
-        times = torch.full((len(clean),), t, dtype=torch.long, device=self.device)
-        codes = [None if each is None else each.to(self.device) for each in semantics]
-        with self._autocast():
-            z_t = schedule.add_noise(clean, noise, times)
-            predicted = semantic_velocities(self.networks, z_t, times, codes, self.config)
-        velocity = velocity_of(Estimate(clean, noise), times, schedule)
-        return torch.stack([(each - velocity).square().flatten(1).mean(dim=1) for each in predicted]).cpu()
 
     def decode(self, codes: Codes, *, space: Literal["model", "scan"] = "model") -> Volume:
         """The scan that the codes stand for.
@@ -301,8 +262,10 @@ class LatentDiffusionAutoencoder:
             return self.config.preprocessing.restore(image)
         brain = image > 0
         low, high = codes.window
-        restored = Volume(np.where(brain, image * (high - low) + low, 0.0), self.config.preprocessing.grid.affine)
-        return restored.resample_to(codes.grid)
+        affine = self.config.preprocessing.grid.affine
+        if codes.to_template is not None:
+            affine = np.linalg.inv(codes.to_template) @ affine
+        return Volume(np.where(brain, image * (high - low) + low, 0.0), affine).resample_to(codes.grid)
 
     def difference(self, edited: Codes, codes: Codes) -> Volume:
         """Change of the scan by an edit of its codes, on the model's grid in the scan's units; unchanged codes give exactly 0.
@@ -335,61 +298,6 @@ class LatentDiffusionAutoencoder:
         records = [each.record for each in codes if each.record is not None]
         record = torch.stack(records, dim=1) if len(records) == len(codes) else None
         return self.sample_latents(noise, torch.stack([each.semantic for each in codes]), record=record)
-
-    def generate(self, noise: Tensor, semantic: Tensor | None) -> npt.NDArray[np.float32]:
-        """Model images, (N, D, H, W), of noise codes (N, C, d, h, w) under y (N, S), or unconditionally."""
-        return self.decompress(self.sample_latents(noise, semantic))
-
-    @torch.inference_mode()
-    def sample_latents(
-        self,
-        noise: Tensor,
-        semantic: Tensor | None,
-        sampling: SamplingConfig | None = None,
-        *,
-        record: Tensor | None = None,
-    ) -> Tensor:
-        """Standardised latents that noise codes sample to, (N, C, d, h, w) on the CPU.
-
-        Args:
-            noise: noise codes, (N, C, d, h, w).
-            semantic: y, (N, S); None samples the denoiser alone.
-            sampling: the solver; the model's own if not given.
-            record: what an exact solver recorded, (K, N, C, d, h, w); None for drawn noise.
-        """
-        sampling = sampling or self.config.sampling
-        record, schedule = None if record is None else record.to(self.device), self.networks.schedule
-        with self._predicting(semantic, sampling) as predict:
-            z_0 = sample_latents(predict, noise.to(self.device), schedule=schedule, sampling=sampling, record=record)
-        return z_0.cpu()
-
-    @torch.inference_mode()
-    def expected_latents(self, noise: Tensor, semantic: Tensor) -> Tensor:
-        """Standardised latents that y (N, S) leads one to expect: z_0 estimated in one step from noise, (N, C, d, h, w)."""
-        last = torch.full((len(noise),), self.networks.schedule.timesteps - 1, device=self.device)
-        with self._predicting(semantic, self.config.sampling) as predict:
-            return predict(noise.to(self.device), last).clean.float().cpu()
-
-    @torch.inference_mode()
-    def decompress(self, z_0: Tensor) -> npt.NDArray[np.float32]:
-        """Model images, (N, D, H, W) in [0, 1] with a background of 0, of standardised latents."""
-        with self._autocast():
-            images = decode_latents(self.networks.compression, z_0, self.config.preprocessing.shape, self.whole_voxels)
-        return clear_background(images[:, 0].clamp(0.0, 1.0).numpy())
-
-    def draw_noise(self, count: int, generator: torch.Generator) -> Tensor:
-        """Standard normal noise codes, (count, C, d, h, w)."""
-        shape = self.config.compression.latent_shape(self.config.preprocessing.shape)
-        return torch.randn((count, *shape), generator=generator)
-
-    @contextmanager
-    def _predicting(self, semantic: Tensor | None, sampling: SamplingConfig) -> Iterator[Predict]:
-        y = None if semantic is None else semantic.to(self.device)
-        with self._autocast():
-            yield semantic_predict(self.networks, y, self.config, sampling)
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        return autocast(self.device, self.dtype)
 
 
 def stack_images(scans: Sequence[PreparedScan]) -> Tensor:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -76,6 +78,7 @@ class Codes:
         solver: that found the noise code, by name and settings.
         round_trip: measured rms error of the latent after inversion and sampling, in units of its std; None where it was not
             measured, as for codes that no scan has.
+        to_template: RAS mm of the scan to RAS mm of the template, (4, 4); None where the scan was in template space.
     """
 
     semantic: Tensor
@@ -85,6 +88,16 @@ class Codes:
     record: Tensor | None = None
     solver: str = ""
     round_trip: float | None = None
+    to_template: npt.NDArray[np.float64] | None = None
+
+    def __repr__(self) -> str:
+        noise = "not computed" if self.noise is None else " x ".join(map(str, self.noise.shape))
+        size = " x ".join(f"{n * mm:.0f}" for n, mm in zip(self.grid.shape, self.grid.spacing, strict=True))
+        return f"Codes(semantic: {len(self.semantic)} numbers, noise: {noise}, scan: {size} mm)"
+
+    def numpy(self) -> npt.NDArray[np.float32]:
+        """y, (S,), for other libraries."""
+        return self.semantic.numpy()
 
     def with_semantic(self, semantic: Tensor) -> "Codes":
         """The same scan with another semantic code, (S,)."""
@@ -146,4 +159,4 @@ def interpolate(first: Codes, second: Codes, weight: float) -> Codes:
         first.window[1] + weight * (second.window[1] - first.window[1]),
     )
     semantic = lerp(first.semantic, second.semantic, weight)
-    return Codes(semantic, noise, first.grid, window, record, first.solver)
+    return Codes(semantic, noise, first.grid, window, record, first.solver, to_template=first.to_template)

@@ -30,11 +30,13 @@ class PreparedScan:
         data: intensities in [0, 1], background 0, (D, H, W) of the model's grid, float32.
         grid: the scan's own grid.
         window: the scan's intensities at the model's 0 and 1.
+        to_template: RAS mm of the scan to RAS mm of the template, (4, 4); None where the scan was in template space.
     """
 
     data: npt.NDArray[np.float32]
     grid: Grid
     window: tuple[float, float]
+    to_template: npt.NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 
+import ldae
 from ldae.autoencoder import LatentDiffusionAutoencoder, Networks, SamplingConfig, stack_images
 from ldae.diffusion import ScheduleConfig
 from ldae.errors import CheckpointError, ConfigError, TaskError, VolumeError
@@ -16,11 +18,47 @@ def test_a_saved_model_comes_back_bit_for_bit(tiny_model, head, tmp_path):
     back = LatentDiffusionAutoencoder.from_pretrained(tmp_path / "model", device="cpu", precision="fp32")
     assert back.config == tiny_model.config
     assert back.fingerprint() == tiny_model.fingerprint()
-    one, two = tiny_model.encode(head(1)), back.encode(head(1))
+    one, two = tiny_model.encode(head(1), preprocess=False), back.encode(head(1), preprocess=False)
     assert torch.equal(one.noise, two.noise)
     assert torch.equal(one.semantic, two.semantic)
     assert "Not a medical device" in (tmp_path / "model" / "README.md").read_text()
     assert {path.stat().st_mode & 0o777 for path in (tmp_path / "model").iterdir()} == {0o644}, "anybody may read it"
+
+
+def test_a_small_file_is_half_as_large_and_gives_nearly_the_same_codes(tiny_model, head, tmp_path, monkeypatch):
+    monkeypatch.setattr("ldae.autoencoder.HALF_FROM", 64)
+    sizes = [
+        (tiny_model.save_pretrained(tmp_path / name, small=name == "small") / "model.safetensors").stat().st_size
+        for name in ("whole", "small")
+    ]
+    assert sizes[1] < 0.6 * sizes[0]
+    back = ldae.from_pretrained(str(tmp_path / "small"), device="cpu", precision="fp32")
+    codes = [
+        [model.encode(head(seed), preprocess=False).numpy() for seed in range(1, 5)] for model in (tiny_model, back)
+    ]
+    np.testing.assert_allclose(codes[1], codes[0], atol=2e-3)  # of about 1
+    assert {parameter.dtype for parameter in back.networks.parameters()} == {torch.float32}
+
+
+def test_a_list_of_scans_gives_a_list_of_codes(tiny_model, head):
+    several = tiny_model.encode([head(1), head(2).to_nibabel()], preprocess=False, noise=False)
+    for codes, seed in zip(several, (1, 2), strict=True):
+        alone = tiny_model.encode(head(seed), preprocess=False, noise=False)
+        np.testing.assert_allclose(codes.numpy(), alone.numpy(), atol=1e-5)
+        assert codes.noise is None
+    assert repr(several[0]).startswith("Codes(semantic: 16 numbers, noise: not computed, scan: ")
+
+
+def test_a_scan_that_was_registered_goes_back_to_where_it_was(tiny_model, head):
+    volume = head(3)
+    turn = np.eye(4)
+    turn[:3, :3] = Rotation.from_euler("xyz", (10, -5, 7), degrees=True).as_matrix()
+    elsewhere = Volume(volume.data, np.linalg.inv(turn) @ volume.affine)
+    codes = tiny_model.encode(volume, preprocess=False)
+    moved = replace(codes, to_template=turn, grid=elsewhere.grid)
+    # Rounding decides at the border of the model's grid what is still inside.
+    here, there = (tiny_model.decode(each, space="scan").data[4:-4, 4:-4, 4:-4] for each in (codes, moved))
+    np.testing.assert_allclose(there, here, atol=1e-3 * here.max())
 
 
 def test_weights_are_hashed_once(tiny_model, monkeypatch):
@@ -44,7 +82,7 @@ def test_encode_then_decode_is_the_identity_up_to_compression(tiny_model, head):
 def test_codes_say_who_found_them_and_how_well_they_come_back(tiny_model, head):
     rough = replace(tiny_model.config, sampling=SamplingConfig("ddim", steps=2))
     model = LatentDiffusionAutoencoder(rough, tiny_model.networks, device="cpu", precision="fp32")
-    exact, drifted = tiny_model.encode(head(2)), model.encode(head(2))
+    exact, drifted = tiny_model.encode(head(2), preprocess=False), model.encode(head(2), preprocess=False)
     assert exact.solver == "bdia, 3 steps"
     assert exact.round_trip < 1e-5
     assert drifted.record is None
@@ -56,7 +94,7 @@ def test_codes_say_who_found_them_and_how_well_they_come_back(tiny_model, head):
 
 def test_batches_and_single_scans_agree(tiny_model, head):
     together = tiny_model.encode_prepared([tiny_model.prepare(head(seed)) for seed in (1, 2)])
-    alone = tiny_model.encode(head(2))
+    alone = tiny_model.encode(head(2), preprocess=False)
     torch.testing.assert_close(together[1].semantic, alone.semantic, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(together[1].noise, alone.noise, atol=1e-3, rtol=1e-3)
     images = tiny_model.decode_images(together)
@@ -65,7 +103,7 @@ def test_batches_and_single_scans_agree(tiny_model, head):
 
 def test_a_decoded_scan_is_on_the_scans_own_grid(tiny_model, head):
     volume = head(3)
-    codes = tiny_model.encode(volume)
+    codes = tiny_model.encode(volume, preprocess=False)
     decoded = tiny_model.decode(codes, space="scan")
     assert decoded.grid == volume.grid
     model = tiny_model.decode(codes)
@@ -86,13 +124,13 @@ def test_neither_orientation_nor_unit_of_the_input_matters(tiny_model, head):
 
 
 def test_the_code_is_heard_and_needs_its_noise(tiny_model, head):
-    codes = tiny_model.encode(head(1))
+    codes = tiny_model.encode(head(1), preprocess=False)
     other = codes.with_semantic(codes.semantic + 1)
     assert np.abs(tiny_model.decode(codes).data - tiny_model.decode(other).data).max() > 1e-5
     (silent,) = tiny_model.encode_prepared([tiny_model.prepare(head(1))], noise=False)
     with pytest.raises(TaskError, match="no noise code"):
         tiny_model.decode_images([silent])
-    assert codes.same_image(tiny_model.encode(head(1)))
+    assert codes.same_image(tiny_model.encode(head(1), preprocess=False))
     assert not any(codes.same_image(each) for each in (other, silent))
 
 
@@ -139,12 +177,12 @@ def test_impossible_networks_are_refused(tiny_config):
 
 
 def test_random_encoder_leaves_the_rest_alone(tiny_model, head):
-    before = tiny_model.encode(head(1))
+    before = tiny_model.encode(head(1), preprocess=False)
     twin = tiny_model.with_random_encoder(seed=3)
     images = torch.from_numpy(tiny_model.prepare(head(1)).data)[None, None]
     assert not torch.equal(twin.semantic(images), tiny_model.semantic(images))
     assert torch.equal(twin.compress(images), tiny_model.compress(images))
-    assert torch.equal(tiny_model.encode(head(1)).semantic, before.semantic)
+    assert torch.equal(tiny_model.encode(head(1), preprocess=False).semantic, before.semantic)
     assert torch.equal(tiny_model.with_random_encoder(seed=3).semantic(images), twin.semantic(images))
 
 
@@ -208,7 +246,7 @@ def test_a_grid_need_not_divide(tiny_config, head):
     config = replace(tiny_config, preprocessing=replace(tiny_config.preprocessing, shape=(15, 22, 17)))
     torch.manual_seed(0)
     model = LatentDiffusionAutoencoder(config, Networks(config), device="cpu", precision="fp32")
-    codes = model.encode(head(1))
+    codes = model.encode(head(1), preprocess=False)
     assert codes.noise.shape == (2, 4, 6, 5)
     assert model.decode(codes).data.shape == (15, 22, 17)
     assert model.decode(codes, space="scan").grid == head(1).grid

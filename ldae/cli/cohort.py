@@ -18,7 +18,7 @@ SCANS_SHOWN = 3
 @command(
     "cohort synth",
     settings="ldae.phantom.settings:PhantomConfig",
-    skip=("raw", "population", "head_shape", "scanner"),
+    skip=("raw", "combine", "population", "head_shape", "scanner", "artefacts"),
     names={"n_subjects": "subjects", "save_displacement": "displacement"},
 )
 def synth(
@@ -29,6 +29,7 @@ def synth(
     max_rotation: float | None = None,
     max_translation: float | None = None,
     noise_free: bool = False,
+    varied: bool = False,
     force: bool = False,
     workers: Workers = 2,
 ) -> int:
@@ -43,6 +44,8 @@ def synth(
         max_rotation: with --raw, heads are turned up to so many degrees, 15 if not given.
         max_translation: with --raw, heads are shifted up to so many mm, 20 if not given.
         noise_free: the same scans without noise and motion, to compare predictions with.
+        varied: training data for models of real scans, from --anatomy: shapes between label maps and mirrored ones, all
+            adult ages, the contrasts and artefacts of many scanners, errors of brain extraction.
         force: replace a phantom cohort of other settings.
         workers: processes; the result does not depend on it.
     """
@@ -60,11 +63,14 @@ def synth(
         say("each label map that is drawn is first registered to the template, which takes a quarter of a minute")
     with options_named({"max_rotation_deg": "--max-rotation", "max_translation_mm": "--max-translation"}):
         heads = RawConfig(**given) if raw else None
-    settings = replace(
-        settings,
-        raw=heads,
-        scanner=ScannerConfig(noise_sd=0.0, ghost_probability=0.0) if noise_free else ScannerConfig(),
-    )
+    if varied and noise_free:
+        msg = "--varied draws the noise of many scanners; leave it out, or leave out --noise-free"
+        raise CohortError(msg)
+    settings = replace(settings, raw=heads)
+    if noise_free:
+        settings = replace(settings, scanner=ScannerConfig(noise_sd=0.0, ghost_probability=0.0))
+    if varied:
+        settings = settings.varied()
     with progress_bar("phantoms") as move:
         say(f"manifest: {synthesise_cohort(out, settings, workers=workers, force=force, progress=move)}")
     return 0

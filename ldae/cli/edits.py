@@ -71,7 +71,7 @@ def manipulate(
     known = {str(path) if names.count(path.name) > 1 else path.name: read_volume(path) for path in paths}
     model, encoded = scans.open(subject)
     amounts = sorted({0.0, *steps})
-    training = [record for record in scans.manifest().records if record.split == "train"] if nuisances else []
+    training = [record for record in scans.manifest.records if record.split == "train"] if nuisances else []
     if nuisances and not training and hold == "images":
         say("note: the manifest has no training scans to measure on, so nuisances are held in codes alone")
     with progress_bar("measure nuisances") as move:
@@ -224,7 +224,7 @@ def interpolate_evaluate(
     prior = None
     try:
         with progress_bar("encode training subjects") as move:
-            prior = train_trajectory_prior(model, scans.manifest().records, encoded.subjects, progress=move)
+            prior = train_trajectory_prior(model, scans.manifest.records, encoded.subjects, progress=move)
     except TaskError as error:
         say(f"without trajectories: {error}")
     twins = None if references is None else {record.key: record for record in read_manifest(references).records}

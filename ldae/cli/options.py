@@ -2,16 +2,20 @@
 
 import re
 from argparse import ArgumentTypeError
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from ldae.cli.console import progress_bar
+from ldae.cli.console import progress_bar, say
+from ldae.io.model_names import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from ldae.autoencoder import LatentDiffusionAutoencoder
     from ldae.data.manifest import Manifest as Cohort
     from ldae.data.manifest import Record
+    from ldae.prepare.preprocess.intake import OpenedScans
     from ldae.tasks.encode import EncodedScans
 
 __all__ = [
@@ -115,12 +119,13 @@ class Model(Hardware):
     """A trained model.
 
     Attributes:
-        model: model folder, as 'ldae fit' or 'ldae demo' writes it.
+        model: model folder, as 'ldae fit' or 'ldae demo' writes it; or the name of a model of this package; or
+            owner/name@revision on the Hugging Face hub.
         sampling: KEY=VALUE settings of how noise codes are found and decoded, if not in the model's own way, such as
             solver=bdia steps=10 corrections=3 guidance=1.5.
     """
 
-    model: Path
+    model: str = DEFAULT_MODEL
     sampling: list[str] | None = None
 
     def load(self) -> "LatentDiffusionAutoencoder":
@@ -135,27 +140,53 @@ class Model(Hardware):
         return model.with_sampling(self.sampling) if self.sampling else model
 
 
+def open_scans(model: Model, scans: Sequence[Path], out: Path, *, workers: int) -> "OpenedScans":
+    """Scans that a model can read; raw ones are preprocessed into `out`/prepared.
+
+    Args:
+        model: whose voxel size they get.
+        scans: manifest, image files, or BIDS folder.
+        out: folder.
+        workers: processes.
+    """
+    from ldae.io.model_names import find_model
+    from ldae.prepare.check.model_contract import read_contract
+    from ldae.prepare.preprocess import intake
+
+    contract = read_contract(find_model(model.model))
+    with progress_bar("preprocess") as move:
+        opened = intake.open_scans(scans, out, voxel_size_mm=contract.voxel_size_mm, workers=workers, progress=move)
+    if opened.preprocessed:
+        say(f"{opened.preprocessed} raw scans were preprocessed: {out / 'prepared'}")
+    return opened
+
+
 @dataclass(frozen=True, kw_only=True)
 class Scans(Model):
     """Scans of a manifest, encoded by a model.
 
     Attributes:
-        scans: manifest (TSV or CSV), or preprocessed image files.
+        scans: manifest of preprocessed scans (TSV or CSV); or image files or a BIDS folder, which are preprocessed where they
+            are raw.
         people: whose scans; the test subjects where the manifest has a split, else all.
         out: folder of the results.
         seed: of everything drawn.
+        workers: processes that preprocess.
     """
 
     scans: ScanFiles
     people: Literal["train", "validation", "test", "all"] | None = None
     out: Folder
     seed: int = 0
+    workers: Workers = 1
 
+    @cached_property
     def manifest(self) -> "Cohort":
-        """The manifest, or the image files as one."""
-        from ldae.data.manifest import read_scans
-
-        return read_scans(self.scans)
+        """The manifest, or that of the image files."""
+        opened = open_scans(self, self.scans, self.out, workers=self.workers)
+        for key, reason in opened.failures.items():
+            say(f"left out {key}: {reason}")
+        return opened.manifest
 
     def records(self, subject: str | None = None) -> "tuple[Record, ...]":
         """The chosen rows of the manifest, or those of one subject.
@@ -165,7 +196,7 @@ class Scans(Model):
         """
         from ldae.errors import TaskError
 
-        manifest = self.manifest()
+        manifest = self.manifest
         people = self.people or ("test" if subject is None and manifest.table["split"].notna().any() else "all")
         records = manifest.records if people == "all" else manifest.in_split(people).records
         if subject is None:

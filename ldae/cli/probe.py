@@ -1,11 +1,12 @@
-"""`ldae probe`: what embeddings of scans predict, whichever model made them."""
+"""`ldae probe` and `ldae predict`: what embeddings of scans predict, whichever model made them."""
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Literal
 
 from ldae.cli.command import command
-from ldae.cli.console import interval, p_value, progress_bar, say, table
-from ldae.cli.options import Folder, Input
+from ldae.cli.console import exit_code, interval, p_value, progress_bar, say, table
+from ldae.cli.options import Folder, Input, Model, ScanFiles, Workers, open_scans
 
 if TYPE_CHECKING:
     from ldae.tasks.probe.embeddings import Embeddings
@@ -129,3 +130,58 @@ def described(codes: "Embeddings", path: Path) -> str:
     if not codes.left_out:
         return words
     return f"{words}; not taken as features, since the manifest holds them: {', '.join(codes.left_out)}"
+
+
+@command("predict")
+def predict(
+    probe: Input,
+    scans: ScanFiles,
+    model: Model,
+    *,
+    out: Path,
+    workers: Workers = 1,
+    strict: bool = False,
+) -> int:
+    """Predict with a saved probe on new scans.
+
+    Raw heads are preprocessed, and codes computed on the way. Writes one row a scan: the probability of the positive class, or
+    the number, and how far the scan's code lies from those that the probe was trained on. Exit code 1 if some scans could not
+    be encoded.
+
+    Args:
+        probe: probe_TARGET_model.json, which 'ldae probe' writes.
+        scans: codes.parquet of 'ldae encode'; or a manifest of preprocessed scans, image files, or a BIDS folder.
+        model: that the probe was trained on.
+        out: table, .csv or .tsv.
+        workers: processes that preprocess.
+        strict: exit code 2, not 1, if a scan could not be encoded.
+    """
+    from ldae.codes import check_origin
+    from ldae.errors import TaskError
+    from ldae.tasks.encode import encode_scans
+    from ldae.tasks.probe.embeddings import embeddings_of, read_embeddings
+    from ldae.tasks.probe.linear import LinearProbe, predict, write_predictions
+
+    if out.suffix not in (".csv", ".tsv"):
+        msg = f"{out}: predictions are written as .csv or .tsv; change the name"
+        raise TaskError(msg)
+    saved = LinearProbe.load(probe)
+    failures: dict[str, str] = {}
+    if [each.suffix for each in scans] == [".parquet"]:
+        codes = read_embeddings(scans[0])
+    else:
+        with TemporaryDirectory(prefix="ldae-predict-") as place:
+            opened = open_scans(model, scans, Path(place), workers=workers)
+            failures |= opened.failures
+            loaded = model.load()
+            check_origin(str(probe), saved.origin, loaded.origin)
+            with progress_bar("encode") as move:
+                encoded = encode_scans(loaded, opened.manifest.records, failures=failures, progress=move)
+        codes = embeddings_of(encoded.records, encoded.semantic, loaded.origin)
+    found = predict(saved, codes.keys, codes.values, codes.origin)
+    for key in write_predictions(out, found):
+        say(f"look at {key}: its code is unlike those that the probe was trained on")
+    for key, reason in failures.items():
+        say(f"left out {key}: {reason}")
+    say(f"predictions of {len(found)} scans: {out}")
+    return exit_code(failures, strict=strict)

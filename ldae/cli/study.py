@@ -84,7 +84,7 @@ def demo(
     finally:
         clock.save()
     assert folder is not None
-    model = Model(model=folder, device=hardware.device, precision=hardware.precision).load()
+    model = Model(model=str(folder), device=hardware.device, precision=hardware.precision).load()
     truth = {"true_volumes": _true_volumes(out / "cohort" / "phantom_truth.tsv")}
     run(model, folder, split, clock, baselines=truth, effect=read_volume(out / "cohort" / "phantom_effect.nii.gz"))
     return 0
@@ -112,14 +112,15 @@ def study(
         force: replace the results of a run of other options.
         seed: of everything drawn.
     """
+    from ldae.io.model_names import find_model
     from ldae.tasks.clock import Clock
     from ldae.tasks.probe.embeddings import read_named
     from ldae.volume import read_volume
 
-    request = {"model": str(model.model), "manifest": str(manifest), "seed": seed}
+    request = {"model": model.model, "manifest": str(manifest), "seed": seed}
     clock = Clock(out, request | ({"sampling": model.sampling} if model.sampling else {}), force=force)
     known = None if effect is None else read_volume(effect)
-    run(model.load(), model.model, manifest, clock, baselines=read_named(baseline or []), effect=known)
+    run(model.load(), find_model(model.model), manifest, clock, baselines=read_named(baseline or []), effect=known)
     return 0
 
 

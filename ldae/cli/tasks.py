@@ -1,11 +1,14 @@
 """`ldae encode`, `reconstruct`, `sample`, `code-usage` and `discover`: codes of scans, and images of codes."""
 
+import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from ldae.cli.command import command
 from ldae.cli.console import exit_code, interval, progress_bar, say, table
-from ldae.cli.options import Folder, Model, PlacedScans, ScanFiles, Scans
+from ldae.cli.options import Folder, Model, PlacedScans, ScanFiles, Scans, Workers, folder, open_scans
+from ldae.io.files import atomic_file
 
 if TYPE_CHECKING:
     from ldae.autoencoder import LatentDiffusionAutoencoder
@@ -17,35 +20,51 @@ def encode(
     scans: ScanFiles,
     model: Model,
     *,
-    out: Folder,
+    out: Path,
     noise: bool = False,
     baselines: bool = False,
     slices: bool = False,
     batch_size: int = 16,
     seed: int = 0,
+    workers: Workers = 1,
     strict: bool = False,
 ) -> int:
     """Encode scans to codes.
 
-    Writes OUT/codes.parquet. Exit code 1 if some scans could not be encoded.
+    Raw heads among image files, or in a BIDS folder, are preprocessed first. Writes OUT/codes.parquet. Exit code 1 if some
+    scans could not be encoded.
 
     Args:
-        scans: manifest (TSV or CSV), or preprocessed image files.
+        scans: manifest of preprocessed scans (TSV or CSV), image files, or a BIDS folder.
         model: that encodes.
-        out: folder for codes.parquet (and noise.safetensors).
+        out: folder for codes.parquet (and noise.safetensors); or the table's own name, ending in .parquet.
         noise: write the noise codes too.
         baselines: write the features to compare codes with in 'ldae probe': those of an encoder with random weights, of
             components of the scans, of their tissue maps and of their latents, and of tissue in blocks.
         slices: write slices.npz too, a vector a slice, for 'ldae probe --probe attention' (2.5D encoders only).
         batch_size: scans at a time.
         seed: of the random encoder.
+        workers: processes that preprocess.
         strict: exit code 2, not 1, if a scan could not be encoded.
     """
-    from ldae.data.manifest import read_scans
+    from ldae.errors import TaskError
     from ldae.tasks.encode import encode_manifest, write_slices
     from ldae.tasks.probe.baselines import COMPONENTS, write_baselines
 
-    records = read_scans(scans).records
+    if out.suffix == ".parquet":
+        if noise or baselines or slices:
+            msg = f"{out}: holds codes alone; for --noise, --baselines or --slices give a folder"
+            raise TaskError(msg)
+        with TemporaryDirectory(prefix="ldae-encode-") as place:
+            code = encode(
+                scans, model, out=Path(place), batch_size=batch_size, seed=seed, workers=workers, strict=strict
+            )
+            with atomic_file(out) as temporary:
+                shutil.copyfile(Path(place) / "codes.parquet", temporary)
+        say(f"codes: {out}")
+        return code or 0
+    opened = open_scans(model, scans, folder(out), workers=workers)
+    records, failures = opened.manifest.records, dict(opened.failures)
     loaded = model.load()
     if slices:
         _ = loaded.slice_encoder  # refuses now, not after an hour of encoding
@@ -66,16 +85,18 @@ def encode(
             written = write_baselines(loaded, kept, out, seed=seed, progress=move)
         words = [f"{path.stem}={path}{'' if path.suffix == '.parquet' else f'@{COMPONENTS}'}" for path in written]
         say(f"to compare with: --baseline {' '.join(words)}")
-    for key, reason in result.failures.items():
+    failures |= result.failures
+    for key, reason in failures.items():
         say(f"left out {key}: {reason}")
-    return exit_code(result.failures, strict=strict)
+    return exit_code(failures, strict=strict)
 
 
 @command("reconstruct")
 def reconstruct(scans: PlacedScans, *, keep_detail: bool = False) -> int:
     """Encode scans and decode them again.
 
-    Writes NIfTI images and how well they agree with the scans.
+    Writes NIfTI images and how well they agree with the scans. With --out NAME.nii.gz, one scan, raw or not, comes back on its
+    own grid.
 
     Args:
         scans: to reconstruct.
@@ -84,7 +105,10 @@ def reconstruct(scans: PlacedScans, *, keep_detail: bool = False) -> int:
     """
     from ldae.tasks.native.spaces import open_space
     from ldae.tasks.reconstruct import reconstruct, write_reconstructions
+    from ldae.volume import SUFFIXES
 
+    if scans.out.name.lower().endswith(SUFFIXES):
+        return _reconstruct_one(scans)
     model, encoded = scans.open()
     place = open_space(scans.space, model)
 
@@ -109,6 +133,21 @@ def reconstruct(scans: PlacedScans, *, keep_detail: bool = False) -> int:
         ],
     )
     say(f"{result.scans} images and reconstruct.json in {scans.out}")
+    return 0
+
+
+def _reconstruct_one(scans: PlacedScans) -> int:
+    """One scan on its own grid."""
+    from ldae.errors import TaskError
+    from ldae.tasks.native.labels import write_synthetic
+
+    if len(scans.scans) != 1:
+        msg = f"{scans.out}: takes one scan, got {len(scans.scans)}; give a folder for several"
+        raise TaskError(msg)
+    model = scans.load()
+    codes = model.encode(scans.scans[0])
+    write_synthetic(model.decode(codes, space="scan"), scans.out, "reconstruction", model=model.fingerprint())
+    say(f"reconstruction: {scans.out}")
     return 0
 
 

@@ -19,7 +19,15 @@ from ldae.head.alignment import Alignment, brain_centre
 from ldae.head.morphology import close, coarse_grid, depth_mm, grow, largest_piece, mask_of_head, shrink
 from ldae.volume import Volume
 
-__all__ = ["MIN_CORRELATION", "Registration", "moved", "refine", "register", "rotation_deg"]
+__all__ = [
+    "MIN_CORRELATION",
+    "Registration",
+    "correlation_with_template",
+    "moved",
+    "refine",
+    "register",
+    "rotation_deg",
+]
 
 Matrix = npt.NDArray[np.float64]
 
@@ -112,7 +120,7 @@ def register(
     best, best_correlation = np.eye(4), -1.0
     for visible, turned in attempts[::2] if already_stripped else attempts:
         candidate = _search(scan, visible, _starts(scan, visible, turned=turned))
-        correlation = _correlation(scan, candidate)
+        correlation = correlation_with_template(moved(scan, candidate))
         if correlation > best_correlation:
             best, best_correlation = candidate, correlation
         if best_correlation >= max(min_correlation, WARN_CORRELATION):
@@ -148,7 +156,7 @@ def _clipped(volume: Volume) -> Volume:
 
 def _judged(scan: Volume, affine_native_to_template: Matrix, min_correlation: float) -> Registration:
     """The registration, unless it cannot be right."""
-    correlation = _correlation(scan, affine_native_to_template)
+    correlation = correlation_with_template(moved(scan, affine_native_to_template))
     coverage = _coverage(scan, affine_native_to_template)
     stretch = np.linalg.svd(affine_native_to_template[:3, :3], compute_uv=False)
     problem = None
@@ -176,7 +184,7 @@ def _search(scan: Volume, visible: Volume, starts: Sequence[Sequence[Matrix]]) -
     finer = Alignment(visible, AFFINE_MM)
     finalists = map(finer.optimise_affine, _distinct(refined)[:FINALISTS])
     # Chosen by another criterion than the one optimised: a wrong size can win by mutual information.
-    best = max(finalists, key=lambda transform: _correlation(scan, _inverse(transform)))
+    best = max(finalists, key=lambda transform: correlation_with_template(moved(scan, _inverse(transform))))
     return _inverse(Alignment(visible, FINAL_MM).optimise_affine(best))
 
 
@@ -246,10 +254,11 @@ def _start(centre_in_scan: npt.NDArray[np.float64], rotation: Matrix, scale: flo
     return matrix
 
 
-def _correlation(scan: Volume, affine_native_to_template: Matrix) -> float:
+def correlation_with_template(scan: Volume) -> float:
+    """Pearson, of a scan in template space with the template's T1 inside the template's brain, at 6 mm."""
     template = load_template(CORRELATION_MM)
     inside = template.brain_mask.data > 0.5
-    values = moved(scan, affine_native_to_template).resample_to(template.grid).data[inside]
+    values = scan.resample_to(template.grid).data[inside]
     if values.std() == 0:
         return 0.0
     return float(np.corrcoef(values, template.t1.data[inside])[0, 1])

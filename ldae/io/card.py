@@ -22,16 +22,16 @@ A compression autoencoder, a latent denoiser, a gradient estimator and a semanti
 ## Load
 
 ```python
-from ldae import LatentDiffusionAutoencoder, read_volume
+import ldae
 
-model = LatentDiffusionAutoencoder.from_pretrained("this/folder")
-codes = model.encode(read_volume("scan.nii.gz"))
+model = ldae.from_pretrained("this/folder")
+codes = model.encode("head.nii.gz")
 ```
 
 ## Input contract
 
-Skull-stripped T1w, background 0, in MNI152 space by a rigid or affine transform ('ldae cohort preprocess').
-Model grid {shape} voxels of {voxel_size_mm:g} mm around {centre_mm} mm; brain percentiles {percentiles} become 0 and 1.
+A T1w head, which is preprocessed; or a brain alone, background 0. In MNI152 space by a rigid or affine transform, the model's
+grid is {shape} voxels of {voxel_size_mm:g} mm around {centre_mm} mm; brain percentiles {percentiles} become 0 and 1.
 
 ## Parameters
 

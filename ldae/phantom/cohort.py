@@ -12,6 +12,7 @@ from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from ldae.errors import CohortError
@@ -38,7 +39,7 @@ log = logging.getLogger(__name__)
 CONFIG_NAME = "phantom_config.json"
 EFFECT_NAME = "phantom_effect.nii.gz"
 # Settings that cohorts made before there was a choice do not name.
-OPTIONS = ("raw", "anatomy")
+OPTIONS = ("raw", "anatomy", "combine", "artefacts")
 # Enough for a mean: single effects differ by the shape of the head alone.
 EFFECT_SUBJECTS = 24
 GENERATOR_VERSION = 1
@@ -124,8 +125,18 @@ def _write_cohort(
     folder: Path, config: PhantomConfig, workers: int, progress: Callable[[int, int], None] | None
 ) -> None:
     """Everything the cohort's folder holds."""
+    with TemporaryDirectory(prefix="ldae-warps-") as warps:
+        _write_scans(folder, config, workers, progress, Path(warps))
+    write_json(folder / CONFIG_NAME, _plain(config))
+    write_descriptions(folder, GENERATOR_VERSION, raw=config.raw is not None, label_maps=config.anatomy is not None)
+
+
+def _write_scans(
+    folder: Path, config: PhantomConfig, workers: int, progress: Callable[[int, int], None] | None, warps: Path
+) -> None:
+    """Images and tables; `warps` is a temporary folder."""
     subjects = draw_cohort(config)
-    sources = choose_label_maps(config, subjects)
+    sources = choose_label_maps(config, subjects, warps, workers=workers)
     jobs = [(subject, sources.get(subject.index)) for subject in by_label_map(subjects, sources)]
     scan, workers = partial(scan_subject, folder, config), min(workers, len(jobs))
     found = run_each(scan, jobs, lost=_explain, workers=workers, progress=progress)
@@ -142,9 +153,8 @@ def _write_cohort(
     truths = [row for subject in subjects for row in truth[subject.index]]
     write_table(folder / "phantom_truth.tsv", truths, tuple(truths[0]))
     write_table(folder / MANIFEST_NAME, manifest, MANIFEST_COLUMNS)
-    write_effect(folder / EFFECT_NAME, config, subjects[:EFFECT_SUBJECTS], sources)
-    write_json(folder / CONFIG_NAME, _plain(config))
-    write_descriptions(folder, GENERATOR_VERSION, raw=config.raw is not None, label_maps=bool(sources))
+    if not config.combine:  # a mean over brains of different shapes says little
+        write_effect(folder / EFFECT_NAME, config, subjects[:EFFECT_SUBJECTS], sources)
 
 
 def _explain(_: object, error: BaseException) -> list[Row]:

@@ -34,7 +34,7 @@ class StructureEffect:
 
     value = at_70 + per_decade * a + per_decade_squared * a^2 + per_severity * s + individual_sd * offset, with
     a = (age - 70) / 10 years and s the severity (1 is an established dementia). `per_decade_squared` is at most a third of
-    `per_decade`, so that ageing never reverses before 100.
+    `per_decade`, so that ageing never reverses before 100. In the young, before the turn of the parabola, nothing ages.
     """
 
     at_70: float
@@ -46,6 +46,8 @@ class StructureEffect:
     def value(self, age: float, severity: float, offset: float) -> float:
         """The structure's value; `offset` is the subject's, of unit variance."""
         a = (age - 70.0) / 10.0
+        if self.per_decade_squared > 0:
+            a = max(a, -self.per_decade / (2 * self.per_decade_squared))
         drift = self.at_70 + self.per_decade * a + self.per_decade_squared * a**2
         return drift + self.per_severity * severity + self.individual_sd * offset
 

@@ -2,13 +2,15 @@
 
 import itertools
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 import numpy as np
 
 from ldae.atlas import template_grid
 from ldae.errors import CohortError
 from ldae.phantom.anatomy.deformation import ShapeConfig
+from ldae.phantom.artefacts import ArtefactConfig
 from ldae.phantom.population import MONTHS, PopulationConfig, Subject, draw_subject
 from ldae.phantom.pose import RawConfig
 from ldae.phantom.scanner import ScannerConfig
@@ -21,6 +23,7 @@ DRAWS_PER_SUBJECT = 2000
 
 # Streams of randomness: each draw has its own, so that no draw depends on another's order or on the workers.
 GROUP_STREAM, SUBJECT_STREAM, SHAPE_STREAM, SCAN_STREAM, SITE_STREAM, TISSUE_STREAM, RAW_STREAM, MAP_STREAM = range(8)
+ARTEFACT_STREAM = 8
 
 GOLDEN_RATIO = (math.sqrt(5.0) - 1.0) / 2.0
 
@@ -41,9 +44,11 @@ class PhantomConfig:
         raw: whole heads in native space instead of brains in template space; None is brains.
         anatomy: folder of label maps in FreeSurfer's numbering, one of which is each subject's brain; None is the
             template's brain for all.
+        combine: shapes between label maps, and mirrored ones, instead of the maps alone.
         population: distribution of subjects, and effects of age and disease.
         head_shape: variation of head shape besides.
         scanner: effects of scanner and preprocessing on the image.
+        artefacts: lesions, thick slices and errors of brain extraction; None is none. Not with `raw`.
 
     Raises:
         CohortError: if a value is out of range.
@@ -57,9 +62,39 @@ class PhantomConfig:
     save_displacement: bool = False
     raw: RawConfig | None = None
     anatomy: str | None = None
+    combine: bool = False
     population: PopulationConfig = field(default_factory=PopulationConfig)
     head_shape: ShapeConfig = field(default_factory=ShapeConfig)
     scanner: ScannerConfig = field(default_factory=ScannerConfig)
+    artefacts: ArtefactConfig | None = None
+
+    def varied(self) -> Self:
+        """The same for training models of real scans: brains between label maps, of all ages, from hundreds of scanners.
+
+        Brains have the template's size, as preprocessing registers them with twelve parameters.
+
+        Raises:
+            CohortError: if no label maps are named, or whole heads are asked for.
+        """
+        population = PopulationConfig(
+            prevalence=(0.55, 0.2, 0.25),
+            age_mean_years=(50.0, 65.0, 72.0),
+            age_sd_years=25.0,
+            age_range_years=(18.0, 95.0),
+            sex_offset_volume=0.0,
+            volume_mean=1.0,
+            n_sites=300,
+        )
+        scanner = ScannerConfig(
+            site_contrast_sd=0.05,
+            site_gamma_sd=0.12,
+            bias_sd=0.05,
+            rotation_sd_deg=1.2,
+            translation_sd_mm=1.0,
+            mask_jitter=0.35,
+            ghost_probability=0.1,
+        )
+        return replace(self, combine=True, population=population, scanner=scanner, artefacts=ArtefactConfig())
 
     def __post_init__(self) -> None:
         for name, kind, low, high in (
@@ -77,6 +112,12 @@ class PhantomConfig:
         shares = self.population.prevalence
         if min(shares) < 0 or abs(sum(shares) - 1.0) > 1e-6:
             msg = f"prevalence must be three shares that sum to 1, got {shares}; rescale them"
+            raise CohortError(msg)
+        if self.combine and self.anatomy is None:
+            msg = "shapes between label maps need label maps; name their folder (anatomy, --anatomy)"
+            raise CohortError(msg)
+        if self.artefacts is not None and self.raw is not None:
+            msg = "artefacts are those of extracted brains; leave them out (--varied), or leave out raw (--raw)"
             raise CohortError(msg)
 
 

@@ -32,8 +32,6 @@ __all__ = ["STAGES", "Experiment", "ExperimentConfig"]
 
 # The components of more scans would cost minutes and differ little.
 MOST_SCANS_FOR_COMPONENTS = 1500
-# At 3 mm a scan and its mirror image take 1.3 MB of memory.
-MOST_SCANS_FOR_PATCHES = 400
 
 
 class Experiment:
@@ -238,7 +236,9 @@ class Experiment:
 
     def _fit_components(self, train: ScanDataset) -> None:
         """Components of patches of training scans and, where the later stages read those, of their mirror images."""
-        chosen = _evenly(len(train), MOST_SCANS_FOR_PATCHES)
+        components = self.config.compression.model.components
+        assert components is not None
+        chosen = _evenly(len(train), components.scans)
         sides = (False, True) if self.config.mirror_latents else (False,)
         scans = (train.images([i], mirrored=side) for side in sides for i in chosen)
         self.networks.compression.network.fit(scans, torch.Generator().manual_seed(self.config.seed))

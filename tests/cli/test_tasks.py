@@ -42,6 +42,27 @@ def test_codes_are_those_of_the_study_and_can_be_probed(model, tiny_run, tmp_pat
         assert not (tmp_path / "none").exists()
 
 
+def test_a_saved_probe_predicts_for_scans_and_for_their_codes(model, tiny_run, tmp_path, capsys):
+    probe = tiny_run / "tasks" / "probe_age_model.json"
+    tables = []
+    for scans, name in ((tiny_run / "manifest.tsv", "a.csv"), (tiny_run / "codes.parquet", "b.tsv")):
+        assert run("predict", probe, scans, *model[:2], *FP32, "--out", tmp_path / name) == 0
+        tables.append(pd.read_csv(tmp_path / name, sep="," if name.endswith("csv") else "\t"))
+    np.testing.assert_allclose(tables[0]["prediction"], tables[1]["prediction"], rtol=1e-3)
+    assert list(tables[0].columns) == ["participant_id", "session_id", "prediction", "distance"]
+    assert run("predict", probe, tiny_run / "codes.parquet", *model[:2], "--out", tmp_path / "c.xlsx") == 2
+    assert ".csv or .tsv" in capsys.readouterr().err
+
+
+def test_codes_can_have_a_name_of_their_own(model, tiny_run, tmp_path, capsys):
+    assert run("encode", *model, "--out", tmp_path / "mine.parquet") == 0
+    studied = pd.read_parquet(tiny_run / "codes.parquet")
+    np.testing.assert_allclose(pd.read_parquet(tmp_path / "mine.parquet").iloc[:, 2:], studied.iloc[:, 2:], atol=1e-4)
+    assert list(tmp_path.iterdir()) == [tmp_path / "mine.parquet"]
+    assert run("encode", *model, "--out", tmp_path / "other.parquet", "--noise") == 2
+    assert "give a folder" in capsys.readouterr().err
+
+
 def test_code_usage_is_that_of_the_study(model, tiny_run, tmp_path):
     assert run("code-usage", *model, "--people", "test", "--out", tmp_path) == 0
     found, studied = (json.loads((folder / "code_usage.json").read_text()) for folder in (tmp_path, tiny_run / "tasks"))

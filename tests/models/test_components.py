@@ -83,3 +83,19 @@ def test_grids_that_do_not_suit_are_refused():
     for wrong in (ComponentsConfig, 0), (ComponentsConfig, 4, 1.5):
         with pytest.raises(ConfigError, match=r"whitening in \[0, 1\]"):
             wrong[0](*wrong[1:])
+
+
+def test_patches_that_show_nothing_can_be_left_out():
+    x = scans(40)
+    x[:, :, :4, :4] = 0.0  # two of the patches
+    compression = fitted(5)
+    compression.network.fit([x], torch.Generator().manual_seed(0))
+    whole, small = compression.network, compression.network.compacted()
+    assert len(small.basis) == small.config.kept == len(whole.basis) - 2
+    again = type(small)(small.config, 5, small.cells)
+    again.load_state_dict(small.state_dict())
+    for few in (small, again):
+        mean, std = few.encode(x)
+        torch.testing.assert_close(few.decode(mean), whole.decode(whole.encode(x)[0]), atol=1e-5, rtol=0)
+        assert not mean[:, :, 0, 0].any()
+        torch.testing.assert_close(std[:, :, 1:], whole.encode(x)[1][:, :, 1:])

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -12,14 +13,16 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, 
 from scipy import ndimage
 
 from ldae.atlas import load_template
+from ldae.data.manifest import read_manifest
 from ldae.errors import CohortError
 from ldae.phantom import scan as phantom_scan
+from ldae.phantom.anatomy import combination
 from ldae.phantom.anatomy.label_maps import LabelSource, label_anatomy, label_files, place_label_map, read_label_map
 from ldae.phantom.anatomy.label_surroundings import LabelHead
 from ldae.phantom.anatomy.surroundings import HeadTissue
 from ldae.phantom.cohort import PhantomConfig, draw_cohort, synthesise_cohort
 from ldae.phantom.pose import RawConfig
-from ldae.volume import read_volume
+from ldae.volume import Volume, read_volume
 from tests.phantom.folder_bytes import bytes_of
 
 # Where the small map's head lies against the template: a little smaller, tilted and elsewhere.
@@ -96,6 +99,38 @@ def test_a_map_becomes_a_brain_on_the_templates_grid(source):
     total = ours.grey_matter.data + ours.white_matter.data + ours.csf.data
     np.testing.assert_allclose(total, ours.brain_mask.data, atol=1e-5)
     assert np.corrcoef(ours.t1.data.ravel(), template.t1.data.ravel())[0, 1] > 0.9
+
+
+def test_a_mirrored_map_is_the_mirrored_brain(source):
+    plain, mirrored = label_anatomy(source), label_anatomy(source.mirror())
+    assert source.mirror().mirrored
+    assert source.mirror().mirror() == source
+    grid = load_template(4.0).grid
+    flip = np.diag([-1.0, 1.0, 1.0, 1.0])
+    for name, other in (("grey_matter", "grey_matter"), ("hippocampus_left", "hippocampus_right")):
+        expected = Volume(getattr(plain, other).data, flip @ plain.grid.affine).resample_to(grid).data
+        found = getattr(mirrored, name).resample_to(grid).data
+        assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.99, name
+    x = mirrored.hippocampus_left.grid.world_coordinates()[0]
+    assert (x * mirrored.hippocampus_left.data).sum() < 0
+
+
+def test_a_varied_cohort(folder, source, tmp_path, monkeypatch):
+    (tmp_path / "maps").mkdir()
+    for name in ("one.nii.gz", "two.nii.gz"):
+        (tmp_path / "maps" / name).symlink_to(folder / "one.nii.gz")
+    monkeypatch.setattr(phantom_scan, "place_label_map", lambda path, sha256: replace(source, path=path))
+    monkeypatch.setattr(combination, "LEVELS", ((8.0, 2),))
+    config = PhantomConfig(n_subjects=3, voxel_size_mm=6.0, max_sessions=1, anatomy=str(tmp_path / "maps")).varied()
+    manifest = synthesise_cohort(tmp_path / "cohort", config)
+    images = [read_volume(record.image).data for record in read_manifest(manifest).records]
+    template = load_template(6.0)
+    inside = template.brain_mask.data > 0.5
+    correlations = [np.corrcoef(image[inside], template.t1.data[inside])[0, 1] for image in images]
+    assert min(correlations) > 0.3
+    assert len({image.tobytes() for image in images}) == 3
+    assert not list(manifest.parent.rglob("*.npy")), "warps are not part of a cohort"
+    assert synthesise_cohort(tmp_path / "cohort", config) == manifest, "it is this very cohort"
 
 
 def test_a_head_of_labels_has_layers(source):

@@ -6,8 +6,9 @@ it as they do on the template's own brain.
 
 import functools
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,9 @@ from ldae.phantom.anatomy.lattice import Array, bounding_box, smooth_noise
 from ldae.phantom.anatomy.tissue import tissue_means
 from ldae.processes import one_itk_thread
 from ldae.volume import SUFFIXES, Volume, read_volume
+
+if TYPE_CHECKING:
+    from ldae.phantom.anatomy.combination import Combination
 
 __all__ = ["LabelMap", "LabelSource", "label_anatomy", "label_files", "place_label_map", "read_label_map", "shifted"]
 
@@ -77,17 +81,29 @@ class LabelSource:
     Attributes:
         path: the file.
         sha256: of its content.
-        affine: RAS mm of the map to RAS mm of the template, (4, 4) row by row.
+        affine: RAS mm of the map to RAS mm of the template, (4, 4) row by row; a reflection shows the mirrored brain.
+        combination: with another map, for the shape of a subject; the map's own brain is the same with any.
     """
 
     path: str
     sha256: str
     affine: tuple[tuple[float, ...], ...]
+    combination: "Combination | None" = field(default=None, compare=False)
 
     @property
     def matrix(self) -> npt.NDArray[np.float64]:
         """The affine as an array, (4, 4)."""
         return np.array(self.affine)
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether left and right are exchanged."""
+        return bool(np.linalg.det(self.matrix) < 0)
+
+    def mirror(self) -> "LabelSource":
+        """The same map with left and right exchanged in template space."""
+        rows = (np.diag([-1.0, 1.0, 1.0, 1.0]) @ self.matrix).tolist()
+        return replace(self, affine=tuple(tuple(row) for row in rows))
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,6 +248,7 @@ def label_anatomy(source: LabelSource) -> Template:
     means = tissue_means()
     texture = np.float32(TEXTURE_SD) * smooth_noise(np.random.default_rng(0), grid.shape, TEXTURE_MM, grid.spacing)
     t1 = np.float32(means[0]) * grey + np.float32(means[1]) * white + np.float32(means[2]) * csf + texture * mask
+    sides = (HIPPOCAMPUS_LEFT, HIPPOCAMPUS_RIGHT)[:: -1 if source.mirrored else 1]
     maps = {
         "t1": t1,
         "grey_matter": grey,
@@ -239,7 +256,7 @@ def label_anatomy(source: LabelSource) -> Template:
         "csf": csf,
         "brain_mask": mask,
         "ventricles": on_template(np.isin(labels, VENTRICLES)),
-        "hippocampus_left": on_template(labels == HIPPOCAMPUS_LEFT),
-        "hippocampus_right": on_template(labels == HIPPOCAMPUS_RIGHT),
+        "hippocampus_left": on_template(labels == sides[0]),
+        "hippocampus_right": on_template(labels == sides[1]),
     }
     return Template(**{name: Volume(data, grid.affine) for name, data in maps.items()})

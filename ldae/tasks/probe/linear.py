@@ -1,23 +1,28 @@
-"""Probe: the linear model on codes that manipulation follows and that a file keeps."""
+"""Probe: the linear model on codes that a file keeps, that manipulation follows, and that predicts for other scans."""
 
 import json
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from sklearn.linear_model import LogisticRegression
 
-from ldae.codes import Origin
+from ldae.codes import Origin, check_origin
 from ldae.errors import TaskError
-from ldae.io.files import write_json
+from ldae.io.files import atomic_file, write_json
 from ldae.tasks.probe.models import FittedProbe
 
-__all__ = ["LinearProbe"]
+__all__ = ["LinearProbe", "predict", "write_predictions"]
 
 Array = npt.NDArray[np.float64]
+
+OUTSIDE_SD = 4.0
+"""A scan whose codes lie so many standard deviations from the training mean, in the root mean square, is unlike them."""
 
 
 @dataclass(frozen=True)
@@ -117,3 +122,36 @@ class LinearProbe:
                 f"{path}: names no model, so nothing tells if it suits the codes; train it again", stacklevel=2
             )
         return probe
+
+
+def predict(probe: LinearProbe, keys: pd.DataFrame, codes: Array, origin: Origin | None = None) -> pd.DataFrame:
+    """What a probe says of scans.
+
+    Args:
+        probe: saved by `ldae probe`.
+        keys: participant_id and session_id of the scans, N rows.
+        codes: of the scans, (N, S).
+        origin: the model of the codes, if known.
+
+    Returns:
+        A row a scan: its keys, `prediction` (probability of the positive class, or the number), and `distance`: root mean
+        square of the standardised codes, about 1 for scans like those that the probe was trained on.
+
+    Raises:
+        TaskError: if the codes are of another model than the probe's, or have another width.
+    """
+    check_origin("the probe", probe.origin, origin)
+    if codes.ndim != 2 or codes.shape[1] != len(probe.mean):
+        msg = f"the probe reads {len(probe.mean)} features, the codes are {codes.shape}; encode with the probe's model"
+        raise TaskError(msg)
+    distance = np.sqrt(np.square((codes - probe.mean) / probe.scale).mean(axis=1))
+    return keys.assign(prediction=probe.predict(codes), distance=distance)
+
+
+def write_predictions(path: Path, table: pd.DataFrame) -> Sequence[str]:
+    """Write the table as CSV or TSV; returns the keys of scans that are unlike the training scans."""
+    separator = "\t" if path.suffix == ".tsv" else ","
+    with atomic_file(path) as temporary:
+        table.to_csv(temporary, sep=separator, index=False, float_format="%.6g")
+    far = table[table["distance"] > OUTSIDE_SD]
+    return [str(key) for key in far["participant_id"]]

@@ -1,0 +1,79 @@
+"""Scans as people have them in Python: files, images of other libraries, arrays."""
+
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
+
+import numpy as np
+
+from ldae.contract import PreparedScan, Preprocessing
+from ldae.data.manifest import Record
+from ldae.errors import VolumeError
+from ldae.head.intake import Preprocess, find_brain
+from ldae.volume import Volume, read_volume
+
+if TYPE_CHECKING:
+    from nibabel.spatialimages import SpatialImage
+    from torch import Tensor
+
+__all__ = ["Scan", "prepare_scan", "read_scan"]
+
+Scan: TypeAlias = Union[str, os.PathLike[str], Volume, Record, "SpatialImage", "Tensor", tuple[Any, Any]]
+"""A file, a volume, a row of a manifest, a nibabel image, a MONAI MetaTensor, or a pair of an array or tensor and its affine."""
+
+
+def read_scan(scan: Scan) -> Volume:
+    """A scan as a volume.
+
+    Args:
+        scan: see :data:`Scan`. Arrays are (D, H, W), or (1, D, H, W); affines take voxel indices to RAS mm.
+
+    Raises:
+        VolumeError: if it cannot be read, has not three axes, or says not where its voxels lie.
+    """
+    if isinstance(scan, Volume):
+        return scan
+    if isinstance(scan, Record):
+        return read_volume(scan.image)
+    if isinstance(scan, str | os.PathLike):
+        return read_volume(scan)
+    if isinstance(scan, tuple) and len(scan) == 2:
+        return _volume(*scan)
+    affine = getattr(scan, "affine", None)
+    if affine is not None:
+        return _volume(getattr(scan, "dataobj", scan), affine)
+    msg = (
+        f"a {type(scan).__name__} does not say where its voxels lie; give a file, a nibabel image, a MetaTensor, a Volume, or "
+        "the pair (array, affine)"
+    )
+    raise VolumeError(msg)
+
+
+def prepare_scan(scan: Scan, contract: Preprocessing, *, preprocess: Preprocess = "auto") -> PreparedScan:
+    """A scan as a model sees it; what is still to be done is found out.
+
+    Args:
+        scan: raw or preprocessed.
+        contract: of the model.
+        preprocess: see :func:`ldae.head.intake.find_brain`.
+
+    Raises:
+        VolumeError: if it is no T1-weighted scan of a head or brain, or breaks the contract; it names the file.
+    """
+    volume = read_scan(scan)
+    try:
+        brain = find_brain(volume, preprocess=preprocess, voxel_size_mm=contract.voxel_size_mm)
+        return replace(contract.prepare(brain.image), grid=volume.grid, to_template=brain.to_template)
+    except VolumeError as error:
+        path = scan.image if isinstance(scan, Record) else scan if isinstance(scan, str | os.PathLike) else None
+        if path is None:
+            raise
+        msg = f"{os.fspath(path)}: {error}"
+        raise VolumeError(msg) from error
+
+
+def _volume(data: Any, affine: Any) -> Volume:
+    """An array or tensor with its affine."""
+    data, affine = (each.detach().cpu() if hasattr(each, "detach") else each for each in (data, affine))
+    array = np.asarray(data, dtype=np.float32)
+    return Volume(array[0] if array.ndim == 4 and len(array) == 1 else array, np.asarray(affine, dtype=np.float64))

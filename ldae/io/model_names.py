@@ -1,0 +1,55 @@
+"""Where a model lies: a folder, the weights in this package, or a repository of the Hugging Face hub."""
+
+from importlib.resources import files
+from pathlib import Path
+
+from ldae.errors import CheckpointError
+
+__all__ = ["DEFAULT_MODEL", "find_model", "shipped_models"]
+
+DEFAULT_MODEL = "ldae-t1-3mm"
+"""Trained on rendered T1-weighted heads at 3 mm; its card says on what, and what it was checked against."""
+
+
+def shipped_models() -> dict[str, Path]:
+    """Folders of the models in this package, by name."""
+    folder = Path(str(files("ldae"))) / "weights"
+    return {path.name: path for path in sorted(folder.iterdir()) if path.is_dir()} if folder.is_dir() else {}
+
+
+def find_model(name: str | Path) -> Path:
+    """The folder of a model.
+
+    Args:
+        name: a folder; the name of a model in this package; or `owner/name@revision` on the Hugging Face hub (extra `hub`).
+
+    Raises:
+        CheckpointError: if there is none of the three.
+    """
+    if Path(name).exists():
+        return Path(name)
+    shipped = shipped_models()
+    if str(name) in shipped:
+        return shipped[str(name)]
+    repository, _, revision = str(name).partition("@")
+    if repository.count("/") == 1 and revision:
+        return _download(repository, revision)
+    msg = (
+        f"{name}: no such model folder; give one that 'ldae fit' or 'ldae demo' wrote, a model of this package "
+        f"({', '.join(shipped) or 'none here'}), or owner/name@revision on the Hugging Face hub"
+    )
+    raise CheckpointError(msg)
+
+
+def _download(repository: str, revision: str) -> Path:
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as error:
+        msg = f"{repository}: models of the hub need the extra 'hub': pip install 'ldae[hub]'"
+        raise CheckpointError(msg) from error
+    try:
+        return Path(snapshot_download(repository, revision=revision))
+    except Exception as error:  # the hub's client raises many kinds
+        reason = " ".join(str(error).split())[:200]
+        msg = f"{repository}@{revision}: not loaded ({reason}); check the name and the network, or give a folder"
+        raise CheckpointError(msg) from error

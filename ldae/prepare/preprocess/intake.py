@@ -1,0 +1,103 @@
+"""Scans given as files or as a BIDS folder: raw ones are preprocessed, and all become one manifest."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from ldae.data.manifest import Manifest, Record, build_manifest, read_manifest, read_scans
+from ldae.errors import CohortError, LdaeError
+from ldae.head.intake import Content, check_modality, content_of
+from ldae.head.preprocess import PreprocessConfig
+from ldae.prepare.imports.bids import import_bids
+from ldae.prepare.preprocess.cohort import preprocess_manifest
+from ldae.processes import run_each
+from ldae.volume import SUFFIXES, read_volume
+
+__all__ = ["OpenedScans", "open_scans"]
+
+
+@dataclass(frozen=True)
+class OpenedScans:
+    """Scans that a model can read.
+
+    Attributes:
+        manifest: of them.
+        failures: reason of each scan that is no T1-weighted head or brain, or could not be preprocessed, by key.
+        preprocessed: number of scans that were raw.
+    """
+
+    manifest: Manifest
+    failures: dict[str, str]
+    preprocessed: int = 0
+
+
+def open_scans(
+    paths: Sequence[Path],
+    out: Path,
+    *,
+    voxel_size_mm: float,
+    workers: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> OpenedScans:
+    """The scans of a manifest as they are; those of files or of a BIDS folder, preprocessed where they are raw.
+
+    Args:
+        paths: one manifest, one BIDS folder, or image files.
+        out: folder for what is made of raw scans, `prepared` under it; unchanged scans are not preprocessed again.
+        voxel_size_mm: of preprocessed scans: the model's.
+        workers: processes.
+        progress: called with (scans done, all scans) of each kind, heads and brains.
+
+    Raises:
+        ManifestError: for a manifest or an image that cannot be used.
+        CohortError: if the folder is no BIDS data set, or no scan can be used.
+    """
+    folder = len(paths) == 1 and paths[0].is_dir()
+    if not folder and not any(path.name.lower().endswith(SUFFIXES) for path in paths):
+        return OpenedScans(read_scans(paths), {})
+    made = out / "prepared"
+    table = import_bids(paths[0], made / "scans.tsv", force=True).manifest if folder else None
+    manifest = read_scans(paths) if table is None else read_manifest(table)
+    found = run_each(_examine, manifest.records, lost=_lost, workers=min(workers, len(manifest)))
+    failures = {record.key: reason for record, (_, reason) in zip(manifest.records, found, strict=True) if reason}
+    images = {record.key: record.image for record, (what, _) in zip(manifest.records, found, strict=True) if what}
+    raw = 0
+    for content in ("head", "brain"):
+        chosen = manifest.select(pd.Series([what == content for what, _ in found], dtype=bool).to_numpy())
+        if not len(chosen):
+            continue
+        raw += len(chosen)
+        config = PreprocessConfig(voxel_size_mm=voxel_size_mm, already_stripped=content == "brain")
+        report = preprocess_manifest(chosen, made / content, config, workers=workers, progress=progress)
+        failures |= report.failures
+        for outcome in report.outcomes:
+            if outcome.image is not None:
+                images[outcome.key] = outcome.image
+    kept = [record.key in images and record.key not in failures for record in manifest.records]
+    if not any(kept):
+        key, reason = next(iter(failures.items()))
+        msg = f"none of {len(manifest)} scans can be used; {key}: {reason}"
+        raise CohortError(msg)
+    rows = manifest.table[kept].reset_index(drop=True)
+    rows["image"] = [
+        str(images[record.key].absolute()) for record, keep in zip(manifest.records, kept, strict=True) if keep
+    ]
+    return OpenedScans(build_manifest(rows, manifest.path), failures, raw)
+
+
+def _examine(record: Record) -> tuple[Content | None, str]:
+    """What a scan shows, or why it cannot be used."""
+    try:
+        volume = read_volume(record.image)
+        content = content_of(volume)
+        if content == "prepared":
+            check_modality(volume)
+        return content, ""
+    except LdaeError as error:
+        return None, str(error)
+
+
+def _lost(_: object, error: BaseException) -> tuple[Content | None, str]:
+    return None, f"its process ended ({error}); use fewer --workers"

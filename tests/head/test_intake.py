@@ -1,0 +1,82 @@
+"""What a scan shows, and what is still to be done to it."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from ldae.atlas import load_template
+from ldae.errors import VolumeError
+from ldae.head import intake
+from ldae.head.intake import content_of, find_brain
+from ldae.head.registration import moved
+from ldae.volume import Volume
+
+TEMPLATE = load_template(2.0)
+
+
+def noisy(data: np.ndarray, sd: float = 4.0) -> np.ndarray:
+    """As a scanner gives it: no two neighbours are equal."""
+    rng = np.random.default_rng(0)
+    return np.where(data > 0, np.maximum(data + sd * rng.standard_normal(data.shape), 0.1), 0.0).astype(np.float32)
+
+
+@pytest.fixture
+def brain() -> Volume:
+    """The template's brain alone, in a scanner's units."""
+    inside = TEMPLATE.brain_mask.data > 0.5
+    return Volume(noisy(400.0 * TEMPLATE.t1.data * inside), TEMPLATE.grid.affine)
+
+
+def test_content_is_told_apart(brain, pose, synthetic_head):
+    turned = pose((12.0, 8.0, -10.0), (0.9, 0.9, 0.9))
+    assert content_of(brain) == "prepared"
+    assert content_of(moved(brain, turned)) == "brain"
+    head = synthetic_head(turned)
+    assert content_of(Volume(noisy(head.data), head.affine)) == "head"
+    upside_down = np.diag([1.0, 1.0, -1.0, 1.0])
+    assert content_of(moved(brain, upside_down)) == "brain"
+
+
+def test_a_prepared_brain_is_taken_as_it_is(brain):
+    found = find_brain(brain)
+    assert found.image is brain
+    assert found.to_template is None
+    assert find_brain(brain, preprocess=False).image is brain
+
+
+def test_what_is_not_prepared_is_registered(brain, pose, monkeypatch):
+    asked = []
+
+    def preprocess(_, config):
+        asked.append((config.voxel_size_mm, config.already_stripped))
+        return SimpleNamespace(image=brain, affine_native_to_template=np.eye(4), warnings=())
+
+    monkeypatch.setattr(intake, "preprocess_scan", preprocess)
+    scan = moved(brain, pose((12.0, 8.0, -10.0), (0.9, 0.9, 0.9)))
+    found = find_brain(scan, voxel_size_mm=3.0)
+    assert found.image is brain
+    np.testing.assert_array_equal(found.to_template, np.eye(4))
+    assert find_brain(brain, preprocess=True).to_template is not None, "asked for"
+    assert asked == [(3.0, True), (1.0, True)]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: np.rint(3 * t), "labels, not a scan"),
+        (lambda t: 0 * t + 5, "all voxels have one value"),
+    ],
+)
+def test_what_is_no_scan_is_refused(change, message):
+    with pytest.raises(VolumeError, match=message):
+        find_brain(Volume(change(TEMPLATE.t1.data).astype(np.float32), TEMPLATE.grid.affine))
+
+
+def test_other_contrasts_are_refused(brain, monkeypatch):
+    t2 = 400.0 * (0.4 * TEMPLATE.white_matter.data + 0.6 * TEMPLATE.grey_matter.data + 1.0 * TEMPLATE.csf.data)
+    scan = Volume(noisy(t2 * (TEMPLATE.brain_mask.data > 0.5)), TEMPLATE.grid.affine)
+    assert content_of(scan) == "brain", "its contrast is not the template's"
+    with pytest.raises(VolumeError, match="looks T2w, not T1w: white matter is -"):
+        intake.check_modality(scan)
+    intake.check_modality(brain)

@@ -1,0 +1,41 @@
+"""Models by folder, by name, and on the hub."""
+
+import sys
+
+import pytest
+
+from ldae.errors import CheckpointError
+from ldae.io import model_names
+from ldae.io.model_names import find_model
+
+
+def test_a_folder_comes_before_a_name(tmp_path, monkeypatch):
+    shipped = {"one": tmp_path / "weights" / "one"}
+    monkeypatch.setattr(model_names, "shipped_models", lambda: shipped)
+    assert find_model("one") == shipped["one"]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "one").mkdir()
+    assert find_model("one").resolve() == tmp_path / "one"
+
+
+def test_unknown_names_are_refused_with_the_known_ones(monkeypatch, tmp_path):
+    monkeypatch.setattr(model_names, "shipped_models", lambda: {"one": tmp_path})
+    for name in ("two", "owner/name", "runs/demo/model", "a/b/c@1"):
+        with pytest.raises(CheckpointError, match=r"no such model folder; .*\(one\).*owner/name@revision"):
+            find_model(name)
+
+
+def test_the_hub_needs_its_extra_and_a_network(monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(CheckpointError, match=r"pip install 'ldae\[hub\]'"):
+        find_model("owner/name@abc")
+
+    class Hub:
+        @staticmethod
+        def snapshot_download(repository: str, revision: str) -> str:
+            msg = f"no network for {repository} {revision}"
+            raise OSError(msg)
+
+    monkeypatch.setitem(sys.modules, "huggingface_hub", Hub)
+    with pytest.raises(CheckpointError, match=r"owner/name@abc: not loaded .no network for owner/name abc"):
+        find_model("owner/name@abc")

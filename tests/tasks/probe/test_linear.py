@@ -1,0 +1,37 @@
+"""A saved probe says the same of other scans as the model that it was taken from."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ldae.codes import Origin
+from ldae.errors import TaskError
+from ldae.tasks.probe.linear import LinearProbe, predict, write_predictions
+
+ORIGIN = Origin("abc" * 10, {}, "1")
+KEYS = pd.DataFrame({"participant_id": ["a", "b", "c"], "session_id": ["1", "1", "2"]})
+
+
+@pytest.fixture
+def probe() -> LinearProbe:
+    mean, scale = np.array([1.0, -2.0]), np.array([2.0, 0.5])
+    return LinearProbe(mean, scale, np.array([0.6, -0.8]), 0.3, 1.0, True, 1.0, ORIGIN)
+
+
+def test_a_saved_probe_predicts_as_before(probe, tmp_path):
+    codes = np.array([[1.0, -2.0], [3.0, -2.0], [1.0, 8.0]])
+    found = predict(LinearProbe.load(probe.save(tmp_path / "probe.json")), KEYS, codes, ORIGIN)
+    np.testing.assert_allclose(found["prediction"], 1 / (1 + np.exp(-(0.3 + np.array([0.0, 0.6, -16.0])))))
+    np.testing.assert_allclose(found["distance"], np.sqrt([0.0, 0.5, 200.0]))
+    pd.testing.assert_frame_equal(found[["participant_id", "session_id"]], KEYS)
+    for name in ("table.csv", "table.tsv"):
+        assert write_predictions(tmp_path / name, found) == ["c"], "far from the training scans"
+        back = pd.read_csv(tmp_path / name, sep=None, engine="python", dtype={"session_id": str})
+        pd.testing.assert_frame_equal(back, found, rtol=1e-5)
+
+
+def test_codes_of_another_model_or_width_are_refused(probe):
+    with pytest.raises(TaskError, match="codes of two models do not compare"):
+        predict(probe, KEYS, np.zeros((3, 2)), Origin("other" * 6, {}, "1"))
+    with pytest.raises(TaskError, match=r"reads 2 features, the codes are \(3, 5\)"):
+        predict(probe, KEYS, np.zeros((3, 5)), ORIGIN)
