@@ -30,6 +30,7 @@ def probe(
     baseline: list[str] | None = None,
     volumes: list[str] | None = None,
     people: Literal["all", "test"] = "all",
+    external: tuple[Path, Path] | None = None,
 ) -> int:
     """Measure what codes predict, with intervals.
 
@@ -49,12 +50,15 @@ def probe(
         baseline: NAME=TABLE of other embeddings of the same scans; NAME=TABLE@100 reduces them to 100 principal components.
         volumes: columns of the manifest that are a baseline of image volumes.
         people: subjects to cross-validate over.
+        external: CODES and MANIFEST of another cohort: the probe is trained on all of this one and tested on all of that.
     """
     from ldae.data.manifest import read_manifest
+    from ldae.data.splits import external_split
+    from ldae.errors import TaskError
     from ldae.io.files import sha256_of
     from ldae.report import write_probe_report
     from ldae.tasks.probe.confounds import encode_columns
-    from ldae.tasks.probe.embeddings import embeddings_of, read_embeddings, read_named
+    from ldae.tasks.probe.embeddings import embeddings_of, joined, read_embeddings, read_named
     from ldae.tasks.probe.evaluate import evaluate_probe
     from ldae.tasks.probe.targets import choose_target, find_conversions
 
@@ -65,6 +69,12 @@ def probe(
         held = [target, *(volumes or []), *settings.confounds, *settings.by]
     features = read_embeddings(codes, held)
     others = read_named(baseline or [], held)
+    if external is not None:
+        if others or settings.protocol == "cv":
+            msg = "--external trains on one cohort and tests on the other; leave out --protocol cv and --baseline"
+            raise TaskError(msg)
+        cohort = external_split(cohort, read_manifest(external[1], images=False))
+        features = joined(features, read_embeddings(external[0], held))
     if settings.protocol == "cv" and people == "test":
         cohort = cohort.in_split("test")
     if target == CONVERSION:
@@ -81,6 +91,7 @@ def probe(
         **{name: each for name, each in listed.items() if each},
         "manifest": str(manifest),
         "codes_sha256": sha256_of(codes),
+        **({} if external is None else {"external": " ".join(map(str, external))}),
         **{f"baseline {name}": path for name, _, path in (item.partition("=") for item in baseline or [])},
     }
     written = report.write(out, inputs)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 # With fewer subjects to learn from, codes describe the training subjects and little else.
 SUBJECTS, QUICK_SUBJECTS = 600, 24
+PRETRAINED_SUBJECTS = 120
 # Missing visits are predicted for those who have three; the others' single scans take half of the time.
 SESSIONS, SINGLE_SESSION = 3, 0.6
 
@@ -27,6 +28,7 @@ def demo(
     *,
     out: Folder = Path("runs/demo"),
     quick: bool = False,
+    pretrained: bool = False,
     subjects: int | None = None,
     force: bool = False,
     seed: int = 0,
@@ -40,21 +42,27 @@ def demo(
         hardware: where networks run.
         out: run folder.
         quick: a toy size, to see that everything works; its values mean nothing.
-        subjects: phantom subjects; 600 if not given, or 24 with --quick.
+        pretrained: no training: the tasks with the model of this package.
+        subjects: phantom subjects; 600 if not given, 24 with --quick, 120 with --pretrained.
         force: replace a run of other options.
         seed: of everything drawn.
     """
     from ldae.config import load_experiment
     from ldae.data.manifest import read_manifest
     from ldae.data.splits import assign_splits
+    from ldae.errors import ConfigError
+    from ldae.io.model_names import DEFAULT_MODEL, find_model
     from ldae.phantom.cohort import PhantomConfig, synthesise_cohort
     from ldae.phantom.population import PopulationConfig
     from ldae.report import write_report
     from ldae.tasks.clock import Clock
     from ldae.volume import read_volume
 
-    count = subjects or (QUICK_SUBJECTS if quick else SUBJECTS)
-    request = {"quick": quick, "subjects": count, "seed": seed}
+    if quick and pretrained:
+        msg = "--quick trains a toy, --pretrained trains nothing; give one of the two"
+        raise ConfigError(msg)
+    count = subjects or (QUICK_SUBJECTS if quick else PRETRAINED_SUBJECTS if pretrained else SUBJECTS)
+    request = {"quick": quick, "subjects": count, "seed": seed} | ({"model": DEFAULT_MODEL} if pretrained else {})
     results = out / "results.json"
     if results.is_file() and json.loads(results.read_text(encoding="utf-8")).get("request") == request:
         say(f"all done already; report: {write_report(out)}")
@@ -78,11 +86,14 @@ def demo(
         assign_splits(read_manifest(path), fractions=fractions, seed=seed).write(split)
     manifest = read_manifest(split)
     say(f"cohort: {len(manifest)} scans of {len(manifest.subjects)} subjects")
-    # However a session ends, killed ones apart, its time counts.
-    try:
-        folder = train(experiment, manifest, out, hardware, force=force)
-    finally:
-        clock.save()
+    if pretrained:
+        folder: Path | None = find_model(DEFAULT_MODEL)
+    else:
+        # However a session ends, killed ones apart, its time counts.
+        try:
+            folder = train(experiment, manifest, out, hardware, force=force)
+        finally:
+            clock.save()
     assert folder is not None
     model = Model(model=str(folder), device=hardware.device, precision=hardware.precision).load()
     truth = {"true_volumes": _true_volumes(out / "cohort" / "phantom_truth.tsv")}

@@ -43,8 +43,8 @@ def read_scan(scan: Scan) -> Volume:
     if affine is not None:
         return _volume(getattr(scan, "dataobj", scan), affine)
     msg = (
-        f"a {type(scan).__name__} does not say where its voxels lie; give a file, a nibabel image, a MetaTensor, a Volume, or "
-        "the pair (array, affine)"
+        f"an object of type {type(scan).__name__} does not say where its voxels lie; give a file, a nibabel image, a "
+        "MetaTensor, a Volume, or the pair (array, affine)"
     )
     raise VolumeError(msg)
 

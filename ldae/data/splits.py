@@ -9,7 +9,7 @@ from ldae.data.manifest import Manifest
 from ldae.data.schema import SPLITS
 from ldae.errors import ManifestError
 
-__all__ = ["assign_splits"]
+__all__ = ["assign_splits", "external_split"]
 
 UNKNOWN = "unknown"
 
@@ -110,3 +110,27 @@ def _totals(n: int, fractions: tuple[float, float, float]) -> list[int]:
             totals[totals.index(max(totals))] -= 1
             totals[i] = 1
     return totals
+
+
+def external_split(trained: Manifest, tested: Manifest) -> Manifest:
+    """Two cohorts as one, to test on the second what was trained on the first.
+
+    Args:
+        trained: whose subjects are all for training, whatever its own split says.
+        tested: whose subjects are all for testing.
+
+    Returns:
+        All rows of both; images are not read again.
+
+    Raises:
+        ManifestError: if a subject is in both.
+    """
+    both = sorted(set(trained.subjects) & set(tested.subjects))
+    if both:
+        msg = (
+            f"{trained.path} and {tested.path}: {len(both)} subjects are in both (first: {both[0]}); an external test needs "
+            "other people: rename them if they are"
+        )
+        raise ManifestError(msg)
+    parts = [each.table.assign(split=split) for each, split in ((trained, "train"), (tested, "test"))]
+    return Manifest(trained.path, pd.concat(parts, ignore_index=True))

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -9,53 +10,57 @@ import numpy.typing as npt
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Tags
 
-from ldae.errors import TaskError, VolumeError
+from ldae.data.inputs import Scan
+from ldae.errors import TaskError
 from ldae.hardware import Device, Precision
-from ldae.volume import Volume, read_volume
+from ldae.head.intake import Preprocess
+from ldae.io.files import atomic_file, sha256_of
+from ldae.io.model_names import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from ldae.autoencoder import LatentDiffusionAutoencoder
 
 __all__ = ["SemanticEncoderTransformer"]
 
-Scan = str | os.PathLike[str] | Volume
-
 
 class SemanticEncoderTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Semantic codes of scans, for pipelines of one's own.
 
-    `make_pipeline(SemanticEncoderTransformer(folder), StandardScaler(), LogisticRegression())` takes paths where others take
-    a table. Nothing is fitted: the encoder was trained before, without labels. Scans of its training subjects are no test.
+    `make_pipeline(SemanticEncoderTransformer(), StandardScaler(), Ridge())` takes paths where others take a table. Nothing is
+    fitted: the encoder was trained before, without labels. Scans of its training subjects are no test.
 
     Args:
-        model: folder of a trained model.
+        model: folder or name of a trained model.
+        preprocess: whether scans are preprocessed: `auto` finds out which are raw, True always does, False never.
+        cache: folder that keeps the code of every file, under the file's content and the model; None keeps none.
         device: where it runs.
         precision: of matrix work.
-        batch_size: scans at a time.
     """
 
     def __init__(
         self,
-        model: str | os.PathLike[str] = "",
+        model: str | os.PathLike[str] = DEFAULT_MODEL,
         *,
+        preprocess: Preprocess = "auto",
+        cache: str | os.PathLike[str] | None = None,
         device: Device = "auto",
         precision: Precision = "auto",
-        batch_size: int = 16,
     ) -> None:
         self.model = model
+        self.preprocess = preprocess
+        self.cache = cache
         self.device = device
         self.precision = precision
-        self.batch_size = batch_size
 
     def fit(self, X: Iterable[Scan], y: Any = None) -> Self:
         """Load the model; nothing is learnt from the scans.
 
         Args:
-            X: paths or volumes; not read.
+            X: scans; not read.
             y: not used.
 
         Raises:
-            CheckpointError: if the folder holds no model.
+            CheckpointError: if there is no such model.
         """
         self._loaded()
         return self
@@ -64,31 +69,34 @@ class SemanticEncoderTransformer(TransformerMixin, BaseEstimator):  # type: igno
         """y of each scan, (N, S).
 
         Args:
-            X: paths of NIfTI, MGZ or NRRD files, or volumes, skull-stripped in MNI152 space as the model was trained on.
+            X: files, volumes, or what else `model.encode` takes.
 
         Raises:
             VolumeError: naming a scan that cannot be read or does not fit the model.
-            TaskError: if there are no scans, or they are no list of paths and volumes.
+            TaskError: if there are no scans.
         """
-        model = self._loaded()
-        scans = list(X)
-        strange = [scan for scan in scans if not isinstance(scan, str | os.PathLike | Volume)]
-        if not scans or strange:
-            found = type(strange[0]).__name__ if strange else "nothing"
-            msg = f"scans must be paths or volumes, got {found}; give a list of them, one a sample"
+        model, scans = self._loaded(), list(X)
+        if not scans:
+            msg = "no scans were given; give a list of them, one a sample"
             raise TaskError(msg)
-        codes = []
-        for start in range(0, len(scans), self.batch_size):
-            prepared = []
-            for scan in scans[start : start + self.batch_size]:
-                try:
-                    prepared.append(model.prepare(scan if isinstance(scan, Volume) else read_volume(scan)))
-                except VolumeError as error:
-                    name = "a volume" if isinstance(scan, Volume) else os.fspath(scan)
-                    msg = f"{name}: {error}" if name not in str(error) else str(error)
-                    raise VolumeError(msg) from error
-            codes += [each.semantic.numpy() for each in model.encode_prepared(prepared, noise=False)]
-        return np.stack(codes).astype(np.float64)
+        places = [self._place(scan, model) for scan in scans]
+        missing = [row for row, place in enumerate(places) if place is None or not place.is_file()]
+        found = model.encode([scans[row] for row in missing], preprocess=self.preprocess, noise=False)
+        codes = {row: each.numpy() for row, each in zip(missing, found, strict=True)}
+        for row, place in enumerate(places):
+            if place is not None and row in codes:
+                place.parent.mkdir(parents=True, exist_ok=True)
+                with atomic_file(place) as temporary, temporary.open("wb") as file:
+                    np.save(file, codes[row], allow_pickle=False)
+            elif place is not None:
+                codes[row] = np.load(place, allow_pickle=False)
+        return np.stack([codes[row] for row in range(len(scans))]).astype(np.float64)
+
+    def _place(self, scan: Scan, model: "LatentDiffusionAutoencoder") -> Path | None:
+        """File that keeps a code; None for what is no file, or without a cache."""
+        if self.cache is None or not isinstance(scan, str | os.PathLike) or not Path(scan).is_file():
+            return None
+        return Path(self.cache) / f"{sha256_of(Path(scan))[:24]}-{model.fingerprint()[:12]}-{self.preprocess}.npy"
 
     def get_feature_names_out(self, input_features: Any = None) -> npt.NDArray[np.object_]:
         """y000, y001, ..., as in tables of `ldae encode`."""

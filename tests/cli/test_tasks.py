@@ -54,6 +54,27 @@ def test_a_saved_probe_predicts_for_scans_and_for_their_codes(model, tiny_run, t
     assert ".csv or .tsv" in capsys.readouterr().err
 
 
+def test_a_probe_is_tested_on_another_cohort(tiny_run, tmp_path, capsys):
+    codes, manifest = pd.read_parquet(tiny_run / "codes.parquet"), pd.read_csv(tiny_run / "manifest.tsv", sep="\t")
+    codes.to_csv(tmp_path / "codes.csv", index=False)
+    rows = manifest["split"] == "test"
+    manifest[~rows].drop(columns="split").to_csv(tmp_path / "here.tsv", sep="\t", index=False)
+    manifest[rows].drop(columns="split").to_csv(tmp_path / "there.tsv", sep="\t", index=False)
+    here, there = codes[~rows.to_numpy()], codes[rows.to_numpy()]
+    here.to_csv(tmp_path / "here.csv", index=False)
+    there.to_csv(tmp_path / "there.csv", index=False)
+    options = ("--target", "age", *FEW, "--out", tmp_path / "out")
+    external = ("--external", tmp_path / "there.csv", tmp_path / "there.tsv")
+    assert run("probe", tmp_path / "here.csv", "--manifest", tmp_path / "here.tsv", *options, *external) == 0
+    found = json.loads((tmp_path / "out" / "probe_age.json").read_text())
+    assert found["counts"]["tested_scans"] == rows.sum()
+    assert found["counts"]["trained_scans"] == (~rows).sum()
+    assert found["inputs"]["external"].endswith("there.tsv")
+    again = (*external, "--baseline", f"x={tmp_path / 'here.csv'}")
+    assert run("probe", tmp_path / "here.csv", "--manifest", tmp_path / "here.tsv", *options, *again) == 2
+    assert "leave out --protocol cv and --baseline" in capsys.readouterr().err
+
+
 def test_codes_can_have_a_name_of_their_own(model, tiny_run, tmp_path, capsys):
     assert run("encode", *model, "--out", tmp_path / "mine.parquet") == 0
     studied = pd.read_parquet(tiny_run / "codes.parquet")

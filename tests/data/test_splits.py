@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ldae.data.manifest import Manifest, build_manifest
-from ldae.data.splits import assign_splits
+from ldae.data.splits import assign_splits, external_split
 from ldae.errors import ManifestError
 
 PATH = Path("/cohort/manifest.tsv")
@@ -119,3 +119,14 @@ def test_impossible_fractions_and_too_few_subjects_are_refused(
         assign_splits(large_cohort(20), fractions=fractions)
     with pytest.raises(ManifestError, match=r"2 subject\(s\) cannot fill 3 splits"):
         assign_splits(build_manifest(cohort([(3, "CN", 70.0)] * 2), PATH))
+
+
+def test_an_external_test_trains_on_one_cohort_and_tests_on_the_other():
+    one, two = assign_splits(large_cohort(20)), large_cohort(8)
+    with pytest.raises(ManifestError, match="8 subjects are in both"):
+        external_split(one, two)
+    other = build_manifest(two.table.assign(participant_id="site2-" + two.table["participant_id"]), PATH)
+    joined = external_split(one, other)
+    assert set(joined.in_split("train").subjects) == set(one.subjects)
+    assert set(joined.in_split("test").subjects) == set(other.subjects)
+    assert len(joined) == len(one) + len(other)

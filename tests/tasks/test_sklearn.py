@@ -24,13 +24,13 @@ from ldae.volume import read_volume
 @pytest.fixture
 def transformer(tiny_model, tmp_path):
     tiny_model.save_pretrained(tmp_path / "model")
-    return SemanticEncoderTransformer(tmp_path / "model", device="cpu", precision="fp32", batch_size=4)
+    return SemanticEncoderTransformer(tmp_path / "model", preprocess=False, device="cpu", precision="fp32")
 
 
 def test_features_are_the_models_codes(transformer, tiny_model, cohort):
     paths = [record.image for record in cohort.records]
     features = transformer.fit(paths).transform(paths)
-    expected = [tiny_model.encode(read_volume(path)).semantic.numpy() for path in paths]
+    expected = [tiny_model.encode(read_volume(path), preprocess=False).semantic.numpy() for path in paths]
     np.testing.assert_allclose(features, expected, atol=1e-5)
     volumes = [read_volume(path) for path in paths[:2]]
     np.testing.assert_allclose(transformer.transform(volumes), features[:2], atol=1e-5)
@@ -54,6 +54,15 @@ def test_it_stands_in_pipelines_and_survives_being_copied(transformer, cohort):
     np.testing.assert_allclose(copied.transform(paths[:1]), transformer.transform(paths[:1]))
 
 
+def test_codes_of_files_are_kept(transformer, cohort, tmp_path, monkeypatch):
+    paths = [record.image for record in cohort.records[:3]]
+    kept = transformer.set_params(cache=tmp_path / "codes")
+    first = kept.transform(paths)
+    assert len(list((tmp_path / "codes").iterdir())) == 3
+    monkeypatch.setattr(kept._loaded(), "encode_prepared", lambda *_, **__: pytest.fail("encoded again"))
+    np.testing.assert_array_equal(kept.transform(paths), first)
+
+
 @pytest.mark.parametrize(
     "check",
     [
@@ -68,9 +77,9 @@ def test_scikit_learns_checks_that_need_no_table(check):
 
 
 def test_what_is_no_scan_is_refused(transformer, cohort, tmp_path):
-    with pytest.raises(TaskError, match="paths or volumes, got int"):
+    with pytest.raises(VolumeError, match="type int does not say where its voxels lie"):
         transformer.transform([1, 2])
-    with pytest.raises(TaskError, match="got nothing"):
+    with pytest.raises(TaskError, match="no scans"):
         transformer.transform([])
     broken = tmp_path / "broken.nii.gz"
     broken.write_bytes(b"no scan")

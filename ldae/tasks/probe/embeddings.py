@@ -11,13 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ldae.codes import Origin
+from ldae.codes import Origin, check_origin
 from ldae.data.manifest import COLUMNS, Record
 from ldae.errors import TaskError
 from ldae.io.files import atomic_file
 from ldae.tasks.probe.result import CODES, MEDIAN
 
-__all__ = ["Embeddings", "embeddings_of", "read_embeddings", "read_named", "write_arrays", "write_embeddings"]
+__all__ = ["Embeddings", "embeddings_of", "joined", "read_embeddings", "read_named", "write_arrays", "write_embeddings"]
 
 METADATA = b"ldae"
 SUBJECT, SESSION = KEYS = ["participant_id", "session_id"]
@@ -72,6 +72,23 @@ class Embeddings:
             )
             raise TaskError(msg)
         return self.values[[row for row in rows if row is not None]]
+
+
+def joined(first: Embeddings, second: Embeddings) -> Embeddings:
+    """Rows of two tables of one model.
+
+    Raises:
+        TaskError: if the models or widths differ.
+    """
+    check_origin("the second table", second.origin, first.origin)
+    if first.values.shape[1:] != second.values.shape[1:] or set(first.keys) != set(second.keys):
+        msg = (
+            f"the tables hold {first.values.shape[1:]} and {second.values.shape[1:]} features a scan, under {list(first.keys)} "
+            f"and {list(second.keys)}; encode both cohorts with one model"
+        )
+        raise TaskError(msg)
+    keys = pd.concat([first.keys, second.keys], ignore_index=True)
+    return replace(first, keys=keys, values=np.concatenate([first.values, second.values]))
 
 
 def embeddings_of(
