@@ -1,6 +1,6 @@
 """The door: scans to codes and back. Latent scaling, axis order and intensities are settled here, once."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy, deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -25,15 +25,12 @@ from ldae.io.card import model_card
 from ldae.io.checkpoints import check_tensors, hash_tensors, load_folder, save_folder
 from ldae.io.model_names import find_model
 from ldae.io.plain import from_plain, read_setting, to_plain
+from ldae.io.small_weights import pack, unpack
 from ldae.io.version import __version__
-from ldae.models.components import PatchComponents
 from ldae.networks import AutoencoderConfig, Networks
 from ldae.volume import Volume, read_volume
 
 __all__ = ["AutoencoderConfig", "LatentDiffusionAutoencoder", "Networks", "SamplingConfig"]
-
-HALF_FROM = 1 << 14
-"""Elements of a tensor from which on a small file keeps it in half precision."""
 
 BATCH = 16
 """Scans that `encode` passes through the networks together."""
@@ -72,7 +69,8 @@ class LatentDiffusionAutoencoder(Inference):
         Raises:
             CheckpointError: if there is no such model, it is incomplete, or its tensors are not those of its config.
         """
-        tensors, plain = load_folder(find_model(folder))
+        stored, plain = load_folder(find_model(folder))
+        tensors = unpack(stored)
         config = from_plain(AutoencoderConfig, plain["autoencoder"], where=f"{folder}/config.json")
         with torch.device("meta"):
             expected = {name: tuple(tensor.shape) for name, tensor in Networks(config).state_dict().items()}
@@ -91,25 +89,14 @@ class LatentDiffusionAutoencoder(Inference):
             small: large tensors in half precision, without components of patches that show no brain. Codes of the small
                 model are a little other ones, so it counts as another model.
         """
-        config, tensors = self.config, self.networks.state_dict()
+        tensors: Mapping[str, Tensor] = self.networks.state_dict()
         if small:
-            config, tensors = self._shrunk()
-        plain = to_plain(config)
+            networks = deepcopy(self.networks)
+            networks.leave_out_empty()
+            tensors = pack(networks.state_dict())
+        plain = to_plain(self.config)
         card = model_card(plain, self.count_parameters(), facts or {})
         return save_folder(Path(folder), tensors, {"autoencoder": plain, "facts": facts or {}}, card)
-
-    def _shrunk(self) -> tuple[AutoencoderConfig, dict[str, Tensor]]:
-        """Configuration and tensors of a small file."""
-        config, networks = self.config, self.networks
-        components = networks.compression.network
-        if isinstance(components, PatchComponents) and components.place is None:
-            networks = deepcopy(networks)
-            networks.compression.network = components.compacted()
-            compression = replace(config.compression, components=networks.compression.network.config)
-            config = replace(config, compression=compression)
-        tensors = networks.state_dict()
-        large = {name for name, each in tensors.items() if each.is_floating_point() and each.numel() >= HALF_FROM}
-        return config, {name: each.half() if name in large else each for name, each in tensors.items()}
 
     def count_parameters(self) -> dict[str, int]:
         """Parameters of each network."""

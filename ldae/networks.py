@@ -20,6 +20,7 @@ from ldae.diffusion import (
     velocity_of,
 )
 from ldae.errors import ConfigError
+from ldae.models.components import PatchComponents
 from ldae.models.compression import CompressionAutoencoder, CompressionConfig
 from ldae.models.denoiser import Denoiser, DenoiserConfig, Features
 from ldae.models.gradient_estimator import GradientEstimator
@@ -87,6 +88,12 @@ class Networks(nn.Module):
         )
         self.schedule = NoiseSchedule(config.schedule)
         check_forms(self.schedule, config.denoiser.prediction, config.shift)
+
+    def leave_out_empty(self) -> None:
+        """Let what is known of patches without brain be 0, where the compression is by components of patches."""
+        components = self.compression.network
+        if isinstance(components, PatchComponents):
+            self.gradient_estimator.leave_out(components.leave_out_empty())
 
     def with_random_encoder(self, config: AutoencoderConfig, seed: int) -> "Networks":
         """The same networks beside a semantic encoder with random weights, frozen, on the same device."""

@@ -1,7 +1,7 @@
 """Principal components of each patch of aligned scans: a linear compression that is fitted, not trained."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -30,8 +30,6 @@ class ComponentsConfig:
         patch: edge of a patch in voxels; the latent has one cell a patch.
         whitening: power of its standard deviation that each component is divided by: 0 leaves large components large, 1 gives
             all the same variance.
-        kept: number of patches with content, to which the components of a :meth:`PatchComponents.compacted` model are
-            limited; None is all.
         scans: most training scans that they are fitted to; at 3 mm a scan and its mirror image take 1.3 MB of memory.
 
     Raises:
@@ -40,7 +38,6 @@ class ComponentsConfig:
 
     patch: int = 8
     whitening: float = 0.0
-    kept: int | None = None
     scans: int = 400
 
     def __post_init__(self) -> None:
@@ -66,7 +63,6 @@ class PatchComponents(nn.Module):
         cells: patches along each axis, (d, h, w).
     """
 
-    place: Tensor | None
     mean: Tensor
     basis: Tensor
     scale: Tensor
@@ -75,8 +71,7 @@ class PatchComponents(nn.Module):
     def __init__(self, config: ComponentsConfig, channels: int, cells: tuple[int, int, int]) -> None:
         super().__init__()
         self.config, self.cells = config, cells
-        places, voxels = config.kept or cells[0] * cells[1] * cells[2], config.patch**3
-        self.register_buffer("place", None if config.kept is None else torch.zeros(places, dtype=torch.long))
+        places, voxels = cells[0] * cells[1] * cells[2], config.patch**3
         self.register_buffer("mean", torch.zeros(places, voxels))
         self.register_buffer("basis", torch.eye(voxels, channels).repeat(places, 1, 1))
         self.register_buffer("scale", torch.ones(places, channels))
@@ -85,15 +80,13 @@ class PatchComponents(nn.Module):
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the latent, (B, C, d, h, w), of scans (B, 1, D, H, W)."""
         with single_precision(x.device):
-            patches = self.to_patches(x) if self.place is None else self.to_patches(x)[:, self.place]
-            latent = torch.einsum("bpv,pvc->bpc", patches - self.mean, self.basis) / self.scale
+            latent = torch.einsum("bpv,pvc->bpc", self.to_patches(x) - self.mean, self.basis) / self.scale
         return self._on_grid(latent), self._on_grid((self.residual / self.scale).expand(latent.shape))
 
     def decode(self, latent: Tensor) -> Tensor:
         """Scans, (B, 1, D, H, W), of latents, (B, C, d, h, w)."""
         with single_precision(latent.device):
-            values = latent.float().flatten(2).transpose(1, 2)
-            values = (values if self.place is None else values[:, self.place]) * self.scale
+            values = latent.float().flatten(2).transpose(1, 2) * self.scale
             patches = torch.einsum("bpc,pvc->bpv", values, self.basis) + self.mean
             return from_patches(self._on_grid(patches), self.config.patch)
 
@@ -144,22 +137,23 @@ class PatchComponents(nn.Module):
             raise ConfigError(msg)
         return to_patches(x.float(), p, p**3).flatten(2).transpose(1, 2)
 
-    def compacted(self, at_least: float = 1e-3) -> "PatchComponents":
-        """The same without patches that hardly any scan shows anything in, for a small file; their latents become 0.
+    @torch.no_grad()
+    def leave_out_empty(self, at_most: float = 1e-3) -> Tensor:
+        """Leave out patches that hardly any scan shows anything in: their latents and what they decode to become 0.
 
         Args:
-            at_least: largest intensity of the mean patch below which it is left out.
+            at_most: largest intensity of the mean patch of those that are left out.
+
+        Returns:
+            Which they are, (places,).
         """
-        kept = torch.nonzero(self.mean.amax(dim=1) > at_least)[:, 0]
-        small = PatchComponents(replace(self.config, kept=len(kept)), self.basis.shape[2], self.cells)
-        state = {name: buffer[kept] for name, buffer in self.named_buffers()}
-        small.load_state_dict({**state, "place": kept})
-        return small
+        empty: Tensor = self.mean.amax(dim=1) <= at_most
+        for buffer in (self.mean, self.basis, self.residual):
+            buffer[empty] = 0.0
+        self.scale[empty] = 1.0
+        return empty
 
     def _on_grid(self, values: Tensor) -> Tensor:
-        if self.place is not None:
-            places = self.cells[0] * self.cells[1] * self.cells[2]
-            values = values.new_zeros(len(values), places, values.shape[2]).index_copy(1, self.place, values)
         return values.transpose(1, 2).reshape(len(values), -1, *self.cells)
 
 

@@ -105,3 +105,11 @@ class GradientEstimator(nn.Module):
         layer = self.semantic_embedding
         layer.weight[self.embedding_width :] = weight.to(layer.weight)
         layer.bias[self.embedding_width :] = (centre - weight @ mean).to(layer.bias)
+
+    @torch.no_grad()
+    def leave_out(self, places: Tensor) -> None:
+        """Let the map be 0 at some places of the latent, (d h w,)."""
+        if self.mapped is not None:
+            layer = self.semantic_embedding
+            for values in (layer.weight, layer.bias):
+                values[self.embedding_width :].view(self.mapped[0], -1, *values.shape[1:])[:, places] = 0.0
