@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from ldae.cli.console import progress_bar, say
-from ldae.io.model_names import DEFAULT_MODEL
+from ldae.errors import TaskError
+from ldae.io.model_names import DEFAULT_MODEL, find_model
 
 if TYPE_CHECKING:
     from ldae.autoencoder import LatentDiffusionAutoencoder
@@ -32,7 +33,9 @@ __all__ = [
     "ScanFiles",
     "Scans",
     "Workers",
+    "checked_folder",
     "folder",
+    "open_scans",
     "process_count",
 ]
 
@@ -79,6 +82,18 @@ def folder(text: str | Path) -> Path:
         msg = f"{there} is a file; give a folder"
         raise ArgumentTypeError(msg)
     return path
+
+
+def checked_folder(path: Path) -> Path:
+    """The same, where a name may also be a file's.
+
+    Raises:
+        TaskError: if it, or what it lies in, is a file.
+    """
+    try:
+        return folder(path)
+    except ArgumentTypeError as error:
+        raise TaskError(str(error)) from error
 
 
 def process_count(text: str | int) -> int:
@@ -149,7 +164,6 @@ def open_scans(model: Model, scans: Sequence[Path], out: Path, *, workers: int) 
         out: folder.
         workers: processes.
     """
-    from ldae.io.model_names import find_model
     from ldae.prepare.check.model_contract import read_contract
     from ldae.prepare.preprocess import intake
 
@@ -157,7 +171,7 @@ def open_scans(model: Model, scans: Sequence[Path], out: Path, *, workers: int) 
     with progress_bar("preprocess") as move:
         opened = intake.open_scans(scans, out, voxel_size_mm=contract.voxel_size_mm, workers=workers, progress=move)
     if opened.preprocessed:
-        say(f"{opened.preprocessed} raw scans were preprocessed: {out / 'prepared'}")
+        say(f"{opened.preprocessed} of the scans were raw and have been preprocessed")
     return opened
 
 
@@ -194,8 +208,6 @@ class Scans(Model):
         Raises:
             TaskError: if there is no such subject.
         """
-        from ldae.errors import TaskError
-
         manifest = self.manifest
         people = self.people or ("test" if subject is None and manifest.table["split"].notna().any() else "all")
         records = manifest.records if people == "all" else manifest.in_split(people).records

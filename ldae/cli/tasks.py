@@ -1,13 +1,15 @@
 """`ldae encode`, `reconstruct`, `sample`, `code-usage` and `discover`: codes of scans, and images of codes."""
 
 import shutil
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from ldae.cli.command import command
 from ldae.cli.console import exit_code, interval, progress_bar, say, table
-from ldae.cli.options import Folder, Model, PlacedScans, ScanFiles, Scans, Workers, folder, open_scans
+from ldae.cli.options import Folder, Model, PlacedScans, ScanFiles, Scans, Workers, checked_folder, open_scans
 from ldae.io.files import atomic_file
 
 if TYPE_CHECKING:
@@ -51,26 +53,22 @@ def encode(
     from ldae.tasks.encode import encode_manifest, write_slices
     from ldae.tasks.probe.baselines import COMPONENTS, write_baselines
 
-    if out.suffix == ".parquet":
-        if noise or baselines or slices:
-            msg = f"{out}: holds codes alone; for --noise, --baselines or --slices give a folder"
-            raise TaskError(msg)
-        with TemporaryDirectory(prefix="ldae-encode-") as place:
-            code = encode(
-                scans, model, out=Path(place), batch_size=batch_size, seed=seed, workers=workers, strict=strict
-            )
+    alone = out.suffix == ".parquet"
+    if alone and (noise or baselines or slices):
+        msg = f"{out}: holds codes alone; for --noise, --baselines or --slices give a folder"
+        raise TaskError(msg)
+    with TemporaryDirectory(prefix="ldae-encode-") if alone else nullcontext(checked_folder(out)) as place:
+        opened = open_scans(model, scans, Path(place), workers=workers)
+        loaded = model.load()
+        if slices:
+            _ = loaded.slice_encoder  # refuses now, not after an hour of encoding
+        records = opened.manifest.records
+        with progress_bar("encode") as move:
+            result = encode_manifest(loaded, records, Path(place), noise=noise, batch_size=batch_size, progress=move)
+        if alone:
             with atomic_file(out) as temporary:
-                shutil.copyfile(Path(place) / "codes.parquet", temporary)
-        say(f"codes: {out}")
-        return code or 0
-    opened = open_scans(model, scans, folder(out), workers=workers)
-    records, failures = opened.manifest.records, dict(opened.failures)
-    loaded = model.load()
-    if slices:
-        _ = loaded.slice_encoder  # refuses now, not after an hour of encoding
-    with progress_bar("encode") as move:
-        result = encode_manifest(loaded, records, out, noise=noise, batch_size=batch_size, progress=move)
-    say(f"codes of {result.encoded} scans: {result.codes}")
+                shutil.copyfile(result.codes, temporary)
+    say(f"codes of {result.encoded} scans: {out if alone else result.codes}")
     if result.worst_round_trip is not None:
         say(
             f"noise codes ({loaded.config.sampling}): {result.noise}; on the way there and back a latent loses "
@@ -85,18 +83,28 @@ def encode(
             written = write_baselines(loaded, kept, out, seed=seed, progress=move)
         words = [f"{path.stem}={path}{'' if path.suffix == '.parquet' else f'@{COMPONENTS}'}" for path in written]
         say(f"to compare with: --baseline {' '.join(words)}")
-    failures |= result.failures
+    failures = opened.failures | result.failures
     for key, reason in failures.items():
         say(f"left out {key}: {reason}")
     return exit_code(failures, strict=strict)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ScansOrOne(PlacedScans):
+    """Scans to reconstruct.
+
+    Attributes:
+        out: folder of the results; or NAME.nii.gz, for one scan, raw or not, on its own grid.
+    """
+
+    out: Path
+
+
 @command("reconstruct")
-def reconstruct(scans: PlacedScans, *, keep_detail: bool = False) -> int:
+def reconstruct(scans: ScansOrOne, *, keep_detail: bool = False) -> int:
     """Encode scans and decode them again.
 
-    Writes NIfTI images and how well they agree with the scans. With --out NAME.nii.gz, one scan, raw or not, comes back on its
-    own grid.
+    Writes NIfTI images and how well they agree with the scans.
 
     Args:
         scans: to reconstruct.
@@ -109,6 +117,7 @@ def reconstruct(scans: PlacedScans, *, keep_detail: bool = False) -> int:
 
     if scans.out.name.lower().endswith(SUFFIXES):
         return _reconstruct_one(scans)
+    checked_folder(scans.out)
     model, encoded = scans.open()
     place = open_space(scans.space, model)
 
@@ -136,7 +145,7 @@ def reconstruct(scans: PlacedScans, *, keep_detail: bool = False) -> int:
     return 0
 
 
-def _reconstruct_one(scans: PlacedScans) -> int:
+def _reconstruct_one(scans: ScansOrOne) -> int:
     """One scan on its own grid."""
     from ldae.errors import TaskError
     from ldae.tasks.native.labels import write_synthetic
