@@ -45,7 +45,7 @@ def manipulate(
 
     Args:
         scans: to edit.
-        direction: probe_*_model.json that 'ldae probe' wrote.
+        direction: probe_*_model.json that 'ldae probe' wrote, or a direction of the model, such as ventricles.
         nuisance: probes whose prediction must not move.
         hold: where nuisances must not move: in edited images, measured on training scans of the manifest, or in codes alone.
         ask: further probes to test on the edited scans, beside the nuisances.
@@ -54,6 +54,7 @@ def manipulate(
         counterfactual: also find, for each scan, the smallest step that takes the probe to this probability (or value).
         subject: participant_id whose scans alone are edited; training scans are still measured.
     """
+    from ldae.io.model_names import find_direction
     from ldae.tasks.edit.counterfactual import FARTHEST, check_target, write_counterfactuals
     from ldae.tasks.edit.direction import choose_step
     from ldae.tasks.edit.evaluate import manipulate
@@ -63,7 +64,8 @@ def manipulate(
     from ldae.volume import read_volume
 
     spared, paths = nuisance or [], effect or []
-    probe, nuisances = LinearProbe.load(direction), [LinearProbe.load(path) for path in spared]
+    chosen = find_direction(direction, scans.model)
+    probe, nuisances = LinearProbe.load(chosen), [LinearProbe.load(path) for path in spared]
     others = {path.stem: LinearProbe.load(path) for path in [*spared, *(ask or [])]}
     if counterfactual is not None:
         check_target(probe, counterfactual)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ldae.errors import CheckpointError
 
-__all__ = ["DEFAULT_MODEL", "find_model", "shipped_models"]
+__all__ = ["DEFAULT_MODEL", "find_direction", "find_model", "shipped_models"]
 
 DEFAULT_MODEL = "ldae-t1-3mm"
 """Trained on rendered T1-weighted heads at 3 mm; its card says on what, and what it was checked against."""
@@ -37,6 +37,27 @@ def find_model(name: str | Path) -> Path:
     msg = (
         f"{name}: no such model folder; give one that 'ldae fit' or 'ldae demo' wrote, a model of this package "
         f"({', '.join(shipped) or 'none here'}), or owner/name@revision on the Hugging Face hub"
+    )
+    raise CheckpointError(msg)
+
+
+def find_direction(name: str | Path, model: str | Path) -> Path:
+    """The file of a direction: a probe, or one that came with a model, in its folder `directions`.
+
+    Args:
+        name: file, or name of a direction.
+        model: see :func:`find_model`.
+
+    Raises:
+        CheckpointError: if it is neither.
+    """
+    if Path(name).exists():
+        return Path(name)
+    known = {path.stem: path for path in sorted((find_model(model) / "directions").glob("*.json"))}
+    if str(name) in known:
+        return known[str(name)]
+    msg = (
+        f"{name}: no such file, nor a direction of {model}, which has {', '.join(known) or 'none'}; give a probe's file"
     )
     raise CheckpointError(msg)
 

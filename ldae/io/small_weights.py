@@ -21,7 +21,7 @@ def pack(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if tensor.numel() < HALF_FROM or not tensor.is_floating_point():
             packed[name] = tensor
             continue
-        rows = tensor.flatten(1).any(dim=1)
+        rows = tensor.reshape(len(tensor), -1).any(dim=1)
         if (~rows).float().mean() >= FEWEST_ZERO_ROWS:
             packed[name + ROWS], tensor = rows, tensor[rows]
         packed[name] = tensor.half()

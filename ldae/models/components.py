@@ -138,7 +138,7 @@ class PatchComponents(nn.Module):
         return to_patches(x.float(), p, p**3).flatten(2).transpose(1, 2)
 
     @torch.no_grad()
-    def leave_out_empty(self, at_most: float = 1e-3) -> Tensor:
+    def leave_out_empty(self, at_most: float = 2e-3) -> Tensor:
         """Leave out patches that hardly any scan shows anything in: their latents and what they decode to become 0.
 
         Args:

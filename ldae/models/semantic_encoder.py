@@ -64,6 +64,10 @@ class VolumeEncoderConfig:
             small structures in fewer numbers.
         symmetric: read the mean of the scan and its mirror image. The code is then left-right symmetric: it holds what both
             hemispheres share, as ageing and most dementias change both; the noise code keeps the rest.
+        linear_spread: power of its standard deviation that each component keeps in the code: 0 makes all alike, 1 lets those
+            that vary most stand out, which two scans of one person share most.
+        layer_norm: bring each code to mean 0 and standard deviation 1. It keeps training stable, but a brain that is far from
+            the mean loses its distance: very large ventricles look like large ones.
     """
 
     view: Literal["scan", "tissue"] = "scan"
@@ -75,6 +79,8 @@ class VolumeEncoderConfig:
     linear: int = 0
     linear_reads: Literal["scan", "latent"] = "scan"
     symmetric: bool = False
+    linear_spread: float = 0.0
+    layer_norm: bool = True
 
 
 @dataclass(frozen=True)
@@ -213,11 +219,12 @@ class LinearPath(nn.Module):
         return self.pool(x.float()).flatten(1)
 
     @torch.no_grad()
-    def begin_from(self, averaged: Tensor) -> None:
+    def begin_from(self, averaged: Tensor, spread: float = 0.0) -> None:
         """Begin as principal components; where scans are too few for all, the rest stays random, at unit variance.
 
         Args:
             averaged: of training scans, (N, V), as :meth:`averaged` gives them.
+            spread: power of its standard deviation that each component keeps; their mean square is 1 whatever it is.
         """
         values = averaged.double().cpu()
         mean = values.mean(dim=0)
@@ -232,7 +239,8 @@ class LinearPath(nn.Module):
         components = components * components.gather(1, largest).sign()
         weight = self.weight.double().cpu()
         weight = weight / (values @ weight.T).std(dim=0, correction=0).clamp_min(1e-12)[:, None]
-        weight[: len(components)] = components
+        kept = variance[order] ** (spread / 2)
+        weight[: len(components)] = components * (kept / kept.square().mean().sqrt())[:, None]
         self.mean.copy_(mean)
         self.weight.copy_(weight)
 
@@ -270,10 +278,10 @@ class VolumeEncoder(nn.Module):
         self.standardise = nn.BatchNorm1d(width * config.pooled**3, affine=False, momentum=0.05)
         self.dropout = nn.Dropout(config.dropout)
         self.projection = nn.Linear(width * config.pooled**3, config.semantic_width)
-        self.norm = nn.LayerNorm(config.semantic_width)
+        self.norm = nn.LayerNorm(config.semantic_width) if config.layer_norm else nn.Identity()
         self.whitening: nn.Module = nn.Identity()
         self.linear: LinearPath | None = None
-        self.symmetric = config.symmetric
+        self.symmetric, self.linear_spread = config.symmetric, config.linear_spread
         self.reads_latent = bool(config.linear) and config.linear_reads == "latent"
         self.reads_mirrored_latent = self.reads_latent and config.symmetric
         if config.linear:

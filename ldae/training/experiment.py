@@ -263,7 +263,7 @@ class Experiment:
             values = torch.cat([read(scan, mirrored) for mirrored in both])
             return values.mean(dim=0, keepdim=True) if symmetric else values
 
-        path.begin_from(torch.cat([sides(i) for i in chosen]))
+        path.begin_from(torch.cat([sides(i) for i in chosen]), encoder.linear_spread)
 
     @torch.no_grad()
     def _codes(self, scans: LatentDataset) -> Tensor:

@@ -6,7 +6,7 @@ import pytest
 
 from ldae.errors import CheckpointError
 from ldae.io import model_names
-from ldae.io.model_names import find_model
+from ldae.io.model_names import find_direction, find_model
 
 
 def test_a_folder_comes_before_a_name(tmp_path, monkeypatch):
@@ -39,3 +39,14 @@ def test_the_hub_needs_its_extra_and_a_network(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", Hub)
     with pytest.raises(CheckpointError, match=r"owner/name@abc: not loaded .no network for owner/name abc"):
         find_model("owner/name@abc")
+
+
+def test_directions_come_with_a_model(tmp_path):
+    folder = tmp_path / "model" / "directions"
+    folder.mkdir(parents=True)
+    (folder / "ventricles.json").touch()
+    (tmp_path / "mine.json").touch()
+    assert find_direction("ventricles", tmp_path / "model") == folder / "ventricles.json"
+    assert find_direction(tmp_path / "mine.json", tmp_path / "model") == tmp_path / "mine.json"
+    with pytest.raises(CheckpointError, match=r"nor a direction of .*model, which has ventricles"):
+        find_direction("hippocampi", tmp_path / "model")

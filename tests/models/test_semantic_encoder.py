@@ -41,6 +41,33 @@ def test_codes_begin_as_the_principal_components_with_unit_variance() -> None:
     assert torch.equal(begun(60, 8)[0].weight, path.weight), "it begins the same twice"
 
 
+@pytest.mark.parametrize("spread", [0.5, 1.0])
+def test_components_keep_a_power_of_their_spread(spread: float) -> None:
+    path, x = LinearPath(2, (1, *SHAPE), 8), scans(60)
+    averaged = path.averaged(x).double()
+    variance = torch.linalg.svdvals(averaged - averaged.mean(dim=0))[:8].square()
+    path.begin_from(path.averaged(x), spread)
+    found = path(x).double().var(dim=0, correction=0)
+    torch.testing.assert_close(found / found[0], (variance / variance[0]) ** spread, atol=1e-3, rtol=1e-3)
+    assert found.mean().item() == pytest.approx(1.0, rel=1e-3)
+
+
+def test_without_layer_norm_a_code_keeps_its_distance_from_the_mean() -> None:
+    def distances(layer_norm: bool) -> torch.Tensor:
+        torch.manual_seed(0)
+        config = VolumeEncoderConfig(widths=(8,), semantic_width=8, linear=2, layer_norm=layer_norm)
+        encoder = VolumeEncoder(config, SHAPE, (1, *SHAPE)).eval()
+        x = scans(60)
+        assert encoder.linear is not None
+        encoder.linear.begin_from(encoder.linear.averaged(x))
+        middle = x.mean(dim=0, keepdim=True)
+        return encoder(middle + torch.tensor([1.0, 2.0, 4.0])[:, None, None, None, None] * (x[:1] - middle)).norm(dim=1)
+
+    far, normed = distances(False), distances(True)
+    torch.testing.assert_close(far[1:] / far[:1], torch.tensor([2.0, 4.0]), atol=0.05, rtol=0)
+    torch.testing.assert_close(normed[1:], normed[:1].expand(2), atol=1e-2, rtol=0)
+
+
 def test_few_scans_leave_the_rest_random_at_unit_variance() -> None:
     path, y = begun(5, 16)
     assert torch.isfinite(path.weight).all()
