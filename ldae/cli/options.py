@@ -167,9 +167,11 @@ def open_scans(model: Model, scans: Sequence[Path], out: Path, *, workers: int) 
     from ldae.prepare.check.model_contract import read_contract
     from ldae.prepare.preprocess import intake
 
-    contract = read_contract(find_model(model.model))
+    def voxel_size_mm() -> float:
+        return read_contract(find_model(model.model)).voxel_size_mm
+
     with progress_bar("preprocess") as move:
-        opened = intake.open_scans(scans, out, voxel_size_mm=contract.voxel_size_mm, workers=workers, progress=move)
+        opened = intake.open_scans(scans, out, voxel_size_mm=voxel_size_mm, workers=workers, progress=move)
     if opened.preprocessed:
         say(f"{opened.preprocessed} of the scans were raw and have been preprocessed")
     return opened

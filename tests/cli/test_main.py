@@ -87,7 +87,7 @@ def test_earlier_names_work_with_a_notice(old, words, tmp_path, capsys, monkeypa
         (["config", "demo", "more"], "no argument more here"),
         (["fit", "al"], "STAGE: invalid choice: 'al'"),
         (["cohort", "split", "m.tsv", "--seed", "x"], "--seed: needs a whole number, got x"),
-        (["encode", "--model", "EMPTY", "--manifest", "EMPTY", "--out", "OUT"], "EMPTY: is a folder"),
+        (["encode", "--model", "EMPTY", "--manifest", "EMPTY", "--out", "OUT"], "config.json is missing"),
         (["cohort", "check", "--manifest", "m.tsv", "--out", "FILE/x"], "FILE is a file; give a folder"),
         (["cohort", "preprocess", "--manifest", "m.tsv", "--out", "FILE"], "--out: FILE is a file; give a folder"),
         (["cohort", "check", "--manifest", "m.tsv", "--workers", "-3"], "1 or more, got -3"),

@@ -115,6 +115,7 @@ def test_a_mirrored_map_is_the_mirrored_brain(source):
     assert (x * mirrored.hippocampus_left.data).sum() < 0
 
 
+@pytest.mark.slow
 def test_a_varied_cohort(folder, source, tmp_path, monkeypatch):
     (tmp_path / "maps").mkdir()
     for name in ("one.nii.gz", "two.nii.gz"):

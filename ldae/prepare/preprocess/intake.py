@@ -37,7 +37,7 @@ def open_scans(
     paths: Sequence[Path],
     out: Path,
     *,
-    voxel_size_mm: float,
+    voxel_size_mm: Callable[[], float],
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> OpenedScans:
@@ -46,7 +46,7 @@ def open_scans(
     Args:
         paths: one manifest, one BIDS folder, or image files.
         out: folder for what is made of raw scans, `prepared` under it; unchanged scans are not preprocessed again.
-        voxel_size_mm: of preprocessed scans: the model's.
+        voxel_size_mm: tells that of preprocessed scans, the model's; asked where something is raw or given as a file.
         workers: processes.
         progress: called with (scans done, all scans) of each kind, heads and brains.
 
@@ -57,7 +57,7 @@ def open_scans(
     folder = len(paths) == 1 and paths[0].is_dir()
     if not folder and not any(path.name.lower().endswith(SUFFIXES) for path in paths):
         return OpenedScans(read_scans(paths), {})
-    made = out / "prepared"
+    made, voxel_size = out / "prepared", voxel_size_mm()
     table = import_bids(paths[0], made / "scans.tsv", force=True).manifest if folder else None
     manifest = read_scans(paths) if table is None else read_manifest(table)
     found = run_each(_examine, manifest.records, lost=_lost, workers=min(workers, len(manifest)))
@@ -69,7 +69,7 @@ def open_scans(
         if not len(chosen):
             continue
         raw += len(chosen)
-        config = PreprocessConfig(voxel_size_mm=voxel_size_mm, already_stripped=content == "brain")
+        config = PreprocessConfig(voxel_size_mm=voxel_size, already_stripped=content == "brain")
         report = preprocess_manifest(chosen, made / content, config, workers=workers, progress=progress)
         failures |= report.failures
         for outcome in report.outcomes:

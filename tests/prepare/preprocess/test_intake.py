@@ -47,7 +47,7 @@ def registered(monkeypatch, tmp_path):
 def test_a_manifest_is_taken_as_it_is(tmp_path, registered):
     write_volume(brain(1, 40.0), tmp_path / "a.nii.gz")
     rows = pd.DataFrame({"participant_id": ["a"], "session_id": ["1"], "image": ["a.nii.gz"]})
-    opened = open_scans([write_manifest(rows, tmp_path / "m.tsv")], tmp_path / "out", voxel_size_mm=3.0)
+    opened = open_scans([write_manifest(rows, tmp_path / "m.tsv")], tmp_path / "out", voxel_size_mm=lambda: 3.0)
     assert [record.image for record in opened.manifest.records] == [tmp_path / "a.nii.gz"]
     assert (opened.preprocessed, opened.failures, registered) == (0, {}, [])
 
@@ -59,7 +59,7 @@ def test_files_are_examined_and_raw_ones_preprocessed(tmp_path, registered):
         write_volume(brain(3, 40.0), tmp_path / "sub-bad_T1w.nii.gz"),
         write_volume(Volume(np.ones((9, 9, 9)), np.eye(4)), tmp_path / "sub-flat_T1w.nii.gz"),
     ]
-    opened = open_scans(files, tmp_path / "out", voxel_size_mm=3.0)
+    opened = open_scans(files, tmp_path / "out", voxel_size_mm=lambda: 3.0)
     images = {record.participant_id: record.image for record in opened.manifest.records}
     assert images == {"sub-fine": files[0], "sub-raw": tmp_path / "made_sub-raw_ses-1.nii.gz"}
     assert registered == [("brain", 3.0, True, ["sub-raw", "sub-bad"])]
@@ -73,7 +73,7 @@ def test_files_are_examined_and_raw_ones_preprocessed(tmp_path, registered):
 def test_where_nothing_can_be_used_the_first_reason_is_told(tmp_path, registered):
     flat = write_volume(Volume(np.ones((9, 9, 9)), np.eye(4)), tmp_path / "flat.nii.gz")
     with pytest.raises(CohortError, match="none of 1 scans can be used; flat_1: all voxels have one value"):
-        open_scans([flat], tmp_path / "out", voxel_size_mm=3.0)
+        open_scans([flat], tmp_path / "out", voxel_size_mm=lambda: 3.0)
 
 
 def test_a_bids_folder_needs_no_manifest(tmp_path, registered):
@@ -81,8 +81,8 @@ def test_a_bids_folder_needs_no_manifest(tmp_path, registered):
         folder = tmp_path / "bids" / f"sub-{subject}" / "anat"
         folder.mkdir(parents=True)
         write_volume(brain(int(subject)), folder / f"sub-{subject}_T1w.nii.gz")
-    opened = open_scans([tmp_path / "bids"], tmp_path / "out", voxel_size_mm=3.0)
+    opened = open_scans([tmp_path / "bids"], tmp_path / "out", voxel_size_mm=lambda: 3.0)
     assert opened.manifest.subjects == ("sub-01", "sub-02")
     assert opened.preprocessed == 0
     with pytest.raises(CohortError, match=r"holds no sub-|no subject|sub-X"):
-        open_scans([tmp_path / "out"], tmp_path / "other", voxel_size_mm=3.0)
+        open_scans([tmp_path / "out"], tmp_path / "other", voxel_size_mm=lambda: 3.0)

@@ -17,7 +17,7 @@ def record(made_scan, tmp_path):
 
 
 def test_template_space_shows_the_image_itself(tiny_model, record):
-    codes = tiny_model.encode(read_volume(record.image))
+    codes = tiny_model.encode(read_volume(record.image), preprocess=False)
     images = np.random.default_rng(0).uniform(size=(2, *tiny_model.config.preprocessing.shape)).astype(np.float32)
     place = open_space("template", tiny_model).scan(record, codes)
     for result in (place.edited(*images), place.reconstruction(*images, keep_detail=True), place.spread(images[0])):
@@ -26,7 +26,7 @@ def test_template_space_shows_the_image_itself(tiny_model, record):
 
 
 def test_native_space_adds_what_the_doors_difference_says(tiny_model, record):
-    codes = tiny_model.encode(read_volume(record.image))
+    codes = tiny_model.encode(read_volume(record.image), preprocess=False)
     edited = codes.with_semantic(codes.semantic + 5)
     assert not tiny_model.difference(codes, codes).data.any()
     difference = tiny_model.difference(edited, codes)
