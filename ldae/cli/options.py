@@ -173,7 +173,7 @@ def open_scans(model: Model, scans: Sequence[Path], out: Path, *, workers: int) 
     with progress_bar("preprocess") as move:
         opened = intake.open_scans(scans, out, voxel_size_mm=voxel_size_mm, workers=workers, progress=move)
     if opened.preprocessed:
-        say(f"{opened.preprocessed} of the scans were raw and have been preprocessed")
+        say(f"raw scans that were preprocessed: {opened.preprocessed}")
     return opened
 
 
