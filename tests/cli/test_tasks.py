@@ -131,6 +131,7 @@ def test_reconstruct_and_sample_write_images(model, tiny_run, tmp_path):
     assert len(list((tmp_path / "drawn").glob("*.nii.gz"))) == 2
 
 
+@pytest.mark.slow
 def test_discover_finds_and_draws_directions(model, tmp_path):
     few = ("--components", "2", "--decoder", "1", "--sparse", "8", "--sampling", "steps=1")
     assert run("discover", *model, *few, "--out", tmp_path) == 0

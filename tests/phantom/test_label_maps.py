@@ -101,6 +101,7 @@ def test_a_map_becomes_a_brain_on_the_templates_grid(source):
     assert np.corrcoef(ours.t1.data.ravel(), template.t1.data.ravel())[0, 1] > 0.9
 
 
+@pytest.mark.slow
 def test_a_mirrored_map_is_the_mirrored_brain(source):
     plain, mirrored = label_anatomy(source), label_anatomy(source.mirror())
     assert source.mirror().mirrored
@@ -146,6 +147,7 @@ def test_a_head_of_labels_has_layers(source):
     assert np.ptp(points[:, 1]) > 150.0
 
 
+@pytest.mark.slow
 def test_a_cohort_of_label_maps(folder, source, tmp_path, monkeypatch):
     monkeypatch.setattr(phantom_scan, "place_label_map", lambda path, sha256: source)
     config = PhantomConfig(n_subjects=2, voxel_size_mm=6.0, seed=4, max_sessions=1, anatomy=str(folder))
@@ -169,6 +171,7 @@ def test_a_cohort_of_label_maps(folder, source, tmp_path, monkeypatch):
     assert synthesise_cohort(tmp_path / "brains", again) == manifest
 
 
+@pytest.mark.slow
 def test_raw_heads_of_label_maps_are_the_same_anywhere(folder, source, tmp_path, monkeypatch):
     monkeypatch.setattr(phantom_scan, "place_label_map", lambda path, sha256: source)
     config = PhantomConfig(
