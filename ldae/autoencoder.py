@@ -17,18 +17,17 @@ from ldae.data.inputs import Scan, prepare_scan
 from ldae.data.latents import LatentCache, latent_key
 from ldae.data.manifest import Record
 from ldae.diffusion import SamplingConfig
-from ldae.errors import TaskError, VolumeError
+from ldae.errors import TaskError
 from ldae.hardware import Device, Precision
 from ldae.head.intake import Preprocess
 from ldae.inference import Inference
 from ldae.io.card import model_card
-from ldae.io.checkpoints import check_tensors, hash_tensors, load_folder, save_folder
+from ldae.io.checkpoints import check_tensors, hash_tensors, load_folder, pack, save_folder, unpack
 from ldae.io.model_names import find_model
 from ldae.io.plain import from_plain, read_setting, to_plain
-from ldae.io.small_weights import pack, unpack
 from ldae.io.version import __version__
 from ldae.networks import AutoencoderConfig, Networks
-from ldae.volume import Volume, read_volume
+from ldae.volume import Volume
 
 __all__ = ["AutoencoderConfig", "LatentDiffusionAutoencoder", "Networks", "SamplingConfig"]
 
@@ -144,12 +143,7 @@ class LatentDiffusionAutoencoder(Inference):
         Raises:
             VolumeError: naming the file, if it cannot be read or breaks the contract.
         """
-        volume = read_volume(record.image)
-        try:
-            return self.prepare(volume)
-        except VolumeError as error:
-            msg = f"{record.image}: {error}"
-            raise VolumeError(msg) from error
+        return prepare_scan(record, self.config.preprocessing, preprocess=False)
 
     def latent_cache(self, folder: Path | None = None) -> LatentCache:
         """Latents of a manifest's rows, each compressed once.

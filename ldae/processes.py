@@ -6,11 +6,11 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPool
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from ldae.errors import CohortError
 
-__all__ = ["one_itk_thread", "run_each"]
+__all__ = ["one_itk_thread", "run_each", "whole_or_none"]
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -58,6 +58,21 @@ def run_each(
                 error, index = future.exception(), futures[future]
                 settle(index, future.result() if error is None else lost(jobs[index], error))
     return [done[index] for index in range(len(jobs))]
+
+
+def whole_or_none(_: object, error: BaseException) -> NoReturn:
+    """Raise what ended a job's process, where a result is whole or not at all.
+
+    Raises:
+        CohortError: if the process died.
+    """
+    if isinstance(error, BrokenProcessPool):
+        msg = (
+            f"a worker process ended early ({error}); use fewer workers (--workers) if memory is short, and call this under "
+            "'if __name__ == \"__main__\":' in a script"
+        )
+        raise CohortError(msg) from error
+    raise error
 
 
 def _on_one_thread(function: Callable[[Job], Result], job: Job) -> Result:

@@ -9,7 +9,7 @@ import ldae
 from ldae.autoencoder import LatentDiffusionAutoencoder, Networks, SamplingConfig, stack_images
 from ldae.diffusion import ScheduleConfig
 from ldae.errors import CheckpointError, ConfigError, TaskError, VolumeError
-from ldae.io import small_weights
+from ldae.io import checkpoints
 from ldae.networks import semantic_predict
 from ldae.volume import Volume
 
@@ -27,7 +27,7 @@ def test_a_saved_model_comes_back_bit_for_bit(tiny_model, head, tmp_path):
 
 
 def test_a_small_file_is_half_as_large_and_gives_nearly_the_same_codes(tiny_model, head, tmp_path, monkeypatch):
-    monkeypatch.setattr(small_weights, "HALF_FROM", 64)
+    monkeypatch.setattr(checkpoints, "HALF_FROM", 64)
     sizes = [
         (tiny_model.save_pretrained(tmp_path / name, small=name == "small") / "model.safetensors").stat().st_size
         for name in ("whole", "small")

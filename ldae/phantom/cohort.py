@@ -9,7 +9,6 @@ import json
 import logging
 import os
 from collections.abc import Callable
-from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,14 +22,13 @@ from ldae.phantom.files import (
     MANIFEST_NAME,
     PARTICIPANT_COLUMNS,
     SESSION_COLUMNS,
-    Row,
     session_row,
     write_descriptions,
     write_table,
 )
 from ldae.phantom.scan import by_label_map, choose_label_maps, scan_subject, write_effect
 from ldae.phantom.settings import PhantomConfig, cohort_grid, draw_cohort
-from ldae.processes import run_each
+from ldae.processes import run_each, whole_or_none
 
 __all__ = ["PhantomConfig", "cohort_grid", "draw_cohort", "synthesise_cohort"]
 
@@ -139,7 +137,7 @@ def _write_scans(
     sources = choose_label_maps(config, subjects, warps, workers=workers)
     jobs = [(subject, sources.get(subject.index)) for subject in by_label_map(subjects, sources)]
     scan, workers = partial(scan_subject, folder, config), min(workers, len(jobs))
-    found = run_each(scan, jobs, lost=_explain, workers=workers, progress=progress)
+    found = run_each(scan, jobs, lost=whole_or_none, workers=workers, progress=progress)
     truth = {subject.index: rows for (subject, _), rows in zip(jobs, found, strict=True)}
     manifest = []
     participants = []
@@ -155,14 +153,3 @@ def _write_scans(
     write_table(folder / MANIFEST_NAME, manifest, MANIFEST_COLUMNS)
     if not config.combine:  # a mean over brains of different shapes says little
         write_effect(folder / EFFECT_NAME, config, subjects[:EFFECT_SUBJECTS], sources)
-
-
-def _explain(_: object, error: BaseException) -> list[Row]:
-    """Raise what ended a subject's process: a cohort is whole or not at all."""
-    if isinstance(error, BrokenProcessPool):
-        msg = (
-            f"a worker process ended early ({error}); use fewer workers (--workers) if memory is short, and call this under "
-            "'if __name__ == \"__main__\":' in a script"
-        )
-        raise CohortError(msg) from error
-    raise error

@@ -34,7 +34,7 @@ from ldae.phantom.settings import (
     cohort_grid,
     stream,
 )
-from ldae.processes import run_each
+from ldae.processes import run_each, whole_or_none
 from ldae.volume import Grid, Volume, write_nifti, write_volume
 
 __all__ = ["choose_label_maps", "scan_subject", "write_effect"]
@@ -65,7 +65,7 @@ def choose_label_maps(
     chosen = {index: files[int(draw.integers(len(files)))] for index, draw in draws.items()}
     used = files if config.combine else sorted(set(chosen.values()))
     place = partial(_place, whole_head=config.raw is not None, warps=warps if config.combine else None)
-    found = run_each(place, used, lost=_raise, workers=min(workers, len(used)))
+    found = run_each(place, used, lost=whole_or_none, workers=min(workers, len(used)))
     places = dict(zip(used, found, strict=True))
     return {
         index: _combined(
@@ -90,10 +90,6 @@ def _place(path: Path, *, whole_head: bool, warps: Path | None) -> LabelSource:
 
 def _warp_file(folder: Path, label_map: Path) -> Path:
     return folder / f"{label_map.name}.npy"
-
-
-def _raise(_: object, error: BaseException) -> LabelSource:
-    raise error
 
 
 def _combined(source: LabelSource, own: Path, warps: Sequence[Path], rng: np.random.Generator) -> LabelSource:

@@ -2,7 +2,7 @@
 
 import torch
 
-from ldae.io.small_weights import pack, unpack
+from ldae.io.checkpoints import pack, unpack
 
 
 def test_small_and_whole_numbers_stay_and_zero_rows_are_left_out():
