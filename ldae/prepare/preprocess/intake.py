@@ -75,6 +75,10 @@ def open_scans(
         for outcome in report.outcomes:
             if outcome.image is not None:
                 images[outcome.key] = outcome.image
+                try:
+                    check_modality(read_volume(outcome.image))
+                except LdaeError as error:
+                    failures[outcome.key] = str(error)
     kept = [record.key in images and record.key not in failures for record in manifest.records]
     if not any(kept):
         key, reason = next(iter(failures.items()))

@@ -8,7 +8,7 @@ import pytest
 
 from ldae.atlas import load_template
 from ldae.data.manifest import write_manifest
-from ldae.errors import CohortError
+from ldae.errors import CohortError, VolumeError
 from ldae.prepare.preprocess import intake
 from ldae.prepare.preprocess.intake import open_scans
 from ldae.volume import Volume, write_volume
@@ -68,6 +68,17 @@ def test_files_are_examined_and_raw_ones_preprocessed(tmp_path, registered):
         "sub-bad": "registration failed",
         "sub-flat": "all voxels have one value, 1",
     }
+
+
+def test_a_raw_scan_of_another_contrast_is_refused_once_it_is_registered(tmp_path, registered, monkeypatch):
+    def refuse(_):
+        msg = "looks T2w, not T1w"
+        raise VolumeError(msg)
+
+    monkeypatch.setattr(intake, "check_modality", refuse)
+    raw = write_volume(brain(2, 40.0), tmp_path / "sub-raw_T1w.nii.gz")
+    with pytest.raises(CohortError, match="none of 1 scans can be used; sub-raw_1: looks T2w"):
+        open_scans([raw], tmp_path / "out", voxel_size_mm=lambda: 3.0)
 
 
 def test_where_nothing_can_be_used_the_first_reason_is_told(tmp_path, registered):
