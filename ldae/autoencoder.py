@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from copy import copy, deepcopy
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal, overload
 
 import numpy as np
@@ -23,10 +24,12 @@ from ldae.head.intake import Preprocess
 from ldae.inference import Inference
 from ldae.io.card import model_card
 from ldae.io.checkpoints import check_tensors, hash_tensors, load_folder, pack, save_folder, unpack
-from ldae.io.model_names import find_model
+from ldae.io.model_names import find_model, upload
 from ldae.io.plain import from_plain, read_setting, to_plain
 from ldae.io.version import __version__
+from ldae.metrics.domain import TrainingDomain
 from ldae.networks import AutoencoderConfig, Networks
+from ldae.notebook import Shown
 from ldae.volume import Volume
 
 __all__ = ["AutoencoderConfig", "LatentDiffusionAutoencoder", "Networks", "SamplingConfig"]
@@ -35,7 +38,7 @@ BATCH = 16
 """Scans that `encode` passes through the networks together."""
 
 
-class LatentDiffusionAutoencoder(Inference):
+class LatentDiffusionAutoencoder(Inference, Shown):
     """A trained model: scans to codes, codes to codes of other settings, and back.
 
     Its device and precision are chosen once, when it is loaded.
@@ -43,14 +46,22 @@ class LatentDiffusionAutoencoder(Inference):
     Args:
         config: what the networks were built from.
         networks: trained.
+        domain: of the training scans' codes, where it was measured.
         device: where to run.
         precision: of matrix work; codes and schedules stay float32.
     """
 
     def __init__(
-        self, config: AutoencoderConfig, networks: Networks, *, device: Device = "auto", precision: Precision = "auto"
+        self,
+        config: AutoencoderConfig,
+        networks: Networks,
+        *,
+        domain: TrainingDomain | None = None,
+        device: Device = "auto",
+        precision: Precision = "auto",
     ) -> None:
         super().__init__(config, networks, device=device, precision=precision)
+        self.domain = domain
         self._weights_hash: str | None = None
 
     @classmethod
@@ -69,6 +80,7 @@ class LatentDiffusionAutoencoder(Inference):
             CheckpointError: if there is no such model, it is incomplete, or its tensors are not those of its config.
         """
         stored, plain = load_folder(find_model(folder))
+        domain = TrainingDomain.take_from(stored)
         tensors = unpack(stored)
         config = from_plain(AutoencoderConfig, plain["autoencoder"], where=f"{folder}/config.json")
         with torch.device("meta"):
@@ -77,7 +89,7 @@ class LatentDiffusionAutoencoder(Inference):
         check_tensors(found, expected, where=str(folder), remedy="the folder is damaged or edited: copy it again")
         networks = Networks(config)
         networks.load_state_dict(tensors, strict=True)
-        return cls(config, networks, device=device, precision=precision)
+        return cls(config, networks, domain=domain, device=device, precision=precision)
 
     def save_pretrained(self, folder: str | Path, *, facts: dict[str, str] | None = None, small: bool = False) -> Path:
         """Write the model folder: safetensors, config with the preprocessing contract, and a model card.
@@ -93,9 +105,41 @@ class LatentDiffusionAutoencoder(Inference):
             networks = deepcopy(self.networks)
             networks.leave_out_empty()
             tensors = pack(networks.state_dict())
+        if self.domain is not None:
+            tensors = {**tensors, **self.domain.tensors()}
         plain = to_plain(self.config)
         card = model_card(plain, self.count_parameters(), facts or {})
         return save_folder(Path(folder), tensors, {"autoencoder": plain, "facts": facts or {}}, card)
+
+    def push_to_hub(self, repository: str, *, private: bool = True, facts: dict[str, str] | None = None) -> str:
+        """Put the model on the Hugging Face hub (extra `hub`).
+
+        Args:
+            repository: `owner/name`; it is made if need be.
+            private: of a new repository.
+            facts: see :meth:`save_pretrained`.
+
+        Returns:
+            `owner/name@revision`, which :meth:`from_pretrained` loads.
+
+        Raises:
+            CheckpointError: if the extra, the network or the permission is missing.
+        """
+        with TemporaryDirectory(prefix="ldae-hub-") as folder:
+            return upload(self.save_pretrained(Path(folder) / "model", facts=facts), repository, private=private)
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What it shows of itself."""
+        contract = self.config.preprocessing
+        latent = self.config.compression.latent_shape(contract.shape)
+        return {
+            "weights": self.fingerprint()[:12],
+            "scan": f"{contract.grid.size_words} at {contract.voxel_size_mm:g} mm",
+            "semantic code": f"{self.config.semantic_encoder.semantic_width} numbers",
+            "noise code": " x ".join(map(str, latent)),
+            "device": str(self.device),
+        }
 
     def count_parameters(self) -> dict[str, int]:
         """Parameters of each network."""
@@ -130,6 +174,7 @@ class LatentDiffusionAutoencoder(Inference):
         """The same model with random weights in its semantic encoder: the baseline that any code must beat."""
         twin = copy(self)
         twin.networks = self.networks.with_random_encoder(self.config, seed)
+        twin.domain = None
         twin._weights_hash = None
         return twin
 
@@ -206,9 +251,10 @@ class LatentDiffusionAutoencoder(Inference):
         if latents is None and noise:
             latents = self.compress(images)
         found = self.semantic(images, latents, mirrored_latents)
+        distances = [None] * len(scans) if self.domain is None else self.domain.distance(found.numpy()).tolist()
         codes = [
-            Codes(y, None, scan.grid, scan.window, to_template=scan.to_template)
-            for y, scan in zip(found, scans, strict=True)
+            Codes(y, None, scan.grid, scan.window, to_template=scan.to_template, domain_distance=distance)
+            for y, scan, distance in zip(found, scans, distances, strict=True)
         ]
         return self.with_noise(codes, latents) if noise and latents is not None else codes
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ldae.errors import TaskError
+from ldae.notebook import Shown
 from ldae.volume import Grid
 
 __all__ = ["Codes", "NoiseCodes", "Origin", "check_origin", "interpolate", "lerp", "slerp"]
@@ -65,8 +66,8 @@ def check_origin(name: str, found: Origin | None, expected: Origin | None) -> No
         raise TaskError(msg)
 
 
-@dataclass(frozen=True, eq=False)
-class Codes:
+@dataclass(frozen=True, eq=False, repr=False)
+class Codes(Shown):
     """The two codes of one scan, on the CPU.
 
     Attributes:
@@ -79,6 +80,8 @@ class Codes:
         round_trip: measured rms error of the latent after inversion and sampling, in units of its std; None where it was not
             measured, as for codes that no scan has.
         to_template: RAS mm of the scan to RAS mm of the template, (4, 4); None where the scan was in template space.
+        domain_distance: of y from the scans that the model was trained on; above 1 the scan is unlike 99 % of those that it
+            was validated on. None where the model does not know its training domain.
     """
 
     semantic: Tensor
@@ -89,11 +92,18 @@ class Codes:
     solver: str = ""
     round_trip: float | None = None
     to_template: npt.NDArray[np.float64] | None = None
+    domain_distance: float | None = None
 
-    def __repr__(self) -> str:
-        noise = "not computed" if self.noise is None else " x ".join(map(str, self.noise.shape))
-        size = " x ".join(f"{n * mm:.0f}" for n, mm in zip(self.grid.shape, self.grid.spacing, strict=True))
-        return f"Codes(semantic: {len(self.semantic)} numbers, noise: {noise}, scan: {size} mm)"
+    @property
+    def facts(self) -> dict[str, str]:
+        """What it shows of itself."""
+        unknown = "unknown" if self.domain_distance is None else f"{self.domain_distance:.2f}, of at most 1 inside"
+        return {
+            "semantic": f"{len(self.semantic)} numbers",
+            "noise": "not computed" if self.noise is None else " x ".join(map(str, self.noise.shape)),
+            "scan": self.grid.size_words,
+            "distance from the training domain": unknown,
+        }
 
     def numpy(self) -> npt.NDArray[np.float32]:
         """y, (S,), for other libraries."""
@@ -101,7 +111,7 @@ class Codes:
 
     def with_semantic(self, semantic: Tensor) -> "Codes":
         """The same scan with another semantic code, (S,)."""
-        return replace(self, semantic=semantic)
+        return replace(self, semantic=semantic, domain_distance=None)
 
     def same_image(self, other: "Codes") -> bool:
         """True if both decode to one image, because all that decoding reads is equal."""

@@ -57,6 +57,11 @@ class Grid:
 
     __hash__ = None  # type: ignore[assignment]
 
+    @property
+    def size_words(self) -> str:
+        """Its extent along each axis, such as `192 x 240 x 192 mm`."""
+        return " x ".join(f"{n * mm:.0f}" for n, mm in zip(self.shape, self.spacing, strict=True)) + " mm"
+
     @classmethod
     def centred(
         cls, shape: tuple[int, int, int], voxel_size_mm: float, centre_mm: tuple[float, float, float]

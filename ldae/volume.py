@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ldae.errors import NonFiniteError, VolumeError
 from ldae.grid import Grid
+from ldae.notebook import Shown, slices_png
 
 if TYPE_CHECKING:
     from monai.data import MetaTensor
@@ -30,8 +31,8 @@ SUFFIXES = NIFTI_SUFFIXES + MGH_SUFFIXES + NRRD_SUFFIXES
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
-@dataclass(frozen=True, eq=False)
-class Volume:
+@dataclass(frozen=True, eq=False, repr=False)
+class Volume(Shown):
     """A scalar image with its place in the world.
 
     Attributes:
@@ -71,6 +72,20 @@ class Volume:
     def spacing(self) -> tuple[float, float, float]:
         """Voxel size along each axis in mm."""
         return self.grid.spacing
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What it shows of itself."""
+        return {
+            "size": self.grid.size_words,
+            "voxels": " x ".join(map(str, self.data.shape)),
+            "intensities": f"{self.data.min():.4g} to {self.data.max():.4g}",
+        }
+
+    def picture(self) -> bytes:
+        """Its middle slices, as PNG."""
+        upright = self.to_ras()
+        return slices_png(upright.data, upright.spacing)
 
     def to_nibabel(self) -> "Nifti1Image":
         """The same voxels and affine as a nibabel image, in mm."""

@@ -85,7 +85,12 @@ def probe(
         others["volumes"] = embeddings_of(wanted.records, encode_columns(wanted.records, volumes))
     with progress_bar("probe") as move:
         report = evaluate_probe(wanted, features, others, settings, progress=move)
-    listed = {"features": ", ".join(features.names), "left_out": ", ".join(features.left_out)}
+    outside = f"{features.outside} of {len(features.values)} scans" if features.outside else ""
+    listed = {
+        "features": ", ".join(features.names),
+        "left_out": ", ".join(features.left_out),
+        "outside the model's training domain": outside,
+    }
     inputs = {
         "codes": str(codes),
         **{name: each for name, each in listed.items() if each},
@@ -97,6 +102,10 @@ def probe(
     written = report.write(out, inputs)
     show(report)
     say(described(features, codes))
+    if outside:
+        say(
+            f"note: {outside} lie outside the training domain of the model that encoded them; results may not hold for them"
+        )
     page = write_probe_report(out)
     if settings.protocol == "cv" and people == "all" and cohort.table["split"].notna().any():
         say(

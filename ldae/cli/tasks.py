@@ -69,6 +69,11 @@ def encode(
             with atomic_file(out) as temporary:
                 shutil.copyfile(result.codes, temporary)
     say(f"codes of {result.encoded} scans: {out if alone else result.codes}")
+    if result.outside:
+        say(
+            f"note: {result.outside} of {result.encoded} scans lie outside the model's training domain (column "
+            "domain_distance, above 1): trust what is read from their codes less"
+        )
     if result.worst_round_trip is not None:
         say(
             f"noise codes ({loaded.config.sampling}): {result.noise}; on the way there and back a latent loses "

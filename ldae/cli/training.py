@@ -65,14 +65,15 @@ def plan(
     return 0
 
 
-@command("fit")
+@command("fit", names={"start": "from"})
 def fit(
     stage: Annotated[Literal["compression", "denoiser", "representation", "all"], Positional()],
     hardware: Hardware,
     *,
-    config: str,
+    config: str | None = None,
     manifest: Path,
     out: Folder,
+    start: str | None = None,
     set: list[str] | None = None,
     force: bool = False,
 ) -> int:
@@ -84,18 +85,24 @@ def fit(
         stage: the last stage to train: compression (stage 1, the autoencoder), denoiser (stage 2), representation (stage 3,
             semantic encoder and gradient estimator), or all, which also writes the model folder.
         hardware: where networks run.
-        config: YAML file, or a shipped name such as demo or paper.
+        config: YAML file, or a shipped name such as demo or paper; fine_tune if --from is given alone.
         manifest: cohort table, TSV or CSV.
         out: run folder.
+        start: model to fine-tune: a folder, or the name of a model of this package. Its networks and its preprocessing take the
+            place of the configuration's, and training goes on from its weights.
         set: values to override, each as key.path=value, such as denoiser.optimisation.steps=500.
         force: train stages again that were started with other settings or another manifest.
     """
     from ldae.config import load_experiment
     from ldae.data.manifest import read_manifest
+    from ldae.errors import ConfigError
 
+    if config is None and start is None:
+        msg = "fit needs --config, the training to run, or --from, the model to fine-tune; 'ldae fit --help' explains both"
+        raise ConfigError(msg)
     until = "representation" if stage == "all" else stage
-    experiment = load_experiment(config, set or [])
-    model = train(experiment, read_manifest(manifest), out, hardware, until=until, force=force)
+    experiment = load_experiment(config or "fine_tune", set or [])
+    model = train(experiment, read_manifest(manifest), out, hardware, until=until, force=force, start=start)
     if model is not None:
         say(f"model: {model}")
     return 0
@@ -126,6 +133,7 @@ def train(
     *,
     until: str = "representation",
     force: bool = False,
+    start: str | None = None,
 ) -> Path | None:
     """Train with progress bars; save the model folder once all stages are done.
 
@@ -136,13 +144,16 @@ def train(
         hardware: where networks run.
         until: last stage.
         force: train stages again that were started otherwise.
+        start: name of the model to fine-tune.
 
     Returns:
         The model folder, if the last stage was trained.
     """
+    from ldae.autoencoder import LatentDiffusionAutoencoder
     from ldae.training.experiment import Experiment
     from ldae.training.fit import FitSettings
 
+    model = None if start is None else LatentDiffusionAutoencoder.from_pretrained(start, device=hardware.device)
     with progress_bar("train") as move:
 
         def step(stage: str, done: int, total: int, losses: dict[str, float]) -> None:
@@ -160,7 +171,7 @@ def train(
             force=force,
             preparing=lambda what, done, total: move(done, total, what),
         )
-        run = Experiment(experiment, manifest, settings)
+        run = Experiment(experiment, manifest, settings, model)
         records = run.fit(until)
     rows = []
     for name, record in records.items():
@@ -176,6 +187,7 @@ def train(
         "manifest": f"{manifest.sha256[:12]}, {len(manifest)} scans of {len(manifest.subjects)} subjects in all splits",
         **{f"{name} steps": str(record.steps) for name, record in records.items()},
         "seed": str(experiment.seed),
+        **({} if model is None else {"fine-tuned from": f"{start} ({model.fingerprint()[:12]})"}),
     }
     return run.model().save_pretrained(out / "model", facts=facts)
 

@@ -22,6 +22,7 @@ from ldae.data.schema import COLUMNS, OPTIONAL_COLUMNS, REQUIRED_COLUMNS, SPLITS
 from ldae.data.text_table import MISSING_WORDS, read_text_table, shortlist
 from ldae.errors import ManifestError
 from ldae.io.files import content_hash, write_text
+from ldae.notebook import Shown
 from ldae.volume import SUFFIXES
 
 __all__ = [
@@ -85,8 +86,8 @@ class Record:
         return content_hash(self.image)
 
 
-@dataclass(frozen=True, eq=False)
-class Manifest:
+@dataclass(frozen=True, eq=False, repr=False)
+class Manifest(Shown):
     """A validated cohort table; make one with :func:`read_manifest` or :func:`build_manifest`.
 
     Attributes:
@@ -100,6 +101,32 @@ class Manifest:
 
     def __len__(self) -> int:
         return len(self.table)
+
+    def __getitem__(self, participant_id: str) -> list[Record]:
+        """The scans of a subject, in the order of the rows.
+
+        Raises:
+            KeyError: if there is no such subject.
+        """
+        found = [record for record in self.records if record.participant_id == participant_id]
+        if not found:
+            raise KeyError(participant_id)
+        return found
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What it shows of itself."""
+        splits = self.table["split"].dropna().value_counts()
+        return {
+            "file": str(self.path),
+            "scans": f"{len(self)} of {len(self.subjects)} subjects",
+            **{name: f"{splits[name]} scans" for name in SPLITS if name in splits},
+            "columns": ", ".join(_written_columns(self.table)),
+        }
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """A copy of its table, images with absolute paths."""
+        return self.table.assign(image=[str(record.image) for record in self.records])
 
     @cached_property
     def records(self) -> tuple[Record, ...]:

@@ -2,10 +2,11 @@
 
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from ldae.errors import CheckpointError
 
-__all__ = ["DEFAULT_MODEL", "find_direction", "find_model", "shipped_models"]
+__all__ = ["DEFAULT_MODEL", "find_direction", "find_model", "shipped_models", "upload"]
 
 DEFAULT_MODEL = "ldae-t1-3mm"
 """Trained on rendered T1-weighted heads at 3 mm; its card says on what, and what it was checked against."""
@@ -62,15 +63,45 @@ def find_direction(name: str | Path, model: str | Path) -> Path:
     raise CheckpointError(msg)
 
 
-def _download(repository: str, revision: str) -> Path:
+def upload(folder: Path, repository: str, *, private: bool = True) -> str:
+    """Put a model folder on the Hugging Face hub, with the token that `hf auth login` keeps.
+
+    Args:
+        folder: of the model.
+        repository: `owner/name`; it is made if need be.
+        private: of a new repository.
+
+    Returns:
+        `owner/name@revision`, which loads exactly this model.
+
+    Raises:
+        CheckpointError: if the extra, the network or the permission is missing.
+    """
+    hub = _hub(repository)
     try:
-        from huggingface_hub import snapshot_download
-    except ImportError as error:
-        msg = f"{repository}: models of the hub need the extra 'hub': pip install 'ldae[hub]'"
+        hub.create_repo(repository, private=private, exist_ok=True)
+        done = hub.upload_folder(repo_id=repository, folder_path=folder, commit_message="Upload model")
+    except Exception as error:  # the hub's client raises many kinds
+        reason = " ".join(str(error).split())[:200]
+        msg = f"{repository}: not uploaded ({reason}); check the name, the network and 'hf auth login'"
         raise CheckpointError(msg) from error
+    return f"{repository}@{done.oid}"
+
+
+def _download(repository: str, revision: str) -> Path:
+    hub = _hub(repository)
     try:
-        return Path(snapshot_download(repository, revision=revision))
+        return Path(hub.snapshot_download(repository, revision=revision))
     except Exception as error:  # the hub's client raises many kinds
         reason = " ".join(str(error).split())[:200]
         msg = f"{repository}@{revision}: not loaded ({reason}); check the name and the network, or give a folder"
         raise CheckpointError(msg) from error
+
+
+def _hub(repository: str) -> Any:
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        msg = f"{repository}: models of the hub need the extra 'hub': pip install 'ldae[hub]'"
+        raise CheckpointError(msg) from error
+    return huggingface_hub

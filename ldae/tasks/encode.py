@@ -31,6 +31,7 @@ __all__ = [
     "ScanSource",
     "encode_manifest",
     "encode_scans",
+    "write_codes",
     "write_slices",
 ]
 
@@ -192,6 +193,7 @@ class EncodeResult:
         encoded: number of scans.
         failures: reason by scan, for those that could not be encoded.
         worst_round_trip: largest rms error of a latent after inversion and sampling; None without noise codes.
+        outside: scans outside the model's training domain; None where the model does not know it.
     """
 
     codes: Path
@@ -199,6 +201,7 @@ class EncodeResult:
     encoded: int
     failures: dict[str, str]
     worst_round_trip: float | None = None
+    outside: int | None = None
 
 
 def encode_scans(
@@ -252,6 +255,13 @@ def encode_scans(
         msg = f"none of {len(records)} scans could be encoded; the first reason: {reason}"
         raise TaskError(msg)
     return EncodedScans(tuple(kept), tuple(codes), source)
+
+
+def write_codes(path: Path, scans: EncodedScans) -> Path:
+    """Write semantic codes with their model, and their distances from its training domain where it knows that."""
+    distances = [each.domain_distance for each in scans.codes]
+    values = scans.semantic.astype(np.float32)
+    return write_embeddings(path, scans.records, values, scans.source.model.origin, distances)
 
 
 def write_slices(
@@ -319,11 +329,13 @@ def encode_manifest(
         failures=failures,
         progress=lambda done, total: progress(done, passes * total),
     )
-    path = write_embeddings(out / "codes.parquet", scans.records, scans.semantic.astype(np.float32), model.origin)
+    path = write_codes(out / "codes.parquet", scans)
+    outside = None if model.domain is None else sum((each.domain_distance or 0) > 1 for each in scans.codes)
     facts = {
         "model": model.fingerprint(),
         "encoded": len(scans),
         "semantic_width": scans.semantic.shape[1],
+        "outside_training_domain": outside,
         "failures": failures,
     }
     noise_path = worst = None
@@ -339,7 +351,7 @@ def encode_manifest(
         )
         facts |= {"solver": solver, "worst_round_trip_rms": worst}
     write_json(out / "encode.json", facts)
-    return EncodeResult(path, noise_path, len(scans), failures, worst)
+    return EncodeResult(path, noise_path, len(scans), failures, worst, outside)
 
 
 def _write_noise(

@@ -20,11 +20,11 @@ from ldae.tasks.edit.change_map import effect_map
 from ldae.tasks.edit.direction import MEASURED, hold_in_images, spread
 from ldae.tasks.edit.evaluate import manipulate
 from ldae.tasks.edit.manipulate import Edits
-from ldae.tasks.encode import EncodedScans, ScanBatch, encode_scans
+from ldae.tasks.encode import EncodedScans, ScanBatch, encode_scans, write_codes
 from ldae.tasks.longitudinal.evaluate import evaluate_interpolation, save_cases
 from ldae.tasks.longitudinal.trajectory import fit_trajectory_prior
 from ldae.tasks.probe.baselines import RandomEncoder, SimpleFeatures, compress_sides, latent_components
-from ldae.tasks.probe.embeddings import Embeddings, embeddings_of, write_embeddings
+from ldae.tasks.probe.embeddings import Embeddings, embeddings_of
 from ldae.tasks.probe.evaluate import evaluate_probe
 from ldae.tasks.probe.linear import LinearProbe
 from ldae.tasks.probe.result import ProbeSettings
@@ -135,7 +135,7 @@ def run_study(
         visit=[mean_image.see, random.see, simple.see, compress_sides],
         progress=study.bar("encode"),
     )
-    write_embeddings(out / "codes.parquet", scans.records, scans.semantic, model.origin)
+    write_codes(out / "codes.parquet", scans)
     training = scans.of_split("train")
     # The reconstruction measures the round trip.
     test = scans.of_split("test").with_noise(model, measure=False, progress=study.bar("invert"))

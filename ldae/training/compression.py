@@ -77,13 +77,11 @@ class CompressionStageConfig:
     Attributes:
         model: shape of the autoencoder.
         initial_weights: safetensors to start from, of `ldae convert autoencoder` or of another run's stage.
-        frozen: keep the initial weights as they are; only the latents' statistics are measured.
+        frozen: keep the initial weights, or those of the model that is fine-tuned, as they are.
         discriminator: shape of the discriminator.
         loss: weights of the terms.
         optimisation: how it is optimised.
 
-    Raises:
-        ConfigError: if nothing that could be frozen is named.
     """
 
     model: CompressionConfig = CompressionConfig()
@@ -92,11 +90,6 @@ class CompressionStageConfig:
     discriminator: DiscriminatorConfig = DiscriminatorConfig()
     loss: CompressionLossConfig = CompressionLossConfig()
     optimisation: OptimisationConfig = OptimisationConfig()
-
-    def __post_init__(self) -> None:
-        if self.frozen and self.initial_weights is None:
-            msg = "compression.frozen needs compression.initial_weights, the weights to keep; name them, or train"
-            raise ConfigError(msg)
 
     @property
     def trains(self) -> bool:

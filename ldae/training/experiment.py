@@ -14,11 +14,12 @@ from ldae.autoencoder import LatentDiffusionAutoencoder, Networks
 from ldae.data.datasets import LatentDataset, ScanDataset
 from ldae.data.latents import LatentCache, latent_key
 from ldae.data.manifest import Manifest, Record
-from ldae.errors import TrainingError
+from ldae.errors import ConfigError, TrainingError
 from ldae.hardware import autocast, choose_device, choose_precision
 from ldae.io.checkpoints import FORMAT_VERSION, hash_tensors, load_weights
 from ldae.io.files import write_json
 from ldae.io.plain import to_plain
+from ldae.metrics.domain import TrainingDomain
 from ldae.models.compression import Posterior
 from ldae.models.semantic_encoder import VolumeEncoder
 from ldae.models.streaming import decode_latents, encode_images
@@ -41,13 +42,28 @@ class Experiment:
         config: of the experiment.
         manifest: with a frozen split.
         settings: of the run.
+        start: model to fine-tune: its networks and its preprocessing contract take the place of the configuration's.
 
     Raises:
         TrainingError: if a split is empty.
+        ConfigError: if the compression is to be kept and there is none.
     """
 
-    def __init__(self, config: ExperimentConfig, manifest: Manifest, settings: FitSettings) -> None:
-        self.config = config
+    def __init__(
+        self,
+        config: ExperimentConfig,
+        manifest: Manifest,
+        settings: FitSettings,
+        start: LatentDiffusionAutoencoder | None = None,
+    ) -> None:
+        self.start = start
+        self.config = config = config if start is None else config.fine_tuning(start.config)
+        if config.compression.frozen and start is None and config.compression.initial_weights is None:
+            msg = (
+                "compression.frozen keeps the weights of compression.initial_weights or of the model that is fine-tuned, got "
+                "neither; name one, or train"
+            )
+            raise ConfigError(msg)
         self.settings = settings
         self.manifest = manifest
         self.records = {name: manifest.in_split(name).records for name in ("train", "validation")}
@@ -61,6 +77,9 @@ class Experiment:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.networks = Networks(config.autoencoder)
+        if start is not None:
+            self.networks.load_state_dict(start.networks.state_dict())
+        self.domain: TrainingDomain | None = None
         self._scans: dict[tuple[str, bool], ScanDataset] = {}
         settings.run.mkdir(parents=True, exist_ok=True)
         write_json(settings.run / "run.json", self.provenance())
@@ -73,6 +92,7 @@ class Experiment:
             "config": to_plain(self.config),
             "manifest": {"path": str(self.manifest.path), "sha256": self.manifest.sha256},
             "seed": self.config.seed,
+            "start": None if self.start is None else self.start.fingerprint(),
             "versions": {name: version(name) for name in packages},
         }
 
@@ -97,6 +117,7 @@ class Experiment:
         return LatentDiffusionAutoencoder(
             self.config.autoencoder,
             self.networks,
+            domain=self.domain,
             device=self.settings.device,
             precision=self.settings.precision,
         )
@@ -119,16 +140,19 @@ class Experiment:
             return torch.cat([originals, self._decode(self._compress(originals).mean)])
 
         def finish() -> dict[str, Tensor]:
-            # Standardised by nothing, latents are raw.
             channels = config.model.latent_channels
-            compression.fit_statistics(torch.zeros(channels), torch.ones(channels))
-            raw = [self._compress(train.images([index])) for index in range(len(train))]
-            if config.model.components is None:  # the scale of components is their own
-                values = torch.cat([each.mean for each in raw]).transpose(0, 1).flatten(1).double()
+            # Standardised by nothing, latents are raw. The later networks of a fine-tuned model know its own latents.
+            measured = not (config.frozen and self.start)
+            if measured:
+                compression.fit_statistics(torch.zeros(channels), torch.ones(channels))
+            latents = [self._compress(train.images([index])) for index in range(len(train))]
+            if measured and config.model.components is None:  # the scale of components is their own
+                values = torch.cat([each.mean for each in latents]).transpose(0, 1).flatten(1).double()
                 compression.fit_statistics(values.mean(dim=1).float(), values.std(dim=1).float())
+                latents = [compression.standardise(each) for each in latents]
             # Kept for the later stages, so that no training scan is compressed twice.
             cache = self._cache("train")
-            for record, found in zip(self.records["train"], map(compression.standardise, raw), strict=True):
+            for record, found in zip(self.records["train"], latents, strict=True):
                 cache.keep(record, found.mean[0], found.std[0])
             return compression.state_dict()
 
@@ -173,16 +197,21 @@ class Experiment:
         done = self._start("representation", inputs)
         stage = build_stage("representation", self.config, networks)
         if done is not None:
+            self.domain = TrainingDomain.take_from(done[0])
             stage.averaged().load_state_dict(done[0], strict=True)
             return done[1]
-        self._begin_linear_path()
+        if self.start is None:
+            self._begin_linear_path()
         train, validation = (self._latents(name, images=True) for name in ("train", "validation"))
-        if config.code_map:
+        if config.code_map and self.start is None:
             networks.gradient_estimator.begin_map(self._codes(train), train.latents[: len(train)])
 
         def finish() -> dict[str, Tensor]:
-            self._whiten(train)
-            return stage.averaged().state_dict()
+            codes = self._codes(train)
+            if self.start is None:  # else probes and directions of the model that it was hold on
+                codes = self._whiten(codes)
+            self.domain = TrainingDomain.of(codes, self._codes(validation))
+            return {**stage.averaged().state_dict(), **self.domain.tensors()}
 
         return self._fit("representation", stage, train, validation, finish)
 
@@ -193,6 +222,8 @@ class Experiment:
             "seed": self.config.seed,
             "preprocessing": to_plain(self.config.preprocessing),
         }
+        if self.start is not None:
+            common["start"] = self.start.fingerprint()
         # It changes nothing that is learnt, so a run that has run out of memory may go on with it.
         inputs["stage"]["optimisation"].pop("checkpoint_activations")
         start_stage(folder, {**common, **inputs}, force=self.settings.force)
@@ -279,12 +310,14 @@ class Experiment:
                 codes.append(encoder(*(None if each is None else each.to(device) for each in read)).float().cpu())
         return torch.cat(codes)
 
-    def _whiten(self, train: LatentDataset) -> None:
-        """Whiten the codes that have been learnt, if the encoder is made for it; what they decode to stays the same."""
+    def _whiten(self, codes: Tensor) -> Tensor:
+        """Whiten the codes of training scans, if the encoder is made for it; what they decode to stays the same."""
         whitening = self.networks.semantic_encoder.whitening
         if isinstance(whitening, Whitening):
-            whitening.fit(self._codes(train), self.config.representation.semantic_encoder.whitening)
+            whitening.fit(codes, self.config.representation.semantic_encoder.whitening)
             whitening.fold_into(self.networks.gradient_estimator.semantic_embedding)
+            codes = whitening.cpu()(codes)
+        return codes
 
     def _latents(self, split: str, *, images: bool = False) -> LatentDataset:
         scans, records, train = self._dataset(split), self.records[split], split == "train"

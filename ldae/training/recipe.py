@@ -1,6 +1,6 @@
 """Configuration of an experiment, and the stages that it describes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ldae.autoencoder import AutoencoderConfig, Networks, SamplingConfig
 from ldae.contract import Preprocessing
@@ -81,6 +81,28 @@ class ExperimentConfig:
             semantic_dropout=self.representation.semantic_dropout > 0,
             code_map=self.representation.code_map,
             sampling=self.sampling,
+        )
+
+    def fine_tuning(self, model: AutoencoderConfig) -> "ExperimentConfig":
+        """The same experiment with the networks and the contract of a trained model, whose weights it starts from."""
+        denoiser = replace(self.denoiser, model=model.denoiser)
+        compression = replace(self.compression, model=model.compression, initial_weights=None)
+        representation = replace(
+            self.representation,
+            semantic_encoder=model.semantic_encoder,
+            shift=model.shift,
+            code_map=model.code_map,
+            warm_start=False,
+            semantic_dropout=(self.representation.semantic_dropout or 0.1) if model.semantic_dropout else 0.0,
+        )
+        return replace(
+            self,
+            preprocessing=model.preprocessing,
+            compression=compression,
+            schedule=model.schedule,
+            denoiser=denoiser,
+            representation=representation,
+            sampling=model.sampling,
         )
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ldae.tasks.probe.embeddings import read_embeddings
 from ldae.volume import read_volume
 from tests.command_line import run
 from tests.tiny_run import FP32, SUBJECTS, assert_complete
@@ -30,6 +31,8 @@ def test_codes_are_those_of_the_study_and_can_be_probed(model, tiny_run, tmp_pat
     codes = tmp_path / "codes" / "codes.parquet"
     studied = pd.read_parquet(tiny_run / "codes.parquet")
     np.testing.assert_allclose(pd.read_parquet(codes).iloc[:, 2:], studied.iloc[:, 2:], atol=1e-4)
+    assert list(studied.columns[[2, -1]]) == ["y00", "domain_distance"]
+    assert "domain_distance" not in read_embeddings(codes).names
     probe = ("probe", codes, "--manifest", tiny_run / "manifest.tsv", *FEW, "--target")
     assert run(*probe, "age", "--out", tmp_path / "probe") == 0
     assert (tmp_path / "probe" / "report.html").is_file()

@@ -1,9 +1,14 @@
 """Models by folder, by name, and on the hub."""
 
+import shutil
 import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 
+import ldae
 from ldae.errors import CheckpointError
 from ldae.io import model_names
 from ldae.io.model_names import find_direction, find_model
@@ -39,6 +44,36 @@ def test_the_hub_needs_its_extra_and_a_network(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", Hub)
     with pytest.raises(CheckpointError, match=r"owner/name@abc: not loaded .no network for owner/name abc"):
         find_model("owner/name@abc")
+
+
+def test_a_model_goes_to_the_hub_and_its_revision_loads_it_again(monkeypatch, tmp_path, tiny_model):
+    class Hub:
+        kept = tmp_path / "kept"
+        made: ClassVar[dict] = {}
+
+        @classmethod
+        def create_repo(cls, repository: str, **options):
+            cls.made[repository] = options
+
+        @classmethod
+        def upload_folder(cls, *, repo_id: str, folder_path: Path, commit_message: str):
+            if repo_id not in cls.made:
+                raise PermissionError(repo_id)
+            shutil.copytree(folder_path, cls.kept)
+            return SimpleNamespace(oid="c0ffee")
+
+        @classmethod
+        def snapshot_download(cls, repository: str, revision: str) -> str:
+            assert (repository, revision) == ("owner/name", "c0ffee")
+            return str(cls.kept)
+
+    monkeypatch.setitem(sys.modules, "huggingface_hub", Hub)
+    name = tiny_model.push_to_hub("owner/name")
+    assert Hub.made == {"owner/name": {"private": True, "exist_ok": True}}
+    assert ldae.from_pretrained(name).fingerprint() == tiny_model.fingerprint()
+    monkeypatch.setattr(Hub, "create_repo", lambda *_, **__: None)
+    with pytest.raises(CheckpointError, match=r"other/name: not uploaded \(other/name\); .*'hf auth login'"):
+        tiny_model.push_to_hub("other/name")
 
 
 def test_directions_come_with_a_model(tmp_path):

@@ -6,8 +6,10 @@ import torch
 
 from ldae.config import load_experiment
 from ldae.contract import clear_background
-from ldae.errors import CheckpointError, ConfigError
+from ldae.errors import CheckpointError, ConfigError, TrainingError
 from ldae.networks import Networks
+from ldae.training.experiment import Experiment
+from ldae.training.fit import FitSettings
 from ldae.training.recipe import STAGES, build_stage, scan_shapes
 from ldae.training.representation import RepresentationStage
 
@@ -86,8 +88,35 @@ def test_compression_starts_from_given_weights_or_keeps_them(cohort, tmp_path, f
     assert kept.model().config.compression.channels == (8, 8, 16)
     with pytest.raises(CheckpointError, match="of another shape"):
         fit(cohort, tmp_path / "wrong", f"compression.initial_weights={weights}", "compression.model.latent_channels=2")
-    with pytest.raises(ConfigError, match=r"needs compression\.initial_weights"):
-        load_experiment("quick", ["compression.frozen=true"])
+    with pytest.raises(ConfigError, match=r"weights of compression\.initial_weights or of the model"):
+        fit(cohort, tmp_path / "nothing", "compression.frozen=true")
+
+
+def test_fine_tuning_keeps_contract_and_compression_and_starts_from_the_codes(cohort, tmp_path, tiny_model):
+    steps = [f"{stage}.optimisation.{key}=2" for stage in STAGES[1:] for key in ("steps", "batch_size")]
+    settings = {"device": "cpu", "precision": "fp32"}
+
+    def tune(name, *more):
+        experiment = load_experiment("fine_tune", [*steps, *more])
+        run = Experiment(experiment, cohort, FitSettings(tmp_path / name, **settings), tiny_model)
+        return run, run.fit()
+
+    run, records = tune("learns")
+    assert (records["compression"].steps, records["denoiser"].steps, records["representation"].steps) == (0, 2, 2)
+    model = run.model()
+    assert model.config.preprocessing == tiny_model.config.preprocessing
+    kept = tiny_model.networks.compression.state_dict()
+    assert all(torch.equal(kept[name], tensor) for name, tensor in model.networks.compression.state_dict().items())
+    assert model.fingerprint() != tiny_model.fingerprint()
+    still, _ = tune("stands still", *[f"{stage}.optimisation.learning_rate=1e-12" for stage in STAGES[1:]])
+    images = run._dataset("validation").images([0])
+    codes = [each.semantic(images) for each in (tiny_model, still.model(), model)]
+    assert torch.allclose(codes[0], codes[1], atol=1e-5)
+    assert not torch.allclose(codes[0], codes[2], atol=1e-5)
+    with pytest.raises(TrainingError, match="changed: start"):
+        Experiment(
+            load_experiment("fine_tune", steps), cohort, FitSettings(tmp_path / "learns", **settings), model
+        ).fit()
 
 
 def test_one_thread_in_single_precision_gives_the_same_bits_twice(cohort, tmp_path, fit):

@@ -20,6 +20,7 @@ from ldae.tasks.probe.result import CODES, MEDIAN
 __all__ = ["Embeddings", "embeddings_of", "joined", "read_embeddings", "read_named", "write_arrays", "write_embeddings"]
 
 METADATA = b"ldae"
+DOMAIN_DISTANCE = "domain_distance"
 SUBJECT, SESSION = KEYS = ["participant_id", "session_id"]
 Array = npt.NDArray[np.float64]
 
@@ -35,6 +36,7 @@ class Embeddings:
         names: of the columns that are features, where the table names them.
         left_out: columns of numbers that are no features, because the manifest holds them.
         origin: the model that made them, if it is of this package.
+        outside: rows that lie outside the training domain of that model; None where it is not known.
     """
 
     keys: pd.DataFrame
@@ -43,6 +45,7 @@ class Embeddings:
     names: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     origin: Origin | None = None
+    outside: int | None = None
 
     @property
     def tokens(self) -> int:
@@ -100,15 +103,29 @@ def embeddings_of(
 
 
 def write_embeddings(
-    path: Path, records: Sequence[Record], values: npt.NDArray[np.floating], origin: Origin | None = None
+    path: Path,
+    records: Sequence[Record],
+    values: npt.NDArray[np.floating],
+    origin: Origin | None = None,
+    domain_distance: Sequence[float | None] = (),
 ) -> Path:
-    """Write feature vectors as Parquet: participant_id, session_id, y000, y001, ..., and their model as the schema's metadata."""
+    """Write feature vectors as Parquet: participant_id, session_id, y000, y001, ..., and their model as the schema's metadata.
+
+    Args:
+        path: of the file.
+        records: of the scans.
+        values: (N, S).
+        origin: the model.
+        domain_distance: of each scan, for a column of that name, where the model knows it.
+    """
     import pyarrow
     import pyarrow.parquet
 
     table = pd.DataFrame({key: [getattr(record, key) for record in records] for key in KEYS})
     digits = len(str(values.shape[1] - 1))
     features = pd.DataFrame(values, columns=[f"y{index:0{digits}d}" for index in range(values.shape[1])])
+    if any(each is not None for each in domain_distance):
+        features[DOMAIN_DISTANCE] = list(domain_distance)
     whole = pyarrow.Table.from_pandas(pd.concat([table, features], axis=1), preserve_index=False)
     if origin is not None:
         whole = whole.replace_schema_metadata({**whole.schema.metadata, METADATA: json.dumps(asdict(origin)).encode()})
@@ -147,10 +164,11 @@ def read_embeddings(path: Path, manifest: Collection[str] = ()) -> Embeddings:
         )
         raise TaskError(msg)
     left_out: list[str] = []
+    outside = None
     if path.suffix == arrays:
         keys, values, names = _read_arrays(path)
     else:
-        keys, values, names, left_out = _read_table(path, manifest)
+        keys, values, names, left_out, outside = _read_table(path, manifest)
     if keys.duplicated().any():
         first = " ".join(keys[keys.duplicated()].iloc[0])
         remedy = "keep one" if SESSION in keys else "keep one, or add the column session_id"
@@ -158,7 +176,7 @@ def read_embeddings(path: Path, manifest: Collection[str] = ()) -> Embeddings:
         raise TaskError(msg)
     _check_values(path, keys, values, names)
     origin = _read_origin(path) if path.suffix == ".parquet" else None
-    return Embeddings(keys.reset_index(drop=True), values, None, tuple(names), tuple(left_out), origin)
+    return Embeddings(keys.reset_index(drop=True), values, None, tuple(names), tuple(left_out), origin, outside)
 
 
 def _read_origin(path: Path) -> Origin | None:
@@ -187,7 +205,7 @@ def _check_values(path: Path, keys: pd.DataFrame, values: Array, names: Sequence
         raise TaskError(msg)
 
 
-def _read_table(path: Path, manifest: Collection[str]) -> tuple[pd.DataFrame, Array, list[str], list[str]]:
+def _read_table(path: Path, manifest: Collection[str]) -> tuple[pd.DataFrame, Array, list[str], list[str], int | None]:
     # Identifiers stay text: 007 is a name.
     text = dict.fromkeys(KEYS, str)
     try:
@@ -212,17 +230,19 @@ def _read_table(path: Path, manifest: Collection[str]) -> tuple[pd.DataFrame, Ar
         msg = f"{path}: {int(blank.sum())} rows lack {' or '.join(keys.columns)} (first: row {first}); fill it in"
         raise TaskError(msg)
     # Row numbers and what the manifest says of a scan are no features: they would tell the target.
-    known = {*COLUMNS, *manifest}
+    known = {*COLUMNS, *manifest, DOMAIN_DISTANCE}
     others = [name for name in table.columns if name not in keys and not str(name).startswith("Unnamed:")]
     further = [name for name in others if name not in known]
-    left_out = table[[name for name in others if name in known]].select_dtypes("number").columns
+    left_out = table[[name for name in others if name in known - {DOMAIN_DISTANCE}]].select_dtypes("number").columns
+    outside = int((table[DOMAIN_DISTANCE] > 1).sum()) if DOMAIN_DISTANCE in table.columns else None
     for name in further:
         if not pd.api.types.is_numeric_dtype(table[name]) and pd.to_numeric(table[name], errors="coerce").notna().any():
             msg = f"{path}: column {name} holds numbers and text; clean it, or take it out"
             raise TaskError(msg)
     features = table[further].select_dtypes("number")
     names = [str(name) for name in features.columns]
-    return keys.astype(str), features.to_numpy(dtype=np.float64), names, [str(name) for name in left_out]
+    values = features.to_numpy(dtype=np.float64)
+    return keys.astype(str), values, names, [str(name) for name in left_out], outside
 
 
 def read_named(items: Sequence[str], manifest: Collection[str] = ()) -> dict[str, Embeddings]:
