@@ -8,6 +8,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from ldae.errors import VolumeError
+from ldae.image_files import check_size
 from ldae.volume import Grid, Volume
 
 __all__ = [
@@ -144,7 +145,7 @@ def template_grid(voxel_size_mm: float, *, multiple: int = 8, margin_mm: float =
         The grid: (40, 48, 40) at 4 mm, (32, 40, 32) at 5 mm.
 
     Raises:
-        VolumeError: if an argument is out of range.
+        VolumeError: if an argument is out of range, or the grid larger than allowed.
     """
     if not np.isfinite(voxel_size_mm) or voxel_size_mm <= 0:
         msg = f"voxel_size_mm must be a positive number of millimetres, got {voxel_size_mm!r}; 1 to 6 are usual"
@@ -155,6 +156,7 @@ def template_grid(voxel_size_mm: float, *, multiple: int = 8, margin_mm: float =
     low, high = _brain_box_mm()
     blocks = np.ceil((high - low + 2 * margin_mm) / (voxel_size_mm * multiple) - 1e-9)
     d, h, w = (int(n) * multiple for n in blocks)
+    check_size((d, h, w), where=f"voxels of {voxel_size_mm:g} mm")
     x, y, z = (low + high) / 2
     affine = np.array(Grid.centred((d, h, w), voxel_size_mm, (x, y, z)).affine)
     affine[:3, 3] = np.floor(affine[:3, 3] + 0.5)

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ldae.errors import ConfigError, VolumeError
-from ldae.volume import Grid, Volume
+from ldae.volume import Grid, Volume, spikes_word
 
 __all__ = ["LEFT_RIGHT", "PreparedScan", "Preprocessing", "PreprocessingWarning", "clear_background"]
 
@@ -80,6 +80,9 @@ class Preprocessing:
         Raises:
             VolumeError: if no brain is in the field of view, or the scan still has its skull and background.
         """
+        volume, spikes = volume.without_spikes()
+        if spikes:
+            warnings.warn(spikes_word(spikes), PreprocessingWarning, stacklevel=2)
         on_grid = volume.resample_to(self.grid).data
         brain = on_grid > 0
         fraction = float(brain.mean())

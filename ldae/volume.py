@@ -14,21 +14,27 @@ import numpy.typing as npt
 
 from ldae.errors import NonFiniteError, VolumeError
 from ldae.grid import Grid
+from ldae.image_files import LPS_TO_RAS, MGH_SUFFIXES, NIFTI_SUFFIXES, NRRD_SUFFIXES, check_size, read_image
 from ldae.notebook import Shown, slices_png
 
 if TYPE_CHECKING:
     from monai.data import MetaTensor
     from nibabel import Nifti1Image
 
-__all__ = ["SUFFIXES", "Grid", "Volume", "read_volume", "sidecar_path", "to_itk", "write_nifti", "write_volume"]
+__all__ = [
+    "SUFFIXES",
+    "Grid",
+    "Volume",
+    "read_volume",
+    "sidecar_path",
+    "spikes_word",
+    "to_itk",
+    "write_nifti",
+    "write_volume",
+]
 
-NIFTI_SUFFIXES = (".nii.gz", ".nii")
-MGH_SUFFIXES = (".mgz", ".mgh")
-NRRD_SUFFIXES = (".nrrd", ".nhdr")
+FAR, FEWEST_FOR_SPIKES = 20.0, 1000
 SUFFIXES = NIFTI_SUFFIXES + MGH_SUFFIXES + NRRD_SUFFIXES
-
-# ITK keeps world coordinates as LPS; NIfTI and this package keep RAS.
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -102,6 +108,26 @@ class Volume(Shown):
 
         return MetaTensor(torch.from_numpy(self.data)[None], affine=torch.from_numpy(self.affine.copy()))
 
+    def without_spikes(self) -> tuple["Volume", int]:
+        """The scan, with voxels far beyond all others at the median of their neighbours; and how many there were.
+
+        Far is twenty times as far from the median as 99.8 % of the voxels above the minimum are.
+        """
+        shown = self.data[self.data > self.data.min()]
+        if shown.size < FEWEST_FOR_SPIKES:
+            return self, 0
+        low, middle, high = np.percentile(shown, (0.1, 50.0, 99.9))
+        spikes = (self.data > middle + FAR * (high - middle)) | (self.data < middle - FAR * (middle - low))
+        places = np.argwhere(spikes)
+        if not len(places):
+            return self, 0
+        data = self.data.copy()
+        for place in places:
+            around = tuple(slice(max(0, at - 1), at + 2) for at in place)
+            sound = self.data[around][~spikes[around]]
+            data[tuple(place)] = np.median(sound) if sound.size else middle
+        return Volume(data, self.affine), len(places)
+
     def to_ras(self) -> "Volume":
         """The same voxels with axes reordered and flipped to be closest to right, anterior, superior."""
         import nibabel
@@ -122,6 +148,7 @@ class Volume(Shown):
         """
         if grid == self.grid:
             return Volume(self.data, self.affine)
+        check_size(grid.shape, where="the new grid")
         from scipy.ndimage import affine_transform, gaussian_filter
 
         target_to_source = np.linalg.inv(self.affine) @ grid.affine
@@ -181,6 +208,11 @@ def _coarser(
     return np.ascontiguousarray(data)
 
 
+def spikes_word(count: int) -> str:
+    """What :meth:`Volume.without_spikes` did, as a sentence without a final stop."""
+    return f"{count} voxel{'' if count == 1 else 's'} far beyond all others; the median of the neighbours is taken"
+
+
 def volume_suffix(path: Path) -> str:
     """The image suffix of a path, '.nii.gz' counting as one.
 
@@ -211,77 +243,20 @@ def read_volume(path: str | os.PathLike[str]) -> Volume:
 
     Raises:
         NonFiniteError: if voxels are NaN or infinite.
-        VolumeError: if the file is missing, unreadable, truncated, 4D or RGB, empty, or has no usable voxel size.
+        VolumeError: if the file is missing, damaged, 4D or RGB, empty, larger than allowed, or does not say where its voxels
+            lie; see :class:`ldae.image_files.Reading`.
     """
     path = Path(path)
-    suffix = volume_suffix(path)
+    volume_suffix(path)
     if not path.is_file():
         msg = f"{path}: no such file; check the path (relative paths in a manifest resolve against the manifest)"
         raise VolumeError(msg)
-    try:
-        data, affine = _read_nrrd(path) if suffix in NRRD_SUFFIXES else _read_nibabel(path)
-    except VolumeError:
-        raise
-    except Exception as error:  # the readers raise anything from EOFError to zlib.error on damaged files
-        reason = " ".join(str(error).split()) or type(error).__name__
-        msg = f"{path}: unreadable or truncated ({reason[:200]}); copy or convert the file again"
-        raise VolumeError(msg) from error
-    while data.ndim > 3 and data.shape[-1] == 1:
-        data = data[..., 0]
-    if data.ndim != 3:
-        msg = (
-            f"{path}: a 3D scalar image is needed, got {data.ndim} axes of lengths {data.shape}; "
-            "a 4D series (functional, diffusion) is not a structural scan: extract one volume first"
-        )
-        raise VolumeError(msg)
+    data, affine = read_image(path)
     try:
         return Volume(data, affine)
     except VolumeError as error:
         msg = f"{path}: {error}"
         raise type(error)(msg) from error
-
-
-def _read_nibabel(path: Path) -> tuple[npt.NDArray[Any], npt.NDArray[np.float64]]:
-    import nibabel
-    from nibabel.openers import ImageOpener
-
-    image: Any = nibabel.load(path)
-    zooms = np.asarray(image.header.get_zooms()[:3], dtype=float)
-    if isinstance(image.header, nibabel.Nifti1Header):
-        # As it stands in the file: nibabel turns a size of 0 into 1 and drops a sign when it loads.
-        with ImageOpener(path) as file:
-            zooms = np.asarray(type(image.header).from_fileobj(file, check=False)["pixdim"], dtype=float)[
-                1 : len(zooms) + 1
-            ]
-    if (zooms <= 0).any() or not np.isfinite(zooms).all():
-        msg = f"{path}: voxel size {tuple(zooms.tolist())} mm is impossible; rewrite the header with the true size"
-        raise VolumeError(msg)
-    if image.get_data_dtype().fields is not None:
-        msg = f"{path}: a colour (RGB) image, not a scan; export the original grey-scale series"
-        raise VolumeError(msg)
-    if image.affine is None:
-        msg = f"{path}: the header has no affine, so left and right are unknown; convert the original again"
-        raise VolumeError(msg)
-    return np.asarray(image.dataobj, dtype=np.float32), np.asarray(image.affine, dtype=np.float64)
-
-
-def _read_nrrd(path: Path) -> tuple[npt.NDArray[Any], npt.NDArray[np.float64]]:
-    import SimpleITK as sitk
-
-    image = sitk.ReadImage(str(path))
-    if image.GetNumberOfComponentsPerPixel() > 1:
-        msg = (
-            f"{path}: {image.GetNumberOfComponentsPerPixel()} values a voxel (colour or a 4D series); "
-            "a 3D scalar image is needed: extract one volume first"
-        )
-        raise VolumeError(msg)
-    data = sitk.GetArrayFromImage(image).T
-    if data.ndim != 3:
-        return data, np.eye(4)
-    affine = np.eye(4)
-    affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * np.asarray(image.GetSpacing())
-    affine[:3, 3] = image.GetOrigin()
-    return data, LPS_TO_RAS @ affine
 
 
 def write_volume(volume: Volume, path: str | os.PathLike[str], *, description: str = "") -> Path:

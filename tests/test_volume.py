@@ -176,3 +176,23 @@ def test_a_coarser_grid_of_the_same_axes_is_a_case_of_any_other() -> None:
     general = volume.resample_to(grid, outside=1e-30).data
     np.testing.assert_allclose(volume.resample_to(grid).data, general, atol=1e-6)
     assert general.max() > 0.5
+
+
+@pytest.mark.parametrize("value", [1e30, -1e30, 1e6])
+def test_spikes_become_like_their_neighbours_and_nothing_else_changes(oblique_affine, value):
+    rng = np.random.default_rng(3)
+    x, y, z = np.mgrid[:20, :22, :24]
+    data = np.where((x - 10) ** 2 + (y - 11) ** 2 + (z - 12) ** 2 < 80, 500 + 20 * x, 0).astype(np.float32)
+    data += rng.normal(0, 5, data.shape).astype(np.float32)
+    volume = Volume(data, oblique_affine)
+    same, none = volume.without_spikes()
+    assert none == 0
+    assert same is volume
+    spiked = data.copy()
+    for place in ((10, 11, 12), (10, 11, 13), (0, 0, 0)):
+        spiked[place] = value
+    cleaned, count = Volume(spiked, oblique_affine).without_spikes()
+    assert count == 3
+    changed = np.argwhere(cleaned.data != data)
+    assert len(changed) <= 3
+    assert np.abs(cleaned.data - data).max() < 60

@@ -2,8 +2,10 @@
 
 import importlib
 import logging
+import math
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NoReturn
 
 from jsonargparse import Namespace
@@ -11,6 +13,8 @@ from jsonargparse import Namespace
 from ldae.cli.command import COMMANDS, Command, Parser, did_you_mean
 from ldae.cli.console import exit_on_error, notice, say
 from ldae.cli.options import RENAMED_COMMANDS
+from ldae.errors import ConfigError
+from ldae.image_files import Reading, reading
 from ldae.io.version import __version__
 
 __all__ = ["build_parsers", "main", "read_command_line"]
@@ -73,8 +77,33 @@ def main(arguments: Sequence[str] | None = None) -> None:
         words.remove("--verbose")
         logging.basicConfig(level=logging.INFO)
     with exit_on_error(verbose=verbose):
+        how = _take_reading(words)
         found, options = read_command_line(words)
-        raise SystemExit(found.run(options))
+        with reading(replace(how, strict=bool(getattr(options, "strict", False)))):
+            raise SystemExit(found.run(options))
+
+
+def _take_reading(words: list[str]) -> Reading:
+    """Take the options on reading image files, which every command has, out of a command line."""
+    how = Reading()
+    if "--assume-ras" in words:
+        words.remove("--assume-ras")
+        how = replace(how, assume_ras=True)
+    for name, count in (("--spacing", 3), ("--max-gib", 1)):
+        if name not in words:
+            continue
+        at = words.index(name)
+        given = words[at + 1 : at + 1 + count]
+        del words[at : at + 1 + count]
+        try:
+            numbers = tuple(float(word) for word in given)
+        except ValueError:
+            numbers = ()
+        if len(numbers) < count or not all(0 < n < math.inf for n in numbers):
+            msg = f"{name} takes {count} positive number{'s' if count > 1 else ''}, got {' '.join(given) or 'none'}"
+            raise ConfigError(msg)
+        how = replace(how, spacing=numbers) if count > 1 else replace(how, max_gib=numbers[0])
+    return how
 
 
 def _import_commands() -> None:
@@ -97,4 +126,8 @@ def _help(path: tuple[str, ...]) -> NoReturn:
     say("\n'ldae COMMAND --help' lists the options of one.")
     if not path:
         say("--version prints the version; --verbose shows the traceback of an error, and what the library logs.")
+        say(
+            "Every command that reads images takes --max-gib N, the largest image in memory (2); and for files that do not say "
+            "where their voxels lie, --spacing X Y Z in mm and --assume-ras."
+        )
     raise SystemExit(0)

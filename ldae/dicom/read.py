@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from ldae.dicom.headers import Series, require
 from ldae.errors import VolumeError
-from ldae.volume import LPS_TO_RAS, Volume, read_volume
+from ldae.image_files import LPS_TO_RAS
+from ldae.volume import Volume, read_volume
 
 __all__ = ["Converted", "convert_series"]
 

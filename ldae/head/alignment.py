@@ -12,8 +12,9 @@ import numpy.typing as npt
 
 from ldae.atlas import load_template, template_grid
 from ldae.head.morphology import coarse_grid, grow, mask_volume
+from ldae.image_files import LPS_TO_RAS
 from ldae.io.files import atomic_file
-from ldae.volume import LPS_TO_RAS, Volume, to_itk
+from ldae.volume import Volume, to_itk
 
 __all__ = ["Alignment", "brain_centre", "write_transform"]
 

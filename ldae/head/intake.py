@@ -50,6 +50,7 @@ def content_of(scan: Volume) -> Content:
     Raises:
         VolumeError: if it is neither head nor brain, or no scan at all.
     """
+    scan, _ = scan.without_spikes()  # who goes on with it says so
     errors = [finding for finding in check_intensities(scan.data)[0] if finding.severity == ERROR]
     if errors:
         msg = f"{errors[0].message}; {errors[0].remedy}"

@@ -17,7 +17,7 @@ from ldae.head.brain import brain_of_mask, brain_of_stripped, extract_brain, ins
 from ldae.head.brain_tools import TOOLS, run_brain_tool
 from ldae.head.morphology import depth_mm, grow, mask_volume
 from ldae.head.registration import MIN_CORRELATION, Registration, moved, refine, register
-from ldae.volume import Grid, Volume
+from ldae.volume import Grid, Volume, spikes_word
 
 __all__ = ["BrainExtraction", "PreprocessConfig", "PreprocessedScan", "Quality", "preprocess_scan"]
 
@@ -167,7 +167,7 @@ def preprocess_scan(
         CohortError: if the registration fails or no brain is found.
     """
     config = config or PreprocessConfig()
-    native = volume.to_ras()
+    native, spikes = volume.to_ras().without_spikes()
     brain = _locate_brain(native, config, brain_mask)
     values = brain.corrected.data[inside(brain.surface, brain.corrected.grid)]
     low, high = (float(value) for value in np.percentile(values, WINDOW_PERCENTILES))
@@ -186,7 +186,12 @@ def preprocess_scan(
         window=(low, high),
         quality=quality,
         brain_volume_ml=brain_volume_ml,
-        warnings=(*brain.registration.warnings, *quality.warnings, *warnings),
+        warnings=(
+            *brain.registration.warnings,
+            *quality.warnings,
+            *warnings,
+            *([spikes_word(spikes)] if spikes else []),
+        ),
     )
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ldae.errors import VolumeError
-from ldae.volume import NIFTI_SUFFIXES, Volume, read_volume, volume_suffix, write_nifti
+from ldae.image_files import NIFTI_SUFFIXES
+from ldae.volume import Volume, read_volume, volume_suffix, write_nifti
 
 __all__ = ["StoredScan", "read_stored"]
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from ldae.head.findings import ERROR
-from ldae.head.header import Header, check_file, check_header, read_header
+from ldae.head.header import check_file, check_header
+from ldae.image_files import Header, read_header
 
 SHAPE = (40, 44, 42)
 SIZES = np.array([4.0, 4.2, 4.1])
@@ -45,7 +46,7 @@ def patch(path: Path, offset: int, packed: bytes) -> Path:
         (PIXDIM + 4, struct.pack("<f", -2.0), "bad-spacing"),
         (PIXDIM + 4, struct.pack("<f", float("nan")), "bad-spacing"),
         # More than the file holds, and more than any.
-        (42, struct.pack("<3h", 900, 900, 900), "unreadable"),
+        (42, struct.pack("<3h", 800, 800, 800), "unreadable"),
         (42, struct.pack("<3h", 30000, 30000, 30000), "huge"),
         (312, struct.pack("<4f", 0.0, 0.0, 0.0, 0.0), "singular-affine"),
     ],

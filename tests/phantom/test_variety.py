@@ -9,6 +9,7 @@ import SimpleITK
 from scipy import ndimage
 
 from ldae.errors import CohortError
+from ldae.image_files import LPS_TO_RAS
 from ldae.phantom.anatomy.combination import Combination, Warp
 from ldae.phantom.anatomy.deformation import shape_lattice
 from ldae.phantom.anatomy.tissue import Composition
@@ -17,7 +18,7 @@ from ldae.phantom.population import PopulationConfig, anatomical_state
 from ldae.phantom.pose import RawConfig
 from ldae.phantom.scanner import ScannerConfig
 from ldae.phantom.settings import PhantomConfig
-from ldae.volume import LPS_TO_RAS, Grid, Volume, to_itk
+from ldae.volume import Grid, Volume, to_itk
 
 GRID = Grid.centred((32, 36, 32), 4.0, (0.0, -17.0, 5.0))
 

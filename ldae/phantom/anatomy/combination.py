@@ -12,11 +12,12 @@ import numpy as np
 from scipy import ndimage
 
 from ldae.atlas import Template, load_template
+from ldae.image_files import LPS_TO_RAS
 from ldae.phantom.anatomy.deformation import shape_lattice
 from ldae.phantom.anatomy.label_maps import LabelSource, label_anatomy
 from ldae.phantom.anatomy.lattice import Array, sample_at
 from ldae.phantom.anatomy.tissue import tissue_means
-from ldae.volume import LPS_TO_RAS, Volume, to_itk
+from ldae.volume import Volume, to_itk
 
 __all__ = ["Combination", "Warp", "find_warp"]
 

@@ -13,14 +13,15 @@ from ldae.atlas import load_template
 from ldae.contract import Preprocessing
 from ldae.errors import CohortError, NonFiniteError, VolumeError
 from ldae.head.findings import ERROR, NOTICE, WARNING, Finding
-from ldae.head.header import COPY_AGAIN, axis_word, check_file, check_header, read_header
+from ldae.head.header import check_file, check_header
 from ldae.head.intensities import SkullState, Surroundings, check_intensities, check_view, find_surroundings
 from ldae.head.morphology import coarse_grid
 from ldae.head.tissue import tissue_contrast
+from ldae.image_files import COPY_AGAIN, axis_word, read_header
 from ldae.prepare.check.likeness import signature
 from ldae.prepare.check.model_contract import check_contract
 from ldae.prepare.check.shape_spread import ventricle_ml
-from ldae.volume import Volume, read_volume
+from ldae.volume import Volume, read_volume, spikes_word
 
 __all__ = ["Examination", "ScanToExamine", "examine"]
 
@@ -102,10 +103,13 @@ def _examine(scan: ScanToExamine, notes: Examination) -> None:
         "spacing_mm": [round(size, 4) for size in volume.spacing],
         "axes": axis_word(volume.affine),
     }
+    notes.voxel_hash = _hash(volume.to_ras())
+    volume, spikes = volume.without_spikes()
+    if spikes:
+        notes.add(Finding(WARNING, "spikes", spikes_word(spikes), "look at the scan; convert it again from DICOM"))
     ras = volume.to_ras()
     found, measured = check_intensities(volume.data)
     notes.measure(**measured)
-    notes.voxel_hash = _hash(ras)
     if notes.add(*found):
         return
     around = find_surroundings(ras)
@@ -129,10 +133,9 @@ def _read(path: Path, notes: Examination) -> Volume | None:
         return None
     try:
         header = read_header(path)
-        if header is not None:
-            notes.measurements |= {"shape": list(header.shape), "stored_as": header.dtype.name}
-            if notes.add(*check_header(header, path.stat().st_size)):
-                return None
+        notes.measurements |= {"shape": list(header.shape), "stored_as": header.dtype.name}
+        if notes.add(*check_header(header, path.stat().st_size)):
+            return None
         return read_volume(path)
     except NonFiniteError as error:
         reason = str(error).removeprefix(f"{path}: ").split(";")[0]

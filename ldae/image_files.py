@@ -1,0 +1,345 @@
+"""Image files: what their headers say, and their voxels, read whole or refused."""
+
+import gzip
+import itertools
+import logging
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ldae.errors import VolumeError
+
+__all__ = [
+    "COPY_AGAIN",
+    "LPS_TO_RAS",
+    "MGH_SUFFIXES",
+    "NIFTI_SUFFIXES",
+    "NRRD_SUFFIXES",
+    "Header",
+    "Reading",
+    "axis_word",
+    "check_size",
+    "read_header",
+    "read_image",
+    "reading",
+]
+
+log = logging.getLogger(__name__)
+
+NIFTI_SUFFIXES = (".nii.gz", ".nii")
+MGH_SUFFIXES = (".mgz", ".mgh")
+NRRD_SUFFIXES = (".nrrd", ".nhdr")
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+"""ITK keeps world coordinates as LPS; NIfTI and this package keep RAS."""
+
+COPY_AGAIN = "copy or convert the file again"
+BYTES = 4
+"""Of a voxel in memory, float32."""
+AFTER_VOXELS = 1 << 20
+"""Bytes that may follow the voxels: footers and padding."""
+CHUNK = 1 << 20
+SAME_PLACE_MM = 1.0
+
+Matrix = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is taken for granted about image files, in this process and those that it starts.
+
+    Attributes:
+        assume_ras: take the axes of files that do not name their directions as right, anterior, superior.
+        spacing: voxel size of files that do not state it, three numbers in mm.
+        max_gib: largest image in memory.
+        strict: refuse what else gives a warning.
+    """
+
+    assume_ras: bool = False
+    spacing: tuple[float, ...] | None = None
+    max_gib: float = 2.0
+    strict: bool = False
+
+    @classmethod
+    def current(cls) -> "Reading":
+        """That of the block of :func:`reading`, or the default."""
+        words = os.environ.get(VARIABLE, "").split()
+        given = dict(word.partition("=")[::2] for word in words)
+        spacing = tuple(float(n) for n in given["spacing"].split("x")) if "spacing" in given else None
+        max_gib = float(given.get("max_gib", cls.max_gib))
+        return cls("assume_ras" in given, spacing, max_gib, "strict" in given)
+
+
+VARIABLE = "LDAE_READING"
+
+
+@contextmanager
+def reading(how: Reading) -> Iterator[None]:
+    """Read image files so within the block; processes that are started in it too, since they inherit the environment."""
+    before = os.environ.get(VARIABLE)
+    words = [f"max_gib={how.max_gib}", *(name for name in ("assume_ras", "strict") if getattr(how, name))]
+    words += [] if how.spacing is None else ["spacing=" + "x".join(map(str, how.spacing))]
+    os.environ[VARIABLE] = " ".join(words)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[VARIABLE]
+        else:
+            os.environ[VARIABLE] = before
+
+
+def check_size(shape: tuple[int, ...], *, where: str) -> None:
+    """Refuse an image that would not fit, before memory is taken.
+
+    Raises:
+        VolumeError: if it has more than the limit in float32.
+    """
+    gib, limit = math.prod(shape) * BYTES / 2**30, Reading.current().max_gib
+    if gib > limit:
+        msg = (
+            f"{where}: an image of {' x '.join(map(str, shape))} voxels takes {gib:,.1f} GiB, the limit is {limit:g} GiB; check "
+            "the size of the voxels, or raise the limit with --max-gib"
+        )
+        raise VolumeError(msg)
+
+
+@dataclass(frozen=True)
+class Header:
+    """Header of an image file.
+
+    Attributes:
+        shape: axis lengths, trailing axes of length one dropped.
+        spacing: voxel size in mm as written, even if zero or negative.
+        dtype: of the voxels in the file.
+        affine: voxels to RAS mm, (4, 4), or None if there is none.
+        qform: affine of the NIfTI quaternion; None if it is not set (code 0) or the format has none.
+        sform: affine of the NIfTI matrix, likewise.
+        codes: NIfTI's codes of qform and sform; None for other formats.
+        placed: whether the file says where its voxels lie.
+        end: bytes up to the end of the voxels, uncompressed; None where the format's own reader has to know.
+    """
+
+    shape: tuple[int, ...]
+    spacing: tuple[float, ...]
+    dtype: np.dtype
+    affine: Matrix | None
+    qform: Matrix | None = None
+    sform: Matrix | None = None
+    codes: tuple[int, int] | None = None
+    placed: bool = True
+    end: int | None = None
+
+    @property
+    def conflict(self) -> str | None:
+        """How qform and sform disagree, in words; None if they do not, or name different spaces."""
+        qform, sform = self.qform, self.sform
+        if qform is None or sform is None or self.codes is None:
+            return None
+        if axis_word(qform) != axis_word(sform):
+            return (
+                f"qform gives {axis_word(qform)}, sform {axis_word(sform)}; programs differ in which one they use, and left "
+                "and right may be exchanged"
+            )
+        corners = np.array([[*corner, 1.0] for corner in itertools.product(*((0.0, n - 1.0) for n in self.shape[:3]))])
+        apart_mm = float(np.linalg.norm(((qform - sform) @ corners.T)[:3], axis=0).max())
+        if self.codes[0] != self.codes[1] or apart_mm <= SAME_PLACE_MM:
+            return None
+        return f"qform and sform name the same space but differ by up to {apart_mm:.0f} mm; the sform is used"
+
+
+def axis_word(affine: Matrix) -> str:
+    """Directions of the voxel axes, such as 'RAS'."""
+    from nibabel.orientations import aff2axcodes
+
+    return "".join(str(code) for code in aff2axcodes(affine))
+
+
+def read_header(path: Path) -> Header:
+    """Header of a NIfTI, MGH or NRRD file as it stands in the file; no voxels are read.
+
+    Raises:
+        VolumeError: if the file is damaged.
+    """
+    with _damage_named(path):
+        if path.name.lower().endswith(NRRD_SUFFIXES):
+            return _nrrd_header(path)
+        return _nibabel_header(path)
+
+
+def read_image(path: Path) -> tuple[npt.NDArray[Any], Matrix]:
+    """Voxels as they are stored, scaled to their physical intensities, and the affine to RAS mm.
+
+    Complex numbers become their magnitude, with a warning. Conflicts of the header are warned of, or refused where
+    :class:`Reading` is strict. Compressed files are read to their end, so that a wrong checksum is found.
+
+    Raises:
+        VolumeError: if the file is damaged, too large, a colour image, or does not say where its voxels lie.
+    """
+    header, how = read_header(path), Reading.current()
+    _check_kind(path, header)
+    check_size(header.shape, where=str(path))
+    if header.conflict is not None:
+        if how.strict:
+            msg = f"{path}: {header.conflict}; convert the scan again from DICOM, or read it without --strict"
+            raise VolumeError(msg)
+        log.warning("%s: %s", path, header.conflict)
+    affine = _affine(path, header, how)
+    with _damage_named(path):
+        data = _nrrd_data(path) if path.name.lower().endswith(NRRD_SUFFIXES) else _nibabel_data(path, header)
+    if np.iscomplexobj(data):
+        log.warning("%s: complex numbers; their magnitude is taken", path)
+        data = np.abs(data)
+    return data.astype(np.float32, copy=False), affine
+
+
+@contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    """Turn what readers raise on damaged files, anything from EOFError to zlib.error, into one error."""
+    try:
+        yield
+    except VolumeError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        msg = f"{path}: unreadable or truncated ({reason[:200]}); {COPY_AGAIN}"
+        raise VolumeError(msg) from error
+
+
+def _check_kind(path: Path, header: Header) -> None:
+    if header.dtype.fields is not None:
+        msg = f"{path}: colour (RGB) or several values a voxel, not a scan; export the original grey-scale series"
+        raise VolumeError(msg)
+    if len(header.shape) != 3:
+        msg = (
+            f"{path}: a 3D scalar image is needed, got {len(header.shape)} axes of lengths {header.shape}; "
+            "a 4D series (functional, diffusion) is not a structural scan: extract one volume first"
+        )
+        raise VolumeError(msg)
+    if not all(math.isfinite(size) and size > 0 for size in header.spacing):
+        msg = f"{path}: voxel size {header.spacing} mm is impossible; rewrite the header with the true size"
+        raise VolumeError(msg)
+    if header.placed and header.affine is None:
+        msg = f"{path}: the header has no affine, so left and right are unknown; convert the original again"
+        raise VolumeError(msg)
+
+
+def _affine(path: Path, header: Header, how: Reading) -> Matrix:
+    """Where the voxels lie; what the file does not say has to be told."""
+    if header.placed:
+        assert header.affine is not None
+        return header.affine
+    stated = path.name.lower().endswith(NIFTI_SUFFIXES)  # a NIfTI header always has sizes
+    if not how.assume_ras or (how.spacing is None and not stated):
+        what = "directions of its axes" if stated else "size of its voxels nor the directions of its axes"
+        needed = "--assume-ras" if stated else "--spacing X Y Z (mm) and --assume-ras"
+        msg = (
+            f"{path}: does not state the {what}, so left and right are unknown; convert the original again, or give {needed} "
+            "if you know that they are right, anterior, superior"
+        )
+        raise VolumeError(msg)
+    sizes = np.asarray(header.spacing if how.spacing is None else how.spacing)
+    affine = np.diag([*sizes, 1.0])
+    affine[:3, 3] = -sizes * (np.asarray(header.shape) - 1) / 2  # the origin in the middle
+    return affine
+
+
+def _nibabel_header(path: Path) -> Header:
+    import nibabel
+    from nibabel.openers import ImageOpener
+
+    image: Any = nibabel.load(path)
+    dtype = image.get_data_dtype()
+    if not isinstance(image.header, nibabel.Nifti1Header):
+        shape = tuple(int(n) for n in image.shape)
+        spacing = tuple(float(size) for size in image.header.get_zooms()[:3])
+        start = int(image.header.get_data_offset()) if hasattr(image.header, "get_data_offset") else 0
+        end = start + math.prod(shape) * dtype.itemsize
+        return Header(_trimmed(shape), spacing, dtype, _matrix(image.affine), end=end)
+    # As it stands in the file: nibabel turns a size of 0 into 1 and drops a sign when it loads.
+    with ImageOpener(path) as file:
+        raw = type(image.header).from_fileobj(file, check=False)
+    shape = tuple(int(n) for n in raw["dim"][1 : 1 + min(int(raw["dim"][0]), 7)])
+    codes = int(raw["qform_code"]), int(raw["sform_code"])
+    return Header(
+        shape=_trimmed(shape),
+        spacing=tuple(float(size) for size in raw["pixdim"][1 : 1 + min(len(shape), 3)]),
+        dtype=dtype,
+        affine=_matrix(image.affine),
+        qform=_matrix(image.header.get_qform()) if codes[0] > 0 else None,
+        sform=_matrix(raw.get_sform()) if codes[1] > 0 else None,
+        codes=codes,
+        placed=max(codes) > 0,
+        end=int(image.dataobj.offset) + math.prod(shape) * dtype.itemsize,
+    )
+
+
+def _nibabel_data(path: Path, header: Header) -> npt.NDArray[Any]:
+    import nibabel
+
+    image: Any = nibabel.load(path)
+    if path.name.lower().endswith((".gz", ".mgz")):
+        assert header.end is not None
+        image = type(image).from_bytes(_unpacked(path, header.end))
+    data = np.asarray(image.dataobj)
+    return data.reshape(header.shape)
+
+
+def _unpacked(path: Path, end: int) -> bytes:
+    """The content of a gzip file, read to its end, where its checksums stand.
+
+    Raises:
+        VolumeError: if it holds much more than the header says.
+    """
+    content = bytearray()
+    with gzip.open(path) as file:
+        while chunk := file.read(CHUNK):
+            content += chunk
+            if len(content) > end + AFTER_VOXELS:
+                msg = f"{path}: holds more than the {end:,} bytes that its header states; {COPY_AGAIN}"
+                raise VolumeError(msg)
+    return bytes(content)
+
+
+def _nrrd_header(path: Path) -> Header:
+    import SimpleITK as sitk
+
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    shape, axes = tuple(int(n) for n in reader.GetSize()), reader.GetDimension()
+    if reader.GetNumberOfComponents() > 1:
+        kind = np.dtype([(str(n), "f4") for n in range(reader.GetNumberOfComponents())])
+        return Header(shape, reader.GetSpacing(), kind, None, placed=False)
+    affine = None
+    if axes == 3:
+        affine = np.eye(4)
+        affine[:3, :3] = np.reshape(reader.GetDirection(), (3, 3)) * np.asarray(reader.GetSpacing())
+        affine[:3, 3] = reader.GetOrigin()
+        affine = LPS_TO_RAS @ affine
+    with path.open("rb") as file:
+        placed = b"\nspace directions:" in file.read(1 << 14)
+    return Header(_trimmed(shape), reader.GetSpacing(), np.dtype("f4"), affine, placed=placed)
+
+
+def _nrrd_data(path: Path) -> npt.NDArray[Any]:
+    import SimpleITK as sitk
+
+    data: npt.NDArray[Any] = sitk.GetArrayFromImage(sitk.ReadImage(str(path))).T
+    return data.reshape(_trimmed(data.shape))
+
+
+def _matrix(affine: Any) -> Matrix | None:
+    return None if affine is None else np.asarray(affine, dtype=np.float64)
+
+
+def _trimmed(shape: tuple[int, ...]) -> tuple[int, ...]:
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    return shape

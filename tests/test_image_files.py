@@ -1,0 +1,153 @@
+"""Image files as they should not be: damaged, too large, or silent on where their voxels lie."""
+
+import gzip
+import logging
+import struct
+
+import nibabel
+import numpy as np
+import pytest
+
+from ldae.errors import VolumeError
+from ldae.image_files import Reading, read_header, read_image, reading
+from ldae.processes import run_each, whole_or_none
+from ldae.volume import Volume, read_volume, write_volume
+
+
+def without_forms(path, data):
+    image = nibabel.Nifti1Image(data, None)
+    image.header.set_zooms((1.0, 2.0, 3.0))
+    image.header["qform_code"] = image.header["sform_code"] = 0
+    nibabel.save(image, path)
+    return path
+
+
+def nrrd(path, data, *fields):
+    sizes = " ".join(map(str, data.shape))
+    text = "\n".join(["NRRD0004", "type: float", "dimension: 3", f"sizes: {sizes}", *fields, "encoding: raw"])
+    path.write_bytes(f"{text}\nendian: little\n\n".encode() + data.astype("<f4").tobytes(order="F"))
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".mgz"])
+@pytest.mark.parametrize("damage", ["bit", "checksum", "size", "end"])
+def test_damage_in_compressed_files_is_found(blob: Volume, tmp_path, suffix, damage):
+    path = write_volume(blob, tmp_path / f"scan{suffix}")
+    packed = bytearray(path.read_bytes())
+    if damage == "bit":
+        packed[len(packed) * 2 // 3] ^= 0x10
+    elif damage == "checksum":
+        packed[-8:-4] = struct.pack("<I", 0)
+    elif damage == "size":
+        packed[-4:] = struct.pack("<I", 7)
+    else:
+        del packed[-6:]
+    path.write_bytes(packed)
+    with pytest.raises(VolumeError, match=r"scan.*unreadable or truncated .*copy or convert the file again"):
+        read_volume(path)
+
+
+def test_a_file_that_unpacks_to_more_than_it_states_is_refused_early(blob: Volume, tmp_path):
+    path = write_volume(blob, tmp_path / "scan.nii")
+    bomb = tmp_path / "bomb.nii.gz"
+    with gzip.open(bomb, "wb") as file:
+        file.write(path.read_bytes())
+        file.write(bytes(1 << 25))
+    with pytest.raises(VolumeError, match=r"holds more than the .* bytes that its header states"):
+        read_volume(bomb)
+
+
+def test_size_is_checked_before_voxels_are_read(blob: Volume, tmp_path):
+    header = nibabel.Nifti1Image(np.zeros((1, 1, 1), np.float32), np.eye(4)).header
+    header.set_data_shape((20000, 20000, 300))
+    path = tmp_path / "huge.nii"
+    path.write_bytes(header.binaryblock + bytes(4096))
+    with pytest.raises(VolumeError, match=r"20000 x 20000 x 300 voxels takes 447.0 GiB, the limit is 2 GiB.*--max-gib"):
+        read_volume(path)
+    small = write_volume(blob, tmp_path / "small.nii")
+    with reading(Reading(max_gib=1e-6)), pytest.raises(VolumeError, match="limit is 1e-06 GiB"):
+        read_volume(small)
+    with reading(Reading(max_gib=1e-6)), pytest.raises(VolumeError, match="the new grid"):
+        blob.resample_to(Volume(np.zeros((20, 20, 20)), np.eye(4)).grid)
+
+
+def test_complex_numbers_become_their_magnitude(tmp_path, caplog):
+    rng = np.random.default_rng(0)
+    data = rng.random((4, 5, 6)) + 1
+    phase = np.exp(1j * rng.random((4, 5, 6)) * 6)
+    nibabel.save(nibabel.Nifti1Image((data * phase).astype(np.complex64), np.eye(4)), tmp_path / "complex.nii.gz")
+    np.testing.assert_allclose(read_volume(tmp_path / "complex.nii.gz").data, data, rtol=1e-5)
+    assert "magnitude" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (np.diag([-1.0, 1, 1, 1]), "qform gives LAS, sform RAS"),
+        (np.array([[0.0, -1, 0, 0], [1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]), "qform gives ALS, sform RAS"),
+        (
+            np.array([[1.0, 0, 0, 3], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]),
+            "differ by up to 3 mm; the sform is used",
+        ),
+    ],
+)
+def test_conflicts_of_the_forms_are_warned_of_or_refused(tmp_path, caplog, change, words):
+    image = nibabel.Nifti1Image(np.ones((4, 5, 6), np.float32), np.eye(4))
+    image.set_sform(np.eye(4), 1)
+    image.set_qform(change, 1)
+    nibabel.save(image, tmp_path / "conflict.nii.gz")
+    np.testing.assert_array_equal(read_volume(tmp_path / "conflict.nii.gz").affine, np.eye(4))
+    assert words in caplog.text
+    with reading(Reading(strict=True)), pytest.raises(VolumeError, match=words):
+        read_volume(tmp_path / "conflict.nii.gz")
+
+
+def test_forms_of_different_spaces_may_differ(tmp_path, caplog):
+    image = nibabel.Nifti1Image(np.ones((4, 5, 6), np.float32), np.eye(4))
+    image.set_qform(np.diag([1.0, 1, 1, 1]) + np.eye(4, k=3) * 20, 1)
+    image.set_sform(np.eye(4), 4)
+    nibabel.save(image, tmp_path / "two.nii.gz")
+    with caplog.at_level(logging.WARNING):
+        read_volume(tmp_path / "two.nii.gz")
+    assert not caplog.text
+
+
+def test_what_a_file_does_not_say_has_to_be_told(tmp_path):
+    data = np.arange(60, dtype=np.float32).reshape(3, 4, 5)
+    nifti, plain = without_forms(tmp_path / "none.nii.gz", data), nrrd(tmp_path / "none.nrrd", data)
+    with pytest.raises(VolumeError, match=r"does not state the directions of its axes.*give --assume-ras"):
+        read_volume(nifti)
+    for how in (Reading(), Reading(assume_ras=True)):
+        with (
+            reading(how),
+            pytest.raises(VolumeError, match=r"size of its voxels nor .*--spacing X Y Z \(mm\) and --assume-ras"),
+        ):
+            read_volume(plain)
+    with reading(Reading(assume_ras=True)):
+        assert read_volume(nifti).spacing == (1.0, 2.0, 3.0)
+    with reading(Reading(assume_ras=True, spacing=(1.0, 1.5, 2.0))):
+        for path in (nifti, plain):
+            volume = read_volume(path)
+            np.testing.assert_array_equal(volume.data, data)
+            np.testing.assert_allclose(volume.affine @ [1, 1.5, 2, 1], [0, 0, 0, 1])  # the origin in the middle
+            assert volume.spacing == (1.0, 1.5, 2.0)
+
+
+def test_an_nrrd_with_directions_needs_no_help(tmp_path):
+    data = np.arange(60, dtype=np.float32).reshape(3, 4, 5)
+    fields = ("space: right-anterior-superior", "space directions: (2,0,0) (0,1,0) (0,0,3)", "space origin: (5,6,7)")
+    found, affine = read_image(nrrd(tmp_path / "placed.nrrd", data, *fields))
+    np.testing.assert_array_equal(found, data)
+    np.testing.assert_allclose(affine, [[2, 0, 0, 5], [0, 1, 0, 6], [0, 0, 3, 7], [0, 0, 0, 1]])
+    assert read_header(tmp_path / "placed.nrrd").shape == (3, 4, 5)
+
+
+def current(_: int) -> Reading:
+    return Reading.current()
+
+
+def test_processes_read_as_the_one_that_starts_them():
+    how = Reading(assume_ras=True, spacing=(1.0, 2.0, 0.5), max_gib=3.0, strict=True)
+    with reading(how):
+        assert run_each(current, [1, 2], lost=whole_or_none, workers=2) == [how, how]
+    assert Reading.current() == Reading()
