@@ -83,8 +83,12 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         msg = f"{path}: a config is a mapping of names to values, got {type(plain).__name__}; see 'ldae config demo'"
         raise ConfigError(msg)
     includes = plain.pop("include", [])
+    includes = [includes] if isinstance(includes, str) else includes
+    if not isinstance(includes, list) or not all(isinstance(each, str) for each in includes):
+        msg = f"{path}: include takes the name of a file, or a list of names, got {includes!r}; correct it"
+        raise ConfigError(msg)
     merged: dict[str, Any] = {}
-    for include in [includes] if isinstance(includes, str) else includes:
+    for include in includes:
         below = path.parent / include
         if not below.is_file():
             msg = f"{path}: includes {include}, but {below} does not exist; correct the name"

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ldae.errors import ConfigError, VolumeError
+from ldae.ranges import Checked, Count, Positive
 from ldae.volume import Grid, Volume, spikes_word
 
 __all__ = ["LEFT_RIGHT", "PreparedScan", "Preprocessing", "PreprocessingWarning", "clear_background"]
@@ -40,7 +41,7 @@ class PreparedScan:
 
 
 @dataclass(frozen=True)
-class Preprocessing:
+class Preprocessing(Checked):
     """Preprocessing of a scan before the model; saved with every checkpoint.
 
     Scans come skull-stripped (background exactly 0) and aligned with MNI152 by a rigid or affine transform.
@@ -52,18 +53,16 @@ class Preprocessing:
         percentiles: of the brain's intensities that become 0 and 1.
     """
 
-    shape: tuple[int, int, int] = (128, 160, 128)
-    voxel_size_mm: float = 1.5
+    shape: tuple[Count, Count, Count] = (128, 160, 128)
+    voxel_size_mm: Positive = 1.5
     centre_mm: tuple[float, float, float] = (0.0, -17.0, 5.0)
     percentiles: tuple[float, float] = (0.5, 99.5)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         low, high = self.percentiles
         if not 0 <= low < high <= 100:
             msg = f"percentiles must be 0 <= low < high <= 100, got {self.percentiles}; (0.5, 99.5) is usual"
-            raise ConfigError(msg)
-        if self.voxel_size_mm <= 0:
-            msg = f"voxel_size_mm must be positive, got {self.voxel_size_mm}; 1.5 is published"
             raise ConfigError(msg)
 
     @property

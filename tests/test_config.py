@@ -1,8 +1,14 @@
+import math
+import re
+from dataclasses import is_dataclass
+from typing import get_args, get_type_hints
+
 import pytest
 
 from ldae.config import find_config, load_experiment, shipped_configs
 from ldae.errors import ConfigError
 from ldae.io.plain import from_plain, to_plain
+from ldae.ranges import ranges_of
 from ldae.training.recipe import ExperimentConfig
 
 SHIPPED = sorted(str(path.relative_to(shipped_configs()).with_suffix("")) for path in shipped_configs().rglob("*.yaml"))
@@ -32,6 +38,33 @@ def test_overrides_reach_their_key_and_an_unknown_name_lists_those_that_ship():
         find_config("nope")
 
 
+def ranged(cls=ExperimentConfig, prefix=""):
+    """Every setting that has a range, by its whole name."""
+    allowed = ranges_of(cls)
+    for name, hint in get_type_hints(cls).items():
+        group = next((each for each in (hint, *get_args(hint)) if is_dataclass(each)), None)
+        if group is not None:
+            yield from ranged(group, f"{prefix}{name}.")
+        elif name in allowed:
+            yield f"{prefix}{name}", allowed[name], isinstance(getattr(cls, name), tuple)
+
+
+@pytest.mark.parametrize(("name", "allowed", "several"), list(ranged()))
+def test_every_setting_out_of_range_is_refused_by_its_whole_name(name, allowed, several):
+    wrong = [allowed.low - 1] + ([allowed.high + 1] if math.isfinite(allowed.high) else [])
+    for value in (*wrong, ".nan"):
+        given = f"[{value}, 1, 1]" if several else value
+        with pytest.raises(ConfigError, match=rf"{re.escape(name)} must be {re.escape(str(allowed))}"):
+            load_experiment("quick", [f"{name}={given}"])
+
+
+@pytest.mark.parametrize("group", ["compression", "denoiser.model", "representation.semantic_encoder.volume", "data"])
+@pytest.mark.parametrize("value", ["5", "[1]", "text"])
+def test_a_group_takes_no_value(group, value):
+    with pytest.raises(ConfigError, match=rf"{re.escape(group)} takes a group of settings \("):
+        load_experiment("quick", [f"{group}={value}"])
+
+
 @pytest.mark.parametrize(
     ("override", "words"),
     [
@@ -56,6 +89,9 @@ def test_bad_overrides_are_refused(override, words):
         ("- 1", "mapping"),
         ("include: none.yaml", "does not exist"),
         ("include: self.yaml", "includes itself"),
+        ("include: 5", "include takes the name of a file, or a list of names, got 5"),
+        ("include: [null]", r"got \[None\]"),
+        ("include:", "got None"),
         ("nonsense: 1", "nonsense"),
         ("include: base.yaml\nseed: 2", "set it in one place"),
     ],

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from ldae.contract import LEFT_RIGHT, Preprocessing
 from ldae.data.manifest import Record
 from ldae.data.transforms import AugmentationConfig, PrepareScand, augmentation
+from ldae.ranges import Checked, Natural
 
 __all__ = ["DataConfig", "Draw", "Item", "LatentDataset", "ScanDataset"]
 
@@ -23,7 +24,7 @@ Draw = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class DataConfig:
+class DataConfig(Checked):
     """Settings of reading scans.
 
     Attributes:
@@ -34,7 +35,7 @@ class DataConfig:
 
     augmentation: AugmentationConfig = AugmentationConfig()
     cache: Literal["memory", "disk"] = "memory"
-    workers: int = 0
+    workers: Natural = 0
 
 
 class ScanDataset(Dataset[Item]):

@@ -10,14 +10,14 @@ import torch
 from monai.transforms import Compose, MapTransform, RandAffined, RandFlipd, RandGaussianNoised, RandScaleIntensityd
 
 from ldae.contract import Preprocessing, PreprocessingWarning
-from ldae.errors import ConfigError
+from ldae.ranges import Checked, NotNegative, Share, ShareBelowOne
 from ldae.volume import read_volume
 
 __all__ = ["AugmentationConfig", "PrepareScand", "augmentation"]
 
 
 @dataclass(frozen=True)
-class AugmentationConfig:
+class AugmentationConfig(Checked):
     """Light augmentation of prepared scans; 0 turns a part off.
 
     Attributes:
@@ -30,18 +30,13 @@ class AugmentationConfig:
         noise_std: standard deviation of added Gaussian noise.
     """
 
-    flip_probability: float = 0.5
-    affine_probability: float = 0.5
-    rotation_degrees: float = 3.0
-    translation_voxels: float = 1.0
-    scale: float = 0.03
-    intensity_scale: float = 0.05
-    noise_std: float = 0.01
-
-    def __post_init__(self) -> None:
-        if not (0 <= self.flip_probability <= 1 and 0 <= self.affine_probability <= 1):
-            msg = f"augmentation probabilities must be 0..1, got {self}"
-            raise ConfigError(msg)
+    flip_probability: Share = 0.5
+    affine_probability: Share = 0.5
+    rotation_degrees: NotNegative = 3.0
+    translation_voxels: NotNegative = 1.0
+    scale: ShareBelowOne = 0.03
+    intensity_scale: ShareBelowOne = 0.05
+    noise_std: NotNegative = 0.01
 
 
 class PrepareScand(MapTransform):  # type: ignore[misc]

@@ -1,18 +1,19 @@
 """Noise schedules: signal and noise at each timestep."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 
 from ldae.errors import ConfigError
+from ldae.ranges import Checked, Positive, Range, ShareBelowOne
 
 __all__ = ["NoiseSchedule", "ScheduleConfig"]
 
 
 @dataclass(frozen=True)
-class ScheduleConfig:
+class ScheduleConfig(Checked):
     """A discrete noise schedule.
 
     Attributes:
@@ -27,17 +28,15 @@ class ScheduleConfig:
     """
 
     kind: Literal["linear", "scaled_linear", "cosine", "rectified"] = "linear"
-    timesteps: int = 1000
-    beta_start: float = 1e-4
-    beta_end: float = 2e-2
+    timesteps: Annotated[int, Range(2)] = 1000
+    beta_start: Positive = 1e-4
+    beta_end: ShareBelowOne = 2e-2
     zero_terminal_snr: bool = False
 
     def __post_init__(self) -> None:
-        if self.timesteps < 2 or not 0 < self.beta_start <= self.beta_end < 1:
-            msg = (
-                f"a schedule needs at least 2 timesteps and 0 < beta_start <= beta_end < 1, got {self}; "
-                "the published values are 1000, 1e-4 and 2e-2"
-            )
+        super().__post_init__()
+        if self.beta_start > self.beta_end:
+            msg = f"beta_start must be at most beta_end, got {self.beta_start:g} and {self.beta_end:g}; correct one"
             raise ConfigError(msg)
 
     @property

@@ -8,13 +8,13 @@ from torch import Tensor
 from ldae.diffusion.bdia import bdia_invert, bdia_sample
 from ldae.diffusion.ddim import Predict, ddim_invert, ddim_sample
 from ldae.diffusion.schedule import NoiseSchedule
-from ldae.errors import ConfigError
+from ldae.ranges import Checked, Count, Natural, NotNegative, Positive
 
 __all__ = ["SamplingConfig", "invert_latents", "sample_latents"]
 
 
 @dataclass(frozen=True)
-class SamplingConfig:
+class SamplingConfig(Checked):
     """Inversion to noise codes, and sampling from them.
 
     Attributes:
@@ -27,19 +27,11 @@ class SamplingConfig:
     """
 
     solver: Literal["bdia", "ddim"] = "bdia"
-    steps: int = 10
-    corrections: int = 0
-    tolerance: float = 1e-6
-    clamp: float | None = None
-    guidance: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.steps < 1 or min(self.corrections, self.tolerance) < 0 or (self.clamp is not None and self.clamp <= 0):
-            msg = (
-                "sampling.steps must be at least 1, corrections and tolerance at least 0 and clamp positive or null, got "
-                f"{self!r}"
-            )
-            raise ConfigError(msg)
+    steps: Count = 10
+    corrections: Natural = 0
+    tolerance: NotNegative = 1e-6
+    clamp: Positive | None = None
+    guidance: NotNegative = 1.0
 
     def __str__(self) -> str:
         parts = [self.solver, f"{self.steps} steps"]

@@ -226,6 +226,14 @@ def read_config(folder: Path) -> dict[str, Any]:
     except ValueError as error:
         msg = f"{path}: not valid JSON ({error}); copy the model folder again"
         raise CheckpointError(msg) from error
+    if not isinstance(config, dict) or not isinstance(config.get("autoencoder"), dict):
+        what = (
+            "it has no group 'autoencoder'"
+            if isinstance(config, dict)
+            else f"it is a {type(config).__name__}, not an object"
+        )
+        msg = f"{path}: not the configuration of a model ({what}); copy the model folder again"
+        raise CheckpointError(msg)
     if config.get("format") == 1:
         _upgrade_sampling(config.get("autoencoder", {}).get("sampling", {}), path)
     elif config.get("format") != FORMAT_VERSION:

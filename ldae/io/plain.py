@@ -1,12 +1,13 @@
 """Plain mappings (YAML, JSON) to frozen dataclasses and back, strictly."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
-from typing import Any, TypeVar
+from dataclasses import asdict, is_dataclass
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import yaml
 
 from ldae.errors import ConfigError, LdaeError
+from ldae.ranges import check_range, ranges_of
 
 __all__ = ["from_plain", "read_setting", "to_plain"]
 
@@ -43,6 +44,11 @@ def from_plain(cls: type[T], plain: Mapping[str, Any], *, where: str) -> T:
     """
     from jsonargparse import ArgumentParser
 
+    try:
+        _check(cls, plain, "")
+    except ConfigError as error:
+        msg = f"{where}: {error}"
+        raise ConfigError(msg) from error
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--value", type=cls)
     try:
@@ -56,6 +62,22 @@ def from_plain(cls: type[T], plain: Mapping[str, Any], *, where: str) -> T:
         raise ConfigError(msg) from error
     value: T = parsed.value
     return value
+
+
+def _check(cls: Any, plain: Any, path: str) -> None:
+    """Refuse what is no group where one must be, and numbers out of range, by their whole names."""
+    if not isinstance(plain, Mapping):
+        takes = f"a group of settings ({', '.join(get_type_hints(cls))})"
+        msg = f"{path.rstrip('.') or 'the top level'} takes {takes}, got {plain!r}; correct it"
+        raise ConfigError(msg)
+    allowed = ranges_of(cls)
+    for name, hint in get_type_hints(cls).items():
+        given = plain.get(name)
+        group = next((each for each in (hint, *get_args(hint)) if is_dataclass(each)), None)
+        if name in plain and group is not None and not (given is None and type(None) in get_args(hint)):
+            _check(group, given, f"{path}{name}.")
+        elif name in allowed:
+            check_range(f"{path}{name}", given, allowed[name])
 
 
 def to_plain(value: Any) -> dict[str, Any]:

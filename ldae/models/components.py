@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from ldae.errors import ConfigError
 from ldae.hardware import single_precision
 from ldae.models.cells import from_patches, to_patches
+from ldae.ranges import Checked, Count, Range, Share
 
 __all__ = ["ComponentsConfig", "PatchComponents"]
 
@@ -23,7 +25,7 @@ FLOOR = 0.05
 
 
 @dataclass(frozen=True)
-class ComponentsConfig:
+class ComponentsConfig(Checked):
     """Components of each patch.
 
     Attributes:
@@ -31,22 +33,11 @@ class ComponentsConfig:
         whitening: power of its standard deviation that each component is divided by: 0 leaves large components large, 1 gives
             all the same variance.
         scans: most training scans that they are fitted to; at 3 mm a scan and its mirror image take 1.3 MB of memory.
-
-    Raises:
-        ConfigError: if a value is out of range.
     """
 
-    patch: int = 8
-    whitening: float = 0.0
-    scans: int = 400
-
-    def __post_init__(self) -> None:
-        if self.patch < 1 or not 0.0 <= self.whitening <= 1.0 or self.scans < 2:
-            msg = (
-                f"components.patch must be at least 1, components.whitening in [0, 1] and components.scans at least 2, got "
-                f"{self}; change them"
-            )
-            raise ConfigError(msg)
+    patch: Count = 8
+    whitening: Share = 0.0
+    scans: Annotated[int, Range(2)] = 400
 
 
 class PatchComponents(nn.Module):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ldae.errors import ConfigError
 from ldae.models.cells import crop_to, from_patches, pad_to_multiple, padded_shape, to_patches
 from ldae.models.components import ComponentsConfig, PatchComponents
+from ldae.ranges import Checked, Count, Natural
 
 __all__ = [
     "CompressionAttention",
@@ -25,7 +26,7 @@ INITIAL_LOG_VARIANCE = -6.0
 
 
 @dataclass(frozen=True)
-class CompressionAttention:
+class CompressionAttention(Checked):
     """Self-attention of the autoencoder; its memory grows with the square of the number of voxels.
 
     Attributes:
@@ -33,12 +34,12 @@ class CompressionAttention:
         coarsest: whether one more follows the coarsest level, between two residual blocks.
     """
 
-    levels: tuple[int, ...] = ()
+    levels: tuple[Natural, ...] = ()
     coarsest: bool = True
 
 
 @dataclass(frozen=True)
-class CompressionConfig:
+class CompressionConfig(Checked):
     """Shape of the autoencoder.
 
     Attributes:
@@ -55,15 +56,16 @@ class CompressionConfig:
             in seconds. Needs no channels.
     """
 
-    channels: tuple[int, ...] = (64, 128, 128, 128)
-    latent_channels: int = 3
-    residual_blocks: int = 2
-    groups: int = 32
+    channels: tuple[Count, ...] = (64, 128, 128, 128)
+    latent_channels: Count = 3
+    residual_blocks: Count = 2
+    groups: Count = 32
     attention: CompressionAttention | None = None
     shortcut: bool = False
     components: ComponentsConfig | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.components is not None:
             if self.channels or self.latent_channels > self.components.patch**3:
                 msg = (
@@ -99,20 +101,13 @@ class CompressionConfig:
         return int(2 ** max(0, len(self.channels) - 1))
 
     def latent_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int, int]:
-        """(C, d, h, w) of a scan of shape (D, H, W), padded to whole cells where it does not divide.
-
-        Raises:
-            ConfigError: if an axis is empty.
-        """
-        if min(shape) < 1:
-            msg = f"the model grid {shape} must be at least one voxel along each axis; change preprocessing.shape"
-            raise ConfigError(msg)
+        """(C, d, h, w) of a scan of shape (D, H, W), padded to whole cells where it does not divide."""
         d, h, w = (n // self.downsampling for n in padded_shape(shape, self.downsampling))
         return self.latent_channels, d, h, w
 
 
 @dataclass(frozen=True)
-class DiscriminatorConfig:
+class DiscriminatorConfig(Checked):
     """Shape of the patch discriminator (Isola et al. 2017).
 
     Attributes:
@@ -120,8 +115,8 @@ class DiscriminatorConfig:
         layers: strided convolutions.
     """
 
-    width: int = 64
-    layers: int = 3
+    width: Count = 64
+    layers: Count = 3
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ldae.errors import ConfigError
+from ldae.ranges import Checked, Count, NotNegative
+
 __all__ = ["ConvNeXt", "ConvNeXtConfig"]
 
 
 @dataclass(frozen=True)
-class ConvNeXtConfig:
+class ConvNeXtConfig(Checked):
     """Depth and width of each stage; the defaults are ConvNeXt-Small.
 
     Attributes:
@@ -20,10 +23,18 @@ class ConvNeXtConfig:
         layer_scale: initial scale of each residual branch.
     """
 
-    depths: tuple[int, ...] = (3, 3, 27, 3)
-    widths: tuple[int, ...] = (96, 192, 384, 768)
-    stem: int = 4
-    layer_scale: float = 1e-6
+    depths: tuple[Count, ...] = (3, 3, 27, 3)
+    widths: tuple[Count, ...] = (96, 192, 384, 768)
+    stem: Count = 4
+    layer_scale: NotNegative = 1e-6
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.depths) != len(self.widths) or not self.widths:
+            msg = (
+                f"depths and widths name the same stages, one or more, got {self.depths} and {self.widths}; change them"
+            )
+            raise ConfigError(msg)
 
 
 class ChannelNorm(nn.LayerNorm):

@@ -9,12 +9,13 @@ from torch import Tensor, nn
 
 from ldae.errors import ConfigError
 from ldae.models.blocks import ResidualBlock, SelfAttention, group_norm, timestep_embedding, zero_init
+from ldae.ranges import Checked, Count, Natural, ShareBelowOne
 
 __all__ = ["Denoiser", "DenoiserConfig", "Features", "UNetDecoder"]
 
 
 @dataclass(frozen=True)
-class DenoiserConfig:
+class DenoiserConfig(Checked):
     """Shape of the UNet.
 
     Attributes:
@@ -30,18 +31,19 @@ class DenoiserConfig:
             aligned, so position has a meaning that a convolution must otherwise infer from its padding; 0 is published.
     """
 
-    width: int = 256
-    multipliers: tuple[int, ...] = (1, 2, 3)
-    residual_blocks: int = 2
-    attention_levels: tuple[int, ...] = (1, 2)
-    heads: int = 1
-    dropout: float = 0.1
-    stride: tuple[int, int, int] = (2, 2, 2)
+    width: Count = 256
+    multipliers: tuple[Count, ...] = (1, 2, 3)
+    residual_blocks: Count = 2
+    attention_levels: tuple[Natural, ...] = (1, 2)
+    heads: Count = 1
+    dropout: ShareBelowOne = 0.1
+    stride: tuple[Count, Count, Count] = (2, 2, 2)
     prediction: Literal["noise", "velocity"] = "noise"
-    coordinates: int = 0
+    coordinates: Natural = 0
 
     def __post_init__(self) -> None:
-        if self.width < 4 or self.width % 4 or self.width % self.heads:
+        super().__post_init__()
+        if self.width % 4 or self.width % self.heads:
             msg = (
                 f"denoiser width must be a multiple of 4 and of heads={self.heads}, got {self.width}; 256 is published"
             )

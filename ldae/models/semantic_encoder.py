@@ -14,6 +14,7 @@ from ldae.models.blocks import group_norm
 from ldae.models.convnext import ConvNeXt, ConvNeXtConfig
 from ldae.models.tissue_maps import TissueMaps
 from ldae.models.whitening import Whitening
+from ldae.ranges import Checked, Count, Natural, Share, ShareBelowOne
 
 __all__ = [
     "LinearPath",
@@ -28,7 +29,7 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class SliceEncoderConfig:
+class SliceEncoderConfig(Checked):
     """The 2.5D encoder.
 
     Attributes:
@@ -37,7 +38,13 @@ class SliceEncoderConfig:
     """
 
     backbone: ConvNeXtConfig = ConvNeXtConfig()
-    heads: int = 8
+    heads: Count = 8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.semantic_width % self.heads:
+            msg = f"the last of backbone.widths must be a multiple of heads={self.heads}, got {self.semantic_width}; change one"
+            raise ConfigError(msg)
 
     @property
     def semantic_width(self) -> int:
@@ -46,7 +53,7 @@ class SliceEncoderConfig:
 
 
 @dataclass(frozen=True)
-class VolumeEncoderConfig:
+class VolumeEncoderConfig(Checked):
     """The plain 3D encoder.
 
     Attributes:
@@ -71,20 +78,26 @@ class VolumeEncoderConfig:
     """
 
     view: Literal["scan", "tissue"] = "scan"
-    average: int = 1
-    widths: tuple[int, ...] = (32, 64, 128, 256)
-    semantic_width: int = 256
-    pooled: int = 1
-    dropout: float = 0.0
-    linear: int = 0
+    average: Count = 1
+    widths: tuple[Count, ...] = (32, 64, 128, 256)
+    semantic_width: Count = 256
+    pooled: Count = 1
+    dropout: ShareBelowOne = 0.0
+    linear: Natural = 0
     linear_reads: Literal["scan", "latent"] = "scan"
     symmetric: bool = False
-    linear_spread: float = 0.0
+    linear_spread: Share = 0.0
     layer_norm: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.widths:
+            msg = "volume.widths names the channels of one level or more, got none; give some, such as [32, 64]"
+            raise ConfigError(msg)
 
 
 @dataclass(frozen=True)
-class SemanticEncoderConfig:
+class SemanticEncoderConfig(Checked):
     """One of the two encoders; with neither named it is the published one, `slices` with ConvNeXt-Small.
 
     Attributes:
@@ -94,19 +107,15 @@ class SemanticEncoderConfig:
             as they are, as published; 1 makes them uncorrelated and of equal variance. Decoded images stay the same.
 
     Raises:
-        ConfigError: if both encoders are given, or the whitening is not between 0 and 1.
+        ConfigError: if both encoders are given.
     """
 
     slices: SliceEncoderConfig | None = None
     volume: VolumeEncoderConfig | None = None
-    whitening: float = 0.0
+    whitening: Share = 0.0
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.whitening <= 1.0:
-            msg = (
-                f"semantic_encoder.whitening must lie between 0 (none) and 1 (full), got {self.whitening:g}; change it"
-            )
-            raise ConfigError(msg)
+        super().__post_init__()
         if self.slices is not None and self.volume is not None:
             msg = "the semantic encoder is either 'slices' or 'volume', got both; leave one out"
             raise ConfigError(msg)

@@ -19,6 +19,7 @@ from ldae.models.compression import (
     DiscriminatorConfig,
     build_discriminator,
 )
+from ldae.ranges import Checked, Natural, NotNegative
 from ldae.training.stage import Batch, OptimisationConfig, Stage
 
 __all__ = [
@@ -31,7 +32,7 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class PerceptualConfig:
+class PerceptualConfig(Checked):
     """Which features two images are compared in.
 
     Attributes:
@@ -44,17 +45,18 @@ class PerceptualConfig:
     """
 
     kind: Literal["none", "spectral", "medicalnet", "lpips"] = "none"
-    weight: float = 1e-3
+    weight: NotNegative = 1e-3
     weights: str | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.weights is not None and not Path(self.weights).is_file():
             msg = f"perceptual weights {self.weights}: no such file; give the path of the downloaded weights"
             raise ConfigError(msg)
 
 
 @dataclass(frozen=True)
-class CompressionLossConfig:
+class CompressionLossConfig(Checked):
     """Weights of the terms; every term is a mean per element.
 
     Attributes:
@@ -64,9 +66,9 @@ class CompressionLossConfig:
         perceptual: the perceptual term.
     """
 
-    kl: float = 1.5e-3
-    adversarial: float = 0.025
-    adversarial_start: int = 0
+    kl: NotNegative = 1.5e-3
+    adversarial: NotNegative = 0.025
+    adversarial_start: Natural = 0
     perceptual: PerceptualConfig = PerceptualConfig()
 
 

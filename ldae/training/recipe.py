@@ -7,6 +7,7 @@ from ldae.contract import Preprocessing
 from ldae.data.datasets import DataConfig
 from ldae.diffusion import ScheduleConfig
 from ldae.errors import ConfigError
+from ldae.ranges import Checked, Natural
 from ldae.training.compression import CompressionStage, CompressionStageConfig
 from ldae.training.denoiser import DenoiserStage, DenoiserStageConfig
 from ldae.training.representation import RepresentationStage, RepresentationStageConfig
@@ -18,7 +19,7 @@ STAGES = ("compression", "denoiser", "representation")
 
 
 @dataclass(frozen=True)
-class ExperimentConfig:
+class ExperimentConfig(Checked):
     """Everything that a model is made from, but the scans.
 
     Attributes:
@@ -46,9 +47,10 @@ class ExperimentConfig:
     sampling: SamplingConfig = SamplingConfig()
     resample_posterior: bool = False
     mirror_latents: bool = False
-    seed: int = 0
+    seed: Natural = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.representation.semantic_encoder.volume is not None and self.representation.optimisation.batch_size == 1:
             msg = (
                 "representation.optimisation.batch_size must be at least 2 with semantic_encoder.volume, whose batch norm "

@@ -20,6 +20,7 @@ from ldae.models.denoiser import Denoiser
 from ldae.models.gradient_estimator import GradientEstimator
 from ldae.models.semantic_encoder import SemanticEncoder, SemanticEncoderConfig
 from ldae.networks import denoiser_velocity
+from ldae.ranges import Checked, NotNegative, ShareBelowOne
 from ldae.training.denoiser import draw_noisy
 from ldae.training.stage import Batch, OptimisationConfig, Stage
 
@@ -32,7 +33,7 @@ TOY_STEPS = 100
 
 
 @dataclass(frozen=True)
-class RepresentationStageConfig:
+class RepresentationStageConfig(Checked):
     """Everything that is stage 3's own.
 
     Attributes:
@@ -51,9 +52,9 @@ class RepresentationStageConfig:
     semantic_encoder: SemanticEncoderConfig = SemanticEncoderConfig()
     shift: ShiftForm = "posterior"
     weighting: LossWeighting = "representation"
-    image_noise: float = 0.0
-    latent_noise: float = 0.0
-    semantic_dropout: float = 0.0
+    image_noise: NotNegative = 0.0
+    latent_noise: NotNegative = 0.0
+    semantic_dropout: ShareBelowOne = 0.0
     code_map: bool = False
     warm_start: bool = False
     optimisation: OptimisationConfig = OptimisationConfig()

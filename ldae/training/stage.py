@@ -9,8 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ldae.errors import ConfigError
 from ldae.models.checkpointing import checkpointed
+from ldae.ranges import Checked, Count, Natural, NotNegative, Positive, Share, ShareBelowOne
 
 __all__ = ["OptimisationConfig", "Stage", "step_generator"]
 
@@ -18,7 +18,7 @@ Batch = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class OptimisationConfig:
+class OptimisationConfig(Checked):
     """Optimisation of a stage.
 
     Attributes:
@@ -36,27 +36,18 @@ class OptimisationConfig:
         checkpoint_activations: compute activations again in the backward pass instead of keeping them; nothing else changes.
     """
 
-    steps: int = 100_000
-    batch_size: int = 4
-    learning_rate: float = 1e-4
+    steps: Count = 100_000
+    batch_size: Count = 4
+    learning_rate: Positive = 1e-4
     schedule: Literal["constant", "one_cycle"] = "constant"
-    warmup: float = 0.01
-    weight_decay: float = 0.0
-    gradient_clip: float = 1.0
-    ema_decay: float = 0.999
-    validate_every: int = 1000
-    checkpoint_every: int = 1000
-    patience: int = 0
+    warmup: Share = 0.01
+    weight_decay: NotNegative = 0.0
+    gradient_clip: Positive = 1.0
+    ema_decay: ShareBelowOne = 0.999
+    validate_every: Count = 1000
+    checkpoint_every: Count = 1000
+    patience: Natural = 0
     checkpoint_activations: bool = False
-
-    def __post_init__(self) -> None:
-        counts = (self.steps, self.batch_size, self.validate_every, self.checkpoint_every)
-        if min(counts) < 1 or not 0 <= self.ema_decay < 1 or self.learning_rate <= 0 or self.gradient_clip <= 0:
-            msg = (
-                "steps, batch_size, validate_every and checkpoint_every must be at least 1, learning_rate and "
-                f"gradient_clip positive and ema_decay in [0, 1), got {self}"
-            )
-            raise ConfigError(msg)
 
 
 def step_generator(seed: int, step: int, device: torch.device | None = None) -> torch.Generator:

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from ldae.config import load_experiment
+from ldae.contract import Preprocessing
 from ldae.errors import ConfigError
 from ldae.hardware import choose_device, choose_precision
 from ldae.models.blocks import ResidualBlock, SelfAttention, timestep_embedding
@@ -137,8 +138,8 @@ def test_standardised_latents_decode_as_raw_ones_and_their_divergence_has_its_cl
 def test_grids_that_do_not_divide_have_whole_cells():
     assert CompressionConfig(channels=(32, 32, 32)).latent_shape((8, 10, 9)) == (3, 2, 3, 3)
     assert CompressionConfig().latent_shape((128, 160, 128)) == (3, 16, 20, 16)
-    with pytest.raises(ConfigError, match="at least one voxel"):
-        CompressionConfig().latent_shape((128, 0, 128))
+    with pytest.raises(ConfigError, match=r"shape must be at least 1 each, got \(128, 0, 128\)"):
+        Preprocessing(shape=(128, 0, 128))
 
 
 def test_hardware_is_chosen_or_refused():

@@ -1,0 +1,55 @@
+"""Ranges that stand with the types of settings."""
+
+import math
+from dataclasses import dataclass
+from typing import Annotated
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ldae.errors import ConfigError
+from ldae.ranges import Checked, Count, Positive, Range, Share, ShareBelowOne
+
+
+@dataclass(frozen=True)
+class Settings(Checked):
+    count: Count = 1
+    share: Share = 0.0
+    below: ShareBelowOne = 0.0
+    rate: Positive | None = None
+    widths: tuple[Count, ...] = ()
+    few: Annotated[int, Range(2, 5)] = 2
+    free: float = -1.0
+
+
+@given(st.floats(), st.floats(-10, 10), st.booleans(), st.booleans())
+def test_a_range_holds_what_lies_between_its_ends(value, low, above, below):
+    high = low + 3
+    inside = (value > low or (value == low and not above)) and (value < high or (value == high and not below))
+    assert (value in Range(low, high, above=above, below=below)) == inside
+
+
+def test_what_is_not_finite_lies_in_no_range():
+    assert all(value not in Range() for value in (math.nan, math.inf, -math.inf))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"count": 0}, "count must be at least 1, got 0"),
+        ({"share": 1.01}, "share must be between 0 and 1, got 1.01"),
+        ({"below": 1.0}, "below must be between 0 and 1, without 1, got 1.0"),
+        ({"rate": 0.0}, "rate must be above 0, got 0.0"),
+        ({"rate": math.nan}, "rate must be above 0, got nan"),
+        ({"widths": (4, 0)}, r"widths must be at least 1 each, got \(4, 0\)"),
+        ({"few": 6}, "few must be between 2 and 5, got 6"),
+    ],
+)
+def test_configurations_refuse_what_lies_outside(wrong, words):
+    with pytest.raises(ConfigError, match=words):
+        Settings(**wrong)
+
+
+def test_what_lies_inside_and_what_has_no_range_passes():
+    assert Settings(3, 1.0, 0.99, 1e-9, (1, 2), 5, -1e9).rate == 1e-9
