@@ -23,7 +23,7 @@ from ldae.hardware import Device, Precision
 from ldae.head.intake import Preprocess
 from ldae.inference import Inference
 from ldae.io.card import model_card
-from ldae.io.checkpoints import check_tensors, hash_tensors, load_folder, pack, save_folder, unpack
+from ldae.io.checkpoints import check_finite, check_tensors, hash_tensors, load_folder, pack, save_folder, unpack
 from ldae.io.model_names import find_model, upload
 from ldae.io.plain import from_plain, read_setting, to_plain
 from ldae.io.version import __version__
@@ -87,6 +87,7 @@ class LatentDiffusionAutoencoder(Inference, Shown):
             expected = {name: tuple(tensor.shape) for name, tensor in Networks(config).state_dict().items()}
         found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         check_tensors(found, expected, where=str(folder), remedy="the folder is damaged or edited: copy it again")
+        check_finite(tensors, where=str(folder))
         networks = Networks(config)
         networks.load_state_dict(tensors, strict=True)
         return cls(config, networks, domain=domain, device=device, precision=precision)

@@ -2,9 +2,6 @@
 
 import gzip
 import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ldae.errors import NonFiniteError, VolumeError
+from ldae.files import atomic_file, write_bytes
 from ldae.grid import Grid
 from ldae.image_files import LPS_TO_RAS, MGH_SUFFIXES, NIFTI_SUFFIXES, NRRD_SUFFIXES, check_size, read_image
 from ldae.notebook import Shown, slices_png
@@ -111,15 +109,16 @@ class Volume(Shown):
     def without_spikes(self) -> tuple["Volume", int]:
         """The scan, with voxels far beyond all others at the median of their neighbours; and how many there were.
 
-        Far is twenty times as far from the median as 99.8 % of the voxels above the minimum are.
+        Far is twenty times the range of 99.8 % of the voxels above the minimum.
         """
         shown = self.data[self.data > self.data.min()]
         if shown.size < FEWEST_FOR_SPIKES:
             return self, 0
         low, middle, high = np.percentile(shown, (0.1, 50.0, 99.9))
-        spikes = (self.data > middle + FAR * (high - middle)) | (self.data < middle - FAR * (middle - low))
+        far = FAR * (high - low)
+        spikes = (self.data > high + far) | (self.data < low - far)
         places = np.argwhere(spikes)
-        if not len(places):
+        if not len(places) or far == 0:
             return self, 0
         data = self.data.copy()
         for place in places:
@@ -277,7 +276,7 @@ def write_volume(volume: Volume, path: str | os.PathLike[str], *, description: s
     suffix = volume_suffix(path)
     if suffix in NIFTI_SUFFIXES:
         return write_nifti(volume.to_nibabel(), path, description=description)
-    with _renamed(path, suffix) as temporary:
+    with atomic_file(path) as temporary:
         if suffix in NRRD_SUFFIXES:
             _write_nrrd(volume, temporary)
         else:
@@ -304,24 +303,7 @@ def write_nifti(image: "Nifti1Image", path: Path, *, description: str = "") -> P
     if path.name.lower().endswith(".gz"):
         # No file name and no time stamp in the gzip header.
         payload = gzip.compress(payload, compresslevel=3, mtime=0)
-    with _renamed(path, volume_suffix(path)) as temporary:
-        temporary.write_bytes(payload)
-    return path
-
-
-@contextmanager
-def _renamed(path: Path, suffix: str) -> Iterator[Path]:
-    """A temporary file of that ending, which takes the path's name when the block ends well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(suffix=suffix, prefix=".writing-", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    return write_bytes(path, payload)
 
 
 def _write_nrrd(volume: Volume, path: Path) -> None:

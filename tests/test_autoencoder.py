@@ -223,6 +223,24 @@ def test_damaged_model_folders_are_refused(tiny_model, tmp_path, name, damaged):
         LatentDiffusionAutoencoder.from_pretrained(path.parent)
 
 
+def test_weights_that_are_not_finite_are_refused_at_load(tiny_model, tmp_path):
+    with torch.no_grad():
+        next(tiny_model.networks.denoiser.parameters()).view(-1)[0] = float("nan")
+    folder = tiny_model.save_pretrained(tmp_path / "model")
+    with pytest.raises(CheckpointError, match=r"model: the weights denoiser\..* are not all finite"):
+        LatentDiffusionAutoencoder.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("config", "words"), [("[]", "it is a list, not an object"), ('{"format": 2}', "it has no group 'autoencoder'")]
+)
+def test_a_config_that_is_none_is_refused_by_name(tiny_model, tmp_path, config, words):
+    folder = tiny_model.save_pretrained(tmp_path / "model")
+    (folder / "config.json").write_text(config)
+    with pytest.raises(CheckpointError, match=f"config.json: not the configuration of a model .{words}"):
+        LatentDiffusionAutoencoder.from_pretrained(folder)
+
+
 def test_another_way_to_sample_leaves_the_networks_alone(tiny_model):
     other = tiny_model.with_sampling(["solver=ddim", "steps=7", "guidance=1.5"])
     assert other.config.sampling == SamplingConfig("ddim", 7, guidance=1.5)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ldae.cli.command import command
 from ldae.cli.console import exit_code, progress_bar, say
-from ldae.cli.options import Folder, Input, Inputs
+from ldae.cli.options import Folder, Input, Inputs, Output
 
 if TYPE_CHECKING:
     from ldae.prepare.imports.dicom.dataset import DicomOptions
@@ -28,7 +28,7 @@ class Made:
         force: replace a file that no import wrote.
     """
 
-    out: Path
+    out: Output
     follow_links: bool = False
     strict: bool = False
     force: bool = False

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from ldae.cli.console import progress_bar, say
-from ldae.errors import TaskError
+from ldae.errors import OutputError, TaskError
+from ldae.files import check_writable
 from ldae.io.model_names import DEFAULT_MODEL, find_model
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ __all__ = [
     "Inputs",
     "Manifest",
     "Model",
+    "Output",
     "PlacedScans",
     "Positional",
     "ScanFiles",
@@ -37,6 +39,7 @@ __all__ = [
     "folder",
     "open_scans",
     "process_count",
+    "writable",
 ]
 
 RENAMED_COMMANDS: dict[tuple[str, ...], tuple[str, ...]] = {("diagnose",): ("code-usage",)}
@@ -70,18 +73,31 @@ class Positional:
     also: str | None = None
 
 
+def writable(text: str | Path) -> Path:
+    """A file's or folder's name, where something can be written.
+
+    Raises:
+        ArgumentTypeError: if nothing can, or a file lies in the way.
+    """
+    path = Path(text)
+    try:
+        check_writable(path.parent if path.is_file() else path)
+    except OutputError as error:
+        raise ArgumentTypeError(str(error)) from error
+    return path
+
+
 def folder(text: str | Path) -> Path:
     """A folder, or a name that one can be made under.
 
     Raises:
-        ArgumentTypeError: if it, or what it lies in, is a file.
+        ArgumentTypeError: if it, or what it lies in, is a file, or nothing can be written there.
     """
     path = Path(text)
-    there = next((each for each in (path, *path.parents) if each.exists()), None)
-    if there is not None and not there.is_dir():
-        msg = f"{there} is a file; give a folder"
+    if path.is_file():
+        msg = f"{path} is a file; give a folder"
         raise ArgumentTypeError(msg)
-    return path
+    return writable(path)
 
 
 def checked_folder(path: Path) -> Path:
@@ -113,6 +129,7 @@ Inputs = Annotated[list[Path], Positional()]
 Manifest = Annotated[Path, Positional(also="--manifest")]
 ScanFiles = Annotated[list[Path], Positional(also="--manifest")]
 Folder = Annotated[Path, folder]
+Output = Annotated[Path, writable]
 Workers = Annotated[int, process_count]
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from ldae.cli.command import command
 from ldae.cli.console import exit_code, interval, p_value, progress_bar, say, table
-from ldae.cli.options import Folder, Input, Model, ScanFiles, Workers, open_scans
+from ldae.cli.options import Folder, Input, Model, Output, ScanFiles, Workers, open_scans
 
 if TYPE_CHECKING:
     from ldae.tasks.probe.embeddings import Embeddings
@@ -55,7 +55,7 @@ def probe(
     from ldae.data.manifest import read_manifest
     from ldae.data.splits import external_split
     from ldae.errors import TaskError
-    from ldae.io.files import sha256_of
+    from ldae.files import sha256_of
     from ldae.report import write_probe_report
     from ldae.tasks.probe.confounds import encode_columns
     from ldae.tasks.probe.embeddings import embeddings_of, joined, read_embeddings, read_named
@@ -158,7 +158,7 @@ def predict(
     scans: ScanFiles,
     model: Model,
     *,
-    out: Path,
+    out: Output,
     workers: Workers = 1,
     strict: bool = False,
 ) -> int:

@@ -155,8 +155,8 @@ def run(
         effect: known effect of the disease, in template space.
     """
     from ldae.data.manifest import read_manifest
+    from ldae.files import write_json
     from ldae.hardware import peak_memory_gib
-    from ldae.io.files import write_json
     from ldae.report import write_report
     from ldae.report.run_folder import open_run
     from ldae.report.sections.overview import key_rows

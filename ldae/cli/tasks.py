@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from ldae.cli.command import command
 from ldae.cli.console import exit_code, interval, progress_bar, say, table
-from ldae.cli.options import Folder, Model, PlacedScans, ScanFiles, Scans, Workers, checked_folder, open_scans
-from ldae.io.files import atomic_file
+from ldae.cli.options import Folder, Model, Output, PlacedScans, ScanFiles, Scans, Workers, checked_folder, open_scans
+from ldae.files import atomic_file
 
 if TYPE_CHECKING:
     from ldae.autoencoder import LatentDiffusionAutoencoder
@@ -22,7 +22,7 @@ def encode(
     scans: ScanFiles,
     model: Model,
     *,
-    out: Path,
+    out: Output,
     noise: bool = False,
     baselines: bool = False,
     slices: bool = False,
@@ -102,7 +102,7 @@ class ScansOrOne(PlacedScans):
         out: folder of the results; or NAME.nii.gz, for one scan, raw or not, on its own grid.
     """
 
-    out: Path
+    out: Output
 
 
 @command("reconstruct")
@@ -210,7 +210,7 @@ def sample(
 
 def _compare_samples(model: "LatentDiffusionAutoencoder", manifest: Path, out: Path, seed: int) -> None:
     from ldae.data.manifest import read_manifest
-    from ldae.io.files import write_json
+    from ldae.files import write_json
     from ldae.tasks.encode import encode_scans
     from ldae.tasks.probe.baselines import SimpleFeatures
     from ldae.tasks.sample import compare_samples

@@ -21,7 +21,7 @@ import pandas as pd
 from ldae.data.schema import COLUMNS, OPTIONAL_COLUMNS, REQUIRED_COLUMNS, SPLITS, find_problems, infer_type, normal_sex
 from ldae.data.text_table import MISSING_WORDS, read_text_table, shortlist
 from ldae.errors import ManifestError
-from ldae.io.files import content_hash, write_text
+from ldae.files import content_hash, write_text
 from ldae.notebook import Shown
 from ldae.volume import SUFFIXES
 

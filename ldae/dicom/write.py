@@ -13,8 +13,8 @@ import numpy.typing as npt
 from ldae.dicom.headers import MR_IMAGE, Header, Series, read_folder, require
 from ldae.dicom.read import convert_series
 from ldae.errors import VolumeError
+from ldae.files import atomic_folder, check_new_folder
 from ldae.image_files import LPS_TO_RAS
-from ldae.io.files import atomic_folder, check_new_folder
 from ldae.io.notice import SYNTHETIC
 from ldae.io.version import __version__
 from ldae.volume import Grid, Volume, read_volume, sidecar_path

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from ldae.errors import CheckpointError
-from ldae.io.files import atomic_file, atomic_folder, sha256_of, write_json, write_text
+from ldae.files import atomic_file, atomic_folder, sha256_of, write_json, write_text
 
 __all__ = [
     "FORMAT_VERSION",
     "WEIGHTS",
+    "check_finite",
     "check_tensors",
     "describe_folder",
     "hash_tensors",
@@ -47,7 +48,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> Path:
     from safetensors.torch import save_file
 
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with atomic_file(path) as temporary:
+    with atomic_file(path, needs=sum(tensor.nbytes for tensor in plain.values())) as temporary:
         save_file(plain, temporary)
         # safetensors keeps files to their owner; the other files of a model are for everyone to read.
         temporary.chmod(0o644)
@@ -171,6 +172,20 @@ def check_tensors(
             f"{where}: {len(wrong)} tensors are missing, unexpected or of another shape than the config says "
             f"(first: {wrong[0]}, {found.get(wrong[0])} for {expected.get(wrong[0])}); {remedy}"
         )
+        raise CheckpointError(msg)
+
+
+def check_finite(tensors: Mapping[str, Tensor], *, where: str) -> None:
+    """Refuse weights that are NaN or infinite.
+
+    Raises:
+        CheckpointError: naming the first tensor that holds any.
+    """
+    wrong = next(
+        (name for name, each in tensors.items() if each.is_floating_point() and not each.isfinite().all()), None
+    )
+    if wrong is not None:
+        msg = f"{where}: the weights {wrong} are not all finite; take a checkpoint from before training failed, or copy it again"
         raise CheckpointError(msg)
 
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from ldae.errors import CheckpointError
+from ldae.files import sha256_of
 from ldae.io.checkpoints import load_tensors
-from ldae.io.files import sha256_of
 
 __all__ = ["WeightsFile", "read_weights_file"]
 

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from ldae.errors import CohortError
-from ldae.io.files import atomic_folder, sha256_of, write_json
+from ldae.files import atomic_folder, sha256_of, write_json
 from ldae.phantom.anatomy.label_maps import label_files
 from ldae.phantom.files import (
     MANIFEST_COLUMNS,

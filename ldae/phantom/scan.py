@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ldae.atlas import Template, load_template
-from ldae.io.files import sha256_of
+from ldae.files import sha256_of
 from ldae.phantom.anatomy.combination import Combination, find_warp
 from ldae.phantom.anatomy.deformation import draw_shape
 from ldae.phantom.anatomy.label_maps import LabelSource, label_anatomy, label_files, place_label_map, read_label_map

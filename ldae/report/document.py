@@ -10,7 +10,7 @@ from typing import Any, Literal
 from markupsafe import Markup
 
 from ldae.errors import TaskError
-from ldae.io.files import write_bytes, write_text
+from ldae.files import write_bytes, write_text
 from ldae.prepare.preprocess.cohort import PreprocessReport
 from ldae.report.blocks import ChartFigure, LinkedPicture, Picture, Section, Viewer, walk
 from ldae.report.machine import write_machine_report

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ldae.errors import TaskError
+from ldae.files import write_json
 from ldae.hardware import peak_memory_gib
-from ldae.io.files import write_json
 
 __all__ = ["Clock"]
 

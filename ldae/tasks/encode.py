@@ -17,9 +17,9 @@ from ldae.codes import Codes
 from ldae.contract import PreparedScan
 from ldae.data.manifest import Record
 from ldae.errors import TaskError, VolumeError
+from ldae.files import atomic_file, write_json
 from ldae.hardware import trim_heap
 from ldae.io.checkpoints import stream_tensors
-from ldae.io.files import atomic_file, write_json
 from ldae.tasks.noise_file import FiledCodes
 from ldae.tasks.probe.embeddings import write_arrays, write_embeddings
 
@@ -244,8 +244,13 @@ def encode_scans(
         if batch:
             prepared = [scan for _, scan in batch]
             seen = ScanBatch([record for record, _ in batch], np.stack([scan.data for scan in prepared]), source)
+            found = model.encode_prepared(prepared, *seen.latents(), noise=False)
+            wrong = [r.key for r, each in zip(seen.records, found, strict=True) if not each.semantic.isfinite().all()]
+            if wrong:
+                msg = f"the codes of {', '.join(wrong)} are not finite; encode with --precision fp32"
+                raise TaskError(msg)
             kept += seen.records
-            codes += model.encode_prepared(prepared, *seen.latents(), noise=False)
+            codes += found
             for see in visit:
                 see(seen)
         trim_heap()

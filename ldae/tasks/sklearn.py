@@ -12,9 +12,9 @@ from sklearn.utils import Tags
 
 from ldae.data.inputs import Scan
 from ldae.errors import TaskError
+from ldae.files import atomic_file, sha256_of
 from ldae.hardware import Device, Precision
 from ldae.head.intake import Preprocess
-from ldae.io.files import atomic_file, sha256_of
 from ldae.io.model_names import DEFAULT_MODEL
 
 if TYPE_CHECKING:

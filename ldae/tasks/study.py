@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.data.manifest import Manifest
 from ldae.errors import TaskError, VolumeError
-from ldae.io.files import write_json
+from ldae.files import write_json
 from ldae.io.plain import to_plain
 from ldae.metrics.volumetry import measure_volumes
 from ldae.tasks.code_usage import code_usage

@@ -16,9 +16,9 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor
 
 from ldae.errors import TrainingError
+from ldae.files import write_json
 from ldae.hardware import Device, PeakMemory, Precision, choose_device, choose_precision, release_memory
 from ldae.io.checkpoints import hash_tensors, load_tensors, save_tensors
-from ldae.io.files import write_json
 from ldae.training.batches import StageDataModule
 from ldae.training.callbacks import ExponentialMovingAverage, Progress, ProgressCallback, ResumeCheckpoint, SliceImages
 from ldae.training.loop import StageLoop

@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from ldae.atlas import load_template
 from ldae.data.manifest import read_manifest, write_manifest
-from ldae.io.files import write_json
+from ldae.files import write_json
 from ldae.metrics.code_usage import CodeSpread, CodeUse
 from ldae.metrics.statistics import Interval
 from ldae.tasks.code_usage import CodeUsageResult, ImageUse

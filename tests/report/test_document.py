@@ -15,7 +15,7 @@ from bs4 import BeautifulSoup
 from PIL import Image
 
 from ldae.errors import TaskError
-from ldae.io.files import write_json
+from ldae.files import write_json
 from ldae.report import blocks, write_probe_report, write_report
 from ldae.report.blocks import Beside, Text
 from ldae.report.run_folder import STAGES

@@ -64,6 +64,20 @@ def test_noise_codes_stay_in_a_file_until_they_are_taken(tiny_model, scans):
     assert scans.codes[1:3][-1].same_image(known[2])
 
 
+def test_codes_that_are_not_finite_are_an_error(tiny_model, cohort, tmp_path, monkeypatch):
+    broken = cohort.records[1].key
+    encode = tiny_model.encode_prepared
+
+    def with_nan(scans, *args, **options):
+        codes = encode(scans, *args, **options)
+        return [replace(each, semantic=each.semantic * (np.nan if row == 1 else 1)) for row, each in enumerate(codes)]
+
+    monkeypatch.setattr(tiny_model, "encode_prepared", with_nan)
+    with pytest.raises(TaskError, match=f"the codes of {broken} are not finite"):
+        encode_manifest(tiny_model, cohort.records, tmp_path / "codes", batch_size=6)
+    assert not (tmp_path / "codes" / "codes.parquet").exists()
+
+
 def test_a_corrupt_scan_is_reported_and_stops_nothing(tiny_model, cohort, tmp_path):
     cohort.records[1].image.write_bytes(b"not gzip")
     result = encode_manifest(tiny_model, cohort.records, tmp_path / "codes", batch_size=2)
@@ -98,6 +112,26 @@ def test_what_the_manifest_holds_is_no_feature(tmp_path):
     assert features.values.tolist() == [[0.1, 1.0], [0.2, 2.0]]
     with pytest.raises(TaskError, match="no numeric column besides"):
         read_embeddings(path, list(rows))
+
+
+def test_damaged_tables_are_named(tmp_path, cohort):
+    np.save(tmp_path / "array.npy", np.eye(3))
+    (tmp_path / "array.npy").rename(tmp_path / "array.npz")
+    with pytest.raises(TaskError, match=r"array.npz: unreadable \(an array alone"):
+        read_embeddings(tmp_path / "array.npz")
+    values = np.random.default_rng(0).normal(size=(len(cohort.records), 40))
+    path = write_embeddings(tmp_path / "codes.parquet", cohort.records, values)
+    whole, reasons = path.read_bytes(), set()
+    for at in np.random.default_rng(1).integers(0, len(whole), 60):
+        packed = bytearray(whole)
+        packed[at] ^= 0xFF
+        path.write_bytes(packed)
+        try:
+            assert np.array_equal(read_embeddings(path).values, values)  # what was hit means nothing
+        except TaskError as error:
+            reasons.add("CRC" if "CRC" in str(error) else "other")
+            assert "codes.parquet: " in str(error)
+    assert reasons == {"CRC", "other"}
 
 
 def test_arrays_and_tables_without_sessions_are_read(tmp_path, cohort):

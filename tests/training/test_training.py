@@ -17,7 +17,7 @@ from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.contract import LEFT_RIGHT
 from ldae.data.datasets import LatentDataset
 from ldae.errors import DependencyError, TrainingError
-from ldae.io.files import write_text
+from ldae.files import write_text
 from ldae.models.convnext import ConvNeXt, ConvNeXtConfig
 from ldae.report.run_folder import read_history
 from ldae.training.batches import StageDataModule, StepBatchSampler

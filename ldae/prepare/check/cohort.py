@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ldae.files import write_json, write_text
 from ldae.head.findings import ERROR, NOTICE, WARNING, Finding, Severity
 from ldae.head.intensities import SkullState
-from ldae.io.files import write_json, write_text
 from ldae.prepare.check.confounding import check_confounding
 from ldae.prepare.check.lenient_manifest import read_leniently
 from ldae.prepare.check.likeness import LikenessStatistics, compare_brains

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ldae.errors import CohortError, OutputError
-from ldae.io.files import write_json
+from ldae.files import write_json
 
 __all__ = ["ImportReport", "Skipped", "Taken", "check_out", "report_path"]
 

@@ -13,9 +13,9 @@ import pandas as pd
 from ldae.data.manifest import Manifest, Record, write_manifest
 from ldae.data.text_table import shortlist
 from ldae.errors import CohortError
+from ldae.files import sha256_of, write_bytes, write_json
 from ldae.head.alignment import write_transform
 from ldae.head.preprocess import PreprocessConfig, PreprocessedScan, Quality
-from ldae.io.files import sha256_of, write_bytes, write_json
 from ldae.io.version import __version__
 from ldae.prepare.preprocess.overlay import draw_overlay
 from ldae.volume import Grid, write_volume

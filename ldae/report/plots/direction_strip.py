@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from ldae.contract import Preprocessing
-from ldae.io.files import write_bytes
+from ldae.files import write_bytes
 from ldae.report.plots.slice_panels import PanelRow, Tile, choose_cuts, draw_panel
 from ldae.tasks.explore.discover import STEPS, DirectionStrip
 

@@ -13,7 +13,7 @@ import torch
 from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.codes import Codes
 from ldae.errors import TaskError
-from ldae.io.files import write_text
+from ldae.files import write_text
 from ldae.tasks.edit.direction import manipulate_codes
 from ldae.tasks.edit.manipulate import ready_step
 from ldae.tasks.encode import EncodedScans

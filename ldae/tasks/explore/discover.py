@@ -11,7 +11,7 @@ import numpy.typing as npt
 from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.data.manifest import COLUMNS
 from ldae.errors import TaskError
-from ldae.io.files import atomic_file, write_json
+from ldae.files import atomic_file, write_json
 from ldae.tasks.edit.direction import manipulate_codes
 from ldae.tasks.encode import EncodedScans
 from ldae.tasks.explore.directions import (

@@ -12,8 +12,8 @@ import pandas as pd
 from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.data.manifest import Record
 from ldae.errors import TaskError
+from ldae.files import write_json, write_text
 from ldae.hardware import trim_heap
-from ldae.io.files import write_json, write_text
 from ldae.metrics.change import change_correlation, change_error
 from ldae.metrics.images import compare_images
 from ldae.metrics.statistics import Interval

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from ldae.io.files import write_json
+from ldae.files import write_json
 from ldae.io.notice import SYNTHETIC
 from ldae.io.stored import StoredScan
 from ldae.io.version import __version__

@@ -14,7 +14,7 @@ import pandas as pd
 from ldae.codes import Origin, check_origin
 from ldae.data.manifest import COLUMNS, Record
 from ldae.errors import TaskError
-from ldae.io.files import atomic_file
+from ldae.files import atomic_file
 from ldae.tasks.probe.result import CODES, MEDIAN
 
 __all__ = ["Embeddings", "embeddings_of", "joined", "read_embeddings", "read_named", "write_arrays", "write_embeddings"]
@@ -130,7 +130,7 @@ def write_embeddings(
     if origin is not None:
         whole = whole.replace_schema_metadata({**whole.schema.metadata, METADATA: json.dumps(asdict(origin)).encode()})
     with atomic_file(path) as temporary:
-        pyarrow.parquet.write_table(whole, temporary)
+        pyarrow.parquet.write_table(whole, temporary, write_page_checksum=True)
     return path
 
 
@@ -210,7 +210,7 @@ def _read_table(path: Path, manifest: Collection[str]) -> tuple[pd.DataFrame, Ar
     text = dict.fromkeys(KEYS, str)
     try:
         if path.suffix == ".parquet":
-            table = pd.read_parquet(path)
+            table = pd.read_parquet(path, engine="pyarrow", page_checksum_verification=True)
         else:
             with path.open(encoding="utf-8-sig") as file:
                 head, second = file.readline(), file.readline()
@@ -271,7 +271,11 @@ def read_named(items: Sequence[str], manifest: Collection[str] = ()) -> dict[str
 
 def _read_arrays(path: Path) -> tuple[pd.DataFrame, Array, list[str]]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        file = np.load(path, allow_pickle=False)
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            msg = "an array alone, as numpy.save writes it"
+            raise ValueError(msg)
+        with file:
             arrays: dict[str, Any] = {name: file[name] for name in file.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         reason = "not an NPZ file of plain arrays" if "pickle" in str(error) else str(error)

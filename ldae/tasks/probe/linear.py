@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 
 from ldae.codes import Origin, check_origin
 from ldae.errors import TaskError
-from ldae.io.files import atomic_file, write_json
+from ldae.files import atomic_file, write_json
 from ldae.tasks.probe.models import FittedProbe
 
 __all__ = ["LinearProbe", "predict", "write_predictions"]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from ldae.errors import TaskError
-from ldae.io.files import write_json
+from ldae.files import write_json
 from ldae.tasks.native.scan import FEATHER_MM, NativeScan
 from ldae.volume import Grid, Volume, read_volume, sidecar_path, write_volume
 

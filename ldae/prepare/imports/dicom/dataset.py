@@ -16,7 +16,7 @@ from ldae.dicom.headers import Scan, Series, read_folder
 from ldae.dicom.read import convert_series
 from ldae.dicom.select import SeriesRule, select_series
 from ldae.errors import CohortError, VolumeError
-from ldae.io.files import atomic_folder, check_new_folder, write_json, write_text
+from ldae.files import atomic_folder, check_new_folder, write_json, write_text
 from ldae.io.version import __version__
 from ldae.prepare.imports.dicom.subjects import (
     KeyRow,

@@ -12,7 +12,7 @@ import pandas as pd
 from ldae.data.schema import MAX_AGE_YEARS
 from ldae.dicom.headers import Header, Series
 from ldae.errors import CohortError
-from ldae.io.files import write_text
+from ldae.files import write_text
 from ldae.prepare.imports.dates import DAYS_PER_MONTH, DAYS_PER_YEAR, try_date
 
 __all__ = [

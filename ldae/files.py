@@ -1,5 +1,6 @@
 """Files written whole or not at all, and their hashes."""
 
+import errno
 import functools
 import hashlib
 import json
@@ -17,6 +18,7 @@ __all__ = [
     "atomic_file",
     "atomic_folder",
     "check_new_folder",
+    "check_writable",
     "content_hash",
     "sha256_of",
     "write_bytes",
@@ -27,12 +29,9 @@ __all__ = [
 
 def write_bytes(path: Path, content: bytes) -> Path:
     """Write a file under a temporary name beside it, then rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".writing-", dir=path.parent)
-    with os.fdopen(handle, "wb") as file:
-        file.write(content)
-    Path(name).chmod(0o644)
-    return Path(name).replace(path)
+    with atomic_file(path, needs=len(content)) as temporary:
+        temporary.write_bytes(content)
+    return path
 
 
 def write_text(path: Path, text: str) -> Path:
@@ -50,16 +49,51 @@ def write_json(path: Path, value: Any) -> Path:
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[Path]:
-    """A name beside the path, with its ending, for a file that takes the path's name only when the block ends well."""
+def atomic_file(path: Path, *, needs: int = 0) -> Iterator[Path]:
+    """A name beside the path, with its ending, for a file that takes the path's name only when the block ends well.
+
+    Args:
+        path: of the file.
+        needs: bytes that will be written, where they are known.
+
+    Raises:
+        OutputError: if the disk has no room; nothing is left behind.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".writing-{path.name}")
     temporary.unlink(missing_ok=True)  # of a process that was killed
     try:
+        if needs > shutil.disk_usage(path.parent).free:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         yield temporary
         temporary.replace(path)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        free = shutil.disk_usage(path.parent).free
+        amount = f"{needs / 2**20:,.1f} MiB are needed, " if needs else ""
+        msg = f"{path}: the disk is full ({amount}{free / 2**20:,.1f} MiB are free); make room, and run the same command again"
+        raise OutputError(msg) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_writable(path: Path) -> None:
+    """Write a little where a file or folder is to be, before any work is done.
+
+    Raises:
+        OutputError: if nothing can be written there, or a file lies in the way.
+    """
+    there = next(each for each in (path, *path.absolute().parents) if each.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there, buffering=0) as file:
+            file.write(bytes(4096))
+    except NotADirectoryError as error:
+        msg = f"{there} is a file; give a folder"
+        raise OutputError(msg) from error
+    except OSError as error:
+        msg = f"{there}: nothing can be written there ({error.strerror}); give another place, or make room"
+        raise OutputError(msg) from error
 
 
 @contextmanager

@@ -1,7 +1,21 @@
+import errno
+import shutil
+import tempfile
+from types import SimpleNamespace
+
 import pytest
 
 from ldae.errors import ConfigError, OutputError
-from ldae.io.files import atomic_file, atomic_folder, check_new_folder, sha256_of, write_json, write_text
+from ldae.files import (
+    atomic_file,
+    atomic_folder,
+    check_new_folder,
+    check_writable,
+    sha256_of,
+    write_bytes,
+    write_json,
+    write_text,
+)
 from ldae.io.plain import from_plain, to_plain
 from ldae.models.semantic_encoder import SemanticEncoderConfig, VolumeEncoderConfig
 
@@ -42,6 +56,36 @@ def test_an_interrupted_file_leaves_the_former_one(tmp_path):
     with atomic_file(target) as temporary:
         temporary.write_text("three")
     assert target.read_text() == "three"
+
+
+def test_a_full_disk_leaves_nothing_and_says_what_is_needed(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1 << 20))
+    with pytest.raises(OutputError, match=r"x.bin: the disk is full \(2.0 MiB are needed, 1.0 MiB are free\)"):
+        write_bytes(tmp_path / "x.bin", bytes(1 << 21))
+
+    def filled():
+        with atomic_file(tmp_path / "y.bin") as temporary:
+            temporary.write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OutputError, match=r"y.bin: the disk is full \(1.0 MiB are free\)"):
+        filled()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_place_is_tried_before_the_work(tmp_path, monkeypatch):
+    check_writable(tmp_path / "new" / "deep")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="file is a file; give a folder"):
+        check_writable(tmp_path / "file" / "out")
+
+    def refuse(**_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    with pytest.raises(OutputError, match=r"nothing can be written there \(Read-only file system\)"):
+        check_writable(tmp_path / "new")
 
 
 def test_not_a_number_is_no_json_and_the_hash_is_the_standard_one(tmp_path):
