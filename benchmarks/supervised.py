@@ -22,7 +22,7 @@ import ldae
 from ldae.data.manifest import Manifest, read_manifest
 from ldae.models.semantic_encoder import VolumeEncoder
 
-STEPS, EVERY, BATCH, RATE = 600, 25, 16, 1e-3
+STEPS, EVERY, BATCH, RATE = 300, 25, 16, 1e-3
 NOISE = 0.3
 """Standard deviation of noise on what is read, relative to that of each of its voxels over the training scans."""
 

@@ -1,4 +1,4 @@
-"""Heads of the tests: the template's in a known pose, and textured ellipsoids."""
+"""Heads of the tests: the template's in a known pose, and in place with texture."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -69,13 +69,12 @@ def write_heads(folder: Path, rows: list[tuple], columns: str) -> Path:
 
 
 def textured_head(seed: int) -> Volume:
-    """Skull-stripped ellipsoids with texture on an oblique anisotropic grid in MNI space."""
+    """The template's brain with texture of its own, on an oblique anisotropic grid in MNI space."""
     rng = np.random.default_rng(seed)
     affine = np.eye(4)
     affine[:3, :3] = Rotation.from_euler("z", 0.1).as_matrix() @ np.diag([4.0, 5.0, 6.0])
     shape = (40, 42, 30)
     affine[:3, 3] = np.array([0.0, -17.0, 5.0]) - affine[:3, :3] @ ((np.array(shape) - 1) / 2)
-    world = affine[:3, :3] @ np.indices(shape).reshape(3, -1) + affine[:3, 3:]
-    radius = np.linalg.norm((world - [[0.0], [-17.0], [5.0]]) / [[65.0], [80.0], [60.0]], axis=0).reshape(shape)
-    data = np.where(radius < 1, 300 + 200 * radius + rng.normal(0, 30, shape), 0.0)
+    brain = load_template(4.0).t1.resample_to(Grid(shape, affine)).data
+    data = np.where(brain > 0.05, 500 * brain + rng.normal(0, 30, shape), 0.0)
     return Volume(np.clip(data, 0, None).astype(np.float32), affine)

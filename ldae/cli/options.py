@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ldae.data.manifest import Manifest as Cohort
     from ldae.data.manifest import Record
     from ldae.prepare.preprocess.intake import OpenedScans
-    from ldae.tasks.encode import EncodedScans
+    from ldae.tasks.encoded_scans import EncodedScans
 
 __all__ = [
     "RENAMED_COMMANDS",
@@ -191,6 +191,8 @@ def open_scans(model: Model, scans: Sequence[Path], out: Path, *, workers: int) 
         opened = intake.open_scans(scans, out, voxel_size_mm=voxel_size_mm, workers=workers, progress=move)
     if opened.preprocessed:
         say(f"raw scans that were preprocessed: {opened.preprocessed}")
+    for key, reasons in opened.warnings.items():
+        say(f"look at {key}: {'; '.join(reasons)}")
     return opened
 
 
@@ -205,6 +207,8 @@ class Scans(Model):
         out: folder of the results.
         seed: of everything drawn.
         workers: processes that preprocess.
+        strict: refuse scans whose header contradicts itself, instead of a warning.
+        force: take scans that are no T1-weighted brain in template space too.
     """
 
     scans: ScanFiles
@@ -212,6 +216,8 @@ class Scans(Model):
     out: Folder
     seed: int = 0
     workers: Workers = 1
+    strict: bool = False
+    force: bool = False
 
     @cached_property
     def manifest(self) -> "Cohort":
@@ -250,8 +256,13 @@ class Scans(Model):
 
         records = self.records(subject)
         model = self.load()
+        failures: dict[str, str] = {}
+        forced: dict[str, str] | None = {} if self.force else None
         with progress_bar("encode") as move:
-            scans = encode_scans(model, records, progress=move)
+            scans = encode_scans(model, records, failures=failures, forced=forced, progress=move)
+        for what, reasons in (("left out", failures), ("encoded all the same", forced or {})):
+            for key, reason in reasons.items():
+                say(f"{what} {key}: {reason}")
         if not noise:
             return model, scans
         with progress_bar("invert") as move:

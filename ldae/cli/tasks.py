@@ -30,6 +30,7 @@ def encode(
     seed: int = 0,
     workers: Workers = 1,
     strict: bool = False,
+    force: bool = False,
 ) -> int:
     """Encode scans to codes.
 
@@ -47,7 +48,8 @@ def encode(
         batch_size: scans at a time.
         seed: of the random encoder.
         workers: processes that preprocess.
-        strict: exit code 2, not 1, if a scan could not be encoded.
+        strict: exit code 2, not 1, if a scan could not be encoded; refuse scans whose header contradicts itself.
+        force: encode scans that are no T1-weighted brain in template space too; column forced says which, and why.
     """
     from ldae.errors import TaskError
     from ldae.tasks.encode import encode_manifest, write_slices
@@ -64,7 +66,9 @@ def encode(
             _ = loaded.slice_encoder  # refuses now, not after an hour of encoding
         records = opened.manifest.records
         with progress_bar("encode") as move:
-            result = encode_manifest(loaded, records, Path(place), noise=noise, batch_size=batch_size, progress=move)
+            result = encode_manifest(
+                loaded, records, Path(place), noise=noise, force=force, batch_size=batch_size, progress=move
+            )
         if alone:
             with atomic_file(out) as temporary:
                 shutil.copyfile(result.codes, temporary)
@@ -89,8 +93,9 @@ def encode(
         words = [f"{path.stem}={path}{'' if path.suffix == '.parquet' else f'@{COMPONENTS}'}" for path in written]
         say(f"to compare with: --baseline {' '.join(words)}")
     failures = opened.failures | result.failures
-    for key, reason in failures.items():
-        say(f"left out {key}: {reason}")
+    for what, reasons in (("left out", failures), ("encoded all the same", result.forced)):
+        for key, reason in reasons.items():
+            say(f"{what} {key}: {reason}")
     return exit_code(failures, strict=strict)
 
 

@@ -21,7 +21,7 @@ MIN_BRAIN_ML, MAX_BRAIN_ML = 600.0, 2300.0
 EMPTY_SHARE = 0.99
 # Neighbours of equal value: half of them in labels and masks, a few percent in scans.
 LABEL_SHARE = 0.5
-MIN_LEVELS = 64
+MIN_LEVELS, LEVELS_OF_LABELS = 64, 16
 SATURATED_SHARE = 0.01
 NEGATIVE_SHARE = 0.01
 # Section through the head at the border of the field of view, relative to the largest parallel one.
@@ -82,7 +82,7 @@ def check_intensities(data: npt.NDArray[np.float32]) -> tuple[list[Finding], dic
 
 def _check_levels(measured: dict[str, float]) -> Iterator[Finding]:
     levels, equal = int(measured["levels"]), measured["equal_neighbours"]
-    if equal > LABEL_SHARE:
+    if equal > LABEL_SHARE or levels <= LEVELS_OF_LABELS:
         message = f"{100 * equal:.0f} % of neighbouring voxels have equal values ({levels} in all): labels, not a scan"
         yield Finding(ERROR, "labels", message, "give the T1-weighted image that they were drawn on")
         return

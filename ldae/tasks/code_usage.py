@@ -24,7 +24,7 @@ from ldae.metrics.code_usage import (
 from ldae.metrics.images import ImageAgreement, compare_images
 from ldae.metrics.statistics import Interval
 from ldae.models.whitening import Whitening
-from ldae.tasks.encode import EncodedScans, Progress
+from ldae.tasks.encoded_scans import EncodedScans, Progress
 
 __all__ = ["CodeUsageResult", "ImageUse", "code_usage"]
 

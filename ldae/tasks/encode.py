@@ -1,14 +1,11 @@
 """Encode: scans to codes; images and latents pass one batch at a time."""
 
-import shutil
-import tempfile
-import weakref
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -19,168 +16,19 @@ from ldae.data.manifest import Record
 from ldae.errors import TaskError, VolumeError
 from ldae.files import atomic_file, write_json
 from ldae.hardware import trim_heap
+from ldae.head.intake import contract_problem
 from ldae.io.checkpoints import stream_tensors
-from ldae.tasks.noise_file import FiledCodes
+from ldae.tasks.encoded_scans import EncodedScans, Images, Progress, ScanBatch, ScanSource
 from ldae.tasks.probe.embeddings import write_arrays, write_embeddings
+from ldae.volume import read_volume
 
 __all__ = [
     "EncodeResult",
-    "EncodedScans",
-    "Progress",
-    "ScanBatch",
-    "ScanSource",
     "encode_manifest",
     "encode_scans",
     "write_codes",
     "write_slices",
 ]
-
-Images = npt.NDArray[np.float32]
-Progress = Callable[[int, int], None]
-
-
-class ScanSource:
-    """Images and latents of scans on a model's grid, read when a batch needs them.
-
-    Args:
-        model: whose grid and compression.
-        cache: folder that keeps the latents, `cache` of a run folder; a temporary one if it is not given.
-    """
-
-    def __init__(self, model: LatentDiffusionAutoencoder, cache: Path | None = None) -> None:
-        if cache is None:
-            cache = Path(tempfile.mkdtemp(prefix="ldae-latents-"))
-            weakref.finalize(self, shutil.rmtree, cache, ignore_errors=True)
-        self.model = model
-        self._latents = model.latent_cache(cache)
-
-    def images(self, records: Sequence[Record]) -> Images:
-        """Images in [0, 1], (B, D, H, W).
-
-        Raises:
-            VolumeError: naming the first scan that cannot be read.
-        """
-        return np.stack([self.model.prepare_record(record).data for record in records])
-
-    def latents(self, records: Sequence[Record], images: Images | None = None, *, mirrored: bool = False) -> Tensor:
-        """Standardised latents, (B, C, d, h, w), each computed once.
-
-        Args:
-            records: of the scans.
-            images: of the scans, where they have been read already.
-            mirrored: of the left-right mirrored images.
-        """
-        batch = None if images is None else torch.from_numpy(images)[:, None]
-        return self._latents.means(records, batch, mirrored=mirrored)
-
-
-@dataclass(frozen=True, eq=False)
-class ScanBatch:
-    """A batch of scans while they are encoded.
-
-    Attributes:
-        records: rows of the manifest, B.
-        images: (B, D, H, W) in [0, 1].
-        source: of the latents.
-    """
-
-    records: Sequence[Record]
-    images: Images
-    source: ScanSource
-
-    def latents(self) -> tuple[Tensor | None, Tensor | None]:
-        """Latents and mirrored latents, (B, C, d, h, w) each, as far as the semantic encoder reads them."""
-        encoder = self.source.model.networks.semantic_encoder
-        return (
-            self.source.latents(self.records, self.images) if encoder.reads_latent else None,
-            self.source.latents(self.records, self.images, mirrored=True) if encoder.reads_mirrored_latent else None,
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class EncodedScans:
-    """Scans with their codes, in the same order; images and latents are read when a batch needs them.
-
-    Attributes:
-        records: rows of the manifest, N.
-        codes: of each scan.
-        source: of images and latents.
-    """
-
-    records: tuple[Record, ...]
-    codes: Sequence[Codes]
-    source: ScanSource
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    @property
-    def subjects(self) -> list[str]:
-        """The subject of each scan."""
-        return [record.participant_id for record in self.records]
-
-    @property
-    def semantic(self) -> npt.NDArray[np.float64]:
-        """y of every scan, (N, S)."""
-        return np.stack([codes.semantic.numpy() for codes in self.codes]).astype(np.float64)
-
-    @property
-    def first_rows(self) -> list[int]:
-        """The row of each subject's first scan, in the order of the scans."""
-        first: dict[str, int] = {}
-        for row, subject in enumerate(self.subjects):
-            first.setdefault(subject, row)
-        return list(first.values())
-
-    def select(self, rows: Sequence[int]) -> "EncodedScans":
-        """Some of the scans."""
-        codes = self.codes
-        chosen = codes.select(rows) if isinstance(codes, FiledCodes) else [codes[row] for row in rows]
-        return EncodedScans(tuple(self.records[row] for row in rows), chosen, self.source)
-
-    def of_split(self, split: str) -> "EncodedScans":
-        """The scans of a split."""
-        return self.select([row for row, record in enumerate(self.records) if record.split == split])
-
-    def batches(self, size: int) -> "Iterator[EncodedScans]":
-        """All scans, so many at a time."""
-        for start in range(0, len(self), size):
-            yield self.select(range(start, min(start + size, len(self))))
-            trim_heap()
-
-    def images(self) -> Images:
-        """Images of all these scans, (N, D, H, W) in [0, 1]: for a batch."""
-        return self.source.images(self.records)
-
-    def latents(self) -> Tensor:
-        """Standardised latents of all these scans, (N, C, d, h, w): for a batch."""
-        return self.source.latents(self.records)
-
-    def with_noise(
-        self,
-        model: LatentDiffusionAutoencoder,
-        *,
-        batch_size: int = 16,
-        measure: bool = True,
-        progress: Progress = lambda done, total: None,
-    ) -> "EncodedScans":
-        """The same scans with their noise codes, which stay in a temporary file until they are taken.
-
-        Args:
-            model: that encoded them.
-            batch_size: scans at a time.
-            measure: sample each latent back, to know the error of the round trip.
-            progress: called with (done, total).
-        """
-
-        def inverted() -> Iterator[Codes]:
-            done = 0
-            for batch in self.batches(batch_size):
-                yield from model.with_noise(batch.codes, batch.latents(), measure=measure)
-                done += len(batch)
-                progress(done, len(self))
-
-        return replace(self, codes=FiledCodes.write(inverted()))
 
 
 @dataclass(frozen=True)
@@ -194,6 +42,7 @@ class EncodeResult:
         failures: reason by scan, for those that could not be encoded.
         worst_round_trip: largest rms error of a latent after inversion and sampling; None without noise codes.
         outside: scans outside the model's training domain; None where the model does not know it.
+        forced: reason by scan, for those that were encoded against it.
     """
 
     codes: Path
@@ -202,6 +51,7 @@ class EncodeResult:
     failures: dict[str, str]
     worst_round_trip: float | None = None
     outside: int | None = None
+    forced: dict[str, str] = field(default_factory=dict)
 
 
 def encode_scans(
@@ -212,6 +62,7 @@ def encode_scans(
     cache: Path | None = None,
     visit: Sequence[Callable[[ScanBatch], None]] = (),
     failures: dict[str, str] | None = None,
+    forced: dict[str, str] | None = None,
     progress: Progress = lambda done, total: None,
 ) -> EncodedScans:
     """Semantic codes of scans; :meth:`EncodedScans.with_noise` adds the noise codes.
@@ -222,7 +73,9 @@ def encode_scans(
         batch_size: scans at a time.
         cache: folder that keeps the latents; a temporary one if it is not given.
         visit: called with each batch, so that what else needs all images reads them in the same pass.
-        failures: takes the reason of each scan that cannot be read, by key; without it the first one is an error.
+        failures: takes the reason of each scan that cannot be read, or is no T1-weighted brain in template space, by key;
+            without it the first that cannot be read is an error, and what scans show is not examined.
+        forced: takes the reasons of scans that are none and are encoded all the same.
         progress: called with (done, total).
 
     Raises:
@@ -236,6 +89,10 @@ def encode_scans(
         batch: list[tuple[Record, PreparedScan]] = []
         for record in records[start : start + batch_size]:
             try:
+                if failures is not None and (problem := contract_problem(read_volume(record.image))):
+                    if forced is None:
+                        raise VolumeError(problem)
+                    forced[record.key] = problem
                 batch.append((record, model.prepare_record(record)))
             except VolumeError as error:
                 if failures is None:
@@ -262,11 +119,20 @@ def encode_scans(
     return EncodedScans(tuple(kept), tuple(codes), source)
 
 
-def write_codes(path: Path, scans: EncodedScans) -> Path:
-    """Write semantic codes with their model, and their distances from its training domain where it knows that."""
-    distances = [each.domain_distance for each in scans.codes]
-    values = scans.semantic.astype(np.float32)
-    return write_embeddings(path, scans.records, values, scans.source.model.origin, distances)
+def write_codes(path: Path, scans: EncodedScans, forced: Mapping[str, str] | None = None) -> Path:
+    """Write semantic codes with their model, their distances from its training domain, and why scans should not be encoded.
+
+    Args:
+        path: of the table.
+        scans: with codes.
+        forced: reason by scan.
+    """
+    notes: dict[str, list[Any]] = {}
+    if scans.source.model.domain is not None:
+        notes["domain_distance"] = [each.domain_distance for each in scans.codes]
+    if forced:
+        notes["forced"] = [forced.get(record.key) for record in scans.records]
+    return write_embeddings(path, scans.records, scans.semantic.astype(np.float32), scans.source.model.origin, notes)
 
 
 def write_slices(
@@ -305,10 +171,11 @@ def encode_manifest(
     out: Path,
     *,
     noise: bool = False,
+    force: bool = False,
     batch_size: int = 16,
     progress: Progress = lambda done, total: None,
 ) -> EncodeResult:
-    """Encode every scan to `out`/codes.parquet; a scan that cannot be read is reported and never stops the others.
+    """Encode every scan to `out`/codes.parquet; one that cannot be used is reported and never stops the others.
 
     Args:
         model: the trained model.
@@ -316,6 +183,7 @@ def encode_manifest(
         out: folder.
         noise: write `out`/noise.safetensors too: of each scan one tensor (C, d, h, w) under its key, and what an exact solver
             recorded, (K, C, d, h, w), under its key and `:record`.
+        force: encode what is no T1-weighted brain in template space too, and say so in the column `forced`.
         batch_size: scans at a time.
         progress: called with (done, total).
 
@@ -323,6 +191,7 @@ def encode_manifest(
         TaskError: if no scan could be encoded.
     """
     failures: dict[str, str] = {}
+    forced: dict[str, str] = {}
     # Compressed while the images are at hand, so that inversion reads no image again.
     compress = [lambda batch: batch.source.latents(batch.records, batch.images)] if noise else []
     passes = 2 if noise else 1
@@ -332,9 +201,10 @@ def encode_manifest(
         batch_size=batch_size,
         visit=compress,
         failures=failures,
+        forced=forced if force else None,
         progress=lambda done, total: progress(done, passes * total),
     )
-    path = write_codes(out / "codes.parquet", scans)
+    path = write_codes(out / "codes.parquet", scans, forced)
     outside = None if model.domain is None else sum((each.domain_distance or 0) > 1 for each in scans.codes)
     facts = {
         "model": model.fingerprint(),
@@ -342,6 +212,7 @@ def encode_manifest(
         "semantic_width": scans.semantic.shape[1],
         "outside_training_domain": outside,
         "failures": failures,
+        "forced": forced,
     }
     noise_path = worst = None
     if noise:
@@ -356,7 +227,7 @@ def encode_manifest(
         )
         facts |= {"solver": solver, "worst_round_trip_rms": worst}
     write_json(out / "encode.json", facts)
-    return EncodeResult(path, noise_path, len(scans), failures, worst, outside)
+    return EncodeResult(path, noise_path, len(scans), failures, worst, outside, forced)
 
 
 def _write_noise(

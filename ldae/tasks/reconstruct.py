@@ -13,7 +13,7 @@ from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.files import write_json
 from ldae.metrics.images import ImageAgreement, compare_images
 from ldae.metrics.statistics import Interval, mean_of, subject_bootstrap
-from ldae.tasks.encode import EncodedScans, Progress
+from ldae.tasks.encoded_scans import EncodedScans, Progress
 from ldae.tasks.native.spaces import Space
 from ldae.tasks.shown_images import save_images
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.errors import TaskError
 from ldae.metrics.samples import coverage, kernel_distance, novelty
-from ldae.tasks.encode import EncodedScans
+from ldae.tasks.encoded_scans import EncodedScans
 from ldae.tasks.probe.baselines import SimpleFeatures
 
 __all__ = ["Judged", "compare_samples", "sample"]

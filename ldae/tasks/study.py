@@ -20,7 +20,8 @@ from ldae.tasks.edit.change_map import effect_map
 from ldae.tasks.edit.direction import MEASURED, hold_in_images, spread
 from ldae.tasks.edit.evaluate import manipulate
 from ldae.tasks.edit.manipulate import Edits
-from ldae.tasks.encode import EncodedScans, ScanBatch, encode_scans, write_codes
+from ldae.tasks.encode import encode_scans, write_codes
+from ldae.tasks.encoded_scans import EncodedScans, ScanBatch
 from ldae.tasks.longitudinal.evaluate import evaluate_interpolation, save_cases
 from ldae.tasks.longitudinal.trajectory import fit_trajectory_prior
 from ldae.tasks.probe.baselines import RandomEncoder, SimpleFeatures, compress_sides, latent_components

@@ -37,6 +37,7 @@ def test_noise_has_no_findings_and_what_is_no_scan_has() -> None:
     blocks = np.kron(RNG.integers(0, 150, (6, 6, 6)), np.ones((6, 6, 6)))
     assert codes(blocks) == ["labels"]
     assert codes(np.round(NOISE / 15)) == ["few-levels"]
+    assert codes(np.round(NOISE / 150)) == ["labels"]
     assert codes(np.minimum(NOISE, 500.0)) == ["saturated"]
     assert codes(NOISE - 400.0) == ["negative"]
 

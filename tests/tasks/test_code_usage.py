@@ -11,7 +11,7 @@ from ldae.diffusion import Estimate, velocity_of
 from ldae.errors import TaskError
 from ldae.networks import semantic_predict
 from ldae.tasks.code_usage import code_usage
-from ldae.tasks.encode import EncodedScans
+from ldae.tasks.encoded_scans import EncodedScans
 from ldae.volume import Grid
 from tests.records import record_of
 from tests.tasks.fixed_source import FixedSource

@@ -1,4 +1,5 @@
 import json
+import re
 import weakref
 from dataclasses import replace
 
@@ -22,7 +23,7 @@ from ldae.tasks.probe.embeddings import read_embeddings, write_embeddings
 from ldae.tasks.probe.linear import LinearProbe
 from ldae.tasks.reconstruct import reconstruct, save_shown, write_reconstructions
 from ldae.tasks.sample import compare_samples, sample
-from ldae.volume import read_volume
+from ldae.volume import Volume, read_volume, write_volume
 
 
 class Tracked(np.ndarray):
@@ -62,6 +63,35 @@ def test_noise_codes_stay_in_a_file_until_they_are_taken(tiny_model, scans):
     chosen = scans.select([4, 1])
     assert [each.same_image(known[row]) for each, row in zip(chosen.codes, (4, 1), strict=True)] == [True, True]
     assert scans.codes[1:3][-1].same_image(known[2])
+
+
+def test_scans_that_are_no_brains_in_template_space_are_left_out_or_marked(tiny_model, cohort, tmp_path):
+    good = read_volume(cohort.records[0].image)
+    inverted = np.where(good.data > 0, good.data.max() - good.data + 1, 0)
+    labels = np.digitize(good.data, np.percentile(good.data[good.data > 0], [30, 60, 85]))
+    elsewhere = good.affine.copy()
+    elsewhere[:3, 3] += 40
+    wrong = {
+        1: (
+            Volume(good.data[:, :, ::-1].copy(), good.affine),
+            r"overlap .* \(Dice, at least 0.82 needed\), correlation",
+        ),
+        2: (Volume(inverted, good.affine), "looks like a brain"),
+        3: (Volume(labels.astype(np.float32), good.affine), "labels, not a scan"),
+        4: (Volume(good.data, elsewhere), "not a brain in template space"),
+    }
+    for row, (volume, _) in wrong.items():
+        write_volume(volume, cohort.records[row].image)
+    result = encode_manifest(tiny_model, cohort.records, tmp_path / "codes")
+    assert result.encoded == 2
+    assert list(result.failures) == [cohort.records[row].key for row in wrong]
+    for row, (_, words) in wrong.items():
+        assert re.search(words, result.failures[cohort.records[row].key])
+    forced = encode_manifest(tiny_model, cohort.records, tmp_path / "forced", force=True)
+    assert (forced.encoded, forced.failures, set(forced.forced)) == (6, {}, set(result.failures))
+    table = pd.read_parquet(forced.codes)
+    assert table["forced"].notna().tolist() == [row in wrong for row in range(6)]
+    assert read_embeddings(forced.codes).values.shape == (6, 16)
 
 
 def test_codes_that_are_not_finite_are_an_error(tiny_model, cohort, tmp_path, monkeypatch):
@@ -129,9 +159,8 @@ def test_damaged_tables_are_named(tmp_path, cohort):
         try:
             assert np.array_equal(read_embeddings(path).values, values)  # what was hit means nothing
         except TaskError as error:
-            reasons.add("CRC" if "CRC" in str(error) else "other")
-            assert "codes.parquet: " in str(error)
-    assert reasons == {"CRC", "other"}
+            reasons.add(("codes.parquet: " in str(error), "CRC" in str(error)))
+    assert reasons == {(True, True), (True, False)}
 
 
 def test_arrays_and_tables_without_sessions_are_read(tmp_path, cohort):

@@ -24,7 +24,7 @@ SHORT = [f"{stage}.optimisation.steps=2" for stage in STAGES]
         ["schedule.zero_terminal_snr=true", *(f"{name}.weighting=min_snr" for name in STAGES[1:]), *VELOCITY],
         ["representation.semantic_dropout=0.5", "resample_posterior=true", "sampling.guidance=1.5"],
         [
-            "preprocessing={shape: [8, 12, 8], voxel_size_mm: 20.0, centre_mm: [0.0, -17.0, 5.0]}",
+            "preprocessing={shape: [12, 12, 8], voxel_size_mm: 20.0, centre_mm: [0.0, -17.0, 5.0]}",
             "compression.model.channels=[]",
             "compression.model.latent_channels=1",
             *VELOCITY,

@@ -1,7 +1,7 @@
 """Scans given as files or as a BIDS folder: raw ones are preprocessed, and all become one manifest."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
@@ -26,11 +26,13 @@ class OpenedScans:
         manifest: of them.
         failures: reason of each scan that is no T1-weighted head or brain, or could not be preprocessed, by key.
         preprocessed: number of scans that were raw.
+        warnings: reasons to look at what was made of a scan, by key.
     """
 
     manifest: Manifest
     failures: dict[str, str]
     preprocessed: int = 0
+    warnings: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def open_scans(
@@ -63,6 +65,7 @@ def open_scans(
     found = run_each(_examine, manifest.records, lost=_lost, workers=min(workers, len(manifest)))
     failures = {record.key: reason for record, (_, reason) in zip(manifest.records, found, strict=True) if reason}
     images = {record.key: record.image for record, (what, _) in zip(manifest.records, found, strict=True) if what}
+    warnings: dict[str, tuple[str, ...]] = {}
     raw = 0
     for content in ("head", "brain"):
         chosen = manifest.select(pd.Series([what == content for what, _ in found], dtype=bool).to_numpy())
@@ -75,6 +78,7 @@ def open_scans(
         for outcome in report.outcomes:
             if outcome.image is not None:
                 images[outcome.key] = outcome.image
+                warnings |= {outcome.key: outcome.warnings} if outcome.warnings else {}
                 try:
                     check_modality(read_volume(outcome.image))
                 except LdaeError as error:
@@ -88,7 +92,7 @@ def open_scans(
     rows["image"] = [
         str(images[record.key].absolute()) for record, keep in zip(manifest.records, kept, strict=True) if keep
     ]
-    return OpenedScans(build_manifest(rows, manifest.path), failures, raw)
+    return OpenedScans(build_manifest(rows, manifest.path), failures, raw, warnings)
 
 
 def _examine(record: Record) -> tuple[Content | None, str]:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from ldae.errors import TaskError
-from ldae.tasks.encode import EncodedScans
+from ldae.tasks.encoded_scans import EncodedScans
 from ldae.tasks.probe.targets import column_of
 
 __all__ = ["BLOCK", "ChangeMap", "EditMap", "effect_map"]

@@ -16,7 +16,7 @@ from ldae.errors import TaskError
 from ldae.files import write_text
 from ldae.tasks.edit.direction import manipulate_codes
 from ldae.tasks.edit.manipulate import ready_step
-from ldae.tasks.encode import EncodedScans
+from ldae.tasks.encoded_scans import EncodedScans
 from ldae.tasks.native.spaces import Space
 from ldae.tasks.probe.linear import LinearProbe
 

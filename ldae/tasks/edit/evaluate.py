@@ -15,7 +15,7 @@ from ldae.files import write_json
 from ldae.metrics.statistics import Interval, mean_of, subject_bootstrap
 from ldae.tasks.edit.change_map import BLOCK, ChangeMap, EditMap
 from ldae.tasks.edit.manipulate import DEFAULT_STEPS, Edits, check_probes, edit_scans
-from ldae.tasks.encode import EncodedScans, Progress
+from ldae.tasks.encoded_scans import EncodedScans, Progress
 from ldae.tasks.probe.linear import LinearProbe
 
 __all__ = ["MAPPED_SUBJECTS", "ManipulateResult", "ManipulationFindings", "evaluate_edits", "manipulate"]

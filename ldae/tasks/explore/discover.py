@@ -13,7 +13,7 @@ from ldae.data.manifest import COLUMNS
 from ldae.errors import TaskError
 from ldae.files import atomic_file, write_json
 from ldae.tasks.edit.direction import manipulate_codes
-from ldae.tasks.encode import EncodedScans
+from ldae.tasks.encoded_scans import EncodedScans
 from ldae.tasks.explore.directions import (
     Direction,
     Neighbour,

@@ -18,7 +18,7 @@ from ldae.metrics.change import change_correlation, change_error
 from ldae.metrics.images import compare_images
 from ldae.metrics.statistics import Interval
 from ldae.metrics.volumetry import known_volumes
-from ldae.tasks.encode import EncodedScans, Progress
+from ldae.tasks.encoded_scans import EncodedScans, Progress
 from ldae.tasks.longitudinal.comparison import (
     OWN,
     compare_groups,

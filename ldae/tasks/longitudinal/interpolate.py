@@ -11,7 +11,7 @@ import torch
 from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.codes import Codes, interpolate
 from ldae.errors import TaskError
-from ldae.tasks.encode import EncodedScans
+from ldae.tasks.encoded_scans import EncodedScans
 from ldae.tasks.longitudinal.trajectory import TrajectoryPrior, line_weights, sessions_of
 from ldae.tasks.sample import sample
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.errors import TaskError
-from ldae.tasks.encode import EncodedScans
+from ldae.tasks.encoded_scans import EncodedScans
 from ldae.tasks.longitudinal.interpolate import draw_spread, interpolate_subject, nearest_session, with_residual
 from ldae.tasks.native.spaces import Space
 

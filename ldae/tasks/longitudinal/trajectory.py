@@ -9,7 +9,8 @@ import numpy.typing as npt
 from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.data.manifest import Record
 from ldae.errors import TaskError
-from ldae.tasks.encode import Progress, encode_scans
+from ldae.tasks.encode import encode_scans
+from ldae.tasks.encoded_scans import Progress
 
 __all__ = ["TrajectoryPrior", "fit_trajectory_prior", "line_weights", "sessions_of", "train_trajectory_prior"]
 

@@ -15,7 +15,8 @@ from ldae.contract import LEFT_RIGHT
 from ldae.data.manifest import Record
 from ldae.models.tissue_maps import TissueMaps
 from ldae.models.whitening import Whitening
-from ldae.tasks.encode import EncodedScans, Progress, ScanBatch, ScanSource, encode_scans
+from ldae.tasks.encode import encode_scans
+from ldae.tasks.encoded_scans import EncodedScans, Progress, ScanBatch, ScanSource
 from ldae.tasks.probe.embeddings import Embeddings, embeddings_of, write_arrays, write_embeddings
 
 __all__ = ["COMPONENTS", "RandomEncoder", "SimpleFeatures", "compress_sides", "latent_components", "write_baselines"]

@@ -2,7 +2,7 @@
 
 import json
 import zipfile
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -107,7 +107,7 @@ def write_embeddings(
     records: Sequence[Record],
     values: npt.NDArray[np.floating],
     origin: Origin | None = None,
-    domain_distance: Sequence[float | None] = (),
+    notes: Mapping[str, Sequence[Any]] | None = None,
 ) -> Path:
     """Write feature vectors as Parquet: participant_id, session_id, y000, y001, ..., and their model as the schema's metadata.
 
@@ -116,7 +116,7 @@ def write_embeddings(
         records: of the scans.
         values: (N, S).
         origin: the model.
-        domain_distance: of each scan, for a column of that name, where the model knows it.
+        notes: further columns, which are no features: `domain_distance`, and text.
     """
     import pyarrow
     import pyarrow.parquet
@@ -124,9 +124,8 @@ def write_embeddings(
     table = pd.DataFrame({key: [getattr(record, key) for record in records] for key in KEYS})
     digits = len(str(values.shape[1] - 1))
     features = pd.DataFrame(values, columns=[f"y{index:0{digits}d}" for index in range(values.shape[1])])
-    if any(each is not None for each in domain_distance):
-        features[DOMAIN_DISTANCE] = list(domain_distance)
-    whole = pyarrow.Table.from_pandas(pd.concat([table, features], axis=1), preserve_index=False)
+    parts = [table, features, pd.DataFrame(notes or {})]
+    whole = pyarrow.Table.from_pandas(pd.concat(parts, axis=1), preserve_index=False)
     if origin is not None:
         whole = whole.replace_schema_metadata({**whole.schema.metadata, METADATA: json.dumps(asdict(origin)).encode()})
     with atomic_file(path) as temporary:

@@ -11,7 +11,7 @@ from ldae.errors import TaskError
 from ldae.tasks.edit.change_map import effect_map
 from ldae.tasks.edit.evaluate import evaluate_edits
 from ldae.tasks.edit.manipulate import Edits
-from ldae.tasks.encode import EncodedScans
+from ldae.tasks.encoded_scans import EncodedScans
 from ldae.volume import Grid
 from tests.records import record_of
 from tests.tasks.edit.transparent import probe
