@@ -28,8 +28,8 @@ Content = Literal["prepared", "brain", "head"]
 
 # Dice of a brain with the template's. Measured: ten preprocessed heads 0.95, phantoms 0.88 and more, raw heads 0.74 and less.
 MIN_OVERLAP, OVERLAP_MM = 0.82, 4.0
-# Correlation of its image with the template's. Measured: 30 preprocessed heads 0.70 and more, 140 rendered brains 0.60 and more; the
-# same upside down 0.36 and less, turned back to front 0.46 and less.
+# Correlation of its image with the template's. Measured: 30 preprocessed heads 0.70 and more, 140 rendered brains 0.60 and more;
+# the same upside down 0.36 and less, turned back to front 0.46 and less.
 MIN_LIKENESS = 0.53
 WHAT_HELPS = "give a T1-weighted head, or the brain alone (0 outside)"
 
