@@ -24,7 +24,8 @@ class Made:
     Attributes:
         out: the manifest to write, .tsv or .csv.
         follow_links: take images behind links that lead out of the folder.
-        strict: exit code 2, not 1, if something that should have matched did not.
+        strict: refuse cells and rows that cannot be used, instead of leaving them out; exit code 2, not 1, if something that
+            should have matched did not.
         force: replace a file that no import wrote.
     """
 
@@ -65,7 +66,7 @@ def import_table(tables: Inputs, made: Made, *, map: str, images: Path) -> int:
     """Make a manifest of a study's tables, by a map of their columns.
 
     Args:
-        tables: CSV or TSV files, a row a visit, a scan or a subject.
+        tables: CSV, TSV or XLSX files, a row a visit, a scan or a subject.
         made: the manifest.
         map: map of the columns: adni, adni_search, oasis3, generic, or a YAML file.
         images: folder of images.
@@ -82,12 +83,12 @@ def import_csv(made: Made, *, images: Path, table: Path, id_column: str | None =
     Args:
         made: the manifest.
         images: folder of images.
-        table: CSV or TSV, a row a scan or a subject.
+        table: CSV, TSV or XLSX, a row a scan or a subject.
         id_column: column of the identifier that file names hold.
     """
     from ldae.prepare.imports.study_map import usual_map
 
-    return _import_study([table], usual_map(id_column), images, made)
+    return _import_study([table], usual_map(id_column, strict=made.strict), images, made)
 
 
 def _import_study(tables: list[Path], study: "StudyMap", images: Path, made: Made) -> int:

@@ -1,4 +1,4 @@
-"""Separated text files as text: the content of each cell, and its line in the file."""
+"""Tables as text: the content of each cell, and its line in the file."""
 
 import csv
 import io
@@ -15,10 +15,11 @@ __all__ = ["MISSING_WORDS", "read_text_table", "shortlist"]
 
 MISSING_WORDS = frozenset({"", "n/a", "na", "nan", "none", "null", "<na>"})
 ITEMS_SHOWN = 3
+EXCEL = ".xlsx"
 
 
 def read_text_table(path: Path, ragged: list[tuple[int, int]] | None = None) -> pd.DataFrame:
-    """Read a file separated by tabs, commas or semicolons as text.
+    """Read a file separated by tabs, commas or semicolons, or the first sheet of an Excel file (.xlsx), as text.
 
     Cells are stripped; the words for a missing value become None; blank lines and empty columns without a name at the
     right end are skipped. The separator is the one that Excel's first line `sep=;` states, else the one that cuts the
@@ -40,11 +41,7 @@ def read_text_table(path: Path, ragged: list[tuple[int, int]] | None = None) -> 
         what = "is a folder; give the table itself, such as the manifest.tsv in it"
         msg = f"{path}: {what if path.is_dir() else 'no such table; check the path'}"
         raise ManifestError(msg)
-    try:
-        content = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        msg = f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as a UTF-8 CSV or TSV"
-        raise ManifestError(msg) from error
+    content = _sheet(path) if path.suffix.lower() == EXCEL else _text(path)
     (header, *rows), (_, *lines), separator = _cells(content, path)
     names = _names(header, rows, path)
     width = len(names)
@@ -62,6 +59,27 @@ def read_text_table(path: Path, ragged: list[tuple[int, int]] | None = None) -> 
     whole = {line: row for line, row in by_line.items() if len(row) == width}
     cells = [[_cell(cell, decimal_comma=separator == ";") for cell in row] for row in whole.values()]
     return pd.DataFrame(cells, columns=names, index=list(whole), dtype=object)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        msg = f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as a UTF-8 CSV or TSV, or as {EXCEL}"
+        raise ManifestError(msg) from error
+
+
+def _sheet(path: Path) -> str:
+    """The first sheet of an Excel file, separated by tabs; dates as year-month-day."""
+    try:
+        table = pd.read_excel(path, header=None, dtype=object)
+    except ImportError as error:
+        msg = f"{path}: Excel files need the extra 'excel': pip install 'ldae[excel]'; or save it as CSV"
+        raise ManifestError(msg) from error
+    except Exception as error:  # openpyxl raises many kinds
+        msg = f"{path}: not a readable Excel file ({' '.join(str(error).split())[:200]}); save it as CSV"
+        raise ManifestError(msg) from error
+    return str(table.to_csv(sep="\t", index=False, header=False, date_format="%Y-%m-%d"))
 
 
 def _cells(content: str, path: Path) -> tuple[list[list[str]], list[int], str]:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from ldae.data.text_table import read_text_table
@@ -21,6 +22,19 @@ def test_the_separator_may_stand_in_excels_first_line(tmp_path: Path) -> None:
     assert cells.columns.tolist() == ["ID", "Age, years", "Note"]
     assert cells.to_numpy().tolist() == [["P1", "60.5", "two\nlines"], ["P2", "70", None]]
     assert cells.index.tolist() == [3, 6]
+
+
+def test_the_first_sheet_of_an_excel_file_is_read(tmp_path: Path) -> None:
+    table = pd.DataFrame(
+        {"ID": ["007", "P2"], "Age": [60.5, None], "Seen": pd.to_datetime(["2020-01-02"] * 2), "N": [3, 4]}
+    )
+    table.to_excel(tmp_path / "table.xlsx", index=False)
+    cells = read_text_table(tmp_path / "table.xlsx")
+    assert cells.columns.tolist() == ["ID", "Age", "Seen", "N"]
+    assert cells.to_numpy().tolist() == [["007", "60.5", "2020-01-02", "3"], ["P2", None, "2020-01-02", "4"]]
+    (tmp_path / "table.xlsx").write_bytes(b"PK nothing")
+    with pytest.raises(ManifestError, match="not a readable Excel file"):
+        read_text_table(tmp_path / "table.xlsx")
 
 
 def test_empty_columns_at_the_right_end_are_none(tmp_path: Path) -> None:

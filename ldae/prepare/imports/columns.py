@@ -93,14 +93,23 @@ def recognise(columns: Sequence[str], names: Mapping[str, Sequence[str]] = SYNON
     return source
 
 
+BOUND = r"^(?:[>≥]=?\s*(\d+(?:\.\d+)?)|(\d+(?:\.\d+)?)\s*\+)$"
+
+
 def read_numbers(text: pd.Series, limit: float) -> pd.Series:
     """Numbers from 0 to a limit; NaN for everything else."""
     values = pd.to_numeric(text, errors="coerce").astype("float64")
     return values.where(values.between(0, limit))
 
 
+def read_bounds(text: pd.Series, limit: float) -> pd.Series:
+    """Bounds such as `89+`, `>89` or `>= 89`, from 0 to a limit; NaN for everything else."""
+    found = text.astype("str").str.extract(BOUND)
+    return read_numbers(found[0].fillna(found[1]), limit)
+
+
 class Unusable:
-    """The cells that no value was made of, by reason.
+    """The cells that no value was made of, or another than they say, by reason.
 
     Attributes:
         cells: reason, line of the file, content.
@@ -118,9 +127,12 @@ class Unusable:
             values: made of them.
             where: file and line of each cell.
         """
-        lost = text.notna() & values.isna()
-        self.cells += [(reason, at, str(cell)) for at, cell, bad in zip(where, text, lost, strict=True) if bad]
+        self.note(reason, text, text.notna() & values.isna(), where)
         return values
+
+    def note(self, reason: str, text: pd.Series, chosen: pd.Series, where: Iterable[str]) -> None:
+        """Note the chosen cells."""
+        self.cells += [(reason, at, str(cell)) for at, cell, one in zip(where, text, chosen, strict=True) if one]
 
     def notes(self) -> list[str]:
         """One line a reason, with the contents and their number of rows."""

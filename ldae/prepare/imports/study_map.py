@@ -115,14 +115,15 @@ class StudyMap:
                 _check_pattern(text, f"images.{name}")
 
 
-def usual_map(id_column: str | None = None) -> StudyMap:
+def usual_map(id_column: str | None = None, *, strict: bool = False) -> StudyMap:
     """The map of a table with one row a scan or a subject, whose identifiers stand in the names of the images.
 
     Args:
         id_column: the column of identifiers; without it, it goes by one of its usual names.
+        strict: refuse what cannot be used, instead of a report of it.
     """
     columns = SYNONYMS if id_column is None else {**SYNONYMS, "participant_id": (id_column,)}
-    return StudyMap("a table with usual names of columns", columns, keep=(EVERY_COLUMN,), strict=True)
+    return StudyMap("a table with usual names of columns", columns, keep=(EVERY_COLUMN,), strict=strict)
 
 
 def shipped_maps() -> Path:

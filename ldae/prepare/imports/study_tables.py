@@ -20,6 +20,7 @@ from ldae.prepare.imports.columns import (
     extra_name,
     identifier_words,
     plain_name,
+    read_bounds,
     read_numbers,
     recognise,
 )
@@ -136,7 +137,10 @@ def typed_rows(
 
     def number(name: str, limit: float) -> pd.Series:
         reason = f"{name} is no number from 0 to {limit:g}, so n/a"
-        return checked(name, reason, read_numbers(column(name), limit))
+        bounds = read_bounds(column(name), limit)
+        where = text.index + f", column {source.get(name)}"
+        unusable.note(f"{name} is a bound, which is taken for the value", column(name), bounds.notna(), where)
+        return checked(name, reason, read_numbers(column(name), limit).fillna(bounds))
 
     visits = pd.DataFrame({"table": text.index.map(_table), "where": text.index}, index=text.index)
     visits["participant_id"] = column("participant_id")

@@ -182,8 +182,9 @@ def test_values_without_a_place_become_missing_and_are_counted(tmp_path):
     )
     report = import_bids(root, tmp_path / "m.tsv")
     found = [(r.age, r.sex) for r in read_manifest(report.manifest).records]
-    assert found == [(None, None), (50.0, "F"), (None, "F"), (51.0, "M")]
+    assert found == [(89.0, None), (50.0, "F"), (None, "F"), (51.0, "M")]
     assert sum("so n/a" in note for note in report.notes) == 2
+    assert "baseline_age is a bound, which is taken for the value: '89+' in 1 row(s)" in report.notes
     (root / "participants.json").write_text(json.dumps({"age": {"Units": "weeks"}}), encoding="utf-8")
     weeks = import_bids(root, tmp_path / "m.tsv")
     assert {r.age for r in read_manifest(weeks.manifest).records} == {None}

@@ -19,7 +19,9 @@ def run(folder: Path, images: list[str], table: str, id_column: str | None = Non
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"")
     (folder / "table.csv").write_text(table, encoding="utf-8")
-    return import_study([folder / "table.csv"], usual_map(id_column), folder / "images", folder / "cohort.tsv")
+    return import_study(
+        [folder / "table.csv"], usual_map(id_column, strict=True), folder / "images", folder / "cohort.tsv"
+    )
 
 
 def test_columns_go_by_many_names(tmp_path: Path) -> None:
@@ -30,6 +32,23 @@ def test_columns_go_by_many_names(tmp_path: Path) -> None:
     assert (second.diagnosis, second.sex, second.site, second.extra) == ("AD", "F", "B", {"Score": 4})
     assert first.image == tmp_path / "images" / "S01_T1w.nii.gz"
     assert (len(report.taken), report.skipped, report.complete) == (2, (), True)
+
+
+def test_one_bad_row_refuses_no_table(tmp_path: Path) -> None:
+    images, table = ["P1.nii", "P2.nii", "P3.nii"], "id,age,sex\nP1,89+,F\nP2,> 89,M\nP3,many,F\nP4,1,F,more\n,60,F\n"
+    for image in images:
+        (tmp_path / image).write_bytes(b"")
+    (tmp_path / "table.csv").write_text(table, encoding="utf-8")
+    arguments = [tmp_path / "table.csv"], tmp_path, tmp_path / "cohort.tsv"
+    report = import_study(arguments[0], usual_map(), *arguments[1:])
+    assert [record.age for record in read_manifest(report.manifest).records] == [89.0, 89.0, None]
+    assert {item.source for item in report.skipped} == {"table.csv, line 5", "table.csv, line 6"}
+    assert [note.partition(":")[0] for note in report.notes if note.startswith("age is")] == [
+        "age is a bound, which is taken for the value",
+        "age is no number from 0 to 120, so n/a",
+    ]
+    with pytest.raises(CohortError, match=r"table.csv, line 6 has no id"):
+        import_study(arguments[0], usual_map(strict=True), *arguments[1:])
 
 
 def test_leftovers_are_reported(tmp_path: Path) -> None:
