@@ -20,6 +20,7 @@ __all__ = [
     "check_new_folder",
     "check_writable",
     "content_hash",
+    "held",
     "sha256_of",
     "write_bytes",
     "write_json",
@@ -94,6 +95,32 @@ def check_writable(path: Path) -> None:
     except OSError as error:
         msg = f"{there}: nothing can be written there ({error.strerror}); give another place, or make room"
         raise OutputError(msg) from error
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Hold an output place: a second process that would write there stops at once. The hold ends with its process.
+
+    Raises:
+        OutputError: if another process holds it.
+    """
+    from filelock import FileLock, Timeout
+
+    name = hashlib.blake2b(os.fsencode(path.resolve()), digest_size=12).hexdigest()
+    base = Path(tempfile.gettempdir()) / f"ldae-{name}"  # not beside the output, where it would stay
+    holder, lock = base.with_suffix(".pid"), FileLock(base.with_suffix(".lock"), mode=0o666)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        who = holder.read_text(encoding="utf-8") if holder.is_file() else "another"
+        msg = f"{path}: process {who} is writing there; wait for it, or give another place with --out"
+        raise OutputError(msg) from error
+    try:
+        holder.write_text(str(os.getpid()), encoding="utf-8")
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
 
 
 @contextmanager

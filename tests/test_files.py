@@ -1,5 +1,8 @@
 import errno
+import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from types import SimpleNamespace
 
@@ -11,6 +14,7 @@ from ldae.files import (
     atomic_folder,
     check_new_folder,
     check_writable,
+    held,
     sha256_of,
     write_bytes,
     write_json,
@@ -86,6 +90,21 @@ def test_a_place_is_tried_before_the_work(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
     with pytest.raises(OutputError, match=r"nothing can be written there \(Read-only file system\)"):
         check_writable(tmp_path / "new")
+
+
+def test_a_place_is_held_by_one_alone_and_by_none_that_is_gone(tmp_path):
+    with held(tmp_path / "run"):
+        with pytest.raises(OutputError, match=rf"run: process {os.getpid()} is writing there"), held(tmp_path / "run"):
+            pass
+        with held(tmp_path / "other"):
+            pass
+    assert not list(tmp_path.iterdir())
+    dying = (
+        "import os, sys, pathlib; from ldae.files import held; held(pathlib.Path(sys.argv[1])).__enter__(); os._exit(1)"
+    )
+    assert subprocess.run([sys.executable, "-c", dying, str(tmp_path / "run")], check=False).returncode == 1
+    with held(tmp_path / "run"):
+        pass
 
 
 def test_not_a_number_is_no_json_and_the_hash_is_the_standard_one(tmp_path):

@@ -5,7 +5,9 @@ import logging
 import math
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import NoReturn
 
 from jsonargparse import Namespace
@@ -14,6 +16,7 @@ from ldae.cli.command import COMMANDS, Command, Parser, did_you_mean
 from ldae.cli.console import exit_on_error, notice, say
 from ldae.cli.options import RENAMED_COMMANDS
 from ldae.errors import ConfigError
+from ldae.files import held
 from ldae.image_files import Reading, reading
 from ldae.io.version import __version__
 
@@ -79,7 +82,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with exit_on_error(verbose=verbose):
         how = _take_reading(words)
         found, options = read_command_line(words)
-        with reading(replace(how, strict=bool(getattr(options, "strict", False)))):
+        out = getattr(options, "out", None)
+        alone = held(out) if isinstance(out, Path) else nullcontext()
+        with reading(replace(how, strict=bool(getattr(options, "strict", False)))), alone:
             raise SystemExit(found.run(options))
 
 

@@ -3,8 +3,11 @@
 import json
 import logging
 import shutil
+import signal
+import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -186,10 +189,8 @@ def fit_stage(
             callbacks=callbacks,
         )
         release_memory()
-        with PeakMemory(device) as memory:
+        with PeakMemory(device) as memory, _interruptible(trainer):
             trainer.fit(StageLoop(stage), data, ckpt_path=resume if resume.is_file() else None, weights_only=True)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
     stage.eval()
     average.keep()
     with torch.no_grad():
@@ -201,6 +202,23 @@ def fit_stage(
     _leave(folder, tensors, record)
     resume.unlink(missing_ok=True)
     return record
+
+
+@contextmanager
+def _interruptible(trainer: Trainer) -> Iterator[None]:
+    """Let Ctrl-C be the KeyboardInterrupt that it is: Lightning ignores further signals and leaves with exit code 1."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as error:
+        if trainer.interrupted:
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, handler)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
 
 
 def keep_measured(folder: Path, tensors: dict[str, Tensor]) -> StageRecord:

@@ -224,6 +224,20 @@ def test_a_stage_with_other_inputs_is_replaced_by_force_alone(tmp_path):
     assert [path.name for path in (tmp_path / "stage").iterdir()] == ["inputs.json"]
 
 
+def test_ctrl_c_is_an_interruption_from_which_the_run_goes_on(cohort, tmp_path, fit):
+    def interrupt(stage, done, total, losses):
+        if (stage, done) == ("denoiser", 5):
+            raise KeyboardInterrupt
+
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        fit(cohort, tmp_path / "run", progress=interrupt)
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert (tmp_path / "run" / "denoiser" / "resume.ckpt").is_file()
+    _, records = fit(cohort, tmp_path / "run")
+    assert [record.steps for record in records.values()] == [8, 8, 8]
+
+
 @pytest.mark.slow
 def test_a_run_killed_in_every_stage_resumes_to_the_same_weights(cohort, tmp_path, fit, overrides):
     """SIGKILL in each stage in turn; the same command must reach the weights of a run that was never killed, bit for bit."""
