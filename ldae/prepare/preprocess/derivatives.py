@@ -239,7 +239,12 @@ def write_scan(job: ScanJob, scan: PreprocessedScan, native_grid: Grid) -> Outco
         "Warnings": list(scan.warnings),
         "Space": SPACE,
         "SkullStripped": True,
-        "Sources": [str(path) for path in (job.image, job.brain_mask_source) if path is not None],
+        # Relative to this file: an absolute path may hold the name of a user.
+        "Sources": [
+            os.path.relpath(path, files["sidecar"].parent)
+            for path in (job.image, job.brain_mask_source)
+            if path is not None
+        ],
         "GeneratedBy": {"Name": "ldae", "Version": __version__},
         "Fingerprint": _fingerprint(job),
         "ResultsSha256": _results(job),

@@ -107,6 +107,9 @@ def test_a_cohort_survives_its_bad_scan_and_is_not_done_twice(
     sidecar = json.loads(sidecar_path.read_text())
     assert np.asarray(sidecar["AffineNativeToTemplate"]).shape == (4, 4)
     assert sidecar["Fingerprint"]["Config"]["voxel_size_mm"] == 5.0
+    (source,) = sidecar["Sources"]
+    assert not Path(source).is_absolute()
+    assert (sidecar_path.parent / source).is_file()
 
     again = preprocess_manifest(manifest, out, STRIPPED)
     assert (again.finished, again.skipped) == ((), report.finished)
