@@ -91,3 +91,9 @@ def test_ventricles_are_dark_and_fluid(template):
     white = template.white_matter.data > 0.9
     assert template.csf.data[ventricles].mean() > 0.8
     assert template.t1.data[ventricles].mean() < 0.5 * template.t1.data[white].mean()
+
+
+@pytest.mark.parametrize("voxel_size_mm", [0.1, 0.001])
+def test_voxels_too_small_for_memory_are_refused_at_once(voxel_size_mm):
+    with pytest.raises(VolumeError, match=rf"voxels of {voxel_size_mm:g} mm: an image of .* takes .* GiB, .*--max-gib"):
+        template_grid(voxel_size_mm)

@@ -3,10 +3,13 @@
 import subprocess
 import sys
 
+import nibabel
+import numpy as np
 import pytest
 import yaml
 
 from ldae.cli.main import build_parsers
+from ldae.image_files import Reading
 from tests.command_line import run
 
 
@@ -41,6 +44,23 @@ def test_every_option_is_explained():
         shown = parser.format_help()
         assert f"usage: ldae {' '.join(path)} " in " ".join(shown.split())
         assert "<" not in shown, "no name of a Python object"
+
+
+def test_every_command_takes_what_files_do_not_say(tmp_path, capsys):
+    image = nibabel.Nifti1Image(np.ones((4, 5, 6), np.float32), None)
+    image.header["qform_code"] = image.header["sform_code"] = 0
+    nibabel.save(image, tmp_path / "plain.nii")
+    encode = ("encode", tmp_path / "plain.nii", "--out", tmp_path / "out")
+    for more, words in (
+        ((), "give --assume-ras"),
+        (("--assume-ras", "--max-gib", "1e-9"), "the limit is 1e-09 GiB"),
+        (("--assume-ras", "--spacing", "2", "2", "2"), "all voxels have one value"),
+        (("--spacing", "2", "2"), "--spacing takes 3 positive numbers, got 2 2"),
+        (("--max-gib", "-1"), "--max-gib takes 1 positive number, got -1"),
+    ):
+        assert run(*encode, *more) == 2
+        assert words in " ".join(capsys.readouterr().err.split())
+    assert Reading.current() == Reading()
 
 
 @pytest.mark.parametrize("group", ["", "cohort", "cohort import", "convert", "export", "interpolate"])
