@@ -33,6 +33,7 @@ __all__ = ["EXTRA", "StudyTables", "read_rows", "read_study", "typed_rows", "vis
 EXTRA = "extra: "
 """Prefix of the further columns, so that none poses as a quantity."""
 DAY = r"^(?:.*[dD])?(\d{1,5})(?:\.0+)?$"
+SPLIT_WORDS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing", "holdout", "held-out"}
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,8 @@ def typed_rows(
             "of the map"
         )
         raise CohortError(msg)
+    if "diagnosis" in source and {str(word).lower() for word in text[source["diagnosis"]].dropna()} <= SPLIT_WORDS:
+        del source["diagnosis"]  # a column `group` may say who trains and who is tested
     missing = {word.lower() for word in study.missing}
     text = text.map(lambda cell: None if pd.isna(cell) or cell.lower() in missing else cell).astype(object)
     nameless = text.index[text[source["participant_id"]].isna()]

@@ -51,6 +51,14 @@ def test_one_bad_row_refuses_no_table(tmp_path: Path) -> None:
         import_study(arguments[0], usual_map(strict=True), *arguments[1:])
 
 
+def test_a_group_of_train_and_test_is_no_diagnosis(tmp_path: Path) -> None:
+    report = run(tmp_path, ["P1.nii", "P2.nii"], "id,age,group\nP1,60,Train\nP2,61,test\n")
+    assert [(r.diagnosis, r.extra) for r in read_manifest(report.manifest).records] == [
+        (None, {"group": "Train"}),
+        (None, {"group": "test"}),
+    ]
+
+
 def test_leftovers_are_reported(tmp_path: Path) -> None:
     images = ["IXI012-HH.nii.gz", "IXI0123-HH.nii.gz", "deep/IXI014.nii"]
     report = run(tmp_path, images, "MRID,Age\nIXI012,60\nIXI013,61\nIXI014,62\n\nIXI015\n")
