@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ldae.base.processes import one_itk_thread
 from ldae.errors import LdaeError
 from ldae.head.morphology import close
 from ldae.head.preprocess import PreprocessConfig, preprocess_scan
-from ldae.processes import one_itk_thread
 from ldae.volume import read_volume
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import torch
 
+from ldae.base.hardware import PeakMemory, channels_last, choose_device, choose_precision, peak_memory_gib
 from ldae.config import load_experiment
-from ldae.hardware import PeakMemory, channels_last, choose_device, choose_precision, peak_memory_gib
 from ldae.models.compression import CompressionAutoencoder
 from ldae.models.streaming import decode_latents, encode_images
 

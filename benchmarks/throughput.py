@@ -24,10 +24,10 @@ from roofline import machine_rates, roofline
 from torch import Tensor
 
 from ldae.autoencoder import AutoencoderConfig, LatentDiffusionAutoencoder, Networks, SamplingConfig
+from ldae.base.hardware import PeakMemory, choose_device, release_memory
 from ldae.config import load_experiment
 from ldae.data.manifest import Manifest, read_manifest
 from ldae.data.splits import assign_splits
-from ldae.hardware import PeakMemory, choose_device, release_memory
 from ldae.metrics.images import compare_images
 from ldae.phantom.cohort import PhantomConfig, synthesise_cohort
 from ldae.training.experiment import Experiment

@@ -15,8 +15,8 @@ import numpy as np
 import SimpleITK as sitk
 
 from ldae.atlas import load_template
+from ldae.base.processes import one_itk_thread
 from ldae.head.preprocess import PreprocessConfig, preprocess_scan
-from ldae.processes import one_itk_thread
 from ldae.volume import Volume, read_volume, to_itk
 
 

@@ -12,6 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ldae.base.hardware import Device, Precision
+from ldae.base.notebook import Shown
 from ldae.codes import Codes, Origin
 from ldae.contract import PreparedScan
 from ldae.data.inputs import Scan, prepare_scan
@@ -19,7 +21,6 @@ from ldae.data.latents import LatentCache, latent_key
 from ldae.data.manifest import Record
 from ldae.diffusion import SamplingConfig
 from ldae.errors import TaskError
-from ldae.hardware import Device, Precision
 from ldae.head.intake import Preprocess
 from ldae.inference import Inference
 from ldae.io.card import model_card
@@ -29,7 +30,6 @@ from ldae.io.plain import from_plain, read_setting, to_plain
 from ldae.io.version import __version__
 from ldae.metrics.domain import TrainingDomain
 from ldae.networks import AutoencoderConfig, Networks
-from ldae.notebook import Shown
 from ldae.volume import Volume
 
 __all__ = ["AutoencoderConfig", "LatentDiffusionAutoencoder", "Networks", "SamplingConfig"]

@@ -8,8 +8,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ldae.base.notebook import Shown
 from ldae.errors import TaskError
-from ldae.notebook import Shown
 from ldae.volume import Grid
 
 __all__ = ["Codes", "NoiseCodes", "Origin", "check_origin", "interpolate", "lerp", "slerp"]

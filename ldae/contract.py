@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ldae.base.ranges import Checked, Count, Positive
 from ldae.errors import ConfigError, VolumeError
-from ldae.ranges import Checked, Count, Positive
 from ldae.volume import Grid, Volume, spikes_word
 
 __all__ = ["LEFT_RIGHT", "PreparedScan", "Preprocessing", "PreprocessingWarning", "clear_background"]

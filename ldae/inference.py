@@ -9,11 +9,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ldae.base.hardware import Device, Precision, autocast, channels_last, choose_device, choose_precision
 from ldae.codes import NoiseCodes
 from ldae.contract import LEFT_RIGHT, clear_background
 from ldae.diffusion import Estimate, Predict, SamplingConfig, invert_latents, sample_latents, velocity_of
 from ldae.errors import ConfigError
-from ldae.hardware import Device, Precision, autocast, channels_last, choose_device, choose_precision
 from ldae.models.compression import Posterior
 from ldae.models.semantic_encoder import SliceEncoder
 from ldae.models.streaming import WHOLE_VOXELS, decode_latents, encode_images

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ldae.base.files import atomic_file, write_bytes
+from ldae.base.notebook import Shown, slices_png
 from ldae.errors import NonFiniteError, VolumeError
-from ldae.files import atomic_file, write_bytes
 from ldae.grid import Grid
 from ldae.image_files import LPS_TO_RAS, MGH_SUFFIXES, NIFTI_SUFFIXES, NRRD_SUFFIXES, check_size, read_image
-from ldae.notebook import Shown, slices_png
 
 if TYPE_CHECKING:
     from monai.data import MetaTensor

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from scipy.spatial.transform import Rotation
 
 from ldae.autoencoder import AutoencoderConfig, LatentDiffusionAutoencoder, Networks
-from ldae.files import sha256_of, write_json
+from ldae.base.files import sha256_of, write_json
 from ldae.io.official import decoder_name
 from ldae.metrics.roc import roc_band
 from ldae.models.denoiser import Denoiser, DenoiserConfig

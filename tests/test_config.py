@@ -5,10 +5,10 @@ from typing import get_args, get_type_hints
 
 import pytest
 
+from ldae.base.ranges import ranges_of
 from ldae.config import find_config, load_experiment, shipped_configs
 from ldae.errors import ConfigError
 from ldae.io.plain import from_plain, to_plain
-from ldae.ranges import ranges_of
 from ldae.training.recipe import ExperimentConfig
 
 SHIPPED = sorted(str(path.relative_to(shipped_configs()).with_suffix("")) for path in shipped_configs().rglob("*.yaml"))

@@ -8,9 +8,9 @@ import nibabel
 import numpy as np
 import pytest
 
+from ldae.base.processes import run_each, whole_or_none
 from ldae.errors import VolumeError
 from ldae.image_files import Reading, read_header, read_image, reading
-from ldae.processes import run_each, whole_or_none
 from ldae.volume import Volume, read_volume, write_volume
 
 

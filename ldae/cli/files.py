@@ -72,8 +72,8 @@ def convert_official(
         ignore: beginnings of names of tensors that are not needed; they are recorded as left out.
         force: replace the folder of a former conversion.
     """
+    from ldae.base.files import check_new_folder
     from ldae.errors import ConfigError
-    from ldae.files import check_new_folder
     from ldae.tasks.conversion import RECORD
     from ldae.tasks.convert import plan_official
 
@@ -112,7 +112,7 @@ def convert_autoencoder(
         ignore: beginnings of names of tensors that are not needed; they are recorded as left out.
         force: replace the folder of a former conversion.
     """
-    from ldae.files import check_new_folder
+    from ldae.base.files import check_new_folder
     from ldae.io.plain import to_plain
     from ldae.tasks.conversion import RECORD
     from ldae.tasks.convert import plan_autoencoder

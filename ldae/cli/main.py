@@ -12,11 +12,11 @@ from typing import NoReturn
 
 from jsonargparse import Namespace
 
+from ldae.base.files import held
 from ldae.cli.command import COMMANDS, Command, Parser, did_you_mean
 from ldae.cli.console import exit_on_error, notice, say
 from ldae.cli.options import RENAMED_COMMANDS
 from ldae.errors import ConfigError
-from ldae.files import held
 from ldae.image_files import Reading, reading
 from ldae.io.version import __version__
 

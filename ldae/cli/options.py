@@ -8,9 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from ldae.base.files import check_writable
 from ldae.cli.console import progress_bar, say
 from ldae.errors import OutputError, TaskError
-from ldae.files import check_writable
 from ldae.io.model_names import DEFAULT_MODEL, find_model
 
 if TYPE_CHECKING:

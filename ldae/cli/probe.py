@@ -52,10 +52,10 @@ def probe(
         people: subjects to cross-validate over.
         external: CODES and MANIFEST of another cohort: the probe is trained on all of this one and tested on all of that.
     """
+    from ldae.base.files import sha256_of
     from ldae.data.manifest import read_manifest
     from ldae.data.splits import external_split
     from ldae.errors import TaskError
-    from ldae.files import sha256_of
     from ldae.report import write_probe_report
     from ldae.tasks.probe.confounds import encode_columns
     from ldae.tasks.probe.embeddings import embeddings_of, joined, read_embeddings, read_named

@@ -154,9 +154,9 @@ def run(
         baselines: embeddings of the same scans, by name.
         effect: known effect of the disease, in template space.
     """
+    from ldae.base.files import write_json
+    from ldae.base.hardware import peak_memory_gib
     from ldae.data.manifest import read_manifest
-    from ldae.files import write_json
-    from ldae.hardware import peak_memory_gib
     from ldae.report import write_report
     from ldae.report.run_folder import open_run
     from ldae.report.sections.overview import key_rows

@@ -7,10 +7,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from ldae.base.files import atomic_file
 from ldae.cli.command import command
 from ldae.cli.console import exit_code, interval, progress_bar, say, table
 from ldae.cli.options import Folder, Model, Output, PlacedScans, ScanFiles, Scans, Workers, checked_folder, open_scans
-from ldae.files import atomic_file
 
 if TYPE_CHECKING:
     from ldae.autoencoder import LatentDiffusionAutoencoder
@@ -214,8 +214,8 @@ def sample(
 
 
 def _compare_samples(model: "LatentDiffusionAutoencoder", manifest: Path, out: Path, seed: int) -> None:
+    from ldae.base.files import write_json
     from ldae.data.manifest import read_manifest
-    from ldae.files import write_json
     from ldae.tasks.encode import encode_scans
     from ldae.tasks.probe.baselines import SimpleFeatures
     from ldae.tasks.sample import compare_samples

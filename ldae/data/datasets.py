@@ -11,10 +11,10 @@ from monai.transforms import Compose
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ldae.base.ranges import Checked, Natural
 from ldae.contract import LEFT_RIGHT, Preprocessing
 from ldae.data.manifest import Record
 from ldae.data.transforms import AugmentationConfig, PrepareScand, augmentation
-from ldae.ranges import Checked, Natural
 
 __all__ = ["DataConfig", "Draw", "Item", "LatentDataset", "ScanDataset"]
 

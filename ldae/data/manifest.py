@@ -18,11 +18,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from ldae.base.files import content_hash, write_text
+from ldae.base.notebook import Shown
 from ldae.data.schema import COLUMNS, OPTIONAL_COLUMNS, REQUIRED_COLUMNS, SPLITS, find_problems, infer_type, normal_sex
 from ldae.data.text_table import MISSING_WORDS, read_text_table, shortlist
 from ldae.errors import ManifestError
-from ldae.files import content_hash, write_text
-from ldae.notebook import Shown
 from ldae.volume import SUFFIXES
 
 __all__ = [

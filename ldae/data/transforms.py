@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from monai.transforms import Compose, MapTransform, RandAffined, RandFlipd, RandGaussianNoised, RandScaleIntensityd
 
+from ldae.base.ranges import Checked, NotNegative, Share, ShareBelowOne
 from ldae.contract import Preprocessing, PreprocessingWarning
-from ldae.ranges import Checked, NotNegative, Share, ShareBelowOne
 from ldae.volume import read_volume
 
 __all__ = ["AugmentationConfig", "PrepareScand", "augmentation"]

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ldae.base.files import atomic_folder, check_new_folder
 from ldae.dicom.headers import MR_IMAGE, Header, Series, read_folder, require
 from ldae.dicom.read import convert_series
 from ldae.errors import VolumeError
-from ldae.files import atomic_folder, check_new_folder
 from ldae.image_files import LPS_TO_RAS
 from ldae.io.notice import SYNTHETIC
 from ldae.io.version import __version__

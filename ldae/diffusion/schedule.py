@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 
+from ldae.base.ranges import Checked, Positive, Range, ShareBelowOne
 from ldae.errors import ConfigError
-from ldae.ranges import Checked, Positive, Range, ShareBelowOne
 
 __all__ = ["NoiseSchedule", "ScheduleConfig"]
 

@@ -5,10 +5,10 @@ from typing import Literal
 
 from torch import Tensor
 
+from ldae.base.ranges import Checked, Count, Natural, NotNegative, Positive
 from ldae.diffusion.bdia import bdia_invert, bdia_sample
 from ldae.diffusion.ddim import Predict, ddim_invert, ddim_sample
 from ldae.diffusion.schedule import NoiseSchedule
-from ldae.ranges import Checked, Count, Natural, NotNegative, Positive
 
 __all__ = ["SamplingConfig", "invert_latents", "sample_latents"]
 

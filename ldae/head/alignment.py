@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ldae.atlas import load_template, template_grid
-from ldae.files import atomic_file
+from ldae.base.files import atomic_file
 from ldae.head.morphology import coarse_grid, grow, mask_volume
 from ldae.image_files import LPS_TO_RAS
 from ldae.volume import Volume, to_itk

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ldae.base.files import atomic_file, atomic_folder, sha256_of, write_json, write_text
 from ldae.errors import CheckpointError
-from ldae.files import atomic_file, atomic_folder, sha256_of, write_json, write_text
 
 __all__ = [
     "FORMAT_VERSION",

@@ -6,8 +6,8 @@ from typing import Any, TypeVar, get_args, get_type_hints
 
 import yaml
 
+from ldae.base.ranges import check_range, ranges_of
 from ldae.errors import ConfigError, LdaeError
-from ldae.ranges import check_range, ranges_of
 
 __all__ = ["from_plain", "read_setting", "to_plain"]
 

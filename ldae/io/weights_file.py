@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ldae.base.files import sha256_of
 from ldae.errors import CheckpointError
-from ldae.files import sha256_of
 from ldae.io.checkpoints import load_tensors
 
 __all__ = ["WeightsFile", "read_weights_file"]

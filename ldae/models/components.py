@@ -7,10 +7,10 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
+from ldae.base.hardware import single_precision
+from ldae.base.ranges import Checked, Count, Range, Share
 from ldae.errors import ConfigError
-from ldae.hardware import single_precision
 from ldae.models.cells import from_patches, to_patches
-from ldae.ranges import Checked, Count, Range, Share
 
 __all__ = ["ComponentsConfig", "PatchComponents"]
 

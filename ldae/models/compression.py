@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ldae.base.ranges import Checked, Count, Natural
 from ldae.errors import ConfigError
 from ldae.models.cells import crop_to, from_patches, pad_to_multiple, padded_shape, to_patches
 from ldae.models.components import ComponentsConfig, PatchComponents
-from ldae.ranges import Checked, Count, Natural
 
 __all__ = [
     "CompressionAttention",

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ldae.base.ranges import Checked, Count, NotNegative
 from ldae.errors import ConfigError
-from ldae.ranges import Checked, Count, NotNegative
 
 __all__ = ["ConvNeXt", "ConvNeXtConfig"]
 

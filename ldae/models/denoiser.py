@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ldae.base.ranges import Checked, Count, Natural, ShareBelowOne
 from ldae.errors import ConfigError
 from ldae.models.blocks import ResidualBlock, SelfAttention, group_norm, timestep_embedding, zero_init
-from ldae.ranges import Checked, Count, Natural, ShareBelowOne
 
 __all__ = ["Denoiser", "DenoiserConfig", "Features", "UNetDecoder"]
 

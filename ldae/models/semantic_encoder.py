@@ -7,14 +7,14 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from ldae.base.hardware import single_precision
+from ldae.base.ranges import Checked, Count, Natural, Share, ShareBelowOne
 from ldae.contract import LEFT_RIGHT
 from ldae.errors import ConfigError
-from ldae.hardware import single_precision
 from ldae.models.blocks import group_norm
 from ldae.models.convnext import ConvNeXt, ConvNeXtConfig
 from ldae.models.tissue_maps import TissueMaps
 from ldae.models.whitening import Whitening
-from ldae.ranges import Checked, Count, Natural, Share, ShareBelowOne
 
 __all__ = [
     "LinearPath",

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from ldae.hardware import single_precision
+from ldae.base.hardware import single_precision
 
 __all__ = ["Whitening"]
 

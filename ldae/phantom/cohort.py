@@ -14,8 +14,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from ldae.base.files import atomic_folder, sha256_of, write_json
+from ldae.base.processes import run_each, whole_or_none
 from ldae.errors import CohortError
-from ldae.files import atomic_folder, sha256_of, write_json
 from ldae.phantom.anatomy.label_maps import label_files
 from ldae.phantom.files import (
     MANIFEST_COLUMNS,
@@ -28,7 +29,6 @@ from ldae.phantom.files import (
 )
 from ldae.phantom.scan import by_label_map, choose_label_maps, scan_subject, write_effect
 from ldae.phantom.settings import PhantomConfig, cohort_grid, draw_cohort
-from ldae.processes import run_each, whole_or_none
 
 __all__ = ["PhantomConfig", "cohort_grid", "draw_cohort", "synthesise_cohort"]
 

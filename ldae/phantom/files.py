@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from ldae.files import write_json
+from ldae.base.files import write_json
 from ldae.phantom.population import DIAGNOSES, Session, Subject
 from ldae.phantom.raw import TRUTH_FOLDER
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ldae.atlas import Template
-from ldae.files import write_json
+from ldae.base.files import write_json
 from ldae.phantom.anatomy.deformation import structure_displacement
 from ldae.phantom.anatomy.label_surroundings import LabelHead
 from ldae.phantom.anatomy.surroundings import TemplateHead

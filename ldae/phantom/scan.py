@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from ldae.atlas import Template, load_template
-from ldae.files import sha256_of
+from ldae.base.files import sha256_of
+from ldae.base.processes import run_each, whole_or_none
 from ldae.phantom.anatomy.combination import Combination, find_warp
 from ldae.phantom.anatomy.deformation import draw_shape
 from ldae.phantom.anatomy.label_maps import LabelSource, label_anatomy, label_files, place_label_map, read_label_map
@@ -34,7 +35,6 @@ from ldae.phantom.settings import (
     cohort_grid,
     stream,
 )
-from ldae.processes import run_each, whole_or_none
 from ldae.volume import Grid, Volume, write_nifti, write_volume
 
 __all__ = ["choose_label_maps", "scan_subject", "write_effect"]

@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from markupsafe import Markup
 
+from ldae.base.files import write_bytes, write_text
 from ldae.errors import TaskError
-from ldae.files import write_bytes, write_text
 from ldae.prepare.preprocess.cohort import PreprocessReport
 from ldae.report.blocks import ChartFigure, LinkedPicture, Picture, Section, Viewer, walk
 from ldae.report.machine import write_machine_report

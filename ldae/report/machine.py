@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ldae.files import write_json
+from ldae.base.files import write_json
 from ldae.report.blocks import Absence, Block, Cell, ChartFigure, Listing, Picture, Section, Table, Text, Viewer, walk
 from ldae.report.plots.chart import draw_plotly
 from ldae.report.templating import asset

@@ -5,9 +5,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ldae.base.files import write_json
+from ldae.base.hardware import peak_memory_gib
 from ldae.errors import TaskError
-from ldae.files import write_json
-from ldae.hardware import peak_memory_gib
 
 __all__ = ["Clock"]
 

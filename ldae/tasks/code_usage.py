@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ldae.autoencoder import LatentDiffusionAutoencoder
-from ldae.files import write_json
+from ldae.base.files import write_json
 from ldae.metrics.code_usage import (
     CodeSpread,
     CodeUse,

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from ldae.autoencoder import AutoencoderConfig
-from ldae.files import atomic_folder, check_new_folder, write_json
+from ldae.base.files import atomic_folder, check_new_folder, write_json
 from ldae.io.card import model_card
 from ldae.io.checkpoints import FORMAT_VERSION, WEIGHTS, describe_folder, stream_tensors
 from ldae.io.plain import to_plain

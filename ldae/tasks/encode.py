@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from ldae.autoencoder import LatentDiffusionAutoencoder
+from ldae.base.files import atomic_file, write_json
+from ldae.base.hardware import trim_heap
 from ldae.codes import Codes
 from ldae.contract import PreparedScan
 from ldae.data.manifest import Record
 from ldae.errors import TaskError, VolumeError
-from ldae.files import atomic_file, write_json
-from ldae.hardware import trim_heap
 from ldae.head.intake import contract_problem
 from ldae.io.checkpoints import stream_tensors
 from ldae.tasks.encoded_scans import EncodedScans, Images, Progress, ScanBatch, ScanSource

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from ldae.autoencoder import LatentDiffusionAutoencoder
+from ldae.base.hardware import trim_heap
 from ldae.codes import Codes
 from ldae.data.manifest import Record
-from ldae.hardware import trim_heap
 from ldae.tasks.noise_file import FiledCodes
 
 __all__ = ["EncodedScans", "Progress", "ScanBatch", "ScanSource"]

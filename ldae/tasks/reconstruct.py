@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from ldae.autoencoder import LatentDiffusionAutoencoder
-from ldae.files import write_json
+from ldae.base.files import write_json
 from ldae.metrics.images import ImageAgreement, compare_images
 from ldae.metrics.statistics import Interval, mean_of, subject_bootstrap
 from ldae.tasks.encoded_scans import EncodedScans, Progress

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ldae.files import atomic_file
+from ldae.base.files import atomic_file
 
 __all__ = ["save_images"]
 

@@ -10,10 +10,10 @@ import numpy.typing as npt
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Tags
 
+from ldae.base.files import atomic_file, sha256_of
+from ldae.base.hardware import Device, Precision
 from ldae.data.inputs import Scan
 from ldae.errors import TaskError
-from ldae.files import atomic_file, sha256_of
-from ldae.hardware import Device, Precision
 from ldae.head.intake import Preprocess
 from ldae.io.model_names import DEFAULT_MODEL
 

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ldae.autoencoder import LatentDiffusionAutoencoder
+from ldae.base.files import write_json
 from ldae.data.manifest import Manifest
 from ldae.errors import TaskError, VolumeError
-from ldae.files import write_json
 from ldae.io.plain import to_plain
 from ldae.metrics.volumetry import measure_volumes
 from ldae.tasks.code_usage import code_usage

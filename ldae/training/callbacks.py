@@ -11,7 +11,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
-from ldae.files import atomic_file
+from ldae.base.files import atomic_file
 from ldae.training.loop import StageLoop
 
 __all__ = ["ExponentialMovingAverage", "Progress", "ProgressCallback", "ResumeCheckpoint", "SliceImages"]

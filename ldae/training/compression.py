@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from monai.losses import JukeboxLoss, PerceptualLoss
 from torch import Tensor, nn
 
+from ldae.base.hardware import channels_last
+from ldae.base.ranges import Checked, Natural, NotNegative
 from ldae.errors import ConfigError, DependencyError
-from ldae.hardware import channels_last
 from ldae.io.checkpoints import load_tensors
 from ldae.models.compression import (
     CompressionAutoencoder,
@@ -19,7 +20,6 @@ from ldae.models.compression import (
     DiscriminatorConfig,
     build_discriminator,
 )
-from ldae.ranges import Checked, Natural, NotNegative
 from ldae.training.stage import Batch, OptimisationConfig, Stage
 
 __all__ = [

@@ -14,8 +14,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from ldae.base.hardware import GIB, PeakMemory, autocast, channels_last
 from ldae.errors import ConfigError
-from ldae.hardware import GIB, PeakMemory, autocast, channels_last
 from ldae.training.stage import Stage
 
 __all__ = ["Cost", "count", "count_step", "flops_per_second", "measure_step", "parameter_gib"]

@@ -11,12 +11,12 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from ldae.autoencoder import LatentDiffusionAutoencoder, Networks
+from ldae.base.files import write_json
+from ldae.base.hardware import autocast, choose_device, choose_precision
 from ldae.data.datasets import LatentDataset, ScanDataset
 from ldae.data.latents import LatentCache, latent_key
 from ldae.data.manifest import Manifest, Record
 from ldae.errors import ConfigError, TrainingError
-from ldae.files import write_json
-from ldae.hardware import autocast, choose_device, choose_precision
 from ldae.io.checkpoints import FORMAT_VERSION, hash_tensors, load_weights
 from ldae.io.plain import to_plain
 from ldae.metrics.domain import TrainingDomain

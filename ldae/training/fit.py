@@ -18,9 +18,9 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, Timer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor
 
+from ldae.base.files import write_json
+from ldae.base.hardware import Device, PeakMemory, Precision, choose_device, choose_precision, release_memory
 from ldae.errors import TrainingError
-from ldae.files import write_json
-from ldae.hardware import Device, PeakMemory, Precision, choose_device, choose_precision, release_memory
 from ldae.io.checkpoints import hash_tensors, load_tensors, save_tensors
 from ldae.training.batches import StageDataModule
 from ldae.training.callbacks import ExponentialMovingAverage, Progress, ProgressCallback, ResumeCheckpoint, SliceImages

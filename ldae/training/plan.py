@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from ldae.base.hardware import GIB, Device, Precision, choose_device, choose_precision, resident_gib
 from ldae.errors import DependencyError
-from ldae.hardware import GIB, Device, Precision, choose_device, choose_precision, resident_gib
 from ldae.networks import Networks, semantic_predict
 from ldae.training.compression import PerceptualConfig
 from ldae.training.cost import Cost, Shapes, count, count_step, flops_per_second, measure_step, parameter_gib

@@ -3,11 +3,11 @@
 from dataclasses import dataclass, replace
 
 from ldae.autoencoder import AutoencoderConfig, Networks, SamplingConfig
+from ldae.base.ranges import Checked, Natural
 from ldae.contract import Preprocessing
 from ldae.data.datasets import DataConfig
 from ldae.diffusion import ScheduleConfig
 from ldae.errors import ConfigError
-from ldae.ranges import Checked, Natural
 from ldae.training.compression import CompressionStage, CompressionStageConfig
 from ldae.training.denoiser import DenoiserStage, DenoiserStageConfig
 from ldae.training.representation import RepresentationStage, RepresentationStageConfig

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ldae.base.ranges import Checked, NotNegative, ShareBelowOne
 from ldae.diffusion import (
     LossWeighting,
     NoiseSchedule,
@@ -20,7 +21,6 @@ from ldae.models.denoiser import Denoiser
 from ldae.models.gradient_estimator import GradientEstimator
 from ldae.models.semantic_encoder import SemanticEncoder, SemanticEncoderConfig
 from ldae.networks import denoiser_velocity
-from ldae.ranges import Checked, NotNegative, ShareBelowOne
 from ldae.training.denoiser import draw_noisy
 from ldae.training.stage import Batch, OptimisationConfig, Stage
 

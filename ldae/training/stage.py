@@ -9,8 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from ldae.base.ranges import Checked, Count, Natural, NotNegative, Positive, Share, ShareBelowOne
 from ldae.models.checkpointing import checkpointed
-from ldae.ranges import Checked, Count, Natural, NotNegative, Positive, Share, ShareBelowOne
 
 __all__ = ["OptimisationConfig", "Stage", "step_generator"]
 

@@ -4,10 +4,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from ldae.base.hardware import choose_device, choose_precision
 from ldae.config import load_experiment
 from ldae.contract import Preprocessing
 from ldae.errors import ConfigError
-from ldae.hardware import choose_device, choose_precision
 from ldae.models.blocks import ResidualBlock, SelfAttention, timestep_embedding
 from ldae.models.compression import CompressionAutoencoder, CompressionConfig, Posterior
 from ldae.models.denoiser import Denoiser, position_features

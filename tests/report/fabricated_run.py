@@ -8,8 +8,8 @@ import pandas as pd
 from scipy import ndimage
 
 from ldae.atlas import load_template
+from ldae.base.files import write_json
 from ldae.data.manifest import read_manifest, write_manifest
-from ldae.files import write_json
 from ldae.metrics.code_usage import CodeSpread, CodeUse
 from ldae.metrics.statistics import Interval
 from ldae.tasks.code_usage import CodeUsageResult, ImageUse

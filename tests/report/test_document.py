@@ -14,8 +14,8 @@ import yaml
 from bs4 import BeautifulSoup
 from PIL import Image
 
+from ldae.base.files import write_json
 from ldae.errors import TaskError
-from ldae.files import write_json
 from ldae.report import blocks, write_probe_report, write_report
 from ldae.report.blocks import Beside, Text
 from ldae.report.run_folder import STAGES

@@ -14,10 +14,10 @@ import torch
 from torch import nn
 
 from ldae.autoencoder import LatentDiffusionAutoencoder
+from ldae.base.files import write_text
 from ldae.contract import LEFT_RIGHT
 from ldae.data.datasets import LatentDataset
 from ldae.errors import DependencyError, TrainingError
-from ldae.files import write_text
 from ldae.models.convnext import ConvNeXt, ConvNeXtConfig
 from ldae.report.run_folder import read_history
 from ldae.training.batches import StageDataModule, StepBatchSampler

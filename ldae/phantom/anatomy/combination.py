@@ -82,7 +82,7 @@ def _at(field: Array, points_mm: Array) -> Array:
 
 
 def find_warp(source: LabelSource) -> Warp:
-    """Register a label map's brain to the template's; call it under :func:`ldae.processes.one_itk_thread`."""
+    """Register a label map's brain to the template's; call it under :func:`ldae.base.processes.one_itk_thread`."""
     import SimpleITK
 
     fixed, moving = _painted(load_template(1.0)), _painted(label_anatomy(source))

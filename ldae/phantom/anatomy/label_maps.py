@@ -15,12 +15,12 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from ldae.atlas import Template, load_template
+from ldae.base.processes import one_itk_thread
 from ldae.errors import CohortError, LdaeError
 from ldae.head.morphology import close
 from ldae.head.registration import register
 from ldae.phantom.anatomy.lattice import Array, bounding_box, smooth_noise
 from ldae.phantom.anatomy.tissue import tissue_means
-from ldae.processes import one_itk_thread
 from ldae.volume import SUFFIXES, Volume, read_volume
 
 if TYPE_CHECKING:

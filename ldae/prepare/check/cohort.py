@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ldae.files import write_json, write_text
+from ldae.base.files import write_json, write_text
+from ldae.base.processes import run_each
 from ldae.head.findings import ERROR, NOTICE, WARNING, Finding, Severity
 from ldae.head.intensities import SkullState
 from ldae.prepare.check.confounding import check_confounding
@@ -19,7 +20,6 @@ from ldae.prepare.check.model_contract import read_contract
 from ldae.prepare.check.scan import Examination, ScanToExamine, examine
 from ldae.prepare.check.shape_spread import check_spread
 from ldae.prepare.check.table import check_table, scan_keys
-from ldae.processes import run_each
 
 __all__ = ["CheckReport", "check_cohort"]
 

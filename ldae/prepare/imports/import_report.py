@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from ldae.base.files import write_json
 from ldae.errors import CohortError, OutputError
-from ldae.files import write_json
 
 __all__ = ["ImportReport", "Skipped", "Taken", "check_out", "report_path"]
 

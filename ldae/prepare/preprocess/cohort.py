@@ -7,6 +7,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+from ldae.base.processes import run_each
 from ldae.data.manifest import Manifest
 from ldae.errors import CohortError, LdaeError
 from ldae.head.preprocess import PreprocessConfig, preprocess_scan
@@ -19,7 +20,6 @@ from ldae.prepare.preprocess.derivatives import (
     write_derived_manifest,
     write_scan,
 )
-from ldae.processes import run_each
 from ldae.volume import read_volume
 
 __all__ = ["PreprocessReport", "preprocess_manifest"]

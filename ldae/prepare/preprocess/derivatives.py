@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ldae.base.files import sha256_of, write_bytes, write_json
 from ldae.data.manifest import Manifest, Record, write_manifest
 from ldae.data.text_table import shortlist
 from ldae.errors import CohortError
-from ldae.files import sha256_of, write_bytes, write_json
 from ldae.head.alignment import write_transform
 from ldae.head.preprocess import PreprocessConfig, PreprocessedScan, Quality
 from ldae.io.version import __version__

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from ldae.base.processes import run_each
 from ldae.data.manifest import Manifest, Record, build_manifest, read_manifest, read_scans
 from ldae.errors import CohortError, LdaeError
 from ldae.head.intake import Content, check_modality, content_of
 from ldae.head.preprocess import PreprocessConfig
 from ldae.prepare.imports.bids import import_bids
 from ldae.prepare.preprocess.cohort import preprocess_manifest
-from ldae.processes import run_each
 from ldae.volume import SUFFIXES, read_volume
 
 __all__ = ["OpenedScans", "open_scans"]

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ldae.base.files import write_bytes
 from ldae.contract import Preprocessing
-from ldae.files import write_bytes
 from ldae.report.plots.slice_panels import PanelRow, Tile, choose_cuts, draw_panel
 from ldae.tasks.explore.discover import STEPS, DirectionStrip
 

@@ -11,9 +11,9 @@ import pandas as pd
 import torch
 
 from ldae.autoencoder import LatentDiffusionAutoencoder
+from ldae.base.files import write_text
 from ldae.codes import Codes
 from ldae.errors import TaskError
-from ldae.files import write_text
 from ldae.tasks.edit.direction import manipulate_codes
 from ldae.tasks.edit.manipulate import ready_step
 from ldae.tasks.encoded_scans import EncodedScans

@@ -7,10 +7,10 @@ import numpy.typing as npt
 import torch
 
 from ldae.autoencoder import LatentDiffusionAutoencoder
+from ldae.base.hardware import trim_heap
 from ldae.codes import Codes
 from ldae.data.manifest import Record
 from ldae.errors import TaskError
-from ldae.hardware import trim_heap
 from ldae.metrics.statistics import rows_by_subject
 from ldae.tasks.encode import encode_scans
 from ldae.tasks.probe.linear import LinearProbe

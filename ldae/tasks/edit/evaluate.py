@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ldae.autoencoder import LatentDiffusionAutoencoder
+from ldae.base.files import write_json
 from ldae.errors import TaskError
-from ldae.files import write_json
 from ldae.metrics.statistics import Interval, mean_of, subject_bootstrap
 from ldae.tasks.edit.change_map import BLOCK, ChangeMap, EditMap
 from ldae.tasks.edit.manipulate import DEFAULT_STEPS, Edits, check_probes, edit_scans

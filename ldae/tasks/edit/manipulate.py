@@ -9,9 +9,9 @@ import numpy.typing as npt
 import torch
 
 from ldae.autoencoder import LatentDiffusionAutoencoder
+from ldae.base.hardware import trim_heap
 from ldae.codes import Codes, check_origin
 from ldae.errors import TaskError
-from ldae.hardware import trim_heap
 from ldae.metrics.volumetry import known_volumes
 from ldae.tasks.edit.direction import manipulate_codes, project_out
 from ldae.tasks.probe.linear import LinearProbe

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ldae.autoencoder import LatentDiffusionAutoencoder
+from ldae.base.files import atomic_file, write_json
 from ldae.data.manifest import COLUMNS
 from ldae.errors import TaskError
-from ldae.files import atomic_file, write_json
 from ldae.tasks.edit.direction import manipulate_codes
 from ldae.tasks.encoded_scans import EncodedScans
 from ldae.tasks.explore.directions import (

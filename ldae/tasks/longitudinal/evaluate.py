@@ -10,10 +10,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from ldae.autoencoder import LatentDiffusionAutoencoder
+from ldae.base.files import write_json, write_text
+from ldae.base.hardware import trim_heap
 from ldae.data.manifest import Record
 from ldae.errors import TaskError
-from ldae.files import write_json, write_text
-from ldae.hardware import trim_heap
 from ldae.metrics.change import change_correlation, change_error
 from ldae.metrics.images import compare_images
 from ldae.metrics.statistics import Interval

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from ldae.files import write_json
+from ldae.base.files import write_json
 from ldae.io.notice import SYNTHETIC
 from ldae.io.stored import StoredScan
 from ldae.io.version import __version__

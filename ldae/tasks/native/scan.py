@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from ldae.base.files import sha256_of
 from ldae.errors import TaskError, VolumeError
-from ldae.files import sha256_of
 from ldae.head.morphology import depth_mm
 from ldae.io.stored import StoredScan, read_stored
 from ldae.volume import Grid, Volume, read_volume, sidecar_path

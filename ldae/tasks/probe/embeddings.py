@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from ldae.base.files import atomic_file
 from ldae.codes import Origin, check_origin
 from ldae.data.manifest import COLUMNS, Record
 from ldae.errors import TaskError
-from ldae.files import atomic_file
 from ldae.tasks.probe.result import CODES, MEDIAN
 
 __all__ = ["Embeddings", "embeddings_of", "joined", "read_embeddings", "read_named", "write_arrays", "write_embeddings"]

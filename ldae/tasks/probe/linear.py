@@ -12,9 +12,9 @@ import numpy.typing as npt
 import pandas as pd
 from sklearn.linear_model import LogisticRegression
 
+from ldae.base.files import atomic_file, write_json
 from ldae.codes import Origin, check_origin
 from ldae.errors import TaskError
-from ldae.files import atomic_file, write_json
 from ldae.tasks.probe.models import FittedProbe
 
 __all__ = ["LinearProbe", "predict", "write_predictions"]

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from ldae.base.files import write_json, write_text
 from ldae.errors import TaskError
-from ldae.files import write_json, write_text
 from ldae.metrics.scores import HIGHER_IS_BETTER, PRIMARY
 from ldae.metrics.statistics import Difference, Interval
 from ldae.tasks.probe.learning_curve import LearningCurve

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from ldae.base.files import write_json
 from ldae.errors import TaskError
-from ldae.files import write_json
 from ldae.tasks.native.scan import FEATHER_MM, NativeScan
 from ldae.volume import Grid, Volume, read_volume, sidecar_path, write_volume
 

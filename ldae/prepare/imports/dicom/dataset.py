@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from ldae.base.files import atomic_folder, check_new_folder, write_json, write_text
 from ldae.data.manifest import write_manifest
 from ldae.data.schema import NUMBER
 from ldae.dicom.deidentify import published_facts, published_warnings
@@ -16,7 +17,6 @@ from ldae.dicom.headers import Scan, Series, read_folder
 from ldae.dicom.read import convert_series
 from ldae.dicom.select import SeriesRule, select_series
 from ldae.errors import CohortError, VolumeError
-from ldae.files import atomic_folder, check_new_folder, write_json, write_text
 from ldae.io.version import __version__
 from ldae.prepare.imports.dicom.subjects import (
     KeyRow,

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from ldae.base.files import write_text
 from ldae.data.schema import MAX_AGE_YEARS
 from ldae.dicom.headers import Header, Series
 from ldae.errors import CohortError
-from ldae.files import write_text
 from ldae.prepare.imports.dates import DAYS_PER_MONTH, DAYS_PER_YEAR, try_date
 
 __all__ = [

@@ -5,7 +5,7 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 
-from ldae.notebook import Shown, slices_png
+from ldae.base.notebook import Shown, slices_png
 from ldae.volume import Volume
 
 

@@ -5,8 +5,8 @@ from concurrent.futures.process import BrokenProcessPool
 import pytest
 import SimpleITK
 
+from ldae.base.processes import one_itk_thread, run_each
 from ldae.errors import CohortError
-from ldae.processes import one_itk_thread, run_each
 
 THREADS = "__import__('SimpleITK').ProcessObject.GetGlobalDefaultNumberOfThreads()"
 

@@ -8,8 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from ldae.errors import ConfigError, OutputError
-from ldae.files import (
+from ldae.base.files import (
     atomic_file,
     atomic_folder,
     check_new_folder,
@@ -20,6 +19,7 @@ from ldae.files import (
     write_json,
     write_text,
 )
+from ldae.errors import ConfigError, OutputError
 from ldae.io.plain import from_plain, to_plain
 from ldae.models.semantic_encoder import SemanticEncoderConfig, VolumeEncoderConfig
 
@@ -99,9 +99,7 @@ def test_a_place_is_held_by_one_alone_and_by_none_that_is_gone(tmp_path):
         with held(tmp_path / "other"):
             pass
     assert not list(tmp_path.iterdir())
-    dying = (
-        "import os, sys, pathlib; from ldae.files import held; held(pathlib.Path(sys.argv[1])).__enter__(); os._exit(1)"
-    )
+    dying = "import os, sys, pathlib; from ldae.base.files import held; held(pathlib.Path(sys.argv[1])).__enter__(); os._exit(1)"
     assert subprocess.run([sys.executable, "-c", dying, str(tmp_path / "run")], check=False).returncode == 1
     with held(tmp_path / "run"):
         pass

@@ -1,6 +1,6 @@
 import torch
 
-from ldae.hardware import PeakMemory, peak_memory_gib, release_memory, resident_gib
+from ldae.base.hardware import PeakMemory, peak_memory_gib, release_memory, resident_gib
 
 
 def test_the_peak_is_the_blocks_own():

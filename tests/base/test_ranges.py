@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ldae.base.ranges import Checked, Count, Positive, Range, Share, ShareBelowOne
 from ldae.errors import ConfigError
-from ldae.ranges import Checked, Count, Positive, Range, Share, ShareBelowOne
 
 
 @dataclass(frozen=True)
