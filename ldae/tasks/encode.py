@@ -89,11 +89,15 @@ def encode_scans(
         batch: list[tuple[Record, PreparedScan]] = []
         for record in records[start : start + batch_size]:
             try:
-                if failures is not None and (problem := contract_problem(read_volume(record.image))):
+                if failures is None:
+                    batch.append((record, model.prepare_record(record)))
+                    continue
+                volume = read_volume(record.image)
+                if problem := contract_problem(volume):
                     if forced is None:
                         raise VolumeError(problem)
                     forced[record.key] = problem
-                batch.append((record, model.prepare_record(record)))
+                batch.append((record, model.prepare(volume)))
             except VolumeError as error:
                 if failures is None:
                     raise
