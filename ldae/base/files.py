@@ -127,17 +127,19 @@ def held(path: Path) -> Iterator[None]:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """A new folder that takes its name, replacing a former one, only when the block ends well."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-writing-", dir=path.parent))
+    temporary, former = (path.with_name(f".{path.name}-{what}") for what in ("writing", "former"))
+    # Of a process that was killed, perhaps between the two renames.
+    shutil.rmtree(temporary, ignore_errors=True)
+    if former.exists() and not path.exists():
+        former.rename(path)
+    shutil.rmtree(former, ignore_errors=True)
+    temporary.mkdir()
     try:
         yield temporary
-        temporary.chmod(0o755)
         if path.exists():
-            former = Path(tempfile.mkdtemp(prefix=f".{path.name}-former-", dir=path.parent))
-            path.rename(former / path.name)
-            temporary.rename(path)
-            shutil.rmtree(former)
-        else:
-            temporary.rename(path)
+            path.rename(former)
+        temporary.rename(path)
+        shutil.rmtree(former, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -43,6 +43,22 @@ def test_an_interrupted_folder_leaves_the_former_one(tmp_path):
     assert [path.name for path in target.iterdir()] == ["b"]
 
 
+def test_what_a_killed_process_left_of_a_folder_goes_or_comes_back(tmp_path):
+    for name in (".model-writing", ".model-former"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a").write_text(name)
+
+    def interrupted():
+        with atomic_folder(tmp_path / "model") as folder:
+            assert not list(folder.iterdir())
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    assert (tmp_path / "model" / "a").read_text() == ".model-former"
+
+
 def test_an_interrupted_file_leaves_the_former_one(tmp_path):
     target = write_text(tmp_path / "new" / "x.txt", "one")
     (target.parent / ".writing-x.txt").write_text("of a process that was killed")
