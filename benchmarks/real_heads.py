@@ -5,7 +5,8 @@
 HEADS is a manifest of raw T1-weighted heads, one a subject; VOLUMES a table (CSV) of their true volumes, with a column
 `participant_id`. Each head is altered (turned by 10 degrees, other voxels, another bias field), and both are taken from raw to
 code. Printed are: how many altered heads are nearest to their own original, the cosine of their centred codes, how well both
-codes give the scan back at the model's grid, and how well a ridge on the codes tells the volumes of the one that is left out.
+codes give the scan back at the model's grid, what edits along the direction `ventricles` change, and how well a ridge on the codes
+tells the volumes of the one that is left out.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from scipy.ndimage import binary_dilation
 from scipy.spatial.transform import Rotation
 from sklearn.decomposition import PCA
 from sklearn.linear_model import RidgeCV
@@ -23,9 +25,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import ldae
+from ldae.atlas import load_template
+from ldae.io.model_names import find_direction
 from ldae.metrics.images import compare_images
 from ldae.phantom.scanner import bias_field
+from ldae.prepare.check.shape_spread import ventricle_ml
 from ldae.prepare.preprocess.intake import open_scans
+from ldae.tasks.edit.direction import manipulate_codes
+from ldae.tasks.probe.linear import LinearProbe
 from ldae.volume import Grid, Volume, read_volume, write_volume
 
 ALPHAS = np.logspace(-1, 5, 13)
@@ -90,6 +97,21 @@ def main() -> None:
         print(
             f"{name}: SSIM {agreement['ssim']:.3f}, in the brain {agreement['ssim_brain']:.3f}, MSE {agreement['mse']:.5f}"
         )
+
+    template = load_template(1.0).resample_to(model.config.preprocessing.grid)
+    inside = binary_dilation(template.ventricles.data > 0.3, iterations=4) & (template.brain_mask.data > 0.5)
+    outside = (template.brain_mask.data > 0.5) & ~inside
+    step = LinearProbe.load(find_direction("ventricles", options.model)).step
+    rising, ratios = 0, []
+    for each in chosen:
+        edited = [model.decode(manipulate_codes(each, step, amount)) for amount in (-2, -1, 0, 1, 2)]
+        rising += bool((np.diff([ventricle_ml(image) for image in edited]) > 0).all())
+        change = np.abs(edited[-1].data - edited[0].data)
+        ratios.append(change[outside].mean() / change[inside].mean())
+    print(
+        f"edits along ventricles, -2 to 2: volume rises at every step in {rising} of {len(chosen)}; change 12 mm and more outside "
+        f"the template's ventricles over change inside: {np.mean(ratios):.2f}"
+    )
 
     truth = pd.read_csv(options.volumes).set_index("participant_id").loc[[record.participant_id for record in records]]
     rivals = {"code": first.loc[truth.index].to_numpy(), "image components": images.reshape(len(images), -1)}
