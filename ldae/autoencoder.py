@@ -24,7 +24,16 @@ from ldae.errors import TaskError
 from ldae.head.intake import Preprocess
 from ldae.inference import Inference
 from ldae.io.card import model_card
-from ldae.io.checkpoints import check_finite, check_tensors, hash_tensors, load_folder, pack, save_folder, unpack
+from ldae.io.checkpoints import (
+    check_finite,
+    check_tensors,
+    hash_tensors,
+    load_domain,
+    load_folder,
+    pack,
+    save_folder,
+    unpack,
+)
 from ldae.io.model_names import find_model, upload
 from ldae.io.plain import from_plain, read_setting, to_plain
 from ldae.io.version import __version__
@@ -79,8 +88,9 @@ class LatentDiffusionAutoencoder(Inference, Shown):
         Raises:
             CheckpointError: if there is no such model, it is incomplete, or its tensors are not those of its config.
         """
-        stored, plain = load_folder(find_model(folder))
-        domain = TrainingDomain.take_from(stored)
+        place = find_model(folder)
+        stored, plain = load_folder(place)
+        domain = TrainingDomain.take_from(load_domain(place))
         tensors = unpack(stored)
         config = from_plain(AutoencoderConfig, plain["autoencoder"], where=f"{folder}/config.json")
         with torch.device("meta"):
@@ -106,11 +116,10 @@ class LatentDiffusionAutoencoder(Inference, Shown):
             networks = deepcopy(self.networks)
             networks.leave_out_empty()
             tensors = pack(networks.state_dict())
-        if self.domain is not None:
-            tensors = {**tensors, **self.domain.tensors()}
         plain = to_plain(self.config)
         card = model_card(plain, self.count_parameters(), facts or {})
-        return save_folder(Path(folder), tensors, {"autoencoder": plain, "facts": facts or {}}, card)
+        domain = None if self.domain is None else self.domain.tensors()
+        return save_folder(Path(folder), tensors, {"autoencoder": plain, "facts": facts or {}}, card, domain)
 
     def push_to_hub(self, repository: str, *, private: bool = True, facts: dict[str, str] | None = None) -> str:
         """Put the model on the Hugging Face hub (extra `hub`).

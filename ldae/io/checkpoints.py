@@ -20,6 +20,7 @@ __all__ = [
     "check_tensors",
     "describe_folder",
     "hash_tensors",
+    "load_domain",
     "load_folder",
     "load_tensors",
     "load_weights",
@@ -40,6 +41,7 @@ FEWEST_ZERO_ROWS = 0.1
 FORMAT_VERSION = 2
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
+DOMAIN = "domain.safetensors"
 CARD = "README.md"
 
 
@@ -199,10 +201,18 @@ def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def save_folder(folder: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any], card: str) -> Path:
-    """Write a model folder whole: weights, config with format version and the weights' hash, card."""
+def save_folder(
+    folder: Path,
+    tensors: Mapping[str, Tensor],
+    config: Mapping[str, Any],
+    card: str,
+    domain: Mapping[str, Tensor] | None = None,
+) -> Path:
+    """Write a model folder whole: weights, config with format version and the weights' hash, card, training domain."""
     with atomic_folder(folder) as temporary:
         describe_folder(temporary, sha256_of(save_tensors(temporary / WEIGHTS, tensors)), config, card)
+        if domain:
+            save_tensors(temporary / DOMAIN, domain)
     return folder
 
 
@@ -224,6 +234,15 @@ def load_folder(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         msg = f"{folder / WEIGHTS}: its hash is not the one in {CONFIG}, so the copy is damaged or mixed; copy it again"
         raise CheckpointError(msg)
     return tensors, config
+
+
+def load_domain(folder: Path) -> dict[str, Tensor]:
+    """Tensors of a model folder's training domain; none where it was not measured.
+
+    Raises:
+        CheckpointError: if the file is damaged.
+    """
+    return load_tensors(folder / DOMAIN)[0] if (folder / DOMAIN).is_file() else {}
 
 
 def read_config(folder: Path) -> dict[str, Any]:
