@@ -66,14 +66,17 @@ class LinearProbe:
             or np.ndim(np.squeeze(getattr(linear, "coef_", np.zeros((2, 2))))) != 1
         ):
             return None
-        weights = np.ravel(linear.coef_).astype(np.float64)
+        # However features were scaled for the fit, here each has a standard deviation of 1: so steps follow how they vary.
+        mean, scale = steps["standardise"].mean_, features.std(axis=0)
+        scale = np.where(scale > 0, scale, 1.0)
+        weights = np.ravel(linear.coef_).astype(np.float64) / steps["standardise"].scale_ * scale
         direction = weights / max(float(np.linalg.norm(weights)), 1e-12)
         return cls(
-            mean=steps["standardise"].mean_,
-            scale=steps["standardise"].scale_,
+            mean=mean,
+            scale=scale,
             weights=weights,
             intercept=float(np.ravel(linear.intercept_)[0]),
-            spread=float(np.std(steps["standardise"].transform(features) @ direction)),
+            spread=float(np.std((features - mean) / scale @ direction)),
             logistic=isinstance(linear, LogisticRegression),
             penalty=fitted.penalty,
             origin=origin,

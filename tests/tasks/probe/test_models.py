@@ -2,8 +2,12 @@
 
 import numpy as np
 import pytest
+from sklearn.linear_model import Ridge
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import StandardScaler
 
-from ldae.tasks.probe.models import CommonScaler, fit_probe
+from ldae.tasks.probe.linear import LinearProbe
+from ldae.tasks.probe.models import CommonScaler, FittedProbe, fit_probe
 
 
 def test_common_scaling_keeps_what_varies_most_the_largest():
@@ -16,6 +20,21 @@ def test_common_scaling_keeps_what_varies_most_the_largest():
     )
     assert np.isclose((scaled**2).mean(), 1.0)
     assert CommonScaler().fit_transform(np.ones((4, 2))).tolist() == [[0.0, 0.0]] * 4
+
+
+@pytest.mark.parametrize("scaler", [StandardScaler(), CommonScaler()])
+def test_a_step_is_what_goes_with_the_prediction_however_features_were_scaled(scaler):
+    """For uncorrelated features it is the covariance of each with the prediction, over the standard deviation of that."""
+    rng = np.random.default_rng(2)
+    features = np.linalg.qr(rng.normal(size=(200, 6)))[0]
+    features = np.linalg.qr(features - features.mean(axis=0))[0] * np.array([9.0, 5.0, 2.0, 1.0, 0.5, 0.1]) + 4.0
+    target = features @ rng.normal(size=6) + rng.normal(size=200)
+    pipeline = Pipeline([("standardise", scaler), ("model", Ridge(1.0))]).fit(features, target)
+    probe = LinearProbe.of(FittedProbe(pipeline, 1.0), features)
+    told = pipeline.predict(features)
+    np.testing.assert_allclose(probe.value(features), told, atol=1e-9)
+    together = (features - features.mean(axis=0)).T @ (told - told.mean()) / len(told)
+    np.testing.assert_allclose(probe.step, together / told.std(), atol=1e-9)
 
 
 @pytest.mark.parametrize(("told_by", "chosen"), [("the largest", CommonScaler), ("the smallest", None)])
