@@ -5,8 +5,8 @@
 HEADS is a manifest of raw T1-weighted heads, one a subject; VOLUMES a table (CSV) of their true volumes, with a column
 `participant_id`. Each head is altered (turned by 10 degrees, other voxels, another bias field), and both are taken from raw to
 code. Printed are: how many altered heads are nearest to their own original, the cosine of their centred codes, how well both
-codes give the scan back at the model's grid, what edits along the direction `ventricles` change, and how well a ridge on the codes
-tells the volumes of the one that is left out.
+codes give the scan back at the model's grid, what edits along the direction `ventricles` change, and how well a ridge on the
+codes tells the volumes of the one that is left out.
 """
 
 import argparse
@@ -109,8 +109,8 @@ def main() -> None:
         change = np.abs(edited[-1].data - edited[0].data)
         ratios.append(change[outside].mean() / change[inside].mean())
     print(
-        f"edits along ventricles, -2 to 2: volume rises at every step in {rising} of {len(chosen)}; change 12 mm and more outside "
-        f"the template's ventricles over change inside: {np.mean(ratios):.2f}"
+        f"edits along ventricles, -2 to 2: volume rises at every step in {rising} of {len(chosen)}; change 12 mm and more "
+        f"outside the template's ventricles over change inside: {np.mean(ratios):.2f}"
     )
 
     truth = pd.read_csv(options.volumes).set_index("participant_id").loc[[record.participant_id for record in records]]
