@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ldae.base.ranges import Checked, Count, Positive
+from ldae.base.ranges import checked, count, positive
 from ldae.errors import ConfigError, VolumeError
 from ldae.volume import Grid, Volume, spikes_word
 
@@ -41,7 +41,8 @@ class PreparedScan:
 
 
 @dataclass(frozen=True)
-class Preprocessing(Checked):
+@checked
+class Preprocessing:
     """Preprocessing of a scan before the model; saved with every checkpoint.
 
     Scans come skull-stripped (background exactly 0) and aligned with MNI152 by a rigid or affine transform.
@@ -53,13 +54,12 @@ class Preprocessing(Checked):
         percentiles: of the brain's intensities that become 0 and 1.
     """
 
-    shape: tuple[Count, Count, Count] = (128, 160, 128)
-    voxel_size_mm: Positive = 1.5
+    shape: tuple[int, int, int] = count((128, 160, 128))
+    voxel_size_mm: float = positive(1.5)
     centre_mm: tuple[float, float, float] = (0.0, -17.0, 5.0)
     percentiles: tuple[float, float] = (0.5, 99.5)
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         low, high = self.percentiles
         if not 0 <= low < high <= 100:
             msg = f"percentiles must be 0 <= low < high <= 100, got {self.percentiles}; (0.5, 99.5) is usual"

@@ -1,23 +1,27 @@
-"""Ranges of settings, which stand with their types: `steps: Count = 100`."""
+"""Ranges of settings, which stand with their defaults: `steps: int = count(100)`."""
 
 import math
-from dataclasses import dataclass
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeVar
 
 from ldae.errors import ConfigError
 
 __all__ = [
-    "Checked",
-    "Count",
-    "Natural",
-    "NotNegative",
-    "Positive",
     "Range",
-    "Share",
-    "ShareBelowOne",
     "check_range",
+    "checked",
+    "count",
+    "natural",
+    "not_negative",
+    "positive",
     "ranges_of",
+    "share",
+    "share_below_one",
+    "within",
 ]
+
+T = TypeVar("T")
+RANGE = "range"
 
 
 @dataclass(frozen=True)
@@ -47,20 +51,55 @@ class Range:
         return f"between {self.low:g} and {self.high:g}{ends.get((self.above, self.below), f', without {self.high:g}')}"
 
 
-Count = Annotated[int, Range(1)]
-Natural = Annotated[int, Range(0)]
-Positive = Annotated[float, Range(0, above=True)]
-NotNegative = Annotated[float, Range(0)]
-Share = Annotated[float, Range(0, 1)]
-ShareBelowOne = Annotated[float, Range(0, 1, below=True)]
+def within(default: Any, allowed: Range) -> Any:
+    """A dataclass field of that default, whose number, or each of whose numbers, lies in a range."""
+    return field(default=default, metadata={RANGE: allowed})
 
 
-class Checked:
-    """Base of configurations, which are frozen dataclasses: numbers outside the range of their type are refused."""
+def count(default: Any) -> Any:
+    """Whole numbers from 1 on."""
+    return within(default, Range(1))
 
-    def __post_init__(self) -> None:
+
+def natural(default: Any) -> Any:
+    """Whole numbers from 0 on."""
+    return within(default, Range(0))
+
+
+def positive(default: Any) -> Any:
+    """Numbers above 0."""
+    return within(default, Range(0, above=True))
+
+
+def not_negative(default: Any) -> Any:
+    """Numbers from 0 on."""
+    return within(default, Range(0))
+
+
+def share(default: Any) -> Any:
+    """Numbers from 0 to 1."""
+    return within(default, Range(0, 1))
+
+
+def share_below_one(default: Any) -> Any:
+    """Numbers from 0 to below 1."""
+    return within(default, Range(0, 1, below=True))
+
+
+def checked(cls: type[T]) -> type[T]:
+    """Let a frozen dataclass refuse numbers outside the range of their field; it stands below `@dataclass`.
+
+    A base class would do the same, but parsers of dataclasses then look for its subclasses, at twice the time.
+    """
+    own = cls.__dict__.get("__post_init__", lambda self: None)
+
+    def check(self: Any) -> None:
         for name, allowed in ranges_of(type(self)).items():
             check_range(name, getattr(self, name), allowed)
+        own(self)
+
+    cls.__post_init__ = check  # type: ignore[attr-defined]
+    return cls
 
 
 def check_range(name: str, given: Any, allowed: Range) -> None:
@@ -76,18 +115,6 @@ def check_range(name: str, given: Any, allowed: Range) -> None:
             raise ConfigError(msg)
 
 
-def ranges_of(cls: type) -> dict[str, Range]:
+def ranges_of(cls: Any) -> dict[str, Range]:
     """The ranges of a dataclass' fields, by name."""
-    found = {}
-    for name, hint in get_type_hints(cls, include_extras=True).items():
-        allowed = _range(hint)
-        if allowed is not None:
-            found[name] = allowed
-    return found
-
-
-def _range(hint: Any) -> Range | None:
-    """The range in a type, such as `Count`, `Count | None`, or `tuple[Count, ...]`."""
-    if get_origin(hint) is Annotated:
-        return next((each for each in hint.__metadata__ if isinstance(each, Range)), None)
-    return next((found for each in get_args(hint) if (found := _range(each)) is not None), None)
+    return {each.name: each.metadata[RANGE] for each in fields(cls) if RANGE in each.metadata}

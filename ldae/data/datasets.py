@@ -11,7 +11,7 @@ from monai.transforms import Compose
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ldae.base.ranges import Checked, Natural
+from ldae.base.ranges import checked, natural
 from ldae.contract import LEFT_RIGHT, Preprocessing
 from ldae.data.manifest import Record
 from ldae.data.transforms import AugmentationConfig, PrepareScand, augmentation
@@ -24,7 +24,8 @@ Draw = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class DataConfig(Checked):
+@checked
+class DataConfig:
     """Settings of reading scans.
 
     Attributes:
@@ -35,7 +36,7 @@ class DataConfig(Checked):
 
     augmentation: AugmentationConfig = AugmentationConfig()
     cache: Literal["memory", "disk"] = "memory"
-    workers: Natural = 0
+    workers: int = natural(0)
 
 
 class ScanDataset(Dataset[Item]):

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from monai.transforms import Compose, MapTransform, RandAffined, RandFlipd, RandGaussianNoised, RandScaleIntensityd
 
-from ldae.base.ranges import Checked, NotNegative, Share, ShareBelowOne
+from ldae.base.ranges import checked, not_negative, share, share_below_one
 from ldae.contract import Preprocessing, PreprocessingWarning
 from ldae.volume import read_volume
 
@@ -17,7 +17,8 @@ __all__ = ["AugmentationConfig", "PrepareScand", "augmentation"]
 
 
 @dataclass(frozen=True)
-class AugmentationConfig(Checked):
+@checked
+class AugmentationConfig:
     """Light augmentation of prepared scans; 0 turns a part off.
 
     Attributes:
@@ -30,13 +31,13 @@ class AugmentationConfig(Checked):
         noise_std: standard deviation of added Gaussian noise.
     """
 
-    flip_probability: Share = 0.5
-    affine_probability: Share = 0.5
-    rotation_degrees: NotNegative = 3.0
-    translation_voxels: NotNegative = 1.0
-    scale: ShareBelowOne = 0.03
-    intensity_scale: ShareBelowOne = 0.05
-    noise_std: NotNegative = 0.01
+    flip_probability: float = share(0.5)
+    affine_probability: float = share(0.5)
+    rotation_degrees: float = not_negative(3.0)
+    translation_voxels: float = not_negative(1.0)
+    scale: float = share_below_one(0.03)
+    intensity_scale: float = share_below_one(0.05)
+    noise_std: float = not_negative(0.01)
 
 
 class PrepareScand(MapTransform):  # type: ignore[misc]

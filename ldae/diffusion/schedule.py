@@ -1,19 +1,20 @@
 """Noise schedules: signal and noise at each timestep."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from ldae.base.ranges import Checked, Positive, Range, ShareBelowOne
+from ldae.base.ranges import Range, checked, positive, share_below_one, within
 from ldae.errors import ConfigError
 
 __all__ = ["NoiseSchedule", "ScheduleConfig"]
 
 
 @dataclass(frozen=True)
-class ScheduleConfig(Checked):
+@checked
+class ScheduleConfig:
     """A discrete noise schedule.
 
     Attributes:
@@ -28,13 +29,12 @@ class ScheduleConfig(Checked):
     """
 
     kind: Literal["linear", "scaled_linear", "cosine", "rectified"] = "linear"
-    timesteps: Annotated[int, Range(2)] = 1000
-    beta_start: Positive = 1e-4
-    beta_end: ShareBelowOne = 2e-2
+    timesteps: int = within(1000, Range(2))
+    beta_start: float = positive(1e-4)
+    beta_end: float = share_below_one(2e-2)
     zero_terminal_snr: bool = False
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if self.beta_start > self.beta_end:
             msg = f"beta_start must be at most beta_end, got {self.beta_start:g} and {self.beta_end:g}; correct one"
             raise ConfigError(msg)

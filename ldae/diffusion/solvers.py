@@ -5,7 +5,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from ldae.base.ranges import Checked, Count, Natural, NotNegative, Positive
+from ldae.base.ranges import checked, count, natural, not_negative, positive
 from ldae.diffusion.bdia import bdia_invert, bdia_sample
 from ldae.diffusion.ddim import Predict, ddim_invert, ddim_sample
 from ldae.diffusion.schedule import NoiseSchedule
@@ -14,7 +14,8 @@ __all__ = ["SamplingConfig", "invert_latents", "sample_latents"]
 
 
 @dataclass(frozen=True)
-class SamplingConfig(Checked):
+@checked
+class SamplingConfig:
     """Inversion to noise codes, and sampling from them.
 
     Attributes:
@@ -27,11 +28,11 @@ class SamplingConfig(Checked):
     """
 
     solver: Literal["bdia", "ddim"] = "bdia"
-    steps: Count = 10
-    corrections: Natural = 0
-    tolerance: NotNegative = 1e-6
-    clamp: Positive | None = None
-    guidance: NotNegative = 1.0
+    steps: int = count(10)
+    corrections: int = natural(0)
+    tolerance: float = not_negative(1e-6)
+    clamp: float | None = positive(None)
+    guidance: float = not_negative(1.0)
 
     def __str__(self) -> str:
         parts = [self.solver, f"{self.steps} steps"]

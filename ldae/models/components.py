@@ -2,13 +2,12 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
 from ldae.base.hardware import single_precision
-from ldae.base.ranges import Checked, Count, Range, Share
+from ldae.base.ranges import Range, checked, count, share, within
 from ldae.errors import ConfigError
 from ldae.models.cells import from_patches, to_patches
 
@@ -25,7 +24,8 @@ FLOOR = 0.05
 
 
 @dataclass(frozen=True)
-class ComponentsConfig(Checked):
+@checked
+class ComponentsConfig:
     """Components of each patch.
 
     Attributes:
@@ -35,9 +35,9 @@ class ComponentsConfig(Checked):
         scans: most training scans that they are fitted to; at 3 mm a scan and its mirror image take 1.3 MB of memory.
     """
 
-    patch: Count = 8
-    whitening: Share = 0.0
-    scans: Annotated[int, Range(2)] = 400
+    patch: int = count(8)
+    whitening: float = share(0.0)
+    scans: int = within(400, Range(2))
 
 
 class PatchComponents(nn.Module):

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ldae.base.ranges import Checked, Count, Natural
+from ldae.base.ranges import checked, count, natural
 from ldae.errors import ConfigError
 from ldae.models.cells import crop_to, from_patches, pad_to_multiple, padded_shape, to_patches
 from ldae.models.components import ComponentsConfig, PatchComponents
@@ -26,7 +26,8 @@ INITIAL_LOG_VARIANCE = -6.0
 
 
 @dataclass(frozen=True)
-class CompressionAttention(Checked):
+@checked
+class CompressionAttention:
     """Self-attention of the autoencoder; its memory grows with the square of the number of voxels.
 
     Attributes:
@@ -34,12 +35,13 @@ class CompressionAttention(Checked):
         coarsest: whether one more follows the coarsest level, between two residual blocks.
     """
 
-    levels: tuple[Natural, ...] = ()
+    levels: tuple[int, ...] = natural(())
     coarsest: bool = True
 
 
 @dataclass(frozen=True)
-class CompressionConfig(Checked):
+@checked
+class CompressionConfig:
     """Shape of the autoencoder.
 
     Attributes:
@@ -56,16 +58,15 @@ class CompressionConfig(Checked):
             in seconds. Needs no channels.
     """
 
-    channels: tuple[Count, ...] = (64, 128, 128, 128)
-    latent_channels: Count = 3
-    residual_blocks: Count = 2
-    groups: Count = 32
+    channels: tuple[int, ...] = count((64, 128, 128, 128))
+    latent_channels: int = count(3)
+    residual_blocks: int = count(2)
+    groups: int = count(32)
     attention: CompressionAttention | None = None
     shortcut: bool = False
     components: ComponentsConfig | None = None
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if self.components is not None:
             if self.channels or self.latent_channels > self.components.patch**3:
                 msg = (
@@ -107,7 +108,8 @@ class CompressionConfig(Checked):
 
 
 @dataclass(frozen=True)
-class DiscriminatorConfig(Checked):
+@checked
+class DiscriminatorConfig:
     """Shape of the patch discriminator (Isola et al. 2017).
 
     Attributes:
@@ -115,8 +117,8 @@ class DiscriminatorConfig(Checked):
         layers: strided convolutions.
     """
 
-    width: Count = 64
-    layers: Count = 3
+    width: int = count(64)
+    layers: int = count(3)
 
 
 @dataclass(frozen=True)

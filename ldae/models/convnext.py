@@ -6,14 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ldae.base.ranges import Checked, Count, NotNegative
+from ldae.base.ranges import checked, count, not_negative
 from ldae.errors import ConfigError
 
 __all__ = ["ConvNeXt", "ConvNeXtConfig"]
 
 
 @dataclass(frozen=True)
-class ConvNeXtConfig(Checked):
+@checked
+class ConvNeXtConfig:
     """Depth and width of each stage; the defaults are ConvNeXt-Small.
 
     Attributes:
@@ -23,13 +24,12 @@ class ConvNeXtConfig(Checked):
         layer_scale: initial scale of each residual branch.
     """
 
-    depths: tuple[Count, ...] = (3, 3, 27, 3)
-    widths: tuple[Count, ...] = (96, 192, 384, 768)
-    stem: Count = 4
-    layer_scale: NotNegative = 1e-6
+    depths: tuple[int, ...] = count((3, 3, 27, 3))
+    widths: tuple[int, ...] = count((96, 192, 384, 768))
+    stem: int = count(4)
+    layer_scale: float = not_negative(1e-6)
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if len(self.depths) != len(self.widths) or not self.widths:
             msg = (
                 f"depths and widths name the same stages, one or more, got {self.depths} and {self.widths}; change them"

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ldae.base.ranges import Checked, Count, Natural, ShareBelowOne
+from ldae.base.ranges import checked, count, natural, share_below_one
 from ldae.errors import ConfigError
 from ldae.models.blocks import ResidualBlock, SelfAttention, group_norm, timestep_embedding, zero_init
 
@@ -15,7 +15,8 @@ __all__ = ["Denoiser", "DenoiserConfig", "Features", "UNetDecoder"]
 
 
 @dataclass(frozen=True)
-class DenoiserConfig(Checked):
+@checked
+class DenoiserConfig:
     """Shape of the UNet.
 
     Attributes:
@@ -31,18 +32,17 @@ class DenoiserConfig(Checked):
             aligned, so position has a meaning that a convolution must otherwise infer from its padding; 0 is published.
     """
 
-    width: Count = 256
-    multipliers: tuple[Count, ...] = (1, 2, 3)
-    residual_blocks: Count = 2
-    attention_levels: tuple[Natural, ...] = (1, 2)
-    heads: Count = 1
-    dropout: ShareBelowOne = 0.1
-    stride: tuple[Count, Count, Count] = (2, 2, 2)
+    width: int = count(256)
+    multipliers: tuple[int, ...] = count((1, 2, 3))
+    residual_blocks: int = count(2)
+    attention_levels: tuple[int, ...] = natural((1, 2))
+    heads: int = count(1)
+    dropout: float = share_below_one(0.1)
+    stride: tuple[int, int, int] = count((2, 2, 2))
     prediction: Literal["noise", "velocity"] = "noise"
-    coordinates: Natural = 0
+    coordinates: int = natural(0)
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if self.width % 4 or self.width % self.heads:
             msg = (
                 f"denoiser width must be a multiple of 4 and of heads={self.heads}, got {self.width}; 256 is published"

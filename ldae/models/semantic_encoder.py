@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ldae.base.hardware import single_precision
-from ldae.base.ranges import Checked, Count, Natural, Share, ShareBelowOne
+from ldae.base.ranges import checked, count, natural, share, share_below_one
 from ldae.contract import LEFT_RIGHT
 from ldae.errors import ConfigError
 from ldae.models.blocks import group_norm
@@ -29,7 +29,8 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class SliceEncoderConfig(Checked):
+@checked
+class SliceEncoderConfig:
     """The 2.5D encoder.
 
     Attributes:
@@ -38,10 +39,9 @@ class SliceEncoderConfig(Checked):
     """
 
     backbone: ConvNeXtConfig = ConvNeXtConfig()
-    heads: Count = 8
+    heads: int = count(8)
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if self.semantic_width % self.heads:
             msg = f"the last of backbone.widths must be a multiple of heads={self.heads}, got {self.semantic_width}; change one"
             raise ConfigError(msg)
@@ -53,7 +53,8 @@ class SliceEncoderConfig(Checked):
 
 
 @dataclass(frozen=True)
-class VolumeEncoderConfig(Checked):
+@checked
+class VolumeEncoderConfig:
     """The plain 3D encoder.
 
     Attributes:
@@ -78,26 +79,26 @@ class VolumeEncoderConfig(Checked):
     """
 
     view: Literal["scan", "tissue"] = "scan"
-    average: Count = 1
-    widths: tuple[Count, ...] = (32, 64, 128, 256)
-    semantic_width: Count = 256
-    pooled: Count = 1
-    dropout: ShareBelowOne = 0.0
-    linear: Natural = 0
+    average: int = count(1)
+    widths: tuple[int, ...] = count((32, 64, 128, 256))
+    semantic_width: int = count(256)
+    pooled: int = count(1)
+    dropout: float = share_below_one(0.0)
+    linear: int = natural(0)
     linear_reads: Literal["scan", "latent"] = "scan"
     symmetric: bool = False
-    linear_spread: Share = 0.0
+    linear_spread: float = share(0.0)
     layer_norm: bool = True
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if not self.widths:
             msg = "volume.widths names the channels of one level or more, got none; give some, such as [32, 64]"
             raise ConfigError(msg)
 
 
 @dataclass(frozen=True)
-class SemanticEncoderConfig(Checked):
+@checked
+class SemanticEncoderConfig:
     """One of the two encoders; with neither named it is the published one, `slices` with ConvNeXt-Small.
 
     Attributes:
@@ -112,10 +113,9 @@ class SemanticEncoderConfig(Checked):
 
     slices: SliceEncoderConfig | None = None
     volume: VolumeEncoderConfig | None = None
-    whitening: Share = 0.0
+    whitening: float = share(0.0)
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if self.slices is not None and self.volume is not None:
             msg = "the semantic encoder is either 'slices' or 'volume', got both; leave one out"
             raise ConfigError(msg)

@@ -11,7 +11,7 @@ from monai.losses import JukeboxLoss, PerceptualLoss
 from torch import Tensor, nn
 
 from ldae.base.hardware import channels_last
-from ldae.base.ranges import Checked, Natural, NotNegative
+from ldae.base.ranges import checked, natural, not_negative
 from ldae.errors import ConfigError, DependencyError
 from ldae.io.checkpoints import load_tensors
 from ldae.models.compression import (
@@ -32,7 +32,8 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class PerceptualConfig(Checked):
+@checked
+class PerceptualConfig:
     """Which features two images are compared in.
 
     Attributes:
@@ -45,18 +46,18 @@ class PerceptualConfig(Checked):
     """
 
     kind: Literal["none", "spectral", "medicalnet", "lpips"] = "none"
-    weight: NotNegative = 1e-3
+    weight: float = not_negative(1e-3)
     weights: str | None = None
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if self.weights is not None and not Path(self.weights).is_file():
             msg = f"perceptual weights {self.weights}: no such file; give the path of the downloaded weights"
             raise ConfigError(msg)
 
 
 @dataclass(frozen=True)
-class CompressionLossConfig(Checked):
+@checked
+class CompressionLossConfig:
     """Weights of the terms; every term is a mean per element.
 
     Attributes:
@@ -66,9 +67,9 @@ class CompressionLossConfig(Checked):
         perceptual: the perceptual term.
     """
 
-    kl: NotNegative = 1.5e-3
-    adversarial: NotNegative = 0.025
-    adversarial_start: Natural = 0
+    kl: float = not_negative(1.5e-3)
+    adversarial: float = not_negative(0.025)
+    adversarial_start: int = natural(0)
     perceptual: PerceptualConfig = PerceptualConfig()
 
 

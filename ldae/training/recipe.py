@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from ldae.autoencoder import AutoencoderConfig, Networks, SamplingConfig
-from ldae.base.ranges import Checked, Natural
+from ldae.base.ranges import checked, natural
 from ldae.contract import Preprocessing
 from ldae.data.datasets import DataConfig
 from ldae.diffusion import ScheduleConfig
@@ -19,7 +19,8 @@ STAGES = ("compression", "denoiser", "representation")
 
 
 @dataclass(frozen=True)
-class ExperimentConfig(Checked):
+@checked
+class ExperimentConfig:
     """Everything that a model is made from, but the scans.
 
     Attributes:
@@ -47,10 +48,9 @@ class ExperimentConfig(Checked):
     sampling: SamplingConfig = SamplingConfig()
     resample_posterior: bool = False
     mirror_latents: bool = False
-    seed: Natural = 0
+    seed: int = natural(0)
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if self.representation.semantic_encoder.volume is not None and self.representation.optimisation.batch_size == 1:
             msg = (
                 "representation.optimisation.batch_size must be at least 2 with semantic_encoder.volume, whose batch norm "

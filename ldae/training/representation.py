@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ldae.base.ranges import Checked, NotNegative, ShareBelowOne
+from ldae.base.ranges import checked, not_negative, share_below_one
 from ldae.diffusion import (
     LossWeighting,
     NoiseSchedule,
@@ -33,7 +33,8 @@ TOY_STEPS = 100
 
 
 @dataclass(frozen=True)
-class RepresentationStageConfig(Checked):
+@checked
+class RepresentationStageConfig:
     """Everything that is stage 3's own.
 
     Attributes:
@@ -52,9 +53,9 @@ class RepresentationStageConfig(Checked):
     semantic_encoder: SemanticEncoderConfig = SemanticEncoderConfig()
     shift: ShiftForm = "posterior"
     weighting: LossWeighting = "representation"
-    image_noise: NotNegative = 0.0
-    latent_noise: NotNegative = 0.0
-    semantic_dropout: ShareBelowOne = 0.0
+    image_noise: float = not_negative(0.0)
+    latent_noise: float = not_negative(0.0)
+    semantic_dropout: float = share_below_one(0.0)
     code_map: bool = False
     warm_start: bool = False
     optimisation: OptimisationConfig = OptimisationConfig()

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ldae.base.ranges import Checked, Count, Natural, NotNegative, Positive, Share, ShareBelowOne
+from ldae.base.ranges import checked, count, natural, not_negative, positive, share, share_below_one
 from ldae.models.checkpointing import checkpointed
 
 __all__ = ["OptimisationConfig", "Stage", "step_generator"]
@@ -18,7 +18,8 @@ Batch = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class OptimisationConfig(Checked):
+@checked
+class OptimisationConfig:
     """Optimisation of a stage.
 
     Attributes:
@@ -36,17 +37,17 @@ class OptimisationConfig(Checked):
         checkpoint_activations: compute activations again in the backward pass instead of keeping them; nothing else changes.
     """
 
-    steps: Count = 100_000
-    batch_size: Count = 4
-    learning_rate: Positive = 1e-4
+    steps: int = count(100_000)
+    batch_size: int = count(4)
+    learning_rate: float = positive(1e-4)
     schedule: Literal["constant", "one_cycle"] = "constant"
-    warmup: Share = 0.01
-    weight_decay: NotNegative = 0.0
-    gradient_clip: Positive = 1.0
-    ema_decay: ShareBelowOne = 0.999
-    validate_every: Count = 1000
-    checkpoint_every: Count = 1000
-    patience: Natural = 0
+    warmup: float = share(0.01)
+    weight_decay: float = not_negative(0.0)
+    gradient_clip: float = positive(1.0)
+    ema_decay: float = share_below_one(0.999)
+    validate_every: int = count(1000)
+    checkpoint_every: int = count(1000)
+    patience: int = natural(0)
     checkpoint_activations: bool = False
 
 

@@ -2,24 +2,26 @@
 
 import math
 from dataclasses import dataclass
-from typing import Annotated
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ldae.base.ranges import Checked, Count, Positive, Range, Share, ShareBelowOne
+from ldae.base.ranges import Range, checked, positive, share_below_one, within
+from ldae.base.ranges import count as count_each
+from ldae.base.ranges import share as share_of
 from ldae.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class Settings(Checked):
-    count: Count = 1
-    share: Share = 0.0
-    below: ShareBelowOne = 0.0
-    rate: Positive | None = None
-    widths: tuple[Count, ...] = ()
-    few: Annotated[int, Range(2, 5)] = 2
+@checked
+class Settings:
+    count: int = count_each(1)
+    share: float = share_of(0.0)
+    below: float = share_below_one(0.0)
+    rate: float | None = positive(None)
+    widths: tuple[int, ...] = count_each(())
+    few: int = within(2, Range(2, 5))
     free: float = -1.0
 
 

@@ -119,6 +119,7 @@ def test_fine_tuning_keeps_contract_and_compression_and_starts_from_the_codes(co
         ).fit()
 
 
+@pytest.mark.slow
 def test_one_thread_in_single_precision_gives_the_same_bits_twice(cohort, tmp_path, fit):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -10,6 +10,7 @@ from ldae.atlas import load_template
 from ldae.data.manifest import write_manifest
 from ldae.errors import CohortError, VolumeError
 from ldae.prepare.preprocess import intake
+from ldae.prepare.preprocess.derivatives import Outcome
 from ldae.prepare.preprocess.intake import open_scans
 from ldae.volume import Volume, write_volume
 
@@ -34,7 +35,8 @@ def registered(monkeypatch, tmp_path):
             (out.name, config.voxel_size_mm, config.already_stripped, [r.participant_id for r in manifest.records])
         )
         fine = [record for record in manifest.records if record.participant_id != "sub-bad"]
-        outcomes = [SimpleNamespace(key=record.key, image=tmp_path / f"made_{record.stem}.nii.gz") for record in fine]
+        look = ("1 voxel far beyond all others",)
+        outcomes = [Outcome(each.key, tmp_path / f"made_{each.stem}.nii.gz", warnings=look) for each in fine]
         for outcome in outcomes:
             write_volume(brain(0), outcome.image)
         bad = {record.key: "registration failed" for record in manifest.records if record not in fine}
@@ -64,6 +66,7 @@ def test_files_are_examined_and_raw_ones_preprocessed(tmp_path, registered):
     assert images == {"sub-fine": files[0], "sub-raw": tmp_path / "made_sub-raw_ses-1.nii.gz"}
     assert registered == [("brain", 3.0, True, ["sub-raw", "sub-bad"])]
     assert opened.preprocessed == 2
+    assert opened.warnings == {"sub-raw_1": ("1 voxel far beyond all others",)}
     assert {key.partition("_")[0]: reason.partition(";")[0] for key, reason in opened.failures.items()} == {
         "sub-bad": "registration failed",
         "sub-flat": "all voxels have one value, 1",
