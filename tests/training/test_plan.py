@@ -41,7 +41,7 @@ def test_a_linear_layer_has_its_closed_form():
     assert cost.kept_gib * 2**30 == 4 * (4 * 8 + 4 * 16)
 
 
-@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.parametrize("name", ["compression", *(pytest.param(each, marks=pytest.mark.slow) for each in STAGES[1:])])
 def test_counting_changes_nothing_and_grows_with_the_batch(name):
     stage, shapes = build(name)
     before, state = {k: v.clone() for k, v in stage.state_dict().items()}, torch.get_rng_state()

@@ -21,8 +21,14 @@ SHORT = [f"{stage}.optimisation.steps=2" for stage in STAGES]
     "recipe",
     [
         ["schedule.kind=rectified", *VELOCITY],
-        ["schedule.zero_terminal_snr=true", *(f"{name}.weighting=min_snr" for name in STAGES[1:]), *VELOCITY],
-        ["representation.semantic_dropout=0.5", "resample_posterior=true", "sampling.guidance=1.5"],
+        pytest.param(
+            ["schedule.zero_terminal_snr=true", *(f"{name}.weighting=min_snr" for name in STAGES[1:]), *VELOCITY],
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            ["representation.semantic_dropout=0.5", "resample_posterior=true", "sampling.guidance=1.5"],
+            marks=pytest.mark.slow,
+        ),
         [
             "preprocessing={shape: [12, 12, 8], voxel_size_mm: 20.0, centre_mm: [0.0, -17.0, 5.0]}",
             "compression.model.channels=[]",
