@@ -16,7 +16,7 @@ from ldae.base.hardware import Device, Precision
 from ldae.base.notebook import Shown
 from ldae.codes import Codes, Origin
 from ldae.contract import PreparedScan
-from ldae.data.inputs import Scan, prepare_scan
+from ldae.data.inputs import ScanLike, prepare_scan
 from ldae.data.latents import LatentCache, latent_key
 from ldae.data.manifest import Record
 from ldae.diffusion import SamplingConfig
@@ -214,13 +214,13 @@ class LatentDiffusionAutoencoder(Inference, Shown):
         )
 
     @overload
-    def encode(self, scan: Scan, *, preprocess: Preprocess = "auto", noise: bool = True) -> Codes: ...
+    def encode(self, scan: ScanLike, *, preprocess: Preprocess = "auto", noise: bool = True) -> Codes: ...
 
     @overload
-    def encode(self, scan: list[Scan], *, preprocess: Preprocess = "auto", noise: bool = True) -> list[Codes]: ...
+    def encode(self, scan: list[ScanLike], *, preprocess: Preprocess = "auto", noise: bool = True) -> list[Codes]: ...
 
     def encode(
-        self, scan: Scan | list[Scan], *, preprocess: Preprocess = "auto", noise: bool = True
+        self, scan: ScanLike | list[ScanLike], *, preprocess: Preprocess = "auto", noise: bool = True
     ) -> Codes | list[Codes]:
         """Both codes of a scan, or of each scan in a list.
 

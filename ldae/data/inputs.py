@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from nibabel.spatialimages import SpatialImage
     from torch import Tensor
 
-__all__ = ["Scan", "prepare_scan", "read_scan"]
+__all__ = ["ScanLike", "prepare_scan", "read_scan"]
 
-Scan: TypeAlias = Union[str, os.PathLike[str], Volume, Record, "SpatialImage", "Tensor", tuple[Any, Any]]
+ScanLike: TypeAlias = Union[str, os.PathLike[str], Volume, Record, "SpatialImage", "Tensor", tuple[Any, Any]]
 """A file, a volume, a row of a manifest, a nibabel image, a MONAI MetaTensor, or a pair of an array or tensor and its affine."""
 
 
-def read_scan(scan: Scan) -> Volume:
+def read_scan(scan: ScanLike) -> Volume:
     """A scan as a volume.
 
     Args:
-        scan: see :data:`Scan`. Arrays are (D, H, W), or (1, D, H, W); affines take voxel indices to RAS mm.
+        scan: see :data:`ScanLike`. Arrays are (D, H, W), or (1, D, H, W); affines take voxel indices to RAS mm.
 
     Raises:
         VolumeError: if it cannot be read, has not three axes, or says not where its voxels lie.
@@ -49,7 +49,7 @@ def read_scan(scan: Scan) -> Volume:
     raise VolumeError(msg)
 
 
-def prepare_scan(scan: Scan, contract: Preprocessing, *, preprocess: Preprocess = "auto") -> PreparedScan:
+def prepare_scan(scan: ScanLike, contract: Preprocessing, *, preprocess: Preprocess = "auto") -> PreparedScan:
     """A scan as a model sees it; what is still to be done is found out.
 
     Args:

@@ -12,7 +12,7 @@ from sklearn.utils import Tags
 
 from ldae.base.files import atomic_file, sha256_of
 from ldae.base.hardware import Device, Precision
-from ldae.data.inputs import Scan
+from ldae.data.inputs import ScanLike
 from ldae.errors import TaskError
 from ldae.head.intake import Preprocess
 from ldae.io.model_names import DEFAULT_MODEL
@@ -52,7 +52,7 @@ class SemanticEncoderTransformer(TransformerMixin, BaseEstimator):  # type: igno
         self.device = device
         self.precision = precision
 
-    def fit(self, X: Iterable[Scan], y: Any = None) -> Self:
+    def fit(self, X: Iterable[ScanLike], y: Any = None) -> Self:
         """Load the model; nothing is learnt from the scans.
 
         Args:
@@ -65,7 +65,7 @@ class SemanticEncoderTransformer(TransformerMixin, BaseEstimator):  # type: igno
         self._loaded()
         return self
 
-    def transform(self, X: Iterable[Scan]) -> npt.NDArray[np.float64]:
+    def transform(self, X: Iterable[ScanLike]) -> npt.NDArray[np.float64]:
         """y of each scan, (N, S).
 
         Args:
@@ -92,7 +92,7 @@ class SemanticEncoderTransformer(TransformerMixin, BaseEstimator):  # type: igno
                 codes[row] = np.load(place, allow_pickle=False)
         return np.stack([codes[row] for row in range(len(scans))]).astype(np.float64)
 
-    def _place(self, scan: Scan, model: "LatentDiffusionAutoencoder") -> Path | None:
+    def _place(self, scan: ScanLike, model: "LatentDiffusionAutoencoder") -> Path | None:
         """File that keeps a code; None for what is no file, or without a cache."""
         if self.cache is None or not isinstance(scan, str | os.PathLike) or not Path(scan).is_file():
             return None
