@@ -29,6 +29,7 @@ __all__ = [
     "read_header",
     "read_image",
     "reading",
+    "size_problem",
 ]
 
 log = logging.getLogger(__name__)
@@ -95,18 +96,23 @@ def reading(how: Reading) -> Iterator[None]:
             os.environ[VARIABLE] = before
 
 
+def size_problem(shape: tuple[int, ...]) -> tuple[str, str] | None:
+    """Message and remedy for an image that takes more memory than the limit, in float32; None where it fits."""
+    gib, limit = math.prod(shape) * BYTES / 2**30, Reading.current().max_gib
+    if gib <= limit:
+        return None
+    message = f"an image of {' x '.join(map(str, shape))} voxels takes {gib:,.1f} GiB, the limit is {limit:g} GiB"
+    return message, "check the size of the voxels, or raise the limit with --max-gib"
+
+
 def check_size(shape: tuple[int, ...], *, where: str) -> None:
     """Refuse an image that would not fit, before memory is taken.
 
     Raises:
-        VolumeError: if it has more than the limit in float32.
+        VolumeError: as :func:`size_problem` says.
     """
-    gib, limit = math.prod(shape) * BYTES / 2**30, Reading.current().max_gib
-    if gib > limit:
-        msg = (
-            f"{where}: an image of {' x '.join(map(str, shape))} voxels takes {gib:,.1f} GiB, the limit is {limit:g} GiB; check "
-            "the size of the voxels, or raise the limit with --max-gib"
-        )
+    if problem := size_problem(shape):
+        msg = f"{where}: {'; '.join(problem)}"
         raise VolumeError(msg)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from ldae.cli.command import command, options_named
-from ldae.cli.console import exit_code, progress_bar, say, table
+from ldae.cli.console import exit_code, progress_bar, say, say_reasons, table
 from ldae.cli.options import Folder, Manifest, Workers, folder
 
 if TYPE_CHECKING:
@@ -176,8 +176,7 @@ def preprocess(
     say(f"manifest: {report.manifest}; {len(report.finished)} scans done now, {len(report.skipped)} done before")
     for key, reasons in report.warnings.items():
         say(f"look at {key}: {'; '.join(reasons)}")
-    for key, reason in report.failures.items():
-        say(f"failed {key}: {reason}")
+    say_reasons("failed", report.failures)
     say(f"look at the pictures, worst first: {write_preprocessing_page(report, out / 'quality.html')}")
     return exit_code(report.failures or (strict and report.warnings), strict=strict)
 

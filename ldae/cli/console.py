@@ -4,7 +4,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
@@ -27,6 +27,7 @@ __all__ = [
     "p_value",
     "progress_bar",
     "say",
+    "say_reasons",
     "table",
 ]
 
@@ -125,6 +126,12 @@ def progress_bar(what: str, clock: Callable[[], float] = time.monotonic) -> Iter
             say(f"{what}: {int(done)} of {total}{note and f', {note}'}{left}")
 
         yield move
+
+
+def say_reasons(what: str, reasons: Mapping[str, str]) -> None:
+    """A line for each scan that something befell, by key, with the reason."""
+    for key, reason in reasons.items():
+        say(f"{what} {key}: {reason}")
 
 
 def exit_code(amiss: object, *, strict: bool) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from ldae.base.files import check_writable
-from ldae.cli.console import progress_bar, say
+from ldae.cli.console import progress_bar, say, say_reasons
 from ldae.errors import OutputError, TaskError
 from ldae.io.model_names import DEFAULT_MODEL, find_model
 
@@ -223,8 +223,7 @@ class Scans(Model):
     def manifest(self) -> "Cohort":
         """The manifest, or that of the image files."""
         opened = open_scans(self, self.scans, self.out, workers=self.workers)
-        for key, reason in opened.failures.items():
-            say(f"left out {key}: {reason}")
+        say_reasons("left out", opened.failures)
         return opened.manifest
 
     def records(self, subject: str | None = None) -> "tuple[Record, ...]":
@@ -260,9 +259,8 @@ class Scans(Model):
         forced: dict[str, str] | None = {} if self.force else None
         with progress_bar("encode") as move:
             scans = encode_scans(model, records, failures=failures, forced=forced, progress=move)
-        for what, reasons in (("left out", failures), ("encoded all the same", forced or {})):
-            for key, reason in reasons.items():
-                say(f"{what} {key}: {reason}")
+        say_reasons("left out", failures)
+        say_reasons("encoded all the same", forced or {})
         if not noise:
             return model, scans
         with progress_bar("invert") as move:

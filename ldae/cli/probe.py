@@ -5,7 +5,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Literal
 
 from ldae.cli.command import command
-from ldae.cli.console import exit_code, interval, p_value, progress_bar, say, table
+from ldae.cli.console import exit_code, interval, p_value, progress_bar, say, say_reasons, table
 from ldae.cli.options import Folder, Input, Model, Output, ScanFiles, Workers, open_scans
 
 if TYPE_CHECKING:
@@ -201,7 +201,6 @@ def predict(
     found = predict(saved, codes.keys, codes.values, codes.origin)
     for key in write_predictions(out, found):
         say(f"look at {key}: its code is unlike those that the probe was trained on")
-    for key, reason in failures.items():
-        say(f"left out {key}: {reason}")
+    say_reasons("left out", failures)
     say(f"predictions of {len(found)} scans: {out}")
     return exit_code(failures, strict=strict)

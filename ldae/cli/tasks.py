@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ldae.base.files import atomic_file
 from ldae.cli.command import command
-from ldae.cli.console import exit_code, interval, progress_bar, say, table
+from ldae.cli.console import exit_code, interval, progress_bar, say, say_reasons, table
 from ldae.cli.options import Folder, Model, Output, PlacedScans, ScanFiles, Scans, Workers, checked_folder, open_scans
 
 if TYPE_CHECKING:
@@ -93,9 +93,8 @@ def encode(
         words = [f"{path.stem}={path}{'' if path.suffix == '.parquet' else f'@{COMPONENTS}'}" for path in written]
         say(f"to compare with: --baseline {' '.join(words)}")
     failures = opened.failures | result.failures
-    for what, reasons in (("left out", failures), ("encoded all the same", result.forced)):
-        for key, reason in reasons.items():
-            say(f"{what} {key}: {reason}")
+    say_reasons("left out", failures)
+    say_reasons("encoded all the same", result.forced)
     return exit_code(failures, strict=strict)
 
 

@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ldae.errors import VolumeError
 from ldae.head.findings import ERROR, NOTICE, WARNING, Finding
-from ldae.image_files import COPY_AGAIN, Header, Reading, check_size
+from ldae.image_files import COPY_AGAIN, Header, Reading, axis_word, size_problem
 
 __all__ = ["check_file", "check_header"]
 
@@ -73,21 +72,11 @@ def _check_kind(header: Header, file_bytes: int | None) -> Iterator[Finding]:
         yield Finding(ERROR, "four-dimensional", message, "give the structural scan, or extract one volume")
     elif len(shape) < 3 or min(shape) <= 1:
         yield Finding(ERROR, "single-slice", f"a single slice ({times})", "give the whole series as one volume")
-    elif too_large := _too_large(shape):
+    elif too_large := size_problem(shape):
         yield Finding(ERROR, "huge", *too_large)
     elif file_bytes is not None and voxels * header.dtype.itemsize > MAX_DEFLATE_RATIO * file_bytes:
         message = f"the header states {times} voxels, more than a file of {file_bytes} bytes can hold"
         yield Finding(ERROR, "unreadable", message, COPY_AGAIN)
-
-
-def _too_large(shape: tuple[int, ...]) -> tuple[str, str] | None:
-    """Message and remedy, if a scan is larger than allowed."""
-    try:
-        check_size(shape, where="")
-    except VolumeError as error:
-        message, _, remedy = str(error).removeprefix(": ").partition("; ")
-        return message, remedy
-    return None
 
 
 def _check_type(header: Header) -> Iterator[Finding]:
@@ -150,6 +139,7 @@ def _check_orientation(header: Header) -> Iterator[Finding]:
     if not header.placed and not Reading.current().assume_ras:
         message = "left and right are unknown: the header does not say where the voxels lie"
         yield Finding(ERROR, "ambiguous-orientation", message, f"{RECONVERT}; or give --assume-ras")
-    if header.conflict is not None:
-        kind = "orientation-conflict" if "exchanged" in header.conflict else "geometry-conflict"
+    if header.conflict is not None and header.qform is not None and header.sform is not None:
+        same_axes = axis_word(header.qform) == axis_word(header.sform)
+        kind = "geometry-conflict" if same_axes else "orientation-conflict"
         yield Finding(WARNING, kind, header.conflict, RECONVERT)
