@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ldae.report import write_report as write_report
     from ldae.tasks.native.scan import NativeScan as NativeScan
     from ldae.tasks.sklearn import SemanticEncoderTransformer as SemanticEncoderTransformer
-    from ldae.tasks.study import run_study as run_study
+    from ldae.tasks.study.run import run_study as run_study
     from ldae.training.experiment import Experiment as Experiment
     from ldae.training.fit import FitSettings as FitSettings
     from ldae.volume import Grid as Grid
@@ -48,7 +48,7 @@ _HOMES = {
     "load_experiment": "ldae.config",
     "read_manifest": "ldae.data.manifest",
     "read_volume": "ldae.volume",
-    "run_study": "ldae.tasks.study",
+    "run_study": "ldae.tasks.study.run",
     "slerp": "ldae.codes",
     "write_manifest": "ldae.data.manifest",
     "write_report": "ldae.report",

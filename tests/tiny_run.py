@@ -1,6 +1,8 @@
 """One run, fitted and studied once for all tests that need a trained model: to be read, never written to."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -40,16 +42,22 @@ def _make_run(folder: Path) -> None:
     manifest, effect = _write_cohort(folder)
     quick = ("--config", "quick", "--manifest", manifest)
     assert run("fit", "all", *quick, "--out", folder, *FP32, "--set", *SMALLEST) == 0
+    with few_resamples():
+        trained = ("--model", folder / "model", "--manifest", manifest)
+        assert run("study", *trained, "--effect", effect, "--out", folder, *FP32) == 0
+
+
+@contextmanager
+def few_resamples() -> Iterator[None]:
+    """Fifty resamples and two draws in a study instead of 1000 and ten."""
     with pytest.MonkeyPatch.context() as patch:
-        # Fifty resamples and two draws instead of 1000 and ten.
         defaults = ProbeSettings.__init__.__defaults__
         few = tuple(50 if value == 1000 else value for value in defaults)
         patch.setattr(ProbeSettings.__init__, "__defaults__", few)
         for function in (subject_bootstrap, code_usage, manipulate, evaluate_interpolation):
             patch.setitem(function.__kwdefaults__, "resamples", 50)
         patch.setitem(learning_curve.learning_curve.__kwdefaults__, "draws", 2)
-        trained = ("--model", folder / "model", "--manifest", manifest)
-        assert run("study", *trained, "--effect", effect, "--out", folder, *FP32) == 0
+        yield
 
 
 def assert_complete(folder: Path, *, baselines: set[str]) -> dict:

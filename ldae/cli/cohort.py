@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from ldae.cli.command import command, options_named
-from ldae.cli.console import exit_code, progress_bar, say, say_reasons, table
+from ldae.cli.console import exit_code, notice, progress_bar, say, say_reasons, table
 from ldae.cli.options import Folder, Manifest, Workers, folder
 
 if TYPE_CHECKING:
@@ -189,6 +189,7 @@ def split(
     train: float = 0.7,
     validation: float = 0.1,
     test: float = 0.2,
+    same_person: Path | None = None,
     force: bool = False,
     seed: int = 0,
 ) -> int:
@@ -202,13 +203,21 @@ def split(
         train: fraction of subjects.
         validation: fraction of subjects.
         test: fraction of subjects.
+        same_person: table with the columns participant_id and person, of people with several identifiers; each gets the first
+            one, and the others are kept in source_participant_id.
         force: replace an existing split.
         seed: of the draw.
     """
+    from ldae.data.identity import merge_people, read_same_person, shared_values
     from ldae.data.manifest import read_manifest
     from ldae.data.splits import assign_splits
 
-    cohort = read_manifest(manifest, check_images=False)
+    # The manifest itself is written again, so no row may be lost.
+    cohort = read_manifest(manifest, check_images=False, strict=True)
+    if same_person is not None:
+        cohort = merge_people(cohort, read_same_person(same_person))
+    for shared in shared_values(cohort.table):
+        notice(str(shared))
     frozen = assign_splits(cohort, fractions=(train, validation, test), seed=seed, overwrite=force)
     path = out or manifest
     frozen.write(path)

@@ -82,18 +82,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with exit_on_error(verbose=verbose):
         how = _take_reading(words)
         found, options = read_command_line(words)
+        if how.strict and "strict" in options:
+            options["strict"] = True
         out = getattr(options, "out", None)
         alone = held(out) if isinstance(out, Path) else nullcontext()
-        with reading(replace(how, strict=bool(getattr(options, "strict", False)))), alone:
+        with reading(how), alone:
             raise SystemExit(found.run(options))
 
 
 def _take_reading(words: list[str]) -> Reading:
     """Take the options on reading image files, which every command has, out of a command line."""
-    how = Reading()
-    if "--assume-ras" in words:
-        words.remove("--assume-ras")
-        how = replace(how, assume_ras=True)
+    how = Reading(assume_ras="--assume-ras" in words, strict="--strict" in words)
+    words[:] = [word for word in words if word not in ("--assume-ras", "--strict")]
     for name, count in (("--spacing", 3), ("--max-gib", 1)):
         if name not in words:
             continue
@@ -132,7 +132,8 @@ def _help(path: tuple[str, ...]) -> NoReturn:
     if not path:
         say("--version prints the version; --verbose shows the traceback of an error, and what the library logs.")
         say(
-            "Every command that reads images takes --max-gib N, the largest image in memory (2); and for files that do not say "
-            "where their voxels lie, --spacing X Y Z in mm and --assume-ras."
+            "Every command that reads images takes --max-gib N, the largest image in memory (2); for files that do not say "
+            "where their voxels lie, --spacing X Y Z in mm and --assume-ras; and --strict, which refuses headers that "
+            "contradict themselves and tables with a row that cannot be used, instead of a warning."
         )
     raise SystemExit(0)

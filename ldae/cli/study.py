@@ -11,8 +11,8 @@ from ldae.cli.training import train
 
 if TYPE_CHECKING:
     from ldae.autoencoder import LatentDiffusionAutoencoder
-    from ldae.tasks.clock import Clock
     from ldae.tasks.probe.embeddings import Embeddings
+    from ldae.tasks.study.clock import Clock
     from ldae.volume import Volume
 
 # With fewer subjects to learn from, codes describe the training subjects and little else.
@@ -55,7 +55,7 @@ def demo(
     from ldae.phantom.cohort import PhantomConfig, synthesise_cohort
     from ldae.phantom.population import PopulationConfig
     from ldae.report import write_report
-    from ldae.tasks.clock import Clock
+    from ldae.tasks.study.clock import Clock
     from ldae.volume import read_volume
 
     if quick and pretrained:
@@ -124,8 +124,8 @@ def study(
         seed: of everything drawn.
     """
     from ldae.io.model_names import find_model
-    from ldae.tasks.clock import Clock
     from ldae.tasks.probe.embeddings import read_named
+    from ldae.tasks.study.clock import Clock
     from ldae.volume import read_volume
 
     request = {"model": model.model, "manifest": str(manifest), "seed": seed}
@@ -160,7 +160,7 @@ def run(
     from ldae.report import write_report
     from ldae.report.run_folder import open_run
     from ldae.report.sections.overview import key_rows
-    from ldae.tasks.study import PARTS, run_study
+    from ldae.tasks.study.run import PARTS, run_study
 
     out = clock.out
     with progress_bar("study") as move:

@@ -340,6 +340,8 @@ def discover(scans: Scans, settings: "DiscoverSettings") -> int:
             say("note: its features do not hold beyond the scans they were trained on; make nothing of their strips")
     if found.reliability is not None:
         say(f"test-retest reliability over sessions, median over numbers: {median(found.reliability):.2f} (ICC)")
+    if found.left_out:
+        say(f"columns not compared with, since they name people: {', '.join(found.left_out)}")
     say(f"scans of two subjects nearer than sessions of one: {len(found.lookalikes)} pairs")
     for pair in found.lookalikes[:5]:
         say(f"  {pair.key} and {pair.other}: {pair.distance:.2f}")

@@ -6,6 +6,7 @@ It is a tab-, comma- or semicolon-separated table. ``participant_id``, ``session
 
 import hashlib
 import json
+import logging
 import os
 import re
 from collections.abc import Sequence
@@ -20,9 +21,22 @@ import pandas as pd
 
 from ldae.base.files import content_hash, write_text
 from ldae.base.notebook import Shown
-from ldae.data.schema import COLUMNS, OPTIONAL_COLUMNS, REQUIRED_COLUMNS, SPLITS, find_problems, infer_type, normal_sex
+from ldae.data.schema import (
+    COLUMNS,
+    OPTIONAL_COLUMNS,
+    REQUIRED_COLUMNS,
+    SPLITS,
+    Problem,
+    bound_of,
+    find_problems,
+    infer_type,
+    normal_sex,
+    row_problems,
+    usable_rows,
+)
 from ldae.data.text_table import MISSING_WORDS, read_text_table, shortlist
 from ldae.errors import ManifestError
+from ldae.image_files import Reading
 from ldae.volume import SUFFIXES
 
 __all__ = [
@@ -37,6 +51,8 @@ __all__ = [
     "read_scans",
     "write_manifest",
 ]
+
+log = logging.getLogger(__name__)
 
 PROBLEMS_SHOWN = 10
 
@@ -200,25 +216,33 @@ class Manifest(Shown):
         return Manifest(target, table)
 
 
-def read_manifest(path: str | os.PathLike[str], *, check_images: bool = True, images: bool = True) -> Manifest:
-    """Read and validate a manifest.
+def read_manifest(
+    path: str | os.PathLike[str], *, check_images: bool = True, images: bool = True, strict: bool | None = None
+) -> Manifest:
+    """Read and validate a manifest. A row that cannot be used is left out, with a warning that names its line.
 
     Args:
         path: a TSV or CSV file (tab, comma or semicolon; a byte order mark is tolerated).
         check_images: refuse if an image file does not exist.
         images: False for tasks that read no images: the column `image` may be missing, and `session_id` too (then "1")
             where every subject has one row.
+        strict: refuse a table with a row that cannot be used; as :class:`ldae.image_files.Reading` says if not given.
 
     Raises:
-        ManifestError: naming every violated rule with the line numbers of the file (the header is line 1).
+        ManifestError: if a subject is in two splits or no row can be used; if strict, naming every violated rule with the line
+            numbers of the file (the header is line 1).
     """
     path = Path(path)
-    table = read_text_table(path)
+    strict = Reading.current().strict if strict is None else strict
+    ragged: list[tuple[int, int]] = []
+    table = read_text_table(path, None if strict else ragged)
+    for line, cells in ragged:
+        log.warning("%s: line %d is left out: the header has %d columns, it has %d", path, line, table.shape[1], cells)
     if not images and REQUIRED_COLUMNS[0] in table.columns:
         # No file has the name of such an image, and none is read.
         unread = {"session_id": "1", "image": [f"{row}.nii.gz" for row in range(len(table))]}
         table = table.assign(**{name: value for name, value in unread.items() if name not in table.columns})
-    return _validated(table, path, check_images=check_images and images)
+    return _validated(table, path, check_images=check_images and images, strict=strict)
 
 
 def read_scans(paths: Sequence[Path]) -> Manifest:
@@ -237,6 +261,7 @@ def read_scans(paths: Sequence[Path]) -> Manifest:
     rows = []
     for path in paths:
         name = path.name.partition(".")[0]
+        name = f"sub-{name}" if name.lower() in MISSING_WORDS else name
         entities = dict(part.partition("-")[::2] for part in name.split("_"))
         subject, session = entities.get("sub"), entities.get("ses")
         rows.append(
@@ -265,7 +290,7 @@ def build_manifest(table: pd.DataFrame, path: str | os.PathLike[str], *, check_i
         index=range(2, len(table) + 2),
         dtype=object,
     )
-    return _validated(text, Path(path), check_images=check_images)
+    return _validated(text, Path(path), check_images=check_images, strict=True)
 
 
 def write_manifest(table: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
@@ -316,29 +341,44 @@ def canonical_text(text: pd.DataFrame, path: Path) -> pd.DataFrame:
     text = text.reindex(columns=[*COLUMNS, *(column for column in text.columns if column not in COLUMNS)])
     text = text.astype(object).where(text.notna(), None)
     text["sex"] = [normal_sex(value) for value in text["sex"]]
+    bounds = text["age"].map(bound_of)
+    for line, value in text["age"][bounds.notna()].items():
+        log.warning("%s: line %s: the age %s is a bound, which is taken for the age", path, line, value)
+    text["age"] = bounds.where(bounds.notna(), text["age"])
     return text
 
 
-def _validated(text: pd.DataFrame, path: Path, *, check_images: bool) -> Manifest:
+def _validated(text: pd.DataFrame, path: Path, *, check_images: bool, strict: bool) -> Manifest:
     """Check a table of text cells (index: line numbers) against the schema and give its columns their types."""
     text = canonical_text(text, path)
-    problems = [str(problem) for problem in find_problems(text)]
+    usable, problems = usable_rows(text)
+    lost = (
+        [line for line, image in usable["image"].items() if not (path.parent / image).is_file()] if check_images else []
+    )
+    if strict or usable.empty:
+        _refuse(find_problems(text), path)
+    _refuse(row_problems(usable), path)
+    if lost and (strict or len(lost) == len(usable)):
+        missing = shortlist([f"line {line}: {path.parent.absolute() / usable['image'][line]}" for line in lost])
+        msg = (
+            f"{path}: {len(lost)} of {len(usable)} image files do not exist: {missing}; "
+            "relative paths resolve against the manifest's folder: move the manifest or correct the paths"
+        )
+        raise ManifestError(msg)
+    reasons = [*map(str, problems), *(f"line {line}: there is no file {usable['image'][line]}" for line in lost)]
+    for reason in reasons:
+        log.warning("%s: left out: %s", path, reason)
+    usable = usable.drop(index=lost)
+    return Manifest(path, pd.DataFrame({column: infer_type(usable[column].tolist(), column) for column in usable}))
+
+
+def _refuse(problems: Sequence[Problem], path: Path) -> None:
+    """Raise ManifestError if there are problems."""
     if problems:
         more = len(problems) - PROBLEMS_SHOWN
-        shown = [*problems[:PROBLEMS_SHOWN], *([f"and {more} more"] if more > 0 else [])]
+        shown = [*map(str, problems[:PROBLEMS_SHOWN]), *([f"and {more} more"] if more > 0 else [])]
         msg = f"{path}: {len(problems)} problem(s)\n  " + "\n  ".join(shown)
         raise ManifestError(msg)
-    manifest = Manifest(path, pd.DataFrame({column: infer_type(text[column].tolist(), column) for column in text}))
-    if check_images:
-        images = zip(text.index, manifest.records, strict=True)
-        missing = [f"line {line}: {record.image}" for line, record in images if not record.image.is_file()]
-        if missing:
-            msg = (
-                f"{path}: {len(missing)} of {len(manifest)} image files do not exist: {shortlist(missing)}; "
-                "relative paths resolve against the manifest's folder: move the manifest or correct the paths"
-            )
-            raise ManifestError(msg)
-    return manifest
 
 
 def _written_columns(table: pd.DataFrame) -> list[str]:

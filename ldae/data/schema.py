@@ -18,12 +18,15 @@ __all__ = [
     "OPTIONAL_COLUMNS",
     "REQUIRED_COLUMNS",
     "SPLITS",
+    "SUBJECT_WORDS",
     "Problem",
+    "bound_of",
     "cell_problems",
     "find_problems",
     "infer_type",
     "normal_sex",
     "row_problems",
+    "usable_rows",
 ]
 
 REQUIRED_COLUMNS = ("participant_id", "session_id", "image")
@@ -34,6 +37,10 @@ SPLITS = ("train", "validation", "test")
 CODE = re.compile(r"[+-]?0\d")
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
+BOUND = re.compile(r"(?:[>≥]=?\s*(\d+(?:\.\d+)?)|(\d+(?:\.\d+)?)\s*\+)")
+"""An age such as `89+`, `>89` or `>= 89`: those above a limit identify people, so that data sets hide them."""
+SUBJECT_WORDS = frozenset(["id", "ids", "rid", "ptid", "uid", "uuid", "guid", "mrn", "mrid", "identifier"])
+"""Last words of the names of columns that name people or files."""
 SEX_WORDS = {"f": "F", "female": "F", "m": "M", "male": "M"}
 MAX_AGE_YEARS = 120.0
 MAX_MONTHS = 1200.0
@@ -96,6 +103,12 @@ def normal_sex(value: str | None) -> str | None:
     return None if value is None else SEX_WORDS.get(value.lower(), value)
 
 
+def bound_of(value: str | None) -> str | None:
+    """The number in a bound such as `89+` or `>89`; None for all else."""
+    found = None if value is None else BOUND.fullmatch(value)
+    return None if found is None else found[1] or found[2]
+
+
 def find_problems(text: pd.DataFrame) -> list[Problem]:
     """Broken rules. Those that span rows wait for the cells to be right, because a broken cell would only echo in them.
 
@@ -103,6 +116,23 @@ def find_problems(text: pd.DataFrame) -> list[Problem]:
         text: all canonical columns as text, None where missing; the index is the line numbers of the file.
     """
     return cell_problems(text) or row_problems(text)
+
+
+def usable_rows(text: pd.DataFrame) -> tuple[pd.DataFrame, list[Problem]]:
+    """Rows that break no rule, and the rules that the others break.
+
+    Of rows that are equal the first is kept; of rows that name one scan and differ, none. Subjects in two splits are no fault
+    of a row, and stay.
+
+    Args:
+        text: as of :func:`find_problems`.
+    """
+    problems = cell_problems(text)
+    whole = text.drop(index=[line for problem in problems for line in problem.lines])
+    repeated = _duplicate_problems(whole)
+    rows = whole.drop_duplicates()
+    clashes = {line for problem in _duplicate_problems(rows) for line in problem.lines}
+    return rows.drop(index=list(clashes)), problems + repeated
 
 
 def infer_type(values: list[str | None], column: str) -> pd.Series:

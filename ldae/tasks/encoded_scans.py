@@ -1,5 +1,6 @@
 """Scans with their codes; images and latents are read when a batch needs them."""
 
+import hashlib
 import shutil
 import tempfile
 import weakref
@@ -16,7 +17,7 @@ from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.base.hardware import trim_heap
 from ldae.codes import Codes
 from ldae.data.manifest import Record
-from ldae.tasks.noise_file import FiledCodes
+from ldae.tasks.noise_file import FiledCodes, keep_noise
 
 __all__ = ["EncodedScans", "Progress", "ScanBatch", "ScanSource"]
 
@@ -29,7 +30,7 @@ class ScanSource:
 
     Args:
         model: whose grid and compression.
-        cache: folder that keeps the latents, `cache` of a run folder; a temporary one if it is not given.
+        cache: folder that keeps latents and noise codes, `cache` of a run folder; a temporary one if it is not given.
     """
 
     def __init__(self, model: LatentDiffusionAutoencoder, cache: Path | None = None) -> None:
@@ -37,6 +38,7 @@ class ScanSource:
             cache = Path(tempfile.mkdtemp(prefix="ldae-latents-"))
             weakref.finalize(self, shutil.rmtree, cache, ignore_errors=True)
         self.model = model
+        self.cache = cache
         self._latents = model.latent_cache(cache)
 
     def images(self, records: Sequence[Record]) -> Images:
@@ -149,7 +151,7 @@ class EncodedScans:
         measure: bool = True,
         progress: Progress = lambda done, total: None,
     ) -> "EncodedScans":
-        """The same scans with their noise codes, which stay in a temporary file until they are taken.
+        """The same scans with their noise codes, which stay in files until they are taken; those known already are kept.
 
         Args:
             model: that encoded them.
@@ -157,12 +159,18 @@ class EncodedScans:
             measure: sample each latent back, to know the error of the round trip.
             progress: called with (done, total).
         """
-
-        def inverted() -> Iterator[Codes]:
-            done = 0
-            for batch in self.batches(batch_size):
-                yield from model.with_noise(batch.codes, batch.latents(), measure=measure)
-                done += len(batch)
-                progress(done, len(self))
-
-        return replace(self, codes=FiledCodes.write(inverted()))
+        solver = str(model.config.sampling)
+        kind = f"{model.fingerprint()}, {model.dtype}, {solver}, {measure}"
+        folder = self.source.cache / f"noise-{hashlib.sha256(kind.encode()).hexdigest()[:16]}"
+        paths = [folder / f"{record.content_hash}.safetensors" for record in self.records]
+        missing = [row for row, path in enumerate(paths) if not path.is_file()]
+        done = len(self) - len(missing)
+        for start in range(0, len(missing), batch_size):
+            rows = missing[start : start + batch_size]
+            batch = self.select(rows)
+            for row, codes in zip(rows, model.with_noise(batch.codes, batch.latents(), measure=measure), strict=True):
+                keep_noise(codes, paths[row])
+            done += len(rows)
+            progress(done, len(self))
+            trim_heap()
+        return replace(self, codes=FiledCodes(self.codes, paths, solver))

@@ -1,45 +1,40 @@
-"""Noise codes of many scans in a temporary file: each is as large as a latent, so that a cohort's do not fit into memory."""
+"""Noise codes of many scans in files: each is as large as a latent, so that a cohort's do not fit into memory."""
 
-import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import IO, overload
+from pathlib import Path
+from typing import overload
 
-from safetensors.torch import load, save
+import torch
 
 from ldae.codes import Codes
+from ldae.io.checkpoints import load_tensors, save_tensors
 
-__all__ = ["FiledCodes"]
+__all__ = ["FiledCodes", "keep_noise"]
+
+
+def keep_noise(codes: Codes, path: Path) -> None:
+    """Write the noise code of a scan, with what its solver recorded and the error of the round trip."""
+    error = None if codes.round_trip is None else torch.tensor(codes.round_trip)
+    tensors = {"noise": codes.noise, "record": codes.record, "round_trip": error}
+    save_tensors(path, {name: tensor for name, tensor in tensors.items() if tensor is not None})
 
 
 class FiledCodes(Sequence[Codes]):
-    """Codes whose noise codes are read from a file each time that a scan's codes are taken; made by :meth:`write`.
+    """Codes whose noise codes are read from a file each time that a scan's codes are taken.
 
     Args:
         codes: of each scan, without noise codes.
-        places: start and length in the file, in bytes, of each scan's noise code and record.
-        file: temporary; the system removes it.
+        paths: of the noise codes, as :func:`keep_noise` wrote them.
+        solver: that found them, by name and settings.
     """
 
-    def __init__(self, codes: Sequence[Codes], places: Sequence[tuple[int, int]], file: IO[bytes]) -> None:
-        self.codes, self.places, self.file = codes, places, file
-
-    @classmethod
-    def write(cls, codes: Iterable[Codes]) -> "FiledCodes":
-        """Keep noise codes in a file, and everything else in memory."""
-        file: IO[bytes] = tempfile.TemporaryFile(prefix="ldae-")  # noqa: SIM115 (open as long as the codes are)
-        without_noise, places = [], []
-        for each in codes:
-            tensors = {"noise": each.noise, "record": each.record}
-            data = save({name: tensor.contiguous() for name, tensor in tensors.items() if tensor is not None})
-            places.append((file.tell(), len(data)))
-            file.write(data)
-            without_noise.append(replace(each, noise=None, record=None))
-        return cls(without_noise, places, file)
+    def __init__(self, codes: Sequence[Codes], paths: Sequence[Path], solver: str) -> None:
+        self.codes, self.paths, self.solver = codes, paths, solver
 
     def select(self, rows: Sequence[int]) -> "FiledCodes":
-        """Some of the scans, in the same file."""
-        return FiledCodes([self.codes[row] for row in rows], [self.places[row] for row in rows], self.file)
+        """Some of the scans, in the same files."""
+        return FiledCodes([self.codes[row] for row in rows], [self.paths[row] for row in rows], self.solver)
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -53,7 +48,12 @@ class FiledCodes(Sequence[Codes]):
     def __getitem__(self, index: int | slice) -> "Codes | FiledCodes":
         if isinstance(index, slice):
             return self.select(range(len(self))[index])
-        start, length = self.places[index]
-        self.file.seek(start)
-        tensors = load(self.file.read(length))
-        return replace(self.codes[index], noise=tensors.get("noise"), record=tensors.get("record"))
+        tensors, _ = load_tensors(self.paths[index])
+        error = tensors.get("round_trip")
+        return replace(
+            self.codes[index],
+            noise=tensors["noise"],
+            record=tensors.get("record"),
+            solver=self.solver,
+            round_trip=None if error is None else float(error),
+        )

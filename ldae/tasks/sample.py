@@ -12,7 +12,7 @@ from torch import Tensor
 from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.errors import TaskError
 from ldae.metrics.samples import coverage, kernel_distance, novelty
-from ldae.tasks.encoded_scans import EncodedScans
+from ldae.tasks.encoded_scans import EncodedScans, Progress
 from ldae.tasks.probe.baselines import SimpleFeatures
 
 __all__ = ["Judged", "compare_samples", "sample"]
@@ -70,7 +70,13 @@ class Judged:
 
 
 def compare_samples(
-    model: LatentDiffusionAutoencoder, scans: EncodedScans, blocks: SimpleFeatures, *, seed: int = 0, most: int = DRAWN
+    model: LatentDiffusionAutoencoder,
+    scans: EncodedScans,
+    blocks: SimpleFeatures,
+    *,
+    seed: int = 0,
+    most: int = DRAWN,
+    progress: Progress = lambda done, total: None,
 ) -> dict[str, Any]:
     """Samples against the first scan of each test subject, beside what needs no diffusion.
 
@@ -85,6 +91,7 @@ def compare_samples(
         blocks: that saw them all while they were encoded.
         seed: of everything drawn.
         most: images of each kind, at most; fewer where fewer subjects are of a split.
+        progress: called with (done, total), of all images.
 
     Returns:
         `count`, and each kind's :class:`Judged` as plain values.
@@ -118,10 +125,13 @@ def compare_samples(
         "compressed": lambda rows: model.decompress(scans.select(first["train"][some[rows]].tolist()).latents()),
     }
     batches = torch.split(torch.arange(count), BATCH)
-    of = {
-        name: torch.cat([blocks.tissue_blocks(make(rows)) for rows in batches]).numpy().astype(np.float64)
-        for name, make in kinds.items()
-    }
+    of: dict[str, Array] = {}
+    for name, make in kinds.items():
+        parts: list[Tensor] = []
+        for rows in batches:
+            parts.append(blocks.tissue_blocks(make(rows)))
+            progress(len(of) * count + int(rows[-1]) + 1, len(kinds) * count)
+        of[name] = torch.cat(parts).numpy().astype(np.float64)
     of["training_scans"] = training[some]
     centre, scale = training.mean(axis=0), training.std(axis=0).clip(1e-6)
     training, real = ((each - centre) / scale for each in (training, real))

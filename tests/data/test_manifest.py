@@ -1,5 +1,6 @@
 """The manifest schema: what is kept, what is refused, and how the refusal reads."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from ldae.data.manifest import build_manifest, read_manifest, read_scans, write_manifest
 from ldae.data.schema import COLUMNS
 from ldae.errors import ManifestError
+from ldae.image_files import Reading, reading
 
 
 @pytest.fixture
@@ -28,7 +30,7 @@ def written(folder: Path, content: str, name: str = "m.tsv", encoding: str = "ut
 
 def refusal(path: Path, **options: bool) -> str:
     with pytest.raises(ManifestError) as caught:
-        read_manifest(path, **options)
+        read_manifest(path, strict=True, **options)
     return str(caught.value)
 
 
@@ -123,6 +125,43 @@ def test_malformed_tables_are_refused(folder: Path, content: str, expected: str)
     assert expected in refusal(written(folder, content))
 
 
+def test_a_bad_row_is_left_out_with_its_line(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [
+        "participant_id,session_id,image,age",
+        "p1,01,a.nii.gz,70",
+        "p2,01,b.nii.gz,seventy",
+        "p3,01,gone.nii.gz,71",
+        "p4,01,b.nii.gz,72",
+        "p4,01,b.nii.gz,72",
+        "p5,01,a.nii.gz,73",
+        "p5,01,a.nii.gz,74",
+        "p6,01,c.nii.gz",
+        "p7,01,c.nii.gz,89+",
+    ]
+    path = written(folder, "\n".join(rows), "m.csv")
+    assert [(r.participant_id, r.age) for r in read_manifest(path).records] == [
+        ("p1", 70.0),
+        ("p4", 72.0),
+        ("p7", 89.0),
+    ]
+    assert [re.search(r"lines? ([\d and]*\d)", message)[1] for message in caplog.messages] == [
+        "9", "10", "3", "5 and 6", "7 and 8", "4",
+    ]  # fmt: skip
+    with reading(Reading(strict=True)):
+        assert "line 9 has 3" in refusal(path)
+        with pytest.raises(ManifestError, match="line 9"):
+            read_manifest(path)
+    only = written(folder, "\n".join([*rows[:1], *rows[6:8]]), "m.csv")
+    with pytest.raises(ManifestError, match="lines 2 and 3: participant p5, session 01 appears twice"):
+        read_manifest(only)
+
+
+def test_a_subject_in_two_splits_is_refused_whatever_else_is_left_out(folder: Path) -> None:
+    content = "participant_id,session_id,image,split\np,01,a.nii.gz,train\np,02,b.nii.gz,test\nq,01,x.txt,test\n"
+    with pytest.raises(ManifestError, match="lines 2 and 3: subject p is in train and in test"):
+        read_manifest(written(folder, content, "m.csv"))
+
+
 def test_write_then_read_is_the_identity(folder: Path) -> None:
     frame = table().assign(
         age=[60.25, None, 71.0], months=[0.0, 6.0, None], sex=["F", None, "M"], code="007", volume=[1, 2, 3]
@@ -206,10 +245,11 @@ def test_what_reads_no_images_takes_a_table_of_people(tmp_path):
 
 
 def test_image_files_are_a_manifest(tmp_path):
-    names = ("sub-01_ses-2_T1w.nii.gz", "head.nii")
+    names = ("sub-01_ses-2_T1w.nii.gz", "head.nii", "none.nii")
     for name in names:
         (tmp_path / name).touch()
-    first, second = read_scans([tmp_path / name for name in names]).records
+    first, second, third = read_scans([tmp_path / name for name in names]).records
+    assert third.key == "sub-none_1"
     assert (first.key, first.image) == ("sub-01_ses-2", tmp_path / names[0])
     assert (second.key, second.image) == ("head_1", tmp_path / names[1])
     table = written(tmp_path, "participant_id\tsession_id\timage\na\t1\thead.nii\n")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from ldae.data.manifest import canonical_text
-from ldae.data.schema import COLUMNS, Problem, cell_problems, infer_type, row_problems
+from ldae.data.schema import Problem, cell_problems, infer_type, row_problems
 from ldae.data.text_table import read_text_table
 from ldae.head.findings import ERROR, Finding
 
@@ -19,8 +19,8 @@ def read_leniently(path: Path) -> tuple[pd.DataFrame, list[Finding]]:
         path: a TSV or CSV file.
 
     Returns:
-        The canonical columns, index 0 to n - 1: cells that break a rule are missing, `image` is None if it names no image,
-        and rows without an identifier are named by their line. And the broken rules.
+        The columns, the canonical ones first, index 0 to n - 1: cells that break a rule are missing, `image` is None if it
+        names no image, and rows without an identifier are named by their line. And the broken rules.
 
     Raises:
         ManifestError: if it is no table, is empty, or lacks a required column.
@@ -35,7 +35,7 @@ def read_leniently(path: Path) -> tuple[pd.DataFrame, list[Finding]]:
         text[column] = [value or f"line-{line}" for line, value in text[column].items()]
     # Subjects in two splits are left to the checks of the table, which name their scans.
     problems += [problem for problem in row_problems(text) if problem.column != "split"]
-    usable = pd.DataFrame({column: infer_type(text[column].tolist(), column) for column in COLUMNS})
+    usable = pd.DataFrame({column: infer_type(text[column].tolist(), column) for column in text})
     return usable, [_finding(problem, text) for problem in problems]
 
 

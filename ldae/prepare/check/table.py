@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ldae.data.identity import shared_values
 from ldae.data.schema import SPLITS
 from ldae.head.findings import ERROR, NOTICE, WARNING, Finding
 from ldae.prepare.imports.dates import months_of_visit
@@ -46,13 +47,20 @@ def check_table(table: pd.DataFrame, folder: Path) -> list[Finding]:
     """Findings that need no image.
 
     Args:
-        table: canonical columns, numbers in age and months, one row a scan; rules of the schema may be violated.
+        table: canonical columns, numbers in age and months, then further ones; one row a scan; rules of the schema may be
+            violated.
         folder: of the data set; relative image paths start there.
     """
     within_subject = (_check_visits, _check_ages, _check_diagnoses)
     subjects = [rows for _, rows in table.groupby("participant_id", sort=False) if len(rows) > 1]
     found = [finding for rows in subjects for check in within_subject for finding in check(rows)]
-    found += [*_check_constants(table), *_check_size(table), *_check_missing(table), *_check_balance(table)]
+    found += [
+        *_check_constants(table),
+        *_check_people(table),
+        *_check_size(table),
+        *_check_missing(table),
+        *_check_balance(table),
+    ]
     return [*found, *_check_paths(table, folder)]
 
 
@@ -154,6 +162,14 @@ def _check_diagnoses(rows: pd.DataFrame) -> Iterator[Finding]:
                 remedy = "correct the table, or leave the subject out of analyses of diagnosis"
             yield Finding(severity, code, message, remedy, *_concern(pair))
             return
+
+
+def _check_people(table: pd.DataFrame) -> Iterator[Finding]:
+    """One person under several identifiers."""
+    for shared in shared_values(table):
+        rows = table[table["participant_id"].isin(shared.subjects)]
+        message, _, remedy = str(shared).partition("; ")
+        yield Finding(WARNING, "shared-identity", message, remedy, *_concern(rows))
 
 
 def _check_size(table: pd.DataFrame) -> Iterator[Finding]:

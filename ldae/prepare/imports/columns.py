@@ -93,9 +93,6 @@ def recognise(columns: Sequence[str], names: Mapping[str, Sequence[str]] = SYNON
     return source
 
 
-BOUND = r"^(?:[>≥]=?\s*(\d+(?:\.\d+)?)|(\d+(?:\.\d+)?)\s*\+)$"
-
-
 def read_numbers(text: pd.Series, limit: float) -> pd.Series:
     """Numbers from 0 to a limit; NaN for everything else."""
     values = pd.to_numeric(text, errors="coerce").astype("float64")
@@ -104,8 +101,7 @@ def read_numbers(text: pd.Series, limit: float) -> pd.Series:
 
 def read_bounds(text: pd.Series, limit: float) -> pd.Series:
     """Bounds such as `89+`, `>89` or `>= 89`, from 0 to a limit; NaN for everything else."""
-    found = text.astype("str").str.extract(BOUND)
-    return read_numbers(found[0].fillna(found[1]), limit)
+    return read_numbers(text.map(schema.bound_of, na_action="ignore"), limit)
 
 
 class Unusable:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.base.files import atomic_file, write_json
+from ldae.data.identity import names_people
 from ldae.data.manifest import COLUMNS
 from ldae.errors import TaskError
 from ldae.tasks.edit.direction import manipulate_codes
@@ -87,6 +88,7 @@ class Discovery:
         reliability: intraclass correlation of each number of the code over sessions; None if it cannot be estimated.
         neighbours: nearest scans of each scan.
         lookalikes: scans of two subjects nearer than sessions of one.
+        left_out: columns that were not correlated with, because they name people.
         seed: of starts.
     """
 
@@ -97,6 +99,7 @@ class Discovery:
     reliability: npt.NDArray[np.float64] | None
     neighbours: list[Neighbour]
     lookalikes: list[Neighbour]
+    left_out: tuple[str, ...]
     seed: int
 
     def to_dict(self) -> dict[str, Any]:
@@ -120,6 +123,7 @@ class Discovery:
             "reliability": None if icc is None else {"median": float(np.median(icc)), "by_number": icc.tolist()},
             "neighbours": [asdict(each) for each in self.neighbours],
             "lookalikes": [asdict(each) for each in self.lookalikes],
+            "left_out_columns": list(self.left_out),
             "seed": self.seed,
         }
 
@@ -145,7 +149,9 @@ def discover(
     """
     settings = settings or DiscoverSettings()
     codes = scans.semantic
-    columns = [*COLUMNS_TESTED, *sorted({name for record in scans.records for name in record.extra} - set(COLUMNS))]
+    further = sorted({name for record in scans.records for name in record.extra} - set(COLUMNS))
+    identifiers = tuple(filter(names_people, further))
+    columns = [*COLUMNS_TESTED, *(name for name in further if name not in identifiers)]
     found: dict[str, list[Direction]] = {"principal": principal_directions(codes, settings.principal)}
     if settings.decoder:
         places = scans.select(scans.first_rows[:JACOBIAN_SCANS]).with_noise(model)
@@ -187,6 +193,7 @@ def discover(
         reliability=icc,
         neighbours=nearest_scans(codes, scans.records, settings.neighbours),
         lookalikes=find_lookalikes(codes, scans.records),
+        left_out=identifiers,
         seed=settings.seed,
     )
     with atomic_file(out / "directions.npz") as temporary:

@@ -13,6 +13,7 @@ import pandas as pd
 
 from ldae.base.files import atomic_file
 from ldae.codes import Origin, check_origin
+from ldae.data.identity import names_people
 from ldae.data.manifest import COLUMNS, Record
 from ldae.errors import TaskError
 from ldae.tasks.probe.result import CODES, MEDIAN
@@ -34,7 +35,7 @@ class Embeddings:
         values: (N, S), or (N, K, S) where a scan has K tokens (slices, patches); a missing number is NaN.
         components: principal components that a probe reduces them to, fitted on its fitting subjects; None keeps all.
         names: of the columns that are features, where the table names them.
-        left_out: columns of numbers that are no features, because the manifest holds them.
+        left_out: columns of numbers that are no features, because the manifest holds them or they name people.
         origin: the model that made them, if it is of this package.
         outside: rows that lie outside the training domain of that model; None where it is not known.
     """
@@ -145,8 +146,9 @@ def read_embeddings(path: Path, manifest: Collection[str] = ()) -> Embeddings:
     """Read feature vectors.
 
     Parquet, CSV and TSV: participant_id, session_id unless there is one scan a person, and numeric columns, which are the
-    features, but for those that belong to the manifest (age, diagnosis, ...) and row numbers without a name. NPZ: arrays
-    `participant_id` and `session_id` (N,), and `values` (N, S), or (N, K, S) for K tokens a scan.
+    features, but for those that belong to the manifest (age, diagnosis, ...) or name people (RID, image_id, ...), and row
+    numbers without a name. NPZ: arrays `participant_id` and `session_id` (N,), and `values` (N, S), or (N, K, S) for K tokens
+    a scan.
 
     Args:
         path: of the table.
@@ -229,7 +231,9 @@ def _read_table(path: Path, manifest: Collection[str]) -> tuple[pd.DataFrame, Ar
         msg = f"{path}: {int(blank.sum())} rows lack {' or '.join(keys.columns)} (first: row {first}); fill it in"
         raise TaskError(msg)
     # Row numbers and what the manifest says of a scan are no features: they would tell the target.
-    known = {*COLUMNS, *manifest, DOMAIN_DISTANCE}
+    numbers = table.select_dtypes("number")
+    identifiers = {name for name in numbers.columns if names_people(str(name), numbers[name])}
+    known = {*COLUMNS, *manifest, *identifiers, DOMAIN_DISTANCE}
     others = [name for name in table.columns if name not in keys and not str(name).startswith("Unnamed:")]
     further = [name for name in others if name not in known]
     left_out = table[[name for name in others if name in known - {DOMAIN_DISTANCE}]].select_dtypes("number").columns

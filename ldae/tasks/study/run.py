@@ -1,7 +1,8 @@
 """Study: every task on the held-out subjects of a manifest, written where the report finds it."""
 
+import functools
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy.typing as npt
 from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.base.files import write_json
 from ldae.data.manifest import Manifest
-from ldae.errors import TaskError, VolumeError
+from ldae.errors import CheckpointError, TaskError, VolumeError
 from ldae.io.plain import to_plain
 from ldae.metrics.volumetry import measure_volumes
 from ldae.tasks.code_usage import code_usage
@@ -20,11 +21,11 @@ from ldae.tasks.edit.change_map import effect_map
 from ldae.tasks.edit.direction import MEASURED, hold_in_images, spread
 from ldae.tasks.edit.evaluate import manipulate
 from ldae.tasks.edit.manipulate import Edits
-from ldae.tasks.encode import encode_scans, write_codes
-from ldae.tasks.encoded_scans import EncodedScans, ScanBatch
+from ldae.tasks.encode import write_codes
+from ldae.tasks.encoded_scans import EncodedScans
 from ldae.tasks.longitudinal.evaluate import evaluate_interpolation, save_cases
 from ldae.tasks.longitudinal.trajectory import fit_trajectory_prior
-from ldae.tasks.probe.baselines import RandomEncoder, SimpleFeatures, compress_sides, latent_components
+from ldae.tasks.probe.baselines import SimpleFeatures, latent_components
 from ldae.tasks.probe.embeddings import Embeddings, embeddings_of
 from ldae.tasks.probe.evaluate import evaluate_probe
 from ldae.tasks.probe.linear import LinearProbe
@@ -33,6 +34,8 @@ from ldae.tasks.probe.targets import choose_target
 from ldae.tasks.reconstruct import reconstruct, save_shown
 from ldae.tasks.sample import compare_samples, sample
 from ldae.tasks.shown_images import save_images
+from ldae.tasks.study.cohort_pass import CohortPass
+from ldae.tasks.study.parts import Parts, study_key
 from ldae.volume import Volume
 
 __all__ = ["PARTS", "StudyProgress", "run_study"]
@@ -55,6 +58,7 @@ PARTS = (
     "manipulate",
     "manipulate, age held",
     "interpolate",
+    "samples",
 )
 """Parts of a study in order, as its progress names them."""
 # Known effects that edits are compared with: of the diagnosis on these real scans, and a map that the caller gives.
@@ -69,6 +73,7 @@ class _Study:
     manifest: Manifest
     out: Path
     seed: int
+    parts: Parts
     progress: StudyProgress
 
     @property
@@ -78,22 +83,6 @@ class _Study:
 
     def bar(self, what: str) -> Callable[[int, int], None]:
         return lambda done, total: self.progress(what, done, total)
-
-
-class _MeanImage:
-    """Voxelwise mean of the training scans, a batch at a time."""
-
-    def __init__(self) -> None:
-        self.sum, self.count = np.zeros(()), 0
-
-    def see(self, batch: ScanBatch) -> None:
-        training = [row for row, record in enumerate(batch.records) if record.split == "train"]
-        self.sum = self.sum + batch.images[training].sum(axis=0, dtype=np.float64)
-        self.count += len(training)
-
-    def image(self) -> Images:
-        mean: Images = (self.sum / self.count).astype(np.float32)
-        return mean
 
 
 def run_study(
@@ -113,7 +102,8 @@ def run_study(
     Args:
         model: the trained model.
         manifest: with a frozen split.
-        out: folder; `codes.parquet` and `tasks/` are written there, and latents read from and kept in `cache/`.
+        out: folder; `codes.parquet` and `tasks/` are written there; `cache/` keeps latents, noise codes and the results of
+            finished parts, so that the same call after an interruption goes on with the part that it was in.
         baselines: embeddings of the same scans to compare the semantic code with, by name.
         effect: known effect of the positive diagnosis on images, in template space, to compare the edits with.
         seed: of everything drawn.
@@ -122,20 +112,15 @@ def run_study(
     Returns:
         The results, by task, as plain values.
     """
-    study = _Study(model, manifest, out, seed, progress)
     splits = {record.split for record in manifest.records}
     if not {"train", "test"} <= splits:
         msg = f"{manifest.path}: a study needs training and test subjects; run 'ldae cohort split'"
         raise TaskError(msg)
-    mean_image, random = _MeanImage(), RandomEncoder(model, seed)
-    simple = SimpleFeatures(model.config.preprocessing.voxel_size_mm)
-    scans = encode_scans(
-        model,
-        manifest.records,
-        cache=out / "cache",
-        visit=[mean_image.see, random.see, simple.see, compress_sides],
-        progress=study.bar("encode"),
-    )
+    folder = out / "cache" / f"study-{study_key(model, manifest, baselines or {}, effect, seed)}"
+    parts = Parts(folder)
+    study = _Study(model, manifest, out, seed, parts, progress)
+    seen = _pass_over(study, folder / "encode.safetensors")
+    scans = seen.scans
     write_codes(out / "codes.parquet", scans)
     training = scans.of_split("train")
     # The reconstruction measures the round trip.
@@ -146,37 +131,47 @@ def run_study(
         "n_scans": len(manifest),
         "n_test_subjects": len(set(test.subjects)),
     }
-    skipped: dict[str, str] = {}
-    try:
-        measure_volumes(model.config.preprocessing.restore(mean_image.image()))
-    except VolumeError as error:
-        skipped["volumes"] = str(error)
-    results |= _reconstruction(study, test, mean_image.image())
-    try:
-        usage = code_usage(model, test, seed=seed, progress=study.bar("code usage"))
-        usage.write(study.tasks)
-        results["code_usage"] = usage.summary()
-    except TaskError as error:
-        skipped["code_usage"] = str(error)
-    others = {
-        "random_encoder": random.embeddings(),
-        **simple.embeddings(),
-        **latent_components(scans),
-        **(baselines or {}),
+    parts.result("volumes", lambda: _segmented(study, seen.mean_image))
+    results |= parts.result("reconstruct", lambda: _reconstruction(study, test, seen.mean_image))
+
+    @functools.cache
+    def others() -> dict[str, Embeddings]:
+        random = {"random_encoder": seen.random.embeddings()}
+        return random | seen.simple.embeddings() | latent_components(scans) | dict(baselines or {})
+
+    found = {"code_usage": parts.result("code_usage", lambda: _code_usage(study, test))}
+    probed = {
+        name: parts.result(f"probe.{name}", functools.partial(_probe, study, name, scans, others)) for name in PROBED
     }
-    results["probe"], probes = _probes(study, scans, others, skipped)
-    if "diagnosis" in probes:
-        effects = {} if effect is None else {GIVEN: effect.resample_to(model.config.preprocessing.grid).data}
-        results["manipulate"] = _manipulation(study, test, probes, training, effects)
-    else:
-        skipped["manipulate"] = "there is no diagnosis probe whose direction could be followed"
-    try:
-        results["interpolate"] = _interpolation(study, test, training)
-    except TaskError:
-        skipped["interpolate"] = "no test subject has three dated sessions"
-    results["samples"] = _samples(study, test, scans, simple, skipped)
-    results["skipped"] = skipped
+    results["probe"] = {name: each for name, each in probed.items() if each is not None}
+    probes = list(results["probe"])
+    found |= {
+        "manipulate": parts.result("manipulate", lambda: _manipulation(study, test, training, probes, effect)),
+        "interpolate": parts.result("interpolate", lambda: _interpolation(study, test, training)),
+        "samples": parts.result("samples", lambda: _samples(study, test, scans, seen.simple)),
+    }
+    results |= {name: each for name, each in found.items() if each is not None}
+    results["skipped"] = parts.skipped
     return results
+
+
+def _pass_over(study: _Study, path: Path) -> CohortPass:
+    """The pass over all images, as an interrupted study left it, or made now."""
+    cache = study.out / "cache"
+    try:
+        return CohortPass.load(path, study.model, study.manifest, cache, seed=study.seed)
+    except CheckpointError:
+        seen = CohortPass.make(study.model, study.manifest, cache, seed=study.seed, progress=study.bar("encode"))
+    seen.save(path)
+    return seen
+
+
+def _segmented(study: _Study, mean_image: Images) -> None:
+    """Check that volumes can be measured in images as small as these."""
+    try:
+        measure_volumes(study.model.config.preprocessing.restore(mean_image))
+    except VolumeError as error:
+        raise TaskError(str(error)) from error
 
 
 def _reconstruction(study: _Study, test: EncodedScans, mean_image: Images) -> dict[str, Any]:
@@ -190,45 +185,42 @@ def _reconstruction(study: _Study, test: EncodedScans, mean_image: Images) -> di
     }
 
 
-def _probes(
-    study: _Study, scans: EncodedScans, others: Mapping[str, Embeddings], skipped: dict[str, str]
-) -> tuple[dict[str, Any], dict[str, LinearProbe]]:
-    """Summaries and linear probes of the targets that the cohort has."""
-    found: dict[str, Any] = {}
-    probes: dict[str, LinearProbe] = {}
-    codes = embeddings_of(scans.records, scans.semantic, study.model.origin)
-    for name in PROBED:
-        try:
-            report = evaluate_probe(
-                choose_target(study.manifest, name, kind="regression" if name == "age" else "auto"),
-                codes,
-                others,
-                ProbeSettings(seed=study.seed),
-                progress=study.bar(f"probe {name}"),
-            )
-        except TaskError as error:
-            skipped[f"probe.{name}"] = str(error)
-            continue
-        report.write(study.tasks)
-        found[name] = report.summary()
-        if report.probe is not None:
-            probes[name] = report.probe
-    return found, probes
+def _code_usage(study: _Study, test: EncodedScans) -> dict[str, Any]:
+    usage = code_usage(study.model, test, seed=study.seed, progress=study.bar("code usage"))
+    usage.write(study.tasks)
+    return usage.summary()
+
+
+def _probe(
+    study: _Study, name: str, scans: EncodedScans, others: Callable[[], Mapping[str, Embeddings]]
+) -> dict[str, Any]:
+    """Probe of a target; its linear probe is written too."""
+    report = evaluate_probe(
+        choose_target(study.manifest, name, kind="regression" if name == "age" else "auto"),
+        embeddings_of(scans.records, scans.semantic, study.model.origin),
+        others(),
+        ProbeSettings(seed=study.seed),
+        progress=study.bar(f"probe {name}"),
+    )
+    report.write(study.tasks)
+    return report.summary()
 
 
 def _manipulation(
-    study: _Study,
-    test: EncodedScans,
-    probes: Mapping[str, LinearProbe],
-    training: EncodedScans,
-    effects: dict[str, Images],
+    study: _Study, test: EncodedScans, training: EncodedScans, probed: Sequence[str], effect: Volume | None
 ) -> dict[str, Any]:
     """Edit the first scan of some test subjects toward and away from the positive diagnosis; again with age held.
 
     The response of images to the age's direction is measured on training subjects.
     """
+    if "diagnosis" not in probed:
+        msg = "there is no diagnosis probe whose direction could be followed"
+        raise TaskError(msg)
+    probes = {name: LinearProbe.load(study.tasks / f"probe_{name}_model.json") for name in probed}
     model, probe = study.model, probes["diagnosis"]
     nuisances = {name: each for name, each in probes.items() if name != "diagnosis"}
+    grid = model.config.preprocessing.grid
+    effects = {} if effect is None else {GIVEN: effect.resample_to(grid).data}
     first = test.select(spread(test.first_rows, EDITED))
     where: dict[str, Any] = {}
     try:
@@ -304,21 +296,20 @@ def _interpolation(study: _Study, test: EncodedScans, training: EncodedScans) ->
         prior = fit_trajectory_prior(training.records, training.semantic)
     except TaskError:
         prior = None
-    result = evaluate_interpolation(study.model, test, prior=prior, seed=study.seed, progress=study.bar("interpolate"))
+    try:
+        result = evaluate_interpolation(
+            study.model, test, prior=prior, seed=study.seed, progress=study.bar("interpolate")
+        )
+    except TaskError as error:
+        msg = "no test subject has three dated sessions"
+        raise TaskError(msg) from error
     shown = save_cases(study.model, test, result, prior, study.tasks / "interpolate.npz")
     result.write(study.tasks, shown=shown)
     return result.summary()
 
 
-def _samples(
-    study: _Study, test: EncodedScans, scans: EncodedScans, blocks: SimpleFeatures, skipped: dict[str, str]
-) -> dict[str, Any] | None:
+def _samples(study: _Study, test: EncodedScans, scans: EncodedScans, blocks: SimpleFeatures) -> dict[str, Any]:
     """Variations of one test scan's code, unconditional samples, and how near these come to real scans."""
-    compared = None
-    try:
-        compared = compare_samples(study.model, scans, blocks, seed=study.seed)
-    except TaskError as error:
-        skipped["samples"] = str(error)
     first = test.select([0])
     variations = sample(study.model, SHOWN, seed=study.seed, semantic=first.codes[0].semantic)
     save_images(
@@ -327,5 +318,8 @@ def _samples(
         variations=np.stack(list(variations)),
         unconditional=np.stack(list(sample(study.model, SHOWN, seed=study.seed))),
     )
-    write_json(study.tasks / "sample.json", {"key": first.records[0].key, "seed": study.seed, "compared": compared})
+    facts = {"key": first.records[0].key, "seed": study.seed}
+    write_json(study.tasks / "sample.json", facts | {"compared": None})
+    compared = compare_samples(study.model, scans, blocks, seed=study.seed, progress=study.bar("samples"))
+    write_json(study.tasks / "sample.json", facts | {"compared": compared})
     return compared

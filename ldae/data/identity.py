@@ -1,0 +1,115 @@
+"""Who is who: columns that name people instead of measuring them, and one person under several identifiers."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from ldae.data.manifest import Manifest, build_manifest
+from ldae.data.schema import COLUMNS, SUBJECT_WORDS
+from ldae.data.text_table import read_text_table, shortlist
+from ldae.errors import ManifestError
+
+__all__ = ["SharedValue", "merge_people", "names_people", "read_same_person", "shared_values"]
+
+BIRTH = re.compile(r"birth|dob", re.IGNORECASE)
+MOSTLY = 0.8
+"""Share of the subjects with a value of their own from which on a value that two share is worth a look."""
+FEWEST = 5
+
+
+@dataclass(frozen=True)
+class SharedValue:
+    """Identifiers that may be one person.
+
+    Attributes:
+        column: whose value they share.
+        subjects: the identifiers.
+    """
+
+    column: str
+    subjects: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return (
+            f"{' and '.join(self.subjects)} have the same {self.column}; if they are one person, name them in a file for "
+            "'ldae cohort split --same-person'"
+        )
+
+
+def names_people(column: str, values: Iterable[float] | None = None) -> bool:
+    """Whether a column names people or files, such as `RID`, `subject_id` or `imageUID`, and measures nothing.
+
+    Args:
+        column: its name.
+        values: its numbers; numbers that are not whole measure something whatever the name is.
+    """
+    words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", column)
+    return bool(words) and words[-1].lower() in SUBJECT_WORDS and all(value % 1 == 0 for value in values or ())
+
+
+def shared_values(table: pd.DataFrame) -> list[SharedValue]:
+    """Subjects who share a birth date and sex, or an identifier in a further column where nearly all have their own.
+
+    Args:
+        table: of a manifest.
+    """
+    subjects = table.drop_duplicates("participant_id")
+    found = []
+    for column in (name for name in table.columns if name not in COLUMNS):
+        birth = BIRTH.search(column) is not None
+        known = subjects.dropna(subset=[column, *(["sex"] if birth else [])])
+        if not birth and not names_people(column):
+            continue
+        by = known.groupby([column, "sex"] if birth else column, sort=False)["participant_id"]
+        if len(known) < FEWEST or by.ngroups < MOSTLY * len(known):
+            continue
+        what = f"{column} and sex" if birth else column
+        found += [SharedValue(what, tuple(ids)) for ids in by.apply(list) if len(ids) > 1]
+    return found
+
+
+def read_same_person(path: Path) -> dict[str, str]:
+    """Read a table with the columns `participant_id` and `person`: identifier to person.
+
+    Raises:
+        ManifestError: if a column is missing or an identifier belongs to two people.
+    """
+    table = read_text_table(path)
+    if missing := [name for name in ("participant_id", "person") if name not in table.columns]:
+        got = ", ".join(table.columns)
+        msg = f"{path}: column {', '.join(missing)} is missing, got {got}; it needs participant_id and person"
+        raise ManifestError(msg)
+    table = table.dropna(subset=["participant_id", "person"]).drop_duplicates(["participant_id", "person"])
+    if twice := table["participant_id"][table.duplicated("participant_id")].tolist():
+        msg = f"{path}: {shortlist(twice)} belongs to two people; keep one row of each identifier"
+        raise ManifestError(msg)
+    return dict(zip(table["participant_id"], table["person"], strict=True))
+
+
+def merge_people(manifest: Manifest, person_of: Mapping[str, str]) -> Manifest:
+    """The manifest with one identifier a person: that of the person's first row; `source_participant_id` keeps the others.
+
+    A session whose name the person has already takes the former identifier behind it.
+
+    Args:
+        manifest: the cohort.
+        person_of: identifier to person; who is not in it is a person of one identifier.
+
+    Raises:
+        ManifestError: if no identifier is in the manifest, or one person's rows are in two splits.
+    """
+    table = manifest.table.copy()
+    if not set(person_of) & set(table["participant_id"]):
+        msg = f"{manifest.path}: none of {shortlist(list(person_of))} is in it; write identifiers as the manifest has them"
+        raise ManifestError(msg)
+    former = table["participant_id"]
+    people = pd.Series([person_of.get(name, name) for name in former], index=table.index)
+    table["participant_id"] = former.groupby(people).transform("first")
+    moved = table["participant_id"] != former
+    taken = moved & table.duplicated(["participant_id", "session_id"], keep=False)
+    table.loc[taken, "session_id"] += "-" + former[taken].str.removeprefix("sub-")
+    table["source_participant_id"] = former
+    return build_manifest(table, manifest.path)

@@ -1,0 +1,1 @@
+"""Every task on the held-out subjects of a manifest."""

@@ -1,0 +1,117 @@
+"""The one pass of a study over all images: codes, the mean image, and what baselines need to have seen."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ldae.autoencoder import LatentDiffusionAutoencoder
+from ldae.codes import Codes
+from ldae.data.manifest import Manifest
+from ldae.grid import Grid
+from ldae.io.checkpoints import load_tensors, save_tensors
+from ldae.tasks.encode import encode_scans
+from ldae.tasks.encoded_scans import EncodedScans, Progress, ScanBatch, ScanSource
+from ldae.tasks.probe.baselines import RandomEncoder, SimpleFeatures, compress_sides
+
+__all__ = ["CohortPass"]
+
+Images = npt.NDArray[np.float32]
+
+
+class _MeanImage:
+    """Voxelwise mean of the training scans, a batch at a time."""
+
+    def __init__(self) -> None:
+        self.sum, self.count = np.zeros(()), 0
+
+    def see(self, batch: ScanBatch) -> None:
+        training = [row for row, record in enumerate(batch.records) if record.split == "train"]
+        self.sum = self.sum + batch.images[training].sum(axis=0, dtype=np.float64)
+        self.count += len(training)
+
+
+@dataclass(frozen=True)
+class CohortPass:
+    """What a pass over a cohort's images gives.
+
+    Attributes:
+        scans: with their semantic codes.
+        mean_image: of the training scans, (D, H, W).
+        random: the encoder with random weights, which saw all scans.
+        simple: the features that need no model, which saw them too.
+    """
+
+    scans: EncodedScans
+    mean_image: Images
+    random: RandomEncoder
+    simple: SimpleFeatures
+
+    @classmethod
+    def make(
+        cls, model: LatentDiffusionAutoencoder, manifest: Manifest, cache: Path, *, seed: int, progress: Progress
+    ) -> "CohortPass":
+        """Encode a cohort.
+
+        Args:
+            model: the trained model.
+            manifest: of the scans.
+            cache: folder that keeps latents.
+            seed: of the random weights.
+            progress: called with (done, total).
+        """
+        mean, random = _MeanImage(), RandomEncoder(model, seed)
+        simple = SimpleFeatures(model.config.preprocessing.voxel_size_mm)
+        visit = [mean.see, random.see, simple.see, compress_sides]
+        scans = encode_scans(model, manifest.records, cache=cache, visit=visit, progress=progress)
+        return cls(scans, (mean.sum / mean.count).astype(np.float32), random, simple)
+
+    def save(self, path: Path) -> Path:
+        """Write it as safetensors, without images and latents."""
+        codes = self.scans.codes
+        distances = [np.nan if each.domain_distance is None else each.domain_distance for each in codes]
+        tensors = {
+            "semantic": torch.stack([each.semantic for each in codes]),
+            "shape": torch.tensor([each.grid.shape for each in codes]),
+            "affine": torch.from_numpy(np.stack([each.grid.affine for each in codes])),
+            "window": torch.tensor([each.window for each in codes], dtype=torch.float64),
+            "domain_distance": torch.tensor(distances, dtype=torch.float64),
+            "mean_image": torch.from_numpy(self.mean_image),
+            "random": torch.cat(self.random.values),
+        }
+        simple = {f"simple.{name}": torch.cat(rows) for name, rows in self.simple.values.items()}
+        return save_tensors(path, tensors | simple)
+
+    @classmethod
+    def load(
+        cls, path: Path, model: LatentDiffusionAutoencoder, manifest: Manifest, cache: Path, *, seed: int
+    ) -> "CohortPass":
+        """Read what :meth:`save` wrote; the other arguments are those of :meth:`make`.
+
+        Raises:
+            CheckpointError: if there is no such file, or it is damaged.
+        """
+        tensors, _ = load_tensors(path)
+        records = tuple(manifest.records)
+        columns = zip(
+            *(tensors[name] for name in ("semantic", "shape", "affine", "window", "domain_distance")), strict=True
+        )
+        codes = tuple(
+            Codes(
+                semantic.clone(),
+                None,
+                Grid(tuple(shape.tolist()), affine.numpy()),
+                (float(window[0]), float(window[1])),
+                domain_distance=None if distance.isnan() else float(distance),
+            )
+            for semantic, shape, affine, window, distance in columns
+        )
+        random, simple = RandomEncoder(model, seed), SimpleFeatures(model.config.preprocessing.voxel_size_mm)
+        random.records = simple.records = list(records)
+        random.values = [tensors["random"]]
+        simple.values = {name: [tensors[f"simple.{name}"]] for name in simple.values}
+        return cls(
+            EncodedScans(records, codes, ScanSource(model, cache)), tensors["mean_image"].numpy(), random, simple
+        )
