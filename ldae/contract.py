@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -10,10 +11,12 @@ from ldae.base.ranges import checked, count, positive
 from ldae.errors import ConfigError, VolumeError
 from ldae.volume import Grid, Volume, spikes_word
 
-__all__ = ["LEFT_RIGHT", "PreparedScan", "Preprocessing", "PreprocessingWarning", "clear_background"]
+__all__ = ["LEFT_RIGHT", "Modality", "PreparedScan", "Preprocessing", "PreprocessingWarning", "clear_background"]
 
 LEFT_RIGHT = 2
 """Axis of batches on the RAS model grid, (B, C, D, H, W), that runs from one side of the head to the other."""
+
+Modality = Literal["T1w", "T2w", "FLAIR"]
 
 HAZE = 0.1
 """Decoded values below this, outside the brain, are what is left of the background."""
@@ -52,12 +55,14 @@ class Preprocessing:
         voxel_size_mm: edge of its voxels in mm.
         centre_mm: its middle, RAS mm in MNI space (the default is the middle of the MNI152 brain).
         percentiles: of the brain's intensities that become 0 and 1.
+        modality: contrast of the scans.
     """
 
     shape: tuple[int, int, int] = count((128, 160, 128))
     voxel_size_mm: float = positive(1.5)
     centre_mm: tuple[float, float, float] = (0.0, -17.0, 5.0)
     percentiles: tuple[float, float] = (0.5, 99.5)
+    modality: Modality = "T1w"
 
     def __post_init__(self) -> None:
         low, high = self.percentiles

@@ -8,6 +8,7 @@ from ldae.errors import ConfigError
 
 __all__ = [
     "Range",
+    "blocks",
     "check_range",
     "checked",
     "count",
@@ -59,6 +60,11 @@ def within(default: Any, allowed: Range) -> Any:
 def count(default: Any) -> Any:
     """Whole numbers from 1 on."""
     return within(default, Range(1))
+
+
+def blocks(default: Any) -> Any:
+    """Whole numbers from 1 to 1000, of parts that are built one by one: a model's file must not ask for a billion."""
+    return within(default, Range(1, 1000))
 
 
 def natural(default: Any) -> Any:

@@ -67,6 +67,8 @@ def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
 
 def interval(value: "Interval | Difference") -> str:
     """A value with its interval, three decimals."""
+    if value.reason:
+        return f"{value.value:.3f} (no interval: {value.reason})"
     return f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"
 
 

@@ -153,15 +153,12 @@ def show_edits(result: "ManipulateResult", name: str, subjects: int) -> None:
     table(
         f"every probe, over the first scans of {subjects} subjects",
         ["probe", "change a step (logit, or the target's unit)"],
-        [
-            [name if each == "direction" else each, interval(slope) if subjects > 1 else f"{slope.value:.3f}"]
-            for each, slope in findings.probe_slopes.items()
-        ],
+        [[name if each == "direction" else each, interval(slope)] for each, slope in findings.probe_slopes.items()],
     )
     if subjects > 1:
         say(f"nearest to their own scan at the last step: {findings.own_nearest_image[-1]:.0%} of edited scans")
     moved = findings.probe_slopes["direction"]
-    if moved.low <= 0 <= moved.high:
+    if moved.around_zero:
         say("note: the probe does not follow the edit; these images show nothing of what it predicts")
     if findings.outside_brain is not None:
         say(f"change outside the brain: {findings.outside_brain:.3f} of that inside")
@@ -285,5 +282,7 @@ def _value(intervals: Any, means: Any, metric: str, name: str) -> str:
     return f"{means[metric][name]:.3f}"
 
 
-def _difference(found: Mapping[str, float]) -> str:
+def _difference(found: Mapping[str, Any]) -> str:
+    if found["low"] is None:
+        return f"{found['value']:+.3f} (no interval: {found['reason']})"
     return f"{found['value']:+.3f} [{found['low']:.3f}, {found['high']:.3f}], p {p_value(found['p_holm'])}"

@@ -62,7 +62,9 @@ def prepare_scan(scan: ScanLike, contract: Preprocessing, *, preprocess: Preproc
     """
     volume = read_scan(scan)
     try:
-        brain = find_brain(volume, preprocess=preprocess, voxel_size_mm=contract.voxel_size_mm)
+        brain = find_brain(
+            volume, preprocess=preprocess, voxel_size_mm=contract.voxel_size_mm, modality=contract.modality
+        )
         return replace(contract.prepare(brain.image), grid=volume.grid, to_template=brain.to_template)
     except VolumeError as error:
         path = scan.image if isinstance(scan, Record) else scan if isinstance(scan, str | os.PathLike) else None

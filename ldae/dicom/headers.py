@@ -27,6 +27,7 @@ TEXT_TAGS = (
 SHARED, PER_FRAME = "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"
 MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4"
 ENHANCED_MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4.1"
+MOST_FRAMES = 100_000
 # Groups 2 and 8: what old exports begin with that lack the preamble.
 BARE_STARTS = (b"\x02\x00", b"\x08\x00")
 
@@ -239,6 +240,8 @@ def _planes(dataset: Any, header: Header) -> Iterator[tuple[float, ...]]:
         )
 
     count = int(header.number("NumberOfFrames") or 1)
+    if not 0 < count <= MOST_FRAMES:
+        raise ValueError
     frames = dataset.get(PER_FRAME) or ()
     if not frames:
         place = (header.numbers("ImagePositionPatient"), header.numbers("PixelSpacing")) if count == 1 else ((), ())

@@ -24,7 +24,7 @@ T1W = re.compile(
     r"tfl|tfl3d|mdeft"
 )
 OTHER_CONTRAST = re.compile(
-    r"s?t2.*|t1map|t1rho|t1maps|maps?|pd|pdw|flair|dark|dwi|dti|diff|diffusion|adc|fa|tracew?|swi|swan|minip|mip|phase|pha|bold|"
+    r"s?t2.*|pd|pdw|flair|dark|dwi|dti|diff|diffusion|adc|fa|tracew?|swi|swan|minip|mip|phase|pha|bold|"
     r"fmri|resting|rest|rsfmri|epi|ep2d|asl|pcasl|pasl|perf|perfusion|cbf|dsc|dce|tof|mra|mrv|angio|fieldmap|fmap|b0|b0map|b1|"
     r"b1map|stir|ciss|fiesta|haste|mrs|csi|svs|spectroscopy|qsm|mtr?|uni|inv1|inv2|mp2rage"
 )
@@ -36,6 +36,11 @@ PLUS_AGENT = re.compile(r"\+ ?(c|gd|gad|km)\b|\bc\+")
 REFORMATTED = frozenset(
     ["MPR", "REFORMATTED", "PROJECTION IMAGE", "MIP", "MIN IP", "MAX IP", "MNIP", "CSA MPR", "SUBTRACTION", "MOSAIC"]
 )
+MAP = re.compile(r"t1maps?|maps?|t1rho")
+LOCAL = "a localiser; take the 3D scan of the study"
+DERIVED = "a derived or secondary image; if it is the scan, corrected for distortion, say --include-derived"
+SLICED = "a reformatted or projected image; take the series that it was made from"
+QUANTITIES = "a map of quantities such as T1 times; take a T1-weighted series"
 NOT_MAGNITUDE = frozenset(["P", "PHASE", "PHASE MAP", "R", "REAL", "I", "IMAGINARY", "VELOCITY"])
 
 
@@ -58,10 +63,11 @@ class SeriesRule:
 def select_series(study: Sequence[Series], rule: SeriesRule) -> dict[str, str | None]:
     """Judge the series of one study.
 
-    In order: images that are no MR, colour, burned-in text, localisers, derived and secondary images, phase images,
-    diffusion mosaics, and fewer than ten planes are left out. With a pattern the rest is taken where it fits. Without
-    one, a description decides that names T1 or a T1 sequence and no other contrast or contrast agent, unless the timing
-    contradicts it; then the timing; and what neither decides is taken if it is the study's only 3D series.
+    In order: images that are no MR, colour, burned-in text, localisers, maps of quantities, reformatted, derived and
+    secondary images, phase images, diffusion mosaics, and fewer than ten planes are left out. With a pattern the rest is
+    taken where it fits. Without one, a description decides that names T1 or a T1 sequence and no other contrast or contrast
+    agent, unless the timing contradicts it; then the timing; and what neither decides is taken if it is the study's only 3D
+    series.
 
     Args:
         study: its series.
@@ -107,12 +113,14 @@ def _unsuitable(series: Series, rule: SeriesRule) -> str | None:
     if header.words("BurnedInAnnotation") == ("YES",):
         return "text is burned into the image"
     if "LOCALIZER" in kinds or _names(header.text("SeriesDescription"), LOCALISER):
-        return "a localiser"
+        return LOCAL
+    if rule.series_description is None and _names(header.text("SeriesDescription"), MAP):
+        return QUANTITIES
     if not rule.include_derived:
-        if kinds & {"DERIVED", "SECONDARY"}:
-            return "a derived or secondary image"
         if kinds & REFORMATTED:
-            return "a reformatted or projected image"
+            return SLICED
+        if kinds & {"DERIVED", "SECONDARY"}:
+            return DERIVED
     if kinds & NOT_MAGNITUDE:
         return "a phase, real or imaginary image"
     if len(series.planes) < MIN_PLANES:

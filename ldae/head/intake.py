@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ldae.atlas import load_template
+from ldae.contract import Modality
 from ldae.errors import CohortError, VolumeError
 from ldae.head.findings import ERROR
 from ldae.head.intensities import SkullState, check_intensities, find_surroundings
@@ -47,8 +48,12 @@ class TemplateBrain:
     to_template: npt.NDArray[np.float64] | None = None
 
 
-def content_of(scan: Volume) -> Content:
+def content_of(scan: Volume, modality: Modality = "T1w") -> Content:
     """What a scan shows.
+
+    Args:
+        scan: of anything.
+        modality: that it should have.
 
     Raises:
         VolumeError: if it is neither head nor brain, or no scan at all.
@@ -58,7 +63,7 @@ def content_of(scan: Volume) -> Content:
     if errors:
         msg = f"{errors[0].message}; {errors[0].remedy}"
         raise VolumeError(msg)
-    if _is_prepared(scan):
+    if _is_prepared(scan, modality):
         return "prepared"
     around = find_surroundings(scan)
     if around.skull == SkullState.UNCLEAR:
@@ -67,23 +72,31 @@ def content_of(scan: Volume) -> Content:
     return "brain" if around.skull == SkullState.BRAIN else "head"
 
 
-def find_brain(scan: Volume, *, preprocess: Preprocess = "auto", voxel_size_mm: float = 1.0) -> TemplateBrain:
+def find_brain(
+    scan: Volume, *, preprocess: Preprocess = "auto", voxel_size_mm: float = 1.0, modality: Modality = "T1w"
+) -> TemplateBrain:
     """The brain of a scan in template space.
 
     Args:
-        scan: a T1-weighted head or brain, raw or preprocessed.
+        scan: a head or brain, raw or preprocessed.
         preprocess: `auto` finds out; True registers it even if it seems to be in template space; False takes it as it is.
         voxel_size_mm: of the result, where there is something to do.
+        modality: that it should have; only T1w can be preprocessed.
 
     Raises:
-        VolumeError: if it is no T1-weighted scan of a head or brain, or cannot be registered.
+        VolumeError: if it is no such scan of a head or brain, or cannot be registered.
     """
     if preprocess is False:
         return TemplateBrain(scan)
-    content = content_of(scan)
+    content = content_of(scan, modality)
     if content == "prepared" and preprocess == "auto":
-        check_modality(scan)
+        check_modality(scan, modality)
         return TemplateBrain(scan)
+    if modality != "T1w":
+        msg = (
+            f"looks like a {content} outside template space, and only T1w is preprocessed; give {modality} brains in it"
+        )
+        raise VolumeError(msg)
     log.info("preprocessing a %s", "head" if content == "head" else "brain")
     try:
         found = preprocess_scan(scan, PreprocessConfig(voxel_size_mm=voxel_size_mm, already_stripped=content != "head"))
@@ -96,42 +109,43 @@ def find_brain(scan: Volume, *, preprocess: Preprocess = "auto", voxel_size_mm: 
     return TemplateBrain(found.image, found.affine_native_to_template)
 
 
-def check_modality(brain: Volume) -> None:
-    """Refuse a brain in template space that looks T2-weighted or FLAIR.
+def check_modality(brain: Volume, modality: Modality = "T1w") -> None:
+    """Refuse a brain in template space that looks like another modality.
 
     Raises:
-        VolumeError: if fluid is bright, or white matter no brighter than grey.
+        VolumeError: if fluid and white matter are not as bright, beside grey matter, as the modality has them.
     """
     contrast = tissue_contrast(brain)
-    if contrast.kind in ("T2w", "FLAIR"):
+    if contrast.kind not in (modality, "unknown"):
         msg = (
-            f"looks {contrast.kind}, not T1w: white matter is {100 * contrast.white_minus_grey:+.0f} % and fluid "
-            f"{100 * contrast.fluid_minus_grey:+.0f} % brighter than grey matter; {WHAT_HELPS}"
+            f"looks {contrast.kind}, not {modality}: white matter is {100 * contrast.white_minus_grey:+.0f} % and fluid "
+            f"{100 * contrast.fluid_minus_grey:+.0f} % brighter than grey matter; "
+            f"{WHAT_HELPS if modality == 'T1w' else 'use a model of its modality'}"
         )
         raise VolumeError(msg)
 
 
-def contract_problem(scan: Volume) -> str | None:
-    """Why a scan that should be a T1-weighted brain in template space is none, with scores and limits; None if it is one."""
+def contract_problem(scan: Volume, modality: Modality = "T1w") -> str | None:
+    """Why a scan that should be a brain in template space is none, with scores and limits; None if it is one."""
     try:
-        content = content_of(scan)
+        content = content_of(scan, modality)
         if content == "prepared":
-            check_modality(scan)
+            check_modality(scan, modality)
             return None
     except VolumeError as error:
         return str(error)
     overlap, correlation = _agreement(scan)
     return (
         f"not a brain in template space, but looks like a {content}: overlap with the template's brain {overlap:.2f} (Dice, at "
-        f"least {MIN_OVERLAP} needed), correlation with it {correlation:.2f} (at least {MIN_LIKENESS} needed); run "
+        f"least {MIN_OVERLAP} needed), correlation with it {correlation:.2f} (at least {MIN_LIKENESS} needed of T1w); run "
         "'ldae cohort preprocess', or give the image file itself"
     )
 
 
-def _is_prepared(scan: Volume) -> bool:
-    """True for a T1-weighted brain alone that lies where the template's does."""
+def _is_prepared(scan: Volume, modality: Modality) -> bool:
+    """True for a brain alone that lies where the template's does; T1w must show what the template shows, too."""
     overlap, correlation = _agreement(scan)
-    return overlap >= MIN_OVERLAP and correlation >= MIN_LIKENESS
+    return overlap >= MIN_OVERLAP and (modality != "T1w" or correlation >= MIN_LIKENESS)
 
 
 def _agreement(scan: Volume) -> tuple[float, float]:

@@ -221,7 +221,7 @@ def measure_use(errors: ThreeWays, subjects: Sequence[str], *, seed: int = 0, re
     single = [slice(level, level + 1) for level in range(errors.none.shape[1])]
     share, shuffled, gap = (interval(name, slice(None)) for name in ("share", "shuffled", "gap"))
     levels = [[interval(name, level) for level in single] for name in ("share", "shuffled", "gap")]
-    verdict: Verdict = "collapsed" if gap.low <= 0 else "unhelpful" if share.low <= 0 else "used"
+    verdict: Verdict = "collapsed" if gap.lower <= 0 else "unhelpful" if share.lower <= 0 else "used"
     return CodeUse(verdict, share, shuffled, gap, *levels)
 
 

@@ -124,7 +124,7 @@ def roc_difference(areas: Areas, first: int = 0, second: int = 1) -> Difference 
     covariance = areas.covariance
     variance = float(covariance[first, first] + covariance[second, second] - 2 * covariance[first, second])
     if variance <= 0:
-        return Difference(value, value, value, 1.0) if value == 0 else None
+        return Difference(value, None, None, "both rank the scans alike", p=1.0) if value == 0 else None
     error = float(np.sqrt(variance))
     half = float(norm.ppf(0.975)) * error
-    return Difference(value, value - half, value + half, float(2 * norm.sf(abs(value) / error)))
+    return Difference(value, value - half, value + half, p=float(2 * norm.sf(abs(value) / error)))

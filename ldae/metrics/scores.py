@@ -40,12 +40,14 @@ class Predictions:
         target: of each scan, (N,); months and event, (N, 2), of survival.
         values: of each repeat, (R, N) or (R, N, K); every scan was tested in every repeat.
         subjects: of each scan.
+        folds: number of the fold in which each scan was tested, in each repeat, (R, N); None for one fold.
     """
 
     kind: str
     target: Array
     values: Array
     subjects: tuple[str, ...]
+    folds: npt.NDArray[np.int64] | None = None
 
     def metric(self, name: str, weights: Array) -> Array:
         """A metric averaged over repeats, (R,); NaN where it is undefined.
@@ -55,7 +57,15 @@ class Predictions:
             weights: how often each scan counts, (R, N).
         """
         metric = METRICS[self.kind][name]
-        mean: Array = np.mean([metric(self.target, values, weights) for values in self.values], axis=0)
+        pairs = [(self.target, values) for values in self.values]
+        if name == "r" and self.folds is not None:
+            # The higher the mean that a fold is tested on, the lower the mean that it was trained on: over all folds even
+            # constant predictions correlate, and negatively (Parker et al. 2007).
+            pairs = [
+                (_within(self.target, folds), _within(values, folds))
+                for values, folds in zip(self.values, self.folds, strict=True)
+            ]
+        mean: Array = np.mean([metric(*pair, weights) for pair in pairs], axis=0)
         return mean
 
     def overall(self, name: str) -> float:
@@ -134,6 +144,13 @@ def _explained(target: Array, values: Array, weights: Array) -> Array:
     variance = _covariance(target, target, weights)
     missed = mean_of(np.square(target - values))(weights)
     return 1 - np.divide(missed, variance, out=np.full_like(missed, np.nan), where=variance > TINY * target.var())
+
+
+def _within(values: Array, folds: npt.NDArray[np.int64]) -> Array:
+    """Values minus the mean of their fold."""
+    means = np.bincount(folds, values) / np.bincount(folds).clip(1)
+    centred = values - means[folds]
+    return np.where(np.abs(centred) > TINY * np.abs(values).max(), centred, 0.0)
 
 
 def _correlation(target: Array, values: Array, weights: Array) -> Array:

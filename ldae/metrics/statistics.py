@@ -27,6 +27,9 @@ Array = npt.NDArray[np.float64]
 Statistic = Callable[[Array], Array]
 """Of how often each row counts, (R, N), to R values; NaN where it is undefined."""
 
+ROUNDING = 1e-12
+FEWEST = 5
+"""Subjects from which on there are intervals: those of fewer are far too narrow."""
 AT_ONCE = 100
 """Resamples whose statistic is computed together; more need more memory."""
 
@@ -37,20 +40,33 @@ class Interval:
 
     Attributes:
         value: on all subjects.
-        low: 2.5th percentile over resamples.
-        high: 97.5th percentile over resamples.
+        low: 2.5th percentile over resamples; None where there is no interval.
+        high: 97.5th percentile over resamples; None likewise.
+        reason: why there is no interval.
     """
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
+    reason: str | None = None
+
+    @property
+    def lower(self) -> float:
+        """The lower end, or the value itself where there is no interval."""
+        return self.value if self.low is None else self.low
+
+    @property
+    def around_zero(self) -> bool:
+        """True if zero cannot be excluded: it lies in the interval, or there is none."""
+        return self.low is None or self.high is None or self.low <= 0 <= self.high
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Difference(Interval):
     """One estimate minus another on the same subjects, with a two-sided p.
 
-    By the bootstrap, p is twice the share of resamples beyond zero, the estimate itself counted as one.
+    By the bootstrap, p is twice the share of resamples beyond zero, the estimate itself counted as one; 1 where there is no
+    interval.
     """
 
     p: float
@@ -106,8 +122,7 @@ def subject_bootstrap(
         TaskError: if there are no rows, or the statistic is defined on fewer than half of the draws.
     """
     value, defined = _resample(statistic, subjects, generator, resamples)
-    low, high = np.percentile(defined, [2.5, 97.5])
-    return Interval(value, float(low), float(high))
+    return Interval(value, *_ends(defined, subjects))
 
 
 def paired_difference(
@@ -123,10 +138,20 @@ def paired_difference(
     Arguments and errors as of :func:`subject_bootstrap`.
     """
     value, defined = _resample(lambda weights: first(weights) - second(weights), subjects, generator, resamples)
-    low, high = np.percentile(defined, [2.5, 97.5])
+    low, high, reason = _ends(defined, subjects)
     beyond = min(int((defined <= 0).sum()), int((defined >= 0).sum()))
-    p = min(1.0, 2 * (1 + beyond) / (1 + len(defined)))
-    return Difference(value, float(low), float(high), p)
+    p = 1.0 if reason else min(1.0, 2 * (1 + beyond) / (1 + len(defined)))
+    return Difference(value, low, high, reason, p=p)
+
+
+def _ends(draws: Array, subjects: Sequence[str]) -> tuple[float | None, float | None, str | None]:
+    """Both ends of the interval, or the reason that there is none."""
+    if len(set(subjects)) < FEWEST:
+        return None, None, f"fewer than {FEWEST} subjects"
+    if np.ptp(draws) <= ROUNDING * np.abs(draws).max():
+        return None, None, "the same in every resample"
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return float(low), float(high), None
 
 
 def _resample(

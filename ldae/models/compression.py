@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ldae.base.ranges import checked, count, natural
+from ldae.base.ranges import blocks, checked, count, natural
 from ldae.errors import ConfigError
 from ldae.models.cells import crop_to, from_patches, pad_to_multiple, padded_shape, to_patches
 from ldae.models.components import ComponentsConfig, PatchComponents
@@ -60,7 +60,7 @@ class CompressionConfig:
 
     channels: tuple[int, ...] = count((64, 128, 128, 128))
     latent_channels: int = count(3)
-    residual_blocks: int = count(2)
+    residual_blocks: int = blocks(2)
     groups: int = count(32)
     attention: CompressionAttention | None = None
     shortcut: bool = False
@@ -118,7 +118,7 @@ class DiscriminatorConfig:
     """
 
     width: int = count(64)
-    layers: int = count(3)
+    layers: int = blocks(3)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ldae.base.ranges import checked, count, not_negative
+from ldae.base.ranges import blocks, checked, count, not_negative
 from ldae.errors import ConfigError
 
 __all__ = ["ConvNeXt", "ConvNeXtConfig"]
@@ -24,7 +24,7 @@ class ConvNeXtConfig:
         layer_scale: initial scale of each residual branch.
     """
 
-    depths: tuple[int, ...] = count((3, 3, 27, 3))
+    depths: tuple[int, ...] = blocks((3, 3, 27, 3))
     widths: tuple[int, ...] = count((96, 192, 384, 768))
     stem: int = count(4)
     layer_scale: float = not_negative(1e-6)

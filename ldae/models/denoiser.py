@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ldae.base.ranges import checked, count, natural, share_below_one
+from ldae.base.ranges import blocks, checked, count, natural, share_below_one
 from ldae.errors import ConfigError
 from ldae.models.blocks import ResidualBlock, SelfAttention, group_norm, timestep_embedding, zero_init
 
@@ -34,7 +34,7 @@ class DenoiserConfig:
 
     width: int = count(256)
     multipliers: tuple[int, ...] = count((1, 2, 3))
-    residual_blocks: int = count(2)
+    residual_blocks: int = blocks(2)
     attention_levels: tuple[int, ...] = natural((1, 2))
     heads: int = count(1)
     dropout: float = share_below_one(0.1)

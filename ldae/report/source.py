@@ -83,6 +83,8 @@ class Source:
         value, found = self._follow(keys)
         if not isinstance(value, Mapping):
             return Cell("not computed")
+        if reason := value.get("reason"):
+            return Cell(f"none: {reason}", {pointer(self.name, *found, "reason"): reason}, prose=True)
         text = f"{fixed(value.get('low'), digits)} to {fixed(value.get('high'), digits, unit)}"
         return Cell(text, {pointer(self.name, *found, end): value.get(end) for end in ("low", "high")})
 

@@ -93,7 +93,7 @@ def encode_scans(
                     batch.append((record, model.prepare_record(record)))
                     continue
                 volume = read_volume(record.image)
-                if problem := contract_problem(volume):
+                if problem := contract_problem(volume, model.config.preprocessing.modality):
                     if forced is None:
                         raise VolumeError(problem)
                     forced[record.key] = problem

@@ -1,6 +1,8 @@
 """An experiment: the three stages in a row, on one manifest, in one run folder."""
 
+import hashlib
 from collections.abc import Sequence
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -215,10 +217,17 @@ class Experiment:
 
         return self._fit("representation", stage, train, validation, finish)
 
+    @cached_property
+    def _images(self) -> str:
+        """Hash of what the images of training and validation hold."""
+        used = [record.content_hash for split in ("train", "validation") for record in self.records[split]]
+        return hashlib.sha256("".join(used).encode()).hexdigest()
+
     def _start(self, name: str, inputs: dict[str, Any]) -> tuple[dict[str, Tensor], StageRecord] | None:
         folder = self.settings.run / name
         common = {
             "manifest": self.manifest.sha256,
+            "images": self._images,
             "seed": self.config.seed,
             "preprocessing": to_plain(self.config.preprocessing),
         }

@@ -3,7 +3,7 @@
 import pytest
 
 from ldae.dicom.headers import Header, Series
-from ldae.dicom.select import SeriesRule, select_series
+from ldae.dicom.select import DERIVED, LOCAL, QUANTITIES, SLICED, SeriesRule, select_series
 
 UNTOLD = {"ScanningSequence": "", "InversionTime": ""}
 
@@ -59,14 +59,16 @@ def test_names_of_t1w_scans(description: str) -> None:
         ("MPRAGE", {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}, "not stored as an MR image"),
         ("MPRAGE", {"SamplesPerPixel": "3"}, "a colour or inverted image"),
         ("MPRAGE", {"BurnedInAnnotation": "YES"}, "text is burned into the image"),
-        ("AAHead_Scout", {}, "a localiser"),
-        ("MPRAGE", {"ImageType": "ORIGINAL\\PRIMARY\\LOCALIZER"}, "a localiser"),
-        ("3-Plane Loc", {}, "a localiser"),
-        ("MPRAGE", {"ImageType": "DERIVED\\PRIMARY\\M"}, "a derived or secondary image"),
-        ("MPRAGE", {"ImageType": "ORIGINAL\\SECONDARY"}, "a derived or secondary image"),
-        ("MPRAGE", {"ImageType": "ORIGINAL\\PRIMARY\\MPR"}, "a reformatted or projected image"),
-        ("MPRAGE", {"ImageType": "ORIGINAL\\PRIMARY\\PROJECTION IMAGE"}, "a reformatted or projected image"),
+        ("AAHead_Scout", {}, LOCAL),
+        ("MPRAGE", {"ImageType": "ORIGINAL\\PRIMARY\\LOCALIZER"}, LOCAL),
+        ("3-Plane Loc", {}, LOCAL),
+        ("MPRAGE", {"ImageType": "DERIVED\\PRIMARY\\M"}, DERIVED),
+        ("MPRAGE", {"ImageType": "ORIGINAL\\SECONDARY"}, DERIVED),
+        ("MPRAGE", {"ImageType": "ORIGINAL\\PRIMARY\\MPR"}, SLICED),
+        ("MPRAGE", {"ImageType": "ORIGINAL\\PRIMARY\\PROJECTION IMAGE"}, SLICED),
         ("MPRAGE", {"ImageType": "ORIGINAL\\PRIMARY\\P\\ND"}, "a phase, real or imaginary image"),
+        ("MPRAGE", {"ImageType": "DERIVED\\SECONDARY\\MPR"}, SLICED),
+        ("T1 map", {"ImageType": "DERIVED\\SECONDARY"}, QUANTITIES),
         ("MPRAGE +C", {}, "after a contrast agent"),
         ("T1 post gad", {}, "after a contrast agent"),
         ("MPRAGE", {"ContrastBolusAgent": "Gadovist"}, "after a contrast agent"),
@@ -117,7 +119,7 @@ def test_a_pattern_takes_exactly_what_fits() -> None:
         series("brain localizer"),
         series("x", ProtocolName="BRAIN"),
     ]
-    expected = [None, "its description does not fit --series-description", "a localiser", None]
+    expected = [None, "its description does not fit --series-description", LOCAL, None]
     assert judged(*study, series_description="brain*") == expected
     assert judged(*study, series_description="BRAIN") == expected
 

@@ -80,3 +80,7 @@ def test_other_contrasts_are_refused(brain, monkeypatch):
     with pytest.raises(VolumeError, match="looks T2w, not T1w: white matter is -"):
         intake.check_modality(scan)
     intake.check_modality(brain)
+    assert intake.contract_problem(scan, "T2w") is None
+    assert "looks T1w, not T2w" in intake.contract_problem(brain, "T2w")
+    with pytest.raises(VolumeError, match="give T2w brains"):
+        find_brain(Volume(scan.data[:, ::-1], scan.affine), modality="T2w", preprocess=True)

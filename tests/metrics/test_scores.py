@@ -67,3 +67,17 @@ def test_intervals_hold_their_value():
     people = tuple(map(str, range(N)))
     for name, each in score_predictions(Predictions("regression", AGES, GUESSES[None], people)).items():
         assert each.low < each.value < each.high, name
+
+
+def test_what_predicts_nothing_has_no_correlation_in_cross_validation():
+    """The mean of the other folds is the higher, the lower the fold's own: over all folds it correlates with the target."""
+    folds = np.stack([np.random.default_rng(seed).permutation(N) % 5 for seed in range(3)])
+    means = np.array([[AGES[row != fold].mean() for fold in row] for row in folds])
+    people = tuple(map(str, range(N)))
+    assert Predictions("regression", AGES, means, people).overall("r") < -0.05
+    assert Predictions("regression", AGES, means, people, folds).overall("r") == 0
+    noise = np.random.default_rng(3).normal(size=(200, N))
+    for offset in (0.0, 1.0):
+        values = noise + offset * (means[:1] - AGES.mean())
+        found = Predictions("regression", AGES, values, people, np.repeat(folds[:1], 200, axis=0)).overall("r")
+        assert abs(found) < 3 / np.sqrt(200 * N)

@@ -50,7 +50,21 @@ def test_pairing_takes_out_what_both_share():
     alone = subject_bootstrap(mean_of(second), people(100, 1), generator=rng)
     assert difference.high - difference.low < 0.3 * (alone.high - alone.low)
     same = paired_difference(mean_of(first), mean_of(first), people(100, 1), generator=rng)
-    assert (same.value, same.low, same.high, same.p) == (0, 0, 0, 1)
+    assert (same.value, same.low, same.reason, same.p) == (0, None, "the same in every resample", 1)
+
+
+def test_degenerate_cases_have_no_interval_and_say_why():
+    generator = np.random.default_rng(0)
+    few = subject_bootstrap(mean_of(np.arange(8.0)), people(4), generator=generator)
+    assert (few.value, few.low, few.high, few.reason) == (3.5, None, None, "fewer than 5 subjects")
+    enough = subject_bootstrap(mean_of(np.arange(10.0)), people(5), generator=generator)
+    assert enough.low < 4.5 < enough.high
+    assert not enough.around_zero
+    constant = subject_bootstrap(mean_of(np.ones(12)), people(6), generator=generator)
+    assert (constant.value, constant.reason, constant.lower) == (1, "the same in every resample", 1)
+    assert constant.around_zero  # nothing excludes it
+    apart = paired_difference(mean_of(np.arange(8.0)), mean_of(np.zeros(8)), people(4), generator=generator)
+    assert (apart.value, apart.low, apart.p) == (3.5, None, 1.0)
 
 
 def test_p_values_are_uniform_where_nothing_is_there():

@@ -211,6 +211,9 @@ def test_a_run_trains_and_is_trained_once_and_as_it_was_begun(cohort, tmp_path, 
     assert (tmp_path / "run" / "compression" / "tensorboard").is_dir()
     monkeypatch.setattr(again, "_compress", None)
     torch.testing.assert_close(again._latents("train").latents, compressed, atol=1e-4, rtol=1e-4)
+    shutil.copy(cohort.records[1].image, cohort.records[0].image)
+    with pytest.raises(TrainingError, match=r"started otherwise \(changed: images\)"):
+        fit(cohort, tmp_path / "run")
 
 
 def test_a_stage_with_other_inputs_is_replaced_by_force_alone(tmp_path):

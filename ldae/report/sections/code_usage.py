@@ -103,7 +103,8 @@ def _charts(task: Source) -> list[Block]:
             left.append(Series(CODES[name], places, rest[name], "both", labels=labels))
             if share:
                 value, low, high = ([level[end] for level in use[share]] for end in ("value", "low", "high"))
-                explained.append(Series(CODES[name], places, value, "both", (places, low, high), labels))
+                band = None if None in low else (places, low, high)
+                explained.append(Series(CODES[name], places, value, "both", band, labels))
         own = explained[0].y
     except (KeyError, TypeError):
         return [missing]

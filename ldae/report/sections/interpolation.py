@@ -106,8 +106,12 @@ def _verdict(run: RunFolder, result: Mapping[str, Any]) -> Text:
     if better:
         names = joined([f"{name} ({fixed(value)})" for name, value in better.items()])
         return Text(f"Smaller change error than {OWN_METHODS[method]} ({fixed(own)}): {names}.", "note")
-    level = [METHODS[name] for name, each in _differences(run).items() if each["low"] <= 0 <= each["high"]]
-    chance = f" The interval of the difference includes 0 for: {'; '.join(level)}." if level else ""
+    level = [
+        METHODS[name]
+        for name, each in _differences(run).items()
+        if each["low"] is None or each["low"] <= 0 <= each["high"]
+    ]
+    chance = f" The difference may be chance for: {'; '.join(level)}." if level else ""
     return Text(f"No other method has a smaller change error than {OWN_METHODS[method]}.{chance}")
 
 

@@ -168,7 +168,8 @@ def _doubts(probe: ProbeFile) -> list[Text]:
         text = f"Permutation test of the labels between subjects: p {sign}{probe.p_value('permutation_p').text}."
         found.append(Text(text, "plain" if p < 0.05 else "note"))
     metrics = value_of(probe.scored[CODES], "metrics")
-    if "r2" in metrics and metrics["r2"]["low"] <= 0:
+    low = metrics.get("r2", {}).get("low")
+    if low is not None and low <= 0:
         text = (
             f"The interval of R\u00b2 reaches 0 or below: these scans do not show that the {probe.own} predicts {probe.name} "
             "better than the mean does."

@@ -108,8 +108,12 @@ def evaluate_probe(
     if MEDIAN in values:
         for fold in folds:
             values[MEDIAN][fold.repeat, position[fold.tested]] = np.median(target.values[fold.trained])
+    tested_in = np.zeros((repeats, len(tested)), dtype=np.int64)
+    for number, fold in enumerate(folds):
+        tested_in[fold.repeat, position[fold.tested]] = number
+    several = tested_in if settings.protocol == "cv" else None
     predicted = {
-        name: Predictions(target.kind, target.outcome[tested], each, subjects) for name, each in values.items()
+        name: Predictions(target.kind, target.outcome[tested], each, subjects, several) for name, each in values.items()
     }
     curve = None
     if settings.learning_curve:
@@ -243,7 +247,8 @@ def _by_group(
     for name in names:
         rows = np.flatnonzero(values == name)
         subjects = tuple(predicted.subjects[row] for row in rows)
-        part = Predictions(predicted.kind, predicted.target[rows], predicted.values[:, rows], subjects)
+        folds = None if predicted.folds is None else predicted.folds[:, rows]
+        part = Predictions(predicted.kind, predicted.target[rows], predicted.values[:, rows], subjects, folds)
         found[name] = {"subjects": len(set(subjects)), "scans": len(rows)}
         if len(set(subjects)) < FEW_SUBJECTS:
             found[name]["reason"] = f"fewer than {FEW_SUBJECTS} subjects"

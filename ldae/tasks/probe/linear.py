@@ -112,6 +112,12 @@ class LinearProbe:
             plain |= {name: np.asarray(plain[name], dtype=np.float64) for name in ("mean", "scale", "weights")}
             origin = plain.pop("origin", None)
             probe = cls(**plain, origin=None if origin is None else Origin(**origin))
+            if probe.mean.ndim != 1 or not probe.mean.shape == probe.scale.shape == probe.weights.shape:
+                msg = f"mean, scale and weights have {probe.mean.shape}, {probe.scale.shape} and {probe.weights.shape} numbers"
+                raise ValueError(msg)
+            if not all(np.isfinite(each).all() for each in (probe.mean, probe.scale, probe.weights, probe.intercept)):
+                msg = "a number is not finite"
+                raise ValueError(msg)
         except (OSError, ValueError, KeyError, TypeError) as error:
             missing = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
             reason = "no such file" if isinstance(error, FileNotFoundError) else missing
