@@ -122,7 +122,10 @@ def check(
             f"{within}; above {like.limit:.2f} two count as one subject"
         )
     elif anatomy:
-        say(f"brains were not compared: that needs aligned scans of {MIN_SUBJECTS} subjects or more")
+        say(
+            f"with aligned scans of fewer than {MIN_SUBJECTS} subjects, one brain under two names is found, exchanged sessions "
+            "are not"
+        )
     if out is not None:
         say(f"all findings and measurements: {' and '.join(map(str, report.write(out)))}")
     counts = {severity: report.count(severity) for severity in Severity}

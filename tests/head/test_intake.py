@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from ldae.atlas import load_template
 from ldae.errors import VolumeError
@@ -84,3 +85,16 @@ def test_other_contrasts_are_refused(brain, monkeypatch):
     assert "looks T1w, not T2w" in intake.contract_problem(brain, "T2w")
     with pytest.raises(VolumeError, match="give T2w brains"):
         find_brain(Volume(scan.data[:, ::-1], scan.affine), modality="T2w", preprocess=True)
+
+
+def test_a_rim_of_the_skull_and_a_cut_cerebellum_are_refused(brain):
+    fit = intake.template_fit(brain)
+    assert (fit.overlap, fit.outside, fit.cerebellum) == pytest.approx((1, 0, 1), abs=0.05)
+    assert intake.contract_problem(brain) is None
+    _, y, z = TEMPLATE.grid.world_coordinates()
+    cut = Volume(np.where((y < -40) & (z < -25), 0, brain.data), brain.affine)
+    assert "only 0 % of the cerebellum's place hold brain" in intake.contract_problem(cut)
+    thick = ndimage.binary_dilation(brain.data > 0, iterations=5)
+    rim = Volume(np.where(thick, np.maximum(brain.data, 150.0), 0).astype(np.float32), brain.affine)
+    assert intake.template_fit(rim).outside > intake.MOST_OUTSIDE
+    assert intake.contract_problem(rim) is not None

@@ -22,8 +22,10 @@ Array = npt.NDArray[np.float32]
 GRID_MM = 4.0
 # Between these widths (standard deviations of Gaussians) lie gyri and ventricles; noise is finer, bias broader.
 FINE_MM, BROAD_MM = 3.0, 14.0
-# The mean of fewer subjects is no common anatomy.
+# The mean of fewer subjects is no common anatomy: their signatures are compared as they are. Measured then: sessions of one
+# phantom subject correlate with 0.956 and more, different ones with 0.893 and less.
 MIN_SUBJECTS = 6
+FEW_LIKENESS = 0.93
 # Robust standard deviations above the median of pairs of different subjects, in Fisher's z. Measured: such pairs reach
 # 3.5, sessions of one subject begin at 6.
 OUTLIER = 5.0
@@ -110,12 +112,20 @@ def compare_brains(
         subjects: their participants.
 
     Returns:
-        Findings, and the similarities that they rest on; None with fewer than six subjects.
+        Findings, and the similarities that they rest on; None with fewer than six subjects, of whom only one brain under two
+        names is found.
     """
     names = np.asarray(subjects)
+    stack = np.stack(signatures).astype(np.float32) if signatures else np.empty((0, 1), dtype=np.float32)
     if len(set(subjects)) < MIN_SUBJECTS:
-        return [], None
-    stack = np.stack(signatures).astype(np.float32)
+        likeness = stack @ stack.T / stack.shape[1]
+        ends = [tuple(map(int, pair)) for pair in np.argwhere(np.triu(likeness, 1) > FEW_LIKENESS)]
+        alike = [
+            _Pair((a, b), (scans[a], scans[b]), (subjects[a], subjects[b]), float(likeness[a, b]))
+            for a, b in ends
+            if subjects[a] != subjects[b]
+        ]
+        return list(_same_brain(alike)), None
     # Every subject has the same weight in the mean, however many sessions it has.
     deviations = stack - np.mean([stack[names == name].mean(axis=0) for name in np.unique(names)], axis=0)
     from sklearn.preprocessing import normalize

@@ -14,6 +14,7 @@ from ldae.contract import Preprocessing
 from ldae.errors import CohortError, NonFiniteError, VolumeError
 from ldae.head.findings import ERROR, NOTICE, WARNING, Finding
 from ldae.head.header import check_file, check_header
+from ldae.head.intake import CEREBELLUM, OUTSIDE, TemplateFit, template_fit
 from ldae.head.intensities import SkullState, Surroundings, check_intensities, check_view, find_surroundings
 from ldae.head.morphology import coarse_grid
 from ldae.head.tissue import tissue_contrast
@@ -31,6 +32,8 @@ MIN_OVERLAP, MIN_TEMPLATE_CORRELATION = 0.85, 0.75
 # With a worse alignment, anatomy is not compared.
 MIN_CORRELATION = 0.45
 TURNED_DEG, MIN_COVERAGE = 45.0, 0.97
+SMALL_BRAIN = 1.2
+"""Stretch to the template, mean of the axes, that adults' brains do not need."""
 BRAIN_WHOLE = "nothing: the brain is whole, as its alignment with the template shows"
 
 
@@ -160,6 +163,8 @@ def _look_at_anatomy(ras: Volume, around: Surroundings, notes: Examination) -> N
     aligned: Volume | None = ras if in_place else _align(ras, around, notes)
     if aligned is None:
         return
+    if around.skull == SkullState.BRAIN:
+        _look_at_rim(template_fit(aligned), notes)
     contrast = tissue_contrast(aligned)
     white, fluid = contrast.white_minus_grey, contrast.fluid_minus_grey
     notes.measure(white_minus_grey=white, fluid_minus_grey=fluid, explained_by_tissue=contrast.explained)
@@ -176,6 +181,16 @@ def _look_at_anatomy(ras: Volume, around: Surroundings, notes: Examination) -> N
     else:
         notes.measure(ventricle_ml=ventricle_ml(aligned))
         notes.signature, notes.in_place = signature(aligned), in_place
+
+
+def _look_at_rim(fit: TemplateFit, notes: Examination) -> None:
+    """What a brain extraction left, and what it took too much of."""
+    notes.measure(outside_template=fit.outside, cerebellum_covered=fit.cerebellum)
+    remedy = "extract the brain again, by another program or from the raw scan ('ldae cohort preprocess')"
+    if fit.outside > OUTSIDE:
+        notes.add(Finding(WARNING, "rim-left", fit.rim, remedy))
+    if fit.cerebellum < CEREBELLUM:
+        notes.add(Finding(WARNING, "cerebellum-cut", fit.cerebellum_cut, remedy))
 
 
 def _in_template_space(around: Surroundings, notes: Examination) -> bool:
@@ -203,7 +218,18 @@ def _align(ras: Volume, around: Surroundings, notes: Examination) -> Volume | No
         notes.add(Finding(WARNING, "not-aligned", str(error).split(";")[0], remedy))
         return None
     turned = rotation_deg(found.affine_native_to_template)
+    grown = float(np.cbrt(np.linalg.det(found.affine_native_to_template[:3, :3])))
     notes.measure(template_correlation=found.correlation, template_coverage=found.coverage, turned_deg=turned)
+    if found.correlation < MIN_CORRELATION and (turned > TURNED_DEG or grown > SMALL_BRAIN):
+        message = (
+            f"registration failed: the best alignment correlates with the template with {found.correlation:.2f}, turned by "
+            f"{turned:.0f} degrees and stretched by {grown:.2f}"
+        )
+        remedy = (
+            "look at the scan: a head that is not aligned, or an infant's, whose tissues look otherwise, is not judged"
+        )
+        notes.add(Finding(WARNING, "not-aligned", message, remedy))
+        return None
     if found.coverage < MIN_COVERAGE:
         message = f"{100 * (1 - found.coverage):.0f} % of the brain lie outside the field of view"
         notes.add(Finding(WARNING, "brain-cut", message, "look at the scan"))

@@ -66,8 +66,17 @@ def test_the_order_of_scans_does_not_matter() -> None:
     assert [set(one.subjects) for one in shuffled] == [set(one.subjects) for one in found] == [{"other", "p00"}]
 
 
-def test_few_people_are_not_compared_and_an_empty_picture_has_no_signature() -> None:
+def test_of_few_people_one_brain_under_two_names_is_found() -> None:
     signatures, keys, subjects = cohort(1)
     assert compare_brains(signatures[:5], keys[:5], subjects[:5]) == ([], None)
+    assert compare_brains([], [], []) == ([], None)
+    again = signature(scan(0, 0, gain=7.0))
+    found, likeness = compare_brains([*signatures[:1], again], [*keys[:1], "copy_0"], [*subjects[:1], "copy"])
+    assert [(finding.code, set(finding.subjects)) for finding in found] == [("same-brain", {"copy", "p00"})]
+    assert likeness is None
+    assert compare_brains([*signatures[:1], again], ["a_0", "a_1"], ["a", "a"]) == ([], None)
+
+
+def test_an_empty_picture_has_no_signature() -> None:
     template = load_template(GRID_MM)
     assert signature(Volume(np.zeros_like(template.t1.data), template.grid.affine)) is None
