@@ -124,16 +124,22 @@ def held(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
-    """A new folder that takes its name, replacing a former one, only when the block ends well."""
+def atomic_folder(path: Path, *, keep: bool = False) -> Iterator[Path]:
+    """A new folder that takes its name, replacing a former one, only when the block ends well.
+
+    Args:
+        path: of the folder.
+        keep: what a killed process or an error leaves stays, for the next one to go on with.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary, former = (path.with_name(f".{path.name}-{what}") for what in ("writing", "former"))
     # Of a process that was killed, perhaps between the two renames.
-    shutil.rmtree(temporary, ignore_errors=True)
+    if not keep:
+        shutil.rmtree(temporary, ignore_errors=True)
     if former.exists() and not path.exists():
         former.rename(path)
     shutil.rmtree(former, ignore_errors=True)
-    temporary.mkdir()
+    temporary.mkdir(exist_ok=keep)
     try:
         yield temporary
         if path.exists():
@@ -141,7 +147,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         temporary.rename(path)
         shutil.rmtree(former, ignore_errors=True)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if not keep:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def check_new_folder(out: Path, *, force: bool, sign: str, text: bytes = b"") -> None:

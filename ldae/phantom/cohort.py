@@ -8,6 +8,7 @@ import dataclasses
 import json
 import logging
 import os
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -17,16 +18,18 @@ from typing import Any
 from ldae.base.files import atomic_folder, sha256_of, write_json
 from ldae.base.processes import run_each, whole_or_none
 from ldae.errors import CohortError
-from ldae.phantom.anatomy.label_maps import label_files
+from ldae.phantom.anatomy.label_maps import LabelSource, label_files
 from ldae.phantom.files import (
     MANIFEST_COLUMNS,
     MANIFEST_NAME,
     PARTICIPANT_COLUMNS,
     SESSION_COLUMNS,
+    Row,
     session_row,
     write_descriptions,
     write_table,
 )
+from ldae.phantom.population import Subject
 from ldae.phantom.scan import by_label_map, choose_label_maps, scan_subject, write_effect
 from ldae.phantom.settings import PhantomConfig, cohort_grid, draw_cohort
 
@@ -35,6 +38,8 @@ __all__ = ["PhantomConfig", "cohort_grid", "draw_cohort", "synthesise_cohort"]
 log = logging.getLogger(__name__)
 
 CONFIG_NAME = "phantom_config.json"
+BEGUN = ".begun"
+"""Folder of what a finished cohort does not hold: the settings, and the truth of each finished subject."""
 EFFECT_NAME = "phantom_effect.nii.gz"
 # Settings that cohorts made before there was a choice do not name.
 OPTIONS = ("raw", "anatomy", "combine", "artefacts")
@@ -53,7 +58,8 @@ def synthesise_cohort(
 ) -> Path:
     """Write a cohort in BIDS layout, with its manifest and its truth.
 
-    The folder appears when it is complete. A finished cohort of the same settings is left as it is.
+    The folder appears when it is complete. A finished cohort of the same settings is left as it is; one that was interrupted
+    goes on with the subjects that are missing.
 
     Args:
         out_dir: the cohort's folder: new, empty, or this very cohort.
@@ -72,9 +78,27 @@ def synthesise_cohort(
     if _is_finished(out, config, force):
         log.info("%s already holds this cohort", out)
         return out / MANIFEST_NAME
-    with atomic_folder(out) as place:
+    with atomic_folder(out, keep=True) as place:
+        _clear_other(place, config)
         _write_cohort(place, config, workers, progress)
     return out / MANIFEST_NAME
+
+
+def _clear_other(place: Path, config: PhantomConfig) -> None:
+    """Empty a folder that was begun with other settings, and note these."""
+    begun, plain = place / BEGUN / CONFIG_NAME, _plain(config)
+    if not begun.is_file() or json.loads(begun.read_text(encoding="utf-8")) != plain:
+        shutil.rmtree(place)
+        write_json(begun, plain)
+
+
+def _scan_once(folder: Path, config: PhantomConfig, job: tuple[Subject, LabelSource | None]) -> list[Row]:
+    """What :func:`scan_subject` gives, which an interrupted run may have kept."""
+    kept = folder / BEGUN / f"{job[0].participant_id}.json"
+    if not kept.is_file():
+        write_json(kept, scan_subject(folder, config, job))
+    rows: list[Row] = json.loads(kept.read_text(encoding="utf-8"))
+    return rows
 
 
 def _plain(config: PhantomConfig) -> Any:
@@ -125,6 +149,7 @@ def _write_cohort(
     """Everything the cohort's folder holds."""
     with TemporaryDirectory(prefix="ldae-warps-") as warps:
         _write_scans(folder, config, workers, progress, Path(warps))
+    shutil.rmtree(folder / BEGUN)
     write_json(folder / CONFIG_NAME, _plain(config))
     write_descriptions(folder, GENERATOR_VERSION, raw=config.raw is not None, label_maps=config.anatomy is not None)
 
@@ -136,7 +161,7 @@ def _write_scans(
     subjects = draw_cohort(config)
     sources = choose_label_maps(config, subjects, warps, workers=workers)
     jobs = [(subject, sources.get(subject.index)) for subject in by_label_map(subjects, sources)]
-    scan, workers = partial(scan_subject, folder, config), min(workers, len(jobs))
+    scan, workers = partial(_scan_once, folder, config), min(workers, len(jobs))
     found = run_each(scan, jobs, lost=whole_or_none, workers=workers, progress=progress)
     truth = {subject.index: rows for (subject, _), rows in zip(jobs, found, strict=True)}
     manifest = []

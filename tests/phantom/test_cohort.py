@@ -18,6 +18,7 @@ from ldae.phantom.anatomy.lattice import sample_at
 from ldae.phantom.anatomy.tissue import RigidMotion, SubjectMap, map_subject, render
 from ldae.phantom.cohort import PhantomConfig, cohort_grid, draw_cohort, synthesise_cohort
 from ldae.phantom.population import AnatomicalState, PopulationConfig, anatomical_state, draw_subject
+from ldae.phantom.scan import scan_subject
 from ldae.phantom.scanner import ScannerConfig, acquire, bias_field, draw_scan, draw_site
 from ldae.prepare.imports.bids import import_bids
 from ldae.volume import read_volume
@@ -134,21 +135,38 @@ def test_foreign_folders_are_refused_and_another_cohort_is_replaced_by_force(tmp
         synthesise_cohort(tmp_path / "out", CONFIG, workers=0)
 
 
-def test_an_interrupted_run_and_a_dead_worker_leave_nothing(tmp_path, monkeypatch):
+def test_an_interrupted_run_goes_on_with_the_subjects_that_are_missing(tmp_path, monkeypatch):
+    settings = dataclasses.replace(CONFIG, n_subjects=3, max_sessions=1)
+    whole = synthesise_cohort(tmp_path / "whole", settings)
+    made = []
+
+    def counted(*arguments):
+        made.append(arguments[-1][0].participant_id)
+        return scan_subject(*arguments)
+
     def interrupt(done: int, total: int) -> None:
         raise KeyboardInterrupt
 
+    monkeypatch.setattr(phantom, "scan_subject", counted)
     with pytest.raises(KeyboardInterrupt):
-        synthesise_cohort(tmp_path / "out", CONFIG, progress=interrupt)
-    assert list(tmp_path.iterdir()) == []
+        synthesise_cohort(tmp_path / "out", dataclasses.replace(settings, seed=5), progress=interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        synthesise_cohort(tmp_path / "out", settings, progress=interrupt)
+    assert not (tmp_path / "out").exists()
+    again = synthesise_cohort(tmp_path / "out", settings)
+    assert made[1:] == ["sub-0001", "sub-0002", "sub-0003"], "each once, after one of other settings"
+    assert bytes_of(again.parent) == bytes_of(whole.parent)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "whole"]
 
+
+def test_a_dead_worker_leaves_no_cohort(tmp_path, monkeypatch):
     def killed(_, jobs, lost, **options):
         return [lost(jobs[0], BrokenProcessPool("killed"))]
 
     monkeypatch.setattr(phantom, "run_each", killed)
     with pytest.raises(CohortError, match="fewer workers"):
         synthesise_cohort(tmp_path / "out", CONFIG, workers=2)
-    assert list(tmp_path.iterdir()) == []
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
