@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ldae.dicom.write import DerivedSeries, export_dicom, write_dicom_series
+from ldae.dicom.write import PERSON_AND_STUDY, DerivedSeries, export_dicom, write_dicom_series
 from ldae.errors import VolumeError
 from ldae.io.notice import SYNTHETIC
 from ldae.volume import Volume, write_volume
@@ -74,6 +74,29 @@ def test_a_reference_gives_person_study_and_frame(tmp_path: Path, make_dicom: Ca
     assert image.FrameOfReferenceUID == original.FrameOfReferenceUID
     assert image.StudyInstanceUID != original.StudyInstanceUID
     assert (image.PatientID, image.PatientName, image.PatientBirthDate) == ("anonymous", "anonymous", "")
+
+
+@pytest.mark.parametrize(("patient", "kept"), [(None, set(PERSON_AND_STUDY.split())), ("anonymous", set())])
+def test_no_element_holds_more_of_the_reference_than_it_may(
+    tmp_path: Path, make_dicom: Callable, blob: Volume, patient: str | None, kept: set[str]
+) -> None:
+    secret = "Secret^Person"
+    names = (
+        "PatientName ReferringPhysicianName InstitutionName OperatorsName StationName PatientAddress StudyDescription"
+    )
+    texts = dict.fromkeys(f"{names} SeriesDescription ProtocolName PatientComments ImageComments".split(), secret)
+    for path in make_dicom(tmp_path / "reference", blob, **texts, BurnedInAnnotation="NO"):
+        image = pydicom.dcmread(path)
+        image.private_block(0x0029, "A maker", create=True).add_new(0x10, "LO", secret)
+        image.add_new((0x6000, 0x0022), "LO", secret)  # of an overlay
+        image.save_as(path)
+    labels = DerivedSeries(reference=tmp_path / "reference", patient_id=patient)
+    write_dicom_series(blob, tmp_path / "out", labels)
+    for path in (tmp_path / "out").iterdir():
+        for element in pydicom.dcmread(path).iterall():
+            assert not element.tag.is_private
+            assert element.tag.group not in range(0x6000, 0x6100)
+            assert secret not in str(element.value) or element.keyword in kept, element.keyword
 
 
 def test_references_that_do_not_fit(tmp_path: Path, make_dicom: Callable, blob: Volume) -> None:
