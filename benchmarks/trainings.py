@@ -48,7 +48,7 @@ def main() -> None:
     print(f"{options.target}, {metric}: {len(tables)} trainings, {len(set(people))} people")
     for name, each in answers.items():
         interval = score_predictions(each, (metric,), resamples=options.resamples)[metric]
-        print(f"{name:18s} {interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]", end="")
+        print(f"{name:18s} {interval.value:.3f} [{interval.ends[0]:.3f}, {interval.ends[1]:.3f}]", end="")
         if name in against:
             found = against[name]
             gaps = [
@@ -56,7 +56,7 @@ def main() -> None:
                 for ours, theirs in zip(own.values, each.values, strict=True)
             ]
             print(
-                f"   codes minus it {found.value:+.3f} [{found.low:.3f}, {found.high:.3f}], p (Holm) {adjusted[name]:.3f};"
+                f"   codes minus it {found.value:+.3f} [{found.ends[0]:.3f}, {found.ends[1]:.3f}], p (Holm) {adjusted[name]:.3f};"
                 f" in each training {', '.join(f'{gap:+.3f}' for gap in gaps)}",
                 end="",
             )

@@ -67,6 +67,11 @@ class Reading:
     max_gib: float = 2.0
     strict: bool = False
 
+    @property
+    def geometry(self) -> tuple[bool, tuple[float, ...] | None]:
+        """What decides where voxels lie, for keys of what was computed from images."""
+        return self.assume_ras, self.spacing
+
     @classmethod
     def current(cls) -> "Reading":
         """That of the block of :func:`reading`, or the default."""

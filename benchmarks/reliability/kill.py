@@ -36,6 +36,7 @@ VOLATILE = (
     "created",
     "GeneratedBy",
 )
+OF_ONE_RUN = ("clock.json", "inputs.json", "record.json")
 LEFT_BEHIND = (".writing-*", ".*-writing", ".*-former", "*.partial*")
 
 
@@ -63,7 +64,7 @@ def content(out: Path) -> dict[str, object]:
     found: dict[str, object] = {}
     for path in sorted(out.rglob("*")):
         name = str(path.relative_to(out))
-        if "cache" in path.parts or not path.is_file() or path.name in ("clock.json", "inputs.json", "record.json"):
+        if name.startswith("cache") or not path.is_file() or path.name in OF_ONE_RUN:
             continue
         if path.suffix == ".safetensors":
             found[name] = load_file(path)
@@ -71,6 +72,10 @@ def content(out: Path) -> dict[str, object]:
             found[name] = {key: np.asarray(value) for key, value in pd.read_parquet(path).items()}
         elif path.name.endswith(".nii.gz"):
             found[name] = {"data": np.asarray(nibabel.load(path).dataobj)}
+        elif path.suffix == ".npz":
+            found[name] = dict(np.load(path))
+        elif path.suffix == ".tsv":
+            found[name] = path.read_text()
         elif path.suffix == ".json":
             found[name] = stable(json.loads(path.read_text()))
     return found
@@ -96,7 +101,11 @@ def differences(first: object, second: object, where: str = "") -> list[str]:
             for line in differences(*pair, f"{where}/{i}")
         ]
     if isinstance(first, np.ndarray) and first.dtype.kind == "f":
-        return [] if first.shape == second.shape and np.allclose(first, second, rtol=1e-4, atol=1e-5) else [where]
+        return (
+            []
+            if first.shape == second.shape and np.allclose(first, second, rtol=1e-4, atol=1e-5, equal_nan=True)
+            else [where]
+        )
     if isinstance(first, np.ndarray):
         return [] if np.array_equal(first, second) else [where]
     if isinstance(first, float) and isinstance(second, float):
@@ -109,10 +118,11 @@ def trial(command: str, work: Path, moment: float, whole: float, expected: dict[
     out, log = work / "trial", work / "trial.log"
     shutil.rmtree(out, ignore_errors=True)
     log.unlink(missing_ok=True)
-    process = start(arguments(command, work, out), log)
+    process, killed = start(arguments(command, work, out), log), False
     try:
         process.wait(moment)
     except subprocess.TimeoutExpired:
+        killed = True
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     begun = time.monotonic()
@@ -121,7 +131,8 @@ def trial(command: str, work: Path, moment: float, whole: float, expected: dict[
     wrong = differences(expected, content(out)) if code == 0 else [log.read_text()[-300:]]
     left = [path.name for pattern in LEFT_BEHIND for path in out.rglob(pattern)]
     return {
-        "killed_at_s": round(moment, 1),
+        "killed": killed,
+        "at_s": round(moment, 1),
         "twice_s": round(moment + again - whole, 1),
         "code": code,
         "wrong": wrong[:5],
@@ -167,6 +178,7 @@ def main() -> None:
         begun = time.monotonic()
         assert start(arguments(command, work, out), work / "base.log").wait() == 0, work / "base.log"
         whole, expected = time.monotonic() - begun, content(out)
+        assert expected, out
         trials = []
         for moment in rng.uniform(0.05, 1.0, options.points) * whole:
             trials.append(trial(command, work, float(moment), whole, expected))

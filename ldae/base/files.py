@@ -129,7 +129,7 @@ def atomic_folder(path: Path, *, keep: bool = False) -> Iterator[Path]:
 
     Args:
         path: of the folder.
-        keep: what a killed process or an error leaves stays, for the next one to go on with.
+        keep: after an error or a kill, keep what is there, and go on with it the next time.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary, former = (path.with_name(f".{path.name}-{what}") for what in ("writing", "former"))

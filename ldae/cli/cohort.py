@@ -218,6 +218,8 @@ def split(
     # The manifest itself is written again, so no row may be lost.
     cohort = read_manifest(manifest, check_images=False, strict=True)
     if same_person is not None:
+        # A new split is drawn, so that the former one need not suit.
+        cohort = replace(cohort, table=cohort.table.assign(split=None)) if force else cohort
         cohort = merge_people(cohort, read_same_person(same_person))
     for shared in shared_values(cohort.table):
         notice(str(shared))

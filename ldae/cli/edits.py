@@ -158,7 +158,7 @@ def show_edits(result: "ManipulateResult", name: str, subjects: int) -> None:
     if subjects > 1:
         say(f"nearest to their own scan at the last step: {findings.own_nearest_image[-1]:.0%} of edited scans")
     moved = findings.probe_slopes["direction"]
-    if moved.around_zero:
+    if moved.ends[0] <= 0 <= moved.ends[1]:
         say("note: the probe does not follow the edit; these images show nothing of what it predicts")
     if findings.outside_brain is not None:
         say(f"change outside the brain: {findings.outside_brain:.3f} of that inside")

@@ -15,6 +15,7 @@ from ldae.io.model_names import DEFAULT_MODEL, find_model
 
 if TYPE_CHECKING:
     from ldae.autoencoder import LatentDiffusionAutoencoder
+    from ldae.contract import Preprocessing
     from ldae.data.manifest import Manifest as Cohort
     from ldae.data.manifest import Record
     from ldae.prepare.preprocess.intake import OpenedScans
@@ -184,11 +185,11 @@ def open_scans(model: Model, scans: Sequence[Path], out: Path, *, workers: int) 
     from ldae.prepare.check.model_contract import read_contract
     from ldae.prepare.preprocess import intake
 
-    def voxel_size_mm() -> float:
-        return read_contract(find_model(model.model)).voxel_size_mm
+    def contract() -> "Preprocessing":
+        return read_contract(find_model(model.model))
 
     with progress_bar("preprocess") as move:
-        opened = intake.open_scans(scans, out, voxel_size_mm=voxel_size_mm, workers=workers, progress=move)
+        opened = intake.open_scans(scans, out, contract=contract, workers=workers, progress=move)
     if opened.preprocessed:
         say(f"raw scans that were preprocessed: {opened.preprocessed}")
     for key, reasons in opened.warnings.items():

@@ -163,18 +163,21 @@ def run(
     from ldae.tasks.study.run import PARTS, run_study
 
     out = clock.out
-    with progress_bar("study") as move:
-        results = run_study(
-            model,
-            read_manifest(manifest),
-            out,
-            baselines=baselines,
-            effect=effect,
-            seed=clock.request["seed"],
-            progress=lambda part, done, total: move(
-                PARTS.index(part) + done / max(total, 1), len(PARTS), f"{part} {done} of {total}"
-            ),
-        )
+    try:
+        with progress_bar("study") as move:
+            results = run_study(
+                model,
+                read_manifest(manifest),
+                out,
+                baselines=baselines,
+                effect=effect,
+                seed=clock.request["seed"],
+                progress=lambda part, done, total: move(
+                    PARTS.index(part) + done / max(total, 1), len(PARTS), f"{part} {done} of {total}"
+                ),
+            )
+    finally:
+        clock.save()
     measured = {
         "wall_seconds": clock.save(),
         "peak_memory_gib": max(peak_memory_gib(), clock.peak_gib),

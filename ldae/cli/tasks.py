@@ -35,7 +35,7 @@ def encode(
     """Encode scans to codes.
 
     Raw heads among image files, or in a BIDS folder, are preprocessed first. Writes OUT/codes.parquet. Exit code 1 if some
-    scans could not be encoded.
+    scans could not be encoded. The same command after an interruption goes on.
 
     Args:
         scans: manifest of preprocessed scans (TSV or CSV), image files, or a BIDS folder.
@@ -67,7 +67,14 @@ def encode(
         records = opened.manifest.records
         with progress_bar("encode") as move:
             result = encode_manifest(
-                loaded, records, Path(place), noise=noise, force=force, batch_size=batch_size, progress=move
+                loaded,
+                records,
+                Path(place),
+                noise=noise,
+                force=force,
+                batch_size=batch_size,
+                cache=out.with_name(f".{out.stem}-encoding") if alone else None,
+                progress=move,
             )
         if alone:
             with atomic_file(out) as temporary:

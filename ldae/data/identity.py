@@ -1,5 +1,6 @@
 """Who is who: columns that name people instead of measuring them, and one person under several identifiers."""
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from ldae.data.manifest import Manifest, build_manifest
-from ldae.data.schema import COLUMNS, SUBJECT_WORDS
+from ldae.data.schema import COLUMNS, PLACE_WORDS, SUBJECT_WORDS
 from ldae.data.text_table import read_text_table, shortlist
 from ldae.errors import ManifestError
 
@@ -43,11 +44,13 @@ def names_people(column: str, values: Iterable[float] | None = None) -> bool:
     """Whether a column names people or files, such as `RID`, `subject_id` or `imageUID`, and measures nothing.
 
     Args:
-        column: its name.
-        values: its numbers; numbers that are not whole measure something whatever the name is.
+        column: its name; one that names a site or a scanner is a confound.
+        values: its numbers, NaN where missing; numbers that are not whole measure something whatever the name is.
     """
-    words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", column)
-    return bool(words) and words[-1].lower() in SUBJECT_WORDS and all(value % 1 == 0 for value in values or ())
+    words = [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", column)]
+    if not words or words[-1] not in SUBJECT_WORDS or set(words) & PLACE_WORDS:
+        return False
+    return values is None or all(value % 1 == 0 for value in values if not math.isnan(value))
 
 
 def shared_values(table: pd.DataFrame) -> list[SharedValue]:
@@ -99,9 +102,13 @@ def merge_people(manifest: Manifest, person_of: Mapping[str, str]) -> Manifest:
         person_of: identifier to person; who is not in it is a person of one identifier.
 
     Raises:
-        ManifestError: if no identifier is in the manifest, or one person's rows are in two splits.
+        ManifestError: if no identifier is in the manifest, a person is an identifier of another one, or one person's rows are in
+            two splits.
     """
     table = manifest.table.copy()
+    if chained := [person for person in person_of.values() if person_of.get(person, person) != person]:
+        msg = f"{shortlist(chained)} is a person, and an identifier of another person; name one person in all of their rows"
+        raise ManifestError(msg)
     if not set(person_of) & set(table["participant_id"]):
         msg = f"{manifest.path}: none of {shortlist(list(person_of))} is in it; write identifiers as the manifest has them"
         raise ManifestError(msg)
@@ -111,5 +118,6 @@ def merge_people(manifest: Manifest, person_of: Mapping[str, str]) -> Manifest:
     moved = table["participant_id"] != former
     taken = moved & table.duplicated(["participant_id", "session_id"], keep=False)
     table.loc[taken, "session_id"] += "-" + former[taken].str.removeprefix("sub-")
-    table["source_participant_id"] = former
+    if "source_participant_id" not in table:
+        table["source_participant_id"] = former
     return build_manifest(table, manifest.path)

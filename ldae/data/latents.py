@@ -12,6 +12,7 @@ from torch import Tensor
 from ldae.contract import LEFT_RIGHT, Preprocessing
 from ldae.data.manifest import Record
 from ldae.errors import CheckpointError
+from ldae.image_files import Reading
 from ldae.io.checkpoints import hash_tensors, load_tensors, save_tensors
 from ldae.io.plain import to_plain
 from ldae.models.compression import CompressionAutoencoder, Posterior
@@ -83,8 +84,14 @@ class LatentCache:
 
 
 def latent_key(compression: CompressionAutoencoder, preprocessing: Preprocessing, precision: torch.dtype) -> str:
-    """Hash of what turns a scan into its latent: compression weights, contract and precision."""
-    parts = [hash_tensors(compression.state_dict()), to_plain(preprocessing), str(precision)]
+    """Hash of what turns a scan into its latent: compression weights, contract, precision, and how files are read."""
+    reading = Reading.current().geometry
+    parts = [
+        hash_tensors(compression.state_dict()),
+        to_plain(preprocessing),
+        str(precision),
+        *(reading if any(reading) else ()),
+    ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

@@ -236,8 +236,8 @@ def read_manifest(
     strict = Reading.current().strict if strict is None else strict
     ragged: list[tuple[int, int]] = []
     table = read_text_table(path, None if strict else ragged)
-    for line, cells in ragged:
-        log.warning("%s: line %d is left out: the header has %d columns, it has %d", path, line, table.shape[1], cells)
+    reasons = [f"line {line} has {cells} cells, the header has {table.shape[1]}" for line, cells in ragged]
+    _warn_of(f"{path}: {len(ragged)} rows are left out", reasons)
     if not images and REQUIRED_COLUMNS[0] in table.columns:
         # No file has the name of such an image, and none is read.
         unread = {"session_id": "1", "image": [f"{row}.nii.gz" for row in range(len(table))]}
@@ -342,8 +342,8 @@ def canonical_text(text: pd.DataFrame, path: Path) -> pd.DataFrame:
     text = text.astype(object).where(text.notna(), None)
     text["sex"] = [normal_sex(value) for value in text["sex"]]
     bounds = text["age"].map(bound_of)
-    for line, value in text["age"][bounds.notna()].items():
-        log.warning("%s: line %s: the age %s is a bound, which is taken for the age", path, line, value)
+    reasons = [f"line {line}: {value}" for line, value in text["age"][bounds.notna()].items()]
+    _warn_of(f"{path}: ages that are bounds are taken for the age", reasons)
     text["age"] = bounds.where(bounds.notna(), text["age"])
     return text
 
@@ -366,19 +366,26 @@ def _validated(text: pd.DataFrame, path: Path, *, check_images: bool, strict: bo
         )
         raise ManifestError(msg)
     reasons = [*map(str, problems), *(f"line {line}: there is no file {usable['image'][line]}" for line in lost)]
-    for reason in reasons:
-        log.warning("%s: left out: %s", path, reason)
     usable = usable.drop(index=lost)
+    _warn_of(f"{path}: {len(text) - len(usable)} of {len(text)} rows are left out", reasons)
     return Manifest(path, pd.DataFrame({column: infer_type(usable[column].tolist(), column) for column in usable}))
 
 
 def _refuse(problems: Sequence[Problem], path: Path) -> None:
     """Raise ManifestError if there are problems."""
     if problems:
-        more = len(problems) - PROBLEMS_SHOWN
-        shown = [*map(str, problems[:PROBLEMS_SHOWN]), *([f"and {more} more"] if more > 0 else [])]
-        msg = f"{path}: {len(problems)} problem(s)\n  " + "\n  ".join(shown)
-        raise ManifestError(msg)
+        raise ManifestError(_listed(f"{path}: {len(problems)} problem(s)", list(map(str, problems))))
+
+
+def _warn_of(what: str, reasons: Sequence[str]) -> None:
+    if reasons:
+        log.warning("%s", _listed(what, reasons))
+
+
+def _listed(what: str, reasons: Sequence[str]) -> str:
+    """A line for each of the first reasons."""
+    more = len(reasons) - PROBLEMS_SHOWN
+    return "\n  ".join([what, *reasons[:PROBLEMS_SHOWN], *([f"and {more} more"] if more > 0 else [])])
 
 
 def _written_columns(table: pd.DataFrame) -> list[str]:

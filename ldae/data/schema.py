@@ -16,6 +16,7 @@ from ldae.volume import SUFFIXES
 __all__ = [
     "COLUMNS",
     "OPTIONAL_COLUMNS",
+    "PLACE_WORDS",
     "REQUIRED_COLUMNS",
     "SPLITS",
     "SUBJECT_WORDS",
@@ -41,6 +42,7 @@ BOUND = re.compile(r"(?:[>≥]=?\s*(\d+(?:\.\d+)?)|(\d+(?:\.\d+)?)\s*\+)")
 """An age such as `89+`, `>89` or `>= 89`: those above a limit identify people, so that data sets hide them."""
 SUBJECT_WORDS = frozenset(["id", "ids", "rid", "ptid", "uid", "uuid", "guid", "mrn", "mrid", "identifier"])
 """Last words of the names of columns that name people or files."""
+PLACE_WORDS = frozenset(["site", "center", "centre", "scanner", "device", "machine", "batch", "protocol"])
 SEX_WORDS = {"f": "F", "female": "F", "m": "M", "male": "M"}
 MAX_AGE_YEARS = 120.0
 MAX_MONTHS = 1200.0
@@ -129,10 +131,14 @@ def usable_rows(text: pd.DataFrame) -> tuple[pd.DataFrame, list[Problem]]:
     """
     problems = cell_problems(text)
     whole = text.drop(index=[line for problem in problems for line in problem.lines])
-    repeated = _duplicate_problems(whole)
     rows = whole.drop_duplicates()
-    clashes = {line for problem in _duplicate_problems(rows) for line in problem.lines}
-    return rows.drop(index=list(clashes)), problems + repeated
+    equal = [
+        Problem((line,), "session_id", "equals an earlier row", "remove it")
+        for line in whole.index.difference(rows.index)
+    ]
+    clashes = _duplicate_problems(rows)
+    lines = {line for problem in clashes for line in problem.lines}
+    return rows.drop(index=list(lines)), problems + equal + clashes
 
 
 def infer_type(values: list[str | None], column: str) -> pd.Series:

@@ -38,7 +38,7 @@ REFORMATTED = frozenset(
 )
 MAP = re.compile(r"t1maps?|maps?|t1rho")
 LOCAL = "a localiser; take the 3D scan of the study"
-DERIVED = "a derived or secondary image; if it is the scan, corrected for distortion, say --include-derived"
+DERIVED = "a derived or secondary image; if it is the scan, corrected for distortion, give --include-derived"
 SLICED = "a reformatted or projected image; take the series that it was made from"
 QUANTITIES = "a map of quantities such as T1 times; take a T1-weighted series"
 NOT_MAGNITUDE = frozenset(["P", "PHASE", "PHASE MAP", "R", "REAL", "I", "IMAGINARY", "VELOCITY"])

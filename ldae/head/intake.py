@@ -25,10 +25,11 @@ __all__ = [
     "Preprocess",
     "TemplateBrain",
     "TemplateFit",
-    "check_modality",
+    "check_prepared",
     "content_of",
     "contract_problem",
     "find_brain",
+    "only_t1w",
     "template_fit",
 ]
 
@@ -68,7 +69,7 @@ class TemplateBrain:
     to_template: npt.NDArray[np.float64] | None = None
 
 
-def content_of(scan: Volume, modality: Modality = "T1w") -> Content:
+def content_of(scan: Volume, modality: Modality) -> Content:
     """What a scan shows.
 
     Args:
@@ -110,13 +111,10 @@ def find_brain(
         return TemplateBrain(scan)
     content = content_of(scan, modality)
     if content == "prepared" and preprocess == "auto":
-        check_modality(scan, modality)
+        check_prepared(scan, modality)
         return TemplateBrain(scan)
     if modality != "T1w":
-        msg = (
-            f"looks like a {content} outside template space, and only T1w is preprocessed; give {modality} brains in it"
-        )
-        raise VolumeError(msg)
+        raise VolumeError(only_t1w(content, modality))
     log.info("preprocessing a %s", "head" if content == "head" else "brain")
     try:
         found = preprocess_scan(scan, PreprocessConfig(voxel_size_mm=voxel_size_mm, already_stripped=content != "head"))
@@ -125,15 +123,20 @@ def find_brain(
         raise VolumeError(msg) from error
     for warning in found.warnings:
         log.warning("%s", warning)
-    check_modality(found.image)
+    check_prepared(found.image, modality)
     return TemplateBrain(found.image, found.affine_native_to_template)
 
 
-def check_modality(brain: Volume, modality: Modality = "T1w") -> None:
-    """Refuse a brain in template space that looks like another modality.
+def only_t1w(content: Content, modality: Modality) -> str:
+    """Why a scan of another modality is not preprocessed."""
+    return f"looks like a {content} outside template space, and only T1w is preprocessed; give {modality} brains in it"
+
+
+def check_prepared(brain: Volume, modality: Modality) -> None:
+    """Refuse a brain in template space of another modality, with a rim of the skull, or without its cerebellum.
 
     Raises:
-        VolumeError: if fluid and white matter are not as bright, beside grey matter, as the modality has them.
+        VolumeError: saying what it looks like, and the limits.
     """
     contrast = tissue_contrast(brain)
     if contrast.kind not in (modality, "unknown"):
@@ -143,19 +146,21 @@ def check_modality(brain: Volume, modality: Modality = "T1w") -> None:
             f"{WHAT_HELPS if modality == 'T1w' else 'use a model of its modality'}"
         )
         raise VolumeError(msg)
+    fit = template_fit(brain)
+    if fit.cerebellum < LEAST_CEREBELLUM:
+        msg = f"{fit.cerebellum_cut} (at least {100 * LEAST_CEREBELLUM:.0f} % is needed); extract the brain again"
+        raise VolumeError(msg)
+    if fit.outside > MOST_OUTSIDE:
+        msg = f"{fit.rim} (at most {100 * MOST_OUTSIDE:.0f} % is allowed); extract the brain again"
+        raise VolumeError(msg)
 
 
-def contract_problem(scan: Volume, modality: Modality = "T1w") -> str | None:
+def contract_problem(scan: Volume, modality: Modality) -> str | None:
     """Why a scan that should be a brain in template space is none, with scores and limits; None if it is one."""
     try:
         content = content_of(scan, modality)
         if content == "prepared":
-            check_modality(scan, modality)
-            fit = template_fit(scan)
-            if fit.cerebellum < LEAST_CEREBELLUM:
-                return f"{fit.cerebellum_cut} (at least {100 * LEAST_CEREBELLUM:.0f} % needed); extract the brain again"
-            if fit.outside > MOST_OUTSIDE:
-                return f"{fit.rim} (at most {100 * MOST_OUTSIDE:.0f} % may); extract the brain again"
+            check_prepared(scan, modality)
             return None
     except VolumeError as error:
         return str(error)
@@ -186,12 +191,12 @@ class TemplateFit:
     @property
     def cerebellum_cut(self) -> str:
         """In words."""
-        return f"only {100 * self.cerebellum:.0f} % of the cerebellum's place hold brain: it is cut off"
+        return f"only {100 * self.cerebellum:.0f} % of the cerebellum is inside the brain mask: the rest is cut off"
 
     @property
     def rim(self) -> str:
         """In words."""
-        return f"{100 * self.outside:.0f} % of the brain lie outside the template's: skull or dura is left at its rim"
+        return f"{100 * self.outside:.0f} % of the brain lies outside the template's: skull or dura is left at its rim"
 
 
 def template_fit(scan: Volume) -> TemplateFit:

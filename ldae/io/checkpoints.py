@@ -20,6 +20,7 @@ __all__ = [
     "check_tensors",
     "describe_folder",
     "hash_tensors",
+    "is_whole",
     "load_domain",
     "load_folder",
     "load_tensors",
@@ -45,13 +46,13 @@ DOMAIN = "domain.safetensors"
 CARD = "README.md"
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> Path:
-    """Write tensors as safetensors under a temporary name, then rename."""
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> Path:
+    """Write tensors, and words about them, as safetensors under a temporary name, then rename."""
     from safetensors.torch import save_file
 
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic_file(path, needs=sum(tensor.nbytes for tensor in plain.values())) as temporary:
-        save_file(plain, temporary)
+        save_file(plain, temporary, metadata)
         # safetensors keeps files to their owner; the other files of a model are for everyone to read.
         temporary.chmod(0o644)
     return path
@@ -112,6 +113,17 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except SafetensorError as error:
         msg = f"{path}: not a readable safetensors file ({error}); copy it again. Pickles are not read"
         raise CheckpointError(msg) from error
+
+
+def is_whole(path: Path) -> bool:
+    """True for a safetensors file that is there and undamaged, as far as its header and length tell."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt"):
+            return True
+    except (OSError, SafetensorError):
+        return False
 
 
 def pack(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

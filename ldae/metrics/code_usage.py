@@ -9,7 +9,7 @@ import numpy.typing as npt
 from scipy.stats import entropy
 
 from ldae.errors import TaskError
-from ldae.metrics.statistics import Interval, Rows, mean_of, rows_by_subject, subject_bootstrap
+from ldae.metrics.statistics import FEWEST, Interval, Rows, mean_of, rows_by_subject, subject_bootstrap
 
 __all__ = [
     "ACTIVE_ABOVE",
@@ -30,13 +30,14 @@ __all__ = [
 
 Array = npt.NDArray[np.float64]
 
-Verdict = Literal["used", "unhelpful", "collapsed"]
+Verdict = Literal["used", "unhelpful", "collapsed", "undecided"]
 """See :func:`measure_use`."""
 
 VERDICTS: dict[Verdict, str] = {
     "used": "a scan's own code explains more than no code, and more than another subject's code",
     "unhelpful": "a scan's own code is better than another subject's code, but no better than no code",
     "collapsed": "a scan's own code is no better than another subject's code, so it holds nothing of the scan",
+    "undecided": "there are too few subjects to tell",
 }
 
 ACTIVE_ABOVE = 0.01
@@ -84,7 +85,7 @@ class CodeUse:
     """Share of the squared error without a code that codes remove, on average over L noise levels and at each.
 
     Attributes:
-        verdict: `used`, `unhelpful` or `collapsed`.
+        verdict: `used`, `unhelpful` or `collapsed`; with fewer than five subjects not `used` or `unhelpful`, but `undecided`.
         share: of the right code.
         shuffled_share: of another subject's code; negative where it misleads.
         gap: share - shuffled_share, the part that is specific to the scan.
@@ -221,7 +222,9 @@ def measure_use(errors: ThreeWays, subjects: Sequence[str], *, seed: int = 0, re
     single = [slice(level, level + 1) for level in range(errors.none.shape[1])]
     share, shuffled, gap = (interval(name, slice(None)) for name in ("share", "shuffled", "gap"))
     levels = [[interval(name, level) for level in single] for name in ("share", "shuffled", "gap")]
-    verdict: Verdict = "collapsed" if gap.lower <= 0 else "unhelpful" if share.lower <= 0 else "used"
+    verdict: Verdict = "collapsed" if gap.ends[0] <= 0 else "unhelpful" if share.ends[0] <= 0 else "used"
+    if verdict != "collapsed" and len(set(subjects)) < FEWEST:
+        verdict = "undecided"
     return CodeUse(verdict, share, shuffled, gap, *levels)
 
 

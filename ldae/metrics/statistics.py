@@ -9,6 +9,7 @@ import numpy.typing as npt
 from ldae.errors import TaskError
 
 __all__ = [
+    "FEWEST",
     "Difference",
     "Interval",
     "Statistic",
@@ -51,14 +52,9 @@ class Interval:
     reason: str | None = None
 
     @property
-    def lower(self) -> float:
-        """The lower end, or the value itself where there is no interval."""
-        return self.value if self.low is None else self.low
-
-    @property
-    def around_zero(self) -> bool:
-        """True if zero cannot be excluded: it lies in the interval, or there is none."""
-        return self.low is None or self.high is None or self.low <= 0 <= self.high
+    def ends(self) -> tuple[float, float]:
+        """Both ends; the value itself where there is no interval."""
+        return (self.value, self.value) if self.low is None or self.high is None else (self.low, self.high)
 
 
 @dataclass(frozen=True, kw_only=True)

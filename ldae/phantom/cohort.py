@@ -149,9 +149,9 @@ def _write_cohort(
     """Everything the cohort's folder holds."""
     with TemporaryDirectory(prefix="ldae-warps-") as warps:
         _write_scans(folder, config, workers, progress, Path(warps))
-    shutil.rmtree(folder / BEGUN)
     write_json(folder / CONFIG_NAME, _plain(config))
     write_descriptions(folder, GENERATOR_VERSION, raw=config.raw is not None, label_maps=config.anatomy is not None)
+    shutil.rmtree(folder / BEGUN)
 
 
 def _write_scans(

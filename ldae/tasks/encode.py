@@ -1,5 +1,7 @@
 """Encode: scans to codes; images and latents pass one batch at a time."""
 
+import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,9 +17,10 @@ from ldae.base.hardware import trim_heap
 from ldae.codes import Codes
 from ldae.contract import PreparedScan
 from ldae.data.manifest import Record
-from ldae.errors import TaskError, VolumeError
+from ldae.errors import CheckpointError, TaskError, VolumeError
 from ldae.head.intake import contract_problem
-from ldae.io.checkpoints import stream_tensors
+from ldae.io.checkpoints import load_tensors, save_tensors, stream_tensors
+from ldae.tasks.code_files import semantic_codes, semantic_tensors
 from ldae.tasks.encoded_scans import EncodedScans, Images, Progress, ScanBatch, ScanSource
 from ldae.tasks.probe.embeddings import write_arrays, write_embeddings
 from ldae.volume import read_volume
@@ -60,6 +63,7 @@ def encode_scans(
     *,
     batch_size: int = 16,
     cache: Path | None = None,
+    keep: bool = False,
     visit: Sequence[Callable[[ScanBatch], None]] = (),
     failures: dict[str, str] | None = None,
     forced: dict[str, str] | None = None,
@@ -72,6 +76,7 @@ def encode_scans(
         records: rows of a manifest.
         batch_size: scans at a time.
         cache: folder that keeps the latents; a temporary one if it is not given.
+        keep: keep finished batches in the cache, and take those that an interrupted run kept; they are not visited again.
         visit: called with each batch, so that what else needs all images reads them in the same pass.
         failures: takes the reason of each scan that cannot be read, or is no T1-weighted brain in template space, by key;
             without it the first that cannot be read is an error, and what scans show is not examined.
@@ -86,34 +91,21 @@ def encode_scans(
     kept: list[Record] = []
     codes: list[Codes] = []
     for start in range(0, len(records), batch_size):
-        batch: list[tuple[Record, PreparedScan]] = []
-        for record in records[start : start + batch_size]:
-            try:
-                if failures is None:
-                    batch.append((record, model.prepare_record(record)))
-                    continue
-                volume = read_volume(record.image)
-                if problem := contract_problem(volume, model.config.preprocessing.modality):
-                    if forced is None:
-                        raise VolumeError(problem)
-                    forced[record.key] = problem
-                batch.append((record, model.prepare(volume)))
-            except VolumeError as error:
-                if failures is None:
-                    raise
-                failures[record.key] = str(error)
-        if batch:
-            prepared = [scan for _, scan in batch]
-            seen = ScanBatch([record for record, _ in batch], np.stack([scan.data for scan in prepared]), source)
-            found = model.encode_prepared(prepared, *seen.latents(), noise=False)
-            wrong = [r.key for r, each in zip(seen.records, found, strict=True) if not each.semantic.isfinite().all()]
-            if wrong:
-                msg = f"the codes of {', '.join(wrong)} are not finite; encode with --precision fp32"
-                raise TaskError(msg)
-            kept += seen.records
-            codes += found
-            for see in visit:
-                see(seen)
+        part = records[start : start + batch_size]
+        path = source.cache / "codes" / f"{start}.safetensors"
+        about = {"model": model.fingerprint(), "force": forced is not None, "scans": [_identity(each) for each in part]}
+        done = _read_batch(path, about) if keep else None
+        if done is None:
+            done = _encode_batch(source, part, visit, examine=failures is not None, force=forced is not None)
+            if keep:
+                notes = {"about": about, "failures": done.failures, "forced": done.forced}
+                save_tensors(path, semantic_tensors(done.codes), {"notes": json.dumps(notes)})
+        if failures is not None:
+            failures |= done.failures
+        if forced is not None:
+            forced |= done.forced
+        kept += [record for record in part if record.key not in done.failures]
+        codes += done.codes
         trim_heap()
         progress(min(start + batch_size, len(records)), len(records))
     if not kept:
@@ -121,6 +113,75 @@ def encode_scans(
         msg = f"none of {len(records)} scans could be encoded; the first reason: {reason}"
         raise TaskError(msg)
     return EncodedScans(tuple(kept), tuple(codes), source)
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Codes of a batch without the scans that failed, and reasons by key."""
+
+    codes: list[Codes]
+    failures: dict[str, str]
+    forced: dict[str, str]
+
+
+def _encode_batch(
+    source: ScanSource,
+    records: Sequence[Record],
+    visit: Sequence[Callable[[ScanBatch], None]],
+    *,
+    examine: bool,
+    force: bool,
+) -> _Batch:
+    model = source.model
+    modality = model.config.preprocessing.modality
+    failures: dict[str, str] = {}
+    forced: dict[str, str] = {}
+    batch: list[tuple[Record, PreparedScan]] = []
+    for record in records:
+        if not examine:
+            batch.append((record, model.prepare_record(record)))
+            continue
+        try:
+            volume = read_volume(record.image)
+            if problem := contract_problem(volume, modality):
+                if not force:
+                    raise VolumeError(problem)
+                forced[record.key] = problem
+            batch.append((record, model.prepare(volume)))
+        except VolumeError as error:
+            failures[record.key] = str(error)
+    if not batch:
+        return _Batch([], failures, forced)
+    prepared = [scan for _, scan in batch]
+    seen = ScanBatch([record for record, _ in batch], np.stack([scan.data for scan in prepared]), source)
+    codes = model.encode_prepared(prepared, *seen.latents(), noise=False)
+    wrong = [r.key for r, each in zip(seen.records, codes, strict=True) if not each.semantic.isfinite().all()]
+    if wrong:
+        msg = f"the codes of {', '.join(wrong)} are not finite; encode with --precision fp32"
+        raise TaskError(msg)
+    for see in visit:
+        see(seen)
+    return _Batch(codes, failures, forced)
+
+
+def _identity(record: Record) -> list[str]:
+    """Name of a scan and what its file holds."""
+    try:
+        return [record.key, record.content_hash]
+    except OSError:  # reading it gives the reason
+        return [record.key, ""]
+
+
+def _read_batch(path: Path, about: Mapping[str, Any]) -> _Batch | None:
+    """A batch that an interrupted run kept; None where there is none of these scans."""
+    try:
+        tensors, metadata = load_tensors(path)
+        notes = json.loads(metadata["notes"])
+    except (CheckpointError, KeyError):
+        return None
+    if notes["about"] != about:
+        return None
+    return _Batch(semantic_codes(tensors), notes["failures"], notes["forced"])
 
 
 def write_codes(path: Path, scans: EncodedScans, forced: Mapping[str, str] | None = None) -> Path:
@@ -177,9 +238,12 @@ def encode_manifest(
     noise: bool = False,
     force: bool = False,
     batch_size: int = 16,
+    cache: Path | None = None,
     progress: Progress = lambda done, total: None,
 ) -> EncodeResult:
     """Encode every scan to `out`/codes.parquet; one that cannot be used is reported and never stops the others.
+
+    The same call after an interruption goes on with the batch that it was in.
 
     Args:
         model: the trained model.
@@ -189,11 +253,13 @@ def encode_manifest(
             recorded, (K, C, d, h, w), under its key and `:record`.
         force: encode what is no T1-weighted brain in template space too, and say so in the column `forced`.
         batch_size: scans at a time.
+        cache: folder that keeps what is finished until all is; `out`/.encoding if it is not given.
         progress: called with (done, total).
 
     Raises:
         TaskError: if no scan could be encoded.
     """
+    cache = out / ".encoding" if cache is None else cache
     failures: dict[str, str] = {}
     forced: dict[str, str] = {}
     # Compressed while the images are at hand, so that inversion reads no image again.
@@ -203,6 +269,8 @@ def encode_manifest(
         model,
         records,
         batch_size=batch_size,
+        cache=cache,
+        keep=True,
         visit=compress,
         failures=failures,
         forced=forced if force else None,
@@ -221,50 +289,33 @@ def encode_manifest(
     noise_path = worst = None
     if noise:
         solver, start = str(model.config.sampling), len(records)
-        noise_path, worst = _write_noise(
-            model,
-            scans,
-            out / "noise.safetensors",
-            {"model": model.fingerprint(), "solver": solver},
-            batch_size,
-            lambda done, total: progress(start + done, start + total),
+        inverted = scans.with_noise(
+            model, batch_size=batch_size, progress=lambda done, total: progress(start + done, start + total)
         )
+        noise_path = _write_noise(inverted, out / "noise.safetensors", {"model": model.fingerprint(), "solver": solver})
+        worst = max(each.round_trip or 0.0 for each in inverted.codes)
         facts |= {"solver": solver, "worst_round_trip_rms": worst}
     write_json(out / "encode.json", facts)
+    shutil.rmtree(cache)
     return EncodeResult(path, noise_path, len(scans), failures, worst, outside, forced)
 
 
-def _write_noise(
-    model: LatentDiffusionAutoencoder,
-    scans: EncodedScans,
-    path: Path,
-    metadata: dict[str, str],
-    batch_size: int,
-    progress: Progress,
-) -> tuple[Path, float]:
-    """Invert and write a batch at a time; the file and the largest error of the round trip."""
-    batches, waiting, worst, done = scans.batches(batch_size), dict[str, Tensor](), 0.0, 0
-
-    def invert() -> None:
-        nonlocal worst, done
-        batch = next(batches)
-        for record, codes in zip(batch.records, model.with_noise(batch.codes, batch.latents()), strict=True):
-            for name, tensor in ((record.key, codes.noise), (f"{record.key}:record", codes.record)):
-                if tensor is not None:
-                    waiting[name] = tensor.float().contiguous()
-            worst = max(worst, codes.round_trip or 0.0)
-        done += len(batch)
-        progress(done, len(scans))
+def _write_noise(scans: EncodedScans, path: Path, metadata: dict[str, str]) -> Path:
+    """Write the noise codes one at a time."""
+    row_of = {record.key: row for row, record in enumerate(scans.records)}
 
     def read(name: str) -> Tensor:
-        if name not in waiting:
-            invert()
-        return waiting.pop(name)
+        key, _, kind = name.partition(":")
+        codes = scans.codes[row_of[key]]
+        tensor = codes.record if kind else codes.noise
+        assert tensor is not None
+        return tensor.float().contiguous()
 
-    invert()
-    first = {kind: waiting.get(f"{scans.records[0].key}{kind}") for kind in ("", ":record")}
-    kinds = {kind: tuple(each.shape) for kind, each in first.items() if each is not None}
+    first = scans.codes[0]
+    kinds = {
+        kind: tuple(each.shape) for kind, each in (("", first.noise), (":record", first.record)) if each is not None
+    }
     shapes = {f"{record.key}{kind}": shape for record in scans.records for kind, shape in kinds.items()}
     with atomic_file(path) as temporary:
         stream_tensors(temporary, shapes, read, metadata)
-    return path, worst
+    return path

@@ -17,7 +17,9 @@ from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.base.hardware import trim_heap
 from ldae.codes import Codes
 from ldae.data.manifest import Record
-from ldae.tasks.noise_file import FiledCodes, keep_noise
+from ldae.image_files import Reading
+from ldae.io.checkpoints import is_whole
+from ldae.tasks.code_files import FiledCodes, keep_noise
 
 __all__ = ["EncodedScans", "Progress", "ScanBatch", "ScanSource"]
 
@@ -159,11 +161,10 @@ class EncodedScans:
             measure: sample each latent back, to know the error of the round trip.
             progress: called with (done, total).
         """
-        solver = str(model.config.sampling)
-        kind = f"{model.fingerprint()}, {model.dtype}, {solver}, {measure}"
-        folder = self.source.cache / f"noise-{hashlib.sha256(kind.encode()).hexdigest()[:16]}"
+        kind = [model.fingerprint(), model.config, model.dtype, measure, Reading.current().geometry]
+        folder = self.source.cache / f"noise-{hashlib.sha256(repr(kind).encode()).hexdigest()[:16]}"
         paths = [folder / f"{record.content_hash}.safetensors" for record in self.records]
-        missing = [row for row, path in enumerate(paths) if not path.is_file()]
+        missing = [row for row, path in enumerate(paths) if not is_whole(path)]
         done = len(self) - len(missing)
         for start in range(0, len(missing), batch_size):
             rows = missing[start : start + batch_size]
@@ -173,4 +174,4 @@ class EncodedScans:
             done += len(rows)
             progress(done, len(self))
             trim_heap()
-        return replace(self, codes=FiledCodes(self.codes, paths, solver))
+        return replace(self, codes=FiledCodes(self.codes, paths, self.source))

@@ -106,6 +106,10 @@ def start_stage(folder: Path, inputs: dict[str, Any], *, force: bool = False) ->
     inputs = json.loads(json.dumps(inputs))
     if path.is_file():
         former = json.loads(path.read_text(encoding="utf-8"))
+        # Stages that were begun before these were noted.
+        former = {"images": inputs.get("images")} | former if "images" in inputs else former
+        if "modality" in inputs.get("preprocessing", {}):
+            former["preprocessing"] = {"modality": "T1w"} | former.get("preprocessing", {})
         changed = sorted(key for key in former.keys() | inputs.keys() if former.get(key) != inputs.get(key))
         if changed and not force:
             msg = (

@@ -13,10 +13,13 @@ from ldae.errors import ManifestError
 def test_columns_that_name_people(name):
     assert names_people(name)
     assert names_people(name, [101.0, 102.0])
+    assert names_people(name, pd.Series([101.0, float("nan")]))
     assert not names_people(name, [0.25, 3.0])
 
 
-@pytest.mark.parametrize("name", ["volume_ml", "fluid", "grid", "y01", "42", "id_of_ventricle_ml"])
+@pytest.mark.parametrize(
+    "name", ["volume_ml", "fluid", "grid", "y01", "42", "id_of_ventricle_ml", "site_id", "scannerID"]
+)
 def test_columns_that_measure(name):
     assert not names_people(name, [1.0, 2.0])
 
@@ -47,6 +50,9 @@ def test_a_person_of_several_identifiers_gets_one_and_one_split(tmp_path):
     assert merged.table["participant_id"].tolist() == [f"sub-{name}" for name in "ABCCEBGH"]
     assert [r.key for r in merged["sub-B"]] == ["sub-B_ses-1", "sub-B_ses-1-F"]
     assert merged["sub-B"][1].extra["source_participant_id"] == "sub-F"
+    assert merge_people(merged, {"sub-B": "x", "sub-A": "x"}).table["source_participant_id"][5] == "sub-F"
+    with pytest.raises(ManifestError, match="y is a person, and an identifier of another person"):
+        merge_people(cohort(), {"sub-A": "y", "y": "z"})
     frozen = assign_splits(merged, seed=3)
     assert frozen.table.groupby("participant_id")["split"].nunique().eq(1).all()
 

@@ -112,8 +112,8 @@ def compare_brains(
         subjects: their participants.
 
     Returns:
-        Findings, and the similarities that they rest on; None with fewer than six subjects, of whom only one brain under two
-        names is found.
+        Findings, and the similarities that they rest on. With fewer than six subjects the only finding is one brain under two
+        names, and there are no similarities.
     """
     names = np.asarray(subjects)
     stack = np.stack(signatures).astype(np.float32) if signatures else np.empty((0, 1), dtype=np.float32)

@@ -2,14 +2,16 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
 from ldae.base.processes import run_each
+from ldae.contract import Modality, Preprocessing
 from ldae.data.manifest import Manifest, Record, build_manifest, read_manifest, read_scans
-from ldae.errors import CohortError, LdaeError
-from ldae.head.intake import Content, check_modality, content_of
+from ldae.errors import CohortError, LdaeError, VolumeError
+from ldae.head.intake import Content, check_prepared, content_of, only_t1w
 from ldae.head.preprocess import PreprocessConfig
 from ldae.prepare.imports.bids import import_bids
 from ldae.prepare.preprocess.cohort import preprocess_manifest
@@ -39,7 +41,7 @@ def open_scans(
     paths: Sequence[Path],
     out: Path,
     *,
-    voxel_size_mm: Callable[[], float],
+    contract: Callable[[], Preprocessing],
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> OpenedScans:
@@ -48,7 +50,7 @@ def open_scans(
     Args:
         paths: one manifest, one BIDS folder, or image files.
         out: folder for what is made of raw scans, `prepared` under it; unchanged scans are not preprocessed again.
-        voxel_size_mm: tells that of preprocessed scans, the model's; asked where something is raw or given as a file.
+        contract: tells the model's; asked where something is raw or given as a file.
         workers: processes.
         progress: called with (scans done, all scans) of each kind, heads and brains.
 
@@ -59,10 +61,10 @@ def open_scans(
     folder = len(paths) == 1 and paths[0].is_dir()
     if not folder and not any(path.name.lower().endswith(SUFFIXES) for path in paths):
         return OpenedScans(read_scans(paths), {})
-    made, voxel_size = out / "prepared", voxel_size_mm()
+    made, of = out / "prepared", contract()
     table = import_bids(paths[0], made / "scans.tsv", force=True).manifest if folder else None
     manifest = read_scans(paths) if table is None else read_manifest(table)
-    found = run_each(_examine, manifest.records, lost=_lost, workers=min(workers, len(manifest)))
+    found = run_each(partial(_examine, of.modality), manifest.records, lost=_lost, workers=min(workers, len(manifest)))
     failures = {record.key: reason for record, (_, reason) in zip(manifest.records, found, strict=True) if reason}
     images = {record.key: record.image for record, (what, _) in zip(manifest.records, found, strict=True) if what}
     warnings: dict[str, tuple[str, ...]] = {}
@@ -72,7 +74,7 @@ def open_scans(
         if not len(chosen):
             continue
         raw += len(chosen)
-        config = PreprocessConfig(voxel_size_mm=voxel_size, already_stripped=content == "brain")
+        config = PreprocessConfig(voxel_size_mm=of.voxel_size_mm, already_stripped=content == "brain")
         report = preprocess_manifest(chosen, made / content, config, workers=workers, progress=progress)
         failures |= report.failures
         for outcome in report.outcomes:
@@ -80,7 +82,7 @@ def open_scans(
                 images[outcome.key] = outcome.image
                 warnings |= {outcome.key: outcome.warnings} if outcome.warnings else {}
                 try:
-                    check_modality(read_volume(outcome.image))
+                    check_prepared(read_volume(outcome.image), of.modality)
                 except LdaeError as error:
                     failures[outcome.key] = str(error)
     kept = [record.key in images and record.key not in failures for record in manifest.records]
@@ -95,13 +97,15 @@ def open_scans(
     return OpenedScans(build_manifest(rows, manifest.path), failures, raw, warnings)
 
 
-def _examine(record: Record) -> tuple[Content | None, str]:
+def _examine(modality: Modality, record: Record) -> tuple[Content | None, str]:
     """What a scan shows, or why it cannot be used."""
     try:
         volume = read_volume(record.image)
-        content = content_of(volume)
+        content = content_of(volume, modality)
         if content == "prepared":
-            check_modality(volume)
+            check_prepared(volume, modality)
+        elif modality != "T1w":
+            raise VolumeError(only_t1w(content, modality))
         return content, ""
     except LdaeError as error:
         return None, str(error)

@@ -51,6 +51,8 @@ def _verdict(run: RunFolder) -> list[Text]:
                 f"without a code; another subject's code {effect}."
             )
         ]
+    if verdict == "undecided":
+        return [Text("There are too few subjects to tell if the code is used.", "note")]
     if verdict == "unhelpful":
         text = (
             "The code is read, but it does not help. The own code is better than another subject's code, but not reliably "

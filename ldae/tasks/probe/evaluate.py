@@ -12,7 +12,7 @@ from ldae.errors import TaskError
 from ldae.metrics.calibration import calibration_curve, calibration_slope, expected_calibration_error
 from ldae.metrics.roc import roc_areas, roc_band, roc_difference
 from ldae.metrics.scores import HIGHER_IS_BETTER, PRIMARY, Predictions, compare_predictions, score_predictions
-from ldae.metrics.statistics import Difference, holm, permutation_p, rows_by_subject
+from ldae.metrics.statistics import FEWEST, Difference, holm, permutation_p, rows_by_subject
 from ldae.tasks.probe.confounds import demographics, encode_confounds, fit_age_bias, match_classes
 from ldae.tasks.probe.embeddings import Embeddings
 from ldae.tasks.probe.folds import Fold, cross_validation, frozen_split
@@ -270,7 +270,7 @@ def _compare(predicted: Mapping[str, Predictions], settings: ProbeSettings) -> l
         for name in names
     ]
     tests: list[Difference | None] = [None for _ in names]
-    if own.kind == "binary" and settings.protocol == "split":
+    if own.kind == "binary" and settings.protocol == "split" and len(set(own.subjects)) >= FEWEST:
         # In cross-validation predictions of different folds come from different models, which the test does not model.
         scores = np.stack([own.values[0], *(predicted[name].values[0] for name in names)])
         areas = roc_areas(own.target.astype(int), scores, own.subjects)

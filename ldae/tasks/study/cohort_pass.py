@@ -8,10 +8,9 @@ import numpy.typing as npt
 import torch
 
 from ldae.autoencoder import LatentDiffusionAutoencoder
-from ldae.codes import Codes
 from ldae.data.manifest import Manifest
-from ldae.grid import Grid
 from ldae.io.checkpoints import load_tensors, save_tensors
+from ldae.tasks.code_files import semantic_codes, semantic_tensors
 from ldae.tasks.encode import encode_scans
 from ldae.tasks.encoded_scans import EncodedScans, Progress, ScanBatch, ScanSource
 from ldae.tasks.probe.baselines import RandomEncoder, SimpleFeatures, compress_sides
@@ -70,14 +69,7 @@ class CohortPass:
 
     def save(self, path: Path) -> Path:
         """Write it as safetensors, without images and latents."""
-        codes = self.scans.codes
-        distances = [np.nan if each.domain_distance is None else each.domain_distance for each in codes]
-        tensors = {
-            "semantic": torch.stack([each.semantic for each in codes]),
-            "shape": torch.tensor([each.grid.shape for each in codes]),
-            "affine": torch.from_numpy(np.stack([each.grid.affine for each in codes])),
-            "window": torch.tensor([each.window for each in codes], dtype=torch.float64),
-            "domain_distance": torch.tensor(distances, dtype=torch.float64),
+        tensors = semantic_tensors(self.scans.codes) | {
             "mean_image": torch.from_numpy(self.mean_image),
             "random": torch.cat(self.random.values),
         }
@@ -95,23 +87,9 @@ class CohortPass:
         """
         tensors, _ = load_tensors(path)
         records = tuple(manifest.records)
-        columns = zip(
-            *(tensors[name] for name in ("semantic", "shape", "affine", "window", "domain_distance")), strict=True
-        )
-        codes = tuple(
-            Codes(
-                semantic.clone(),
-                None,
-                Grid(tuple(shape.tolist()), affine.numpy()),
-                (float(window[0]), float(window[1])),
-                domain_distance=None if distance.isnan() else float(distance),
-            )
-            for semantic, shape, affine, window, distance in columns
-        )
         random, simple = RandomEncoder(model, seed), SimpleFeatures(model.config.preprocessing.voxel_size_mm)
         random.records = simple.records = list(records)
         random.values = [tensors["random"]]
         simple.values = {name: [tensors[f"simple.{name}"]] for name in simple.values}
-        return cls(
-            EncodedScans(records, codes, ScanSource(model, cache)), tensors["mean_image"].numpy(), random, simple
-        )
+        scans = EncodedScans(records, semantic_codes(tensors), ScanSource(model, cache))
+        return cls(scans, tensors["mean_image"].numpy(), random, simple)

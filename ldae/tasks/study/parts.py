@@ -2,14 +2,15 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ldae.autoencoder import LatentDiffusionAutoencoder
-from ldae.base.files import write_json
+from ldae.base.files import content_hash, write_json
 from ldae.data.manifest import Manifest
 from ldae.errors import TaskError
+from ldae.image_files import Reading
 from ldae.io.version import __version__
 from ldae.tasks.probe.embeddings import Embeddings
 from ldae.volume import Volume
@@ -21,14 +22,15 @@ class Parts:
     """Results of finished parts, a file each.
 
     Args:
-        folder: of the files, named after all that the results depend on.
+        folder: of the results, named after all that they depend on.
+        written: folder that parts write files to; a part of which one is missing or changed is not finished.
 
     Attributes:
         skipped: reason of each part that the cohort cannot answer, by name.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, written: Path) -> None:
+        self.folder, self.written = folder, written
         self.skipped: dict[str, str] = {}
 
     def result(self, name: str, compute: Callable[[], Any]) -> Any:
@@ -40,16 +42,24 @@ class Parts:
         """
         path = self.folder / f"{name}.json"
         if path.is_file():
-            found = json.loads(path.read_text(encoding="utf-8"))
-        else:
-            try:
-                found = {"result": compute()}
-            except TaskError as error:
-                found = {"skipped": str(error)}
-            write_json(path, found)
-        if "skipped" in found:
-            self.skipped[name] = found["skipped"]
-        return found.get("result")
+            kept = json.loads(path.read_text(encoding="utf-8"))
+            if self._files(kept["files"]) == kept["files"]:
+                return kept["result"]
+        before = self._files()
+        try:
+            result = compute()
+        except TaskError as error:
+            self.skipped[name] = str(error)
+            return None
+        files = {file: each for file, each in self._files().items() if before.get(file) != each}
+        write_json(path, {"result": result, "files": files})
+        return json.loads(json.dumps(result))
+
+    def _files(self, names: Iterable[str] | None = None) -> dict[str, list[Any]]:
+        """Hash and time of the files that were written; of some of them, as far as they are there."""
+        names = [path.name for path in self.written.glob("*.*")] if names is None else names
+        paths = [self.written / name for name in names]
+        return {path.name: [content_hash(path), path.stat().st_mtime_ns] for path in paths if path.is_file()}
 
 
 def study_key(
@@ -59,8 +69,9 @@ def study_key(
     effect: Volume | None,
     seed: int,
 ) -> str:
-    """Hash of all that a study's results depend on; of images, what the files hold."""
-    digest = hashlib.sha256(repr([__version__, model.fingerprint(), model.config, model.dtype, seed]).encode())
+    """Hash of all that a study's results depend on, apart from the program's own text; of images, what the files hold."""
+    known = [__version__, model.fingerprint(), model.config, model.dtype, Reading.current().geometry, seed]
+    digest = hashlib.sha256(repr(known).encode())
     digest.update(manifest.table.to_csv(index=False).encode())
     for record in manifest.records:
         digest.update(record.content_hash.encode())

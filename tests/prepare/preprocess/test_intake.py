@@ -7,12 +7,18 @@ import pandas as pd
 import pytest
 
 from ldae.atlas import load_template
+from ldae.contract import Preprocessing
 from ldae.data.manifest import write_manifest
 from ldae.errors import CohortError, VolumeError
 from ldae.prepare.preprocess import intake
 from ldae.prepare.preprocess.derivatives import Outcome
 from ldae.prepare.preprocess.intake import open_scans
 from ldae.volume import Volume, write_volume
+
+
+def contract() -> Preprocessing:
+    """Of a model at 3 mm."""
+    return Preprocessing(voxel_size_mm=3.0)
 
 
 def brain(seed: int, shift_mm: float = 0.0) -> Volume:
@@ -49,7 +55,7 @@ def registered(monkeypatch, tmp_path):
 def test_a_manifest_is_taken_as_it_is(tmp_path, registered):
     write_volume(brain(1, 40.0), tmp_path / "a.nii.gz")
     rows = pd.DataFrame({"participant_id": ["a"], "session_id": ["1"], "image": ["a.nii.gz"]})
-    opened = open_scans([write_manifest(rows, tmp_path / "m.tsv")], tmp_path / "out", voxel_size_mm=lambda: 3.0)
+    opened = open_scans([write_manifest(rows, tmp_path / "m.tsv")], tmp_path / "out", contract=contract)
     assert [record.image for record in opened.manifest.records] == [tmp_path / "a.nii.gz"]
     assert (opened.preprocessed, opened.failures, registered) == (0, {}, [])
 
@@ -61,7 +67,7 @@ def test_files_are_examined_and_raw_ones_preprocessed(tmp_path, registered):
         write_volume(brain(3, 40.0), tmp_path / "sub-bad_T1w.nii.gz"),
         write_volume(Volume(np.ones((9, 9, 9)), np.eye(4)), tmp_path / "sub-flat_T1w.nii.gz"),
     ]
-    opened = open_scans(files, tmp_path / "out", voxel_size_mm=lambda: 3.0)
+    opened = open_scans(files, tmp_path / "out", contract=contract)
     images = {record.participant_id: record.image for record in opened.manifest.records}
     assert images == {"sub-fine": files[0], "sub-raw": tmp_path / "made_sub-raw_ses-1.nii.gz"}
     assert registered == [("brain", 3.0, True, ["sub-raw", "sub-bad"])]
@@ -74,20 +80,20 @@ def test_files_are_examined_and_raw_ones_preprocessed(tmp_path, registered):
 
 
 def test_a_raw_scan_of_another_contrast_is_refused_once_it_is_registered(tmp_path, registered, monkeypatch):
-    def refuse(_):
+    def refuse(*_):
         msg = "looks T2w, not T1w"
         raise VolumeError(msg)
 
-    monkeypatch.setattr(intake, "check_modality", refuse)
+    monkeypatch.setattr(intake, "check_prepared", refuse)
     raw = write_volume(brain(2, 40.0), tmp_path / "sub-raw_T1w.nii.gz")
     with pytest.raises(CohortError, match="none of 1 scans can be used; sub-raw_1: looks T2w"):
-        open_scans([raw], tmp_path / "out", voxel_size_mm=lambda: 3.0)
+        open_scans([raw], tmp_path / "out", contract=contract)
 
 
 def test_where_nothing_can_be_used_the_first_reason_is_told(tmp_path, registered):
     flat = write_volume(Volume(np.ones((9, 9, 9)), np.eye(4)), tmp_path / "flat.nii.gz")
     with pytest.raises(CohortError, match="none of 1 scans can be used; flat_1: all voxels have one value"):
-        open_scans([flat], tmp_path / "out", voxel_size_mm=lambda: 3.0)
+        open_scans([flat], tmp_path / "out", contract=contract)
 
 
 def test_a_bids_folder_needs_no_manifest(tmp_path, registered):
@@ -95,8 +101,14 @@ def test_a_bids_folder_needs_no_manifest(tmp_path, registered):
         folder = tmp_path / "bids" / f"sub-{subject}" / "anat"
         folder.mkdir(parents=True)
         write_volume(brain(int(subject)), folder / f"sub-{subject}_T1w.nii.gz")
-    opened = open_scans([tmp_path / "bids"], tmp_path / "out", voxel_size_mm=lambda: 3.0)
+    opened = open_scans([tmp_path / "bids"], tmp_path / "out", contract=contract)
     assert opened.manifest.subjects == ("sub-01", "sub-02")
     assert opened.preprocessed == 0
     with pytest.raises(CohortError, match=r"holds no sub-|no subject|sub-X"):
-        open_scans([tmp_path / "out"], tmp_path / "other", voxel_size_mm=lambda: 3.0)
+        open_scans([tmp_path / "out"], tmp_path / "other", contract=contract)
+
+
+def test_another_modality_must_be_in_template_space(tmp_path):
+    raw = write_volume(brain(2, 40.0), tmp_path / "sub-raw_T2w.nii.gz")
+    with pytest.raises(CohortError, match="only T1w is preprocessed; give T2w brains in it"):
+        open_scans([raw], tmp_path / "out", contract=lambda: Preprocessing(modality="T2w"))
