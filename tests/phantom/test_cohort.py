@@ -136,7 +136,7 @@ def test_foreign_folders_are_refused_and_another_cohort_is_replaced_by_force(tmp
 
 
 def test_an_interrupted_run_goes_on_with_the_subjects_that_are_missing(tmp_path, monkeypatch):
-    settings = dataclasses.replace(CONFIG, n_subjects=3, max_sessions=1)
+    settings = dataclasses.replace(CONFIG, n_subjects=2, max_sessions=1, save_displacement=False)
     whole = synthesise_cohort(tmp_path / "whole", settings)
     made = []
 
@@ -154,7 +154,7 @@ def test_an_interrupted_run_goes_on_with_the_subjects_that_are_missing(tmp_path,
         synthesise_cohort(tmp_path / "out", settings, progress=interrupt)
     assert not (tmp_path / "out").exists()
     again = synthesise_cohort(tmp_path / "out", settings)
-    assert made[1:] == ["sub-0001", "sub-0002", "sub-0003"], "each once, after one of other settings"
+    assert made[1:] == ["sub-0001", "sub-0002"], "each once, after one of other settings"
     assert bytes_of(again.parent) == bytes_of(whole.parent)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "whole"]
 

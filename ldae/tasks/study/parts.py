@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,23 +43,26 @@ class Parts:
         path = self.folder / f"{name}.json"
         if path.is_file():
             kept = json.loads(path.read_text(encoding="utf-8"))
-            if self._files(kept["files"]) == kept["files"]:
+            if kept["files"].items() <= self._hashes().items():
                 return kept["result"]
-        before = self._files()
+        before = self._times()
         try:
             result = compute()
         except TaskError as error:
             self.skipped[name] = str(error)
             return None
-        files = {file: each for file, each in self._files().items() if before.get(file) != each}
+        now = self._hashes()
+        files = {file: now[file] for file, time in self._times().items() if before.get(file) != time}
         write_json(path, {"result": result, "files": files})
         return json.loads(json.dumps(result))
 
-    def _files(self, names: Iterable[str] | None = None) -> dict[str, list[Any]]:
-        """Hash and time of the files that were written; of some of them, as far as they are there."""
-        names = [path.name for path in self.written.glob("*.*")] if names is None else names
-        paths = [self.written / name for name in names]
-        return {path.name: [content_hash(path), path.stat().st_mtime_ns] for path in paths if path.is_file()}
+    def _times(self) -> dict[str, int]:
+        """When each file was written."""
+        return {path.name: path.stat().st_mtime_ns for path in self.written.glob("*.*")}
+
+    def _hashes(self) -> dict[str, str]:
+        """What each file holds."""
+        return {path.name: content_hash(path) for path in self.written.glob("*.*")}
 
 
 def study_key(

@@ -38,6 +38,7 @@ def once(tiny_run, tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_a_study_goes_on_where_it_was_interrupted(once, tiny_run, tmp_path, monkeypatch):
     calls = []
 
