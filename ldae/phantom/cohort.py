@@ -79,8 +79,13 @@ def synthesise_cohort(
         log.info("%s already holds this cohort", out)
         return out / MANIFEST_NAME
     with atomic_folder(out, keep=True) as place:
-        _clear_other(place, config)
-        _write_cohort(place, config, workers, progress)
+        try:
+            _clear_other(place, config)
+            _write_cohort(place, config, workers, progress)
+        except BaseException:
+            if not any((place / BEGUN).glob("sub-*.json")):  # nothing to go on with
+                shutil.rmtree(place)
+            raise
     return out / MANIFEST_NAME
 
 
