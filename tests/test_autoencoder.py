@@ -241,6 +241,19 @@ def test_a_config_that_is_none_is_refused_by_name(tiny_model, tmp_path, config, 
         LatentDiffusionAutoencoder.from_pretrained(folder)
 
 
+def test_a_model_of_a_stranger_runs_nothing_and_cannot_ask_for_a_billion_layers(tiny_model, tmp_path):
+    folder = tiny_model.save_pretrained(tmp_path / "model")
+    for name in ("model.bin", "model.pt", "modeling.py", "config.py", "__init__.py"):
+        (folder / name).write_text("raise SystemExit('this was run')")
+    found = LatentDiffusionAutoencoder.from_pretrained(folder, device="cpu", precision="fp32")
+    assert found.fingerprint() == tiny_model.fingerprint()
+    config = (folder / "config.json").read_text()
+    assert '"residual_blocks": 1' in config
+    (folder / "config.json").write_text(config.replace('"residual_blocks": 1', '"residual_blocks": 1000000000', 1))
+    with pytest.raises(ConfigError, match="residual_blocks must be between 1 and 1000, got 1000000000"):
+        LatentDiffusionAutoencoder.from_pretrained(folder)
+
+
 def test_another_way_to_sample_leaves_the_networks_alone(tiny_model):
     other = tiny_model.with_sampling(["solver=ddim", "steps=7", "guidance=1.5"])
     assert other.config.sampling == SamplingConfig("ddim", 7, guidance=1.5)
