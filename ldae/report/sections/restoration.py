@@ -22,7 +22,6 @@ KINDS = {
     "compressed": "Training scans through the compression",
     "training_scans": "Real scans of training subjects",
 }
-REFERENCES = ("compressed", "training_scans")
 METRICS = {"ssim": ("SSIM", 3), "ssim_brain": ("SSIM in the brain", 3), "mse": ("MSE", 5), "psnr": ("PSNR (dB)", 1)}
 
 
