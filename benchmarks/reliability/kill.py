@@ -25,16 +25,8 @@ from safetensors.numpy import load_file
 
 from ldae.base.files import write_json
 
-VOLATILE = (
-    "wall_seconds",
-    "peak_memory_gib",
-    "seconds",
-    "peak_gib",
-    "hardware",
-    "inputs",
-    "path",
-    "created",
-    "GeneratedBy",
+VOLATILE = tuple(
+    "wall_seconds peak_memory_gib seconds peak_gib memory_gib plan hardware inputs path created GeneratedBy".split()
 )
 OF_ONE_RUN = ("clock.json", "inputs.json", "record.json")
 LEFT_BEHIND = (".writing-*", ".*-writing", ".*-former", "*.partial*")
