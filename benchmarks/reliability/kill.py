@@ -4,7 +4,7 @@
 
 For each command one undisturbed run tells how long it takes and what it leaves. Then, so many times: the command starts in a new
 place, its process group is killed at a random moment of that time, and the same command runs again to its end. It passes if that
-run ends with exit code 0, leaves the same results (models, codes, images and metrics; not times), and no temporary file. `twice_s`
+run ends with exit code 0, leaves the same results (models, codes, images, metrics; not times), and no temporary file. `twice_s`
 is what was spent twice: both runs minus the undisturbed one. It holds the second start of the program, some ten seconds.
 """
 
