@@ -93,16 +93,36 @@ class ResumeCheckpoint(Callback):
     Args:
         path: of the checkpoint.
         every: steps between two.
+
+    Attributes:
+        losses: the last of each that was logged, in this session or before.
     """
 
     def __init__(self, path: Path, every: int) -> None:
         self.path = path
         self.every = every
+        self.losses: dict[str, float] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """State for a checkpoint."""
+        return {"losses": self.losses}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up a checkpoint's losses."""
+        self.losses = dict(state_dict["losses"])
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Read what was logged last."""
+        self._read(trainer)
+
+    def _read(self, trainer: Trainer) -> None:
+        self.losses |= {name: float(value) for name, value in trainer.logged_metrics.items() if name != "step"}
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Save when it is time."""
         assert isinstance(pl_module, StageLoop)
         if pl_module.stage.steps_done % self.every == 0:
+            self._read(trainer)
             with atomic_file(self.path) as temporary:
                 trainer.save_checkpoint(temporary)
 

@@ -167,7 +167,8 @@ def fit_stage(
     average = ExponentialMovingAverage(stage.averaged(), config.ema_decay)
     resume = folder / RESUME
     timer = Timer()
-    callbacks: list[Callback] = [average, timer, ResumeCheckpoint(resume, config.checkpoint_every)]
+    checkpoints = ResumeCheckpoint(resume, config.checkpoint_every)
+    callbacks: list[Callback] = [average, timer, checkpoints]
     if config.patience:
         callbacks.append(EarlyStopping("validation/loss", patience=config.patience))
     if settings.progress is not None:
@@ -199,9 +200,8 @@ def fit_stage(
     average.keep()
     with torch.no_grad():
         tensors = {key: value.detach().clone() for key, value in finish().items()}
-    losses = {key: float(value) for key, value in trainer.logged_metrics.items() if key != "step"}
     record = StageRecord(
-        hash_tensors(tensors), timer.time_elapsed(), stage.steps_done, losses, asdict(plan), memory.peak_gib
+        hash_tensors(tensors), timer.time_elapsed(), stage.steps_done, checkpoints.losses, asdict(plan), memory.peak_gib
     )
     _leave(folder, tensors, record)
     resume.unlink(missing_ok=True)

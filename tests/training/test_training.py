@@ -21,7 +21,7 @@ from ldae.errors import DependencyError, TrainingError
 from ldae.models.convnext import ConvNeXt, ConvNeXtConfig
 from ldae.report.run_folder import read_history
 from ldae.training.batches import StageDataModule, StepBatchSampler
-from ldae.training.callbacks import ExponentialMovingAverage, SliceImages, slice_sheet
+from ldae.training.callbacks import ExponentialMovingAverage, ResumeCheckpoint, SliceImages, slice_sheet
 from ldae.training.compression import PerceptualConfig, build_perceptual
 from ldae.training.experiment import STAGES
 from ldae.training.fit import FitSettings, start_stage
@@ -115,6 +115,16 @@ def test_the_logged_gradient_norm_is_of_before_clipping(tmp_path):
     train(stage, tmp_path / "run")
     # The gradient of (w - 1)^2 at w = 0 is 2.
     assert read_history(tmp_path / "run")["train/gradient_norm"].dropna().iloc[0] == pytest.approx(2, rel=0.01)
+
+
+def test_losses_that_were_logged_before_a_kill_are_not_forgotten(tmp_path):
+    before, after = (ResumeCheckpoint(tmp_path / "resume.ckpt", 2) for _ in range(2))
+    before.on_train_end(
+        SimpleNamespace(logged_metrics={"train/loss": torch.tensor(3.0), "adversarial": 0.5, "step": 4}), None
+    )
+    after.load_state_dict(before.state_dict())
+    after.on_train_end(SimpleNamespace(logged_metrics={"train/loss": torch.tensor(2.0)}), None)
+    assert after.losses == {"train/loss": 2.0, "adversarial": 0.5}
 
 
 def test_the_average_lags_behind_and_is_what_is_kept(tmp_path):
@@ -262,7 +272,7 @@ def test_a_run_killed_in_every_stage_resumes_to_the_same_weights(cohort, tmp_pat
     resumed, again = fit(cohort, tmp_path / "killed")
     # The stated tolerance is none at all: the same number of threads gives the same bits.
     for stage in STAGES:
-        assert again[stage].losses["validation/loss"] == records[stage].losses["validation/loss"]
+        assert again[stage].losses == records[stage].losses
         assert again[stage].steps == records[stage].steps == 8
     assert resumed.model().fingerprint() == whole.model().fingerprint()
 
