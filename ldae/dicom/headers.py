@@ -1,6 +1,7 @@
 """DICOM headers (pydicom): the files of a folder by series, as plain words and numbers."""
 
 import importlib
+import io
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -186,11 +187,20 @@ class _UnreadableError(Exception):
     """A DICOM file that cannot be used."""
 
 
+class _BoundedFile(io.BufferedReader):
+    """A file of which no more is read than it holds: a damaged length would else take as much memory as it states."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """At most `size` bytes."""
+        left = os.fstat(self.fileno()).st_size - self.tell()
+        return super().read(left if size is None or size < 0 else min(size, left))
+
+
 def _read_header(path: Path) -> tuple[Header, list[tuple[float, ...]]]:
     import pydicom
     from pydicom.errors import InvalidDicomError
 
-    with warnings.catch_warnings(), path.open("rb") as file:
+    with warnings.catch_warnings(), _BoundedFile(path.open("rb", buffering=0)) as file:
         # Odd values of elements that are not used; those that are used are checked here.
         warnings.simplefilter("ignore")
         try:
@@ -199,11 +209,11 @@ def _read_header(path: Path) -> tuple[Header, list[tuple[float, ...]]]:
             tags = [*TEXT_TAGS.split(), SHARED, PER_FRAME]
             dataset = pydicom.dcmread(file, force=bare, stop_before_pixels=True, specific_tags=tags)
             header = Header(dict(_texts(dataset)))
+            kind = str(dataset.file_meta.get("MediaStorageSOPClassUID", "")) or header.text("SOPClassUID")
         except InvalidDicomError as error:
             raise _NoImageError("not a DICOM file") from error
         except Exception as error:  # the reader raises anything from EOFError to struct.error on damaged files
             raise _UnreadableError("unreadable or truncated; copy it again") from error
-        kind = str(dataset.file_meta.get("MediaStorageSOPClassUID", "")) or header.text("SOPClassUID")
         if "Rows" not in dataset:
             if kind and kind not in (MR_IMAGE, ENHANCED_MR_IMAGE):
                 raise _NoImageError("DICOM without an image")

@@ -91,7 +91,10 @@ def test_study_of_a_model_that_is_there(quick, tmp_path, capsys):
     for name in ("ssim", "ssim_brain", "mse", "ssim_semantic_only", "ssim_semantic_mean", "round_trip_rms"):
         assert study["reconstruct"][name] == pytest.approx(demo["reconstruct"][name], rel=1e-5, abs=1e-6), name
     for name, interval in demo["reconstruct"]["intervals"].items():
-        assert study["reconstruct"]["intervals"][name] == pytest.approx(interval, rel=1e-5, abs=1e-6), name
+        found = study["reconstruct"]["intervals"][name]
+        assert found["reason"] == interval["reason"]
+        ends = [end for end in ("value", "low", "high") if interval[end] is not None]
+        assert [found[end] for end in ends] == pytest.approx([interval[end] for end in ends], rel=1e-5, abs=1e-6), name
     assert (tmp_path / "study" / "report.html").is_file()
     assert run("report", quick, "--out", tmp_path / "again.html") == 0
     assert (tmp_path / "again.html").is_file()
