@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
+from ldae.dicom import headers
 from ldae.dicom.headers import read_folder
 from ldae.dicom.read import convert_series
 from ldae.errors import DependencyError, VolumeError
@@ -180,6 +181,13 @@ def test_other_files_are_told_apart(tmp_path: Path, make_dicom: Callable, blob: 
     assert scan.other == other | {"report.dcm": "DICOM without an image"}
     assert [len(series.planes) for series in scan.series] == [12]
     assert not scan.unreadable
+
+
+def test_a_length_beyond_the_end_of_the_file_takes_no_memory(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"abcdef")
+    with headers._BoundedFile(path.open("rb", buffering=0)) as file:
+        assert (file.read(2), file.read(1 << 60), file.read()) == (b"ab", b"cdef", b"")
 
 
 def test_a_file_that_cannot_be_opened_is_named(
