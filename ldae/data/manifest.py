@@ -37,7 +37,6 @@ from ldae.data.schema import (
 from ldae.data.text_table import MISSING_WORDS, read_text_table, shortlist
 from ldae.errors import ManifestError
 from ldae.image_files import Reading
-from ldae.volume import SUFFIXES
 
 __all__ = [
     "COLUMNS",
@@ -48,7 +47,6 @@ __all__ = [
     "build_manifest",
     "canonical_text",
     "read_manifest",
-    "read_scans",
     "write_manifest",
 ]
 
@@ -243,35 +241,6 @@ def read_manifest(
         unread = {"session_id": "1", "image": [f"{row}.nii.gz" for row in range(len(table))]}
         table = table.assign(**{name: value for name, value in unread.items() if name not in table.columns})
     return _validated(table, path, check_images=check_images and images, strict=strict)
-
-
-def read_scans(paths: Sequence[Path]) -> Manifest:
-    """Read one manifest, or make one of image files: subject and session as in BIDS names, else the file's name and `1`.
-
-    Raises:
-        ManifestError: for a manifest or an image that cannot be used, or both at once.
-    """
-    if not any(path.name.lower().endswith(SUFFIXES) for path in paths):
-        if len(paths) == 1:
-            return read_manifest(paths[0])
-        msg = (
-            f"{len(paths)} inputs of which none is an image; give one manifest, or image files ({', '.join(SUFFIXES)})"
-        )
-        raise ManifestError(msg)
-    rows = []
-    for path in paths:
-        name = path.name.partition(".")[0]
-        name = f"sub-{name}" if name.lower() in MISSING_WORDS else name
-        entities = dict(part.partition("-")[::2] for part in name.split("_"))
-        subject, session = entities.get("sub"), entities.get("ses")
-        rows.append(
-            {
-                "participant_id": f"sub-{subject}" if subject else name,
-                "session_id": f"ses-{session}" if session else "1",
-                "image": str(path.absolute()),
-            }
-        )
-    return build_manifest(pd.DataFrame(rows), paths[0].absolute(), check_images=True)
 
 
 def build_manifest(table: pd.DataFrame, path: str | os.PathLike[str], *, check_images: bool = False) -> Manifest:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ldae.data.manifest import build_manifest, read_manifest, read_scans, write_manifest
+from ldae.data.manifest import build_manifest, read_manifest, write_manifest
 from ldae.data.schema import COLUMNS
 from ldae.errors import ManifestError
 from ldae.image_files import Reading, reading
@@ -245,19 +245,3 @@ def test_what_reads_no_images_takes_a_table_of_people(tmp_path):
     path.write_text("name,diagnosis\nsub-1,AD\n")
     with pytest.raises(ManifestError, match="participant_id"):
         read_manifest(path, images=False)
-
-
-def test_image_files_are_a_manifest(tmp_path):
-    names = ("sub-01_ses-2_T1w.nii.gz", "head.nii", "none.nii")
-    for name in names:
-        (tmp_path / name).touch()
-    first, second, third = read_scans([tmp_path / name for name in names]).records
-    assert third.key == "sub-none_1"
-    assert (first.key, first.image) == ("sub-01_ses-2", tmp_path / names[0])
-    assert (second.key, second.image) == ("head_1", tmp_path / names[1])
-    table = written(tmp_path, "participant_id\tsession_id\timage\na\t1\thead.nii\n")
-    assert read_scans([table]).records == read_manifest(table).records
-    with pytest.raises(ManifestError, match="do not exist"):
-        read_scans([tmp_path / "lost.nii.gz"])
-    with pytest.raises(ManifestError, match="one manifest, or image files"):
-        read_scans([tmp_path / "a.tsv", tmp_path / "b.tsv"])

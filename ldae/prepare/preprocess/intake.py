@@ -9,15 +9,16 @@ import pandas as pd
 
 from ldae.base.processes import run_each
 from ldae.contract import Modality, Preprocessing
-from ldae.data.manifest import Manifest, Record, build_manifest, read_manifest, read_scans
-from ldae.errors import CohortError, LdaeError, VolumeError
+from ldae.data.manifest import Manifest, Record, build_manifest, read_manifest
+from ldae.data.text_table import MISSING_WORDS
+from ldae.errors import CohortError, LdaeError, ManifestError, VolumeError
 from ldae.head.intake import Content, check_prepared, content_of, only_t1w
 from ldae.head.preprocess import PreprocessConfig
 from ldae.prepare.imports.bids import import_bids
 from ldae.prepare.preprocess.cohort import preprocess_manifest
 from ldae.volume import SUFFIXES, read_volume
 
-__all__ = ["OpenedScans", "open_scans"]
+__all__ = ["OpenedScans", "open_scans", "read_scans"]
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,35 @@ def open_scans(
         str(images[record.key].absolute()) for record, keep in zip(manifest.records, kept, strict=True) if keep
     ]
     return OpenedScans(build_manifest(rows, manifest.path), failures, raw, warnings)
+
+
+def read_scans(paths: Sequence[Path]) -> Manifest:
+    """Read one manifest, or make one of image files: subject and session as in BIDS names, else the file's name and `1`.
+
+    Raises:
+        ManifestError: for a manifest or an image that cannot be used, or both at once.
+    """
+    if not any(path.name.lower().endswith(SUFFIXES) for path in paths):
+        if len(paths) == 1:
+            return read_manifest(paths[0])
+        msg = (
+            f"{len(paths)} inputs of which none is an image; give one manifest, or image files ({', '.join(SUFFIXES)})"
+        )
+        raise ManifestError(msg)
+    rows = []
+    for path in paths:
+        name = path.name.partition(".")[0]
+        name = f"sub-{name}" if name.lower() in MISSING_WORDS else name
+        entities = dict(part.partition("-")[::2] for part in name.split("_"))
+        subject, session = entities.get("sub"), entities.get("ses")
+        rows.append(
+            {
+                "participant_id": f"sub-{subject}" if subject else name,
+                "session_id": f"ses-{session}" if session else "1",
+                "image": str(path.absolute()),
+            }
+        )
+    return build_manifest(pd.DataFrame(rows), paths[0].absolute(), check_images=True)
 
 
 def _examine(modality: Modality, record: Record) -> tuple[Content | None, str]:

@@ -8,11 +8,11 @@ import pytest
 
 from ldae.atlas import load_template
 from ldae.contract import Preprocessing
-from ldae.data.manifest import write_manifest
-from ldae.errors import CohortError, VolumeError
+from ldae.data.manifest import read_manifest, write_manifest
+from ldae.errors import CohortError, ManifestError, VolumeError
 from ldae.prepare.preprocess import intake
 from ldae.prepare.preprocess.derivatives import Outcome
-from ldae.prepare.preprocess.intake import open_scans
+from ldae.prepare.preprocess.intake import open_scans, read_scans
 from ldae.volume import Volume, write_volume
 
 
@@ -112,3 +112,20 @@ def test_another_modality_must_be_in_template_space(tmp_path):
     raw = write_volume(brain(2, 40.0), tmp_path / "sub-raw_T2w.nii.gz")
     with pytest.raises(CohortError, match="only T1w is preprocessed; give T2w brains in it"):
         open_scans([raw], tmp_path / "out", contract=lambda: Preprocessing(modality="T2w"))
+
+
+def test_image_files_are_a_manifest(tmp_path):
+    names = ("sub-01_ses-2_T1w.nii.gz", "head.nii", "none.nii")
+    for name in names:
+        (tmp_path / name).touch()
+    first, second, third = read_scans([tmp_path / name for name in names]).records
+    assert third.key == "sub-none_1"
+    assert (first.key, first.image) == ("sub-01_ses-2", tmp_path / names[0])
+    assert (second.key, second.image) == ("head_1", tmp_path / names[1])
+    table = tmp_path / "m.tsv"
+    table.write_text("participant_id\tsession_id\timage\na\t1\thead.nii\n")
+    assert read_scans([table]).records == read_manifest(table).records
+    with pytest.raises(ManifestError, match="do not exist"):
+        read_scans([tmp_path / "lost.nii.gz"])
+    with pytest.raises(ManifestError, match="one manifest, or image files"):
+        read_scans([tmp_path / "a.tsv", tmp_path / "b.tsv"])
