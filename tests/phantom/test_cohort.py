@@ -135,6 +135,7 @@ def test_foreign_folders_are_refused_and_another_cohort_is_replaced_by_force(tmp
         synthesise_cohort(tmp_path / "out", CONFIG, workers=0)
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_with_the_subjects_that_are_missing(tmp_path, monkeypatch):
     settings = dataclasses.replace(CONFIG, n_subjects=2, max_sessions=1, save_displacement=False)
     whole = synthesise_cohort(tmp_path / "whole", settings)

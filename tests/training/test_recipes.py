@@ -29,12 +29,15 @@ SHORT = [f"{stage}.optimisation.steps=2" for stage in STAGES]
             ["representation.semantic_dropout=0.5", "resample_posterior=true", "sampling.guidance=1.5"],
             marks=pytest.mark.slow,
         ),
-        [
-            "preprocessing={shape: [12, 12, 8], voxel_size_mm: 20.0, centre_mm: [0.0, -17.0, 5.0]}",
-            "compression.model.channels=[]",
-            "compression.model.latent_channels=1",
-            *VELOCITY,
-        ],
+        pytest.param(
+            [
+                "preprocessing={shape: [12, 12, 8], voxel_size_mm: 20.0, centre_mm: [0.0, -17.0, 5.0]}",
+                "compression.model.channels=[]",
+                "compression.model.latent_channels=1",
+                *VELOCITY,
+            ],
+            marks=pytest.mark.slow,
+        ),
         [
             "compression.model={channels: [], latent_channels: 3, components: {patch: 4}}",
             "representation.code_map=true",

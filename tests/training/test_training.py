@@ -237,6 +237,7 @@ def test_a_stage_with_other_inputs_is_replaced_by_force_alone(tmp_path):
     assert [path.name for path in (tmp_path / "stage").iterdir()] == ["inputs.json"]
 
 
+@pytest.mark.slow
 def test_ctrl_c_is_an_interruption_from_which_the_run_goes_on(cohort, tmp_path, fit):
     def interrupt(stage, done, total, losses):
         if done == 5:

@@ -69,6 +69,7 @@ def test_places_that_differ_much_do_not_draw_attention() -> None:
     assert pooled.attention(x.reshape(300, -1)).mean(axis=0).max() < 0.2
 
 
+@pytest.mark.slow
 def test_confounds_leave_tokens_their_places() -> None:
     x, y = scans(200)
     confound = np.random.default_rng(1).normal(size=(200, 1))

@@ -219,6 +219,7 @@ def test_numbers_that_only_asked_people_lack_are_filled_in(known_cohort):
     assert np.isfinite(evaluate_probe(target, embeddings, settings=crossed).table["demographics"]).all()
 
 
+@pytest.mark.slow
 def test_learning_curves_leave_confounds_out_too(known_cohort):
     """Features of nothing but noise: with sex regressed out, neither the probe nor its learning curve knows sex."""
     manifest, embeddings = known_cohort(150)
