@@ -1,5 +1,7 @@
 """A saved probe says the same of other scans as the model that it was taken from."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -35,3 +37,14 @@ def test_codes_of_another_model_or_width_are_refused(probe):
         predict(probe, KEYS, np.zeros((3, 2)), Origin("other" * 6, {}, "1"))
     with pytest.raises(TaskError, match=r"reads 2 features, the codes are \(3, 5\)"):
         predict(probe, KEYS, np.zeros((3, 5)), ORIGIN)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [({"weights": [1.0]}, r"\(2,\), \(2,\) and \(1,\) numbers"), ({"mean": [1.0, float("inf")]}, "not finite")],
+)
+def test_a_saved_probe_whose_numbers_do_not_fit_is_refused(tmp_path, values, message):
+    path = LinearProbe(np.zeros(2), np.ones(2), np.ones(2), 0.1, 1.0, True, 1.0).save(tmp_path / "probe.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+    with pytest.raises(TaskError, match=message):
+        LinearProbe.load(path)
