@@ -23,8 +23,9 @@ T1W = re.compile(
     r"s?t1(w|wi|mpr.*|3d|spgr|fl3d|tfl|tfe|ffe|se|tse|fse|vibe)?|3dt1|mprage|rage|i?r?f?spgr|ir?fspgr|efgre3d|bravo|3dtfe|tfe3d|"
     r"tfl|tfl3d|mdeft"
 )
+MAP = re.compile(r"t1maps?|maps?|t1rho")
 OTHER_CONTRAST = re.compile(
-    r"s?t2.*|pd|pdw|flair|dark|dwi|dti|diff|diffusion|adc|fa|tracew?|swi|swan|minip|mip|phase|pha|bold|"
+    rf"{MAP.pattern}|s?t2.*|pd|pdw|flair|dark|dwi|dti|diff|diffusion|adc|fa|tracew?|swi|swan|minip|mip|phase|pha|bold|"
     r"fmri|resting|rest|rsfmri|epi|ep2d|asl|pcasl|pasl|perf|perfusion|cbf|dsc|dce|tof|mra|mrv|angio|fieldmap|fmap|b0|b0map|b1|"
     r"b1map|stir|ciss|fiesta|haste|mrs|csi|svs|spectroscopy|qsm|mtr?|uni|inv1|inv2|mp2rage"
 )
@@ -36,7 +37,6 @@ PLUS_AGENT = re.compile(r"\+ ?(c|gd|gad|km)\b|\bc\+")
 REFORMATTED = frozenset(
     ["MPR", "REFORMATTED", "PROJECTION IMAGE", "MIP", "MIN IP", "MAX IP", "MNIP", "CSA MPR", "SUBTRACTION", "MOSAIC"]
 )
-MAP = re.compile(r"t1maps?|maps?|t1rho")
 LOCAL = "a localiser; take the 3D scan of the study"
 DERIVED = "a derived or secondary image; if it is the scan, corrected for distortion, give --include-derived"
 SLICED = "a reformatted or projected image; take the series that it was made from"

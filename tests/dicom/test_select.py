@@ -108,6 +108,7 @@ def test_the_only_3d_series_of_a_study_is_taken() -> None:
 
 def test_the_protocols_name_counts_where_the_description_is_silent() -> None:
     assert judged(series("SAG", ProtocolName="MPRAGE", InversionTime=""), series("FLAIR"))[0] is None
+    assert judged(series("SAG", ProtocolName="T1 map")) == ["its description names T1 and another contrast"]
     # Some scanners call all series of a study by one protocol.
     assert judged(series("MPRAGE", ProtocolName="BRAIN T1 T2 FLAIR")) == [None]
 
