@@ -292,30 +292,33 @@ def encode_manifest(
         inverted = scans.with_noise(
             model, batch_size=batch_size, progress=lambda done, total: progress(start + done, start + total)
         )
-        noise_path = _write_noise(inverted, out / "noise.safetensors", {"model": model.fingerprint(), "solver": solver})
-        worst = max(each.round_trip or 0.0 for each in inverted.codes)
+        noise_path, worst = _write_noise(
+            inverted, out / "noise.safetensors", {"model": model.fingerprint(), "solver": solver}
+        )
         facts |= {"solver": solver, "worst_round_trip_rms": worst}
     write_json(out / "encode.json", facts)
     shutil.rmtree(cache)
     return EncodeResult(path, noise_path, len(scans), failures, worst, outside, forced)
 
 
-def _write_noise(scans: EncodedScans, path: Path, metadata: dict[str, str]) -> Path:
-    """Write the noise codes one at a time."""
-    row_of = {record.key: row for row, record in enumerate(scans.records)}
+def _write_noise(scans: EncodedScans, path: Path, metadata: dict[str, str]) -> tuple[Path, float]:
+    """Write the noise codes, each read from its file once; the file and the largest error of the round trip."""
+    left, codes, worst = iter(scans.codes), scans.codes[0], 0.0
 
     def read(name: str) -> Tensor:
-        key, _, kind = name.partition(":")
-        codes = scans.codes[row_of[key]]
+        nonlocal codes, worst
+        _, _, kind = name.partition(":")
+        if not kind:  # of each scan the noise code comes first
+            codes = next(left)
+            worst = max(worst, codes.round_trip or 0.0)
         tensor = codes.record if kind else codes.noise
         assert tensor is not None
         return tensor.float().contiguous()
 
-    first = scans.codes[0]
     kinds = {
-        kind: tuple(each.shape) for kind, each in (("", first.noise), (":record", first.record)) if each is not None
+        kind: tuple(each.shape) for kind, each in (("", codes.noise), (":record", codes.record)) if each is not None
     }
     shapes = {f"{record.key}{kind}": shape for record in scans.records for kind, shape in kinds.items()}
     with atomic_file(path) as temporary:
         stream_tensors(temporary, shapes, read, metadata)
-    return path
+    return path, worst

@@ -125,7 +125,7 @@ def compare_brains(
             for a, b in ends
             if subjects[a] != subjects[b]
         ]
-        return list(_same_brain(alike)), None
+        return list(_same_brain(sorted(alike, key=lambda pair: -pair.likeness))), None
     # Every subject has the same weight in the mean, however many sessions it has.
     deviations = stack - np.mean([stack[names == name].mean(axis=0) for name in np.unique(names)], axis=0)
     from sklearn.preprocessing import normalize
