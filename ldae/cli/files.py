@@ -1,11 +1,11 @@
 """`ldae convert`, `export` and `report`: files of others, files for others, and documents."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from ldae.cli.command import command
 from ldae.cli.console import progress_bar, say, table
-from ldae.cli.options import Folder, Input, Inputs
+from ldae.cli.options import Folder, Input, Inputs, Positional
 
 if TYPE_CHECKING:
     from ldae.dicom.write import DerivedSeries
@@ -31,6 +31,23 @@ def export_dicom(image: Input, settings: "DerivedSeries", *, out: Folder, force:
     say(f"series: {folder}, {sum(1 for _ in folder.iterdir())} images, marked as synthetic")
     if settings.reference is not None and settings.patient_id is None:
         say("it carries the name and the study of the reference's subject")
+    return 0
+
+
+@command("export bundle")
+def export_bundle(model: Annotated[str, Positional()], *, out: Folder, force: bool = False) -> int:
+    """Write a model as a MONAI bundle.
+
+    `monai.bundle` verifies and runs it, with the semantic encoder as its network. Every command takes the bundle as --model.
+
+    Args:
+        model: folder or name of the model.
+        out: folder of the bundle.
+        force: replace a bundle that was exported before.
+    """
+    from ldae.tasks.bundle import export_bundle
+
+    say(f"bundle: {export_bundle(model, out, force=force)}")
     return 0
 
 

@@ -200,7 +200,8 @@ class TemplateFit:
 
 
 def template_fit(scan: Volume) -> TemplateFit:
-    """Compare a brain that should lie in template space with the template."""
+    """Compare a brain that should lie in template space with the template, spikes left aside."""
+    scan, _ = scan.without_spikes()
     mask = load_template(OVERLAP_MM).brain_mask
     brain, template = scan.resample_to(mask.grid, order=0).data > 0, mask.data > 0.5
     _, y, z = mask.grid.world_coordinates()

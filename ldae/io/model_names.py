@@ -6,10 +6,15 @@ from typing import Any
 
 from ldae.errors import CheckpointError
 
-__all__ = ["DEFAULT_MODEL", "find_direction", "find_model", "shipped_models", "upload"]
+__all__ = ["BUNDLED", "DEFAULT_MODEL", "METADATA", "find_direction", "find_model", "shipped_models", "upload"]
 
 DEFAULT_MODEL = "ldae-t1-3mm"
 """Trained on rendered T1-weighted heads at 3 mm; its card says on what, and what it was checked against."""
+
+BUNDLED = "models"
+"""Folder of the model in a MONAI bundle."""
+METADATA = "configs/metadata.json"
+"""What makes a folder a bundle."""
 
 
 def shipped_models() -> dict[str, Path]:
@@ -22,11 +27,14 @@ def find_model(name: str | Path) -> Path:
     """The folder of a model.
 
     Args:
-        name: a folder; the name of a model in this package; or `owner/name@revision` on the Hugging Face hub (extra `hub`).
+        name: a folder, or a MONAI bundle of it; the name of a model in this package; or `owner/name@revision` on the Hugging
+            Face hub (extra `hub`).
 
     Raises:
         CheckpointError: if there is none of the three.
     """
+    if (Path(name) / METADATA).is_file():
+        return Path(name) / BUNDLED
     if Path(name).exists():
         return Path(name)
     shipped = shipped_models()

@@ -97,3 +97,12 @@ def test_a_rim_of_the_skull_and_a_cut_cerebellum_are_refused(brain):
     thick = ndimage.binary_dilation(brain.data > 0, iterations=4)
     rim = Volume(noisy(np.where(thick, np.maximum(brain.data, 150.0), 0)), brain.affine)
     assert "skull or dura is left at its rim" in intake.contract_problem(rim, "T1w")
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_spike_changes_nothing(brain):
+    data = brain.data.copy()
+    data[tuple(n // 2 for n in data.shape)] = 1e30
+    spiked = Volume(data, brain.affine)
+    assert intake.contract_problem(spiked, "T1w") is None
+    assert intake.template_fit(spiked).correlation == pytest.approx(intake.template_fit(brain).correlation, abs=1e-3)
