@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from ldae.base.files import check_writable
 from ldae.cli.console import progress_bar, say, say_reasons
 from ldae.errors import OutputError, TaskError
-from ldae.io.model_names import DEFAULT_MODEL, find_model
+from ldae.io.model_names import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from ldae.autoencoder import LatentDiffusionAutoencoder
@@ -161,8 +161,9 @@ class Model(Hardware):
     model: str = DEFAULT_MODEL
     sampling: list[str] | None = None
 
-    def load(self) -> "LatentDiffusionAutoencoder":
-        """The model, with the sampling options applied.
+    @cached_property
+    def loaded(self) -> "LatentDiffusionAutoencoder":
+        """The model itself, with the sampling options applied.
 
         Raises:
             ConfigError: for a setting that is not one.
@@ -182,11 +183,10 @@ def open_scans(model: Model, scans: Sequence[Path], out: Path, *, workers: int) 
         out: folder.
         workers: processes.
     """
-    from ldae.prepare.check.model_contract import read_contract
     from ldae.prepare.preprocess import intake
 
-    def contract() -> "Preprocessing":
-        return read_contract(find_model(model.model))
+    def contract() -> "Preprocessing":  # a model that cannot be loaded is refused before anything is preprocessed
+        return model.loaded.config.preprocessing
 
     with progress_bar("preprocess") as move:
         opened = intake.open_scans(scans, out, contract=contract, workers=workers, progress=move)
@@ -255,7 +255,7 @@ class Scans(Model):
         from ldae.tasks.encode import encode_scans
 
         records = self.records(subject)
-        model = self.load()
+        model = self.loaded
         failures: dict[str, str] = {}
         forced: dict[str, str] | None = {} if self.force else None
         with progress_bar("encode") as move:

@@ -193,7 +193,7 @@ def predict(
         with TemporaryDirectory(prefix="ldae-predict-") as place:
             opened = open_scans(model, scans, Path(place), workers=workers)
             failures |= opened.failures
-            loaded = model.load()
+            loaded = model.loaded
             check_origin(str(probe), saved.origin, loaded.origin)
             with progress_bar("encode") as move:
                 encoded = encode_scans(loaded, opened.manifest.records, failures=failures, progress=move)

@@ -95,7 +95,7 @@ def demo(
         finally:
             clock.save()
     assert folder is not None
-    model = Model(model=str(folder), device=hardware.device, precision=hardware.precision).load()
+    model = Model(model=str(folder), device=hardware.device, precision=hardware.precision).loaded
     truth = {"true_volumes": _true_volumes(out / "cohort" / "phantom_truth.tsv")}
     run(model, folder, split, clock, baselines=truth, effect=read_volume(out / "cohort" / "phantom_effect.nii.gz"))
     return 0
@@ -131,7 +131,7 @@ def study(
     request = {"model": model.model, "manifest": str(manifest), "seed": seed}
     clock = Clock(out, request | ({"sampling": model.sampling} if model.sampling else {}), force=force)
     known = None if effect is None else read_volume(effect)
-    run(model.load(), find_model(model.model), manifest, clock, baselines=read_named(baseline or []), effect=known)
+    run(model.loaded, find_model(model.model), manifest, clock, baselines=read_named(baseline or []), effect=known)
     return 0
 
 

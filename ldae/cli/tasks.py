@@ -61,7 +61,7 @@ def encode(
         raise TaskError(msg)
     with TemporaryDirectory(prefix="ldae-encode-") if alone else nullcontext(checked_folder(out)) as place:
         opened = open_scans(model, scans, Path(place), workers=workers)
-        loaded = model.load()
+        loaded = model.loaded
         if slices:
             _ = loaded.slice_encoder  # refuses now, not after an hour of encoding
         records = opened.manifest.records
@@ -169,7 +169,7 @@ def _reconstruct_one(scans: ScansOrOne) -> int:
     if len(scans.scans) != 1:
         msg = f"{scans.out}: takes one scan, got {len(scans.scans)}; give a folder for several"
         raise TaskError(msg)
-    model = scans.load()
+    model = scans.loaded
     codes = model.encode(scans.scans[0])
     write_synthetic(model.decode(codes, space="scan"), scans.out, "reconstruction", model=model.fingerprint())
     say(f"reconstruction: {scans.out}")
@@ -200,7 +200,7 @@ def sample(
     from ldae.tasks.sample import sample
     from ldae.volume import read_volume
 
-    loaded = model.load()
+    loaded = model.loaded
     semantic = None
     if like is not None:
         semantic = loaded.encode_prepared([loaded.prepare(read_volume(like))], noise=False)[0].semantic

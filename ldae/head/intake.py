@@ -11,8 +11,7 @@ from scipy import ndimage
 from ldae.atlas import load_template
 from ldae.contract import Modality
 from ldae.errors import CohortError, VolumeError
-from ldae.head.findings import ERROR
-from ldae.head.intensities import SkullState, check_intensities, find_surroundings
+from ldae.head.intensities import SkullState, check_scan, find_surroundings
 from ldae.head.preprocess import PreprocessConfig, preprocess_scan
 from ldae.head.registration import correlation_with_template
 from ldae.head.tissue import tissue_contrast
@@ -80,10 +79,7 @@ def content_of(scan: Volume, modality: Modality) -> Content:
         VolumeError: if it is neither head nor brain, or no scan at all.
     """
     scan, _ = scan.without_spikes()  # who goes on with it says so
-    errors = [finding for finding in check_intensities(scan.data)[0] if finding.severity == ERROR]
-    if errors:
-        msg = f"{errors[0].message}; {errors[0].remedy}"
-        raise VolumeError(msg)
+    check_scan(scan.data)
     if _fits(template_fit(scan), modality):
         return "prepared"
     around = find_surroundings(scan)

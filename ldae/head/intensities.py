@@ -6,11 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ldae.errors import VolumeError
 from ldae.head.findings import ERROR, WARNING, Finding
 from ldae.head.morphology import Mask, close, coarse_grid, grow, largest_piece, mask_of_head
 from ldae.volume import Volume
 
-__all__ = ["SkullState", "Surroundings", "check_intensities", "check_view", "find_surroundings"]
+__all__ = ["SkullState", "Surroundings", "check_intensities", "check_scan", "check_view", "find_surroundings"]
 
 COARSE_MM = 3.0
 CLOSE_MM, AROUND_MM = 12.0, 6.0
@@ -53,6 +54,18 @@ class Surroundings:
     mask: Mask
     volume_ml: float
     skull: str
+
+
+def check_scan(data: npt.NDArray[np.float32]) -> None:
+    """Refuse voxels, (D, H, W), finite, that are no scan, such as labels.
+
+    Raises:
+        VolumeError: saying what they look like.
+    """
+    for finding in check_intensities(data)[0]:
+        if finding.severity == ERROR:
+            msg = f"{finding.message}; {finding.remedy}"
+            raise VolumeError(msg)
 
 
 def check_intensities(data: npt.NDArray[np.float32]) -> tuple[list[Finding], dict[str, float]]:

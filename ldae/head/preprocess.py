@@ -15,6 +15,7 @@ from ldae.errors import CohortError
 from ldae.head.bias_field import correct_bias
 from ldae.head.brain import brain_of_mask, brain_of_stripped, extract_brain, inside, template_brain
 from ldae.head.brain_tools import TOOLS, run_brain_tool
+from ldae.head.intensities import check_scan
 from ldae.head.morphology import depth_mm, grow, mask_volume
 from ldae.head.registration import MIN_CORRELATION, Registration, moved, refine, register
 from ldae.volume import Grid, Volume, spikes_word
@@ -165,9 +166,11 @@ def preprocess_scan(
 
     Raises:
         CohortError: if the registration fails or no brain is found.
+        VolumeError: if it is no scan, such as a label map.
     """
     config = config or PreprocessConfig()
     native, spikes = volume.to_ras().without_spikes()
+    check_scan(native.data)
     brain = _locate_brain(native, config, brain_mask)
     values = brain.corrected.data[inside(brain.surface, brain.corrected.grid)]
     low, high = (float(value) for value in np.percentile(values, WINDOW_PERCENTILES))

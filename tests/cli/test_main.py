@@ -46,11 +46,12 @@ def test_every_option_is_explained():
         assert "<" not in shown, "no name of a Python object"
 
 
-def test_every_command_takes_what_files_do_not_say(tmp_path, capsys):
+def test_every_command_takes_what_files_do_not_say(tmp_path, capsys, tiny_model):
     image = nibabel.Nifti1Image(np.ones((4, 5, 6), np.float32), None)
     image.header["qform_code"] = image.header["sform_code"] = 0
     nibabel.save(image, tmp_path / "plain.nii")
-    encode = ("encode", tmp_path / "plain.nii", "--out", tmp_path / "out")
+    model = tiny_model.save_pretrained(tmp_path / "model")
+    encode = ("encode", tmp_path / "plain.nii", "--model", model, "--out", tmp_path / "out")
     for more, words in (
         ((), "give --assume-ras"),
         (("--assume-ras", "--max-gib", "1e-9"), "the limit is 1e-09 GiB"),

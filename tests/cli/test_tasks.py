@@ -26,6 +26,15 @@ def test_study_leaves_everything_it_promises(tiny_run):
     assert results["n_subjects"] == SUBJECTS
 
 
+def test_a_model_is_refused_before_scans_are_preprocessed(tiny_model, tmp_path, capsys, monkeypatch):
+    tiny_model.networks.compression.latent_mean.fill_(np.nan)
+    model = tiny_model.save_pretrained(tmp_path / "model")
+    monkeypatch.setattr("ldae.prepare.preprocess.intake.run_each", None)  # called, it would be no error for a user
+    for command in ("encode", "reconstruct"):
+        assert run(command, "head.nii.gz", "--model", model, "--out", tmp_path / "out") == 2
+        assert "latent_mean are not all finite" in capsys.readouterr().err
+
+
 def test_codes_are_those_of_the_study_and_can_be_probed(model, tiny_run, tmp_path):
     assert run("encode", *model, "--out", tmp_path / "codes", "--noise", "--baselines") == 0
     codes = tmp_path / "codes" / "codes.parquet"

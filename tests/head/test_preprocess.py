@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 
 from ldae.atlas import load_template
-from ldae.errors import CohortError
+from ldae.errors import CohortError, VolumeError
 from ldae.head import bias_field, brain, registration
 from ldae.head.bias_field import correct_bias
 from ldae.head.morphology import close, coarse_grid, depth_mm, grow, largest_piece, shrink
@@ -90,6 +90,13 @@ def test_a_wrong_orientation_in_the_header_is_mended_and_told(
     found = register(moved(stripped, turn), already_stripped=True)
     assert pose_error_mm(found.affine_native_to_template, turn @ template_to_scan) < TOLERANCE_MM
     assert "turned by" in " ".join(found.warnings)
+
+
+def test_labels_are_refused_before_the_registration() -> None:
+    template = load_template(6.0).t1
+    labels = np.digitize(template.data, np.quantile(template.data, (0.3, 0.6, 0.85))).astype(np.float32)
+    with pytest.raises(VolumeError, match="labels, not a scan; give the T1-weighted image"):
+        preprocess_scan(Volume(labels, template.affine))
 
 
 def test_impossible_alignments_are_recognised(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -157,7 +157,7 @@ def test_a_cohort_without_one_good_scan_is_an_error(tmp_path: Path) -> None:
     table = pd.DataFrame({"participant_id": ["p-1", "p1"], "session_id": "01", "image": "flat.nii.gz"})
     with pytest.raises(CohortError, match=r"p-1_01 and p1_01 would both be written"):
         preprocess_manifest(build_manifest(table, tmp_path / "m.tsv"), tmp_path / "out")
-    with pytest.raises(CohortError, match=r"none of 1 scans.*no contrast"):
+    with pytest.raises(CohortError, match=r"none of 1 scans.*all voxels have one value"):
         preprocess_manifest(build_manifest(table[:1], tmp_path / "m.tsv"), tmp_path / "out")
     with pytest.raises(VolumeError, match="voxel_size_mm"):
         PreprocessConfig(voxel_size_mm=-1.0)
