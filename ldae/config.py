@@ -11,10 +11,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-import yaml
-
 from ldae.errors import ConfigError
-from ldae.io.plain import from_plain, read_setting
+from ldae.io.plain import from_plain, read_setting, read_yaml
 from ldae.training.recipe import ExperimentConfig
 
 __all__ = ["find_config", "load_experiment", "shipped_configs"]
@@ -72,12 +70,7 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if path in seen:
         msg = f"{path} includes itself ({' -> '.join(str(p) for p in (*seen, path))}); remove one include"
         raise ConfigError(msg)
-    try:
-        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        reason = " ".join(str(error).split())
-        msg = f"{path}: not readable YAML ({reason}); correct it"
-        raise ConfigError(msg) from error
+    plain = read_yaml(path)
     plain = {} if plain is None else plain
     if not isinstance(plain, dict):
         msg = f"{path}: a config is a mapping of names to values, got {type(plain).__name__}; see 'ldae config demo'"

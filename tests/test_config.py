@@ -86,6 +86,7 @@ def test_bad_overrides_are_refused(override, words):
     ("text", "words"),
     [
         ("a: [", "not readable YAML"),
+        ("a: " + 9999 * "[", "nested too deeply"),
         ("- 1", "mapping"),
         ("include: none.yaml", "does not exist"),
         ("include: self.yaml", "includes itself"),

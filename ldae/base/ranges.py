@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from ldae.errors import ConfigError
 
 __all__ = [
+    "SEEDS",
     "Range",
     "blocks",
     "check_range",
@@ -47,9 +48,14 @@ class Range:
 
     def __str__(self) -> str:
         if math.isinf(self.high):
-            return f"above {self.low:g}" if self.above else f"at least {self.low:g}"
-        ends = {(False, False): "", (True, True): ", both excluded", (True, False): f", without {self.low:g}"}
-        return f"between {self.low:g} and {self.high:g}{ends.get((self.above, self.below), f', without {self.high:g}')}"
+            return f"above {self.low:.10g}" if self.above else f"at least {self.low:.10g}"
+        ends = {(False, False): "", (True, True): ", both excluded", (True, False): f", without {self.low:.10g}"}
+        without = ends.get((self.above, self.below), f", without {self.high:.10g}")
+        return f"between {self.low:.10g} and {self.high:.10g}{without}"
+
+
+SEEDS = Range(0, 2**32 - 1)
+"""Of every generator that is used: NumPy's takes no others."""
 
 
 def within(default: Any, allowed: Range) -> Any:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from ldae.cli.command import command, options_named
 from ldae.cli.console import exit_code, notice, progress_bar, say, say_reasons, table
-from ldae.cli.options import Folder, Manifest, Workers, folder
+from ldae.cli.options import Count, Folder, Manifest, Seed, folder
 
 if TYPE_CHECKING:
     from ldae.head.preprocess import PreprocessConfig
@@ -31,7 +31,7 @@ def synth(
     noise_free: bool = False,
     varied: bool = False,
     force: bool = False,
-    workers: Workers = 2,
+    workers: Count = 2,
 ) -> int:
     """Generate a phantom cohort with known truth.
 
@@ -83,7 +83,7 @@ def check(
     model: Path | None = None,
     out: Annotated[Path | None, folder] = None,
     anatomy: bool = True,
-    workers: Workers = 1,
+    workers: Count = 1,
     strict: bool = False,
 ) -> int:
     """Check images, table, duplicates and confounds of a cohort.
@@ -144,7 +144,7 @@ def preprocess(
     *,
     out: Folder,
     brain_mask: str | None = None,
-    workers: Workers = 1,
+    workers: Count = 1,
     scheduler: str | None = None,
     strict: bool = False,
 ) -> int:
@@ -194,7 +194,7 @@ def split(
     test: float = 0.2,
     same_person: Path | None = None,
     force: bool = False,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> int:
     """Freeze a split by subject.
 

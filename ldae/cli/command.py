@@ -1,7 +1,9 @@
 """Commands as typed, documented functions: the signature gives the options, the docstring their help."""
 
 import inspect
+import math
 import re
+from argparse import ArgumentTypeError
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
@@ -13,6 +15,7 @@ from typing import Annotated, Any, Literal, NoReturn, Union, get_args, get_origi
 from docstring_parser import parse as parse_docstring
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
+from ldae.base.ranges import Range
 from ldae.cli.console import notice
 from ldae.cli.options import RENAMED_OPTIONS, Positional
 from ldae.errors import LdaeError
@@ -140,7 +143,9 @@ class Option:
         if get_origin(hint) is Literal:
             options["choices"] = list(get_args(hint))
             hint = str
-        options["type"] = next((each for each in extras if inspect.isfunction(each)), hint)
+        allowed = next((each for each in extras if isinstance(each, Range)), None)
+        read = next((each for each in extras if inspect.isfunction(each)), hint)
+        options["type"] = read if allowed is None else _number(hint, allowed)
         if positional := next((each for each in extras if isinstance(each, Positional)), None):
             parser.also += [positional.also] if positional.also else []
             if positional.also:
@@ -286,6 +291,22 @@ def _texts(documented: Any) -> dict[str, str]:
         for each in parse_docstring(inspect.getdoc(base) or "").params:
             found[each.arg_name] = " ".join((each.description or "").split()).rstrip(".").replace("`", "")
     return found
+
+
+def _number(kind: type, allowed: Range) -> Callable[[str | float], Any]:
+    """Reads a number within a range."""
+
+    def read(given: str | float) -> Any:
+        try:
+            value = kind(given)
+        except ValueError:
+            value = math.nan
+        if value not in allowed:
+            msg = f"must be {'a whole number ' if kind is int else ''}{allowed}, got {given}"
+            raise ArgumentTypeError(msg)
+        return value
+
+    return read
 
 
 def _default(of: Any) -> Any:

@@ -160,7 +160,7 @@ def exit_on_error(*, verbose: bool) -> Iterator[None]:
             errors.print(traceback.format_exc(), markup=False)
         if isinstance(error, LdaeError):
             notice(str(error))
-        elif isinstance(error, OSError | MemoryError):
+        elif isinstance(error, OSError | MemoryError) or "tried to allocate" in str(error).lower():  # torch's
             notice(f"{error or type(error).__name__}; check paths, permissions, free disk and memory")
         else:
             reason = " ".join(str(error).split())[:500]

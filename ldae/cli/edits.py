@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from ldae.base.ranges import Range
 from ldae.cli.command import command
 from ldae.cli.console import interval, p_value, progress_bar, say, table
-from ldae.cli.options import PlacedScans, Scans
+from ldae.cli.options import Count, PlacedScans, Scans
 
 if TYPE_CHECKING:
     from ldae.tasks.edit.evaluate import ManipulateResult
@@ -173,7 +174,7 @@ def interpolate_subject(
     *,
     subject: str,
     months: list[float],
-    draws: int = 0,
+    draws: Annotated[int, Range(0)] = 0,
     estimate: Literal["residual", "codes"] = "residual",
 ) -> int:
     """Write one subject's scan at months between two sessions.
@@ -201,7 +202,7 @@ def interpolate_subject(
 
 @command("interpolate evaluate")
 def interpolate_evaluate(
-    scans: Scans, *, references: Path | None = None, truth: Path | None = None, resamples: int = 1000
+    scans: Scans, *, references: Path | None = None, truth: Path | None = None, resamples: Count = 1000
 ) -> int:
     """Score every method of interpolation against real scans.
 

@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from ldae.base.ranges import Range
 from ldae.cli.command import command
 from ldae.cli.console import progress_bar, say, table
-from ldae.cli.options import Folder, Input, Inputs, Positional
+from ldae.cli.options import Count, Folder, Input, Inputs, Positional
 
 if TYPE_CHECKING:
     from ldae.dicom.write import DerivedSeries
@@ -111,8 +112,8 @@ def convert_autoencoder(
     file: Input,
     *,
     out: Folder,
-    groups: int = 32,
-    latent_scale: float = 1.0,
+    groups: Count = 32,
+    latent_scale: Annotated[float, Range(0, above=True)] = 1.0,
     ignore: list[str] | None = None,
     force: bool = False,
 ) -> int:

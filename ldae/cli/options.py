@@ -1,6 +1,5 @@
 """Options that several commands share, and earlier names of options, which work for one version more."""
 
-import re
 from argparse import ArgumentTypeError
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from ldae.base.files import check_writable
+from ldae.base.ranges import SEEDS, Range
 from ldae.cli.console import progress_bar, say, say_reasons
 from ldae.errors import OutputError, TaskError
 from ldae.io.model_names import DEFAULT_MODEL
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "RENAMED_COMMANDS",
     "RENAMED_OPTIONS",
+    "Count",
     "Folder",
     "Hardware",
     "Input",
@@ -35,11 +36,10 @@ __all__ = [
     "Positional",
     "ScanFiles",
     "Scans",
-    "Workers",
+    "Seed",
     "checked_folder",
     "folder",
     "open_scans",
-    "process_count",
     "writable",
 ]
 
@@ -113,25 +113,14 @@ def checked_folder(path: Path) -> Path:
         raise TaskError(str(error)) from error
 
 
-def process_count(text: str | int) -> int:
-    """A number of processes.
-
-    Raises:
-        ArgumentTypeError: if it is none, or below 1.
-    """
-    if not re.fullmatch(r"\d+", str(text)) or int(text) < 1:
-        msg = f"needs a whole number of processes, 1 or more, got {text}"
-        raise ArgumentTypeError(msg)
-    return int(text)
-
-
 Input = Annotated[Path, Positional()]
 Inputs = Annotated[list[Path], Positional()]
 Manifest = Annotated[Path, Positional(also="--manifest")]
 ScanFiles = Annotated[list[Path], Positional(also="--manifest")]
 Folder = Annotated[Path, folder]
 Output = Annotated[Path, writable]
-Workers = Annotated[int, process_count]
+Count = Annotated[int, Range(1)]
+Seed = Annotated[int, SEEDS]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,8 +204,8 @@ class Scans(Model):
     scans: ScanFiles
     people: Literal["train", "validation", "test", "all"] | None = None
     out: Folder
-    seed: int = 0
-    workers: Workers = 1
+    seed: Seed = 0
+    workers: Count = 1
     strict: bool = False
     force: bool = False
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from ldae.cli.command import command
 from ldae.cli.console import exit_code, interval, p_value, progress_bar, say, say_reasons, table
-from ldae.cli.options import Folder, Input, Model, Output, ScanFiles, Workers, open_scans
+from ldae.cli.options import Count, Folder, Input, Model, Output, ScanFiles, open_scans
 
 if TYPE_CHECKING:
     from ldae.tasks.probe.embeddings import Embeddings
@@ -159,7 +159,7 @@ def predict(
     model: Model,
     *,
     out: Output,
-    workers: Workers = 1,
+    workers: Count = 1,
     strict: bool = False,
 ) -> int:
     """Predict with a saved probe on new scans.

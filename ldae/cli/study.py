@@ -2,11 +2,12 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+from ldae.base.ranges import Range
 from ldae.cli.command import command
 from ldae.cli.console import progress_bar, say, table
-from ldae.cli.options import Folder, Hardware, Manifest, Model
+from ldae.cli.options import Folder, Hardware, Manifest, Model, Seed
 from ldae.cli.training import train
 
 if TYPE_CHECKING:
@@ -29,9 +30,9 @@ def demo(
     out: Folder = Path("runs/demo"),
     quick: bool = False,
     pretrained: bool = False,
-    subjects: int | None = None,
+    subjects: Annotated[int | None, Range(1)] = None,
     force: bool = False,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> int:
     """Run the whole method on a phantom cohort, in minutes.
 
@@ -110,7 +111,7 @@ def study(
     baseline: list[str] | None = None,
     effect: Path | None = None,
     force: bool = False,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> int:
     """Run every task on held-out subjects, with a report.
 

@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Any
 from ldae.base.files import atomic_file
 from ldae.cli.command import command
 from ldae.cli.console import exit_code, interval, progress_bar, say, say_reasons, table
-from ldae.cli.options import Folder, Model, Output, PlacedScans, ScanFiles, Scans, Workers, checked_folder, open_scans
+from ldae.cli.options import (
+    Count,
+    Folder,
+    Model,
+    Output,
+    PlacedScans,
+    ScanFiles,
+    Scans,
+    Seed,
+    checked_folder,
+    open_scans,
+)
 
 if TYPE_CHECKING:
     from ldae.autoencoder import LatentDiffusionAutoencoder
@@ -26,9 +37,9 @@ def encode(
     noise: bool = False,
     baselines: bool = False,
     slices: bool = False,
-    batch_size: int = 16,
-    seed: int = 0,
-    workers: Workers = 1,
+    batch_size: Count = 16,
+    seed: Seed = 0,
+    workers: Count = 1,
     strict: bool = False,
     force: bool = False,
 ) -> int:
@@ -181,10 +192,10 @@ def sample(
     model: Model,
     *,
     out: Folder,
-    count: int = 4,
+    count: Count = 4,
     like: Path | None = None,
     against: Path | None = None,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> int:
     """Draw synthetic scans: unconditional, or variations of one scan.
 

@@ -243,13 +243,12 @@ def read_manifest(
     return _validated(table, path, check_images=check_images and images, strict=strict)
 
 
-def build_manifest(table: pd.DataFrame, path: str | os.PathLike[str], *, check_images: bool = False) -> Manifest:
+def build_manifest(table: pd.DataFrame, path: str | os.PathLike[str]) -> Manifest:
     """Validate a table made in memory as if it stood in the file `path`, row i in line i + 2.
 
     Args:
         table: one row a scan.
         path: where it stands or will stand; relative image paths resolve against its folder.
-        check_images: refuse if an image file does not exist.
 
     Raises:
         ManifestError: naming every violated rule.
@@ -259,7 +258,7 @@ def build_manifest(table: pd.DataFrame, path: str | os.PathLike[str], *, check_i
         index=range(2, len(table) + 2),
         dtype=object,
     )
-    return _validated(text, Path(path), check_images=check_images, strict=True)
+    return _validated(text, Path(path), check_images=False, strict=True)
 
 
 def write_manifest(table: pd.DataFrame, path: str | os.PathLike[str]) -> Path:

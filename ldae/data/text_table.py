@@ -1,5 +1,6 @@
 """Tables as text: the content of each cell, and its line in the file."""
 
+import codecs
 import csv
 import io
 import re
@@ -16,6 +17,7 @@ __all__ = ["MISSING_WORDS", "read_text_table", "shortlist"]
 MISSING_WORDS = frozenset({"", "n/a", "na", "nan", "none", "null", "<na>"})
 ITEMS_SHOWN = 3
 EXCEL = ".xlsx"
+DECIMAL, SURELY_DECIMAL = re.compile(r"[+-]?\d+,\d+"), re.compile(r"[+-]?\d+,(?!\d{3}$)\d+")
 
 
 def read_text_table(path: Path, ragged: list[tuple[int, int]] | None = None) -> pd.DataFrame:
@@ -23,10 +25,11 @@ def read_text_table(path: Path, ragged: list[tuple[int, int]] | None = None) -> 
 
     Cells are stripped; the words for a missing value become None; blank lines and empty columns without a name at the
     right end are skipped. The separator is the one that Excel's first line `sep=;` states, else the one that cuts the
-    header into most cells. In a semicolon-separated file a decimal comma becomes a decimal point.
+    header into most cells. A decimal comma becomes a decimal point: in a semicolon-separated file, and in others but before
+    three digits, which may be thousands.
 
     Args:
-        path: the file, UTF-8.
+        path: the file, UTF-8; or UTF-16, as Excel saves "Unicode text".
         ragged: takes the line number and the number of cells of each row with more or fewer cells than the header, which
             is left out; without it such a file is refused.
 
@@ -57,13 +60,15 @@ def read_text_table(path: Path, ragged: list[tuple[int, int]] | None = None) -> 
     if ragged is not None:
         ragged += wrong
     whole = {line: row for line, row in by_line.items() if len(row) == width}
-    cells = [[_cell(cell, decimal_comma=separator == ";") for cell in row] for row in whole.values()]
+    cells = [[_cell(cell, DECIMAL if separator == ";" else SURELY_DECIMAL) for cell in row] for row in whole.values()]
     return pd.DataFrame(cells, columns=names, index=list(whole), dtype=object)
 
 
 def _text(path: Path) -> str:
+    with path.open("rb") as file:
+        wide = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return path.read_text(encoding="utf-16" if wide else "utf-8-sig")
     except UnicodeDecodeError as error:
         msg = f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as a UTF-8 CSV or TSV, or as {EXCEL}"
         raise ManifestError(msg) from error
@@ -125,10 +130,10 @@ def _names(header: list[str], rows: list[list[str]], path: Path) -> list[str]:
     return names
 
 
-def _cell(cell: str, *, decimal_comma: bool) -> str | None:
+def _cell(cell: str, decimal: re.Pattern[str]) -> str | None:
     if cell.lower() in MISSING_WORDS:
         return None
-    return cell.replace(",", ".") if decimal_comma and re.fullmatch(r"[+-]?\d+,\d+", cell) else cell
+    return cell.replace(",", ".") if decimal.fullmatch(cell) else cell
 
 
 def shortlist(items: Sequence[str]) -> str:

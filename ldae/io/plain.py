@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
+from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
 import yaml
@@ -9,7 +10,7 @@ import yaml
 from ldae.base.ranges import check_range, ranges_of
 from ldae.errors import ConfigError, LdaeError
 
-__all__ = ["from_plain", "read_setting", "to_plain"]
+__all__ = ["from_plain", "read_setting", "read_yaml", "to_plain"]
 
 T = TypeVar("T")
 
@@ -26,8 +27,22 @@ def read_setting(text: str) -> tuple[str, Any]:
         raise ConfigError(msg)
     try:
         return name, yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        msg = f"{text}: {value!r} is not a YAML value ({' '.join(str(error).split())})"
+    except (yaml.YAMLError, RecursionError) as error:
+        msg = f"{text[:99]}: {value[:99]!r} is not a YAML value ({' '.join(str(error).split())})"
+        raise ConfigError(msg) from error
+
+
+def read_yaml(path: Path, loader: type[yaml.SafeLoader | yaml.BaseLoader] = yaml.SafeLoader) -> Any:
+    """What a YAML file holds.
+
+    Raises:
+        ConfigError: if it cannot be read.
+    """
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
+    except (yaml.YAMLError, UnicodeDecodeError, OSError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
+        msg = f"{path}: not readable YAML ({reason}); correct it"
         raise ConfigError(msg) from error
 
 

@@ -46,10 +46,12 @@ def sample(
     if count < 1:
         msg = f"the number of samples must be at least 1, got {count}"
         raise TaskError(msg)
-    noise = model.draw_noise(count, torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    sizes = (min(batch_size, count - start) for start in range(0, count, batch_size))
+    parts = (torch.cat([model.draw_noise(1, generator) for _ in range(size)]) for size in sizes)
     return (
         image
-        for part in torch.split(noise, batch_size)
+        for part in parts
         for image in model.generate(part, None if semantic is None else semantic.expand(len(part), -1))
     )
 

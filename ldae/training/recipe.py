@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from ldae.autoencoder import AutoencoderConfig, Networks, SamplingConfig
-from ldae.base.ranges import checked, natural
+from ldae.base.ranges import SEEDS, checked, within
 from ldae.contract import Preprocessing
 from ldae.data.datasets import DataConfig
 from ldae.diffusion import ScheduleConfig
@@ -48,7 +48,7 @@ class ExperimentConfig:
     sampling: SamplingConfig = SamplingConfig()
     resample_posterior: bool = False
     mirror_latents: bool = False
-    seed: int = natural(0)
+    seed: int = within(0, SEEDS)
 
     def __post_init__(self) -> None:
         if self.representation.semantic_encoder.volume is not None and self.representation.optimisation.batch_size == 1:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from ldae import from_pretrained
+from ldae.io.model_names import DEFAULT_MODEL
 from ldae.training.experiment import STAGES
 from tests.cli.test_tasks import WITHOUT_TRUTH
 from tests.command_line import run
@@ -80,6 +82,14 @@ def test_demo_again_says_that_all_is_done(quick, capsys):
     assert (quick / "results.json").read_text() == before
     assert run("demo", "--quick", "--out", quick, "--seed", "9") == 2
     assert "--seed was 0, is 9" in capsys.readouterr().err
+
+
+def test_demo_of_the_model_of_this_package(tmp_path):
+    out = tmp_path / "run"
+    assert run("demo", "--pretrained", "--subjects", "24", "--out", out, "--device", "cpu", "--precision", "fp32") == 0
+    results = assert_complete(out, baselines={*WITHOUT_TRUTH, "true_volumes"})
+    assert results["model"] == from_pretrained(DEFAULT_MODEL, device="cpu").fingerprint()
+    assert not any((out / stage).exists() for stage in STAGES)
 
 
 def test_study_of_a_model_that_is_there(quick, tmp_path, capsys):

@@ -1,5 +1,6 @@
 """Tables as Excel and others write them: every row is read under its own line number, or listed with it."""
 
+import codecs
 from pathlib import Path
 
 import pandas as pd
@@ -51,3 +52,12 @@ def test_ragged_rows_are_listed_by_line(tmp_path: Path) -> None:
     assert ragged == [(3, 2), (5, 4)]
     with pytest.raises(ManifestError, match="3 columns, but line 3 has 2; line 5 has 4"):
         read_text_table(path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be"])
+def test_encodings_that_excel_writes_hold_the_same_table(encoding: str, tmp_path: Path) -> None:
+    text = "id\tage\tvolume\nMüller\t72,5\t1,234\n"
+    mark = codecs.BOM_UTF16_BE if encoding == "utf-16-be" else b""
+    (tmp_path / "table.tsv").write_bytes(mark + text.encode(encoding))
+    (row,) = read_text_table(tmp_path / "table.tsv").to_dict("records")
+    assert row == {"id": "Müller", "age": "72.5", "volume": "1,234"}, "three digits after a comma may be thousands"

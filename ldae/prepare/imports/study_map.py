@@ -12,7 +12,7 @@ from typing import Any, Literal
 import yaml
 
 from ldae.errors import ConfigError
-from ldae.io.plain import from_plain
+from ldae.io.plain import from_plain, read_yaml
 from ldae.prepare.imports.columns import SYNONYMS
 from ldae.prepare.imports.dates import DateOrder
 
@@ -148,12 +148,7 @@ def load_map(name: str | os.PathLike[str]) -> StudyMap:
         names = ", ".join(sorted(path.stem for path in shipped.glob("*.yaml")))
         msg = f"{name}: no such map; give a YAML file, or one that comes with ldae: {names}"
         raise ConfigError(msg)
-    try:
-        # Codes are text: `1: M` and `missing: [-9]` need no quotes.
-        plain = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        msg = f"{path}: not readable YAML ({' '.join(str(error).split())}); correct it"
-        raise ConfigError(msg) from error
+    plain = read_yaml(path, yaml.BaseLoader)  # codes are text: `1: M` and `missing: [-9]` need no quotes
     if not isinstance(plain, dict):
         msg = f"{path}: a map is a mapping of names to values, got {type(plain).__name__}; start from {shipped}"
         raise ConfigError(msg)

@@ -10,7 +10,7 @@ import pandas as pd
 from ldae.base.processes import run_each
 from ldae.contract import Modality, Preprocessing
 from ldae.data.manifest import Manifest, Record, build_manifest, read_manifest
-from ldae.data.text_table import MISSING_WORDS
+from ldae.data.text_table import MISSING_WORDS, shortlist
 from ldae.errors import CohortError, LdaeError, ManifestError, VolumeError
 from ldae.head.intake import Content, check_prepared, content_of, only_t1w
 from ldae.head.preprocess import PreprocessConfig
@@ -111,6 +111,10 @@ def read_scans(paths: Sequence[Path]) -> Manifest:
             f"{len(paths)} inputs of which none is an image; give one manifest, or image files ({', '.join(SUFFIXES)})"
         )
         raise ManifestError(msg)
+    absent = [str(path) for path in paths if not path.is_file()]
+    if absent:
+        msg = f"{shortlist(absent)}: no such file; check the path"
+        raise ManifestError(msg)
     rows = []
     for path in paths:
         name = path.name.partition(".")[0]
@@ -124,7 +128,7 @@ def read_scans(paths: Sequence[Path]) -> Manifest:
                 "image": str(path.absolute()),
             }
         )
-    return build_manifest(pd.DataFrame(rows), paths[0].absolute(), check_images=True)
+    return build_manifest(pd.DataFrame(rows), paths[0].absolute())
 
 
 def _examine(modality: Modality, record: Record) -> tuple[Content | None, str]:
