@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 NIFTI_SUFFIXES = (".nii.gz", ".nii")
 MGH_SUFFIXES = (".mgz", ".mgh")
 NRRD_SUFFIXES = (".nrrd", ".nhdr")
+NIFTI_UNITS_MM = {1: 1000.0, 3: 0.001}
+"""Metres and micrometres, in mm; all other codes of `xyzt_units` are mm or unknown, which is taken as mm."""
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 """ITK keeps world coordinates as LPS; NIfTI and this package keep RAS."""
 
@@ -278,13 +280,14 @@ def _nibabel_header(path: Path) -> Header:
         raw = type(image.header).from_fileobj(file, check=False)
     shape = tuple(int(n) for n in raw["dim"][1 : 1 + min(int(raw["dim"][0]), 7)])
     codes = int(raw["qform_code"]), int(raw["sform_code"])
+    unit_mm = NIFTI_UNITS_MM.get(int(raw["xyzt_units"]) & 7, 1.0)
     return Header(
         shape=_trimmed(shape),
-        spacing=tuple(float(size) for size in raw["pixdim"][1 : 1 + min(len(shape), 3)]),
+        spacing=tuple(unit_mm * float(size) for size in raw["pixdim"][1 : 1 + min(len(shape), 3)]),
         dtype=dtype,
-        affine=_matrix(image.affine),
-        qform=_matrix(image.header.get_qform()) if codes[0] > 0 else None,
-        sform=_matrix(raw.get_sform()) if codes[1] > 0 else None,
+        affine=_matrix(image.affine, unit_mm),
+        qform=_matrix(image.header.get_qform(), unit_mm) if codes[0] > 0 else None,
+        sform=_matrix(raw.get_sform(), unit_mm) if codes[1] > 0 else None,
         codes=codes,
         placed=max(codes) > 0,
         end=int(image.dataobj.offset) + math.prod(shape) * dtype.itemsize,
@@ -346,8 +349,9 @@ def _nrrd_data(path: Path) -> npt.NDArray[Any]:
     return data.reshape(_trimmed(data.shape))
 
 
-def _matrix(affine: Any) -> Matrix | None:
-    return None if affine is None else np.asarray(affine, dtype=np.float64)
+def _matrix(affine: Any, unit_mm: float = 1.0) -> Matrix | None:
+    """An affine in mm."""
+    return None if affine is None else np.diag([unit_mm] * 3 + [1.0]) @ np.asarray(affine, dtype=np.float64)
 
 
 def _trimmed(shape: tuple[int, ...]) -> tuple[int, ...]:

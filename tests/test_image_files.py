@@ -133,6 +133,16 @@ def test_what_a_file_does_not_say_has_to_be_told(tmp_path):
             assert volume.spacing == (1.0, 1.5, 2.0)
 
 
+@pytest.mark.parametrize(("unit", "mm"), [("meter", 1000.0), ("mm", 1.0), ("micron", 0.001), ("unknown", 1.0)])
+def test_units_of_the_header_become_mm(tmp_path, oblique_affine, unit, mm):
+    image = nibabel.Nifti1Image(np.zeros((3, 4, 5), np.float32), np.diag([1 / mm] * 3 + [1]) @ oblique_affine)
+    image.header.set_xyzt_units(unit)
+    nibabel.save(image, tmp_path / "scan.nii.gz")
+    volume = read_volume(tmp_path / "scan.nii.gz")
+    np.testing.assert_allclose(volume.affine, oblique_affine, rtol=1e-5, atol=1e-5)
+    assert volume.spacing == pytest.approx((1.5, 2.0, 3.0), rel=1e-5)
+
+
 def test_an_nrrd_with_directions_needs_no_help(tmp_path):
     data = np.arange(60, dtype=np.float32).reshape(3, 4, 5)
     fields = ("space: right-anterior-superior", "space directions: (2,0,0) (0,1,0) (0,0,3)", "space origin: (5,6,7)")
