@@ -76,7 +76,7 @@ def learning_curve(
                 predicted = Predictions(
                     target.kind,
                     target.values[fold.tested],
-                    each.fit(target, rows, model, fine=False).predict(each.values[fold.tested])[None],
+                    each.fit(target, rows, model).predict(each.values[fold.tested])[None],
                     tuple(subjects[fold.tested]),
                 )
                 found[name][point].append(predicted.overall(PRIMARY[target.kind]))
