@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ldae.base.hardware import Device, Precision
 from ldae.base.notebook import Shown
+from ldae.base.ranges import check_choice
 from ldae.codes import Codes, Origin
 from ldae.contract import PreparedScan
 from ldae.data.inputs import ScanLike, prepare_scan
@@ -294,7 +295,12 @@ class LatentDiffusionAutoencoder(Inference, Shown):
     def restore(
         self, image: npt.NDArray[np.float32], codes: Codes, *, space: Literal["model", "scan"] = "model"
     ) -> Volume:
-        """A model image, (D, H, W), as a volume in the space that is named."""
+        """A model image, (D, H, W), as a volume in the space that is named.
+
+        Raises:
+            ConfigError: if it is neither `model` nor `scan`.
+        """
+        check_choice("space", space, ("model", "scan"))
         if space == "model":
             return self.config.preprocessing.restore(image)
         brain = image > 0
@@ -325,16 +331,23 @@ class LatentDiffusionAutoencoder(Inference, Shown):
         """Standardised latents, (N, C, d, h, w), that codes sample to.
 
         Raises:
-            TaskError: if a noise code is missing.
+            TaskError: if a noise code is missing, or codes are another model's.
         """
         codes = list(codes)  # they may lie in a file
-        if any(each.noise is None for each in codes):
+        noise = [each.noise for each in codes if each.noise is not None]
+        if len(noise) < len(codes):
             msg = "these codes hold no noise code, so only y is known; encode again with noise codes, or sample instead"
             raise TaskError(msg)
-        noise = torch.stack([each.noise for each in codes if each.noise is not None])
+        latent = self.config.compression.latent_shape(self.config.preprocessing.shape)
+        expected = (self.config.semantic_encoder.semantic_width,), latent
+        for each, z_t in zip(codes, noise, strict=True):
+            found = tuple(each.semantic.shape), tuple(z_t.shape)
+            if found != expected:
+                msg = f"codes of another model: y and z_T have shapes {found}, this model's {expected}; encode again with it"
+                raise TaskError(msg)
         records = [each.record for each in codes if each.record is not None]
         record = torch.stack(records, dim=1) if len(records) == len(codes) else None
-        return self.sample_latents(noise, torch.stack([each.semantic for each in codes]), record=record)
+        return self.sample_latents(torch.stack(noise), torch.stack([each.semantic for each in codes]), record=record)
 
 
 def stack_images(scans: Sequence[PreparedScan]) -> Tensor:

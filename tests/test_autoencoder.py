@@ -131,6 +131,12 @@ def test_the_code_is_heard_and_needs_its_noise(tiny_model, head):
     (silent,) = tiny_model.encode_prepared([tiny_model.prepare(head(1))], noise=False)
     with pytest.raises(TaskError, match="no noise code"):
         tiny_model.decode_images([silent])
+    with pytest.raises(TaskError, match=r"shapes \(\(3,\), .*, this model's \(\(16,\), "):
+        tiny_model.decode(codes.with_semantic(codes.semantic[:3]))
+    with pytest.raises(ConfigError, match="space must be one of model, scan, got 'nativ'"):
+        tiny_model.decode(codes, space="nativ")
+    with pytest.raises(ConfigError, match="preprocess must be one of auto, True, False, got 'yes'"):
+        tiny_model.encode(head(1), preprocess="yes")
     assert codes.same_image(tiny_model.encode(head(1), preprocess=False))
     assert not any(codes.same_image(each) for each in (other, silent))
 

@@ -58,8 +58,11 @@ def atomic_file(path: Path, *, needs: int = 0) -> Iterator[Path]:
         needs: bytes that will be written, where they are known.
 
     Raises:
-        OutputError: if the disk has no room; nothing is left behind.
+        OutputError: if a folder has that name, or the disk has no room; nothing is left behind.
     """
+    if path.is_dir():
+        msg = f"{path} is a folder; give the name of a file"
+        raise OutputError(msg)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".writing-{path.name}")
     temporary.unlink(missing_ok=True)  # of a process that was killed

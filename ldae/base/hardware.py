@@ -12,6 +12,7 @@ from typing import Literal, TypeVar
 import torch
 from torch import nn
 
+from ldae.base.ranges import check_choice
 from ldae.errors import ConfigError
 
 __all__ = [
@@ -74,9 +75,7 @@ def choose_precision(precision: Precision, device: torch.device) -> torch.dtype:
     """The dtype of matrix work under autocast: bfloat16 or float32. fp16 is not offered: it overflows in the decoder."""
     if precision == "auto":
         return torch.bfloat16 if has_bf16(device) else torch.float32
-    if precision not in ("fp32", "bf16"):
-        msg = f"precision must be auto, fp32 or bf16, got {precision!r}"
-        raise ConfigError(msg)
+    check_choice("precision", precision, ("auto", "fp32", "bf16"))
     return torch.bfloat16 if precision == "bf16" else torch.float32
 
 

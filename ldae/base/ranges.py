@@ -1,6 +1,7 @@
 """Ranges of settings, which stand with their defaults: `steps: int = count(100)`."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
@@ -10,6 +11,7 @@ __all__ = [
     "SEEDS",
     "Range",
     "blocks",
+    "check_choice",
     "check_range",
     "checked",
     "count",
@@ -125,6 +127,17 @@ def check_range(name: str, given: Any, allowed: Range) -> None:
             each = " each" if isinstance(given, tuple | list) else ""
             msg = f"{name} must be {allowed}{each}, got {given}; correct it"
             raise ConfigError(msg)
+
+
+def check_choice(name: str, given: Any, allowed: Sequence[Any]) -> None:
+    """Refuse what is none of a few values.
+
+    Raises:
+        ConfigError: naming the setting, what it got and what it takes.
+    """
+    if given not in allowed:
+        msg = f"{name} must be one of {', '.join(map(str, allowed))}, got {given!r}"
+        raise ConfigError(msg)
 
 
 def ranges_of(cls: Any) -> dict[str, Range]:

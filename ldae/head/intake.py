@@ -9,6 +9,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from ldae.atlas import load_template
+from ldae.base.ranges import check_choice
 from ldae.contract import Modality
 from ldae.errors import CohortError, VolumeError
 from ldae.head.intensities import SkullState, check_scan, find_surroundings
@@ -102,7 +103,9 @@ def find_brain(
 
     Raises:
         VolumeError: if it is no such scan of a head or brain, or cannot be registered.
+        ConfigError: if `preprocess` is something else.
     """
+    check_choice("preprocess", preprocess, ("auto", True, False))
     if preprocess is False:
         return TemplateBrain(scan)
     content = content_of(scan, modality)

@@ -14,6 +14,7 @@ from torch import Tensor
 from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.base.files import atomic_file, write_json
 from ldae.base.hardware import trim_heap
+from ldae.base.ranges import Range, check_range
 from ldae.codes import Codes
 from ldae.contract import PreparedScan
 from ldae.data.manifest import Record
@@ -87,6 +88,7 @@ def encode_scans(
         VolumeError: naming the first scan that cannot be read.
         TaskError: if there are no scans, or none can be read.
     """
+    check_range("batch_size", batch_size, Range(1))
     source = ScanSource(model, cache)
     kept: list[Record] = []
     codes: list[Codes] = []

@@ -147,3 +147,9 @@ def test_dataclasses_survive_plain_mappings_and_unknown_keys_and_wrong_types_fai
     assert from_plain(SemanticEncoderConfig, to_plain(config), where="here") == config
     with pytest.raises(ConfigError, match=r"here: .*remove that key"):
         from_plain(SemanticEncoderConfig, plain, where="here")
+
+
+def test_a_folder_in_the_way_of_a_file_is_named(tmp_path):
+    with pytest.raises(OutputError, match="is a folder; give the name of a file"):
+        write_bytes(tmp_path, b"content")
+    assert list(tmp_path.iterdir()) == []
