@@ -145,20 +145,8 @@ def main() -> None:
     if not (base / "results.json").is_file():
         assert start(["demo", "--quick", "--out", base], work / "base.log").wait() == 0, work / "base.log"
     if not (work / "raw" / "manifest.tsv").is_file():
-        raw = [
-            "cohort",
-            "synth",
-            "--raw",
-            "--subjects",
-            "3",
-            "--max-sessions",
-            "1",
-            "--voxel-size",
-            "2",
-            "--out",
-            work / "raw",
-        ]
-        assert start(raw, work / "base.log").wait() == 0, work / "base.log"
+        raw = ["cohort", "synth", "--raw", "--subjects", "2", "--max-sessions", "1", "--voxel-size", "3", "--out"]
+        assert start([*raw, work / "raw"], work / "base.log").wait() == 0, work / "base.log"
     rng = np.random.default_rng(options.seed)
     results: dict[str, object] = {}
     failed = 0

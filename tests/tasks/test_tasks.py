@@ -218,6 +218,7 @@ def test_arrays_and_tables_without_sessions_are_read(tmp_path, cohort):
     [
         ("a,b\n1,2", "participant_id"),
         ("participant_id,session_id,f\na,1,2\na,1,3", "two rows"),
+        ("participant_id,session_id,f\na,1,2,3\nb,1,3,4", "unreadable .*Length of header"),
         ("participant_id,session_id\na,1", "numeric column"),
         ("participant_id,session_id,f\na,1,2\n,1,3", "1 rows lack"),
         ("participant_id,session_id,f\na,1,2\nb,1,abc", "numbers and text"),

@@ -13,7 +13,8 @@ from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.base.files import write_json, write_text
 from ldae.base.hardware import trim_heap
 from ldae.data.manifest import Record
-from ldae.errors import TaskError
+from ldae.data.text_table import read_text_table
+from ldae.errors import ManifestError, TaskError
 from ldae.metrics.change import change_correlation, change_error
 from ldae.metrics.images import compare_images
 from ldae.metrics.statistics import Interval
@@ -218,12 +219,12 @@ def read_truth(path: Path) -> dict[str, dict[str, float]]:
         TaskError: if it is no such table.
     """
     try:
-        table = pd.read_csv(path, sep=None, engine="python", dtype=dict.fromkeys(KEYS, str), encoding="utf-8-sig")
+        table = read_text_table(path)
         keys = [f"{subject}_{session}" for subject, session in table[KEYS].itertuples(index=False, name=None)]
-    except (OSError, ValueError, KeyError) as error:
+        numbers = table.drop(columns=KEYS).apply(pd.to_numeric, errors="coerce")
+    except (ManifestError, KeyError) as error:
         msg = f"{path}: no table of true values ({error}); give participant_id, session_id and columns such as ventricles_ml"
         raise TaskError(msg) from error
-    numbers = table.drop(columns=KEYS).select_dtypes("number")
     return {
         key: {name: value for name, value in zip(numbers.columns, row, strict=True) if np.isfinite(value)}
         for key, row in zip(keys, numbers.to_numpy().tolist(), strict=True)

@@ -1,6 +1,7 @@
 """Tables of feature vectors, one row a scan, whichever model made them."""
 
 import json
+import warnings
 import zipfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -217,7 +218,10 @@ def _read_table(path: Path, manifest: Collection[str]) -> tuple[pd.DataFrame, Ar
                 head, second = file.readline(), file.readline()
             separator = "\t" if path.suffix == ".tsv" else ";" if head.count(";") > head.count(",") else ","
             decimal = "," if separator != "," and "," in second and "." not in second else "."
-            table = pd.read_csv(path, sep=separator, decimal=decimal, dtype=text, encoding="utf-8-sig")
+            options: Any = {"sep": separator, "decimal": decimal, "dtype": text, "encoding": "utf-8-sig"}
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", pd.errors.ParserWarning)  # rows with more cells than the header
+                table = pd.read_csv(path, index_col=False, **options)
     except Exception as error:  # pandas and pyarrow raise many kinds
         msg = f"{path}: unreadable ({' '.join(str(error).split())[:200]}); write it again"
         raise TaskError(msg) from error
