@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import ldae
-from ldae.cli.command import COMMANDS
+from ldae.cli.command import COMMANDS, Number
 from ldae.cli.main import build_parsers
-from ldae.cli.options import folder, process_count
+from ldae.cli.options import folder
 
 # Parts of the package in the order in which a reader meets them; new ones come after these.
 ORDER = (
@@ -30,7 +30,7 @@ ORDER = (
 )
 # The command line has its own page.
 LEFT_OUT = ("cli",)
-KINDS = {Path: "path", folder: "path", process_count: "whole number", int: "whole number", float: "number", str: "text"}
+KINDS = {Path: "path", folder: "path", int: "whole number", float: "number", str: "text"}
 # No documents of their own, so that docs/api.md can include them.
 MODULES, PUBLIC = "modules.inc", "public.inc"
 
@@ -60,6 +60,8 @@ def kind_of(action: argparse.Action) -> str:
         return "flag"
     if action.choices is not None:
         return ", ".join(f"`{choice}`" for choice in action.choices)
+    if isinstance(action.type, Number):
+        return str(action.type)
     hint = getattr(action, "_typehint", None) or action.type or str
     known = [KINDS[each] for each in (hint, *getattr(hint, "__args__", ())) if each in KINDS]
     kind = known[0] if known else "text"

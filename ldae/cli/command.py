@@ -20,7 +20,7 @@ from ldae.cli.console import notice
 from ldae.cli.options import RENAMED_OPTIONS, Positional
 from ldae.errors import LdaeError
 
-__all__ = ["COMMANDS", "Command", "Parser", "command", "did_you_mean", "options_named"]
+__all__ = ["COMMANDS", "Command", "Number", "Parser", "command", "did_you_mean", "options_named"]
 
 EXPECTED = re.compile(r"""Parser key "(\w+)"(?: element \d+)?: Expected an? <class '(\w+)'>\. Got value: (.*)""")
 MISSING_OPTIONS = re.compile(r"(the following arguments are required:) (.*)")
@@ -106,6 +106,37 @@ class Parser(ArgumentParser):
 
 
 @dataclass(frozen=True)
+class Number:
+    """Reads a number within a range.
+
+    Attributes:
+        kind: int or float.
+        allowed: the range.
+    """
+
+    kind: type
+    allowed: Range
+
+    def __str__(self) -> str:
+        return f"{'whole number' if self.kind is int else 'number'} {self.allowed}"
+
+    def __call__(self, given: str | float) -> Any:
+        """The number.
+
+        Raises:
+            ArgumentTypeError: if it is none, or outside the range.
+        """
+        try:
+            value = self.kind(given)
+        except ValueError:
+            value = math.nan
+        if value not in self.allowed:
+            msg = f"must be a {self}, got {given}"
+            raise ArgumentTypeError(msg)
+        return value
+
+
+@dataclass(frozen=True)
 class Option:
     """One parameter of a command, as read from a signature.
 
@@ -145,7 +176,7 @@ class Option:
             hint = str
         allowed = next((each for each in extras if isinstance(each, Range)), None)
         read = next((each for each in extras if inspect.isfunction(each)), hint)
-        options["type"] = read if allowed is None else _number(hint, allowed)
+        options["type"] = read if allowed is None else Number(hint, allowed)
         if positional := next((each for each in extras if isinstance(each, Positional)), None):
             parser.also += [positional.also] if positional.also else []
             if positional.also:
@@ -291,22 +322,6 @@ def _texts(documented: Any) -> dict[str, str]:
         for each in parse_docstring(inspect.getdoc(base) or "").params:
             found[each.arg_name] = " ".join((each.description or "").split()).rstrip(".").replace("`", "")
     return found
-
-
-def _number(kind: type, allowed: Range) -> Callable[[str | float], Any]:
-    """Reads a number within a range."""
-
-    def read(given: str | float) -> Any:
-        try:
-            value = kind(given)
-        except ValueError:
-            value = math.nan
-        if value not in allowed:
-            msg = f"must be {'a whole number ' if kind is int else ''}{allowed}, got {given}"
-            raise ArgumentTypeError(msg)
-        return value
-
-    return read
 
 
 def _default(of: Any) -> Any:
