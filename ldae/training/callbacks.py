@@ -90,17 +90,21 @@ class ExponentialMovingAverage(Callback):
 class ResumeCheckpoint(Callback):
     """Writes the checkpoint that a killed run goes on from; each replaces the last, whole.
 
+    Where a validation follows the step, the checkpoint follows the validation, which would else be lost.
+
     Args:
         path: of the checkpoint.
         every: steps between two.
+        validate_every: steps between two validations.
 
     Attributes:
         losses: the last of each that was logged, in this session or before.
     """
 
-    def __init__(self, path: Path, every: int) -> None:
+    def __init__(self, path: Path, every: int, validate_every: int) -> None:
         self.path = path
         self.every = every
+        self.validate_every = validate_every
         self.losses: dict[str, float] = {}
 
     def state_dict(self) -> dict[str, Any]:
@@ -119,7 +123,16 @@ class ResumeCheckpoint(Callback):
         self.losses |= {name: float(value) for name, value in trainer.logged_metrics.items() if name != "step"}
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Save when it is time."""
+        """Save when it is time, and no validation follows."""
+        assert isinstance(pl_module, StageLoop)
+        if pl_module.stage.steps_done % self.validate_every:
+            self._save(trainer, pl_module)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save when it is time; the trained weights are back in place by now."""
+        self._save(trainer, pl_module)
+
+    def _save(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, StageLoop)
         if pl_module.stage.steps_done % self.every == 0:
             self._read(trainer)

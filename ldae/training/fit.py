@@ -167,7 +167,8 @@ def fit_stage(
     average = ExponentialMovingAverage(stage.averaged(), config.ema_decay)
     resume = folder / RESUME
     timer = Timer()
-    checkpoints = ResumeCheckpoint(resume, config.checkpoint_every)
+    validate_every = min(config.validate_every, config.steps)
+    checkpoints = ResumeCheckpoint(resume, config.checkpoint_every, validate_every)
     callbacks: list[Callback] = [average, timer, checkpoints]
     if config.patience:
         callbacks.append(EarlyStopping("validation/loss", patience=config.patience))
@@ -184,7 +185,7 @@ def fit_stage(
             accelerator={"cpu": "cpu", "cuda": "gpu", "mps": "mps"}[device.type],
             devices=1,
             precision="bf16-mixed" if dtype == torch.bfloat16 else "32-true",
-            val_check_interval=min(config.validate_every, config.steps),
+            val_check_interval=validate_every,
             log_every_n_steps=max(1, config.steps // 200),
             num_sanity_val_steps=0,
             enable_checkpointing=False,

@@ -119,7 +119,10 @@ def test_earlier_names_work_with_a_notice(old, words, tmp_path, capsys, monkeypa
             "--batch-size: must be a whole number at least 1, got 0",
         ),
         (["demo", "--subjects", "0"], "at least 1, got 0"),
-        (["convert", "autoencoder", "w.pt", "--out", "OUT", "--latent-scale", "nan"], "must be a number above 0, got nan"),
+        (
+            ["convert", "autoencoder", "w.pt", "--out", "OUT", "--latent-scale", "nan"],
+            "must be a number above 0, got nan",
+        ),
         (["encode", "head.nii", "--out", "OUT"], "head.nii: no such file; check the path"),
         (["config", "demo", "--set", f"seed={10**30}"], "seed must be between 0 and 4294967295"),
         (["config", "demo", "--set", "seed=" + 9999 * "["], "is not a YAML value"),

@@ -118,7 +118,7 @@ def test_the_logged_gradient_norm_is_of_before_clipping(tmp_path):
 
 
 def test_losses_that_were_logged_before_a_kill_are_not_forgotten(tmp_path):
-    before, after = (ResumeCheckpoint(tmp_path / "resume.ckpt", 2) for _ in range(2))
+    before, after = (ResumeCheckpoint(tmp_path / "resume.ckpt", 2, 4) for _ in range(2))
     before.on_train_end(
         SimpleNamespace(logged_metrics={"train/loss": torch.tensor(3.0), "adversarial": 0.5, "step": 4}), None
     )
@@ -337,3 +337,35 @@ def test_convnext_small_has_torchvisions_parameter_names():
         names = set(ConvNeXt(ConvNeXtConfig()).state_dict())
     features = {"features.0.0.weight", "features.1.0.block.5.bias", "features.7.2.layer_scale"}
     assert features | {"classifier.0.weight"} <= names
+
+
+@pytest.mark.parametrize("checkpoint_every", [1, 2, 4])
+@pytest.mark.parametrize(
+    "killed_at", [(3, "training_step"), (4, "validation_step"), (4, "training_step"), (8, "validation_step")]
+)
+def test_no_validation_is_lost_or_made_twice_by_a_kill(tmp_path, monkeypatch, killed_at, checkpoint_every):
+    """A kill before, in and after a validation; the record must be that of a run that was never killed."""
+    config = OptimisationConfig(steps=8, batch_size=1, validate_every=4, checkpoint_every=checkpoint_every)
+    whole = train(Quadratic(config), tmp_path / "whole", 8)
+    step, hook = killed_at
+    validated = []
+    validate, run = StageLoop.validation_step, getattr(StageLoop, hook)
+
+    def die(loop, batch, index):
+        if loop.stage.steps_done == step:
+            raise MemoryError
+        return run(loop, batch, index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StageLoop, hook, die)
+        with pytest.raises(MemoryError):
+            train(Quadratic(config), tmp_path / "killed", 8)
+
+    def count(loop, batch, index):
+        validated.append(loop.stage.steps_done)
+        return validate(loop, batch, index)
+
+    monkeypatch.setattr(StageLoop, "validation_step", count)
+    again = train(Quadratic(config), tmp_path / "killed", 8)
+    assert (again.losses, again.fingerprint) == (whole.losses, whole.fingerprint)
+    assert sorted(set(validated)) == [4, 8][step > 4 or (step == 4 and hook == "training_step") :]
