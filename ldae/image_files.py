@@ -280,7 +280,7 @@ def _nibabel_header(path: Path) -> Header:
         raw = type(image.header).from_fileobj(file, check=False)
     shape = tuple(int(n) for n in raw["dim"][1 : 1 + min(int(raw["dim"][0]), 7)])
     codes = int(raw["qform_code"]), int(raw["sform_code"])
-    unit_mm = NIFTI_UNITS_MM.get(int(raw["xyzt_units"]) & 7, 1.0)
+    unit_mm = unit_in_mm(raw)
     return Header(
         shape=_trimmed(shape),
         spacing=tuple(unit_mm * float(size) for size in raw["pixdim"][1 : 1 + min(len(shape), 3)]),
@@ -347,6 +347,13 @@ def _nrrd_data(path: Path) -> npt.NDArray[Any]:
 
     data: npt.NDArray[Any] = sitk.GetArrayFromImage(sitk.ReadImage(str(path))).T
     return data.reshape(_trimmed(data.shape))
+
+
+def unit_in_mm(header: Any) -> float:
+    """Unit of the lengths in a NIfTI header; 1 for headers of other formats, and None."""
+    import nibabel
+
+    return NIFTI_UNITS_MM.get(int(header["xyzt_units"]) & 7, 1.0) if isinstance(header, nibabel.Nifti1Header) else 1.0
 
 
 def _matrix(affine: Any, unit_mm: float = 1.0) -> Matrix | None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ldae.base.processes import run_each, whole_or_none
+from ldae.data.inputs import read_scan
 from ldae.errors import VolumeError
 from ldae.image_files import Reading, read_header, read_image, reading
 from ldae.volume import Volume, read_volume, write_volume
@@ -138,9 +139,9 @@ def test_units_of_the_header_become_mm(tmp_path, oblique_affine, unit, mm):
     image = nibabel.Nifti1Image(np.zeros((3, 4, 5), np.float32), np.diag([1 / mm] * 3 + [1]) @ oblique_affine)
     image.header.set_xyzt_units(unit)
     nibabel.save(image, tmp_path / "scan.nii.gz")
-    volume = read_volume(tmp_path / "scan.nii.gz")
-    np.testing.assert_allclose(volume.affine, oblique_affine, rtol=1e-5, atol=1e-5)
-    assert volume.spacing == pytest.approx((1.5, 2.0, 3.0), rel=1e-5)
+    for volume in (read_volume(tmp_path / "scan.nii.gz"), read_scan(nibabel.load(tmp_path / "scan.nii.gz"))):
+        np.testing.assert_allclose(volume.affine, oblique_affine, rtol=1e-5, atol=1e-5)
+        assert volume.spacing == pytest.approx((1.5, 2.0, 3.0), rel=1e-5)
 
 
 def test_an_nrrd_with_directions_needs_no_help(tmp_path):

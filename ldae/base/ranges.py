@@ -46,7 +46,8 @@ class Range:
 
     def __contains__(self, value: float) -> bool:
         inside = self.low < value if self.above else self.low <= value
-        return inside and (value < self.high if self.below else value <= self.high) and math.isfinite(value)
+        finite = -math.inf < value < math.inf
+        return finite and inside and (value < self.high if self.below else value <= self.high)
 
     def __str__(self) -> str:
         if math.isinf(self.high):
@@ -130,12 +131,12 @@ def check_range(name: str, given: Any, allowed: Range) -> None:
 
 
 def check_choice(name: str, given: Any, allowed: Sequence[Any]) -> None:
-    """Refuse what is none of a few values.
+    """Refuse a value that is not allowed.
 
     Raises:
         ConfigError: naming the setting, what it got and what it takes.
     """
-    if given not in allowed:
+    if not any(type(given) is type(each) and given == each for each in allowed):  # 0 is not False
         msg = f"{name} must be one of {', '.join(map(str, allowed))}, got {given!r}"
         raise ConfigError(msg)
 

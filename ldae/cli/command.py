@@ -118,13 +118,13 @@ class Number:
     allowed: Range
 
     def __str__(self) -> str:
-        return f"{'whole number' if self.kind is int else 'number'} {self.allowed}"
+        return f"{'whole number' if self.kind is int else 'number'}, {self.allowed}"
 
     def __call__(self, given: str | float) -> Any:
         """The number.
 
         Raises:
-            ArgumentTypeError: if it is none, or outside the range.
+            ArgumentTypeError: if it is not a number, or outside the range.
         """
         try:
             value = self.kind(given)

@@ -10,6 +10,7 @@ from ldae.contract import PreparedScan, Preprocessing
 from ldae.data.manifest import Record
 from ldae.errors import VolumeError
 from ldae.head.intake import Preprocess, find_brain
+from ldae.image_files import unit_in_mm
 from ldae.volume import Volume, read_volume
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ def read_scan(scan: ScanLike) -> Volume:
         return _volume(*scan)
     affine = getattr(scan, "affine", None)
     if affine is not None:
-        return _volume(getattr(scan, "dataobj", scan), affine)
+        volume = _volume(getattr(scan, "dataobj", scan), affine)
+        return Volume(volume.data, np.diag([unit_in_mm(getattr(scan, "header", None))] * 3 + [1.0]) @ volume.affine)
     msg = (
         f"an object of type {type(scan).__name__} does not say where its voxels lie; give a file, a nibabel image, a "
         "MetaTensor, a Volume, or the pair (array, affine)"

@@ -17,7 +17,6 @@ __all__ = ["MISSING_WORDS", "read_text_table", "shortlist"]
 MISSING_WORDS = frozenset({"", "n/a", "na", "nan", "none", "null", "<na>"})
 ITEMS_SHOWN = 3
 EXCEL = ".xlsx"
-DECIMAL, SURELY_DECIMAL = re.compile(r"[+-]?\d+,\d+"), re.compile(r"[+-]?\d+,(?!\d{3}$)\d+")
 
 
 def read_text_table(path: Path, ragged: list[tuple[int, int]] | None = None) -> pd.DataFrame:
@@ -25,8 +24,7 @@ def read_text_table(path: Path, ragged: list[tuple[int, int]] | None = None) -> 
 
     Cells are stripped; the words for a missing value become None; blank lines and empty columns without a name at the
     right end are skipped. The separator is the one that Excel's first line `sep=;` states, else the one that cuts the
-    header into most cells. A decimal comma becomes a decimal point: in a semicolon-separated file, and in others but before
-    three digits, which may be thousands.
+    header into most cells. In a semicolon-separated file a decimal comma becomes a decimal point.
 
     Args:
         path: the file, UTF-8; or UTF-16, as Excel saves "Unicode text".
@@ -37,7 +35,7 @@ def read_text_table(path: Path, ragged: list[tuple[int, int]] | None = None) -> 
         The cells (None where missing); the index is their line numbers in the file, where the header is line 1.
 
     Raises:
-        ManifestError: if the file is missing, is not UTF-8 text, has no header or no rows, repeats a column name, or
+        ManifestError: if the file is missing, is not UTF-8 or UTF-16 text, has no header or no rows, repeats a column name, or
             has a row with more or fewer cells than the header.
     """
     if not path.is_file():
@@ -60,17 +58,19 @@ def read_text_table(path: Path, ragged: list[tuple[int, int]] | None = None) -> 
     if ragged is not None:
         ragged += wrong
     whole = {line: row for line, row in by_line.items() if len(row) == width}
-    cells = [[_cell(cell, DECIMAL if separator == ";" else SURELY_DECIMAL) for cell in row] for row in whole.values()]
+    cells = [[_cell(cell, decimal_comma=separator == ";") for cell in row] for row in whole.values()]
     return pd.DataFrame(cells, columns=names, index=list(whole), dtype=object)
 
 
 def _text(path: Path) -> str:
     with path.open("rb") as file:
         wide = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    encoding = "utf-16" if wide else "utf-8-sig"
     try:
-        return path.read_text(encoding="utf-16" if wide else "utf-8-sig")
+        return path.read_text(encoding=encoding)
     except UnicodeDecodeError as error:
-        msg = f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as a UTF-8 CSV or TSV, or as {EXCEL}"
+        kind = encoding.removesuffix("-sig").upper()
+        msg = f"{path}: not {kind} text ({error.reason} at byte {error.start}); save it as a UTF-8 CSV or TSV, or as {EXCEL}"
         raise ManifestError(msg) from error
 
 
@@ -130,10 +130,10 @@ def _names(header: list[str], rows: list[list[str]], path: Path) -> list[str]:
     return names
 
 
-def _cell(cell: str, decimal: re.Pattern[str]) -> str | None:
+def _cell(cell: str, *, decimal_comma: bool) -> str | None:
     if cell.lower() in MISSING_WORDS:
         return None
-    return cell.replace(",", ".") if decimal.fullmatch(cell) else cell
+    return cell.replace(",", ".") if decimal_comma and re.fullmatch(r"[+-]?\d+,\d+", cell) else cell
 
 
 def shortlist(items: Sequence[str]) -> str:

@@ -33,7 +33,7 @@ def find_model(name: str | Path) -> Path:
     Raises:
         CheckpointError: if there is none of the three.
     """
-    if (Path(name) / METADATA).is_file():
+    if (Path(name) / BUNDLED / "config.json").is_file():
         return Path(name) / BUNDLED
     if Path(name).exists():
         return Path(name)

@@ -28,7 +28,7 @@ def read_setting(text: str) -> tuple[str, Any]:
     try:
         return name, yaml.safe_load(value)
     except (yaml.YAMLError, RecursionError) as error:
-        msg = f"{text[:99]}: {value[:99]!r} is not a YAML value ({' '.join(str(error).split())})"
+        msg = f"{text[:99]}: not a YAML value after the = ({_reason(error)})"
         raise ConfigError(msg) from error
 
 
@@ -41,9 +41,12 @@ def read_yaml(path: Path, loader: type[yaml.SafeLoader | yaml.BaseLoader] = yaml
     try:
         return yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
     except (yaml.YAMLError, UnicodeDecodeError, OSError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
-        msg = f"{path}: not readable YAML ({reason}); correct it"
+        msg = f"{path}: not readable YAML ({_reason(error)}); correct it"
         raise ConfigError(msg) from error
+
+
+def _reason(error: Exception) -> str:
+    return "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
 
 
 def from_plain(cls: type[T], plain: Mapping[str, Any], *, where: str) -> T:

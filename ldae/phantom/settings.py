@@ -8,6 +8,7 @@ from typing import Self
 import numpy as np
 
 from ldae.atlas import template_grid
+from ldae.base.ranges import SEEDS
 from ldae.errors import CohortError
 from ldae.phantom.anatomy.deformation import ShapeConfig
 from ldae.phantom.artefacts import ArtefactConfig
@@ -100,7 +101,7 @@ class PhantomConfig:
         for name, kind, low, high in (
             ("n_subjects", int, 1, 99_999),
             ("voxel_size_mm", (int, float), 1.0, 6.0),
-            ("seed", int, 0, 2**63 - 1),
+            ("seed", int, int(SEEDS.low), int(SEEDS.high)),
             ("max_sessions", int, 1, len(MONTHS)),
             ("min_motion_mm", (int, float), 0.0, 10.0),
         ):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.base.files import atomic_folder, check_new_folder, write_json
+from ldae.errors import OutputError
 from ldae.io.model_names import BUNDLED, METADATA, find_model
 from ldae.io.version import __version__
 
@@ -59,17 +60,20 @@ def export_bundle(model: str | Path, out: Path, *, force: bool = False) -> Path:
 
     Raises:
         CheckpointError: if the model cannot be loaded.
-        ConfigError: if the folder holds something else.
+        OutputError: if the folder holds something else, or lies in the model's.
     """
     check_new_folder(out, force=force, sign=METADATA)
-    source = find_model(model)
+    source = find_model(model).resolve()
+    if source in (out.resolve(), *out.resolve().parents):
+        msg = f"{out} lies in the model's own folder; give another with --out"
+        raise OutputError(msg)
     loaded = LatentDiffusionAutoencoder.from_pretrained(source, device="cpu")
     with atomic_folder(out) as folder:
         shutil.copytree(source, folder / BUNDLED)
         (folder / "docs").mkdir()
         shutil.copyfile(source / "README.md", folder / "docs" / "README.md")
         (folder / METADATA).parent.mkdir()
-        write_json(folder / METADATA, _metadata(loaded, Path(model).name))
+        write_json(folder / METADATA, _metadata(loaded, Path(str(model).partition("@")[0]).resolve().name))
         write_json(folder / "configs" / "inference.json", INFERENCE)
     return out
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ldae.autoencoder import LatentDiffusionAutoencoder
+from ldae.base.ranges import Range, check_range
 from ldae.errors import TaskError
 from ldae.metrics.samples import coverage, kernel_distance, novelty
 from ldae.tasks.encoded_scans import EncodedScans, Progress
@@ -46,6 +47,7 @@ def sample(
     if count < 1:
         msg = f"the number of samples must be at least 1, got {count}"
         raise TaskError(msg)
+    check_range("batch_size", batch_size, Range(1))
     generator = torch.Generator().manual_seed(seed)
     sizes = (min(batch_size, count - start) for start in range(0, count, batch_size))
     parts = (torch.cat([model.draw_noise(1, generator) for _ in range(size)]) for size in sizes)

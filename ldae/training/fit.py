@@ -169,9 +169,10 @@ def fit_stage(
     timer = Timer()
     validate_every = min(config.validate_every, config.steps)
     checkpoints = ResumeCheckpoint(resume, config.checkpoint_every, validate_every)
-    callbacks: list[Callback] = [average, timer, checkpoints]
+    callbacks: list[Callback] = [average, timer]
     if config.patience:
         callbacks.append(EarlyStopping("validation/loss", patience=config.patience))
+    callbacks.append(checkpoints)  # after all whose state it saves
     if settings.progress is not None:
         callbacks.append(ProgressCallback(name, settings.progress))
     if pictures is not None:

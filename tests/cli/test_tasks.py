@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 from ldae.tasks.probe.embeddings import read_embeddings
-from ldae.volume import read_volume
+from ldae.volume import read_volume, write_volume
 from tests.command_line import run
+from tests.heads import textured_head
 from tests.tiny_run import FP32, SUBJECTS, assert_complete
 
 WITHOUT_TRUTH = {"random_encoder", "image_pca", "tissue_pca", "tissue_blocks", "latent_pca", "demographics"}
@@ -29,9 +30,10 @@ def test_study_leaves_everything_it_promises(tiny_run):
 def test_a_model_is_refused_before_scans_are_preprocessed(tiny_model, tmp_path, capsys, monkeypatch):
     tiny_model.networks.compression.latent_mean.fill_(np.nan)
     model = tiny_model.save_pretrained(tmp_path / "model")
-    monkeypatch.setattr("ldae.prepare.preprocess.intake.run_each", None)  # called, it would be no error for a user
+    head = write_volume(textured_head(1), tmp_path / "head.nii.gz")
+    monkeypatch.setattr("ldae.prepare.preprocess.intake.run_each", None)  # called, it would be a defect
     for command in ("encode", "reconstruct"):
-        assert run(command, "head.nii.gz", "--model", model, "--out", tmp_path / "out") == 2
+        assert run(command, head, "--model", model, "--out", tmp_path / "out") == 2
         assert "latent_mean are not all finite" in capsys.readouterr().err
 
 

@@ -56,8 +56,8 @@ def test_ragged_rows_are_listed_by_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be"])
 def test_encodings_that_excel_writes_hold_the_same_table(encoding: str, tmp_path: Path) -> None:
-    text = "id\tage\tvolume\nMüller\t72,5\t1,234\n"
+    text = "id\tgenotype\nMüller\t3,4\n"
     mark = codecs.BOM_UTF16_BE if encoding == "utf-16-be" else b""
     (tmp_path / "table.tsv").write_bytes(mark + text.encode(encoding))
     (row,) = read_text_table(tmp_path / "table.tsv").to_dict("records")
-    assert row == {"id": "Müller", "age": "72.5", "volume": "1,234"}, "three digits after a comma may be thousands"
+    assert row == {"id": "Müller", "genotype": "3,4"}

@@ -53,6 +53,8 @@ def test_its_workflow_encodes_scans(bundle, tiny_model, tmp_path):
 
 
 def test_another_folder_is_not_replaced(bundle, tmp_path):
+    with pytest.raises(OutputError, match="lies in the model's own folder"):
+        export_bundle(tmp_path / "tiny", tmp_path / "tiny" / "bundle")
     with pytest.raises(OutputError, match="or --force to replace this one"):
         export_bundle(tmp_path / "tiny", bundle)
     export_bundle(bundle, tmp_path / "again")

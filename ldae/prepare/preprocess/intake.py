@@ -60,11 +60,12 @@ def open_scans(
         CohortError: if the folder is no BIDS data set, or no scan can be used.
     """
     folder = len(paths) == 1 and paths[0].is_dir()
-    if not folder and not any(path.name.lower().endswith(SUFFIXES) for path in paths):
-        return OpenedScans(read_scans(paths), {})
+    manifest = None if folder else read_scans(paths)
+    if manifest is not None and not any(path.name.lower().endswith(SUFFIXES) for path in paths):
+        return OpenedScans(manifest, {})
     made, of = out / "prepared", contract()
-    table = import_bids(paths[0], made / "scans.tsv", force=True).manifest if folder else None
-    manifest = read_scans(paths) if table is None else read_manifest(table)
+    if manifest is None:
+        manifest = read_manifest(import_bids(paths[0], made / "scans.tsv", force=True).manifest)
     found = run_each(partial(_examine, of.modality), manifest.records, lost=_lost, workers=min(workers, len(manifest)))
     failures = {record.key: reason for record, (_, reason) in zip(manifest.records, found, strict=True) if reason}
     images = {record.key: record.image for record, (what, _) in zip(manifest.records, found, strict=True) if what}
@@ -113,7 +114,7 @@ def read_scans(paths: Sequence[Path]) -> Manifest:
         raise ManifestError(msg)
     absent = [str(path) for path in paths if not path.is_file()]
     if absent:
-        msg = f"{shortlist(absent)}: no such file; check the path"
+        msg = f"{shortlist(absent)}: no such image file; check the path"
         raise ManifestError(msg)
     rows = []
     for path in paths:

@@ -221,10 +221,17 @@ def read_truth(path: Path) -> dict[str, dict[str, float]]:
     try:
         table = read_text_table(path)
         keys = [f"{subject}_{session}" for subject, session in table[KEYS].itertuples(index=False, name=None)]
-        numbers = table.drop(columns=KEYS).apply(pd.to_numeric, errors="coerce")
+        cells = table.drop(columns=KEYS)
     except (ManifestError, KeyError) as error:
         msg = f"{path}: no table of true values ({error}); give participant_id, session_id and columns such as ventricles_ml"
         raise TaskError(msg) from error
+    numbers = cells.apply(pd.to_numeric, errors="coerce")
+    for name in numbers.columns:
+        words = cells[name].notna() & numbers[name].isna()
+        if words.any() and numbers[name].notna().any():
+            word = cells[name][words].iloc[0]
+            msg = f"{path}: column {name} holds numbers and text, such as {word!r}; clean it, or take it out"
+            raise TaskError(msg)
     return {
         key: {name: value for name, value in zip(numbers.columns, row, strict=True) if np.isfinite(value)}
         for key, row in zip(keys, numbers.to_numpy().tolist(), strict=True)

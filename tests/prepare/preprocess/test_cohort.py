@@ -55,7 +55,7 @@ def stripped(tmp_path: Path, truth: npt.NDArray[np.float64], synthetic_head: Hea
     """One brain without a skull."""
     write_volume(synthetic_head(truth, skull=False), tmp_path / "a.nii.gz")
     table = pd.DataFrame({"participant_id": ["sub-A"], "session_id": ["01"], "image": ["a.nii.gz"]})
-    return build_manifest(table, tmp_path / "manifest.tsv", check_images=True)
+    return build_manifest(table, tmp_path / "manifest.tsv")
 
 
 def test_a_cohort_survives_its_bad_scan_and_is_not_done_twice(
@@ -72,7 +72,7 @@ def test_a_cohort_survives_its_bad_scan_and_is_not_done_twice(
         ("sub-C", "01", "torn.nii.gz", 64.0, 30),
     ]
     table = pd.DataFrame(rows, columns=["participant_id", "session_id", "image", "age", "score"])
-    manifest = build_manifest(table, raw / "manifest.tsv", check_images=True)
+    manifest = build_manifest(table, raw / "manifest.tsv")
     calls: list[tuple[int, int]] = []
     out = tmp_path / "out"
     report = preprocess_manifest(manifest, out, STRIPPED, progress=lambda *call: calls.append(call))

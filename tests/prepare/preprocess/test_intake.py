@@ -125,7 +125,7 @@ def test_image_files_are_a_manifest(tmp_path):
     table = tmp_path / "m.tsv"
     table.write_text("participant_id\tsession_id\timage\na\t1\thead.nii\n")
     assert read_scans([table]).records == read_manifest(table).records
-    with pytest.raises(ManifestError, match=r"lost.nii.gz: no such file; check the path"):
+    with pytest.raises(ManifestError, match=r"lost.nii.gz: no such image file; check the path"):
         read_scans([tmp_path / "lost.nii.gz"])
     with pytest.raises(ManifestError, match="one manifest, or image files"):
         read_scans([tmp_path / "a.tsv", tmp_path / "b.tsv"])

@@ -178,6 +178,9 @@ def test_references_and_truth_take_the_place_of_the_scans(tiny_model, scans, tmp
     table.to_csv(tmp_path / "gap.tsv", sep="\t", index=False)
     gap = read_truth(tmp_path / "gap.tsv")
     assert sum("ventricles_ml" in each for each in gap.values()) == len(scans) - 1, "an empty cell is no value"
+    (tmp_path / "mixed.tsv").write_text("participant_id\tsession_id\tventricles_ml\na\t1\t12.5\nb\t1\t12,5\n")
+    with pytest.raises(TaskError, match="ventricles_ml holds numbers and text, such as '12,5'"):
+        read_truth(tmp_path / "mixed.tsv")
     (tmp_path / "bad.tsv").write_text("a,b")
     with pytest.raises(TaskError, match="no table of true values"):
         read_truth(tmp_path / "bad.tsv")
