@@ -148,7 +148,9 @@ def test_processes_report_what_fails_in_them(tmp_path: Path) -> None:
     (tmp_path / "torn.nii.gz").write_bytes(b"no image")
     names = ["flat", "slice", "torn"]
     table = pd.DataFrame({"participant_id": names, "session_id": "01", "image": [f"{name}.nii.gz" for name in names]})
-    with pytest.raises(CohortError, match=r"none of 3 scans.*flat_01.*all voxels have one value.*slice_01.*torn_01.*unreadable"):
+    with pytest.raises(
+        CohortError, match=r"none of 3 scans.*flat_01.*all voxels have one value.*slice_01.*torn_01.*unreadable"
+    ):
         preprocess_manifest(build_manifest(table, tmp_path / "m.tsv"), tmp_path / "out", STRIPPED, workers=2)
 
 
