@@ -6,15 +6,13 @@ from typing import Any
 
 from ldae.errors import CheckpointError
 
-__all__ = ["BUNDLED", "DEFAULT_MODEL", "METADATA", "find_direction", "find_model", "shipped_models", "upload"]
+__all__ = ["BUNDLED", "DEFAULT_MODEL", "find_direction", "find_model", "shipped_models", "upload"]
 
 DEFAULT_MODEL = "ldae-t1-3mm"
 """Trained on rendered T1-weighted heads at 3 mm; its card says on what, and what it was checked against."""
 
 BUNDLED = "models"
 """Folder of the model in a MONAI bundle."""
-METADATA = "configs/metadata.json"
-"""What makes a folder a bundle."""
 
 
 def shipped_models() -> dict[str, Path]:

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.base.files import atomic_folder, check_new_folder, write_json
 from ldae.errors import OutputError
-from ldae.io.model_names import BUNDLED, METADATA, find_model
+from ldae.io.model_names import BUNDLED, find_model
 from ldae.io.version import __version__
 
 __all__ = ["SemanticNetwork", "export_bundle"]
 
+METADATA = "configs/metadata.json"
 SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
 INFERENCE = {
     "imports": ["$from ldae.cli.main import main"],
