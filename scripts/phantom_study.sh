@@ -20,23 +20,23 @@ CODES="$OUT/codes/codes.parquet"
 
 # A cohort with known truth, and a split by subject that nothing changes afterwards.
 "$LDAE" cohort synth --out "$OUT/cohort" --subjects "$SUBJECTS" --voxel-size "$VOXEL_SIZE"
-"$LDAE" cohort split --manifest "$OUT/cohort/manifest.tsv" --out "$MANIFEST" \
+"$LDAE" cohort split "$OUT/cohort/manifest.tsv" --out "$MANIFEST" \
     --train 0.6 --validation 0.1 --test 0.3
 
 # Compression, denoiser, representation.
 "$LDAE" fit all --config "$CONFIG" --manifest "$MANIFEST" --out "$OUT" --device "$DEVICE"
 
 # What the codes know.
-"$LDAE" encode --model "$MODEL" --manifest "$MANIFEST" --out "$OUT/codes" --device "$DEVICE"
+"$LDAE" encode "$MANIFEST" --model "$MODEL" --out "$OUT/codes" --device "$DEVICE"
 "$LDAE" probe "$CODES" --manifest "$MANIFEST" --target diagnosis --out "$OUT/probes"
 "$LDAE" probe "$CODES" --manifest "$MANIFEST" --target age --out "$OUT/probes"
 
 # What they give back, and what lies between two visits; test subjects only.
-"$LDAE" reconstruct --model "$MODEL" --manifest "$MANIFEST" --people test \
+"$LDAE" reconstruct "$MANIFEST" --model "$MODEL" --people test \
     --out "$OUT/reconstructions" --device "$DEVICE"
-"$LDAE" interpolate evaluate --model "$MODEL" --manifest "$MANIFEST" --people test \
+"$LDAE" interpolate evaluate "$MANIFEST" --model "$MODEL" --people test \
     --out "$OUT/interpolation" --device "$DEVICE"
 
 # Every task once more on one footing, with baselines, and the report.
-"$LDAE" study --model "$MODEL" --manifest "$MANIFEST" --out "$OUT" --device "$DEVICE"
+"$LDAE" study "$MANIFEST" --model "$MODEL" --out "$OUT" --device "$DEVICE"
 "$LDAE" report "$OUT"
