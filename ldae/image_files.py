@@ -1,11 +1,12 @@
 """Image files: what their headers say, and their voxels, read whole or refused."""
 
+import bz2
 import gzip
 import itertools
 import logging
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ldae.base.nrrd import MAX_HEADER, read_nrrd_header
 from ldae.errors import VolumeError
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "check_size",
     "read_header",
     "read_image",
+    "read_numbers",
     "reading",
     "size_problem",
 ]
@@ -41,13 +44,15 @@ NIFTI_UNITS_MM = {1: 1000.0, 3: 0.001}
 """Metres and micrometres, in mm; all other codes of `xyzt_units` are mm or unknown, which is taken as mm."""
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 """ITK keeps world coordinates as LPS; NIfTI and this package keep RAS."""
+UNPACK: dict[str, Callable[[Any], Any]] = {"raw": lambda file: file, "gzip": gzip.open, "bzip2": bz2.open}
 
 COPY_AGAIN = "copy or convert the file again"
 BYTES = 4
 """Of a voxel in memory, float32."""
 AFTER_VOXELS = 1 << 20
 """Bytes that may follow the voxels: footers and padding."""
-CHUNK = 1 << 20
+CHUNK = 1 << 17
+"""Voxels that are unpacked at a time."""
 SAME_PLACE_MM = 1.0
 
 Matrix = npt.NDArray[np.float64]
@@ -103,22 +108,22 @@ def reading(how: Reading) -> Iterator[None]:
             os.environ[VARIABLE] = before
 
 
-def size_problem(shape: tuple[int, ...]) -> tuple[str, str] | None:
-    """Message and remedy for an image that takes more memory than the limit, in float32; None where it fits."""
-    gib, limit = math.prod(shape) * BYTES / 2**30, Reading.current().max_gib
+def size_problem(shape: tuple[int, ...], voxel_bytes: int = BYTES) -> tuple[str, str] | None:
+    """Message and remedy for an image that takes more memory than the limit; None where it fits."""
+    gib, limit = math.prod(shape) * voxel_bytes / 2**30, Reading.current().max_gib
     if gib <= limit:
         return None
     message = f"an image of {' x '.join(map(str, shape))} voxels takes {gib:,.1f} GiB, the limit is {limit:g} GiB"
     return message, "check the size of the voxels, or raise the limit with --max-gib"
 
 
-def check_size(shape: tuple[int, ...], *, where: str) -> None:
-    """Refuse an image that would not fit, before memory is taken.
+def check_size(shape: tuple[int, ...], *, where: str, voxel_bytes: int = BYTES) -> None:
+    """Refuse an image that would not fit, with all its copies, before memory is taken.
 
     Raises:
         VolumeError: as :func:`size_problem` says.
     """
-    if problem := size_problem(shape):
+    if problem := size_problem(shape, voxel_bytes):
         msg = f"{where}: {'; '.join(problem)}"
         raise VolumeError(msg)
 
@@ -136,7 +141,14 @@ class Header:
         sform: affine of the NIfTI matrix, likewise.
         codes: NIfTI's codes of qform and sform; None for other formats.
         placed: whether the file says where its voxels lie.
-        end: bytes up to the end of the voxels, uncompressed; None where the format's own reader has to know.
+        sized: whether it says how large they are.
+        voxels_path: file of the voxels; None where it is the header's.
+        packed: how the voxels are packed, a key of :data:`UNPACK`.
+        packed_from: byte of that file where the packed bytes begin.
+        start: unpacked bytes before the first voxel.
+        slope: intensity = slope * number + inter.
+        inter: intercept.
+        nifti: NIfTI header as nibabel mends it, without extensions; None for other formats.
     """
 
     shape: tuple[int, ...]
@@ -147,7 +159,14 @@ class Header:
     sform: Matrix | None = None
     codes: tuple[int, int] | None = None
     placed: bool = True
-    end: int | None = None
+    sized: bool = True
+    voxels_path: Path | None = None
+    packed: str = "raw"
+    packed_from: int = 0
+    start: int = 0
+    slope: float = 1.0
+    inter: float = 0.0
+    nifti: Any = None
 
     @property
     def conflict(self) -> str | None:
@@ -181,9 +200,11 @@ def read_header(path: Path) -> Header:
         VolumeError: if the file is damaged.
     """
     with _damage_named(path):
-        if path.name.lower().endswith(NRRD_SUFFIXES):
-            return _nrrd_header(path)
-        return _nibabel_header(path)
+        name = path.name.lower()
+        if name.endswith(NRRD_SUFFIXES):
+            found = read_nrrd_header(path)
+            return Header(spacing=tuple(np.linalg.norm(found.affine[:3, :3], axis=0).tolist()), **vars(found))
+        return _nifti_header(path) if name.endswith(NIFTI_SUFFIXES) else _mgh_header(path)
 
 
 def read_image(path: Path) -> tuple[npt.NDArray[Any], Matrix]:
@@ -204,12 +225,43 @@ def read_image(path: Path) -> tuple[npt.NDArray[Any], Matrix]:
             raise VolumeError(msg)
         log.warning("%s: %s", path, header.conflict)
     affine = _affine(path, header, how)
-    with _damage_named(path):
-        data = _nrrd_data(path) if path.name.lower().endswith(NRRD_SUFFIXES) else _nibabel_data(path, header)
-    if np.iscomplexobj(data):
+    if header.dtype.kind == "c":
         log.warning("%s: complex numbers; their magnitude is taken", path)
-        data = np.abs(data)
-    return data.astype(np.float32, copy=False), affine
+    return _voxels(path, header, np.dtype(np.float32), header.slope, header.inter), affine
+
+
+def read_numbers(path: Path, header: Header) -> npt.NDArray[Any]:
+    """Real voxels as they are stored, not scaled.
+
+    Raises:
+        VolumeError: if the file is damaged, or its numbers do not fit in memory beside their intensities.
+    """
+    check_size(header.shape, where=str(path), voxel_bytes=BYTES + header.dtype.itemsize)
+    return _voxels(path, header, header.dtype)
+
+
+def _voxels(path: Path, header: Header, dtype: np.dtype, slope: float = 1.0, inter: float = 0.0) -> npt.NDArray[Any]:
+    """Voxels in some type, a part at a time, so that no second copy of the image is in memory."""
+    from nibabel.volumeutils import apply_read_scaling
+
+    size, voxel_bytes = math.prod(header.shape), header.dtype.itemsize
+    with _damage_named(path), (header.voxels_path or path).open("rb") as packed:
+        packed.seek(header.packed_from)
+        file = UNPACK[header.packed](packed)
+        file.seek(header.start, os.SEEK_CUR)
+        data = np.empty(size, dtype)
+        for part in np.split(data, range(CHUNK, size, CHUNK)):
+            block = file.read(part.size * voxel_bytes)
+            if len(block) < part.size * voxel_bytes:
+                msg = f"it ends within the {size * voxel_bytes:,} bytes of voxels that its header states"
+                raise EOFError(msg)
+            numbers = apply_read_scaling(np.frombuffer(block, header.dtype), np.float64(slope), np.float64(inter))
+            part[:] = np.abs(numbers) if numbers.dtype.kind == "c" else numbers
+        # To the end, where checksums stand.
+        if header.packed != "raw" and len(file.read(AFTER_VOXELS + 1)) > AFTER_VOXELS:
+            msg = f"{path}: holds more than the {size * voxel_bytes:,} bytes that its header states; {COPY_AGAIN}"
+            raise VolumeError(msg)
+    return data.reshape(header.shape, order="F")
 
 
 @contextmanager
@@ -248,10 +300,9 @@ def _affine(path: Path, header: Header, how: Reading) -> Matrix:
     if header.placed:
         assert header.affine is not None
         return header.affine
-    stated = path.name.lower().endswith(NIFTI_SUFFIXES)  # a NIfTI header always has sizes
-    if not how.assume_ras or (how.spacing is None and not stated):
-        what = "directions of its axes" if stated else "size of its voxels nor the directions of its axes"
-        needed = "--assume-ras" if stated else "--spacing X Y Z (mm) and --assume-ras"
+    if not how.assume_ras or (how.spacing is None and not header.sized):
+        what = "directions of its axes" if header.sized else "size of its voxels nor the directions of its axes"
+        needed = "--assume-ras" if header.sized else "--spacing X Y Z (mm) and --assume-ras"
         msg = (
             f"{path}: does not state the {what}, so left and right are unknown; convert the original again, or give {needed} "
             "if you know that they are right, anterior, superior"
@@ -263,90 +314,63 @@ def _affine(path: Path, header: Header, how: Reading) -> Matrix:
     return affine
 
 
-def _nibabel_header(path: Path) -> Header:
+def _mgh_header(path: Path) -> Header:
     import nibabel
-    from nibabel.openers import ImageOpener
 
     image: Any = nibabel.load(path)
-    dtype = image.get_data_dtype()
-    if not isinstance(image.header, nibabel.Nifti1Header):
-        shape = tuple(int(n) for n in image.shape)
-        spacing = tuple(float(size) for size in image.header.get_zooms()[:3])
-        start = int(image.header.get_data_offset()) if hasattr(image.header, "get_data_offset") else 0
-        end = start + math.prod(shape) * dtype.itemsize
-        return Header(_trimmed(shape), spacing, dtype, _matrix(image.affine), end=end)
-    # As it stands in the file: nibabel turns a size of 0 into 1 and drops a sign when it loads.
-    with ImageOpener(path) as file:
-        raw = type(image.header).from_fileobj(file, check=False)
+    return Header(
+        shape=_trimmed(tuple(int(n) for n in image.shape)),
+        spacing=tuple(float(size) for size in image.header.get_zooms()[:3]),
+        dtype=image.get_data_dtype(),
+        affine=_matrix(image.affine),
+        packed=_packed(path),
+        start=int(image.header.get_data_offset()),
+    )
+
+
+def _nifti_header(path: Path) -> Header:
+    from nibabel import Nifti1Header, Nifti2Header
+
+    packed = _packed(path)
+    with path.open("rb") as file:
+        block = UNPACK[packed](file).read(Nifti2Header.sizeof_hdr)
+    kinds: tuple[Any, ...] = (Nifti1Header, Nifti2Header)
+    kind = next((kind for kind in kinds if kind.may_contain_header(block)), None)
+    if kind is None:
+        msg = f"{path}: does not begin with a NIfTI header; {COPY_AGAIN}"
+        raise VolumeError(msg)
+    # As it stands in the file: nibabel turns a size of 0 into 1 and drops a sign when it mends.
+    raw, mended = (kind(block[: kind.sizeof_hdr], None, check) for check in (False, True))
+    start = max(int(mended.get_data_offset()), kind.single_vox_offset)
+    if start > MAX_HEADER:
+        msg = (
+            f"{path}: header and extensions take {start:,} bytes, the limit is {MAX_HEADER:,}; convert the original again, "
+            "without extensions"
+        )
+        raise VolumeError(msg)
+    slope, inter = mended.get_slope_inter()
     shape = tuple(int(n) for n in raw["dim"][1 : 1 + min(int(raw["dim"][0]), 7)])
     codes = int(raw["qform_code"]), int(raw["sform_code"])
     unit_mm = unit_in_mm(raw)
     return Header(
         shape=_trimmed(shape),
         spacing=tuple(unit_mm * float(size) for size in raw["pixdim"][1 : 1 + min(len(shape), 3)]),
-        dtype=dtype,
-        affine=_matrix(image.affine, unit_mm),
-        qform=_matrix(image.header.get_qform(), unit_mm) if codes[0] > 0 else None,
+        dtype=mended.get_data_dtype(),
+        affine=_matrix(mended.get_best_affine(), unit_mm),
+        qform=_matrix(mended.get_qform(), unit_mm) if codes[0] > 0 else None,
         sform=_matrix(raw.get_sform(), unit_mm) if codes[1] > 0 else None,
         codes=codes,
         placed=max(codes) > 0,
-        end=int(image.dataobj.offset) + math.prod(shape) * dtype.itemsize,
+        packed=packed,
+        start=start,
+        slope=1.0 if slope is None else float(slope),
+        inter=float(inter or 0.0),
+        nifti=mended,
     )
 
 
-def _nibabel_data(path: Path, header: Header) -> npt.NDArray[Any]:
-    import nibabel
-
-    image: Any = nibabel.load(path)
-    if path.name.lower().endswith((".gz", ".mgz")):
-        assert header.end is not None
-        image = type(image).from_bytes(_unpacked(path, header.end))
-    data = np.asarray(image.dataobj)
-    return data.reshape(header.shape)
-
-
-def _unpacked(path: Path, end: int) -> bytes:
-    """The content of a gzip file, read to its end, where its checksums stand.
-
-    Raises:
-        VolumeError: if it holds much more than the header says.
-    """
-    content = bytearray()
-    with gzip.open(path) as file:
-        while chunk := file.read(CHUNK):
-            content += chunk
-            if len(content) > end + AFTER_VOXELS:
-                msg = f"{path}: holds more than the {end:,} bytes that its header states; {COPY_AGAIN}"
-                raise VolumeError(msg)
-    return bytes(content)
-
-
-def _nrrd_header(path: Path) -> Header:
-    import SimpleITK as sitk
-
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    reader.ReadImageInformation()
-    shape, axes = tuple(int(n) for n in reader.GetSize()), reader.GetDimension()
-    if reader.GetNumberOfComponents() > 1:
-        kind = np.dtype([(str(n), "f4") for n in range(reader.GetNumberOfComponents())])
-        return Header(shape, reader.GetSpacing(), kind, None, placed=False)
-    affine = None
-    if axes == 3:
-        affine = np.eye(4)
-        affine[:3, :3] = np.reshape(reader.GetDirection(), (3, 3)) * np.asarray(reader.GetSpacing())
-        affine[:3, 3] = reader.GetOrigin()
-        affine = LPS_TO_RAS @ affine
-    with path.open("rb") as file:
-        placed = b"\nspace directions:" in file.read(1 << 14)
-    return Header(_trimmed(shape), reader.GetSpacing(), np.dtype("f4"), affine, placed=placed)
-
-
-def _nrrd_data(path: Path) -> npt.NDArray[Any]:
-    import SimpleITK as sitk
-
-    data: npt.NDArray[Any] = sitk.GetArrayFromImage(sitk.ReadImage(str(path))).T
-    return data.reshape(_trimmed(data.shape))
+def _packed(path: Path) -> str:
+    return "gzip" if path.name.lower().endswith((".gz", ".mgz")) else "raw"
 
 
 def unit_in_mm(header: Any) -> float:

@@ -3,6 +3,8 @@
 import gzip
 import logging
 import struct
+import tracemalloc
+from contextlib import contextmanager
 
 import nibabel
 import numpy as np
@@ -25,12 +27,24 @@ def without_forms(path, data):
 
 def nrrd(path, data, *fields):
     sizes = " ".join(map(str, data.shape))
-    text = "\n".join(["NRRD0004", "type: float", "dimension: 3", f"sizes: {sizes}", *fields, "encoding: raw"])
+    text = "\n".join(
+        ["NRRD0004", "type: float", f"dimension: {data.ndim}", f"sizes: {sizes}", *fields, "encoding: raw"]
+    )
     path.write_bytes(f"{text}\nendian: little\n\n".encode() + data.astype("<f4").tobytes(order="F"))
     return path
 
 
-@pytest.mark.parametrize("suffix", [".nii.gz", ".mgz"])
+@contextmanager
+def memory_below(limit: float):
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < limit
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".mgz", ".nrrd"])
 @pytest.mark.parametrize("damage", ["bit", "checksum", "size", "end"])
 def test_damage_in_compressed_files_is_found(blob: Volume, tmp_path, suffix, damage):
     path = write_volume(blob, tmp_path / f"scan{suffix}")
@@ -44,8 +58,9 @@ def test_damage_in_compressed_files_is_found(blob: Volume, tmp_path, suffix, dam
     else:
         del packed[-6:]
     path.write_bytes(packed)
-    with pytest.raises(VolumeError, match=r"scan.*unreadable or truncated .*copy or convert the file again"):
+    with pytest.raises(VolumeError, match=r"scan.*unreadable or truncated .*copy or convert the file again") as refused:
         read_volume(path)
+    assert "ITK" not in str(refused.value)
 
 
 def test_a_file_that_unpacks_to_more_than_it_states_is_refused_early(blob: Volume, tmp_path):
@@ -56,6 +71,36 @@ def test_a_file_that_unpacks_to_more_than_it_states_is_refused_early(blob: Volum
         file.write(bytes(1 << 25))
     with pytest.raises(VolumeError, match=r"holds more than the .* bytes that its header states"):
         read_volume(bomb)
+
+
+def test_only_the_intensities_are_in_memory_whole(tmp_path):
+    data = np.zeros((128, 128, 128), np.complex128)
+    nibabel.save(nibabel.Nifti1Image(data, np.eye(4)), tmp_path / "wide.nii.gz")
+    del data
+    with memory_below(3 * 4 * 128**3):  # the file's own numbers take four times the intensities
+        assert read_image(tmp_path / "wide.nii.gz")[0].dtype == np.float32
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_header_extensions_are_limited_and_never_read(blob: Volume, tmp_path, suffix):
+    image = blob.to_nibabel()
+    content = bytearray(image.to_bytes())
+    size = 1 << 25
+    extension = b"\1\0\0\0" + struct.pack("<2i", size, 6) + bytes(size - 8)
+    content[348:352] = extension
+    opened = gzip.open if suffix == ".nii.gz" else open
+    for start, large in ((352 + size, False), ((1 << 26) + 16, True)):
+        content[108:112] = struct.pack("<f", start)
+        with opened(tmp_path / f"a{suffix}", "wb") as file:
+            file.write(content)
+        with memory_below(1 << 24):
+            if large:
+                with pytest.raises(
+                    VolumeError, match=r"extensions take 67,108,880 bytes, the limit is 67,108,864; convert"
+                ):
+                    read_image(tmp_path / f"a{suffix}")
+            else:
+                np.testing.assert_array_equal(read_image(tmp_path / f"a{suffix}")[0], blob.data)
 
 
 def test_size_is_checked_before_voxels_are_read(blob: Volume, tmp_path):
@@ -151,6 +196,124 @@ def test_an_nrrd_with_directions_needs_no_help(tmp_path):
     np.testing.assert_array_equal(found, data)
     np.testing.assert_allclose(affine, [[2, 0, 0, 5], [0, 1, 0, 6], [0, 0, 3, 7], [0, 0, 0, 1]])
     assert read_header(tmp_path / "placed.nrrd").shape == (3, 4, 5)
+
+
+DIRECTIONS = "space directions: (2,0,0) (0,1,0) (0,0,3)"
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        (
+            ["space: left-posterior-superior", "space directions: none none none"],
+            "size of its voxels nor the directions",
+        ),
+        (["space dimension: 3", DIRECTIONS], "the directions of its axes, .* give --assume-ras"),
+        (["space: scanner-xyz", DIRECTIONS], "the directions of its axes, .* give --assume-ras"),
+        (["spacings: 2 2 2", "space directions:=no"], "the directions of its axes, .* give --assume-ras"),
+        (["spacings: 2 2 2", "# " + DIRECTIONS], "the directions of its axes, .* give --assume-ras"),
+        (["space: RAS", "space directions: (2,0,0) (0,nan,0) (0,0,3)"], "'space directions' .* must be three vectors"),
+        (["space: RAS", "space directions: (2,0,0) (0,1,0) none"], "'space directions' .* must be three vectors"),
+        (
+            ["space: RAS", DIRECTIONS, "space origin: (nan,0,0)"],
+            "'space origin' .* finite numbers, got '.nan,0,0.'; correct",
+        ),
+        (["space: RAS", DIRECTIONS, 'space units: "km" "km" "km"'], "'space units' .* must be one of mm, m and um"),
+        (["space: RAS", DIRECTIONS, 'space units: "m" "m" "mm"'], "'space units' .* must be one of mm, m and um"),
+        (["space: RAS", DIRECTIONS, "line skip: 1"], "'line skip' .* must be 0, got '1'"),
+        (["space: RAS", DIRECTIONS, "byte skip: -1"], "'byte skip' .* must be a number of bytes, got '-1'"),
+        (
+            ["space: RAS", DIRECTIONS, "data file: /etc/passwd"],
+            "'data file' .* must be one file in the header's folder",
+        ),
+        (["space: RAS", DIRECTIONS, "data file: ../a.raw"], "'data file' .* must be one file in the header's folder"),
+        (["space: RAS", DIRECTIONS, "data file: LIST"], "'data file' .* must be one file in the header's folder"),
+    ],
+)
+def test_an_nrrd_that_is_not_placed_is_refused_in_words(tmp_path, fields, words):
+    with pytest.raises(VolumeError, match=words):
+        read_volume(nrrd(tmp_path / "a.nrrd", np.ones((3, 4, 5)), *fields))
+
+
+@pytest.mark.parametrize(
+    ("space", "signs"),
+    [("right-anterior-superior", (1, 1, 1)), ("LAS", (-1, 1, 1)), ("left-posterior-superior", (-1, -1, 1))],
+)
+@pytest.mark.parametrize(("unit", "mm"), [("mm", 1.0), ("m", 1000.0), ("um", 0.001)])
+def test_space_and_units_of_an_nrrd(tmp_path, space, signs, unit, mm):
+    data = np.arange(60, dtype=np.float32).reshape(3, 4, 5)
+    unit_field = f'space units: "{unit}" "{unit}" "{unit}"'
+    fields = [
+        "#" + "x" * (1 << 15),
+        f"space: {space}",
+        DIRECTIONS,
+        "space origin: (5,6,7)",
+        unit_field,
+        "note:=of: this",
+    ]
+    volume = read_volume(nrrd(tmp_path / "a.nrrd", data, *fields))
+    np.testing.assert_array_equal(volume.data, data)
+    stated = np.array([[2, 0, 0, 5], [0, 1, 0, 6], [0, 0, 3, 7]])
+    np.testing.assert_allclose(volume.affine[:3], mm * np.reshape(signs, (3, 1)) * stated)
+
+
+@pytest.mark.parametrize("packed", ["raw", "gzip"])
+@pytest.mark.parametrize("stored", ["unsigned char", "int16", "unsigned int", "long long", "uint64_t", "double"])
+def test_a_detached_nrrd_of_any_number_type(tmp_path, stored, packed):
+    code = {
+        "unsigned char": "u1",
+        "int16": "i2",
+        "unsigned int": "u4",
+        "long long": "i8",
+        "uint64_t": "u8",
+        "double": "f8",
+    }
+    data = np.arange(60).reshape(3, 4, 5)
+    content = b"skipped" + data.astype(">" + code[stored]).tobytes(order="F")
+    (tmp_path / "a.bin").write_bytes(gzip.compress(content) if packed == "gzip" else content)
+    lines = ["NRRD0005", f"type: {stored}", "dimension: 3", "sizes: 3 4 5", "endian: big", "space: RAS", DIRECTIONS]
+    (tmp_path / "a.nhdr").write_text("\n".join([*lines, f"encoding: {packed}", "byteskip: 7", "datafile: a.bin"]))
+    np.testing.assert_array_equal(read_volume(tmp_path / "a.nhdr").data, data)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("type: block", "'type' of an NRRD header must be a whole-number type, float or double, got 'block'"),
+        ("encoding: ascii", "'encoding' .* must be one of raw, gzip, gz, bzip2, bz2, got 'ascii'"),
+        ("endian: middle", "'endian' .* must be little or big"),
+        ("sizes: a b c", "'sizes' .* must be whole numbers"),
+        ("sizes: 30 40 50", "ends within the 240,000 bytes of voxels that its header states"),
+    ],
+)
+def test_a_wrong_field_of_an_nrrd_is_named(tmp_path, line, words):
+    path = nrrd(tmp_path / "a.nrrd", np.ones((3, 4, 5)), "space: RAS", DIRECTIONS)
+    path.write_bytes(path.read_bytes().replace(b"\n\n", f"\n{line}\n\n".encode(), 1))
+    with pytest.raises(VolumeError, match=words):
+        read_volume(path)
+
+
+def test_what_begins_otherwise_is_no_nrrd(tmp_path):
+    (tmp_path / "a.nrrd").write_text("<html>")
+    with pytest.raises(VolumeError, match=r"begins with NRRD .*, got b'<html>'"):
+        read_volume(tmp_path / "a.nrrd")
+    with pytest.raises(VolumeError, match="does not begin with a NIfTI header"):
+        read_volume((tmp_path / "a.nrrd").rename(tmp_path / "a.nii"))
+
+
+def test_several_values_a_voxel_of_an_nrrd_are_named_as_what_they_are(tmp_path, caplog):
+    parts = np.random.default_rng(0).random((2, 3, 4, 5), dtype=np.float32)
+    placed = ("space: RAS", "space directions: none (2,0,0) (0,1,0) (0,0,3)")
+    found = read_volume(nrrd(tmp_path / "complex.nrrd", parts, *placed, "kinds: complex domain domain domain"))
+    np.testing.assert_allclose(found.data, np.hypot(*parts), rtol=1e-6)
+    assert "magnitude" in caplog.text
+    with pytest.raises(VolumeError, match=r"got 4 axes of lengths \(3, 4, 5, 6\); a 4D series"):
+        read_volume(nrrd(tmp_path / "series.nrrd", np.ones((3, 4, 5, 6)), "kinds: domain domain domain time"))
+    with pytest.raises(VolumeError, match=r"colour \(RGB\)"):
+        read_volume(
+            nrrd(tmp_path / "rgb.nrrd", np.ones((3, 4, 5, 6)), *placed, "kinds: RGB-color domain domain domain")
+        )
+    assert read_header(tmp_path / "rgb.nrrd").shape == (4, 5, 6)
 
 
 def current(_: int) -> Reading:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ldae.errors import VolumeError
-from ldae.image_files import NIFTI_SUFFIXES
+from ldae.image_files import NIFTI_SUFFIXES, read_header, read_numbers
 from ldae.volume import Volume, read_volume, volume_suffix, write_nifti
 
 __all__ = ["StoredScan", "read_stored"]
@@ -26,7 +26,7 @@ class StoredScan:
 
     Attributes:
         volume: the scan in intensities, float32.
-        numbers: the same as stored, (D, H, W), of any real type.
+        numbers: the same as stored, (D, H, W), of any real type; of complex numbers their magnitude.
         slope: of the scaling; 1 where the format has none.
         inter: its intercept.
         header: of a NIfTI file; None for other formats.
@@ -115,11 +115,7 @@ def read_stored(path: Path) -> StoredScan:
     Raises:
         VolumeError: as :func:`ldae.volume.read_volume` does.
     """
-    import nibabel
-
-    volume = read_volume(path)
-    if volume_suffix(path) not in NIFTI_SUFFIXES:
-        return StoredScan(volume, volume.data, 1.0, 0.0, None)  # those formats scale nothing
-    image = nibabel.load(path)
-    numbers = np.asarray(image.dataobj.get_unscaled()).reshape(volume.data.shape)
-    return StoredScan(volume, numbers, float(image.dataobj.slope), float(image.dataobj.inter), image.header)
+    volume, header = read_volume(path), read_header(path)
+    if header.nifti is None or header.dtype.kind == "c":  # nothing is scaled, or the magnitude stands for the numbers
+        return StoredScan(volume, volume.data, 1.0, 0.0, header.nifti)
+    return StoredScan(volume, read_numbers(path, header), header.slope, header.inter, header.nifti)

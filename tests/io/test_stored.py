@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from ldae.errors import VolumeError
+from ldae.image_files import Reading, reading
 from ldae.io.stored import read_stored
 from ldae.volume import Volume, read_volume, write_volume
 
@@ -85,3 +86,25 @@ def test_nothing_becomes_darker_than_the_darkest_voxel_and_a_change_elsewhere_is
     with pytest.raises(VolumeError, match=r"end the name in \.nii\.gz"):
         scan.write_changed(scan.volume, tmp_path / "b.mgz")
     assert not (tmp_path / "b.mgz").exists()
+
+
+@pytest.mark.parametrize("dtype", [np.complex64, np.complex128])
+def test_complex_numbers_are_changed_in_their_magnitude(dtype, oblique_affine, tmp_path):
+    parts = np.random.default_rng(0).normal(size=(2, 9, 7, 5))
+    nibabel.save(nibabel.Nifti1Image((parts[0] + 1j * parts[1]).astype(dtype), oblique_affine), tmp_path / "a.nii.gz")
+    scan = read_stored(tmp_path / "a.nii.gz")
+    change = Volume(np.zeros((9, 7, 5), np.float32), oblique_affine)
+    change.data[4, 3, 2] = 40.0
+    written = read_volume(scan.write_changed(change, tmp_path / "b.nii.gz"))
+    np.testing.assert_array_equal(
+        written.data[change.data == 0], read_volume(tmp_path / "a.nii.gz").data[change.data == 0]
+    )
+    assert written.data[4, 3, 2] == pytest.approx(np.hypot(*parts)[4, 3, 2] + 40, rel=1e-6)
+
+
+def test_numbers_count_beside_the_intensities(oblique_affine, tmp_path):
+    path = store(tmp_path / "a.nii.gz", "f8", 1.0, 0.0, oblique_affine)
+    with reading(Reading(max_gib=9 * 7 * 5 * 11 / 2**30)):
+        read_volume(path)
+        with pytest.raises(VolumeError, match=r"a\.nii\.gz: an image of 9 x 7 x 5 voxels takes .* raise the limit"):
+            read_stored(path)

@@ -137,7 +137,7 @@ def _read(path: Path, notes: Examination) -> Volume | None:
     try:
         header = read_header(path)
         notes.measurements |= {"shape": list(header.shape), "stored_as": header.dtype.name}
-        if notes.add(*check_header(header, path.stat().st_size)):
+        if notes.add(*check_header(header, (header.voxels_path or path).stat().st_size)):
             return None
         return read_volume(path)
     except NonFiniteError as error:
