@@ -29,6 +29,22 @@ class Origin:
     preprocessing: dict[str, Any]
     version: str
 
+    @classmethod
+    def of(cls, plain: Any) -> "Origin":
+        """The origin that a file holds as plain values.
+
+        Raises:
+            ValueError: if it is none.
+        """
+        kinds = {"model": str, "preprocessing": dict, "version": str}
+        found = {name: type(value) for name, value in plain.items()} if isinstance(plain, dict) else None
+        if found != kinds:
+            msg = (
+                f"the origin must hold model (text), preprocessing (a group) and version (text), got {str(plain)[:99]}"
+            )
+            raise ValueError(msg)
+        return cls(**plain)
+
 
 @dataclass(frozen=True)
 class NoiseCodes:

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ldae.codes import Codes, interpolate, lerp, slerp
+from ldae.codes import Codes, Origin, interpolate, lerp, slerp
 from ldae.volume import Grid
 
 weights = st.floats(0, 1)
@@ -43,3 +43,21 @@ def test_codes_interpolate_both_codes_and_the_window():
     assert float(between.noise.norm()) == pytest.approx(1.0)
     assert between.window == (1.0, 15.0)
     assert interpolate(first.with_semantic(torch.ones(3)), second, 0.5).semantic.tolist() == [1.0] * 3
+
+
+@pytest.mark.parametrize(
+    "plain",
+    [
+        None,
+        [1],
+        "x",
+        {},
+        {"model": "m", "preprocessing": [], "version": "1"},
+        {"model": 1, "preprocessing": {}, "version": "1"},
+    ],
+)
+def test_plain_values_that_are_no_origin_are_refused(plain):
+    with pytest.raises(ValueError, match=r"the origin must hold model \(text\), preprocessing \(a group\)"):
+        Origin.of(plain)
+    known = {"model": "m", "preprocessing": {"modality": "T1w"}, "version": "1"}
+    assert Origin.of(known) == Origin(**known)

@@ -78,14 +78,21 @@ def read_same_person(path: Path) -> dict[str, str]:
     """Read a table with the columns `participant_id` and `person`: identifier to person.
 
     Raises:
-        ManifestError: if a column is missing or an identifier belongs to two people.
+        ManifestError: if a column is missing, a person has no identifier, an identifier belongs to two people, or no row names
+            a person; if a row cannot be read, since such a map would let one person into two splits.
     """
     table = read_text_table(path)
     if missing := [name for name in ("participant_id", "person") if name not in table.columns]:
         got = ", ".join(table.columns)
         msg = f"{path}: column {', '.join(missing)} is missing, got {got}; it needs participant_id and person"
         raise ManifestError(msg)
-    table = table.dropna(subset=["participant_id", "person"]).drop_duplicates(["participant_id", "person"])
+    table = table.dropna(subset="person").drop_duplicates(["participant_id", "person"])
+    if table.empty:
+        msg = f"{path}: no row names a person; write in each row an identifier, and one name for all identifiers of a person"
+        raise ManifestError(msg)
+    if blank := [f"line {line}" for line in table.index[table["participant_id"].isna()]]:
+        msg = f"{path}: {shortlist(blank)} names a person without participant_id; fill it in, or take the row out"
+        raise ManifestError(msg)
     if twice := table["participant_id"][table.duplicated("participant_id")].tolist():
         msg = f"{path}: {shortlist(twice)} belongs to two people; keep one row of each identifier"
         raise ManifestError(msg)
@@ -102,17 +109,23 @@ def merge_people(manifest: Manifest, person_of: Mapping[str, str]) -> Manifest:
         person_of: identifier to person; who is not in it is a person of one identifier.
 
     Raises:
-        ManifestError: if no identifier is in the manifest, a person is an identifier of another one, or one person's rows are in
-            two splits.
+        ManifestError: if an identifier is not in the manifest, where a typing error would let one person into two splits; if a
+            person is an identifier of another one, or one person's rows are in two splits.
     """
     table = manifest.table.copy()
     if chained := [person for person in person_of.values() if person_of.get(person, person) != person]:
         msg = f"{shortlist(chained)} is a person, and an identifier of another person; name one person in all of their rows"
         raise ManifestError(msg)
-    if not set(person_of) & set(table["participant_id"]):
-        msg = f"{manifest.path}: none of {shortlist(list(person_of))} is in it; write identifiers as the manifest has them"
-        raise ManifestError(msg)
     former = table["participant_id"]
+    # A manifest that was merged before holds some of the identifiers as former ones of the same people.
+    sources = zip(table.get("source_participant_id", former), former, strict=True)
+    merged = {source for source, name in sources if person_of.get(source) == person_of.get(name, name)}
+    if unknown := [name for name in person_of if name not in {*former, *merged}]:
+        msg = (
+            f"{manifest.path}: it has no participant_id {shortlist(unknown)}, which the map of people names; write identifiers "
+            "as the manifest has them, or take those rows out of the map"
+        )
+        raise ManifestError(msg)
     people = pd.Series([person_of.get(name, name) for name in former], index=table.index)
     table["participant_id"] = former.groupby(people).transform("first")
     moved = table["participant_id"] != former

@@ -2,11 +2,15 @@
 
 import codecs
 import csv
+import datetime
 import io
+import itertools
+import logging
 import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -14,22 +18,33 @@ from ldae.errors import ManifestError
 
 __all__ = ["MISSING_WORDS", "read_text_table", "shortlist"]
 
-MISSING_WORDS = frozenset({"", "n/a", "na", "nan", "none", "null", "<na>"})
+log = logging.getLogger(__name__)
+
+MISSING_WORDS = frozenset({"", "n/a", "na", "nan", "none", "null", "<na>", "#n/a"})
 ITEMS_SHOWN = 3
-EXCEL = ".xlsx"
+EXCEL, ZIPPED, OLD_EXCEL = ".xlsx", b"PK\3\4", b"\xd0\xcf\x11\xe0"
+SEPARATOR_LINE = re.compile(r'"?sep=([\t,;])"?\1*\s*', re.IGNORECASE)
+"""As Excel reads it, and as it writes it when such a file is saved again."""
+DECIMAL_COMMA = re.compile(r"([>≥]=?\s*)?[+-]?(\d+|\d{1,3}(\.\d{3})+),\d+([eE][+-]?\d+)?(\s*\+)?")
+"""A number, or a bound such as `>89,5`; points separate thousands."""
+END = "end of the table"
+
+Rows = list[tuple[range, list[str]]]
+"""The lines of each row in the file, and its cells."""
 
 
 def read_text_table(path: Path, ragged: list[tuple[int, int]] | None = None) -> pd.DataFrame:
     """Read a file separated by tabs, commas or semicolons, or the first sheet of an Excel file (.xlsx), as text.
 
-    Cells are stripped; the words for a missing value become None; blank lines and empty columns without a name at the
-    right end are skipped. The separator is the one that Excel's first line `sep=;` states, else the one that cuts the
-    header into most cells. In a semicolon-separated file a decimal comma becomes a decimal point.
+    Cells are stripped; the words for a missing value become None. Blank lines are skipped, and so are empty columns without a
+    name at the right end, and row numbers without a name at the left end. The separator is the one that Excel's first line
+    `sep=;` states, else the one that cuts the header into most cells. In a semicolon-separated file a decimal comma becomes a
+    decimal point. A formula without a value stays as it is, with a warning: it is no missing value.
 
     Args:
         path: the file, UTF-8; or UTF-16, as Excel saves "Unicode text".
-        ragged: takes the line number and the number of cells of each row with more or fewer cells than the header, which
-            is left out; without it such a file is refused.
+        ragged: takes the number and the cells of each line of a row with more or fewer cells than the header, which is left
+            out; without it such a file is refused.
 
     Returns:
         The cells (None where missing); the index is their line numbers in the file, where the header is line 1.
@@ -42,12 +57,26 @@ def read_text_table(path: Path, ragged: list[tuple[int, int]] | None = None) -> 
         what = "is a folder; give the table itself, such as the manifest.tsv in it"
         msg = f"{path}: {what if path.is_dir() else 'no such table; check the path'}"
         raise ManifestError(msg)
-    content = _sheet(path) if path.suffix.lower() == EXCEL else _text(path)
-    (header, *rows), (_, *lines), separator = _cells(content, path)
+    with path.open("rb") as file:
+        start = file.read(4)
+    if start == OLD_EXCEL:
+        msg = f"{path}: an old Excel file (.xls), or one with a password; save it as {EXCEL} without a password, or as CSV"
+        raise ManifestError(msg)
+    excel = path.suffix.lower() == EXCEL or start == ZIPPED
+    numbered, separator = (_sheet(path), "") if excel else _rows(_text(path), path)
+    stripped = [(lines, [cell.strip() for cell in row]) for lines, row in numbered]
+    written = [(lines, row) for lines, row in stripped if any(row)]
+    if len(written) < 2:
+        msg = f"{path}: the table is empty, got {len(written)} line(s); it needs a header and one row a scan"
+        raise ManifestError(msg)
+    header, *rows = [row for _, row in written]
+    if not header[0] and all(row[0].isdigit() for row in rows):
+        header, *rows = [row[1:] for row in (header, *rows)]
     names = _names(header, rows, path)
     width = len(names)
-    by_line = {line: row if any(row[width:]) else row[:width] for line, row in zip(lines, rows, strict=True)}
-    wrong = [(line, len(row)) for line, row in by_line.items() if len(row) != width]
+    cut = [row if any(row[width:]) else row[:width] for row in rows]
+    by_lines = [(lines, row) for (lines, _), row in zip(written[1:], cut, strict=True)]
+    wrong = [(line, len(row)) for lines, row in by_lines if len(row) != width for line in lines]
     if wrong and ragged is None:
         items = shortlist([f"line {line} has {cells}" for line, cells in wrong])
         msg = (
@@ -57,7 +86,7 @@ def read_text_table(path: Path, ragged: list[tuple[int, int]] | None = None) -> 
         raise ManifestError(msg)
     if ragged is not None:
         ragged += wrong
-    whole = {line: row for line, row in by_line.items() if len(row) == width}
+    whole = {lines[0]: row for lines, row in by_lines if len(row) == width}
     cells = [[_cell(cell, decimal_comma=separator == ";") for cell in row] for row in whole.values()]
     return pd.DataFrame(cells, columns=names, index=list(whole), dtype=object)
 
@@ -74,44 +103,73 @@ def _text(path: Path) -> str:
         raise ManifestError(msg) from error
 
 
-def _sheet(path: Path) -> str:
-    """The first sheet of an Excel file, separated by tabs; dates as year-month-day."""
+def _sheet(path: Path) -> Rows:
+    """The rows of the first sheet of an Excel file; dates as year-month-day."""
     try:
-        table = pd.read_excel(path, header=None, dtype=object)
+        import openpyxl  # type: ignore[import-untyped]
     except ImportError as error:
         msg = f"{path}: Excel files need the extra 'excel': pip install 'ldae[excel]'; or save it as CSV"
         raise ManifestError(msg) from error
+    unknown: list[str] = []
+    rows: list[list[str]] = []
+    try:
+        # Values as Excel computed them, and formulas: where a formula has no value, nothing else tells it from an empty cell.
+        books = [openpyxl.load_workbook(io.BytesIO(path.read_bytes()), True, data_only=each) for each in (True, False)]
+        sheets = [book.worksheets[0] for book in books]
+        for sheet in sheets:
+            sheet.reset_dimensions()  # some programs write wrong ones
+        for line, pair in enumerate(zip(*sheets, strict=True), 1):
+            rows.append([])
+            for value, formula in zip(*pair, strict=True):
+                lacks = formula.data_type == "f" and value.data_type == "n" and value.value is None
+                rows[-1].append(_excel_text((formula if lacks else value).value))
+                if lacks or (value.data_type == "e" and value.value != "#N/A"):
+                    unknown.append(f"line {line}: {rows[-1][-1]}")
     except Exception as error:  # openpyxl raises many kinds
         msg = f"{path}: not a readable Excel file ({' '.join(str(error).split())[:200]}); save it as CSV"
         raise ManifestError(msg) from error
-    return str(table.to_csv(sep="\t", index=False, header=False, date_format="%Y-%m-%d"))
+    if unknown:
+        log.warning("%s: formulas without a value: %s; correct them in Excel and save it", path, shortlist(unknown))
+    width = max(map(len, rows), default=0)
+    return [(range(line, line + 1), row + [""] * (width - len(row))) for line, row in enumerate(rows, 1)]
 
 
-def _cells(content: str, path: Path) -> tuple[list[list[str]], list[int], str]:
-    """The cells of the header and each row that is not blank, their line numbers, and the separator."""
-    source = io.StringIO(content, newline="")
+def _excel_text(value: Any) -> str:
+    if isinstance(value, datetime.date):
+        return value.strftime("%Y-%m-%d")
+    whole = isinstance(value, float) and value.is_integer()
+    return "" if value is None else str(int(value) if whole else getattr(value, "text", value))
+
+
+def _rows(content: str, path: Path) -> tuple[Rows, str]:
+    """The rows of a text, and the separator."""
+    source = io.StringIO(content + "\n", newline="")
     first = next((line for line in source if line.strip()), "")
-    stated = re.fullmatch(r"sep=([\t,;])\s*", first)
+    stated = SEPARATOR_LINE.fullmatch(first)
     if stated is None:
         source.seek(0)
-    skipped = content[: source.tell()].count("\n")
+    start = 1 + content[: source.tell()].count("\n")
     # A tab wins a tie.
     separator = stated[1] if stated else max("\t,;", key=first.count)
-    reader = csv.reader(source, delimiter=separator)
-    rows, lines, start = [], [], 1 + skipped
+    reader = csv.reader(itertools.chain(source, [END]), delimiter=separator)
+    rows: Rows = []
+    above = start - 1
     try:
         for row in reader:
-            if any(cell.strip() for cell in row):
-                rows.append([cell.strip() for cell in row])
-                lines.append(start)
-            start = reader.line_num + skipped + 1
+            rows.append((range(start, reader.line_num + above + 1), row))
+            start = reader.line_num + above + 1
     except csv.Error as error:
         msg = f"{path}: line {start} cannot be read ({error}); check its quotation marks"
         raise ManifestError(msg) from error
-    if len(rows) < 2:
-        msg = f"{path}: the table is empty, got {len(rows)} line(s); it needs a header and one row a scan"
+    lines, last = rows.pop()
+    if last != [END]:
+        count = content.rstrip().count("\n") + 1
+        msg = (
+            f"{path}: a quotation mark is never closed, so that lines {lines[0]} to {count} are one row; close it, or "
+            "take it out"
+        )
         raise ManifestError(msg)
-    return rows, lines, separator
+    return rows, separator
 
 
 def _names(header: list[str], rows: list[list[str]], path: Path) -> list[str]:
@@ -133,7 +191,7 @@ def _names(header: list[str], rows: list[list[str]], path: Path) -> list[str]:
 def _cell(cell: str, *, decimal_comma: bool) -> str | None:
     if cell.lower() in MISSING_WORDS:
         return None
-    return cell.replace(",", ".") if decimal_comma and re.fullmatch(r"[+-]?\d+,\d+", cell) else cell
+    return cell.replace(".", "").replace(",", ".") if decimal_comma and DECIMAL_COMMA.fullmatch(cell) else cell
 
 
 def shortlist(items: Sequence[str]) -> str:

@@ -51,6 +51,9 @@ def test_a_person_of_several_identifiers_gets_one_and_one_split(tmp_path):
     assert [r.key for r in merged["sub-B"]] == ["sub-B_ses-1", "sub-B_ses-1-F"]
     assert merged["sub-B"][1].extra["source_participant_id"] == "sub-F"
     assert merge_people(merged, {"sub-B": "x", "sub-A": "x"}).table["source_participant_id"][5] == "sub-F"
+    assert merge_people(merged, read_same_person(path)).table.equals(merged.table), "former identifiers are known"
+    with pytest.raises(ManifestError, match="no participant_id sub-F"):  # it is sub-B now, whom the map leaves alone
+        merge_people(merged, {"sub-F": "x", "sub-A": "x"})
     with pytest.raises(ManifestError, match="y is a person, and an identifier of another person"):
         merge_people(cohort(), {"sub-A": "y", "y": "z"})
     frozen = assign_splits(merged, seed=3)
@@ -62,7 +65,13 @@ def test_a_person_of_several_identifiers_gets_one_and_one_split(tmp_path):
     [
         ("participant_id,name\nsub-A,x\n", "column person is missing"),
         ("participant_id,person\nsub-A,x\nsub-A,y\n", "sub-A belongs to two people"),
-        ("participant_id,person\nA,x\nB,x\n", "none of A; B is in it"),
+        (
+            "participant_id,person\nsub-A,x\nsub-BB,x\nB,y\n",
+            "m.tsv: it has no participant_id sub-BB; B, .*; write identifiers as",
+        ),
+        ("participant_id,person\nsub-A,\nsub-B,n/a\n", "same.csv: no row names a person; write in each row"),
+        ("participant_id,person\nsub-A,x\n,x\n", "line 3 names a person without participant_id"),
+        ("participant_id,person\nsub-A,x\nsub-B,x,y\n", "2 columns, but line 3 has 3"),
     ],
 )
 def test_tables_of_people_that_cannot_be_used(tmp_path, content, message):

@@ -1,8 +1,7 @@
 """Tables of feature vectors, one row a scan, whichever model made them."""
 
 import json
-import warnings
-import zipfile
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,7 +15,8 @@ from ldae.base.files import atomic_file
 from ldae.codes import Origin, check_origin
 from ldae.data.identity import names_people
 from ldae.data.manifest import COLUMNS, Record
-from ldae.errors import TaskError
+from ldae.data.text_table import read_text_table
+from ldae.errors import ManifestError, TaskError
 from ldae.tasks.probe.result import CODES, MEDIAN
 
 __all__ = ["Embeddings", "embeddings_of", "joined", "read_embeddings", "read_named", "write_arrays", "write_embeddings"]
@@ -24,6 +24,11 @@ __all__ = ["Embeddings", "embeddings_of", "joined", "read_embeddings", "read_nam
 METADATA = b"ldae"
 DOMAIN_DISTANCE = "domain_distance"
 SUBJECT, SESSION = KEYS = ["participant_id", "session_id"]
+COPY = re.compile(r"(\.\d+|_[xy])$")
+"""What pandas puts behind the name of a second column `age`."""
+COMMA, THOUSANDS = r"[+-]?\d+(,\d+)?([eE][+-]?\d+)?", r"[+-]?[1-9]\d{0,2}(,\d{3})*"
+NUMERIC = ("integer", "floating", "mixed-integer-float", "decimal", "empty", "string")
+"""Kinds of columns that may hold numbers, in the words of pandas."""
 Array = npt.NDArray[np.float64]
 
 
@@ -36,7 +41,7 @@ class Embeddings:
         values: (N, S), or (N, K, S) where a scan has K tokens (slices, patches); a missing number is NaN.
         components: principal components that a probe reduces them to, fitted on its fitting subjects; None keeps all.
         names: of the columns that are features, where the table names them.
-        left_out: columns of numbers that are no features, because the manifest holds them or they name people.
+        left_out: columns that are no features, because the manifest holds them, they name people, or they are no numbers.
         origin: the model that made them, if it is of this package.
         outside: rows that lie outside the training domain of that model; None where it is not known.
     """
@@ -146,17 +151,18 @@ def write_arrays(path: Path, records: Sequence[Record], values: npt.NDArray[np.f
 def read_embeddings(path: Path, manifest: Collection[str] = ()) -> Embeddings:
     """Read feature vectors.
 
-    Parquet, CSV and TSV: participant_id, session_id unless there is one scan a person, and numeric columns, which are the
-    features, but for those that belong to the manifest (age, diagnosis, ...) or name people (RID, image_id, ...), and row
-    numbers without a name. NPZ: arrays `participant_id` and `session_id` (N,), and `values` (N, S), or (N, K, S) for K tokens
-    a scan.
+    Parquet, and CSV and TSV as manifests are read: participant_id, session_id unless there is one scan a person, and numeric
+    columns, which are the features, but for those that belong to the manifest (age, diagnosis, ...) or name people (RID,
+    image_id, ...), and row numbers without a name. NPZ: arrays `participant_id` and `session_id` (N,), and `values` (N, S), or
+    (N, K, S) for K tokens a scan.
 
     Args:
         path: of the table.
         manifest: columns of the manifest, which are no features either, or a target could tell itself.
 
     Raises:
-        TaskError: if the file is missing, unreadable, without the key columns or without features.
+        TaskError: if the file is missing, unreadable, without the key columns or without features, names a column twice, or has
+            a column of numbers of which some cannot be read.
     """
     tables, arrays = (".parquet", ".csv", ".tsv"), ".npz"
     if path.suffix not in (*tables, arrays) or not path.is_file():
@@ -165,28 +171,15 @@ def read_embeddings(path: Path, manifest: Collection[str] = ()) -> Embeddings:
             "model wrote"
         )
         raise TaskError(msg)
-    left_out: list[str] = []
-    outside = None
-    if path.suffix == arrays:
-        keys, values, names = _read_arrays(path)
-    else:
-        keys, values, names, left_out, outside = _read_table(path, manifest)
+    read = _read_arrays(path) if path.suffix == arrays else _read_table(path, manifest)
+    keys, values = read.keys, read.values
     if keys.duplicated().any():
         first = " ".join(keys[keys.duplicated()].iloc[0])
         remedy = "keep one" if SESSION in keys else "keep one, or add the column session_id"
         msg = f"{path}: two rows for {first}; {remedy}"
         raise TaskError(msg)
-    _check_values(path, keys, values, names)
-    origin = _read_origin(path) if path.suffix == ".parquet" else None
-    return Embeddings(keys.reset_index(drop=True), values, None, tuple(names), tuple(left_out), origin, outside)
-
-
-def _read_origin(path: Path) -> Origin | None:
-    """The model that a Parquet file names; None where another program wrote it."""
-    import pyarrow.parquet
-
-    plain = (pyarrow.parquet.read_schema(path).metadata or {}).get(METADATA)
-    return None if plain is None else Origin(**json.loads(plain))
+    _check_values(path, keys, values, read.names)
+    return replace(read, keys=keys.reset_index(drop=True))
 
 
 def _check_values(path: Path, keys: pd.DataFrame, values: Array, names: Sequence[str]) -> None:
@@ -207,24 +200,11 @@ def _check_values(path: Path, keys: pd.DataFrame, values: Array, names: Sequence
         raise TaskError(msg)
 
 
-def _read_table(path: Path, manifest: Collection[str]) -> tuple[pd.DataFrame, Array, list[str], list[str], int | None]:
-    # Identifiers stay text: 007 is a name.
-    text = dict.fromkeys(KEYS, str)
-    try:
-        if path.suffix == ".parquet":
-            table = pd.read_parquet(path, engine="pyarrow", page_checksum_verification=True)
-        else:
-            with path.open(encoding="utf-8-sig") as file:
-                head, second = file.readline(), file.readline()
-            separator = "\t" if path.suffix == ".tsv" else ";" if head.count(";") > head.count(",") else ","
-            decimal = "," if separator != "," and "," in second and "." not in second else "."
-            options: Any = {"sep": separator, "decimal": decimal, "dtype": text, "encoding": "utf-8-sig"}
-            with warnings.catch_warnings():
-                warnings.simplefilter("error", pd.errors.ParserWarning)  # rows with more cells than the header
-                table = pd.read_csv(path, index_col=False, **options)
-    except Exception as error:  # pandas and pyarrow raise many kinds
-        msg = f"{path}: unreadable ({' '.join(str(error).split())[:200]}); write it again"
-        raise TaskError(msg) from error
+def _read_table(path: Path, manifest: Collection[str]) -> Embeddings:
+    table, origin = _read_parquet(path) if path.suffix == ".parquet" else (_read_text(path), None)
+    if repeated := table.columns[table.columns.duplicated()].tolist():
+        msg = f"{path}: column {', '.join(map(str, repeated))} appears twice; give each column one name"
+        raise TaskError(msg)
     if SUBJECT not in table.columns:
         msg = f"{path}: column {SUBJECT} is missing, got {', '.join(map(str, table.columns[:5]))}...; add it"
         raise TaskError(msg)
@@ -234,22 +214,76 @@ def _read_table(path: Path, manifest: Collection[str]) -> tuple[pd.DataFrame, Ar
         first = int(blank.argmax()) + 1
         msg = f"{path}: {int(blank.sum())} rows lack {' or '.join(keys.columns)} (first: row {first}); fill it in"
         raise TaskError(msg)
+    outside = None
+    if DOMAIN_DISTANCE in table.columns and (distances := _numbers(path, table.pop(DOMAIN_DISTANCE))) is not None:
+        outside = int((distances > 1).sum())
     # Row numbers and what the manifest says of a scan are no features: they would tell the target.
-    numbers = table.select_dtypes("number")
-    identifiers = {name for name in numbers.columns if names_people(str(name), numbers[name])}
-    known = {*COLUMNS, *manifest, *identifiers, DOMAIN_DISTANCE}
-    others = [name for name in table.columns if name not in keys and not str(name).startswith("Unnamed:")]
-    further = [name for name in others if name not in known]
-    left_out = table[[name for name in others if name in known - {DOMAIN_DISTANCE}]].select_dtypes("number").columns
-    outside = int((table[DOMAIN_DISTANCE] > 1).sum()) if DOMAIN_DISTANCE in table.columns else None
-    for name in further:
-        if not pd.api.types.is_numeric_dtype(table[name]) and pd.to_numeric(table[name], errors="coerce").notna().any():
-            msg = f"{path}: column {name} holds numbers and text; clean it, or take it out"
-            raise TaskError(msg)
-    features = table[further].select_dtypes("number")
-    names = [str(name) for name in features.columns]
-    values = features.to_numpy(dtype=np.float64)
-    return keys.astype(str), values, names, [str(name) for name in left_out], outside
+    known = {*COLUMNS, *manifest}
+    features: dict[str, Array] = {}
+    left_out: list[str] = []
+    for column in (each for each in table.columns if each not in keys and not str(each).startswith("Unnamed:")):
+        name = str(column)
+        values = None if {name, COPY.sub("", name)} & known else _numbers(path, table[column])
+        if values is None or names_people(name, values):
+            left_out.append(name)
+        else:
+            features[name] = values
+    matrix = pd.DataFrame(features, index=table.index).to_numpy(dtype=np.float64)
+    return Embeddings(keys.astype(str), matrix, None, tuple(features), tuple(left_out), origin, outside)
+
+
+def _read_text(path: Path) -> pd.DataFrame:
+    try:
+        return read_text_table(path)
+    except ManifestError as error:
+        raise TaskError(str(error)) from error
+
+
+def _read_parquet(path: Path) -> tuple[pd.DataFrame, Origin | None]:
+    """The columns, and the model that the file names; None where another program wrote it."""
+    import pyarrow.parquet
+
+    try:
+        whole = pyarrow.parquet.ParquetFile(path, page_checksum_verification=True).read()
+        table = whole.to_pandas()
+    except Exception as error:  # pyarrow raises many kinds
+        msg = f"{path}: unreadable ({' '.join(str(error).split())[:200]}); write it again"
+        raise TaskError(msg) from error
+    plain = (whole.schema.metadata or {}).get(METADATA)
+    try:
+        return table, None if plain is None else Origin.of(json.loads(plain))
+    except (ValueError, RecursionError) as error:
+        msg = f"{path}: the metadata name no model ({error}); encode the scans again, or take the entry 'ldae' out"
+        raise TaskError(msg) from error
+
+
+def _numbers(path: Path, column: "pd.Series[Any]") -> Array | None:
+    """The numbers of a column, NaN where missing; None where it holds words, dates, truth values or lists.
+
+    Raises:
+        TaskError: if some cells of a column of text are numbers, or may be.
+    """
+    kind = pd.api.types.infer_dtype(column, skipna=True)
+    if kind not in NUMERIC:
+        return None
+    numbers = pd.to_numeric(column, errors="coerce")
+    lost = numbers.isna()
+    words = column[lost].dropna()
+    if len(words):
+        cells = column.dropna().astype(str)
+        if cells.str.fullmatch(COMMA).all() and not cells.str.fullmatch(THOUSANDS).all():
+            return _numbers(path, column.str.replace(",", "."))
+        if pd.to_numeric(cells.str.replace(",", ""), errors="coerce").isna().all():
+            return None
+        msg = (
+            f"{path}: column {column.name} holds numbers and text, such as {words.iloc[0]!r}; write numbers with a decimal "
+            "point, without marks between thousands, or take the column out"
+        )
+        raise TaskError(msg)
+    if kind == "string" and lost.all():
+        return None
+    found: Array = numbers.to_numpy(dtype=np.float64, na_value=np.nan)
+    return found
 
 
 def read_named(items: Sequence[str], manifest: Collection[str] = ()) -> dict[str, Embeddings]:
@@ -276,7 +310,7 @@ def read_named(items: Sequence[str], manifest: Collection[str] = ()) -> dict[str
     return found
 
 
-def _read_arrays(path: Path) -> tuple[pd.DataFrame, Array, list[str]]:
+def _read_arrays(path: Path) -> Embeddings:
     try:
         file = np.load(path, allow_pickle=False)
         if not isinstance(file, np.lib.npyio.NpzFile):
@@ -284,7 +318,8 @@ def _read_arrays(path: Path) -> tuple[pd.DataFrame, Array, list[str]]:
             raise ValueError(msg)
         with file:
             arrays: dict[str, Any] = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        keys = {name: arrays[name].astype(str) for name in KEYS if name in arrays}
+    except Exception as error:  # zipfile, its decompressors and numpy raise many kinds
         reason = "not an NPZ file of plain arrays" if "pickle" in str(error) else str(error)
         msg = f"{path}: unreadable ({reason}); save plain arrays with numpy.savez"
         raise TaskError(msg) from error
@@ -293,14 +328,18 @@ def _read_arrays(path: Path) -> tuple[pd.DataFrame, Array, list[str]]:
         msg = f"{path}: array {', '.join(absent)} is missing, got {', '.join(arrays)}; add it"
         raise TaskError(msg)
     values = arrays["values"]
-    if values.ndim not in (2, 3) or any(len(arrays[name]) != len(values) for name in KEYS if name in arrays):
+    if (
+        values.ndim not in (2, 3)
+        or 0 in values.shape[1:]
+        or any(each.shape != values.shape[:1] for each in keys.values())
+    ):
         msg = (
-            f"{path}: values must be (scans, features) or (scans, tokens, features) with one key a scan, got "
-            f"{values.shape} and {len(arrays[SUBJECT])} keys; save them in one order"
+            f"{path}: values must be (scans, features) or (scans, tokens, features), at least one each, with one key a scan, got "
+            f"{values.shape} and keys {[each.shape for each in keys.values()]}; save them in one order"
         )
         raise TaskError(msg)
     if values.dtype.kind not in "fiu":
         msg = f"{path}: values must be numbers, got {values.dtype}; save them as floats"
         raise TaskError(msg)
-    keys = pd.DataFrame({name: arrays[name].astype(str) for name in KEYS if name in arrays})
-    return keys, values.astype(np.float64), [str(number) for number in range(1, values.shape[-1] + 1)]
+    names = tuple(str(number) for number in range(1, values.shape[-1] + 1))
+    return Embeddings(pd.DataFrame(keys), values.astype(np.float64), names=names)

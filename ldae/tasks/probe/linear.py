@@ -1,9 +1,8 @@
 """Probe: the linear model on codes that a file keeps, that manipulation follows, and that predicts for other scans."""
 
-import json
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 from sklearn.linear_model import LogisticRegression
 
-from ldae.base.files import atomic_file, write_json
+from ldae.base.files import atomic_file, read_json, write_json
 from ldae.codes import Origin, check_origin
 from ldae.errors import TaskError
 from ldae.tasks.probe.models import FittedProbe
@@ -21,6 +20,17 @@ __all__ = ["LinearProbe", "predict", "write_predictions"]
 
 Array = npt.NDArray[np.float64]
 
+LARGEST, SMALLEST = float(np.finfo(np.float64).max), float(np.finfo(np.float64).tiny)
+VECTORS = ("mean", "scale", "weights")
+NUMBERS = {
+    "mean": ("a list of finite numbers", -LARGEST),
+    "scale": ("a list of finite numbers above 0", SMALLEST),
+    "weights": ("a list of finite numbers", -LARGEST),
+    "intercept": ("a finite number", -LARGEST),
+    "spread": ("a finite number from 0 on", 0),
+    "penalty": ("a finite number above 0", SMALLEST),
+}
+"""What a saved probe holds, and the least that it may be."""
 OUTSIDE_SD = 4.0
 """A scan whose codes lie so many standard deviations from the training mean, in the root mean square, is unlike them."""
 
@@ -105,22 +115,26 @@ class LinearProbe:
         """Read what :meth:`save` wrote.
 
         Raises:
-            TaskError: if it is no probe.
+            TaskError: if it is no probe, naming the field that is wrong.
         """
         try:
-            plain: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            plain |= {name: np.asarray(plain[name], dtype=np.float64) for name in ("mean", "scale", "weights")}
-            origin = plain.pop("origin", None)
-            probe = cls(**plain, origin=None if origin is None else Origin(**origin))
-            if probe.mean.ndim != 1 or not probe.mean.shape == probe.scale.shape == probe.weights.shape:
-                msg = f"mean, scale and weights have {probe.mean.shape}, {probe.scale.shape} and {probe.weights.shape} numbers"
+            plain, names = read_json(path), [each.name for each in fields(cls)]
+            if not isinstance(plain, dict) or {*plain, "origin"} != set(names):
+                got = ", ".join(plain) if isinstance(plain, dict) else str(plain)[:99]
+                msg = f"it must hold {', '.join(names)}, got {got}"
                 raise ValueError(msg)
-            if not all(np.isfinite(each).all() for each in (probe.mean, probe.scale, probe.weights, probe.intercept)):
-                msg = "a number is not finite"
+            numbers: dict[str, Any] = {name: _numbers(name, plain[name]) for name in NUMBERS}
+            sizes = [len(numbers[name]) for name in VECTORS]
+            if len(set(sizes)) > 1:
+                msg = f"{', '.join(VECTORS)} must be of one length, got {sizes}"
                 raise ValueError(msg)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            missing = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
-            reason = "no such file" if isinstance(error, FileNotFoundError) else missing
+            if not isinstance(plain["logistic"], bool):
+                msg = f"logistic must be true or false, got {repr(plain['logistic'])[:99]}"
+                raise ValueError(msg)
+            origin = None if plain.get("origin") is None else Origin.of(plain["origin"])
+            probe = cls(**numbers, logistic=plain["logistic"], origin=origin)
+        except (OSError, ValueError) as error:
+            reason = "no such file" if isinstance(error, FileNotFoundError) else str(error)
             msg = (
                 f"{path}: not a saved probe ({reason}); give probe_TARGET_model.json, which 'ldae probe' writes for the frozen "
                 "split"
@@ -131,6 +145,21 @@ class LinearProbe:
                 f"{path}: names no model, so nothing tells if it suits the codes; train it again", stacklevel=2
             )
         return probe
+
+
+def _numbers(name: str, plain: Any) -> Array | float:
+    """The numbers, (S,), or the number of a field of a saved probe.
+
+    Raises:
+        ValueError: if they are none, or out of range.
+    """
+    takes, lowest = NUMBERS[name]
+    items = plain if name in VECTORS and isinstance(plain, list) else [plain]
+    wrong = [each for each in items if type(each) not in (int, float) or not lowest <= each <= LARGEST]
+    if wrong or not items or (name in VECTORS) != isinstance(plain, list):
+        msg = f"{name} must be {takes}, got {repr((wrong or [plain])[0])[:99]}"
+        raise ValueError(msg)
+    return np.asarray(plain, dtype=np.float64) if name in VECTORS else float(plain)
 
 
 def predict(probe: LinearProbe, keys: pd.DataFrame, codes: Array, origin: Origin | None = None) -> pd.DataFrame:

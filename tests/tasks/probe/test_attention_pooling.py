@@ -120,6 +120,8 @@ def test_slices_become_tokens_and_whole_volumes_have_none(tiny_config, tiny_mode
     assert found.tokens == tiny_config.preprocessing.shape[2]
     images = torch.from_numpy(np.stack([tiny_model.prepare_record(each).data for each in records]))[:, None]
     np.testing.assert_allclose(found.of(records), tiny_model.slice_vectors(images), atol=1e-5)
-    volumes = replace(tiny_config, semantic_encoder=SemanticEncoderConfig(volume=VolumeEncoderConfig((4,), 8)))
+    volumes = replace(
+        tiny_config, semantic_encoder=SemanticEncoderConfig(volume=VolumeEncoderConfig(widths=(4,), semantic_width=8))
+    )
     with pytest.raises(ConfigError, match="reads whole volumes"):
         LatentDiffusionAutoencoder(volumes, Networks(volumes)).slice_vectors(images)
