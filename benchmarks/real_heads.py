@@ -28,9 +28,11 @@ import ldae
 from ldae.atlas import load_template
 from ldae.io.model_names import find_direction
 from ldae.metrics.images import compare_images
+from ldae.metrics.volumetry import known_volumes
 from ldae.phantom.scanner import bias_field
 from ldae.prepare.check.shape_spread import ventricle_ml
 from ldae.prepare.preprocess.intake import open_scans
+from ldae.tasks.edit.deformation import deform, find_displacement
 from ldae.tasks.edit.direction import manipulate_codes
 from ldae.tasks.probe.linear import LinearProbe
 from ldae.volume import Grid, Volume, read_volume, write_volume
@@ -102,16 +104,27 @@ def main() -> None:
     inside = binary_dilation(template.ventricles.data > 0.3, iterations=4) & (template.brain_mask.data > 0.5)
     outside = (template.brain_mask.data > 0.5) & ~inside
     step = LinearProbe.load(find_direction("ventricles", options.model)).step
-    rising, ratios = 0, []
-    for each in chosen:
-        edited = [model.decode(manipulate_codes(each, step, amount)) for amount in (-2, -1, 0, 1, 2)]
-        rising += bool((np.diff([ventricle_ml(image) for image in edited]) > 0).all())
-        change = np.abs(edited[-1].data - edited[0].data)
-        ratios.append(change[outside].mean() / change[inside].mean())
-    print(
-        f"edits along ventricles, -2 to 2: volume rises at every step in {rising} of {len(chosen)}; change 12 mm and more "
-        f"outside the template's ventricles over change inside: {np.mean(ratios):.2f}"
-    )
+    found = {"decoded": [], "deformed": []}
+    for each, image, record in zip(chosen, images, records, strict=True):
+        decoded = list(model.decode_images([manipulate_codes(each, step, amount) for amount in (-2, -1, 0, 1, 2)]))
+        deformed = [deform(image, find_displacement(decoded[2], edited)) for edited in decoded]
+        for name, edited in (("decoded", decoded), ("deformed", deformed)):
+            volumes = [Volume(data, model.config.preprocessing.grid.affine) for data in edited]
+            measured = (
+                [ventricle_ml(volume) for volume in volumes],
+                [known_volumes(v)["ventricles_ml"] for v in volumes],
+            )
+            change = np.abs(edited[-1] - edited[0])
+            found[name].append((*measured, change[outside].mean() / change[inside].mean()))
+            print(record.participant_id, name, *(np.round(each, 1).tolist() for each in measured))
+    for name, edits in found.items():
+        for measure, index in (("by Otsu's threshold", 0), ("by fluid fractions", 1)):
+            rising = sum(bool((np.diff(each[index]) > 0).all()) for each in edits)
+            print(
+                f"{name} edits along ventricles, -2 to 2: volume {measure} rises at every step in {rising} of {len(edits)}"
+            )
+        ratio = np.mean([each[2] for each in edits])
+        print(f"{name}: change 12 mm and more outside the template's ventricles over change inside {ratio:.3f}")
 
     truth = pd.read_csv(options.volumes).set_index("participant_id").loc[[record.participant_id for record in records]]
     rivals = {"code": first.loc[truth.index].to_numpy(), "image components": images.reshape(len(images), -1)}

@@ -102,6 +102,7 @@ def manipulate(
     *,
     steps: Sequence[float] = DEFAULT_STEPS,
     step: Array | None = None,
+    deformed: bool = False,
     effects: Mapping[str, Image] | None = None,
     seed: int = 0,
     resamples: int = 1000,
@@ -118,6 +119,7 @@ def manipulate(
         others: further probes, by name: does a direction of disease change the predicted age?
         steps: signed, in standard deviations of the training cohort along the direction; 0 among them.
         step: change of y that one step makes; the probe's if it is not given.
+        deformed: edits are the scans, deformed as the decoded edits are against the reconstructions; else the decoded images.
         effects: known effects of the target on images, (D, H, W) each, by name: from real scans (:func:`effect_map`), or the
             truth of a phantom.
         seed: of the resamples.
@@ -130,7 +132,8 @@ def manipulate(
         TaskError: if there are no scans, step 0 is missing, or the probe was trained on codes of another model.
     """
     check_probes(model, list((others or {}).values()))
-    edits = edit_scans(model, scans.codes, probe, steps=steps, step=step, batch_size=batch_size)
+    scan = (lambda row: scans.select([row]).images()[0]) if deformed else None
+    edits = edit_scans(model, scans.codes, probe, steps=steps, step=step, scan=scan, batch_size=batch_size)
     return evaluate_edits(
         edits, scans, probe, others, effects=effects, seed=seed, resamples=resamples, visit=visit, progress=progress
     )

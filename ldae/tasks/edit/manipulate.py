@@ -1,7 +1,7 @@
 """Edits of scans along a probe's direction, and the smallest change of their codes that makes one step."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from ldae.base.hardware import trim_heap
 from ldae.codes import Codes, check_origin
 from ldae.errors import TaskError
 from ldae.metrics.volumetry import known_volumes
+from ldae.tasks.edit.deformation import deform, find_displacement
 from ldae.tasks.edit.direction import manipulate_codes, project_out
 from ldae.tasks.probe.linear import LinearProbe
 
@@ -38,6 +39,7 @@ class Edits:
         semantic: y of the re-encoded images, (K, S).
         predicted: the probe on the re-encoded images: probability or years, (K,).
         volumes: measured in each image in ml, by structure; None where the image does not show it.
+        displacements: by which the scan was deformed, (D, H, W, 3) in voxels, at each step; None where images are decoded.
     """
 
     steps: tuple[float, ...]
@@ -45,6 +47,7 @@ class Edits:
     semantic: npt.NDArray[np.float64]
     predicted: list[float]
     volumes: dict[str, list[float | None]]
+    displacements: list[Images] | None = None
 
 
 def edit_scans(
@@ -54,6 +57,7 @@ def edit_scans(
     *,
     steps: Sequence[float] = DEFAULT_STEPS,
     step: npt.NDArray[np.float64] | None = None,
+    scan: Callable[[int], Images] | None = None,
     batch_size: int = 16,
 ) -> Iterator[list[Edits]]:
     """Edits of a few scans at a time, in the order of their codes.
@@ -67,6 +71,8 @@ def edit_scans(
         probe: whose direction is followed; positive steps raise it.
         steps: signed, in standard deviations of the training cohort along the direction.
         step: change of y that one step makes; the probe's if it is not given.
+        scan: gives the scan of a row, (D, H, W) in [0, 1], to be deformed as its decoded edits are against its reconstruction;
+            without it, edits are the decoded images.
         batch_size: images at a time.
 
     Raises:
@@ -75,17 +81,23 @@ def edit_scans(
     step = ready_step(model, codes, probe, step=step)
     chunk = max(1, batch_size // max(1, len(steps)))
 
-    def edit(scans: Sequence[Codes]) -> list[Edits]:
+    def edit(start: int) -> list[Edits]:
+        scans = codes[start : start + chunk]
         moved = [manipulate_codes(each, step, amount) for each in scans for amount in steps if amount != 0]
         edited = iter(model.decode_images(moved)) if moved else iter(())
         found = []
-        for each in scans:
-            images = np.stack([next(edited) if amount != 0 else model.decode_images([each])[0] for amount in steps])
-            found.append(_measured(model, images, probe, steps))
+        for row, each in enumerate(scans, start):
+            plain = model.decode_images([each])[0]
+            images = np.stack([next(edited) if amount != 0 else plain for amount in steps])
+            fields = None
+            if scan is not None:
+                original, fields = scan(row), [find_displacement(plain, image) for image in images]
+                images = np.stack([deform(original, field) for field in fields])
+            found.append(_measured(model, images, probe, steps, fields))
         trim_heap()
         return found
 
-    return (edit(codes[start : start + chunk]) for start in range(0, len(codes), chunk))
+    return (edit(start) for start in range(0, len(codes), chunk))
 
 
 def check_probes(model: LatentDiffusionAutoencoder, probes: Sequence[LinearProbe]) -> None:
@@ -139,7 +151,13 @@ def ready_step(
     return project_out(probe, nuisances) if step is None else step
 
 
-def _measured(model: LatentDiffusionAutoencoder, images: Images, probe: LinearProbe, steps: Sequence[float]) -> Edits:
+def _measured(
+    model: LatentDiffusionAutoencoder,
+    images: Images,
+    probe: LinearProbe,
+    steps: Sequence[float],
+    displacements: list[Images] | None,
+) -> Edits:
     """Prediction and volumes of the edited images of one scan."""
     semantic = model.semantic(torch.from_numpy(images)[:, None]).double().numpy()
     measured = [known_volumes(model.config.preprocessing.restore(image)) for image in images]
@@ -152,4 +170,5 @@ def _measured(model: LatentDiffusionAutoencoder, images: Images, probe: LinearPr
             name: [volumes[name] if np.isfinite(volumes[name]) else None for volumes in measured]
             for name in measured[0]
         },
+        displacements=displacements,
     )

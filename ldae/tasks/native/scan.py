@@ -4,7 +4,6 @@ A difference is carried by the inverse of the affine that preprocessing found, i
 intensities, faded out towards the edge of the brain, and added. Everything else of the raw scan stays as it is stored.
 """
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from ldae.base.files import sha256_of
+from ldae.base.files import read_json, sha256_of
 from ldae.errors import TaskError, VolumeError
 from ldae.head.morphology import depth_mm
 from ldae.io.stored import StoredScan, read_stored
@@ -29,6 +28,8 @@ Array = npt.NDArray[np.float32]
 FEATHER_MM = 3.0
 # Bias fields are smooth: the raw scan's gain over the corrected one is taken over a Gaussian of this width.
 GAIN_MM = 6.0
+# What moves by less stays as it is stored.
+STILL_VOXELS = 1e-3
 # No coil is brighter or darker than its middle by more.
 MAX_GAIN = 4.0
 REMEDY = (
@@ -196,6 +197,25 @@ class NativeScan:
         weight = self.fade * np.clip(2 * covered, 0.0, 1.0)
         return self._placed(weight * (shown - self.scan.volume.data[self.box]))
 
+    def deformation(self, displacement_mm: Array, affine: npt.NDArray[np.float64]) -> Volume:
+        """The change that deforms the raw scan as a displacement of template space says, fading out at the edge of the brain.
+
+        Args:
+            displacement_mm: (D, H, W, 3), RAS mm of the template: what is to be seen at a point lies that far away from it.
+            affine: of the displacement's grid.
+
+        Returns:
+            On the raw scan's grid, in its intensities.
+        """
+        to_voxels = np.linalg.inv(self.source.to_template[:3, :3] @ self.window.affine[:3, :3])
+        parts = [
+            self.source._carry(Volume(displacement_mm[..., axis], affine), self.window, order=1) for axis in range(3)
+        ]
+        moved = np.tensordot(to_voxels, self.fade * np.stack(parts), axes=1)
+        here = self.scan.volume.data[self.box]
+        seen = ndimage.map_coordinates(here, np.indices(here.shape) + moved, order=3, mode="nearest")
+        return self._placed(np.where(np.abs(moved).max(axis=0) > STILL_VOXELS, seen - here, 0.0))
+
     def add(self, difference: Volume) -> Volume:
         """The raw scan with a difference of template space added; a difference of 0 gives its own voxels.
 
@@ -215,7 +235,7 @@ def _read_sidecar(path: Path) -> dict[str, Any]:
         msg = f"{path}: not there, so the way back to the raw scan is unknown; {REMEDY}"
         raise TaskError(msg)
     try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
+        plain = read_json(path)
     except ValueError as error:
         msg = f"{path}: no valid JSON ({error}); {REMEDY}"
         raise TaskError(msg) from error

@@ -52,6 +52,10 @@ class _OnTemplate:
         """The image itself."""
         return Result(self.model.config.preprocessing.restore(image), None, self.facts)
 
+    def deformed(self, image: Image, displacement: Image) -> Result:
+        """The image itself."""
+        return self.edited(image, image)
+
     def reconstruction(self, image: Image, scan: Image, *, keep_detail: bool) -> Result:
         """The image itself: scan + (image - scan)."""
         return self.edited(image, scan)
@@ -73,6 +77,11 @@ class _OnRawScan:
     def edited(self, image: Image, reference: Image) -> Result:
         """The raw scan changed by the difference of `image` from `reference`."""
         return self._changed(self.native.change(self._difference(image, reference)))
+
+    def deformed(self, image: Image, displacement: Image) -> Result:
+        """The raw scan deformed by a displacement in voxels of the model's grid, (D, H, W, 3)."""
+        affine = self.model.config.preprocessing.grid.affine
+        return self._changed(self.native.deformation((displacement @ affine[:3, :3].T).astype(np.float32), affine))
 
     def reconstruction(self, image: Image, scan: Image, *, keep_detail: bool) -> Result:
         """The raw scan with the image in its brain; or changed by its difference, which keeps detail finer than the grid."""

@@ -242,3 +242,19 @@ def test_round_trip_of_a_real_head(shared, made, tmp_path):
     assert psnr > 40
     middles = [ndimage.center_of_mass(np.where(brain, image, 0)) for image in (start, back)]
     assert np.linalg.norm(np.subtract(*middles)) < 0.01
+
+
+def test_a_deformation_moves_what_lies_deep_in_the_brain_and_nothing_outside(native):
+    nothing = np.zeros((*MODEL_GRID.shape, 3), np.float32)
+    assert not native.deformation(nothing, MODEL_GRID.affine).data.any()
+    moved_mm = np.array([3.0, -2.0, 1.0], np.float32)
+    change = native.deformation(nothing + moved_mm, MODEL_GRID.affine).data
+    raw, brain = native.scan.volume.data, in_brain(native)
+    assert not change[~brain].any()
+    # What is seen deep in the brain is what the raw scan holds that far away.
+    deep = np.zeros(raw.shape, bool)
+    deep[native.box] = ndimage.binary_erosion(native.fade == 1, iterations=2)
+    there = np.linalg.solve(native.source.to_template[:3, :3] @ native.scan.volume.affine[:3, :3], moved_mm)
+    seen = ndimage.map_coordinates(raw, np.indices(raw.shape) + there.reshape(3, 1, 1, 1), order=3, mode="nearest")
+    np.testing.assert_allclose((raw + change)[deep], seen[deep], atol=0.02 * raw[deep].mean())
+    assert np.abs(change[deep]).max() > 0
