@@ -26,8 +26,6 @@ from ldae.head.intake import Preprocess
 from ldae.inference import Inference
 from ldae.io.card import model_card
 from ldae.io.checkpoints import (
-    check_finite,
-    check_tensors,
     hash_tensors,
     load_domain,
     load_folder,
@@ -91,14 +89,12 @@ class LatentDiffusionAutoencoder(Inference, Shown):
         """
         place = find_model(folder)
         stored, plain = load_folder(place)
-        domain = TrainingDomain.take_from(load_domain(place))
-        tensors = unpack(stored)
         config = from_plain(AutoencoderConfig, plain["autoencoder"], where=f"{folder}/config.json")
         with torch.device("meta"):
-            expected = {name: tuple(tensor.shape) for name, tensor in Networks(config).state_dict().items()}
-        found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-        check_tensors(found, expected, where=str(folder), remedy="the folder is damaged or edited: copy it again")
-        check_finite(tensors, where=str(folder))
+            expected = Networks(config).state_dict()
+        tensors = unpack(stored, expected, where=str(folder))
+        width = config.semantic_encoder.semantic_width
+        domain = TrainingDomain.take_from(load_domain(place), width, where=str(folder))
         networks = Networks(config)
         networks.load_state_dict(tensors, strict=True)
         return cls(config, networks, domain=domain, device=device, precision=precision)

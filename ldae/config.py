@@ -32,11 +32,11 @@ def find_config(name: str | os.PathLike[str]) -> Path:
         ConfigError: if there is none, listing those that ship.
     """
     path = Path(name)
-    if path.is_file():
+    if _is_file(path):
         return path
     shipped = shipped_configs()
     for candidate in (path / "all.yaml", shipped / path, shipped / f"{path}.yaml", shipped / path / "all.yaml"):
-        if candidate.is_file():
+        if _is_file(candidate):
             return candidate
     files = [each.relative_to(shipped) for each in shipped.rglob("*.yaml")]
     # A folder's all.yaml goes by the folder's name.
@@ -66,6 +66,13 @@ def load_experiment(name: str | os.PathLike[str], overrides: Iterable[str] = ())
     return from_plain(ExperimentConfig, plain, where=where)
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long
+        return False
+
+
 def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if path in seen:
         msg = f"{path} includes itself ({' -> '.join(str(p) for p in (*seen, path))}); remove one include"
@@ -78,13 +85,13 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     includes = plain.pop("include", [])
     includes = [includes] if isinstance(includes, str) else includes
     if not isinstance(includes, list) or not all(isinstance(each, str) for each in includes):
-        msg = f"{path}: include takes the name of a file, or a list of names, got {includes!r}; correct it"
+        msg = f"{path}: include takes the name of a file, or a list of names, got {str(includes)[:99]}; correct it"
         raise ConfigError(msg)
     merged: dict[str, Any] = {}
     for include in includes:
         below = path.parent / include
-        if not below.is_file():
-            msg = f"{path}: includes {include}, but {below} does not exist; correct the name"
+        if not _is_file(below):
+            msg = f"{path}: includes {include[:99]}, but there is no such file beside it; correct the name"
             raise ConfigError(msg)
         merged = _merge(merged, _read(below, (*seen, path)), below)
     return _merge(merged, plain, path)

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from ldae.base.ranges import checked, count, positive
+from ldae.base.ranges import Range, checked, within
 from ldae.errors import ConfigError, VolumeError
 from ldae.volume import Grid, Volume, spikes_word
 
@@ -58,9 +58,9 @@ class Preprocessing:
         modality: contrast of the scans.
     """
 
-    shape: tuple[int, int, int] = count((128, 160, 128))
-    voxel_size_mm: float = positive(1.5)
-    centre_mm: tuple[float, float, float] = (0.0, -17.0, 5.0)
+    shape: tuple[int, int, int] = within((128, 160, 128), Range(1, 1024))
+    voxel_size_mm: float = within(1.5, Range(0.1, 100))
+    centre_mm: tuple[float, float, float] = within((0.0, -17.0, 5.0), Range(-1000, 1000))
     percentiles: tuple[float, float] = (0.5, 99.5)
     modality: Modality = "T1w"
 

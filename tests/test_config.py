@@ -1,6 +1,7 @@
 import math
 import re
 from dataclasses import is_dataclass
+from itertools import pairwise
 from typing import get_args, get_type_hints
 
 import pytest
@@ -11,6 +12,7 @@ from ldae.errors import ConfigError
 from ldae.io.plain import from_plain, to_plain
 from ldae.training.recipe import ExperimentConfig
 
+BOMB = "a: &a [1, 1, 1]\n" + "".join(f"{y}: &{y} [{5 * f'*{x}, '}]\n" for x, y in pairwise("abcdefghi"))
 SHIPPED = sorted(str(path.relative_to(shipped_configs()).with_suffix("")) for path in shipped_configs().rglob("*.yaml"))
 
 
@@ -73,6 +75,8 @@ def test_a_group_takes_no_value(group, value):
         ("xyz=1", "'ldae config demo' prints all"),
         ("seed", "name=value"),
         ("seed=[", "YAML"),
+        ("seed=2020-13-45", "not a YAML value"),
+        ("seed=null", "seed takes a value"),
         ("seed.x=1", "seed"),
         ("seed=abc", "with --set seed=abc: "),
     ],
@@ -87,8 +91,15 @@ def test_bad_overrides_are_refused(override, words):
     [
         ("a: [", "not readable YAML"),
         ("a: " + 9999 * "[", "nested too deeply"),
+        ("compression: &a {x: *a}", "more than 100,000 values"),
+        (BOMB, "more than 100,000 values"),
+        ("seed: 1\nseed: 2", "the key seed stands there twice"),
+        ("seed: 2020-13-45", "not readable YAML"),
+        ("seed: !!bool x", "not readable YAML"),
+        ("seed:", "seed takes a value, got none"),
+        (f"include: {'x' * 5000}", "no such file beside it"),
         ("- 1", "mapping"),
-        ("include: none.yaml", "does not exist"),
+        ("include: none.yaml", "includes none.yaml, but there is no such file"),
         ("include: self.yaml", "includes itself"),
         ("include: 5", "include takes the name of a file, or a list of names, got 5"),
         ("include: [null]", r"got \[None\]"),

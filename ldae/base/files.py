@@ -21,6 +21,8 @@ __all__ = [
     "check_writable",
     "content_hash",
     "held",
+    "own_json",
+    "read_json",
     "sha256_of",
     "write_bytes",
     "write_json",
@@ -47,6 +49,39 @@ def write_json(path: Path, value: Any) -> Path:
         ValueError: if the value holds NaN or infinity, which JSON has no word for.
     """
     return write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path, encoding: str = "utf-8") -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        OSError: if it cannot be read.
+        ValueError: if it is no JSON, or nested too deeply.
+    """
+    try:
+        return json.loads(path.read_text(encoding=encoding))
+    except RecursionError as error:
+        msg = "nested too deeply"
+        raise ValueError(msg) from error
+
+
+def own_json(path: Path, *names: str) -> dict[str, Any]:
+    """What this package wrote into a JSON file, by these names at least.
+
+    Raises:
+        OutputError: if something else is in it.
+    """
+    try:
+        found = read_json(path)
+    except (OSError, ValueError) as error:
+        found = error
+    if not isinstance(found, dict) or not set(names) <= found.keys():
+        reason = str(found) if isinstance(found, Exception) else f"without {' and '.join(names) or 'names'}"
+        msg = (
+            f"{path}: not what an earlier run wrote there ({reason}); delete the file, and give the same command again"
+        )
+        raise OutputError(msg)
+    return found
 
 
 @contextmanager
@@ -88,7 +123,13 @@ def check_writable(path: Path) -> None:
     Raises:
         OutputError: if nothing can be written there, or a file lies in the way.
     """
-    there = next(each for each in (path, *path.absolute().parents) if each.exists())
+    try:
+        path.resolve(strict=path.is_symlink())
+        there = next(each for each in (path, *path.absolute().parents) if each.exists())
+    except (OSError, RuntimeError) as error:  # a link that leads nowhere or back to itself, a name that is too long
+        reason = getattr(error, "strerror", None) or "its links lead back to themselves"
+        msg = f"{str(path)[:99]}: no place for output ({reason}); give another"
+        raise OutputError(msg) from error
     try:
         with tempfile.TemporaryFile(dir=there, buffering=0) as file:
             file.write(bytes(4096))
@@ -104,26 +145,39 @@ def check_writable(path: Path) -> None:
 def held(path: Path) -> Iterator[None]:
     """Hold an output place: a second process that would write there stops at once. The hold ends with its process.
 
+    The lock lies beside the place, so that processes of other machines and containers see it, and goes at the end.
+
     Raises:
         OutputError: if another process holds it.
     """
-    from filelock import FileLock, Timeout
-
-    name = hashlib.blake2b(os.fsencode(path.resolve()), digest_size=12).hexdigest()
-    base = Path(tempfile.gettempdir()) / f"ldae-{name}"  # not beside the output, where it would stay
-    holder, lock = base.with_suffix(".pid"), FileLock(base.with_suffix(".lock"), mode=0o666)
     try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        who = holder.read_text(encoding="utf-8") if holder.is_file() else "another"
-        msg = f"{path}: process {who} is writing there; wait for it, or give another place with --out"
-        raise OutputError(msg) from error
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    place = path.resolve()
+    place.parent.mkdir(parents=True, exist_ok=True)
+    # A place that is mounted may lie in a folder where nothing can be written.
+    lock = place.with_name(f".{place.name}.lock") if os.access(place.parent, os.W_OK) else place / ".lock"
+    while True:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            who = os.read(descriptor, 20).decode() or "another"
+            os.close(descriptor)
+            msg = f"{path}: process {who} is writing there; wait for it, or give another place with --out"
+            raise OutputError(msg) from error
+        if lock.exists() and os.path.samestat(os.fstat(descriptor), lock.stat()):
+            break
+        os.close(descriptor)  # its holder took it away in the meantime
     try:
-        holder.write_text(str(os.getpid()), encoding="utf-8")
+        os.truncate(descriptor, 0)
+        os.write(descriptor, str(os.getpid()).encode())
         yield
     finally:
-        holder.unlink(missing_ok=True)
-        lock.release()
+        lock.unlink(missing_ok=True)
+        os.close(descriptor)
 
 
 @contextmanager

@@ -1,11 +1,12 @@
 """One function of each scan, on many cores; a process that dies costs one scan."""
 
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from typing import Any, NoReturn, TypeVar
 
 from ldae.errors import CohortError
@@ -111,6 +112,8 @@ class _Lanes(Executor):
     def _call(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         pool = getattr(self._lane, "pool", None)
         if pool is None:
+            # What a process is started with blocked stays blocked: Ctrl-C is for the parent alone.
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             # Spawned, not forked: a fork inherits the locks of ITK's thread pool.
             pool = self._lane.pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
             self._pools.append(pool)
@@ -121,7 +124,10 @@ class _Lanes(Executor):
             raise
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        # After an interruption, jobs that have not begun are dropped.
+        # After an interruption, jobs that have not begun are dropped, and those that have are ended.
+        if kind is not None and not issubclass(kind, Exception):
+            for process in active_children():
+                process.terminate()
         self._threads.shutdown(cancel_futures=kind is not None)
         for pool in self._pools:
             pool.shutdown(cancel_futures=kind is not None)

@@ -1,9 +1,12 @@
 """Ranges of settings, which stand with their defaults: `steps: int = count(100)`."""
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, TypeVar
+from numbers import Integral, Real
+from types import NoneType
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from ldae.errors import ConfigError
 
@@ -102,19 +105,52 @@ def share_below_one(default: Any) -> Any:
 
 
 def checked(cls: type[T]) -> type[T]:
-    """Let a frozen dataclass refuse numbers outside the range of their field; it stands below `@dataclass`.
+    """Let a frozen dataclass refuse values that are not of their field's type and range; it stands below `@dataclass`.
 
     A base class would do the same, but parsers of dataclasses then look for its subclasses, at twice the time.
     """
+    hints = functools.cache(lambda: get_type_hints(cls))  # not yet: a class may name one that comes after it
     own = cls.__dict__.get("__post_init__", lambda self: None)
 
     def check(self: Any) -> None:
-        for name, allowed in ranges_of(type(self)).items():
-            check_range(name, getattr(self, name), allowed)
+        allowed = ranges_of(type(self))
+        for name, hint in hints().items():
+            given = getattr(self, name)
+            _check_type(name, given, hint)
+            if name in allowed:
+                check_range(name, given, allowed[name])
         own(self)
 
     cls.__post_init__ = check  # type: ignore[attr-defined]
     return cls
+
+
+NUMBERS: dict[Any, tuple[type, str]] = {int: (Integral, "a whole number"), float: (Real, "a number")}
+
+
+def _check_type(name: str, given: Any, hint: Any) -> None:
+    """Refuse what is no number, choice or tuple where the type is one; types of other kinds pass."""
+    kinds = get_args(hint) if NoneType in get_args(hint) else (hint,)
+    if given is None and NoneType in kinds:
+        return
+    (kind, *others) = [each for each in kinds if each is not NoneType]
+    if others:
+        return
+    inner = get_args(kind)
+    if kind in NUMBERS:
+        number, word = NUMBERS[kind]
+        if not isinstance(given, number) or isinstance(given, bool):
+            msg = f"{name} takes {word}, got {given!r}; correct it"
+            raise ConfigError(msg)
+    elif get_origin(kind) is Literal:
+        check_choice(name, given, inner)
+    elif get_origin(kind) is tuple:
+        several = len(inner) == 2 and inner[1] is Ellipsis
+        if not isinstance(given, tuple | list) or not (several or len(given) == len(inner)):
+            msg = f"{name} takes {'values' if several else f'{len(inner)} values'}, got {given!r}; correct it"
+            raise ConfigError(msg)
+        for each, of in zip(given, [inner[0]] * len(given) if several else inner, strict=True):
+            _check_type(name, each, of)
 
 
 def check_range(name: str, given: Any, allowed: Range) -> None:

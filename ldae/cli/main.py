@@ -92,6 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _take_reading(words: list[str]) -> Reading:
     """Take the options on reading image files, which every command has, out of a command line."""
+    words[:] = [part for word in words for part in (word.split("=", 1) if word.startswith("--max-gib=") else [word])]
     how = Reading(assume_ras="--assume-ras" in words, strict="--strict" in words)
     words[:] = [word for word in words if word not in ("--assume-ras", "--strict")]
     for name, count in (("--spacing", 3), ("--max-gib", 1)):

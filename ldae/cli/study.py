@@ -1,6 +1,5 @@
 """`ldae demo`: the whole method on a phantom cohort; `ldae study`: every task with a trained model."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -48,6 +47,7 @@ def demo(
         force: replace a run of other options.
         seed: of everything drawn.
     """
+    from ldae.base.files import own_json
     from ldae.config import load_experiment
     from ldae.data.manifest import read_manifest
     from ldae.data.splits import assign_splits
@@ -65,7 +65,7 @@ def demo(
     count = subjects or (QUICK_SUBJECTS if quick else PRETRAINED_SUBJECTS if pretrained else SUBJECTS)
     request = {"quick": quick, "subjects": count, "seed": seed} | ({"model": DEFAULT_MODEL} if pretrained else {})
     results = out / "results.json"
-    if results.is_file() and json.loads(results.read_text(encoding="utf-8")).get("request") == request:
+    if results.is_file() and own_json(results).get("request") == request:
         say(f"all done already; report: {write_report(out)}")
         return 0
     clock = Clock(out, request, force=force)

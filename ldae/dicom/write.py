@@ -1,6 +1,5 @@
 """A volume as a DICOM MR series that says on every image that it is synthetic."""
 
-import json
 import re
 import warnings
 from dataclasses import dataclass, replace
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ldae.base.files import atomic_folder, check_new_folder
+from ldae.base.files import atomic_folder, check_new_folder, read_json
 from ldae.dicom.headers import MR_IMAGE, Header, Series, read_folder, require
 from ldae.dicom.read import convert_series
 from ldae.errors import VolumeError
@@ -74,7 +73,7 @@ def export_dicom(image: Path, out: Path, series: DerivedSeries | None = None, *,
     derivation = series.derivation
     if sidecar.is_file():
         try:
-            kind = json.loads(sidecar.read_text(encoding="utf-8")).get("kind")
+            kind = read_json(sidecar).get("kind")
         except (ValueError, AttributeError):
             kind = None
         derivation = f"{kind}: {derivation}" if isinstance(kind, str) else derivation

@@ -53,6 +53,9 @@ OUTSIDE, MOST_OUTSIDE = 0.04, 0.1
 CEREBELLUM, LEAST_CEREBELLUM = 0.5, 0.4
 CEREBELLUM_MM = (-40.0, -25.0)
 """The cerebellum lies behind and below these y and z, in RAS mm of the template."""
+# Share of each end of the template's brain that the brain covers. Measured: ten preprocessed heads at least 0.88, 150 phantoms at
+# least 0.28; a brain without its upper 28 % 0.
+END_MM, LEAST_END = 25.0, 0.15
 WHAT_HELPS = "give a T1-weighted head, or the brain alone (0 outside)"
 
 
@@ -149,6 +152,13 @@ def check_prepared(brain: Volume, modality: Modality) -> None:
     if fit.cerebellum < LEAST_CEREBELLUM:
         msg = f"{fit.cerebellum_cut} (at least {100 * LEAST_CEREBELLUM:.0f} % is needed); extract the brain again"
         raise VolumeError(msg)
+    side = min(fit.ends, key=lambda name: fit.ends[name])
+    if fit.ends[side] < LEAST_END:
+        msg = (
+            f"the brain covers {100 * fit.ends[side]:.0f} % of the {side} {END_MM:g} mm of the template's brain (at least "
+            f"{100 * LEAST_END:.0f} % is needed): that part is cut off, or the scan lies elsewhere; look at it"
+        )
+        raise VolumeError(msg)
     if fit.outside > MOST_OUTSIDE:
         msg = f"{fit.rim} (at most {100 * MOST_OUTSIDE:.0f} % is allowed); extract the brain again"
         raise VolumeError(msg)
@@ -180,12 +190,14 @@ class TemplateFit:
         correlation: of the images inside the template's brain.
         outside: share of the brain farther than 4 mm outside the template's.
         cerebellum: share of the template's cerebellum that the brain covers.
+        ends: share that it covers of the last 25 mm of the template's brain on each of its six sides.
     """
 
     overlap: float
     correlation: float
     outside: float
     cerebellum: float
+    ends: dict[str, float]
 
     @property
     def cerebellum_cut(self) -> str:
@@ -203,13 +215,19 @@ def template_fit(scan: Volume) -> TemplateFit:
     scan, _ = scan.without_spikes()
     mask = load_template(OVERLAP_MM).brain_mask
     brain, template = scan.resample_to(mask.grid, order=0).data > 0, mask.data > 0.5
-    _, y, z = mask.grid.world_coordinates()
+    x, y, z = mask.grid.world_coordinates()
+    ends = {}
+    for along, low, high in ((x, "left", "right"), (y, "posterior", "anterior"), (z, "lower", "upper")):
+        reach = along[template]
+        ends[low] = float(brain[template & (along < reach.min() + END_MM)].mean())
+        ends[high] = float(brain[template & (along > reach.max() - END_MM)].mean())
     cerebellum = template & (y < CEREBELLUM_MM[0]) & (z < CEREBELLUM_MM[1])
     return TemplateFit(
         overlap=2.0 * float((brain & template).sum()) / float(brain.sum() + template.sum()),
         correlation=correlation_with_template(scan),
         outside=float((brain & ~ndimage.binary_dilation(template)).sum()) / max(1.0, float(brain.sum())),
         cerebellum=float(brain[cerebellum].mean()),
+        ends=ends,
     )
 
 

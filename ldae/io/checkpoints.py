@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ldae.base.files import atomic_file, atomic_folder, sha256_of, write_json, write_text
+from ldae.base.files import atomic_file, atomic_folder, read_json, sha256_of, write_json, write_text
 from ldae.errors import CheckpointError
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
 
 HALF_FROM = 1 << 14
 """Elements of a tensor from which on it is kept in half precision."""
+PRECISIONS = (torch.float32, torch.float16, torch.bfloat16)
 ROWS = ":rows"
 FEWEST_ZERO_ROWS = 0.1
 """Share of rows that have to be 0 for them to be left out."""
@@ -140,19 +141,39 @@ def pack(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return packed
 
 
-def unpack(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors that :func:`pack` was given, in single precision; others as they are."""
+def unpack(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, where: str) -> dict[str, Tensor]:
+    """The tensors that :func:`pack` was given, in the types of the expected ones; others as they are.
+
+    Args:
+        tensors: of a file.
+        expected: of these names, shapes and types; on the meta device, say.
+        where: the file, for messages.
+
+    Raises:
+        CheckpointError: naming a tensor that is not as expected, or not finite.
+    """
+    kept = {name.removesuffix(ROWS): rows for name, rows in tensors.items() if name.endswith(ROWS)}
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items() if not name.endswith(ROWS)}
+    remedy = "the folder is damaged or edited: copy it again"
+    for name, rows in kept.items():
+        fits = rows.dtype == torch.bool and rows.ndim == 1 and found.get(name, ())[:1] == (int(rows.sum()),)
+        if not fits:
+            msg = f"{where}: {name}{ROWS} does not say which rows of {name} were kept; {remedy}"
+            raise CheckpointError(msg)
+        found[name] = (len(rows), *found[name][1:])
+    shapes = {name: tuple(tensor.shape) for name, tensor in expected.items()}
+    check_tensors(found, shapes, where=where, remedy=remedy)
     whole: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        if name.endswith(ROWS):
-            continue
-        tensor = tensor.float() if tensor.dtype == torch.float16 else tensor
-        if name + ROWS in tensors:
-            rows = tensors[name + ROWS]
-            whole[name] = tensor.new_zeros(len(rows), *tensor.shape[1:])
-            whole[name][rows] = tensor
-        else:
-            whole[name] = tensor
+    for name in found:
+        tensor, kind = tensors[name], expected[name].dtype
+        if tensor.dtype not in (PRECISIONS if kind in PRECISIONS else (kind,)):
+            msg = f"{where}: {name} has values of type {tensor.dtype}, where {kind} is expected; {remedy}"
+            raise CheckpointError(msg)
+        whole[name] = tensor = tensor.to(kind)
+        if name in kept:
+            whole[name] = tensor.new_zeros(shapes[name])
+            whole[name][kept[name]] = tensor
+    check_finite(whole, where=where)
     return whole
 
 
@@ -254,7 +275,7 @@ def load_domain(folder: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: if the file is damaged.
     """
-    return load_tensors(folder / DOMAIN)[0] if (folder / DOMAIN).is_file() else {}
+    return load_tensors(folder / DOMAIN)[0] if (folder / DOMAIN).exists() else {}
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -268,7 +289,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         msg = f"{folder}: no model here ({CONFIG} is missing); give the folder that 'ldae fit' or 'ldae demo' wrote"
         raise CheckpointError(msg)
     try:
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        config: dict[str, Any] = read_json(path)
     except ValueError as error:
         msg = f"{path}: not valid JSON ({error}); copy the model folder again"
         raise CheckpointError(msg) from error
@@ -280,10 +301,12 @@ def read_config(folder: Path) -> dict[str, Any]:
         )
         msg = f"{path}: not the configuration of a model ({what}); copy the model folder again"
         raise CheckpointError(msg)
-    if config.get("format") == 1:
-        _upgrade_sampling(config.get("autoencoder", {}).get("sampling", {}), path)
-    elif config.get("format") != FORMAT_VERSION:
-        msg = f"{path}: format {config.get('format')!r}, this version reads 1 and {FORMAT_VERSION}; install a matching ldae"
+    number = config.get("format")
+    sampling = config["autoencoder"].get("sampling", {})
+    if number == 1 and number is not True and isinstance(sampling, dict):
+        _upgrade_sampling(sampling, path)
+    elif number not in (1, FORMAT_VERSION) or number is True:
+        msg = f"{path}: format {number!r}, this version reads 1 and {FORMAT_VERSION}; install a matching ldae"
         raise CheckpointError(msg)
     return config
 

@@ -1,5 +1,6 @@
 """Plain mappings (YAML, JSON) to frozen dataclasses and back, strictly."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from ldae.errors import ConfigError, LdaeError
 __all__ = ["from_plain", "read_setting", "read_yaml", "to_plain"]
 
 T = TypeVar("T")
+MOST_VALUES = 100_000
+"""Of one YAML file."""
 
 
 def read_setting(text: str) -> tuple[str, Any]:
@@ -26,9 +29,9 @@ def read_setting(text: str) -> tuple[str, Any]:
         msg = f"{text}: expected name=value, for example steps=20"
         raise ConfigError(msg)
     try:
-        return name, yaml.safe_load(value)
-    except (yaml.YAMLError, RecursionError) as error:
-        msg = f"{text[:99]}: not a YAML value after the = ({_reason(error)})"
+        return name, parse_yaml(value)
+    except ValueError as error:
+        msg = f"{text[:99]}: not a YAML value after the = ({error})"
         raise ConfigError(msg) from error
 
 
@@ -39,14 +42,45 @@ def read_yaml(path: Path, loader: type[yaml.SafeLoader | yaml.BaseLoader] = yaml
         ConfigError: if it cannot be read.
     """
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
-    except (yaml.YAMLError, UnicodeDecodeError, OSError, RecursionError) as error:
-        msg = f"{path}: not readable YAML ({_reason(error)}); correct it"
+        return parse_yaml(path.read_text(encoding="utf-8"), loader)
+    except (ValueError, OSError) as error:
+        msg = f"{path}: not readable YAML ({error}); correct it"
         raise ConfigError(msg) from error
 
 
-def _reason(error: Exception) -> str:
-    return "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
+def parse_yaml(text: str, loader: type[yaml.SafeLoader | yaml.BaseLoader] = yaml.SafeLoader) -> Any:
+    """What a YAML text holds.
+
+    Raises:
+        ValueError: if it is none, gives a key twice, or is endless (aliases can make much of little).
+    """
+    try:
+        _check_nodes(yaml.compose(text, Loader=loader))
+        return yaml.load(text, Loader=loader)
+    except RecursionError as error:
+        msg = "nested too deeply"
+        raise ValueError(msg) from error
+    except Exception as error:  # which one a value such as 2020-13-45 raises depends on its tag
+        raise ValueError(" ".join(str(error).split())) from error
+
+
+def _check_nodes(top: yaml.Node | None) -> None:
+    waiting = [] if top is None else [top]
+    seen = 0
+    while waiting:
+        node = waiting.pop()
+        seen += 1
+        if seen > MOST_VALUES:
+            msg = f"more than {MOST_VALUES:,} values, with aliases written out"
+            raise ValueError(msg)
+        if isinstance(node, yaml.MappingNode):
+            keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+            if twice := [key for key, times in keys.items() if times > 1]:
+                msg = f"the key {twice[0]} stands there twice"
+                raise ValueError(msg)
+            waiting += [each for pair in node.value for each in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            waiting += node.value
 
 
 def from_plain(cls: type[T], plain: Mapping[str, Any], *, where: str) -> T:
@@ -86,7 +120,7 @@ def _check(cls: Any, plain: Any, path: str) -> None:
     """Refuse what is no group where one must be, and numbers out of range, by their whole names."""
     if not isinstance(plain, Mapping):
         takes = f"a group of settings ({', '.join(get_type_hints(cls))})"
-        msg = f"{path.rstrip('.') or 'the top level'} takes {takes}, got {plain!r}; correct it"
+        msg = f"{path.rstrip('.') or 'the top level'} takes {takes}, got {str(plain)[:99]}; correct it"
         raise ConfigError(msg)
     allowed = ranges_of(cls)
     for name, hint in get_type_hints(cls).items():
@@ -94,6 +128,9 @@ def _check(cls: Any, plain: Any, path: str) -> None:
         group = next((each for each in (hint, *get_args(hint)) if is_dataclass(each)), None)
         if name in plain and group is not None and not (given is None and type(None) in get_args(hint)):
             _check(group, given, f"{path}{name}.")
+        elif name in plain and given is None and type(None) not in get_args(hint):
+            msg = f"{path}{name} takes a value, got none; give one, or leave the name out for the default"
+            raise ConfigError(msg)
         elif name in allowed:
             check_range(f"{path}{name}", given, allowed[name])
 

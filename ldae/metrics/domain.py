@@ -8,6 +8,8 @@ import torch
 from sklearn.covariance import LedoitWolf
 from torch import Tensor
 
+from ldae.errors import CheckpointError
+
 __all__ = ["TrainingDomain"]
 
 Array = npt.NDArray[np.float64]
@@ -52,8 +54,26 @@ class TrainingDomain:
         return {PREFIX + name: torch.from_numpy(value) for name, value in values.items()}
 
     @classmethod
-    def take_from(cls, tensors: dict[str, Tensor]) -> "TrainingDomain | None":
-        """Take what :meth:`tensors` gave out of the tensors of a file; None where it is not among them."""
+    def take_from(cls, tensors: dict[str, Tensor], width: int, *, where: str) -> "TrainingDomain | None":
+        """Take what :meth:`tensors` gave out of the tensors of a file; None where it is not among them.
+
+        Args:
+            tensors: of the file.
+            width: of codes, S.
+            where: the file, for the message.
+
+        Raises:
+            CheckpointError: if it is incomplete or of another width, or its numbers are not finite.
+        """
         names = [name for name in tensors if name.startswith(PREFIX)]
-        found = {name.removeprefix(PREFIX): tensors.pop(name).numpy() for name in names}
-        return cls(found["mean"], found["precision"], float(found["edge"][0])) if found else None
+        if not names:
+            return None
+        found = {name.removeprefix(PREFIX): tensors.pop(name) for name in names}
+        shapes = {"mean": (width,), "precision": (width, width), "edge": (1,)}
+        whole = {name: tuple(each.shape) for name, each in found.items()} == shapes
+        if not whole or not all(each.is_floating_point() and each.isfinite().all() for each in found.values()):
+            msg = f"{where}: its training domain is damaged; copy the model again, or delete its domain.safetensors"
+            raise CheckpointError(msg)
+        return cls(
+            found["mean"].double().numpy(), found["precision"].double().numpy(), max(float(found["edge"]), 1e-12)
+        )

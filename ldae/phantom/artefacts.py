@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from ldae.base.ranges import checked, not_negative, share
 from ldae.phantom.anatomy.lattice import FWHM_PER_SIGMA, Array, smooth_noise
 from ldae.phantom.anatomy.tissue import Composition
 from ldae.phantom.scanner import ScannerConfig
@@ -17,6 +18,7 @@ LESION_MM, ERROR_MM, RIM_MM = 7.0, 25.0, 5.0
 
 
 @dataclass(frozen=True)
+@checked
 class ArtefactConfig:
     """How often and how much. Each scan draws its own.
 
@@ -28,10 +30,10 @@ class ArtefactConfig:
         noise_log_sd: standard deviation of the logarithm of the noise between scans.
     """
 
-    lesion_share: float = 0.08
-    slice_mm: float = 5.0
-    error_share: float = 0.2
-    noise_log_sd: float = 0.35
+    lesion_share: float = share(0.08)
+    slice_mm: float = not_negative(5.0)
+    error_share: float = share(0.2)
+    noise_log_sd: float = not_negative(0.35)
 
 
 def noisier(scanner: ScannerConfig, config: ArtefactConfig, rng: np.random.Generator) -> ScannerConfig:

@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from ldae.base.files import atomic_folder, sha256_of, write_json
+from ldae.base.files import atomic_folder, own_json, read_json, sha256_of, write_json
 from ldae.base.processes import run_each, whole_or_none
 from ldae.errors import CohortError
 from ldae.phantom.anatomy.label_maps import LabelSource, label_files
@@ -92,7 +92,7 @@ def synthesise_cohort(
 def _clear_other(place: Path, config: PhantomConfig) -> None:
     """Empty a folder that was begun with other settings, and note these."""
     begun, plain = place / BEGUN / CONFIG_NAME, _plain(config)
-    if not begun.is_file() or json.loads(begun.read_text(encoding="utf-8")) != plain:
+    if not begun.is_file() or own_json(begun) != plain:
         shutil.rmtree(place)
         write_json(begun, plain)
 
@@ -102,7 +102,7 @@ def _scan_once(folder: Path, config: PhantomConfig, job: tuple[Subject, LabelSou
     kept = folder / BEGUN / f"{job[0].participant_id}.json"
     if not kept.is_file():
         write_json(kept, scan_subject(folder, config, job))
-    rows: list[Row] = json.loads(kept.read_text(encoding="utf-8"))
+    rows: list[Row] = read_json(kept)
     return rows
 
 
@@ -127,7 +127,7 @@ def _is_finished(out: Path, config: PhantomConfig, force: bool) -> bool:
         msg = f"{out} is not empty and holds no phantom cohort; name a new folder, or empty this one yourself"
         raise CohortError(msg)
     try:
-        before = json.loads(saved.read_text(encoding="utf-8"))
+        before = read_json(saved)
     except ValueError as error:
         msg = f"{saved} is damaged ({error}); delete the folder {out} to make the cohort again"
         raise CohortError(msg) from error

@@ -8,6 +8,9 @@ from dataclasses import astuple, dataclass, field
 
 import numpy as np
 
+from ldae.base.ranges import checked, count, not_negative, positive, share
+from ldae.errors import ConfigError
+
 __all__ = [
     "DIAGNOSES",
     "MONTHS",
@@ -72,6 +75,7 @@ class AnatomicalState:
 
 
 @dataclass(frozen=True)
+@checked
 class PopulationConfig:
     """Distribution of subjects. Triples are in the order CN, MCI, AD.
 
@@ -100,28 +104,37 @@ class PopulationConfig:
         single_session: probability of no follow-up at all.
     """
 
-    prevalence: tuple[float, float, float] = (0.40, 0.25, 0.35)
-    age_mean_years: tuple[float, float, float] = (67.5, 72.5, 77.5)
-    age_sd_years: float = 11.0
-    age_range_years: tuple[float, float] = (55.0, 90.0)
-    stage_mean: tuple[float, float, float] = (0.08, 0.50, 1.00)
-    stage_sd: tuple[float, float, float] = (0.10, 0.10, 0.20)
-    stage_thresholds: tuple[float, float] = (0.35, 0.70)
-    stage_max: float = 1.6
-    reserve_sd: float = 0.10
-    rate_per_year: tuple[float, float, float] = (0.012, 0.07, 0.13)
-    rate_log_sd: float = 0.5
-    acceleration_per_year: float = 0.25
-    sex_offset_volume: float = 0.04
-    volume_mean: float = 0.88
-    volume_sd: float = 0.045
-    asymmetry: float = 0.5
+    prevalence: tuple[float, float, float] = share((0.40, 0.25, 0.35))
+    age_mean_years: tuple[float, float, float] = positive((67.5, 72.5, 77.5))
+    age_sd_years: float = not_negative(11.0)
+    age_range_years: tuple[float, float] = positive((55.0, 90.0))
+    stage_mean: tuple[float, float, float] = not_negative((0.08, 0.50, 1.00))
+    stage_sd: tuple[float, float, float] = not_negative((0.10, 0.10, 0.20))
+    stage_thresholds: tuple[float, float] = not_negative((0.35, 0.70))
+    stage_max: float = not_negative(1.6)
+    reserve_sd: float = not_negative(0.10)
+    rate_per_year: tuple[float, float, float] = not_negative((0.012, 0.07, 0.13))
+    rate_log_sd: float = not_negative(0.5)
+    acceleration_per_year: float = not_negative(0.25)
+    sex_offset_volume: float = not_negative(0.04)
+    volume_mean: float = positive(0.88)
+    volume_sd: float = not_negative(0.045)
+    asymmetry: float = not_negative(0.5)
     ventricle: StructureEffect = field(default_factory=lambda: StructureEffect(2.2, 1.5, 0.25, 3.2, 1.5))
     hippocampus: StructureEffect = field(default_factory=lambda: StructureEffect(0.5, 0.3, 0.06, 1.45, 0.45))
     cortex: StructureEffect = field(default_factory=lambda: StructureEffect(0.15, 0.17, 0.02, 0.30, 0.07))
     white_matter: StructureEffect = field(default_factory=lambda: StructureEffect(0.03, 0.02, 0.003, 0.01, 0.01))
-    n_sites: int = 5
-    single_session: float = 0.15
+    n_sites: int = count(5)
+    single_session: float = share(0.15)
+
+    def __post_init__(self) -> None:
+        if abs(sum(self.prevalence) - 1.0) > 1e-6:
+            msg = f"prevalence must be three shares that sum to 1, got {self.prevalence}; rescale them"
+            raise ConfigError(msg)
+        low, high = self.age_range_years
+        if low >= high:
+            msg = f"age_range_years must be a lower and a higher age, got {self.age_range_years}; correct them"
+            raise ConfigError(msg)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from nibabel.affines import from_matvec
 from nibabel.orientations import inv_ornt_aff
 from nibabel.quaternions import angle_axis2mat
 
-from ldae.errors import CohortError
+from ldae.base.ranges import Range, checked, within
+from ldae.errors import ConfigError
 from ldae.phantom.anatomy.deformation import shape_lattice
 from ldae.phantom.anatomy.lattice import Array, sample_at, upsample_to
 from ldae.phantom.anatomy.tissue import ROTATION_CENTRE_MM
@@ -24,6 +25,7 @@ INVERSE_ITERATIONS = 8
 
 
 @dataclass(frozen=True)
+@checked
 class RawConfig:
     """Ranges of pose, grid and brightness of raw heads; each is drawn anew for every session.
 
@@ -41,34 +43,23 @@ class RawConfig:
         white_matter_range: least and greatest stored brightness of white matter; uniform on a logarithmic scale.
     """
 
-    max_rotation_deg: float = 15.0
-    max_translation_mm: float = 20.0
-    max_oblique_deg: float = 10.0
-    max_in_plane_ratio: float = 1.2
-    max_slice_mm: float = 3.0
+    max_rotation_deg: float = within(15.0, Range(0, 90))
+    max_translation_mm: float = within(20.0, Range(0, 200))
+    max_oblique_deg: float = within(10.0, Range(0, 45))
+    max_in_plane_ratio: float = within(1.2, Range(1, 4))
+    max_slice_mm: float = within(3.0, Range(0.5, 10))
     any_storage_order: bool = True
-    margin_mm: tuple[float, float] = (4.0, 25.0)
-    neck_mm: tuple[float, float] = (15.0, 75.0)
-    bias_sd: float = 0.2
-    white_matter_range: tuple[float, float] = (60.0, 4000.0)
+    margin_mm: tuple[float, float] = within((4.0, 25.0), Range(0, 200))
+    neck_mm: tuple[float, float] = within((15.0, 75.0), Range(0, 110))
+    bias_sd: float = within(0.2, Range(0, 1))
+    white_matter_range: tuple[float, float] = within((60.0, 4000.0), Range(10, 1e6))
 
     def __post_init__(self) -> None:
-        limits = {
-            "max_rotation_deg": (0.0, 90.0),
-            "max_translation_mm": (0.0, 200.0),
-            "max_oblique_deg": (0.0, 45.0),
-            "max_in_plane_ratio": (1.0, 4.0),
-            "max_slice_mm": (0.5, 10.0),
-            "margin_mm": (0.0, 200.0),
-            "neck_mm": (0.0, 110.0),
-            "bias_sd": (0.0, 1.0),
-            "white_matter_range": (10.0, 1e6),
-        }
-        for name, (low, high) in limits.items():
-            value = np.atleast_1d(np.asarray(getattr(self, name), dtype=float))
-            if not ((value >= low) & (value <= high)).all() or (np.diff(value) < 0).any():
-                msg = f"{name} must be from {low:g} to {high:g}, got {getattr(self, name)!r}; change the raw settings"
-                raise CohortError(msg)
+        for name in ("margin_mm", "neck_mm", "white_matter_range"):
+            low, high = getattr(self, name)
+            if low > high:
+                msg = f"{name} takes the least and the greatest, got {getattr(self, name)}; correct them"
+                raise ConfigError(msg)
 
 
 def draw_pose(config: RawConfig, rng: np.random.Generator) -> Matrix:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ldae.base.ranges import checked, not_negative, share
 from ldae.phantom.anatomy.tissue import Composition, RigidMotion, tissue_means
 from ldae.volume import Grid
 
@@ -14,6 +15,7 @@ Array = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
+@checked
 class ScannerConfig:
     """Differences between scans of one head. Intensities are in units where pure white matter is about 0.88.
 
@@ -32,18 +34,18 @@ class ScannerConfig:
         ghost_amplitude: largest relative intensity of a ghost.
     """
 
-    site_contrast_sd: float = 0.03
-    site_gamma_sd: float = 0.05
-    contrast_sd: float = 0.025
-    gamma_sd: float = 0.06
-    gain_sd: float = 0.05
-    bias_sd: float = 0.03
-    noise_sd: float = 0.026
-    rotation_sd_deg: float = 0.6
-    translation_sd_mm: float = 0.52
-    mask_jitter: float = 0.22
-    ghost_probability: float = 0.04
-    ghost_amplitude: float = 0.12
+    site_contrast_sd: float = not_negative(0.03)
+    site_gamma_sd: float = not_negative(0.05)
+    contrast_sd: float = not_negative(0.025)
+    gamma_sd: float = not_negative(0.06)
+    gain_sd: float = not_negative(0.05)
+    bias_sd: float = not_negative(0.03)
+    noise_sd: float = not_negative(0.026)
+    rotation_sd_deg: float = not_negative(0.6)
+    translation_sd_mm: float = not_negative(0.52)
+    mask_jitter: float = share(0.22)
+    ghost_probability: float = share(0.04)
+    ghost_amplitude: float = share(0.12)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 
 from ldae.atlas import template_grid
-from ldae.base.ranges import SEEDS
+from ldae.base.ranges import SEEDS, Range, checked, within
 from ldae.errors import CohortError
 from ldae.phantom.anatomy.deformation import ShapeConfig
 from ldae.phantom.artefacts import ArtefactConfig
@@ -30,6 +30,7 @@ GOLDEN_RATIO = (math.sqrt(5.0) - 1.0) / 2.0
 
 
 @dataclass(frozen=True)
+@checked
 class PhantomConfig:
     """Settings of a cohort. The same settings give the same bytes.
 
@@ -52,14 +53,15 @@ class PhantomConfig:
         artefacts: lesions, thick slices and errors of brain extraction; None is none. Not with `raw`.
 
     Raises:
-        CohortError: if a value is out of range.
+        ConfigError: if a value is out of range.
+        CohortError: if values contradict one another.
     """
 
-    n_subjects: int = 160
-    voxel_size_mm: float = 5.0
-    seed: int = 0
-    max_sessions: int = 4
-    min_motion_mm: float = 0.0
+    n_subjects: int = within(160, Range(1, 99_999))
+    voxel_size_mm: float = within(5.0, Range(1, 6))
+    seed: int = within(0, SEEDS)
+    max_sessions: int = within(4, Range(1, len(MONTHS)))
+    min_motion_mm: float = within(0.0, Range(0, 10))
     save_displacement: bool = False
     raw: RawConfig | None = None
     anatomy: str | None = None
@@ -98,22 +100,6 @@ class PhantomConfig:
         return replace(self, combine=True, population=population, scanner=scanner, artefacts=ArtefactConfig())
 
     def __post_init__(self) -> None:
-        for name, kind, low, high in (
-            ("n_subjects", int, 1, 99_999),
-            ("voxel_size_mm", (int, float), 1.0, 6.0),
-            ("seed", int, int(SEEDS.low), int(SEEDS.high)),
-            ("max_sessions", int, 1, len(MONTHS)),
-            ("min_motion_mm", (int, float), 0.0, 10.0),
-        ):
-            value = getattr(self, name)
-            if not isinstance(value, kind) or not low <= value <= high:
-                whole = "a whole number" if kind is int else "a number"
-                msg = f"{name} must be {whole} from {low} to {high}, got {value!r}; change it"
-                raise CohortError(msg)
-        shares = self.population.prevalence
-        if min(shares) < 0 or abs(sum(shares) - 1.0) > 1e-6:
-            msg = f"prevalence must be three shares that sum to 1, got {shares}; rescale them"
-            raise CohortError(msg)
         if self.combine and self.anatomy is None:
             msg = "shapes between label maps need label maps; name their folder (anatomy, --anatomy)"
             raise CohortError(msg)

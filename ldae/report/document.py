@@ -25,7 +25,7 @@ from ldae.report.sections.paper import publication
 from ldae.report.sections.prediction import age, diagnosis, probe_section
 from ldae.report.sections.preprocessing import failed_scans, pictures_of_scans, rated_scans
 from ldae.report.sections.restoration import reconstruction, samples
-from ldae.report.source import read_json
+from ldae.report.source import json_or_none
 from ldae.report.templating import asset, render
 from ldae.report.wording import target_name
 
@@ -95,7 +95,7 @@ def write_probe_report(folder: Path, out: Path | None = None, form: Form = "html
     Raises:
         TaskError: if there is no readable probe.
     """
-    documents = {path.name: read_json(path) for path in sorted(folder.glob("probe_*.json"))}
+    documents = {path.name: json_or_none(path) for path in sorted(folder.glob("probe_*.json"))}
     sections = [
         probe_section(each, name, Path(name).stem, f"Prediction of {target_name(each['target'])} from the embeddings")
         for name, each in documents.items()

@@ -15,7 +15,7 @@ from ldae.data.manifest import Manifest, read_manifest
 from ldae.errors import ManifestError, TaskError
 from ldae.report.blocks import Absence
 from ldae.report.plots.chart import Series
-from ldae.report.source import RENAMED, Source, read_json
+from ldae.report.source import RENAMED, Source, json_or_none
 
 __all__ = ["STAGES", "RunFolder", "open_run", "read_history"]
 
@@ -164,7 +164,7 @@ class RunFolder:
         folders = [self.path / "cohort"]
         if isinstance(self.manifest, Manifest):
             folders.append(self.manifest.path.parent)
-        descriptions = [read_json(folder / "dataset_description.json") for folder in folders]
+        descriptions = [json_or_none(folder / "dataset_description.json") for folder in folders]
         generators = [g for d in descriptions if isinstance(d, Mapping) for g in d.get("GeneratedBy", [])]
         return any(isinstance(g, Mapping) and g.get("Name") == "ldae phantom" for g in generators)
 
@@ -197,7 +197,7 @@ def open_run(path: Path) -> RunFolder:
         *(f"tasks/{task}.json" for task in (*TASKS, *(RENAMED[task] for task in TASKS if task in RENAMED))),
         *(f"{stage}/stage.json" for stage in STAGES),
     ]
-    documents = {name: read_json(path / name) for name in names}
+    documents = {name: json_or_none(path / name) for name in names}
     if not isinstance(documents[RESULTS], dict):
         msg = f"{results} is not a readable JSON object; run 'ldae demo' or 'ldae study' again to write it anew"
         raise TaskError(msg)

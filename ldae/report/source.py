@@ -1,16 +1,16 @@
 """A JSON file that numbers of the report come from, read with pointers to where each of them stands."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from ldae.base.files import read_json
 from ldae.report.blocks import Cell
 from ldae.report.wording import fixed
 
-__all__ = ["RENAMED", "Source", "pointer", "read_json", "value_of"]
+__all__ = ["RENAMED", "Source", "json_or_none", "pointer", "value_of"]
 
 RENAMED = {
     "code_usage": "diagnose",
@@ -99,9 +99,9 @@ def pointer(document: str, *keys: str | int) -> str:
     return quote(document) + "#" + "".join("/" + quote(str(k).replace("~", "~0").replace("/", "~1")) for k in keys)
 
 
-def read_json(path: Path) -> Any:
+def json_or_none(path: Path) -> Any:
     """Content of a JSON file, or None if it is missing or damaged."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path)
     except (OSError, ValueError):
         return None

@@ -20,6 +20,7 @@ from ldae.contract import PreparedScan
 from ldae.data.manifest import Record
 from ldae.errors import CheckpointError, TaskError, VolumeError
 from ldae.head.intake import contract_problem
+from ldae.image_files import Reading
 from ldae.io.checkpoints import load_tensors, save_tensors, stream_tensors
 from ldae.tasks.code_files import semantic_codes, semantic_tensors
 from ldae.tasks.encoded_scans import EncodedScans, Images, Progress, ScanBatch, ScanSource
@@ -95,7 +96,12 @@ def encode_scans(
     for start in range(0, len(records), batch_size):
         part = records[start : start + batch_size]
         path = source.cache / "codes" / f"{start}.safetensors"
-        about = {"model": model.fingerprint(), "force": forced is not None, "scans": [_identity(each) for each in part]}
+        about = {
+            "model": [model.fingerprint(), str(model.config), str(model.dtype)],
+            "reading": repr(Reading.current().geometry),
+            "force": forced is not None,
+            "scans": [_identity(each) for each in part],
+        }
         done = _read_batch(path, about) if keep else None
         if done is None:
             done = _encode_batch(source, part, visit, examine=failures is not None, force=forced is not None)
@@ -179,7 +185,7 @@ def _read_batch(path: Path, about: Mapping[str, Any]) -> _Batch | None:
     try:
         tensors, metadata = load_tensors(path)
         notes = json.loads(metadata["notes"])
-    except (CheckpointError, KeyError):
+    except (CheckpointError, KeyError, ValueError):
         return None
     if notes["about"] != about:
         return None

@@ -199,7 +199,8 @@ class Experiment:
         done = self._start("representation", inputs)
         stage = build_stage("representation", self.config, networks)
         if done is not None:
-            self.domain = TrainingDomain.take_from(done[0])
+            width = self.config.representation.semantic_encoder.semantic_width
+            self.domain = TrainingDomain.take_from(done[0], width, where="representation")
             stage.averaged().load_state_dict(done[0], strict=True)
             return done[1]
         if self.start is None:

@@ -18,7 +18,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, Timer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor
 
-from ldae.base.files import write_json
+from ldae.base.files import own_json, write_json
 from ldae.base.hardware import Device, PeakMemory, Precision, choose_device, choose_precision, release_memory
 from ldae.errors import TrainingError
 from ldae.io.checkpoints import hash_tensors, load_tensors, save_tensors
@@ -105,7 +105,7 @@ def start_stage(folder: Path, inputs: dict[str, Any], *, force: bool = False) ->
     path = folder / INPUTS
     inputs = json.loads(json.dumps(inputs))
     if path.is_file():
-        former = json.loads(path.read_text(encoding="utf-8"))
+        former = own_json(path)
         # Stages that were begun before these were noted.
         former = {"images": inputs.get("images")} | former if "images" in inputs else former
         if "modality" in inputs.get("preprocessing", {}):
@@ -126,7 +126,7 @@ def finished_weights(folder: Path) -> tuple[dict[str, Tensor], StageRecord] | No
     """Weights and record of a finished stage, or None."""
     if not (folder / RECORD).is_file():
         return None
-    record = StageRecord(**json.loads((folder / RECORD).read_text(encoding="utf-8")))
+    record = StageRecord(**own_json(folder / RECORD, "fingerprint", "seconds", "steps", "losses", "plan"))
     tensors, _ = load_tensors(folder / WEIGHTS)
     if hash_tensors(tensors) != record.fingerprint:
         msg = f"{folder / WEIGHTS} is not what {RECORD} describes; delete {folder} to train that stage again"

@@ -14,6 +14,7 @@ from ldae.base.files import (
     check_new_folder,
     check_writable,
     held,
+    own_json,
     sha256_of,
     write_bytes,
     write_json,
@@ -119,6 +120,36 @@ def test_a_place_is_held_by_one_alone_and_by_none_that_is_gone(tmp_path):
     assert subprocess.run([sys.executable, "-c", dying, str(tmp_path / "run")], check=False).returncode == 1
     with held(tmp_path / "run"):
         pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_hold_is_seen_by_processes_with_another_place_for_temporary_files(tmp_path):
+    late = "import sys, pathlib; from ldae.base.files import held; held(pathlib.Path(sys.argv[1])).__enter__()"
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    with held(tmp_path / "run"):
+        environment = {**os.environ, "TMPDIR": str(tmp_path)}
+        second = [sys.executable, "-c", late, str(tmp_path / "link")]
+        done = subprocess.run(second, env=environment, capture_output=True, text=True, check=False)
+    assert f"process {os.getpid()} is writing there" in done.stderr
+
+
+def test_places_that_cannot_be_are_refused_before_the_work(tmp_path):
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    with pytest.raises(OutputError, match=r"a: no place for output \(No such file"):
+        check_writable(tmp_path / "a")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    with pytest.raises(OutputError, match="no place for output"):
+        check_writable(tmp_path / "a")
+    with pytest.raises(OutputError, match=r"no place for output \(File name too long"):
+        check_writable(tmp_path / ("x" * 300))
+
+
+@pytest.mark.parametrize("text", ["", "[", "[]", "{}", '{"a": 1}', "[" * 100_000])
+def test_a_record_that_is_no_longer_one_is_named(tmp_path, text):
+    path = write_text(tmp_path / "record.json", text)
+    with pytest.raises(OutputError, match=r"record.json: not what an earlier run wrote there.*delete the file"):
+        own_json(path, "a", "b")
+    assert own_json(write_text(path, '{"a": 1, "b": 2}'), "a", "b") == {"a": 1, "b": 2}
 
 
 def test_not_a_number_is_no_json_and_the_hash_is_the_standard_one(tmp_path):

@@ -1,6 +1,12 @@
 """Processes: one that dies costs the current job, and no more."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 
 import pytest
 import SimpleITK
@@ -22,6 +28,29 @@ def test_a_process_that_is_killed_takes_no_other_work_with_it() -> None:
     assert calls == [(n, 5) for n in range(1, 6)]
     with pytest.raises(CohortError, match="at least 1, got -3"):
         run_each(eval, jobs, lost=lambda *_: None, workers=-3)
+
+
+@pytest.mark.slow
+def test_an_interruption_ends_processes_at_once_and_without_a_word(tmp_path: Path) -> None:
+    """As a terminal does it, to the whole group; and to the parent alone."""
+    program = (
+        "import sys\nfrom ldae.base.processes import run_each\n"
+        "jobs = [\"__import__('time').sleep(60)\"] * 4\n"
+        "if __name__ == '__main__':\n    print('go', flush=True)\n    run_each(eval, jobs, lost=lambda *_: None, workers=2)\n"
+    )
+    script = tmp_path / "jobs.py"
+    script.write_text(program)
+    for send in (os.killpg, os.kill):
+        process = subprocess.Popen(
+            [sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+        assert process.stdout is not None
+        assert process.stdout.readline() == "go\n"
+        time.sleep(8)
+        send(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+        assert errors.count("Traceback") == 1, errors
+        assert errors.rstrip().endswith("KeyboardInterrupt")
 
 
 def test_the_number_of_threads_is_given_back() -> None:

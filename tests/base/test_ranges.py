@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -23,6 +24,8 @@ class Settings:
     widths: tuple[int, ...] = count_each(())
     few: int = within(2, Range(2, 5))
     free: float = -1.0
+    kind: Literal["a", "b"] = "a"
+    pair: tuple[float, float] = (0.0, 1.0)
 
 
 @given(st.floats(), st.floats(-10, 10), st.booleans(), st.booleans())
@@ -46,6 +49,14 @@ def test_what_is_not_finite_lies_in_no_range():
         ({"rate": math.nan}, "rate must be above 0, got nan"),
         ({"widths": (4, 0)}, r"widths must be at least 1 each, got \(4, 0\)"),
         ({"few": 6}, "few must be between 2 and 5, got 6"),
+        ({"few": 2.5}, "few takes a whole number, got 2.5"),
+        ({"few": True}, "few takes a whole number, got True"),
+        ({"few": None}, "few takes a whole number, got None"),
+        ({"free": "5"}, "free takes a number, got '5'"),
+        ({"kind": "c"}, "kind must be one of a, b, got 'c'"),
+        ({"pair": (1.0,)}, r"pair takes 2 values, got \(1.0,\)"),
+        ({"pair": "ab"}, "pair takes 2 values, got 'ab'"),
+        ({"widths": (1.5,)}, "widths takes a whole number, got 1.5"),
     ],
 )
 def test_configurations_refuse_what_lies_outside(wrong, words):

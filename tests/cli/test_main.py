@@ -58,6 +58,7 @@ def test_every_command_takes_what_files_do_not_say(tmp_path, capsys, tiny_model)
         (("--assume-ras", "--spacing", "2", "2", "2"), "all voxels have one value"),
         (("--spacing", "2", "2"), "--spacing takes 3 positive numbers, got 2 2"),
         (("--max-gib", "-1"), "--max-gib takes 1 positive number, got -1"),
+        (("--assume-ras", "--max-gib=1e-9"), "the limit is 1e-09 GiB"),
     ):
         assert run(*encode, *more) == 2
         assert words in " ".join(capsys.readouterr().err.split())
@@ -133,7 +134,7 @@ def test_earlier_names_work_with_a_notice(old, words, tmp_path, capsys, monkeypa
         (["config", "nope"], "no such config"),
         (["config", "demo", "--set", "seedd=3"], "seedd"),
         (["cohort", "synth", "--out", "OUT", "--subjects", "-3"], "--subjects must be"),
-        (["cohort", "synth", "--out", "OUT", "--raw", "--max-rotation", "999"], "--max-rotation must be from"),
+        (["cohort", "synth", "--out", "OUT", "--raw", "--max-rotation", "999"], "--max-rotation must be between"),
         (["cohort", "split", "--manifest", "none.tsv"], "none.tsv"),
         (["encode", "--model", "EMPTY", "--manifest", "none.tsv", "--out", "OUT"], "none.tsv"),
         (["report", "EMPTY"], "results.json"),

@@ -94,6 +94,8 @@ def test_a_rim_of_the_skull_and_a_cut_cerebellum_are_refused(brain):
     _, y, z = TEMPLATE.grid.world_coordinates()
     cut = Volume(np.where((y < -40) & (z < -25), 0, brain.data), brain.affine)
     assert "only 0 % of the cerebellum is inside the brain mask" in intake.contract_problem(cut, "T1w")
+    short = Volume(np.where(z > z[brain.data > 0].max() - 32, 0, brain.data), brain.affine)
+    assert "covers 0 % of the upper 25 mm of the template's brain" in intake.contract_problem(short, "T1w")
     thick = ndimage.binary_dilation(brain.data > 0, iterations=4)
     rim = Volume(noisy(np.where(thick, np.maximum(brain.data, 150.0), 0)), brain.affine)
     assert "skull or dura is left at its rim" in intake.contract_problem(rim, "T1w")

@@ -1,7 +1,10 @@
 """The training domain of a model."""
 
 import numpy as np
+import pytest
+import torch
 
+from ldae.errors import CheckpointError
 from ldae.metrics.domain import TrainingDomain
 
 
@@ -21,11 +24,22 @@ def test_it_comes_back_from_a_file_of_weights_and_leaves_the_weights_alone():
     rng = np.random.default_rng(1)
     domain = TrainingDomain.of(rng.normal(size=(30, 4)), rng.normal(size=(20, 4)))
     tensors = domain.tensors() | {"weight": None}
-    back = TrainingDomain.take_from(tensors)
+    back = TrainingDomain.take_from(tensors, 4, where="m")
     assert list(tensors) == ["weight"]
     codes = rng.normal(size=(5, 4))
     assert np.array_equal(back.distance(codes), domain.distance(codes))
-    assert TrainingDomain.take_from(tensors) is None
+    assert TrainingDomain.take_from(tensors, 4, where="m") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("mean", torch.full((4,), torch.nan)), ("mean", torch.zeros(1)), ("precision", torch.eye(3)), ("edge", None)],
+)
+def test_a_damaged_one_is_refused(name, value):
+    tensors = TrainingDomain.of(np.eye(4), np.eye(4)).tensors()
+    damaged = {key: value if key.endswith(name) else each for key, each in tensors.items()}
+    with pytest.raises(CheckpointError, match="training domain is damaged"):
+        TrainingDomain.take_from({key: each for key, each in damaged.items() if each is not None}, 4, where="m")
 
 
 def test_equal_codes_lie_inside():

@@ -11,7 +11,7 @@ import pytest
 
 from ldae.atlas import load_template, template_grid
 from ldae.data.manifest import read_manifest
-from ldae.errors import CohortError
+from ldae.errors import CohortError, ConfigError
 from ldae.phantom import cohort as phantom
 from ldae.phantom.anatomy.deformation import ShapeConfig, draw_shape, exponential, structure_displacement
 from ldae.phantom.anatomy.lattice import sample_at
@@ -173,18 +173,42 @@ def test_a_dead_worker_leaves_no_cohort(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"n_subjects": 0}, r"n_subjects must be a whole number from 1 to 99999, got 0"),
-        ({"n_subjects": 2.5}, "whole number"),
+        ({"n_subjects": 0}, r"n_subjects must be between 1 and 99999, got 0"),
+        ({"n_subjects": 2.5}, "n_subjects takes a whole number, got 2.5"),
+        ({"n_subjects": True}, "n_subjects takes a whole number, got True"),
         ({"voxel_size_mm": 0.5}, "voxel_size_mm"),
         ({"voxel_size_mm": float("nan")}, "voxel_size_mm"),
         ({"seed": -1}, "seed"),
         ({"max_sessions": 7}, "max_sessions"),
-        ({"population": PopulationConfig(prevalence=(0.5, 0.5, 0.5))}, "prevalence"),
     ],
 )
 def test_impossible_settings_are_refused(change, message):
-    with pytest.raises(CohortError, match=message):
+    with pytest.raises(ConfigError, match=message):
         dataclasses.replace(CONFIG, **change)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"prevalence": (0.5, 0.5, 0.5)},
+        {"prevalence": (-1.0, 1.0, 1.0)},
+        {"age_sd_years": -1.0},
+        {"age_range_years": (90.0, 50.0)},
+        {"age_range_years": (50.0,)},
+        {"single_session": 2.0},
+        {"n_sites": 0},
+        {"asymmetry": float("nan")},
+    ],
+)
+def test_impossible_populations_are_refused(change):
+    with pytest.raises(ConfigError, match=next(iter(change))):
+        PopulationConfig(**change)
+
+
+@pytest.mark.parametrize("change", [{"noise_sd": -1.0}, {"ghost_probability": 2.0}, {"gain_sd": float("nan")}])
+def test_impossible_scanners_are_refused(change):
+    with pytest.raises(ConfigError, match=next(iter(change))):
+        ScannerConfig(**change)
 
 
 def test_a_subject_does_not_depend_on_the_others():

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ldae.atlas import load_template
 from ldae.data.manifest import read_manifest
-from ldae.errors import CohortError
+from ldae.errors import CohortError, ConfigError
 from ldae.phantom.anatomy.deformation import ShapeConfig, draw_shape
 from ldae.phantom.anatomy.surroundings import HeadTissue, TemplateHead
 from ldae.phantom.cohort import PhantomConfig, draw_cohort, synthesise_cohort
@@ -199,7 +199,7 @@ def test_a_cohort_of_brains_does_not_name_the_option(tmp_path):
     ],
 )
 def test_impossible_raw_settings_are_refused(setting):
-    with pytest.raises(CohortError, match=next(iter(setting))):
+    with pytest.raises(ConfigError, match=next(iter(setting))):
         RawConfig(**setting)
 
 

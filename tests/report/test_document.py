@@ -21,7 +21,7 @@ from ldae.report.blocks import Beside, Text
 from ldae.report.run_folder import STAGES
 from ldae.report.sections import interpolation, manipulation, restoration
 from ldae.report.sections.prediction import probe_section
-from ldae.report.source import read_json
+from ldae.report.source import json_or_none
 from tests.report.fabricated_run import NASTY
 
 WARNINGS = re.compile(r'<p class="warning">(.*?)</p>', re.S)
@@ -78,7 +78,7 @@ def sources(run: Path, attributes: dict[str, str]) -> list[float]:
     values: list[float] = []
     for source in attributes["data-from"].split():
         name, _, path = source.partition("#")
-        value = read_json(run / unquote(name))
+        value = json_or_none(run / unquote(name))
         for key in path.split("/")[1:]:
             key = unquote(key).replace("~1", "/").replace("~0", "~")
             value = value[int(key) if isinstance(value, list) else key]
@@ -175,12 +175,12 @@ def test_the_notice_is_on_top_and_the_phantom_is_named(page: Page) -> None:
 
 def test_a_baseline_that_beats_the_code_is_stated_in_words(run: Path, page: Page) -> None:
     own, volumes = (
-        read_json(run / "tasks" / "probe_diagnosis.json")["scored"][name]["metrics"]["auc"]["value"]
+        json_or_none(run / "tasks" / "probe_diagnosis.json")["scored"][name]["metrics"]["auc"]["value"]
         for name in ("codes", "true_volumes")
     )
     words = rf"Better than the semantic code \({own:.3f}\): true volumes of the phantom .*\({volumes:.3f}\)"
     assert re.search(words, page.text)
-    document = read_json(run / "tasks" / "probe_age.json")
+    document = json_or_none(run / "tasks" / "probe_age.json")
     mine = document["scored"]["codes"]["metrics"]["mae"]["value"]
     for each in document["scored"].values():
         each["metrics"]["mae"]["value"] += 10 * (each["metrics"]["mae"]["value"] != mine)
@@ -206,7 +206,7 @@ def test_the_best_of_each_column_is_marked_and_the_ceiling_does_not_compete(run:
 
 
 def test_a_typical_and_the_worst_case_are_shown_with_their_figures(run: Path, page: Page) -> None:
-    scores = read_json(run / "tasks" / "reconstruct.json")["per_scan"]
+    scores = json_or_none(run / "tasks" / "reconstruct.json")["per_scan"]
     worst = min(scores, key=scores.get)
     captions = re.findall(r"Worst of 36 test scans: (\S+), SSIM (\S+) from both codes", page.text)
     assert captions == [(worst, f"{scores[worst]:.3f}")]
@@ -219,7 +219,7 @@ def test_a_typical_and_the_worst_case_are_shown_with_their_figures(run: Path, pa
 def test_a_volume_that_moves_against_the_disease_is_said(run: Path, page: Page, bare: Path) -> None:
     assert "The edited scans agree from the first to the last step: ventricles (\u22127.04 to +7.04 ml)" in page.text
     assert "contradict the disease" not in page.text
-    manipulate = read_json(run / "results.json")["manipulate"]
+    manipulate = json_or_none(run / "results.json")["manipulate"]
     volumes = manipulate["volume_change_ml"]
     volumes["brain_ml"] = [-10.3, *volumes["brain_ml"][1:-1], 4.0]
     volumes["hippocampus_left_ml"][0] = None
@@ -235,7 +235,7 @@ def test_a_volume_that_moves_against_the_disease_is_said(run: Path, page: Page, 
 def test_missing_sessions_that_do_not_fit_their_pictures_keep_the_tables(
     run: Path, bare: Path, damaged: object
 ) -> None:
-    of = read_json(run / "results.json")["interpolate"]
+    of = json_or_none(run / "results.json")["interpolate"]
     write_json(bare / "results.json", {"interpolate": of})
     write_json(bare / "tasks" / "interpolate.json", of | {"shown": damaged})
     (bare / "tasks" / "interpolate.npz").write_bytes((run / "tasks" / "interpolate.npz").read_bytes())
@@ -245,7 +245,7 @@ def test_missing_sessions_that_do_not_fit_their_pictures_keep_the_tables(
 
 
 def test_the_resolved_configuration_can_be_copied_out(run: Path, page: Page) -> None:
-    config = read_json(run / "run.json")["config"]
+    config = json_or_none(run / "run.json")["config"]
     block = page.text[page.text.index("(YAML)") + len("(YAML)") :].split("Synthetic images")[0]
     assert yaml.safe_load(block) == config
     assert "ldae demo --out" in page.text
@@ -285,7 +285,7 @@ def test_a_skipped_task_shows_its_reason(bare: Path) -> None:
         "manipulate": "there is no probe",
         "interpolate": "no test subject has three dated sessions",
     }
-    write_json(bare / "results.json", read_json(bare / "results.json") | {"skipped": skipped})
+    write_json(bare / "results.json", json_or_none(bare / "results.json") | {"skipped": skipped})
     page = rendered(bare)
     for reason in skipped.values():
         assert f"This part was skipped: {reason}." in page.text
@@ -308,7 +308,7 @@ def test_figures_without_their_files_keep_the_tables(run: Path, bare: Path) -> N
 
 def test_a_study_of_a_trained_model_makes_no_claim_on_its_training(run: Path, bare: Path) -> None:
     request = {"model": "/models/my model", "manifest": "/data/cohort.tsv", "seed": 7}
-    write_json(bare / "results.json", read_json(run / "results.json") | {"request": request})
+    write_json(bare / "results.json", json_or_none(run / "results.json") | {"request": request})
     page = rendered(bare)
     assert "it used the model in /models/my model" in page.text
     assert "no stage of training has seen" not in page.text
@@ -324,7 +324,7 @@ def test_a_study_of_a_trained_model_makes_no_claim_on_its_training(run: Path, ba
     ],
 )
 def test_whether_the_code_is_used_is_said_in_words(run: Path, bare: Path, verdict: str, words: str) -> None:
-    usage = read_json(run / "results.json")["code_usage"]
+    usage = json_or_none(run / "results.json")["code_usage"]
     write_json(bare / "results.json", {"code_usage": usage | {"verdict": verdict, "between_subjects": None}})
     page = rendered(bare)
     assert words in page.text
@@ -338,14 +338,14 @@ def test_whether_the_code_is_used_is_said_in_words(run: Path, bare: Path, verdic
 def test_doubts_and_a_changed_manifest_are_stated_in_words(run: Path, page: Page, bare: Path) -> None:
     assert "is better than the mean training scan in SSIM, SSIM in the brain and MSE" in page.text
     assert "The interval of R\u00b2 reaches 0" not in page.text
-    write_json(bare / "results.json", read_json(run / "results.json"))
-    ages = read_json(run / "tasks" / "probe_age.json")
+    write_json(bare / "results.json", json_or_none(run / "results.json"))
+    ages = json_or_none(run / "tasks" / "probe_age.json")
     ages["scored"]["codes"]["metrics"]["r2"]["low"] = -0.1
     write_json(bare / "tasks" / "probe_age.json", ages)
-    reconstruct = read_json(run / "tasks" / "reconstruct.json")
+    reconstruct = json_or_none(run / "tasks" / "reconstruct.json")
     reconstruct["mean_image"]["ssim_brain"] = 0.9
     write_json(bare / "tasks" / "reconstruct.json", reconstruct)
-    plain = read_json(run / "run.json")
+    plain = json_or_none(run / "run.json")
     write_json(bare / "run.json", plain | {"manifest": plain["manifest"] | {"sha256": "0" * 64}})
     page = rendered(bare)
     assert "has changed since the run" in page.text
@@ -368,7 +368,7 @@ def test_probes_alone_make_a_page_of_their_own(run: Path, tmp_path: Path) -> Non
 
 
 def test_several_classes_come_with_what_they_are_taken_for(run: Path, tmp_path: Path) -> None:
-    document = read_json(run / "tasks" / "probe_diagnosis.json")
+    document = json_or_none(run / "tasks" / "probe_diagnosis.json")
     document["target"] = {"name": "stage", "kind": "multiclass", "classes": ["CN", "MCI", "AD"]}
     auc = document["scored"]["codes"]["metrics"]["auc"]
     document["scored"] = {"codes": {"metrics": {"auc": auc}}}
@@ -389,7 +389,7 @@ def test_several_classes_come_with_what_they_are_taken_for(run: Path, tmp_path: 
 
 
 def test_a_probe_with_one_measure_and_no_picture_leaves_no_gap(run: Path, tmp_path: Path) -> None:
-    document = read_json(run / "tasks" / "probe_diagnosis.json")
+    document = json_or_none(run / "tasks" / "probe_diagnosis.json")
     document["target"] = {"name": "MCI_to_AD", "kind": "survival", "classes": ["MCI", "AD"]}
     document["primary"] = "concordance"
     document["scored"] = {"codes": {"metrics": {"concordance": {"value": 0.7, "low": 0.6, "high": 0.8}}}}

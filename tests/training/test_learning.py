@@ -60,7 +60,9 @@ def test_four_scans_are_learnt_and_each_code_decodes_nearest_to_its_own():
         representation=replace(
             base.representation,
             # Places are kept: scans that differ in where things are look alike to global average pooling.
-            semantic_encoder=SemanticEncoderConfig(volume=VolumeEncoderConfig((8, 16), semantic_width=16, pooled=2)),
+            semantic_encoder=SemanticEncoderConfig(
+                volume=VolumeEncoderConfig(widths=(8, 16), semantic_width=16, pooled=2)
+            ),
             shift="velocity",
             weighting="velocity",
             warm_start=True,

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from ldae.atlas import Template, load_template, template_grid
+from ldae.base.ranges import checked, not_negative, positive
 from ldae.phantom.anatomy.lattice import FWHM_PER_SIGMA, Array, sample_at
 from ldae.phantom.population import AnatomicalState
 from ldae.volume import Grid
@@ -30,6 +31,7 @@ HIPPOCAMPUS_SMOOTHING_MM = 3.0
 
 
 @dataclass(frozen=True)
+@checked
 class ShapeConfig:
     """Variation of shape between subjects, besides ageing and disease.
 
@@ -39,9 +41,9 @@ class ShapeConfig:
         axis_scale_sd: relative standard deviation of the head's length along each axis at constant volume.
     """
 
-    scales_mm: tuple[float, float] = (56.0, 28.0)
-    amplitudes_mm: tuple[float, float] = (2.2, 0.8)
-    axis_scale_sd: float = 0.012
+    scales_mm: tuple[float, float] = positive((56.0, 28.0))
+    amplitudes_mm: tuple[float, float] = not_negative((2.2, 0.8))
+    axis_scale_sd: float = not_negative(0.012)
 
 
 def exponential(velocity: Array) -> Array:

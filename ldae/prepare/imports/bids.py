@@ -5,13 +5,13 @@ find the same images (docs/importing.md has the times). But they drop broken nam
 where a link leads back, and follow links out of the data set; neither reads the tables of sessions and scans.
 """
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
+from ldae.base.files import read_json
 from ldae.data.manifest import write_manifest
 from ldae.data.text_table import shortlist
 from ldae.errors import CohortError
@@ -216,7 +216,7 @@ def _description_notes(root: Path, derivative: str | None) -> list[str]:
     """Notes on the data set's own description."""
     notes = []
     try:
-        description = json.loads((root / "dataset_description.json").read_text(encoding="utf-8-sig"))
+        description = read_json(root / "dataset_description.json", "utf-8-sig")
         if isinstance(description, dict) and description.get("DatasetType") == "derivative":
             notes.append("a derivative data set: its images have been processed before")
     except OSError:

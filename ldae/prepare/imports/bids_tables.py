@@ -4,7 +4,6 @@ A table that cannot be read never stops an import: it is reported, and its value
 no room for (an age of "89+", a sex that is neither F nor M) become n/a and are counted.
 """
 
-import json
 import posixpath
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from ldae.base.files import read_json
 from ldae.errors import CohortError, ManifestError
 from ldae.prepare.imports.columns import SEX_WORDS, SYNONYMS, Unusable, recognise
 from ldae.prepare.imports.dates import try_date
@@ -137,7 +137,7 @@ class BidsTables:
 
     def _descriptions(self, name: str) -> Mapping[str, Any]:
         try:
-            content = json.loads((self.root / name).read_text(encoding="utf-8-sig"))
+            content = read_json(self.root / name, "utf-8-sig")
         except FileNotFoundError:
             return {}
         except (ValueError, OSError):

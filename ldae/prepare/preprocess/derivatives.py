@@ -1,6 +1,5 @@
 """Folder of preprocessed scans: names, files written whole or not at all, and recognition of finished work."""
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -10,12 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ldae.base.files import sha256_of, write_bytes, write_json
+from ldae.base.files import read_json, sha256_of, write_bytes, write_json
 from ldae.data.manifest import Manifest, Record, write_manifest
 from ldae.data.text_table import shortlist
 from ldae.errors import CohortError
 from ldae.head.alignment import write_transform
 from ldae.head.preprocess import PreprocessConfig, PreprocessedScan, Quality
+from ldae.image_files import Reading
 from ldae.io.version import __version__
 from ldae.prepare.preprocess.overlay import draw_overlay
 from ldae.volume import Grid, write_volume
@@ -114,7 +114,7 @@ def check_folder(out_dir: Path, manifest: Manifest) -> None:
     description = out_dir / DESCRIPTION
     if description.is_file():
         try:
-            found = json.loads(description.read_text(encoding="utf-8"))
+            found = read_json(description)
         except ValueError:
             found = None
         if not isinstance(found, dict) or found.get("DatasetType") != "derivative":
@@ -175,7 +175,7 @@ def finished_outcome(job: ScanJob) -> Outcome | None:
     if not all(path.is_file() for path in job.files.values()):
         return None
     try:
-        sidecar = json.loads(job.files["sidecar"].read_text(encoding="utf-8"))
+        sidecar = read_json(job.files["sidecar"])
     except ValueError:
         return None
     hashes = {"Fingerprint": _fingerprint(job), "ResultsSha256": _results(job)}
@@ -204,6 +204,8 @@ def _fingerprint(job: ScanJob) -> dict[str, Any]:
         "BrainMaskSha256": None if mask is None else sha256_of(mask),
         "Config": asdict(job.config),
         "PipelineVersion": PIPELINE_VERSION,
+        # Where the file itself did not say where its voxels lie.
+        **({"Reading": repr(reading)} if (reading := Reading.current().geometry) != Reading().geometry else {}),
     }
 
 

@@ -1,11 +1,10 @@
 """Time and memory of a run that may be killed and continued."""
 
-import json
 import time
 from pathlib import Path
 from typing import Any
 
-from ldae.base.files import write_json
+from ldae.base.files import own_json, write_json
 from ldae.base.hardware import peak_memory_gib
 from ldae.errors import TaskError
 
@@ -29,7 +28,7 @@ class Clock:
         self.request = request
         self.before, self.peak_gib = 0.0, 0.0
         if self.path.is_file():
-            former = json.loads(self.path.read_text(encoding="utf-8"))
+            former = own_json(self.path, "request", "seconds", "peak_gib")
             if former["request"] == request:
                 self.before, self.peak_gib = former["seconds"], former["peak_gib"]
             elif not force:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ldae.autoencoder import LatentDiffusionAutoencoder
-from ldae.base.files import content_hash, write_json
+from ldae.base.files import content_hash, own_json, write_json
 from ldae.data.manifest import Manifest
 from ldae.errors import TaskError
 from ldae.image_files import Reading
@@ -42,7 +42,7 @@ class Parts:
         """
         path = self.folder / f"{name}.json"
         if path.is_file():
-            kept = json.loads(path.read_text(encoding="utf-8"))
+            kept = own_json(path, "files", "result")
             if kept["files"].items() <= self._hashes().items():
                 return kept["result"]
         before = self._times()
