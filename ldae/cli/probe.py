@@ -149,7 +149,8 @@ def described(codes: "Embeddings", path: Path) -> str:
     words = f"{path.name}: {width} feature{'' if width == 1 else 's'}{listed}"
     if not codes.left_out:
         return words
-    return f"{words}; not taken as features (the manifest holds them, they name people, or they are no numbers): {', '.join(codes.left_out)}"
+    left = ", ".join(codes.left_out)
+    return f"{words}; not taken as features (the manifest holds them, they name people, or they are no numbers): {left}"
 
 
 @command("predict")

@@ -63,7 +63,7 @@ def encode(
         force: encode scans that are no T1-weighted brain in template space too; column forced says which, and why.
     """
     from ldae.errors import TaskError
-    from ldae.tasks.encode import encode_manifest, write_slices
+    from ldae.tasks.encode import CODES, check_place, encode_manifest, write_slices
     from ldae.tasks.probe.baselines import COMPONENTS, write_baselines
 
     alone = out.suffix == ".parquet"
@@ -73,6 +73,7 @@ def encode(
     with TemporaryDirectory(prefix="ldae-encode-") if alone else nullcontext(checked_folder(out)) as place:
         opened = open_scans(model, scans, Path(place), workers=workers)
         loaded = model.loaded
+        check_place(out if alone else out / CODES, loaded)
         if slices:
             _ = loaded.slice_encoder  # refuses now, not after an hour of encoding
         records = opened.manifest.records

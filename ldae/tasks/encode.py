@@ -18,22 +18,27 @@ from ldae.base.ranges import Range, check_range
 from ldae.codes import Codes
 from ldae.contract import PreparedScan
 from ldae.data.manifest import Record
-from ldae.errors import CheckpointError, TaskError, VolumeError
+from ldae.errors import CheckpointError, OutputError, TaskError, VolumeError
 from ldae.head.intake import contract_problem
 from ldae.image_files import Reading
 from ldae.io.checkpoints import load_tensors, save_tensors, stream_tensors
 from ldae.tasks.code_files import semantic_codes, semantic_tensors
 from ldae.tasks.encoded_scans import EncodedScans, Images, Progress, ScanBatch, ScanSource
-from ldae.tasks.probe.embeddings import write_arrays, write_embeddings
+from ldae.tasks.probe.embeddings import read_embeddings, write_arrays, write_embeddings
 from ldae.volume import read_volume
 
 __all__ = [
+    "CODES",
     "EncodeResult",
+    "check_place",
     "encode_manifest",
     "encode_scans",
     "write_codes",
     "write_slices",
 ]
+
+
+CODES = "codes.parquet"
 
 
 @dataclass(frozen=True)
@@ -192,6 +197,24 @@ def _read_batch(path: Path, about: Mapping[str, Any]) -> _Batch | None:
     return _Batch(semantic_codes(tensors), notes["failures"], notes["forced"])
 
 
+def check_place(path: Path, model: LatentDiffusionAutoencoder) -> None:
+    """Refuse to replace a table of another model's codes.
+
+    Raises:
+        OutputError: naming both models.
+    """
+    try:
+        origin = read_embeddings(path).origin if path.is_file() else None
+    except TaskError:  # no table of codes
+        return
+    if origin is not None and origin.model != model.fingerprint():
+        msg = (
+            f"{path}: holds codes of the model {origin.model[:12]}, and these would be of {model.fingerprint()[:12]}; delete "
+            "it, or give another --out"
+        )
+        raise OutputError(msg)
+
+
 def write_codes(path: Path, scans: EncodedScans, forced: Mapping[str, str] | None = None) -> Path:
     """Write semantic codes with their model, their distances from its training domain, and why scans should not be encoded.
 
@@ -284,7 +307,7 @@ def encode_manifest(
         forced=forced if force else None,
         progress=lambda done, total: progress(done, passes * total),
     )
-    path = write_codes(out / "codes.parquet", scans, forced)
+    path = write_codes(out / CODES, scans, forced)
     outside = None if model.domain is None else sum((each.domain_distance or 0) > 1 for each in scans.codes)
     facts = {
         "model": model.fingerprint(),

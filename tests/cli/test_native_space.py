@@ -74,6 +74,21 @@ def test_an_edit_of_size_zero_is_the_raw_scan(two_visits, tmp_path, capsys):
         assert_marked(out / f"{name}counterfactual_T1w.nii.gz", each, "counterfactual")
 
 
+def test_a_deformed_edit_moves_the_raw_scan_and_nothing_outside_the_brain(two_visits, tmp_path, capsys):
+    made, arguments, probe = two_visits
+    command = ("manipulate", *arguments, "--direction", probe, "--steps", "0", "80", "--render", "deformed")
+    assert run(*command, "--out", tmp_path / "edits") == 0, capsys.readouterr().err
+    for n, each in enumerate(made):
+        zero, edited = (
+            tmp_path / "edits" / f"sub-1_ses-{n}_space-native_desc-step{step}_T1w.nii.gz" for step in ("+0", "+80")
+        )
+        np.testing.assert_array_equal(unscaled(zero), unscaled(each.raw))
+        changed = unscaled(edited) != unscaled(each.raw)
+        assert changed.any()
+        assert not changed[outside(each)].any()
+        assert assert_marked(edited, each, "edit")["render"] == "deformed"
+
+
 def test_a_reconstruction_shows_what_the_codes_hold(two_visits, tmp_path, capsys):
     made, arguments, _ = two_visits
     for out, *option in (("codes",), ("detail", "--keep-detail")):

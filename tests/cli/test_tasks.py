@@ -4,10 +4,13 @@ import json
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
+from ldae.autoencoder import LatentDiffusionAutoencoder
+from ldae.data.manifest import read_manifest
 from ldae.tasks.probe.embeddings import read_embeddings
-from ldae.volume import read_volume, write_volume
+from ldae.volume import read_volume, sidecar_path, write_volume
 from tests.command_line import run
 from tests.heads import textured_head
 from tests.tiny_run import FP32, SUBJECTS, assert_complete
@@ -96,6 +99,13 @@ def test_codes_can_have_a_name_of_their_own(model, tiny_run, tmp_path, capsys):
     assert list(tmp_path.iterdir()) == [tmp_path / "mine.parquet"]
     assert run("encode", *model, "--out", tmp_path / "other.parquet", "--noise") == 2
     assert "give a folder" in capsys.readouterr().err
+    table = pq.read_table(tmp_path / "mine.parquet")
+    notes = {key: value.replace(b'"model": "', b'"model": "0') for key, value in table.schema.metadata.items()}
+    pq.write_table(table.replace_schema_metadata(notes), tmp_path / "mine.parquet")
+    before = (tmp_path / "mine.parquet").read_bytes()
+    assert run("encode", *model, "--out", tmp_path / "mine.parquet") == 2
+    assert "holds codes of the model 0" in capsys.readouterr().err
+    assert (tmp_path / "mine.parquet").read_bytes() == before
 
 
 def test_code_usage_is_that_of_the_study(model, tiny_run, tmp_path):
@@ -127,6 +137,15 @@ def test_manipulate_writes_edits_and_counterfactuals(model, tiny_run, tmp_path, 
     assert run("manipulate", *model, *one) == 0
     assert {path.name.split("_ses")[0] for path in (tmp_path / "one").glob("*.nii.gz")} == {subject}
     assert "nearest to their own" not in capsys.readouterr().out
+    deformed = (*one[:-1], tmp_path / "deformed", "--render", "deformed")
+    assert run("manipulate", *model, *deformed) == 0
+    record = read_manifest(tiny_run / "manifest.tsv")[subject][0]
+    zero = tmp_path / "deformed" / f"{record.stem}_space-MNI152_desc-step+0_T1w.nii.gz"
+    loaded = LatentDiffusionAutoencoder.from_pretrained(tiny_run / "model")
+    np.testing.assert_array_equal(read_volume(zero).data, loaded.prepare_record(record).data)
+    assert json.loads(sidecar_path(zero).read_text())["render"] == "deformed"
+    assert run("manipulate", *model, *deformed, "--counterfactual", "0.5") == 2
+    assert "leave out --counterfactual or --render deformed" in capsys.readouterr().err
 
 
 def test_interpolate_scores_and_writes_missing_sessions(model, tmp_path):

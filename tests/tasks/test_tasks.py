@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from ldae.errors import TaskError
+from ldae.image_files import Reading, reading
 from ldae.io.checkpoints import load_tensors
 from ldae.io.notice import SYNTHETIC
 from ldae.metrics.volumetry import STRUCTURES
@@ -82,6 +83,24 @@ def test_an_interrupted_encoding_goes_on_with_the_batch_that_it_was_in(tiny_mode
         "encode.json",
         "noise.safetensors",
     ]
+
+
+def test_batches_of_an_interrupted_encoding_serve_the_same_reading_and_configuration_alone(
+    tiny_model, cohort, tmp_path
+):
+    seen = []
+
+    def encode():
+        seen.clear()
+        encode_scans(tiny_model, cohort.records, cache=tmp_path, keep=True, visit=[seen.append])
+        return bool(seen)
+
+    assert [encode(), encode()] == [True, False]
+    with reading(Reading(assume_ras=True, spacing=(2.0, 2.0, 2.0))):
+        assert [encode(), encode()] == [True, False]
+    preprocessing = replace(tiny_model.config.preprocessing, percentiles=(1.0, 99.0))
+    tiny_model.config = replace(tiny_model.config, preprocessing=preprocessing)
+    assert [encode(), encode()] == [True, False]
 
 
 def test_noise_codes_stay_in_a_file_until_they_are_taken(tiny_model, scans):

@@ -19,6 +19,7 @@ from ldae.errors import CohortError, VolumeError
 from ldae.head import bias_field, preprocess, registration
 from ldae.head.brain_tools import run_brain_tool
 from ldae.head.preprocess import PreprocessConfig, preprocess_scan
+from ldae.image_files import Reading, reading
 from ldae.prepare.preprocess.cohort import preprocess_manifest
 from ldae.prepare.preprocess.derivatives import finished_outcome, plan_jobs
 from ldae.tasks.native.scan import NativeScan
@@ -117,6 +118,9 @@ def test_a_cohort_survives_its_bad_scan_and_is_not_done_twice(
     job, other = plan_jobs(manifest, out, STRIPPED)[:2]
     assert finished_outcome(replace(job, config=replace(STRIPPED, voxel_size_mm=4.0))) is None
     assert finished_outcome(replace(job, image=other.image)) is None
+    assert finished_outcome(job) is not None
+    with reading(Reading(assume_ras=True, spacing=(2.0, 2.0, 2.0))):
+        assert finished_outcome(job) is None
     sidecar_path.write_text("{")
     assert finished_outcome(job) is None
     mask = other.files["native_mask"]
