@@ -138,7 +138,7 @@ def test_standardised_latents_decode_as_raw_ones_and_their_divergence_has_its_cl
 def test_grids_that_do_not_divide_have_whole_cells():
     assert CompressionConfig(channels=(32, 32, 32)).latent_shape((8, 10, 9)) == (3, 2, 3, 3)
     assert CompressionConfig().latent_shape((128, 160, 128)) == (3, 16, 20, 16)
-    with pytest.raises(ConfigError, match=r"shape must be at least 1 each, got \(128, 0, 128\)"):
+    with pytest.raises(ConfigError, match=r"shape must be between 1 and 1024 each, got \(128, 0, 128\)"):
         Preprocessing(shape=(128, 0, 128))
 
 
