@@ -126,6 +126,7 @@ class _Lanes(Executor):
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         # After an interruption, jobs that have not begun are dropped, and those that have are ended.
         if kind is not None and not issubclass(kind, Exception):
+            self._threads.shutdown(wait=False, cancel_futures=True)
             for process in active_children():
                 process.terminate()
         self._threads.shutdown(cancel_futures=kind is not None)
