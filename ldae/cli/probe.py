@@ -44,7 +44,7 @@ def probe(
         target: column of the manifest to predict, or 'conversion': months from MCI to AD, or from --negative to --positive,
             whose files are named probe_MCI_to_AD.
         out: folder for report.html, probe_TARGET.json, probe_TARGET.csv and the fitted probe.
-        task: kind of the target.
+        task: kind of the target; auto takes text, and whole numbers with at most ten different values, as classes.
         positive: class that counts as positive; AD for a diagnosis.
         negative: class that counts as negative; CN for a diagnosis.
         baseline: NAME=TABLE of other embeddings of the same scans; NAME=TABLE@100 reduces them to 100 principal components.

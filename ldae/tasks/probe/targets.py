@@ -16,7 +16,7 @@ Kind = Literal["binary", "multiclass", "regression", "survival"]
 Array = npt.NDArray[np.float64]
 
 FEW_VALUES = 10
-"""A numeric column with no more different values than this is read as classes, unless a kind is given."""
+"""A column of whole numbers with no more different values than this is read as classes, unless a kind is given."""
 
 
 @dataclass(frozen=True)
@@ -128,10 +128,11 @@ def choose_target(
         raise TaskError(msg)
     numeric = all(isinstance(read(record), int | float) for record in valued)
     if kind == "auto":
-        if positive or negative or len(found) == 2:
-            kind = "binary"
+        measured = column in ("age", "months") or (numeric and any(float(read(each)) % 1 for each in valued))
+        if numeric and not (positive or negative) and (measured or len(found) > FEW_VALUES):
+            kind = "regression"
         else:
-            kind = "regression" if numeric and len(found) > FEW_VALUES else "multiclass"
+            kind = "binary" if positive or negative or len(found) == 2 else "multiclass"
     if kind == "regression":
         if not numeric:
             msg = f"{manifest.path}: column {column} holds text ({', '.join(found[:3])}); it cannot be a number to regress"

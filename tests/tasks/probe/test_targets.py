@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,6 +19,8 @@ def test_a_column_is_read_as_what_it_holds(known_cohort):
     assert choose_target(manifest, "age").kind == "regression"
     assert choose_target(manifest, "score").kind == "regression"
     assert choose_target(manifest, "split").kind == "multiclass"
+    few = replace(manifest, table=manifest.table[:4].assign(age=[60.0, 61.0, 60.0, 61.0], score=[0.5, 1.0, 2.0, 1.0]))
+    assert [choose_target(few, name).kind for name in ("age", "score")] == ["regression", "regression"]
     three = choose_target(manifest, "diagnosis", kind="multiclass")
     assert three.classes == ("AD", "CN", "MCI")
     assert len(three) == len(manifest)
