@@ -55,8 +55,13 @@ def parse_yaml(text: str, loader: type[yaml.SafeLoader | yaml.BaseLoader] = yaml
         ValueError: if it is none, gives a key twice, or is endless (aliases can make much of little).
     """
     try:
-        _check_nodes(yaml.compose(text, Loader=loader))
-        return yaml.load(text, Loader=loader)
+        parser = loader(text)
+        try:
+            node = parser.get_single_node()
+            _check_nodes(node)
+            return None if node is None else parser.construct_document(node)
+        finally:
+            parser.dispose()
     except RecursionError as error:
         msg = "nested too deeply"
         raise ValueError(msg) from error

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -93,7 +93,7 @@ def edit_scans(
             if scan is not None:
                 original, fields = scan(row), [find_displacement(plain, image) for image in images]
                 images = np.stack([deform(original, field) for field in fields])
-            found.append(_measured(model, images, probe, steps, fields))
+            found.append(replace(_measured(model, images, probe, steps), displacements=fields))
         trim_heap()
         return found
 
@@ -151,13 +151,7 @@ def ready_step(
     return project_out(probe, nuisances) if step is None else step
 
 
-def _measured(
-    model: LatentDiffusionAutoencoder,
-    images: Images,
-    probe: LinearProbe,
-    steps: Sequence[float],
-    displacements: list[Images] | None,
-) -> Edits:
+def _measured(model: LatentDiffusionAutoencoder, images: Images, probe: LinearProbe, steps: Sequence[float]) -> Edits:
     """Prediction and volumes of the edited images of one scan."""
     semantic = model.semantic(torch.from_numpy(images)[:, None]).double().numpy()
     measured = [known_volumes(model.config.preprocessing.restore(image)) for image in images]
@@ -170,5 +164,4 @@ def _measured(
             name: [volumes[name] if np.isfinite(volumes[name]) else None for volumes in measured]
             for name in measured[0]
         },
-        displacements=displacements,
     )
