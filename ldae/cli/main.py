@@ -13,6 +13,7 @@ from typing import NoReturn
 from jsonargparse import Namespace
 
 from ldae.base.files import held
+from ldae.base.launch import is_follower, is_rank, launch
 from ldae.cli.command import COMMANDS, Command, Parser, did_you_mean
 from ldae.cli.console import exit_on_error, notice, say
 from ldae.cli.options import RENAMED_COMMANDS
@@ -75,6 +76,7 @@ def read_command_line(words: Sequence[str]) -> tuple[Command, Namespace]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point; exits with 0, or 1 where some scans failed, or 2 for bad input."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    given = list(words)
     verbose = "--verbose" in words
     if verbose:
         words.remove("--verbose")
@@ -84,8 +86,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         found, options = read_command_line(words)
         if how.strict and "strict" in options:
             options["strict"] = True
+        devices = getattr(options, "devices", 1)
+        if devices > 1 and not is_rank():
+            raise SystemExit(launch([sys.executable, "-m", "ldae", *given], devices))
         out = getattr(options, "out", None)
-        alone = held(out) if isinstance(out, Path) else nullcontext()
+        alone = held(out) if isinstance(out, Path) and not is_follower() else nullcontext()
         with reading(how), alone:
             raise SystemExit(found.run(options))
 

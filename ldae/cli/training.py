@@ -5,9 +5,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from ldae.base.launch import is_follower
 from ldae.cli.command import command
 from ldae.cli.console import duration, progress_bar, say, table
-from ldae.cli.options import Folder, Hardware, Positional
+from ldae.cli.options import Count, Folder, Hardware, Positional
 
 if TYPE_CHECKING:
     from ldae.data.manifest import Manifest
@@ -76,6 +77,8 @@ def fit(
     start: str | None = None,
     set: list[str] | None = None,
     force: bool = False,
+    devices: Count = 1,
+    strategy: str = "auto",
 ) -> int:
     """Train the stages up to one, or all and write the model folder.
 
@@ -92,6 +95,9 @@ def fit(
             place of the configuration's, and training goes on from its weights.
         set: values to override, each as key.path=value, such as denoiser.optimisation.steps=500.
         force: train stages again that were started with other settings or another manifest.
+        devices: GPUs of this machine that share every batch, or processes with --device cpu; for several machines start the
+            command with torchrun instead.
+        strategy: how Lightning lets them train together, such as fsdp; auto is DDP.
     """
     from ldae.config import load_experiment
     from ldae.data.manifest import read_manifest
@@ -102,7 +108,9 @@ def fit(
         raise ConfigError(msg)
     until = "representation" if stage == "all" else stage
     experiment = load_experiment(config or "fine_tune", set or [])
-    model = train(experiment, read_manifest(manifest), out, hardware, until=until, force=force, start=start)
+    model = train(
+        experiment, read_manifest(manifest), out, hardware, until=until, force=force, start=start, strategy=strategy
+    )
     if model is not None:
         say(f"model: {model}")
     return 0
@@ -134,6 +142,7 @@ def train(
     until: str = "representation",
     force: bool = False,
     start: str | None = None,
+    strategy: str = "auto",
 ) -> Path | None:
     """Train with progress bars; save the model folder once all stages are done.
 
@@ -145,6 +154,7 @@ def train(
         until: last stage.
         force: train stages again that were started otherwise.
         start: name of the model to fine-tune.
+        strategy: by which processes train together.
 
     Returns:
         The model folder, if the last stage was trained.
@@ -163,6 +173,7 @@ def train(
             run=out,
             device=hardware.device,
             precision=hardware.precision,
+            strategy=strategy,
             progress=step,
             announce=lambda plan: announce(plan, len(manifest.in_split("train"))),
             finished=lambda stage, record: say(
@@ -179,7 +190,7 @@ def train(
         losses = ["none" if loss is None else f"{loss:.4f}" for loss in known]  # components are fitted, without a loss
         rows.append([name, str(record.steps), f"{record.seconds:.0f}", *losses])
     table("trained", ["stage", "steps", "seconds", "training loss", "validation loss"], rows)
-    if until != "representation":
+    if until != "representation" or is_follower():
         return None
     used = {name: manifest.in_split(name) for name in SIDES}
     facts = {

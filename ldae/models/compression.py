@@ -133,12 +133,6 @@ class Posterior:
     mean: Tensor
     std: Tensor
 
-    def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        """One draw, the shape of `mean`."""
-        device = None if generator is None else generator.device
-        noise = torch.randn(self.mean.shape, generator=generator, dtype=self.mean.dtype, device=device)
-        return self.mean + self.std * noise.to(self.mean.device)
-
     def kl(self) -> Tensor:
         """Kullback-Leibler divergence to the standard normal, per latent element, (B,)."""
         variance = self.std.square()

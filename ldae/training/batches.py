@@ -1,14 +1,16 @@
 """Batches of a stage; their order depends on the seed and the step alone."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from ldae.base.ranks import rank, world
 from ldae.data.datasets import Draw, Item
-from ldae.errors import TrainingError
+from ldae.errors import ConfigError, TrainingError
 
 __all__ = ["StageDataModule", "StepBatchSampler"]
 
@@ -18,7 +20,7 @@ class StepBatchSampler(Sampler[list[Draw]]):
 
     Args:
         count: number of scans.
-        batch_size: scans a batch.
+        batch_size: scans a batch, of which each process takes its share.
         steps: batches in all.
         seed: of the order.
         start: the first step to yield.
@@ -36,7 +38,8 @@ class StepBatchSampler(Sampler[list[Draw]]):
 
     def __iter__(self) -> Iterator[list[Draw]]:
         for step in range(self.start, self.steps):
-            draws = range(step * self.batch_size, (step + 1) * self.batch_size)
+            share = self.batch_size // world()
+            draws = range(step * self.batch_size + rank() * share, step * self.batch_size + (rank() + 1) * share)
             yield [(_epoch_order(self.count, self.seed, draw // self.count)[draw % self.count], draw) for draw in draws]
 
 
@@ -52,9 +55,10 @@ class StageDataModule(LightningDataModule):
     Args:
         train: training scans.
         validation: validation scans.
-        batch_size: scans a batch.
+        batch_size: scans a batch, of all processes together.
         steps: training batches in all.
         seed: of the order.
+        parts: in which a process takes its share of a batch.
         workers: loading processes.
         start: called with the first step, once a checkpoint has been read.
     """
@@ -67,6 +71,7 @@ class StageDataModule(LightningDataModule):
         batch_size: int,
         steps: int,
         seed: int,
+        parts: int = 1,
         workers: int = 0,
         start: Callable[[], int] = lambda: 0,
     ) -> None:
@@ -75,6 +80,12 @@ class StageDataModule(LightningDataModule):
             if len(dataset) == 0:  # type: ignore[arg-type]
                 msg = f"the {name} split holds no scans; run 'ldae cohort split' or add subjects"
                 raise TrainingError(msg)
+        if batch_size % (world() * parts):
+            msg = (
+                f"batches of {batch_size} scans cannot be shared by {world()} devices in {parts} parts; set batch_size to a "
+                "multiple of devices times accumulate"
+            )
+            raise ConfigError(msg)
         self.train = train
         self.validation = validation
         self.batch_size = batch_size
@@ -92,10 +103,19 @@ class StageDataModule(LightningDataModule):
             seed=self.seed,
             start=self.start(),
         )
-        return DataLoader(
-            self.train, batch_sampler=sampler, num_workers=self.workers, persistent_workers=self.workers > 0
-        )
+        return self._loader(self.train, sampler)
+
+    @property
+    def validation_batches(self) -> range:
+        """Numbers of the validation batches that this process takes: its share, or all where there are too few."""
+        count = -(-len(self.validation) // self.batch_size)  # type: ignore[arg-type]
+        return range(rank(), count, world()) if count >= world() else range(count)
 
     def val_dataloader(self) -> DataLoader[Item]:
-        """All validation scans, in order."""
-        return DataLoader(self.validation, batch_size=self.batch_size, num_workers=self.workers)
+        """The validation scans of this process, in order."""
+        scans, size = range(len(self.validation)), self.batch_size  # type: ignore[arg-type]
+        return self._loader(self.validation, [scans[n * size : (n + 1) * size] for n in self.validation_batches])
+
+    def _loader(self, scans: Dataset[Item], batches: Iterable[Sequence[int | Draw]]) -> DataLoader[Item]:
+        workers: dict[str, Any] = {"num_workers": self.workers, "persistent_workers": self.workers > 0}
+        return DataLoader(scans, batch_sampler=batches, pin_memory=torch.cuda.is_available(), **workers)  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
 from ldae.base.files import atomic_file
+from ldae.base.ranks import rank
 from ldae.training.loop import StageLoop
 
 __all__ = ["ExponentialMovingAverage", "Progress", "ProgressCallback", "ResumeCheckpoint", "SliceImages"]
@@ -136,7 +138,7 @@ class ResumeCheckpoint(Callback):
         assert isinstance(pl_module, StageLoop)
         if pl_module.stage.steps_done % self.every == 0:
             self._read(trainer)
-            with atomic_file(self.path) as temporary:
+            with nullcontext(self.path) if rank() else atomic_file(self.path) as temporary:  # only the first writes
                 trainer.save_checkpoint(temporary)
 
 

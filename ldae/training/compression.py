@@ -20,7 +20,7 @@ from ldae.models.compression import (
     DiscriminatorConfig,
     build_discriminator,
 )
-from ldae.training.stage import Batch, OptimisationConfig, Stage
+from ldae.training.stage import Batch, Draws, OptimisationConfig, Stage
 
 __all__ = [
     "CompressionLossConfig",
@@ -143,18 +143,19 @@ class CompressionStage(Stage):
         """True if the adversarial term counts at this step."""
         return self.discriminator is not None and self.steps_done >= self.config.loss.adversarial_start
 
-    def reconstruct(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def reconstruct(self, x: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
         """A reconstruction through one posterior draw, and the divergence per element, (B,)."""
         x = x.contiguous(memory_format=torch.channels_last_3d)
         posterior = self.autoencoder.posterior(x)
-        return self.autoencoder.decode_raw(posterior.sample(generator), x.shape[2:]).float(), posterior.kl()
+        drawn = posterior.mean + posterior.std * draws.normal(posterior.mean)
+        return self.autoencoder.decode_raw(drawn, x.shape[2:]).float(), posterior.kl()
 
-    def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+    def losses(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """The autoencoder's losses."""
-        return self._autoencoder_losses(batch["image"], generator)[0]
+        return self._autoencoder_losses(batch["image"], draws)[0]
 
-    def _autoencoder_losses(self, x: Tensor, generator: torch.Generator) -> tuple[dict[str, Tensor], Tensor]:
-        reconstruction, divergence = self.reconstruct(x, generator)
+    def _autoencoder_losses(self, x: Tensor, draws: Draws) -> tuple[dict[str, Tensor], Tensor]:
+        reconstruction, divergence = self.reconstruct(x, draws)
         weights = self.config.loss
         losses = {"l1": (reconstruction - x).abs().mean(), "kl": divergence.mean()}
         losses["loss"] = losses["l1"] + weights.kl * losses["kl"]
@@ -173,7 +174,7 @@ class CompressionStage(Stage):
         if discriminator is not None:
             discriminator.requires_grad_(False)
         with self.keeping_activations():
-            losses, reconstruction = self._autoencoder_losses(x, self.step_generator())
+            losses, reconstruction = self._autoencoder_losses(x, self.draws(batch))
         yield losses["loss"], losses
         if discriminator is None:
             return

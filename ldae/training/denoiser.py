@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from ldae.diffusion import (
@@ -15,7 +14,7 @@ from ldae.diffusion import (
 )
 from ldae.models.denoiser import Denoiser, DenoiserConfig
 from ldae.networks import denoiser_velocity
-from ldae.training.stage import Batch, OptimisationConfig, Stage
+from ldae.training.stage import Batch, Draws, OptimisationConfig, Stage
 
 __all__ = ["DenoiserStage", "DenoiserStageConfig", "Noisy", "draw_noisy"]
 
@@ -50,23 +49,19 @@ class Noisy:
     t: Tensor
 
 
-def draw_noisy(batch: Batch, schedule: NoiseSchedule, generator: torch.Generator) -> Noisy:
+def draw_noisy(batch: Batch, schedule: NoiseSchedule, draws: Draws) -> Noisy:
     """A noise level and noise for each latent.
 
     Args:
         batch: with `latent`, (B, C, d, h, w), and perhaps `latent_std`, by which a posterior draw takes the mean's place.
         schedule: the noise schedule.
-        generator: of all draws, on any device.
+        draws: of the batch.
     """
     z_0 = batch["latent"]
-
-    def draw() -> Tensor:
-        return torch.randn(z_0.shape, generator=generator, device=generator.device).to(z_0.device)
-
-    t = torch.randint(schedule.timesteps, (len(z_0),), generator=generator, device=generator.device).to(z_0.device)
-    noise = draw()
+    t = draws.integers(schedule.timesteps, len(z_0)).to(z_0.device)
+    noise = draws.normal(z_0)
     if "latent_std" in batch:
-        z_0 = z_0 + batch["latent_std"] * draw()
+        z_0 = z_0 + batch["latent_std"] * draws.normal(z_0)
     return Noisy(schedule.add_noise(z_0, noise, t), velocity_of(Estimate(z_0, noise), t, schedule), t)
 
 
@@ -90,9 +85,9 @@ class DenoiserStage(Stage):
         """The denoiser."""
         return self.denoiser
 
-    def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+    def losses(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """The weighted velocity error."""
-        noisy = draw_noisy(batch, self.schedule, generator)
+        noisy = draw_noisy(batch, self.schedule, draws)
         _, predicted = denoiser_velocity(self.denoiser, noisy.z_t, noisy.t, self.schedule)
         weight = loss_weight(noisy.t, self.schedule, self.config.weighting)
         return {"loss": velocity_loss(predicted, noisy.velocity, weight)}

@@ -15,6 +15,7 @@ from torch.utils.data import default_collate
 from ldae.autoencoder import LatentDiffusionAutoencoder, Networks
 from ldae.base.files import write_json
 from ldae.base.hardware import autocast, choose_device, choose_precision
+from ldae.base.ranks import barrier, channel_statistics, from_first, gather, join, rank, world
 from ldae.data.datasets import LatentDataset, ScanDataset
 from ldae.data.latents import LatentCache, latent_key
 from ldae.data.manifest import Manifest, Record
@@ -66,6 +67,7 @@ class Experiment:
                 "neither; name one, or train"
             )
             raise ConfigError(msg)
+        join(choose_device(settings.device))
         self.settings = settings
         self.manifest = manifest
         self.records = {name: manifest.in_split(name).records for name in ("train", "validation")}
@@ -84,7 +86,8 @@ class Experiment:
         self.domain: TrainingDomain | None = None
         self._scans: dict[tuple[str, bool], ScanDataset] = {}
         settings.run.mkdir(parents=True, exist_ok=True)
-        write_json(settings.run / "run.json", self.provenance())
+        if not rank():
+            write_json(settings.run / "run.json", self.provenance())
 
     def provenance(self) -> dict[str, Any]:
         """Provenance of a result: resolved configuration, cohort, versions, seed."""
@@ -147,15 +150,15 @@ class Experiment:
             measured = not (config.frozen and self.start)
             if measured:
                 compression.fit_statistics(torch.zeros(channels), torch.ones(channels))
-            latents = [self._compress(train.images([index])) for index in range(len(train))]
+            mine = range(rank(), len(train), world())
+            latents = [self._compress(train.images([index])) for index in mine]
             if measured and config.model.components is None:  # the scale of components is their own
-                values = torch.cat([each.mean for each in latents]).transpose(0, 1).flatten(1).double()
-                compression.fit_statistics(values.mean(dim=1).float(), values.std(dim=1).float())
+                compression.fit_statistics(*channel_statistics([each.mean for each in latents]))
                 latents = [compression.standardise(each) for each in latents]
             # Kept for the later stages, so that no training scan is compressed twice.
             cache = self._cache("train")
-            for record, found in zip(self.records["train"], latents, strict=True):
-                cache.keep(record, found.mean[0], found.std[0])
+            for index, found in zip(mine, latents, strict=True):
+                cache.keep(self.records["train"][index], found.mean[0], found.std[0])
             return compression.state_dict()
 
         if config.model.components is not None and not config.frozen:
@@ -235,8 +238,11 @@ class Experiment:
         if self.start is not None:
             common["start"] = self.start.fingerprint()
         # It changes nothing that is learnt, so a run that has run out of memory may go on with it.
-        inputs["stage"]["optimisation"].pop("checkpoint_activations")
-        start_stage(folder, {**common, **inputs}, force=self.settings.force)
+        for memory in ("checkpoint_activations", "accumulate"):
+            inputs["stage"]["optimisation"].pop(memory)
+        if not rank():
+            start_stage(folder, {**common, **inputs}, force=self.settings.force)
+        barrier()
         done = finished_weights(folder)
         if done is not None and self.settings.finished is not None:
             self.settings.finished(name, done[1])
@@ -257,6 +263,7 @@ class Experiment:
             batch_size=stage.optimisation.batch_size,
             steps=stage.optimisation.steps,
             seed=self.config.seed,
+            parts=stage.optimisation.accumulate,
             workers=self.config.data.workers,
         )
         folder = self.settings.run / name
@@ -281,8 +288,11 @@ class Experiment:
         assert components is not None
         chosen = _evenly(len(train), components.scans)
         sides = (False, True) if self.config.mirror_latents else (False,)
-        scans = (train.images([i], mirrored=side) for side in sides for i in chosen)
-        self.networks.compression.network.fit(scans, torch.Generator().manual_seed(self.config.seed))
+        network = self.networks.compression.network
+        if not rank():
+            scans = (train.images([i], mirrored=side) for side in sides for i in chosen)
+            network.fit(scans, torch.Generator().manual_seed(self.config.seed))
+        from_first(network)
 
     def _begin_linear_path(self) -> None:
         """Principal components of training scans, for an encoder that begins with them."""
@@ -304,21 +314,24 @@ class Experiment:
             values = torch.cat([read(scan, mirrored) for mirrored in both])
             return values.mean(dim=0, keepdim=True) if symmetric else values
 
-        path.begin_from(torch.cat([sides(i) for i in chosen]), encoder.linear_spread)
+        if not rank():
+            path.begin_from(torch.cat([sides(i) for i in chosen]), encoder.linear_spread)
+        from_first(path)
 
     @torch.no_grad()
     def _codes(self, scans: LatentDataset) -> Tensor:
         """Semantic codes of scans, (N, S)."""
         device = choose_device(self.settings.device)
         encoder = self.networks.semantic_encoder.eval().to(device)
-        codes = []
+        codes: dict[int, Tensor] = {}
         size = self.config.representation.optimisation.batch_size
-        for start in range(0, len(scans), size):
+        for start in range(0, len(scans), size)[rank() :: world()]:
             batch = default_collate([scans[row] for row in range(start, min(start + size, len(scans)))])
             read = [batch.get(name) for name in ("image", "latent", "mirrored_latent")]
             with self._autocast(device):
-                codes.append(encoder(*(None if each is None else each.to(device) for each in read)).float().cpu())
-        return torch.cat(codes)
+                codes[start] = encoder(*(None if each is None else each.to(device) for each in read)).float().cpu()
+        found = dict(item for part in gather(codes) for item in part.items())
+        return torch.cat([found[start] for start in sorted(found)])
 
     def _whiten(self, codes: Tensor) -> Tensor:
         """Whiten the codes of training scans, if the encoder is made for it; what they decode to stays the same."""
@@ -337,6 +350,9 @@ class Experiment:
             (record, mirrored) for mirrored in ((False, True) if mirrors or paired else (False,)) for record in records
         ]
         cache = self._cache(split)
+        for record, mirrored in wanted[rank() :: world()] if world() > 1 else ():
+            cache.posterior([record], mirrored=mirrored)
+        barrier()
         posteriors = []
         for record, mirrored in wanted:
             posteriors.append(cache.posterior([record], mirrored=mirrored))

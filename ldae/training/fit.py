@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import re
 import shutil
 import signal
 import threading
@@ -16,10 +18,12 @@ import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback, EarlyStopping, Timer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 
 from ldae.base.files import own_json, write_json
 from ldae.base.hardware import Device, PeakMemory, Precision, choose_device, choose_precision, release_memory
+from ldae.base.ranks import barrier, from_first, rank, share_batch_norms, world
 from ldae.errors import TrainingError
 from ldae.io.checkpoints import hash_tensors, load_tensors, save_tensors
 from ldae.training.batches import StageDataModule
@@ -53,6 +57,7 @@ class FitSettings:
         run: the run folder.
         device: where.
         precision: of matrix work.
+        strategy: of Lightning, by which processes train together, such as `fsdp`; auto is its DDP.
         progress: called at every step.
         announce: called with each stage's plan before it trains.
         preparing: called with (what, done, total) while scans or latents are made ready.
@@ -63,6 +68,7 @@ class FitSettings:
     run: Path
     device: Device = "auto"
     precision: Precision = "auto"
+    strategy: str = "auto"
     progress: Progress | None = None
     announce: Callable[[Plan], None] | None = None
     preparing: Callable[[str, int, int], None] | None = None
@@ -157,6 +163,7 @@ def fit_stage(
     """
     device = choose_device(settings.device)
     dtype = choose_precision(settings.precision, device)
+    share_batch_norms(stage)
     data.start = lambda: stage.steps_done
     scans = len(data.train), len(data.validation)  # type: ignore[arg-type]
     shapes = {key: tuple(value.shape) for key, value in data.train[0].items() if isinstance(value, Tensor)}
@@ -179,12 +186,17 @@ def fit_stage(
         callbacks.append(SliceImages(pictures))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
-        warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*")
+        warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*|Grad strides do not match")
         logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
         trainer = Trainer(
             max_epochs=1,
             accelerator={"cpu": "cpu", "cuda": "gpu", "mps": "mps"}[device.type],
-            devices=1,
+            devices=int(os.environ["LOCAL_WORLD_SIZE"]) if world() > 1 else 1,
+            num_nodes=world() // int(os.environ["LOCAL_WORLD_SIZE"]) if world() > 1 else 1,
+            strategy=DDPStrategy(find_unused_parameters=True, broadcast_buffers=False)
+            if world() > 1 and settings.strategy == "auto"
+            else settings.strategy,
+            use_distributed_sampler=False,
             precision="bf16-mixed" if dtype == torch.bfloat16 else "32-true",
             val_check_interval=validate_every,
             log_every_n_steps=max(1, config.steps // 200),
@@ -196,18 +208,34 @@ def fit_stage(
             callbacks=callbacks,
         )
         release_memory()
-        with PeakMemory(device) as memory, _interruptible(trainer):
+        with PeakMemory(device) as memory, _interruptible(trainer), _together():
             trainer.fit(StageLoop(stage), data, ckpt_path=resume if resume.is_file() else None, weights_only=True)
     stage.eval()
     average.keep()
+    from_first(stage)
     with torch.no_grad():
         tensors = {key: value.detach().clone() for key, value in finish().items()}
     record = StageRecord(
         hash_tensors(tensors), timer.time_elapsed(), stage.steps_done, checkpoints.losses, asdict(plan), memory.peak_gib
     )
     _leave(folder, tensors, record)
-    resume.unlink(missing_ok=True)
+    if not rank():
+        resume.unlink(missing_ok=True)
     return record
+
+
+@contextmanager
+def _together() -> Iterator[None]:
+    """Tell the end of another process as such."""
+    try:
+        yield
+    except RuntimeError as error:
+        if world() == 1 or not re.search("gloo|nccl|peer|connection", str(error), re.IGNORECASE):
+            raise
+        msg = (
+            "another process of this run has ended, so this one must; the same command goes on from the last checkpoint"
+        )
+        raise TrainingError(msg) from error
 
 
 @contextmanager
@@ -236,5 +264,7 @@ def keep_measured(folder: Path, tensors: dict[str, Tensor]) -> StageRecord:
 
 def _leave(folder: Path, tensors: dict[str, Tensor], record: StageRecord) -> None:
     """Save what a finished stage leaves; the record comes last, as it says that the weights are whole."""
-    save_tensors(folder / WEIGHTS, tensors)
-    write_json(folder / RECORD, asdict(record))
+    if not rank():
+        save_tensors(folder / WEIGHTS, tensors)
+        write_json(folder / RECORD, asdict(record))
+    barrier()

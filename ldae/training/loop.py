@@ -1,15 +1,18 @@
 """A stage in Lightning's training loop: optimizers, logs, the check that losses are finite, checkpoints to resume from."""
 
-from collections import deque
-from collections.abc import Mapping
+from collections import defaultdict, deque
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from itertools import chain
 from typing import Any
 
 import torch
 from lightning import LightningModule
 from torch import Tensor
 
+from ldae.base.ranks import gather, mean, rank, world
 from ldae.errors import TrainingError
-from ldae.training.stage import Batch, OptimisationConfig, Stage, step_generator
+from ldae.training.stage import Batch, Draws, OptimisationConfig, Stage
 
 __all__ = ["StageLoop", "build_scheduler"]
 
@@ -42,6 +45,7 @@ class StageLoop(LightningModule):
         self.stage = stage
         self._recent: deque[tuple[int, str, dict[str, Tensor]]] = deque(maxlen=CHECK_EVERY)
         self._rng: dict[str, Tensor] = {}
+        self._validated: list[tuple[int, dict[str, Tensor]]] = []
 
     def configure_optimizers(self) -> Any:
         """AdamW with the configured schedule for each learning module."""
@@ -54,25 +58,42 @@ class StageLoop(LightningModule):
 
     def training_step(self, batch: Batch, batch_index: int) -> None:
         """A step of each optimizer in turn; the norms of gradients are logged before they are clipped."""
-        values: dict[str, Tensor] = {}
+        config, values = self.stage.optimisation, dict[str, Tensor]()
         self._recent.append((self.stage.steps_done, ", ".join(batch["key"]), values))
+        passes = [self.stage.passes(part) for part in _parts(batch, config)]
         optimizers: Any = self.optimizers()
         schedulers: Any = self.lr_schedulers()
         if not isinstance(optimizers, list):
             optimizers, schedulers = [optimizers], [schedulers]
         names = ("gradient_norm", "discriminator_gradient_norm")
-        for optimizer, scheduler, name, (loss, losses) in zip(
-            optimizers, schedulers, names, self.stage.passes(batch), strict=False
-        ):
-            values |= {key: value.detach() for key, value in losses.items()}
+        found: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.device))
+        for optimizer, scheduler, name in zip(optimizers, schedulers, names, strict=False):
             optimizer.zero_grad()
-            self.manual_backward(loss)
+            done = [self._descend(each, len(passes), found, last=each is passes[-1]) for each in passes]
+            if not all(done):
+                break
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
-            values[name] = torch.nn.utils.clip_grad_norm_(parameters, self.stage.optimisation.gradient_clip)
+            values[name] = torch.nn.utils.clip_grad_norm_(parameters, config.gradient_clip)
             optimizer.step()
             scheduler.step()
+        values |= mean(found)
         self.stage.steps_done += 1
         self._log_at_step({f"train/{name}": value for name, value in values.items()})
+
+    def _descend(
+        self, passes: Iterator[tuple[Tensor, dict[str, Tensor]]], parts: int, found: dict[str, Tensor], *, last: bool
+    ) -> bool:
+        """Add the gradients of the next pass of a part, and its losses to those found; False if there is none."""
+        loss, losses = next(passes, (None, {}))
+        if loss is None:
+            return False
+        strategy: Any = self.trainer.strategy
+        waits = not last and world() > 1
+        with strategy.block_backward_sync() if waits else nullcontext():
+            self.manual_backward(loss / parts)
+        for name, value in losses.items():
+            found[name] = found[name] + value.detach() / parts
+        return True
 
     def on_train_batch_end(self, *_: Any) -> None:
         """Check the last steps now and then."""
@@ -95,29 +116,41 @@ class StageLoop(LightningModule):
             bad = [name for name in named if not next(finite)]
             if bad:
                 msg = (
-                    f"{', '.join(bad)} is not finite at step {step} on the scans {keys}; look at those scans, lower the "
-                    "learning rate, or try --precision fp32; the last checkpoint is kept"
+                    f"{', '.join(bad)} is not finite at step {step} on the scans {', '.join(gather(keys))}; look at those scans, "
+                    "lower the learning rate, or try --precision fp32; the last checkpoint is kept"
                 )
                 raise TrainingError(msg)
         self._recent.clear()
 
     def on_validation_epoch_start(self) -> None:
         """Forget the last validation."""
+        self._validated = []
         self.stage.begin_validation()
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Losses on validation scans, with the same noise every time."""
-        losses = self.stage.losses(batch, step_generator(self.stage.seed + 1, batch_index, self.device))
-        named = {f"validation/{name}": value for name, value in losses.items()}
-        self._log_at_step(named, batch_size=len(batch["key"]))
+        data: Any = self.trainer
+        number = data.datamodule.validation_batches[batch_index]
+        losses = self.stage.losses(batch, Draws(self.stage.seed + 1, number, self.device))
+        self._validated.append((len(batch["key"]), losses))
 
     def on_validation_epoch_end(self) -> None:
-        """Log what only all validation scans together show."""
-        self._log_at_step({f"validation/{name}": value for name, value in self.stage.end_validation().items()})
+        """Log means over all validation scans, and what only all of them together show."""
+        sums: dict[str, float] = defaultdict(float)
+        counts: dict[str, int] = defaultdict(int)
+        mine = [(count, {name: float(each) for name, each in losses.items()}) for count, losses in self._validated]
+        for count, losses in chain.from_iterable(gather(mine)):
+            for name, value in losses.items():
+                sums[name] += count * value
+                counts[name] += count
+        means = {name: value / counts[name] for name, value in sums.items()}
+        self._log_at_step(
+            {f"validation/{name}": value for name, value in {**means, **self.stage.end_validation()}.items()}
+        )
 
-    def _log_at_step(self, values: Mapping[str, Tensor | float], **options: Any) -> None:
+    def _log_at_step(self, values: Mapping[str, Tensor | float]) -> None:
         """Log against batches, however many optimizers step on each."""
-        self.log_dict({**values, "step": float(self.stage.steps_done)}, **options)
+        self.log_dict({**values, "step": float(self.stage.steps_done)})
 
     def _tensors(self, *, frozen: bool) -> dict[str, Tensor]:
         """The stage's tensors that checkpoints hold, or those that they leave out."""
@@ -141,10 +174,24 @@ class StageLoop(LightningModule):
         self._rng = {name: checkpoint[name] for name in ("rng", "rng_cuda") if name in checkpoint}
 
     def on_train_start(self) -> None:
-        """Restore the random state last, after everything that draws while a run is set up."""
+        """Restore the random state last, after everything that draws while a run is set up; each process has its own."""
+        if rank():
+            torch.manual_seed(self.stage.seed + rank() + 1_000_003 * self.stage.steps_done)
+            return
         if "rng" in self._rng:
             torch.set_rng_state(self._rng["rng"].cpu())
         else:
             torch.manual_seed(self.stage.seed)
         if "rng_cuda" in self._rng and self.device.type == "cuda":
             torch.cuda.set_rng_state(self._rng["rng_cuda"].cpu(), self.device)
+
+
+def _parts(batch: Batch, config: OptimisationConfig) -> list[dict[str, Any]]:
+    """This process's share of a batch in equal parts, each with its first row in the whole batch and the rows of that."""
+    held = len(batch["key"])
+    size = held // config.accumulate
+    return [
+        {name: values[start : start + size] for name, values in batch.items()}
+        | {"rows": (rank() * held + start, held * world())}
+        for start in range(0, held, size)
+    ]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ldae.base.ranges import checked, not_negative, share_below_one
+from ldae.base.ranks import gather
 from ldae.diffusion import (
     LossWeighting,
     NoiseSchedule,
@@ -22,7 +23,7 @@ from ldae.models.gradient_estimator import GradientEstimator
 from ldae.models.semantic_encoder import SemanticEncoder, SemanticEncoderConfig
 from ldae.networks import denoiser_velocity
 from ldae.training.denoiser import draw_noisy
-from ldae.training.stage import Batch, OptimisationConfig, Stage
+from ldae.training.stage import Batch, Draws, OptimisationConfig, Stage
 
 __all__ = ["RepresentationStage", "RepresentationStageConfig"]
 
@@ -110,29 +111,28 @@ class RepresentationStage(Stage):
         self.denoiser.eval()
         return self
 
-    def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+    def losses(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """The weighted velocity error with the code and without it.
 
         In validation also the error with another subject's code, if the batch holds two subjects or more. Its excess over the
         loss measures how specific the code is to the scan.
         """
-        noisy = draw_noisy(batch, self.schedule, generator)
+        noisy = draw_noisy(batch, self.schedule, draws)
         z_t, t = noisy.z_t, noisy.t
         with torch.no_grad():
             features, alone = denoiser_velocity(self.denoiser, z_t, t, self.schedule)
         image = batch["image"]
         # The background stays 0, or an encoder would take its noise for dark tissue.
-        image = torch.where(image > 0, self._disturbed(image, self.config.image_noise, generator), image)
+        image = torch.where(image > 0, self._disturbed(image, self.config.image_noise, draws), image)
         mirrored = batch.get("mirrored_latent")
         semantic = self.learning["semantic_encoder"](
             image,
-            self._disturbed(batch["latent"], self.config.latent_noise, generator),
-            None if mirrored is None else self._disturbed(mirrored, self.config.latent_noise, generator),
+            self._disturbed(batch["latent"], self.config.latent_noise, draws),
+            None if mirrored is None else self._disturbed(mirrored, self.config.latent_noise, draws),
         )
         keep = None
         if self.training and self.config.semantic_dropout > 0:
-            drawn = torch.rand(t.shape, generator=generator, device=generator.device)
-            keep = (drawn >= self.config.semantic_dropout).to(semantic)
+            keep = (draws.uniform(len(t)) >= self.config.semantic_dropout).to(semantic)
         weight = loss_weight(t, self.schedule, self.config.weighting)
         scale = shift_scale(t, z_t.ndim, self.schedule, self.config.shift)
 
@@ -150,11 +150,11 @@ class RepresentationStage(Stage):
                 self._shuffling_cost.append(len(semantic) * (losses["loss_with_shuffled_code"] - losses["loss"]))
         return losses
 
-    def _disturbed(self, x: Tensor, noise: float, generator: torch.Generator) -> Tensor:
+    def _disturbed(self, x: Tensor, noise: float, draws: Draws) -> Tensor:
         """With noise added in training, against learning scans by heart."""
         if not self.training or noise == 0:
             return x
-        return x + noise * torch.randn(x.shape, generator=generator, device=generator.device).to(x.device)
+        return x + noise * draws.normal(x)
 
     def begin_validation(self) -> None:
         """Forget the codes of the last validation."""
@@ -162,10 +162,11 @@ class RepresentationStage(Stage):
 
     def end_validation(self) -> dict[str, float]:
         """Effective rank and active dimensions of the codes; warns once if other subjects' codes serve as well."""
-        codes = torch.cat(self._codes).double().cpu().numpy()
+        gathered = gather((torch.cat(self._codes).double().cpu().numpy(), float(sum(self._shuffling_cost))))
+        codes = np.concatenate([each for each, _ in gathered])
         early = self.steps_done <= self.optimisation.validate_every and self.steps_done < self.optimisation.steps
         if not self._warned and not early and self.optimisation.steps >= TOY_STEPS and self._shuffling_cost:
-            cost = float(torch.stack(self._shuffling_cost).sum()) / len(codes)
+            cost = sum(each for _, each in gathered) / len(codes)
             self._warned = cost <= 0
             if self._warned:
                 log.warning(

@@ -1,7 +1,8 @@
 """Base of the stages: how they are optimised, and the passes of a step."""
 
+import functools
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from ldae.base.ranges import checked, count, natural, not_negative, positive, share, share_below_one
 from ldae.models.checkpointing import checkpointed
 
-__all__ = ["OptimisationConfig", "Stage", "step_generator"]
+__all__ = ["Draws", "OptimisationConfig", "Stage"]
 
 Batch = Mapping[str, Any]
 
@@ -24,7 +25,9 @@ class OptimisationConfig:
 
     Attributes:
         steps: batches in all.
-        batch_size: scans a batch.
+        batch_size: scans a batch, of all devices together.
+        accumulate: parts in which a device takes its share of a batch, for less memory; nothing else changes, but batch norms
+            compare the scans of a part.
         learning_rate: the largest.
         schedule: `constant` after the warm-up, or `one_cycle` (Smith and Topin 2019), which needs fewer steps.
         warmup: fraction of the steps over which the rate rises.
@@ -39,6 +42,7 @@ class OptimisationConfig:
 
     steps: int = count(100_000)
     batch_size: int = count(4)
+    accumulate: int = count(1)
     learning_rate: float = positive(1e-4)
     schedule: Literal["constant", "one_cycle"] = "constant"
     warmup: float = share(0.01)
@@ -51,10 +55,41 @@ class OptimisationConfig:
     checkpoint_activations: bool = False
 
 
-def step_generator(seed: int, step: int, device: torch.device | None = None) -> torch.Generator:
-    """Randomness of one step on a device, a function of seed and step: a resumed run draws what it would have drawn."""
-    place = "cpu" if device is None or device.type == "meta" else device
-    return torch.Generator(place).manual_seed((seed * 1_000_003 + step) % 2**63)
+class Draws:
+    """Random numbers of a batch, a function of seed, step and row: a resumed run draws what it would have drawn.
+
+    A process that holds some rows draws for the whole batch and keeps its own, so that any number of processes draws alike.
+
+    Args:
+        seed: of the stage.
+        step: number of the batch.
+        device: where.
+        first: the first row that is held.
+        rows: in the whole batch; None if all are held.
+    """
+
+    def __init__(
+        self, seed: int, step: int, device: torch.device | None = None, first: int = 0, rows: int | None = None
+    ) -> None:
+        place = "cpu" if device is None or device.type == "meta" else device
+        self.generator = torch.Generator(place).manual_seed((seed * 1_000_003 + step) % 2**63)
+        self.first, self.rows = first, rows
+
+    def _held(self, draw: Callable[..., Tensor], held: int, *shape: int, **options: Any) -> Tensor:
+        options |= {"generator": self.generator, "device": self.generator.device}
+        return draw(size=(self.rows or held, *shape), **options)[self.first : self.first + held]
+
+    def normal(self, like: Tensor) -> Tensor:
+        """Standard normal numbers for each row of a tensor, of its shape, type and device."""
+        return self._held(torch.randn, *like.shape, dtype=like.dtype).to(like.device)
+
+    def uniform(self, count: int) -> Tensor:
+        """A number in [0, 1) for each of the rows that are held, (count,)."""
+        return self._held(torch.rand, count)
+
+    def integers(self, high: int, count: int) -> Tensor:
+        """A whole number below `high` for each of the rows that are held, (count,)."""
+        return self._held(functools.partial(torch.randint, high), count)
 
 
 class Stage(nn.Module):
@@ -75,12 +110,12 @@ class Stage(nn.Module):
         self.steps_done = 0
 
     @abstractmethod
-    def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+    def losses(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """Losses by name, scalars; `loss` is the one that is minimised.
 
         Args:
             batch: of the data module.
-            generator: the only source of randomness.
+            draws: the only source of randomness.
         """
 
     @abstractmethod
@@ -94,12 +129,13 @@ class Stage(nn.Module):
     def passes(self, batch: Batch) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
         """Forward passes of one step, in turn: the loss to descend on, and the losses to log by name."""
         with self.keeping_activations():
-            losses = self.losses(batch, self.step_generator())
+            losses = self.losses(batch, self.draws(batch))
         yield losses["loss"], losses
 
-    def step_generator(self) -> torch.Generator:
-        """Randomness of the next step, on the device of the parameters."""
-        return step_generator(self.seed, self.steps_done, next(self.averaged().parameters()).device)
+    def draws(self, batch: Batch) -> Draws:
+        """Randomness of the next step, on the device of the parameters, for the rows (first, of how many) of a batch."""
+        device = next(self.averaged().parameters()).device
+        return Draws(self.seed, self.steps_done, device, *batch.get("rows", (0, None)))
 
     def keeping_activations(self) -> AbstractContextManager[None]:
         """Context of a forward pass, which keeps its activations for the backward pass unless they are checkpointed."""

@@ -12,6 +12,7 @@ from ldae.training.experiment import Experiment
 from ldae.training.fit import FitSettings
 from ldae.training.recipe import STAGES, build_stage, scan_shapes
 from ldae.training.representation import RepresentationStage
+from ldae.training.stage import Draws
 
 VELOCITY = ["denoiser.model.prediction=velocity", "representation.shift=velocity"]
 SHORT = [f"{stage}.optimisation.steps=2" for stage in STAGES]
@@ -78,7 +79,7 @@ def test_withheld_codes_are_not_learnt_from_and_noise_reaches_training_alone():
     def loss(image: torch.Tensor) -> float:
         torch.manual_seed(0)  # of what drops out
         with torch.no_grad():
-            return float(stage.losses({"image": image, "latent": latent}, torch.Generator().manual_seed(0))["loss"])
+            return float(stage.losses({"image": image, "latent": latent}, Draws(0, 0))["loss"])
 
     scans = [torch.rand(2, 1, *config.preprocessing.shape) for _ in range(2)]
     stage.train()

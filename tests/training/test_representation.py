@@ -13,7 +13,7 @@ from ldae.report.run_folder import read_history
 from ldae.training.batches import StageDataModule
 from ldae.training.fit import FitSettings, fit_stage
 from ldae.training.representation import TOY_STEPS, RepresentationStage, RepresentationStageConfig
-from ldae.training.stage import OptimisationConfig, step_generator
+from ldae.training.stage import Draws, OptimisationConfig
 
 SUBJECTS = ["a", "a", "b", "c"]
 
@@ -65,16 +65,16 @@ class Scans(list):
 def test_shuffled_codes_are_the_codes_of_other_peoples_scans(stage, batch):
     # Training pays nothing for it.
     stage.train()
-    assert stage.losses(batch, step_generator(0, 0)).keys() == {"loss", "loss_without_code"}
+    assert stage.losses(batch, Draws(0, 0)).keys() == {"loss", "loss_without_code"}
     assert not stage._codes
     stage.eval()
     partners = strangers(batch["subject"], np.random.default_rng(stage.seed))
-    losses = stage.losses(batch, step_generator(0, 0))
-    swapped = stage.losses({**batch, "image": batch["image"][partners]}, step_generator(0, 0))
+    losses = stage.losses(batch, Draws(0, 0))
+    swapped = stage.losses({**batch, "image": batch["image"][partners]}, Draws(0, 0))
     torch.testing.assert_close(losses["loss_with_shuffled_code"], swapped["loss"])
     assert losses["loss_with_shuffled_code"] != losses["loss"]
     # What is logged besides does not depend on it.
-    alone = stage.losses({**batch, "subject": ["a"] * 4}, step_generator(0, 0))
+    alone = stage.losses({**batch, "subject": ["a"] * 4}, Draws(0, 0))
     assert "loss_with_shuffled_code" not in alone
     assert alone["loss"] == losses["loss"]
 
@@ -85,7 +85,7 @@ def test_noise_disturbs_the_brain_and_leaves_the_background_at_zero(stage, batch
     batch["image"][:, :, :8] = 0.0
     seen = []
     stage.learning["semantic_encoder"].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    stage.losses(batch, step_generator(0, 0))
+    stage.losses(batch, Draws(0, 0))
     assert (seen[0][:, :, :8] == 0).all()
     assert (seen[0] - batch["image"])[:, :, 8:].std() == pytest.approx(0.1, rel=0.05)
 

@@ -26,7 +26,7 @@ from ldae.training.compression import PerceptualConfig, build_perceptual
 from ldae.training.experiment import STAGES
 from ldae.training.fit import FitSettings, start_stage
 from ldae.training.loop import CHECK_EVERY, StageLoop, build_scheduler
-from ldae.training.stage import OptimisationConfig, Stage, step_generator
+from ldae.training.stage import Draws, OptimisationConfig, Stage
 
 
 def test_batches_and_noise_are_a_function_of_seed_and_step():
@@ -36,7 +36,7 @@ def test_batches_and_noise_are_a_function_of_seed_and_step():
     first_epoch = [index for batch in whole for index, _ in batch][:5]
     assert sorted(first_epoch) == list(range(5))
     assert list(StepBatchSampler(5, batch_size=3, steps=7, seed=2)) != whole
-    one, again, other = (torch.randn(3, generator=step_generator(0, step)) for step in (4, 4, 5))
+    one, again, other = (Draws(0, step).normal(torch.zeros(3)) for step in (4, 4, 5))
     assert torch.equal(one, again)
     assert not torch.equal(one, other)
 

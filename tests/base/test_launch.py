@@ -1,0 +1,49 @@
+"""Processes started together."""
+
+import sys
+import time
+
+import pytest
+
+from ldae.base import launch as module
+from ldae.base.launch import is_follower, is_rank, launch
+
+
+def python(code):
+    return [sys.executable, "-c", f"import os, sys, time; rank = os.environ['RANK']; {code}"]
+
+
+def test_each_process_knows_its_rank(tmp_path, capfd):
+    assert launch(python(f"open(os.path.join({str(tmp_path)!r}, rank), 'w'); print('rank', rank)"), 3) == 0
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["0", "1", "2"]
+    assert capfd.readouterr().out == "rank 0\n"
+
+
+def test_the_same_error_of_all_is_said_once(capfd):
+    assert launch(python("sys.exit('error: no such file')"), 2) == 1
+    assert capfd.readouterr().err == "error: no such file\n"
+
+
+@pytest.mark.parametrize(
+    ("death", "said"),
+    [
+        ("sys.exit('error: no memory')", "error: no memory\nerror: process 2 of 2 ended with exit code 1\n"),
+        ("os.kill(os.getpid(), 9)", "error: process 2 of 2 was ended by signal 9\n"),
+    ],
+)
+def test_one_that_fails_ends_the_others(death, said, capfd, monkeypatch):
+    monkeypatch.setattr(module, "GRACE", 0.3)
+    begun = time.monotonic()
+    assert launch(python(f"time.sleep(60) if rank == '0' else {death}"), 2) == 1
+    assert time.monotonic() - begun < 30
+    assert capfd.readouterr().err == said
+
+
+def test_ranks_are_told_by_the_environment(monkeypatch):
+    assert not is_rank()
+    for name in ("LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        monkeypatch.setenv(name, "2")
+    for rank in "01":
+        monkeypatch.setenv("RANK", rank)
+        assert is_rank()
+        assert is_follower() == (rank == "1")
