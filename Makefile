@@ -28,7 +28,7 @@ lint: $(STAMP)   ## Style
 	$(BIN)/ruff format --check .
 
 types: $(STAMP)  ## Strict types
-	$(BIN)/mypy
+	MYPY_NUM_WORKERS=2 $(BIN)/mypy
 
 layers: $(STAMP) ## Imports point down
 	$(BIN)/lint-imports
