@@ -28,6 +28,8 @@ def plan(
     *,
     manifest: Path | None = None,
     stage: Literal["compression", "denoiser", "representation", "all"] = "all",
+    devices: Count = 1,
+    gpu: Literal["4090", "a100", "h100", "h200"] | None = None,
     measure: bool = False,
     set: list[str] | None = None,
     format: Literal["table", "json"] = "table",
@@ -42,6 +44,8 @@ def plan(
         hardware: where networks would run.
         manifest: cohort table, TSV or CSV, whose scans count.
         stage: one stage only.
+        devices: that share each batch.
+        gpu: plan for this card, in bfloat16, from its stated speed, instead of a device of this machine.
         measure: run a step of every stage on random scans instead of counting it.
         set: values to override, each as key.path=value.
         format: of what is printed.
@@ -56,6 +60,8 @@ def plan(
             stages=STAGES if stage == "all" else (stage,),
             device=hardware.device,
             precision=hardware.precision,
+            devices=devices,
+            gpu=gpu,
             measure=measure,
             progress=lambda what: move(0, 0, what),
         )
@@ -237,14 +243,32 @@ def count_scans(path: Path) -> tuple[int, int]:
 
 def show_plan(found: "ExperimentPlan") -> None:
     """Print tables and notes."""
+    from ldae.training.cost import EFFICIENCY
+
     rows = []
     for plan in found.stages:
         times, size = [duration(plan.step_seconds), duration(plan.seconds)], f"{plan.trained / 1e6:.1f} M"
-        rows.append([plan.stage, size, f"{plan.steps:,} x {plan.batch_size}", *times, f"{plan.memory_gib:.1f}"])
+        rows.append(
+            [
+                plan.stage,
+                size,
+                f"{plan.steps:,} x {plan.batch_size}",
+                str(plan.at_once),
+                *times,
+                f"{plan.memory_gib:.1f}",
+            ]
+        )
     if rows:
         how = "measured" if found.stages[0].measured else "estimated"
         where = f"{found.stages[0].device}, {found.stages[0].precision}, {how}"
-        table(f"training ({where})", ["stage", "weights", "batches", "a step", "in all", "GiB"], rows)
+        table(f"training ({where})", ["stage", "weights", "batches", "at once", "a step", "in all", "GiB"], rows)
+    if rows and (fits := {plan.stage: plan.fits for plan in found.stages if plan.fits}):
+        sizes = next(iter(fits.values()))
+        counts = [[stage, *map(str, each.values())] for stage, each in fits.items()]
+        table("scans that fit at once", ["stage", *(f"{size} GB" for size in sizes)], counts)
+        say(
+            f"the card is assumed to reach {EFFICIENCY:.0%} of its stated speed; talk between devices takes no time here"
+        )
     if found.preparation_seconds is not None:
         say(f"encoding the cohort between stages 1 and 2: {duration(found.preparation_seconds)}")
     table(

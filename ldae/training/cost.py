@@ -18,12 +18,47 @@ from ldae.base.hardware import GIB, PeakMemory, autocast, channels_last
 from ldae.errors import ConfigError
 from ldae.training.stage import Stage
 
-__all__ = ["Cost", "count", "count_step", "flops_per_second", "measure_step", "parameter_gib"]
+__all__ = [
+    "CARDS",
+    "EFFICIENCY",
+    "Card",
+    "Cost",
+    "count",
+    "count_step",
+    "flops_per_second",
+    "measure_step",
+    "parameter_gib",
+]
 
 Module = TypeVar("Module", bound=nn.Module)
 META = torch.device("meta")
 Shapes = Mapping[str, tuple[int, ...]]
 """Shape of each tensor of one scan, without the batch."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """A GPU that need not be here.
+
+    Attributes:
+        name: of its maker.
+        gib: memory.
+        tera: 10^12 operations a second of dense bfloat16 matrix products with float32 sums, as the maker states them.
+    """
+
+    name: str
+    gib: float
+    tera: float
+
+
+CARDS = {
+    "4090": Card("GeForce RTX 4090", 24, 165.2),
+    "a100": Card("A100 SXM 80 GB", 80, 312.0),
+    "h100": Card("H100 SXM", 80, 989.4),
+    "h200": Card("H200 SXM", 141, 989.4),
+}
+EFFICIENCY = 0.3
+"""Share of a card's stated speed that is assumed; no card was measured."""
 
 
 @dataclass
@@ -125,12 +160,21 @@ def count(module: Module, function: Callable[[Module], Iterable[Any]], dtype: to
     return cost
 
 
-def count_step(stage: Stage, shapes: Shapes, dtype: torch.dtype) -> Cost:
-    """Count one training step, late enough for all losses to take part; its backward passes cost twice the forward ones."""
-    return count(stage, lambda twin: _passes(twin, _batch(twin, shapes, META)), dtype)
+def count_step(stage: Stage, shapes: Shapes, dtype: torch.dtype, rows: int) -> Cost:
+    """Count one training step, late enough for all losses to take part; its backward passes cost twice the forward ones.
+
+    Args:
+        stage: to be trained.
+        shapes: of a scan's tensors.
+        dtype: of matrix work.
+        rows: scans at once.
+    """
+    return count(stage, lambda twin: _passes(twin, _batch(rows, shapes, META)), dtype)
 
 
-def measure_step(stage: Stage, shapes: Shapes, device: torch.device, dtype: torch.dtype) -> tuple[float, float]:
+def measure_step(
+    stage: Stage, shapes: Shapes, device: torch.device, dtype: torch.dtype, rows: int
+) -> tuple[float, float]:
     """Seconds of one real training step on random scans, and the peak memory in GiB.
 
     Args:
@@ -138,13 +182,14 @@ def measure_step(stage: Stage, shapes: Shapes, device: torch.device, dtype: torc
         shapes: of a scan's tensors.
         device: where.
         dtype: of matrix work.
+        rows: scans at once.
 
     Raises:
         ConfigError: if the step does not fit the memory.
     """
     try:
         stage.to(device)
-        batch = _batch(stage, shapes, device)
+        batch = _batch(rows, shapes, device)
         optimizer = torch.optim.AdamW([p for p in stage.parameters() if p.requires_grad])
         with (
             PeakMemory(device) as memory,
@@ -159,7 +204,7 @@ def measure_step(stage: Stage, shapes: Shapes, device: torch.device, dtype: torc
                 _wait(device)
                 seconds = time.perf_counter() - start
     except (torch.OutOfMemoryError, MemoryError) as error:
-        msg = "one step does not fit the memory; set optimisation.checkpoint_activations=true, or a smaller batch_size"
+        msg = "one step does not fit the memory; set optimisation.accumulate, or checkpoint_activations=true"
         raise ConfigError(msg) from error
     return seconds, memory.peak_gib
 
@@ -193,10 +238,9 @@ def parameter_gib(module: nn.Module) -> float:
     return sum(p.numel() * p.element_size() for p in module.parameters()) / GIB
 
 
-def _batch(stage: Stage, shapes: Shapes, device: torch.device) -> dict[str, Any]:
-    size = stage.optimisation.batch_size
-    tensors = {name: torch.rand(size, *shape, device=device) for name, shape in shapes.items()}
-    return {**tensors, "key": ["random"] * size}
+def _batch(rows: int, shapes: Shapes, device: torch.device) -> dict[str, Any]:
+    tensors = {name: torch.rand(rows, *shape, device=device) for name, shape in shapes.items()}
+    return {**tensors, "key": ["random"] * rows}
 
 
 def _passes(stage: Stage, batch: Mapping[str, Any]) -> Iterator[Tensor]:

@@ -29,7 +29,7 @@ from ldae.io.checkpoints import hash_tensors, load_tensors, save_tensors
 from ldae.training.batches import StageDataModule
 from ldae.training.callbacks import ExponentialMovingAverage, Progress, ProgressCallback, ResumeCheckpoint, SliceImages
 from ldae.training.loop import StageLoop
-from ldae.training.plan import Plan, plan_stage
+from ldae.training.plan import Place, Plan, plan_stage
 from ldae.training.stage import Stage
 
 __all__ = [
@@ -167,7 +167,7 @@ def fit_stage(
     data.start = lambda: stage.steps_done
     scans = len(data.train), len(data.validation)  # type: ignore[arg-type]
     shapes = {key: tuple(value.shape) for key, value in data.train[0].items() if isinstance(value, Tensor)}
-    plan = plan_stage(name, stage, shapes, scans, device=device, dtype=dtype)
+    plan = plan_stage(name, stage, shapes, scans, Place(device, dtype, world()))
     if settings.announce is not None:
         settings.announce(plan)
     config = stage.optimisation

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -11,12 +11,25 @@ from ldae.base.hardware import GIB, Device, Precision, choose_device, choose_pre
 from ldae.errors import DependencyError
 from ldae.networks import Networks, semantic_predict
 from ldae.training.compression import PerceptualConfig
-from ldae.training.cost import Cost, Shapes, count, count_step, flops_per_second, measure_step, parameter_gib
+from ldae.training.cost import (
+    CARDS,
+    EFFICIENCY,
+    Card,
+    Cost,
+    Shapes,
+    count,
+    count_step,
+    flops_per_second,
+    measure_step,
+    parameter_gib,
+)
 from ldae.training.recipe import STAGES, ExperimentConfig, build_stage, scan_shapes
 from ldae.training.stage import Stage
 
-__all__ = ["ExperimentPlan", "Plan", "plan_experiment", "plan_stage"]
+__all__ = ["SIZES", "ExperimentPlan", "Place", "Plan", "plan_experiment", "plan_stage"]
 
+SIZES = (24, 48, 80, 140)
+"""Memory of common cards, in GB."""
 ALLOCATOR = 1.2
 """Memory in use over the memory of the live tensors: between 1.16 and 1.23 on a CPU."""
 
@@ -33,12 +46,14 @@ class Plan:
         validation_scans: scans in the validation split.
         steps: batches to train.
         batch_size: scans a batch.
+        at_once: scans that a device takes at once.
         device: where.
         precision: of matrix work.
         step_seconds: expected, of one step, without reading its batch.
         seconds: expected, of all steps and validations.
         memory_gib: expected peak of the process on a CPU, of what is allocated on a GPU.
         measured: whether a step was run; otherwise its operations were counted.
+        fits: scans that fit the memory of a card at once, by its size in GB; of named cards alone.
     """
 
     stage: str
@@ -48,12 +63,37 @@ class Plan:
     validation_scans: int
     steps: int
     batch_size: int
+    at_once: int
     device: str
     precision: str
     step_seconds: float
     seconds: float
     memory_gib: float
     measured: bool = False
+    fits: dict[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a stage will run.
+
+    Attributes:
+        device: its kind.
+        dtype: of matrix work.
+        devices: that share each batch.
+        card: a GPU whose stated speed takes the place of a measurement; None measures the device that is here.
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+    devices: int = 1
+    card: Card | None = None
+
+    def speed(self, width: int) -> float:
+        """Operations a second of one device, for layers of a width."""
+        if self.card is not None:
+            return EFFICIENCY * self.card.tera * 1e12
+        return flops_per_second(self.device, self.dtype, width)
 
 
 @dataclass(frozen=True)
@@ -86,9 +126,8 @@ def plan_stage(
     stage: Stage,
     shapes: Shapes,
     scans: tuple[int, int],
+    place: Place,
     *,
-    device: torch.device,
-    dtype: torch.dtype,
     measure: bool = False,
 ) -> Plan:
     """Expected cost of a stage.
@@ -98,25 +137,29 @@ def plan_stage(
         stage: to be trained, on the CPU or on no device (`meta`); it is left as it is unless a step is measured.
         shapes: of a scan's tensors.
         scans: to train and to validate on.
-        device: where it will run.
-        dtype: of matrix work.
+        place: where it will run.
         measure: run a step, which changes the weights.
     """
-    optimisation = stage.optimisation
+    optimisation, device, dtype = stage.optimisation, place.device, place.dtype
+    rows = max(1, optimisation.batch_size // (place.devices * optimisation.accumulate))
     trained = sum(p.numel() for p in stage.parameters() if p.requires_grad)
     copy = trained * 4 / GIB
     if measure:
-        seconds, memory = measure_step(stage, shapes, device, dtype)
+        seconds, memory = measure_step(stage, shapes, device, dtype, rows)
         memory += copy  # the average of the weights
+        activations = 0.0
     else:
-        step = count_step(stage, shapes, dtype)
-        seconds = step.flops / flops_per_second(device, dtype, step.width)
+        step = count_step(stage, shapes, dtype, rows)
+        seconds = step.flops / place.speed(step.width)
         # Gradients, two moments of Adam and the average of the weights.
-        memory = 4 * copy + ALLOCATOR * step.kept_gib
+        memory, activations = 4 * copy, ALLOCATOR * step.kept_gib
         if device.type == "cpu":
             memory += resident_gib()
         if device.type != "cpu" or any(p.is_meta for p in stage.parameters()):
             memory += parameter_gib(stage)
+    seconds *= optimisation.accumulate
+    fits = {size: max(0, int((size * 1e9 / GIB - memory) * rows / activations)) for size in SIZES if place.card}
+    memory += activations
     # A validation is a forward pass, a third of a step.
     validations = optimisation.steps // min(optimisation.validate_every, optimisation.steps)
     validating = validations * scans[1] / optimisation.batch_size * seconds / 3
@@ -128,12 +171,14 @@ def plan_stage(
         validation_scans=scans[1],
         steps=optimisation.steps,
         batch_size=optimisation.batch_size,
-        device=str(device),
+        at_once=rows,
+        device=place.card.name if place.card else str(device),
         precision="bf16" if dtype == torch.bfloat16 else "fp32",
         step_seconds=seconds,
         seconds=optimisation.steps * seconds + validating,
         memory_gib=memory,
         measured=measure,
+        fits=fits,
     )
 
 
@@ -144,6 +189,8 @@ def plan_experiment(
     stages: Sequence[str] = STAGES,
     device: Device = "auto",
     precision: Precision = "auto",
+    devices: int = 1,
+    gpu: str | None = None,
     measure: bool = False,
     progress: Callable[[str], None] = lambda _: None,
 ) -> ExperimentPlan:
@@ -155,16 +202,21 @@ def plan_experiment(
         stages: to plan.
         device: where it will run.
         precision: of matrix work.
+        devices: that share each batch.
+        gpu: a key of `CARDS`: plan for that card, in bfloat16, instead of a device that is here.
         measure: run a step of each stage on random scans.
         progress: receives what is planned next.
     """
-    place = choose_device(device)
-    dtype = choose_precision(precision, place)
+    if gpu is None:
+        here = choose_device(device)
+        place = Place(here, choose_precision(precision, here), devices)
+    else:
+        place, measure = Place(torch.device("cuda"), torch.bfloat16, devices, CARDS[gpu]), False
     notes = [] if scans else ["without --manifest, validation and the encoding of the cohort are left out"]
     with nullcontext() if measure else torch.device("meta"):
         networks = Networks(config.autoencoder)
     # Cached scans lie in the process's memory.
-    in_memory = config.data.cache == "memory" and place.type == "cpu"
+    in_memory = config.data.cache == "memory" and place.device.type == "cpu"
     cached = sum(scans or ()) * int(np.prod(config.preprocessing.shape)) * 4 / GIB if in_memory else 0.0
     plans = []
     for name in stages:
@@ -181,28 +233,39 @@ def plan_experiment(
                 without = replace(config, compression=replace(config.compression, loss=loss))
                 stage = build_stage(name, without, networks)
         shapes = scan_shapes(config, stage)
-        plan = plan_stage(name, stage, shapes, scans or (0, 0), device=place, dtype=dtype, measure=measure)
+        plan = plan_stage(name, stage, shapes, scans or (0, 0), place, measure=measure)
         plans.append(replace(plan, memory_gib=plan.memory_gib + cached))
+        if place.card is not None and plan.memory_gib > place.card.gib * 1e9 / GIB:
+            notes.append(_remedy(plan, config, place.card))
     progress("inference")
-    return _with_inference(config, networks, scans, (place, dtype), tuple(plans), tuple(notes))
+    return _with_inference(config, networks, scans, place, tuple(plans), tuple(notes))
+
+
+def _remedy(plan: Plan, config: ExperimentConfig, card: Card) -> str:
+    """What makes a stage fit a card."""
+    most = max((count for size, count in plan.fits.items() if size <= card.gib), default=0)
+    accumulate = getattr(config, plan.stage).optimisation.accumulate
+    parts = [n for n in range(1, plan.at_once + 1) if plan.at_once % n == 0 and plan.at_once // n <= most]
+    key = f"{plan.stage}.optimisation"
+    remedy = f"{key}.accumulate={accumulate * parts[0]}" if parts else f"{key}.checkpoint_activations=true"
+    return f"{plan.stage} takes {plan.memory_gib:.0f} GiB with {plan.at_once} scans at once; set {remedy}"
 
 
 def _with_inference(
     config: ExperimentConfig,
     networks: Networks,
     scans: tuple[int, int] | None,
-    where: tuple[torch.device, torch.dtype],
+    place: Place,
     plans: tuple[Plan, ...],
     notes: tuple[str, ...],
 ) -> ExperimentPlan:
-    device, dtype = where
     shape = config.preprocessing.shape
     latent = config.compression.model.latent_shape(shape)
     networks.eval().requires_grad_(False)
 
     def cost(function: Callable[[Networks], object]) -> Cost:
         with torch.no_grad():
-            return count(networks, lambda twin: [function(twin)], dtype)
+            return count(networks, lambda twin: [function(twin)], place.dtype)
 
     def predict(twin: Networks) -> object:
         code = torch.rand(1, config.representation.semantic_encoder.semantic_width)
@@ -215,7 +278,7 @@ def _with_inference(
     predicted = cost(predict)
 
     def seconds(part: Cost) -> float:
-        return part.flops / flops_per_second(device, dtype, part.width)
+        return part.flops / place.speed(part.width)
 
     def memory(*parts: Cost) -> float:
         # A layer's input and output, and what it computes with.
@@ -223,7 +286,7 @@ def _with_inference(
 
     walk = config.sampling.steps * seconds(predicted)
     compressing = seconds(compressed)
-    resident = parameter_gib(networks) + (resident_gib() if device.type == "cpu" else 0.0)
+    resident = parameter_gib(networks) + (resident_gib() if place.device.type == "cpu" else 0.0)
     mirrored = networks.semantic_encoder.reads_mirrored_latent
     preparing = None
     if scans is not None:

@@ -63,5 +63,5 @@ def test_a_quick_task_says_nothing(capsys):
 
 def test_mirror_images_are_not_counted_as_scans(capsys):
     for learnt, words in ((945, "training and"), (1890, "training scans and their mirror images, and")):
-        announce(Plan("denoiser", 10, 5, learnt, 135, 800, 8, "cpu", "bf16", 0.5, 400.0, 1.25), 945)
+        announce(Plan("denoiser", 10, 5, learnt, 135, 800, 8, 8, "cpu", "bf16", 0.5, 400.0, 1.25), 945)
         assert f"945 {words} 135 validation" in capsys.readouterr().out

@@ -45,28 +45,28 @@ def test_a_linear_layer_has_its_closed_form():
 def test_counting_changes_nothing_and_grows_with_the_batch(name):
     stage, shapes = build(name)
     before, state = {k: v.clone() for k, v in stage.state_dict().items()}, torch.get_rng_state()
-    cost = count_step(stage, shapes, torch.float32)
+    cost = count_step(stage, shapes, torch.float32, stage.optimisation.batch_size)
     assert all(torch.equal(v, before[k]) for k, v in stage.state_dict().items())
     assert all(p.grad is None for p in stage.parameters())
     assert stage.steps_done == 0
     assert torch.equal(torch.get_rng_state(), state)
     double, _ = build(name, f"{name}.optimisation.batch_size={2 * stage.optimisation.batch_size}")
-    twice = count_step(double, shapes, torch.float32)
+    twice = count_step(double, shapes, torch.float32, double.optimisation.batch_size)
     # The embedding of the code and the noise level are the only sums that do not grow.
     assert twice.flops == pytest.approx(2 * cost.flops, rel=0.01)
     assert twice.kept_gib == pytest.approx(2 * cost.kept_gib, rel=0.2)
-    half = count_step(stage, shapes, torch.bfloat16)
+    half = count_step(stage, shapes, torch.bfloat16, stage.optimisation.batch_size)
     assert half.flops == pytest.approx(cost.flops, rel=0.01)
     # Weights are kept in bf16 too, which shows where activations are as small as here.
     assert half.kept_gib < (0.75 if name == "compression" else 1.25) * cost.kept_gib
     checkpointed, _ = build(name, f"{name}.optimisation.checkpoint_activations=true")
-    assert count_step(checkpointed, shapes, torch.float32).kept_gib < cost.kept_gib
+    assert count_step(checkpointed, shapes, torch.float32, stage.optimisation.batch_size).kept_gib < cost.kept_gib
 
 
 def test_a_measured_step_is_real():
     stage, shapes = build("compression")
     before = next(stage.averaged().parameters()).detach().clone()
-    seconds, memory = measure_step(stage, shapes, CPU, torch.float32)
+    seconds, memory = measure_step(stage, shapes, CPU, torch.float32, 4)
     assert min(seconds, memory) > 0
     assert not torch.equal(next(stage.averaged().parameters()), before)
 
