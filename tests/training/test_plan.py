@@ -1,6 +1,7 @@
 """Plans of training: counted without computing anything, close to what a step takes."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from ldae.config import load_experiment
 from ldae.errors import DependencyError
 from ldae.networks import Networks
 from ldae.training import plan as plans
-from ldae.training.cost import count, count_step, measure_step
+from ldae.training.cost import CARDS, count, count_step, measure_step
 from ldae.training.plan import plan_experiment
 from ldae.training.recipe import STAGES, build_stage, scan_shapes
 from tests.command_line import run
@@ -86,6 +87,37 @@ def test_a_plan_needs_no_scans():
     assert plan.seconds > plan.steps * plan.step_seconds
     assert counted.preparation_seconds > 0
     assert counted.notes == ()
+
+
+def test_a_named_card_is_planned_for_without_one():
+    config = load_experiment("quick", [*SMALL, "compression.optimisation.batch_size=8"])
+    stages = {"stages": ["compression"], "gpu": "a100"}
+    one, two = (plan_experiment(config, devices=n, **stages).stages[0] for n in (1, 2))
+    assert (one.device, one.precision, one.at_once, two.at_once) == ("A100 SXM 80 GB", "bf16", 8, 4)
+    assert two.step_seconds == pytest.approx(one.step_seconds / 2, rel=0.01)
+    assert list(one.fits) == [24, 48, 80, 140]
+    assert one.fits[48] > 2 * one.fits[24]  # the weights are there once
+    parts = load_experiment("quick", [*SMALL, "compression.optimisation={batch_size: 8, accumulate: 4, steps: 20}"])
+    (smaller,) = plan_experiment(parts, **stages).stages
+    assert smaller.at_once == 2
+    assert smaller.memory_gib < one.memory_gib
+    assert smaller.step_seconds == pytest.approx(one.step_seconds, rel=0.01)
+    faster = plan_experiment(config, stages=["compression"], gpu="h100").stages[0]
+    assert faster.step_seconds == pytest.approx(one.step_seconds * CARDS["a100"].tera / CARDS["h100"].tera)
+
+
+def test_what_does_not_fit_a_card_is_told_with_a_remedy(monkeypatch):
+    config = load_experiment("quick", [*SMALL, "compression.optimisation.batch_size=12"])
+    (plan,) = plan_experiment(config, stages=["compression"], gpu="a100").stages
+    # A card with room for five of the twelve scans, and so for parts of four.
+    small = CARDS["a100"].gib * plan.memory_gib / 2 / (80e9 / 2**30)
+    monkeypatch.setitem(CARDS, "a100", replace(CARDS["a100"], gib=small))
+    monkeypatch.setattr(plans, "SIZES", (small,))
+    found = plan_experiment(config, stages=["compression"], gpu="a100")
+    most = found.stages[0].fits[small]
+    assert 1 <= most < 12
+    parts = next(n for n in (1, 2, 3, 4, 6, 12) if 12 // n <= most)
+    assert found.notes[-1].endswith(f"set compression.optimisation.accumulate={parts}")
 
 
 def test_a_missing_perceptual_network_is_noted(monkeypatch):
