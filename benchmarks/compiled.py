@@ -2,8 +2,8 @@
 
     python benchmarks/compiled.py [--config demo paper] [--device auto] [--repeats 5] [--out benchmarks/results/compiled.json]
 
-Weights are random. Prints the seconds of the first compiled pass, which compiles, and the ratio of the medians of later ones; the runs
-alternate, so that a busy machine slows both.
+Weights are random. Prints the seconds of the first compiled pass, which compiles, and the ratio of the medians of later ones; the
+runs alternate, so that a busy machine slows both.
 """
 
 import argparse
@@ -21,44 +21,40 @@ from ldae.autoencoder import Networks
 from ldae.base.hardware import autocast, choose_device, choose_precision
 from ldae.config import load_experiment
 
+Pass = tuple[Callable[..., Tensor], tuple[Any, ...]]
 
-def passes(name: str, batch: int, device: torch.device) -> dict[str, Callable[[], Any]]:
-    """A forward pass of each network of a configuration, by name."""
+
+def passes(name: str, batch: int, device: torch.device) -> dict[str, Pass]:
+    """A forward pass of each network of a configuration and its inputs, the same on every device."""
     config = load_experiment(name).autoencoder
     torch.manual_seed(0)
-    networks = Networks(config).to(device).eval().requires_grad_(False)
-    image = torch.rand(batch, 1, *config.preprocessing.shape, device=device)
-    latent = networks.compression.encode(image).mean
+    networks = Networks(config).eval().requires_grad_(False)
+    for parameter in networks.parameters():  # layers that begin at zero would hide what they are given
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.02)
+    networks.to(device)
+    shape = config.preprocessing.shape
+    image = torch.rand(batch, 1, *shape).to(device)
+    z = torch.randn(batch, *config.compression.latent_shape(shape)).to(device)
+    code = torch.randn(batch, config.semantic_encoder.semantic_width).to(device)
     t = torch.full((batch,), 500, device=device)
-    code = torch.rand(batch, config.semantic_encoder.semantic_width, device=device)
-    features = networks.denoiser.features(latent, t)
-    compression = networks.compression
-
-    def with_inputs(function: Callable[..., Any], *inputs: Any) -> Callable[[], Any]:
-        return lambda: function(*inputs)
-
-    compress: Callable[[Tensor], Tensor] = lambda x: compression.encode(x).mean  # noqa: E731
-    decompress: Callable[[Tensor], Tensor] = lambda z: compression.decode(z, image.shape[2:])  # noqa: E731
-    denoise: Callable[..., Tensor] = lambda z, t: networks.denoiser.predict(networks.denoiser.features(z, t))  # noqa: E731
-    functions: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
-        "compression encode": (compress, (image,)),
-        "compression decode": (decompress, (latent,)),
-        "denoiser": (denoise, (latent, t)),
-        "gradient estimator": (networks.gradient_estimator, (features, code)),
-        "semantic encoder": (networks.semantic_encoder, (image, latent, latent)),
+    compression, denoiser = networks.compression, networks.denoiser
+    return {
+        "compression encode": (lambda x: compression.encode(x).mean, (image,)),
+        "compression decode": (lambda z: compression.decode(z, shape), (z,)),
+        "denoiser": (lambda z, t: denoiser.predict(denoiser.features(z, t)), (z, t)),
+        "gradient estimator": (networks.gradient_estimator, (denoiser.features(z, t), code)),
+        "semantic encoder": (networks.semantic_encoder, (image, z, z)),
     }
-    found: dict[str, Callable[[], Any]] = {}
-    for network, (function, inputs) in functions.items():
-        found[network] = with_inputs(function, *inputs)
-        found[f"{network}, compiled"] = with_inputs(torch.compile(function), *inputs)
-    return found
 
 
-def seconds(function: Callable[[], Any], device: torch.device, dtype: torch.dtype) -> float:
+def seconds(
+    function: Callable[..., Tensor], inputs: tuple[Any, ...], device: torch.device, dtype: torch.dtype
+) -> float:
     """Of one pass."""
     start = time.perf_counter()
-    with torch.inference_mode(), autocast(device, dtype):
-        function()
+    with torch.no_grad(), autocast(device, dtype):
+        function(*inputs)
     if device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - start
@@ -77,11 +73,10 @@ def main() -> None:
     dtype = choose_precision("auto", device)
     rows = []
     for name in options.config:
-        found = passes(name, options.batch, device)
-        for network in [each for each in found if not each.endswith("compiled")]:
-            sides = [found[network], found[f"{network}, compiled"]]
-            first = [seconds(side, device, dtype) for side in sides]
-            taken = [[seconds(side, device, dtype) for side in sides] for _ in range(options.repeats)]
+        for network, (function, inputs) in passes(name, options.batch, device).items():
+            sides = [function, torch.compile(function)]
+            first = [seconds(side, inputs, device, dtype) for side in sides]
+            taken = [[seconds(side, inputs, device, dtype) for side in sides] for _ in range(options.repeats)]
             plain, compiled = (statistics.median(each) for each in zip(*taken, strict=True))
             rows.append(
                 {

@@ -1,13 +1,14 @@
 """Trains each stage on random scans in float64, in as many processes as were started, and saves its weights.
 
-Run as `python -m tests.training.shared_training FOLDER STEPS DIE STAGE...`; the second process ends itself at step DIE.
+Run as `python -m tests.training.shared_training FOLDER DEVICE STEPS DIE STAGE...`; the second process ends itself at step DIE.
+On a CPU everything is in float64.
 """
 
 import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
+from ldae.base.launch import launch
 from ldae.base.ranks import join
 from ldae.config import load_experiment
 from ldae.networks import Networks
@@ -61,7 +63,16 @@ def config(steps: int, **optimisation: int) -> ExperimentConfig:
     return replace(found, **stages)
 
 
-def train(folder: Path, name: str, experiment: ExperimentConfig, die: int = -1) -> dict[str, torch.Tensor]:
+def train(
+    folder: Path,
+    name: str,
+    experiment: ExperimentConfig,
+    *,
+    device: str = "cpu",
+    precision: str = "fp32",
+    stop: int = -1,
+    die: int = -1,
+) -> dict[str, torch.Tensor]:
     """Train a stage; its weights, and the averages of them in a folder of its name."""
     torch.manual_seed(0)
     stage = build_stage(name, experiment, Networks(experiment.autoencoder))
@@ -70,12 +81,20 @@ def train(folder: Path, name: str, experiment: ExperimentConfig, die: int = -1) 
     data = StageDataModule(scans, scans, batch_size=4, steps=optimisation.steps, seed=0, parts=optimisation.accumulate)
 
     def progress(_: str, done: int, *__: object) -> None:
+        if done == stop:
+            raise KeyboardInterrupt
         if done == die and os.environ.get("RANK") == "1":
             os.kill(os.getpid(), signal.SIGKILL)
 
-    settings = FitSettings(folder, device="cpu", precision="fp32", progress=progress)
+    settings = FitSettings(folder, device=device, precision=precision, progress=progress)
     fit_stage(name, stage, data, folder / name, settings, finish=stage.averaged().state_dict)
     return stage.state_dict()
+
+
+def together(folder: Path, processes: int, steps: int, *stages: str, die: int = -1, device: str = "cpu") -> int:
+    """Exit code of training in several processes."""
+    words = [str(folder), device, str(steps), str(die), *stages]
+    return launch([sys.executable, "-m", "tests.training.shared_training", *words], processes)
 
 
 @contextmanager
@@ -91,8 +110,8 @@ def double_precision() -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    join(torch.device("cpu"))
-    folder, steps, die, *stages = sys.argv[1:]
-    with double_precision():
+    folder, device, steps, die, *stages = sys.argv[1:]
+    join(torch.device(device))
+    with double_precision() if device == "cpu" else nullcontext():
         for each in stages:
-            train(Path(folder), each, config(int(steps)), int(die))
+            train(Path(folder), each, config(int(steps)), device=device, die=int(die))

@@ -1,23 +1,14 @@
 """Several processes that train together do what one does."""
 
-import sys
-
 import pytest
 import torch
 
-from ldae.base.launch import launch
 from ldae.io.checkpoints import load_tensors
 from ldae.training import batches, loop
 from ldae.training.batches import StageDataModule, StepBatchSampler
 from ldae.training.recipe import STAGES, scan_shapes
 from ldae.training.stage import Draws
-from tests.training.shared_training import Scans, config, double_precision, train
-
-
-def together(folder, processes, steps, *stages, die=-1):
-    """Exit code of training in several processes."""
-    words = [str(folder), str(steps), str(die), *stages]
-    return launch([sys.executable, "-m", "tests.training.shared_training", *words], processes)
+from tests.training.shared_training import Scans, config, double_precision, together, train
 
 
 def assert_same_weights(one, two, *stages):
