@@ -24,7 +24,7 @@ from ldae.image_files import Reading
 from ldae.io.checkpoints import load_tensors, save_tensors, stream_tensors
 from ldae.tasks.code_files import semantic_codes, semantic_tensors
 from ldae.tasks.encoded_scans import EncodedScans, Images, Progress, ScanBatch, ScanSource
-from ldae.tasks.probe.embeddings import read_embeddings, write_arrays, write_embeddings
+from ldae.tasks.probe.embeddings import origin_of_table, write_arrays, write_embeddings
 from ldae.volume import read_volume
 
 __all__ = [
@@ -203,10 +203,7 @@ def check_place(path: Path, model: LatentDiffusionAutoencoder) -> None:
     Raises:
         OutputError: naming both models.
     """
-    try:
-        origin = read_embeddings(path).origin if path.is_file() else None
-    except TaskError:  # no table of codes
-        return
+    origin = origin_of_table(path)
     if origin is not None and origin.model != model.fingerprint():
         msg = (
             f"{path}: holds codes of the model {origin.model[:12]}, and these would be of {model.fingerprint()[:12]}; delete "
