@@ -151,9 +151,11 @@ class Manifest(Shown):
         plain["image"] = [folder / str(image) for image in plain["image"]]
         canonical = zip(*(plain.pop(name) for name in COLUMNS), strict=True)
         extras = zip(*plain.values(), strict=True) if plain else itertools.repeat((), len(self))
+        names = (*COLUMNS, "extra")
+        further = (dict(zip(plain, extra, strict=True)) for extra in extras)
         return tuple(
-            Record(**dict(zip(COLUMNS, row, strict=True)), extra=dict(zip(plain, extra, strict=True)))
-            for row, extra in zip(canonical, extras, strict=True)
+            Record(**dict(zip(names, (*row, extra), strict=True)))
+            for row, extra in zip(canonical, further, strict=True)
         )
 
     @property

@@ -156,6 +156,7 @@ class Experiment:
             cache = self._cache("train")
             for record, found in zip(self.records["train"], latents, strict=True):
                 cache.keep(record, found.mean[0], found.std[0])
+            cache.flush()
             return compression.state_dict()
 
         if config.model.components is not None and not config.frozen:
@@ -342,6 +343,7 @@ class Experiment:
             posteriors.append(cache.posterior([record], mirrored=mirrored))
             if self.settings.preparing is not None:
                 self.settings.preparing(f"{split} latents", len(posteriors), len(wanted))
+        cache.flush()
         mean = torch.cat([each.mean for each in posteriors])
         std = torch.cat([each.std for each in posteriors]) if self.config.resample_posterior and train else None
         shown = scans if images else None
