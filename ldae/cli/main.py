@@ -85,6 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if how.strict and "strict" in options:
             options["strict"] = True
         out = getattr(options, "out", None)
+        if isinstance(out, Path) and (part := getattr(options, "part", None)) is not None:
+            out = out.with_name(f"{out.name}-part-{part.number}-of-{part.total}")  # parts may write at once
         alone = held(out) if isinstance(out, Path) else nullcontext()
         with reading(how), alone:
             raise SystemExit(found.run(options))

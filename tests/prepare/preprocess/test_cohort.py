@@ -269,6 +269,21 @@ def test_normalised_images_have_the_brains_percentiles_at_zero_and_one(stripped:
     )
 
 
+def test_parts_leave_the_manifest_to_the_command_without_them(
+    stripped: Manifest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = pd.concat([stripped.table.assign(participant_id=f"sub-{i}") for i in range(3)])
+    write_manifest(table, stripped.path)
+    options = ["--out", tmp_path / "out", "--voxel-size", "5", "--already-stripped", "--no-bias-correction"]
+    for part, done in (("2/2", "1 scans done now, 0"), ("1/2", "2 scans done now, 0")):
+        assert run("cohort", "preprocess", stripped.path, *options, "--part", part) == 0
+        assert done in " ".join(capsys.readouterr().out.split())
+    assert not (tmp_path / "out" / "manifest.tsv").exists()
+    assert run("cohort", "preprocess", stripped.path, *options) == 0
+    assert "0 scans done now, 3 done before" in " ".join(capsys.readouterr().out.split())
+    assert len(read_manifest(tmp_path / "out" / "manifest.tsv")) == 3
+
+
 # What `known_registration` does here, in the processes of a cluster, and in those that take a killed one's place.
 PRELOAD = """
 import numpy as np
