@@ -1,8 +1,12 @@
 """A cohort encoded in parts, as on the nodes of a cluster."""
 
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
+from multiprocessing import active_children
 from pathlib import Path
 
 import pytest
@@ -77,3 +81,27 @@ def test_the_slurm_script_gives_what_one_machine_gives(cohort, tmp_path):
     assert run("encode", *cohort, "--noise", "--out", tmp_path / "near") == 0
     for name in ("codes.parquet", "encode.json", "noise.safetensors"):
         assert (tmp_path / "far" / name).read_bytes() == (tmp_path / "near" / name).read_bytes(), name
+
+
+@pytest.mark.slow
+def test_a_killed_worker_costs_its_scan_and_the_same_command_completes(cohort, tmp_path, capsys):
+    images = sorted(tmp_path.glob("*.nii.gz"))
+
+    def encode(name, workers):
+        return run("encode", *images, *cohort[1:], "--out", tmp_path / name, "--workers", workers)
+
+    def kill_one():
+        while not (children := active_children()):
+            time.sleep(0.05)
+        os.kill(children[0].pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    assert encode("killed", 2) == 1
+    killer.join()
+    said = " ".join(capsys.readouterr().out.split())
+    assert "left out" in said
+    assert "its process ended" in said
+    assert "use fewer --workers" in said
+    assert [encode("killed", 2), encode("alone", 1)] == [0, 0]
+    assert contents(tmp_path / "killed") == contents(tmp_path / "alone")
