@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +44,16 @@ class Inference:
         self.networks = networks.to(self.device).eval().requires_grad_(False)
         channels_last(self.networks.compression)
         self.whole_voxels = WHOLE_VOXELS
+
+    def to(self, device: Device) -> Self:
+        """Move the networks to a device, where all that follows runs in the same precision; returns the model.
+
+        Raises:
+            ConfigError: if the device is not there.
+        """
+        self.device = choose_device(device)
+        self.networks.to(self.device)
+        return self
 
     @torch.inference_mode()
     def semantic(self, images: Tensor, latents: Tensor | None = None, mirrored_latents: Tensor | None = None) -> Tensor:

@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.io.checkpoints import load_tensors
 from ldae.training.recipe import STAGES
 from tests.training.shared_training import config, together, train
@@ -19,7 +18,7 @@ def exact(monkeypatch):
 
 
 def test_codes_and_images_are_those_of_the_cpu(exact, tiny_model):
-    there = LatentDiffusionAutoencoder(tiny_model.config, tiny_model.networks, device="cpu", precision="fp32")
+    there = tiny_model
     images = torch.rand(2, 1, *tiny_model.config.preprocessing.shape)
     z_0 = there.compress(images)
     semantic = there.semantic(images, z_0)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from ldae.cli.command import command, options_named
 from ldae.cli.console import exit_code, notice, progress_bar, say, say_reasons, table
-from ldae.cli.options import Count, Folder, Manifest, Seed, folder
+from ldae.cli.options import Count, Folder, Manifest, PartOf, Seed, folder
 
 if TYPE_CHECKING:
     from ldae.head.preprocess import PreprocessConfig
@@ -146,6 +146,7 @@ def preprocess(
     brain_mask: str | None = None,
     workers: Count = 1,
     scheduler: str | None = None,
+    part: PartOf = None,
     strict: bool = False,
 ) -> int:
     """Preprocess raw T1w heads to brains in MNI space.
@@ -160,6 +161,7 @@ def preprocess(
             {participant_id} and {session_id} in it.
         workers: processes.
         scheduler: address of a Dask scheduler that does the work, such as tcp://host:8786.
+        part: K/N preprocesses the K-th of N parts alone; once all are done, the command without it writes the manifest.
         strict: exit code 2 if a scan failed or has a warning.
     """
     from ldae.data.manifest import read_manifest
@@ -174,13 +176,18 @@ def preprocess(
             brain_masks=brain_mask,
             workers=workers,
             scheduler=scheduler,
+            part=part,
             progress=move,
         )
-    say(f"manifest: {report.manifest}; {len(report.finished)} scans done now, {len(report.skipped)} done before")
+    say(f"{len(report.finished)} scans done now, {len(report.skipped)} done before")
     for key, reasons in report.warnings.items():
         say(f"look at {key}: {'; '.join(reasons)}")
     say_reasons("failed", report.failures)
-    say(f"look at the pictures, worst first: {write_preprocessing_page(report, out / 'quality.html')}")
+    if report.manifest is None:
+        say(f"part {part}: once all parts are done, the same command without --part writes the manifest")
+    else:
+        page = write_preprocessing_page(report, out / "quality.html")
+        say(f"manifest: {report.manifest}; look at the pictures, worst first: {page}")
     return exit_code(report.failures or (strict and report.warnings), strict=strict)
 
 

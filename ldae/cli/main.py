@@ -90,6 +90,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if devices > 1 and not is_rank():
             raise SystemExit(launch([sys.executable, "-m", "ldae", *given], devices))
         out = getattr(options, "out", None)
+        if isinstance(out, Path) and (part := getattr(options, "part", None)) is not None:
+            out = out.with_name(f"{out.name}-part-{part.number}-of-{part.total}")  # parts may write at once
         alone = held(out) if isinstance(out, Path) and not is_follower() else nullcontext()
         with reading(how), alone:
             raise SystemExit(found.run(options))

@@ -1,5 +1,6 @@
 """Options that several commands share, and earlier names of options, which work for one version more."""
 
+import re
 from argparse import ArgumentTypeError
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from ldae.base.files import check_writable
+from ldae.base.part import Part
 from ldae.base.ranges import SEEDS, Range
 from ldae.cli.console import progress_bar, say, say_reasons
 from ldae.errors import OutputError, TaskError
@@ -32,6 +34,7 @@ __all__ = [
     "Manifest",
     "Model",
     "Output",
+    "PartOf",
     "PlacedScans",
     "Positional",
     "ScanFiles",
@@ -101,6 +104,19 @@ def folder(text: str | Path) -> Path:
     return writable(path)
 
 
+def part(text: str | Part) -> Part:
+    """A part K/N.
+
+    Raises:
+        ArgumentTypeError: if it is none.
+    """
+    found = re.fullmatch(r"(\d+)/(\d+)", str(text))
+    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+        msg = f"must be K/N, part K of 1 to N, such as 3/10, got {text}"
+        raise ArgumentTypeError(msg)
+    return Part(int(found[1]), int(found[2]))
+
+
 def checked_folder(path: Path) -> Path:
     """The same, where a name may also be a file's.
 
@@ -119,6 +135,7 @@ Manifest = Annotated[Path, Positional(also="--manifest")]
 ScanFiles = Annotated[list[Path], Positional(also="--manifest")]
 Folder = Annotated[Path, folder]
 Output = Annotated[Path, writable]
+PartOf = Annotated[Part | None, part]
 Count = Annotated[int, Range(1)]
 Seed = Annotated[int, SEEDS]
 

@@ -15,6 +15,7 @@ from ldae.cli.options import (
     Folder,
     Model,
     Output,
+    PartOf,
     PlacedScans,
     ScanFiles,
     Scans,
@@ -40,6 +41,7 @@ def encode(
     batch_size: Count = 16,
     seed: Seed = 0,
     workers: Count = 1,
+    part: PartOf = None,
     strict: bool = False,
     force: bool = False,
 ) -> int:
@@ -59,16 +61,20 @@ def encode(
         batch_size: scans at a time.
         seed: of the random encoder.
         workers: processes that preprocess.
+        part: K/N encodes the K-th of N parts of a manifest alone; once all are done, the command without it writes the table.
         strict: exit code 2, not 1, if a scan could not be encoded; refuse scans whose header contradicts itself.
         force: encode scans that are no T1-weighted brain in template space too; column forced says which, and why.
     """
     from ldae.errors import TaskError
-    from ldae.tasks.encode import CODES, check_place, encode_manifest, write_slices
+    from ldae.tasks.encode import CODES, check_place, encode_manifest, encode_part, write_slices
     from ldae.tasks.probe.baselines import COMPONENTS, write_baselines
 
     alone = out.suffix == ".parquet"
     if alone and (noise or baselines or slices):
         msg = f"{out}: holds codes alone; for --noise, --baselines or --slices give a folder"
+        raise TaskError(msg)
+    if part is not None and (baselines or slices or len(scans) > 1 or scans[0].suffix not in (".tsv", ".csv")):
+        msg = f"--part {part}: takes a manifest (TSV or CSV), without --baselines and --slices; add those to the last command"
         raise TaskError(msg)
     with TemporaryDirectory(prefix="ldae-encode-") if alone else nullcontext(checked_folder(out)) as place:
         opened = open_scans(model, scans, Path(place), workers=workers)
@@ -77,17 +83,15 @@ def encode(
         if slices:
             _ = loaded.slice_encoder  # refuses now, not after an hour of encoding
         records = opened.manifest.records
+        how: dict[str, Any] = {"noise": noise, "force": force, "batch_size": batch_size}
+        cache = out.with_name(f".{out.stem}-encoding") if alone else None
         with progress_bar("encode") as move:
-            result = encode_manifest(
-                loaded,
-                records,
-                Path(place),
-                noise=noise,
-                force=force,
-                batch_size=batch_size,
-                cache=out.with_name(f".{out.stem}-encoding") if alone else None,
-                progress=move,
-            )
+            if part is not None:
+                failures = encode_part(loaded, records, Path(place), part, **how, cache=cache, progress=move)
+                say(f"part {part}: once all parts are done, the same command without --part writes the table")
+                say_reasons("left out", failures)
+                return exit_code(failures, strict=strict)
+            result = encode_manifest(loaded, records, Path(place), **how, cache=cache, progress=move)
         if alone:
             with atomic_file(out) as temporary:
                 shutil.copyfile(result.codes, temporary)

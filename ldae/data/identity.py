@@ -63,14 +63,14 @@ def shared_values(table: pd.DataFrame) -> list[SharedValue]:
     found = []
     for column in (name for name in table.columns if name not in COLUMNS):
         birth = BIRTH.search(column) is not None
-        known = subjects.dropna(subset=[column, *(["sex"] if birth else [])])
+        keys = [column, "sex"] if birth else [column]
+        known = subjects.dropna(subset=keys)
         if not birth and not names_people(column):
             continue
-        by = known.groupby([column, "sex"] if birth else column, sort=False)["participant_id"]
-        if len(known) < FEWEST or by.ngroups < MOSTLY * len(known):
+        if len(known) < FEWEST or len(known.drop_duplicates(keys)) < MOSTLY * len(known):
             continue
-        what = f"{column} and sex" if birth else column
-        found += [SharedValue(what, tuple(ids)) for ids in by.apply(list) if len(ids) > 1]
+        alike = known[known.duplicated(keys, keep=False)].groupby(keys, sort=False)["participant_id"]
+        found += [SharedValue(" and ".join(keys), tuple(ids)) for _, ids in alike]
     return found
 
 

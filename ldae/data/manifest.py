@@ -5,6 +5,7 @@ It is a tab-, comma- or semicolon-separated table. ``participant_id``, ``session
 """
 
 import hashlib
+import itertools
 import json
 import logging
 import os
@@ -34,7 +35,7 @@ from ldae.data.schema import (
     row_problems,
     usable_rows,
 )
-from ldae.data.text_table import MISSING_WORDS, read_text_table, shortlist
+from ldae.data.text_table import MISSING_WORDS, map_distinct, read_text_table, shortlist
 from ldae.errors import ManifestError
 from ldae.image_files import Reading
 
@@ -146,14 +147,16 @@ class Manifest(Shown):
     def records(self) -> tuple[Record, ...]:
         """The rows as :class:`Record`, in order."""
         folder = self.path.parent.absolute()
-        extras = [column for column in self.table.columns if column not in COLUMNS]
-        records = []
-        for row in self.table.to_dict(orient="records"):
-            plain = {name: _plain(value) for name, value in row.items()}
-            canonical = {name: plain[name] for name in COLUMNS}
-            canonical["image"] = folder / str(plain["image"])
-            records.append(Record(**canonical, extra={name: plain[name] for name in extras}))
-        return tuple(records)
+        plain = _plain_columns(self.table)
+        plain["image"] = [folder / str(image) for image in plain["image"]]
+        canonical = zip(*(plain.pop(name) for name in COLUMNS), strict=True)
+        extras = zip(*plain.values(), strict=True) if plain else itertools.repeat((), len(self))
+        names = (*COLUMNS, "extra")
+        further = (dict(zip(plain, extra, strict=True)) for extra in extras)
+        return tuple(
+            Record(**dict(zip(names, (*row, extra), strict=True)))
+            for row, extra in zip(canonical, further, strict=True)
+        )
 
     @property
     def subjects(self) -> tuple[str, ...]:
@@ -165,7 +168,9 @@ class Manifest(Shown):
         """Hash of the content: rows in order, values as parsed; separators and the order of columns do not count."""
         columns = _written_columns(self.table)
         names = [*(c for c in COLUMNS if c in columns), *sorted(c for c in columns if c not in COLUMNS)]
-        rows = [[_canonical(value) for value in row] for row in self.table[names].itertuples(index=False, name=None)]
+        plain = _plain_columns(self.table[names]).values()
+        numbers_as_floats = [[float(v) if isinstance(v, int) else v for v in values] for values in plain]
+        rows = list(zip(*numbers_as_floats, strict=True))
         return hashlib.sha256(json.dumps([names, rows]).encode()).hexdigest()
 
     def select(self, mask: npt.ArrayLike) -> "Manifest":
@@ -308,8 +313,8 @@ def canonical_text(text: pd.DataFrame, path: Path) -> pd.DataFrame:
         raise ManifestError(msg)
     text = text.reindex(columns=[*COLUMNS, *(column for column in text.columns if column not in COLUMNS)])
     text = text.astype(object).where(text.notna(), None)
-    text["sex"] = [normal_sex(value) for value in text["sex"]]
-    bounds = text["age"].map(bound_of)
+    text["sex"] = pd.Series(map_distinct(text["sex"].tolist(), normal_sex), index=text.index, dtype=object)
+    bounds = pd.Series(map_distinct(text["age"].tolist(), bound_of), index=text.index, dtype=object)
     reasons = [f"line {line}: {value}" for line, value in text["age"][bounds.notna()].items()]
     _warn_of(f"{path}: ages that are bounds are taken for the age", reasons)
     text["age"] = bounds.where(bounds.notna(), text["age"])
@@ -320,9 +325,9 @@ def _validated(text: pd.DataFrame, path: Path, *, check_images: bool, strict: bo
     """Check a table of text cells (index: line numbers) against the schema and give its columns their types."""
     text = canonical_text(text, path)
     usable, problems = usable_rows(text)
-    lost = (
-        [line for line, image in usable["image"].items() if not (path.parent / image).is_file()] if check_images else []
-    )
+    images = usable["image"].items() if check_images else ()
+    # As Path objects, the images of a large manifest would take a third of its reading.
+    lost = [line for line, image in images if not os.path.isfile(os.path.join(path.parent, image))]  # noqa: PTH113, PTH118
     if strict or usable.empty:
         _refuse(find_problems(text), path)
     _refuse(row_problems(usable), path)
@@ -360,7 +365,14 @@ def _written_columns(table: pd.DataFrame) -> list[str]:
     return [column for column in table.columns if column not in OPTIONAL_COLUMNS or table[column].notna().any()]
 
 
+def _plain_columns(table: pd.DataFrame) -> dict[str, list[Any]]:
+    """The cells of each column as Python's own values, None where missing."""
+    return {name: [_plain(value) for value in table[name]] for name in table.columns}
+
+
 def _plain(value: Any) -> Any:
+    if isinstance(value, str):
+        return value
     if pd.isna(value):
         return None
     return value.item() if isinstance(value, np.generic) else value
@@ -372,8 +384,3 @@ def _text(value: Any) -> str | None:
         return None
     text = repr(plain) if isinstance(plain, float) else str(plain).strip()
     return None if text.lower() in MISSING_WORDS else text
-
-
-def _canonical(value: Any) -> Any:
-    plain = _plain(value)
-    return float(plain) if isinstance(plain, int) else plain

@@ -7,10 +7,12 @@ problem names its line.
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
 
+from ldae.data.text_table import map_distinct
 from ldae.volume import SUFFIXES
 
 __all__ = [
@@ -151,9 +153,10 @@ def infer_type(values: list[str | None], column: str) -> pd.Series:
     present = [value for value in values if value is not None]
     if column not in ("age", "months"):
         # '007' is a code, not the number seven: a column that holds one stays text.
-        if column in COLUMNS or not present or any(not NUMBER.fullmatch(v) or CODE.match(v) for v in present):
+        distinct = set() if column in COLUMNS else set(present)
+        if not distinct or any(not NUMBER.fullmatch(v) or CODE.match(v) for v in distinct):
             return pd.Series(values, dtype=object)
-        if len(present) == len(values) and all(re.fullmatch(r"[+-]?\d{1,15}", value) for value in present):
+        if len(present) == len(values) and all(re.fullmatch(r"[+-]?\d{1,15}", value) for value in distinct):
             return pd.Series([int(value) for value in present], dtype=np.int64)
     return pd.Series([np.nan if value is None else float(value) for value in values], dtype=np.float64)
 
@@ -161,15 +164,19 @@ def infer_type(values: list[str | None], column: str) -> pd.Series:
 def cell_problems(text: pd.DataFrame) -> list[Problem]:
     """Broken rules of single cells, by line; `text` as of :func:`find_problems`."""
     problems = []
-    for column, (fits, remedy) in CELL_RULES.items():
-        what, _, hint = remedy.partition("; ")
-        for line, value in text[column].items():
-            if pd.isna(value):
-                if column in REQUIRED_COLUMNS:
-                    problems.append(Problem((line,), column, f"{column} is missing", "every row needs one"))
-            elif not fits(value):
-                problems.append(Problem((line,), column, f"{column} {what}, got {value!r}", hint))
+    for column in CELL_RULES:
+        faults = map_distinct(text[column].tolist(), partial(_fault, column))
+        problems += [Problem((line,), column, *fault) for line, fault in zip(text.index, faults, strict=True) if fault]
     return sorted(problems, key=lambda problem: problem.lines)
+
+
+def _fault(column: str, value: str | None) -> tuple[str, str] | None:
+    """Fault and remedy of a cell; None for a sound one."""
+    if value is None:
+        return (f"{column} is missing", "every row needs one") if column in REQUIRED_COLUMNS else None
+    fits, rule = CELL_RULES[column]
+    what, _, remedy = rule.partition("; ")
+    return None if fits(value) else (f"{column} {what}, got {value!r}", remedy)
 
 
 def row_problems(text: pd.DataFrame) -> list[Problem]:
@@ -194,6 +201,7 @@ def _duplicate_problems(text: pd.DataFrame) -> list[Problem]:
 
 def _split_problems(text: pd.DataFrame) -> list[Problem]:
     known = text.dropna(subset="split").drop_duplicates(["participant_id", "split"])
+    known = known[known.duplicated("participant_id", keep=False)]
     return [
         Problem(
             tuple(rows.index),
@@ -202,5 +210,4 @@ def _split_problems(text: pd.DataFrame) -> list[Problem]:
             "empty the split column and run 'ldae cohort split' to freeze a new one",
         )
         for subject, rows in known.groupby("participant_id", sort=False)
-        if len(rows) > 1
     ]

@@ -82,8 +82,7 @@ def _line_up(subjects: pd.DataFrame, generator: np.random.Generator) -> list[str
         tercile[known] = np.searchsorted(np.quantile(age[known], [1 / 3, 2 / 3]), age[known])
     diagnosis = subjects["diagnosis"].fillna(UNKNOWN)
     chance = generator.permutation(len(subjects))
-    order = sorted(range(len(subjects)), key=lambda i: (diagnosis.iloc[i], tercile[i], chance[i]))
-    return [subjects["participant_id"].iloc[i] for i in order]
+    return [subject for *_, subject in sorted(zip(diagnosis, tercile, chance, subjects["participant_id"], strict=True))]
 
 
 def _deal(n: int, fractions: tuple[float, float, float]) -> list[str]:

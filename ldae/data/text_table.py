@@ -8,15 +8,15 @@ import itertools
 import logging
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
 from ldae.errors import ManifestError
 
-__all__ = ["MISSING_WORDS", "read_text_table", "shortlist"]
+__all__ = ["MISSING_WORDS", "map_distinct", "read_text_table", "shortlist"]
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,9 @@ DECIMAL_COMMA = re.compile(r"([>≥]=?\s*)?[+-]?(\d+|\d{1,3}(\.\d{3})+),\d+([eE]
 """A number, or a bound such as `>89,5`; points separate thousands."""
 END = "end of the table"
 
-Rows = list[tuple[range, list[str]]]
+Value = TypeVar("Value")
+Result = TypeVar("Result")
+Rows = list[tuple[range, Sequence[str]]]
 """The lines of each row in the file, and its cells."""
 
 
@@ -64,17 +66,17 @@ def read_text_table(path: Path, ragged: list[tuple[int, int]] | None = None) -> 
         raise ManifestError(msg)
     excel = path.suffix.lower() == EXCEL or start == ZIPPED
     numbered, separator = (_sheet(path), "") if excel else _rows(_text(path), path)
-    stripped = [(lines, [cell.strip() for cell in row]) for lines, row in numbered]
-    written = [(lines, row) for lines, row in stripped if any(row)]
+    written = [(lines, row) for lines, row in numbered if _holds(row)]
     if len(written) < 2:
         msg = f"{path}: the table is empty, got {len(written)} line(s); it needs a header and one row a scan"
         raise ManifestError(msg)
     header, *rows = [row for _, row in written]
-    if not header[0] and all(row[0].isdigit() for row in rows):
+    header = [name.strip() for name in header]
+    if not header[0] and all(row[0].strip().isdigit() for row in rows):
         header, *rows = [row[1:] for row in (header, *rows)]
     names = _names(header, rows, path)
     width = len(names)
-    cut = [row if any(row[width:]) else row[:width] for row in rows]
+    cut = [row if len(row) <= width or _holds(row[width:]) else row[:width] for row in rows]
     by_lines = [(lines, row) for (lines, _), row in zip(written[1:], cut, strict=True)]
     wrong = [(line, len(row)) for lines, row in by_lines if len(row) != width for line in lines]
     if wrong and ragged is None:
@@ -87,8 +89,15 @@ def read_text_table(path: Path, ragged: list[tuple[int, int]] | None = None) -> 
     if ragged is not None:
         ragged += wrong
     whole = {lines[0]: row for lines, row in by_lines if len(row) == width}
-    cells = [[_cell(cell, decimal_comma=separator == ";") for cell in row] for row in whole.values()]
-    return pd.DataFrame(cells, columns=names, index=list(whole), dtype=object)
+    cells = zip(*whole.values(), strict=True) if whole else [()] * width
+    columns = [map_distinct(column, lambda cell: _cell(cell, decimal_comma=separator == ";")) for column in cells]
+    return pd.DataFrame(dict(zip(names, columns, strict=True)), index=list(whole), dtype=object)
+
+
+def map_distinct(values: Sequence[Value], function: Callable[[Value], Result]) -> list[Result]:
+    """A function of each value, called once for values that are equal."""
+    results = {value: function(value) for value in set(values)}
+    return [results[value] for value in values]
 
 
 def _text(path: Path) -> str:
@@ -156,13 +165,13 @@ def _rows(content: str, path: Path) -> tuple[Rows, str]:
     above = start - 1
     try:
         for row in reader:
-            rows.append((range(start, reader.line_num + above + 1), row))
+            rows.append((range(start, reader.line_num + above + 1), tuple(row)))
             start = reader.line_num + above + 1
     except csv.Error as error:
         msg = f"{path}: line {start} cannot be read ({error}); check its quotation marks"
         raise ManifestError(msg) from error
     lines, last = rows.pop()
-    if last != [END]:
+    if last != (END,):
         count = content.rstrip().count("\n") + 1
         msg = (
             f"{path}: a quotation mark is never closed, so that lines {lines[0]} to {count} are one row; close it, or "
@@ -172,12 +181,12 @@ def _rows(content: str, path: Path) -> tuple[Rows, str]:
     return rows, separator
 
 
-def _names(header: list[str], rows: list[list[str]], path: Path) -> list[str]:
+def _names(header: Sequence[str], rows: Sequence[Sequence[str]], path: Path) -> list[str]:
     """The names of the columns, without those at the right end that have neither a name nor a cell."""
     width = len(header)
-    while width and not header[width - 1] and not any("".join(row[width - 1 : len(header)]) for row in rows):
+    while width and not header[width - 1] and not any(_holds(row[width - 1 : len(header)]) for row in rows):
         width -= 1
-    names = header[:width]
+    names = list(header[:width])
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated or "" in names:
         what = (
@@ -188,7 +197,13 @@ def _names(header: list[str], rows: list[list[str]], path: Path) -> list[str]:
     return names
 
 
+def _holds(cells: Sequence[str]) -> bool:
+    """True if one of the cells is not blank."""
+    return bool("".join(cells).strip())
+
+
 def _cell(cell: str, *, decimal_comma: bool) -> str | None:
+    cell = cell.strip()
     if cell.lower() in MISSING_WORDS:
         return None
     return cell.replace(".", "").replace(",", ".") if decimal_comma and DECIMAL_COMMA.fullmatch(cell) else cell

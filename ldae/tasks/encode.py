@@ -1,5 +1,6 @@
 """Encode: scans to codes; images and latents pass one batch at a time."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -14,24 +15,23 @@ from torch import Tensor
 from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.base.files import atomic_file, write_json
 from ldae.base.hardware import trim_heap
+from ldae.base.part import Part
 from ldae.base.ranges import Range, check_range
 from ldae.codes import Codes
-from ldae.contract import PreparedScan
 from ldae.data.manifest import Record
-from ldae.errors import CheckpointError, OutputError, TaskError, VolumeError
-from ldae.head.intake import contract_problem
+from ldae.errors import OutputError, TaskError
 from ldae.image_files import Reading
-from ldae.io.checkpoints import load_tensors, save_tensors, stream_tensors
-from ldae.tasks.code_files import semantic_codes, semantic_tensors
+from ldae.io.checkpoints import stream_tensors
+from ldae.tasks.encoded_batch import EncodedBatch
 from ldae.tasks.encoded_scans import EncodedScans, Images, Progress, ScanBatch, ScanSource
-from ldae.tasks.probe.embeddings import read_embeddings, write_arrays, write_embeddings
-from ldae.volume import read_volume
+from ldae.tasks.probe.embeddings import origin_of_table, write_arrays, write_embeddings
 
 __all__ = [
     "CODES",
     "EncodeResult",
     "check_place",
     "encode_manifest",
+    "encode_part",
     "encode_scans",
     "write_codes",
     "write_slices",
@@ -39,6 +39,7 @@ __all__ = [
 
 
 CODES = "codes.parquet"
+CACHE = ".encoding"
 
 
 @dataclass(frozen=True)
@@ -100,19 +101,16 @@ def encode_scans(
     codes: list[Codes] = []
     for start in range(0, len(records), batch_size):
         part = records[start : start + batch_size]
-        path = source.cache / "codes" / f"{start}.safetensors"
-        about = {
-            "model": [model.fingerprint(), str(model.config), str(model.dtype)],
-            "reading": repr(Reading.current().geometry),
-            "force": forced is not None,
-            "scans": [_identity(each) for each in part],
-        }
-        done = _read_batch(path, about) if keep else None
+        about = [
+            *(model.fingerprint(), str(model.config), str(model.dtype), repr(Reading.current().geometry)),
+            *(failures is not None, forced is not None, [_identity(each) for each in part]),
+        ]
+        path = source.cache / "codes" / f"{hashlib.sha256(json.dumps(about).encode()).hexdigest()}.safetensors"
+        done = EncodedBatch.read(path) if keep else None
         if done is None:
-            done = _encode_batch(source, part, visit, examine=failures is not None, force=forced is not None)
+            done = EncodedBatch.encode(source, part, visit, examine=failures is not None, force=forced is not None)
             if keep:
-                notes = {"about": about, "failures": done.failures, "forced": done.forced}
-                save_tensors(path, semantic_tensors(done.codes), {"notes": json.dumps(notes)})
+                done.write(path)
         if failures is not None:
             failures |= done.failures
         if forced is not None:
@@ -128,55 +126,6 @@ def encode_scans(
     return EncodedScans(tuple(kept), tuple(codes), source)
 
 
-@dataclass(frozen=True)
-class _Batch:
-    """Codes of a batch without the scans that failed, and reasons by key."""
-
-    codes: list[Codes]
-    failures: dict[str, str]
-    forced: dict[str, str]
-
-
-def _encode_batch(
-    source: ScanSource,
-    records: Sequence[Record],
-    visit: Sequence[Callable[[ScanBatch], None]],
-    *,
-    examine: bool,
-    force: bool,
-) -> _Batch:
-    model = source.model
-    modality = model.config.preprocessing.modality
-    failures: dict[str, str] = {}
-    forced: dict[str, str] = {}
-    batch: list[tuple[Record, PreparedScan]] = []
-    for record in records:
-        if not examine:
-            batch.append((record, model.prepare_record(record)))
-            continue
-        try:
-            volume = read_volume(record.image)
-            if problem := contract_problem(volume, modality):
-                if not force:
-                    raise VolumeError(problem)
-                forced[record.key] = problem
-            batch.append((record, model.prepare(volume)))
-        except VolumeError as error:
-            failures[record.key] = str(error)
-    if not batch:
-        return _Batch([], failures, forced)
-    prepared = [scan for _, scan in batch]
-    seen = ScanBatch([record for record, _ in batch], np.stack([scan.data for scan in prepared]), source)
-    codes = model.encode_prepared(prepared, *seen.latents(), noise=False)
-    wrong = [r.key for r, each in zip(seen.records, codes, strict=True) if not each.semantic.isfinite().all()]
-    if wrong:
-        msg = f"the codes of {', '.join(wrong)} are not finite; encode with --precision fp32"
-        raise TaskError(msg)
-    for see in visit:
-        see(seen)
-    return _Batch(codes, failures, forced)
-
-
 def _identity(record: Record) -> list[str]:
     """Name of a scan and what its file holds."""
     try:
@@ -185,28 +134,13 @@ def _identity(record: Record) -> list[str]:
         return [record.key, ""]
 
 
-def _read_batch(path: Path, about: Mapping[str, Any]) -> _Batch | None:
-    """A batch that an interrupted run kept; None where there is none of these scans."""
-    try:
-        tensors, metadata = load_tensors(path)
-        notes = json.loads(metadata["notes"])
-    except (CheckpointError, KeyError, ValueError):
-        return None
-    if notes["about"] != about:
-        return None
-    return _Batch(semantic_codes(tensors), notes["failures"], notes["forced"])
-
-
 def check_place(path: Path, model: LatentDiffusionAutoencoder) -> None:
     """Refuse to replace a table of another model's codes.
 
     Raises:
         OutputError: naming both models.
     """
-    try:
-        origin = read_embeddings(path).origin if path.is_file() else None
-    except TaskError:  # no table of codes
-        return
+    origin = origin_of_table(path)
     if origin is not None and origin.model != model.fingerprint():
         msg = (
             f"{path}: holds codes of the model {origin.model[:12]}, and these would be of {model.fingerprint()[:12]}; delete "
@@ -290,11 +224,9 @@ def encode_manifest(
     Raises:
         TaskError: if no scan could be encoded.
     """
-    cache = out / ".encoding" if cache is None else cache
+    cache = cache or out / CACHE
     failures: dict[str, str] = {}
     forced: dict[str, str] = {}
-    # Compressed while the images are at hand, so that inversion reads no image again.
-    compress = [lambda batch: batch.source.latents(batch.records, batch.images)] if noise else []
     passes = 2 if noise else 1
     scans = encode_scans(
         model,
@@ -302,7 +234,7 @@ def encode_manifest(
         batch_size=batch_size,
         cache=cache,
         keep=True,
-        visit=compress,
+        visit=[_compress] if noise else [],
         failures=failures,
         forced=forced if force else None,
         progress=lambda done, total: progress(done, passes * total),
@@ -330,6 +262,65 @@ def encode_manifest(
     write_json(out / "encode.json", facts)
     shutil.rmtree(cache)
     return EncodeResult(path, noise_path, len(scans), failures, worst, outside, forced)
+
+
+def encode_part(
+    model: LatentDiffusionAutoencoder,
+    records: Sequence[Record],
+    out: Path,
+    part: Part,
+    *,
+    noise: bool = False,
+    force: bool = False,
+    batch_size: int = 16,
+    cache: Path | None = None,
+    progress: Progress = lambda done, total: None,
+) -> dict[str, str]:
+    """Encode a part of the batches and keep them for :func:`encode_manifest`, which then writes the files of all.
+
+    Parts may run at once, on machines that share the folder; what one of them has left undone, the last call does.
+
+    Args:
+        model: as for :func:`encode_manifest`, and so are the other arguments.
+        records: all rows of the manifest.
+        out: folder.
+        part: which batches; their size is the same in all calls.
+        noise: find the noise codes too.
+        force: as there.
+        batch_size: as there.
+        cache: as there.
+        progress: called with (done, total).
+
+    Returns:
+        Reason of each scan that could not be encoded, by key.
+    """
+    batches = [records[start : start + batch_size] for start in range(0, len(records), batch_size)]
+    chosen = [record for batch in part.choose(batches) for record in batch]
+    failures: dict[str, str] = {}
+    try:
+        scans = encode_scans(
+            model,
+            chosen,
+            batch_size=batch_size,
+            cache=cache or out / CACHE,
+            keep=True,
+            visit=[_compress] if noise else [],
+            failures=failures,
+            forced={} if force else None,
+            progress=progress,
+        )
+    except TaskError:
+        if len(failures) < len(chosen):
+            raise
+        return failures  # no scan of this part, perhaps one of others
+    if noise:
+        scans.with_noise(model, batch_size=batch_size, progress=progress)
+    return failures
+
+
+def _compress(batch: ScanBatch) -> None:
+    """Compress scans while their images are at hand, so that inversion reads no image again."""
+    batch.source.latents(batch.records, batch.images)
 
 
 def _write_noise(scans: EncodedScans, path: Path, metadata: dict[str, str]) -> tuple[Path, float]:

@@ -159,6 +159,8 @@ class Experiment:
             cache = self._cache("train")
             for index, found in zip(mine, latents, strict=True):
                 cache.keep(self.records["train"][index], found.mean[0], found.std[0])
+            cache.flush()
+            barrier()
             return compression.state_dict()
 
         if config.model.components is not None and not config.frozen:
@@ -352,12 +354,14 @@ class Experiment:
         cache = self._cache(split)
         for record, mirrored in wanted[rank() :: world()] if world() > 1 else ():
             cache.posterior([record], mirrored=mirrored)
+        cache.flush()
         barrier()
         posteriors = []
         for record, mirrored in wanted:
             posteriors.append(cache.posterior([record], mirrored=mirrored))
             if self.settings.preparing is not None:
                 self.settings.preparing(f"{split} latents", len(posteriors), len(wanted))
+        cache.flush()
         mean = torch.cat([each.mean for each in posteriors])
         std = torch.cat([each.std for each in posteriors]) if self.config.resample_posterior and train else None
         shown = scans if images else None

@@ -1,5 +1,7 @@
 """The manifest schema: what is kept, what is refused, and how the refusal reads."""
 
+import cProfile
+import pstats
 import re
 from pathlib import Path
 
@@ -245,3 +247,18 @@ def test_what_reads_no_images_takes_a_table_of_people(tmp_path):
     path.write_text("name,diagnosis\nsub-1,AD\n")
     with pytest.raises(ManifestError, match="participant_id"):
         read_manifest(path, images=False)
+
+
+def test_a_large_manifest_takes_few_calls_a_row(tmp_path):
+    """Each distinct cell is looked at once; the number of calls is the same on every machine."""
+    header = "participant_id\tsession_id\timage\tage\tsex\tmonths\tsplit\tsite\tscore\n"
+    rows = [
+        f"sub-{i}\tses-{m}\t{i}_{m}.nii.gz\t{60 + i % 30}.5\tF\t{m}\ttrain\tA\t{i % 7}\n"
+        for i in range(2500)
+        for m in (0, 12)
+    ]
+    path = written(tmp_path, header + "".join(rows))
+    with cProfile.Profile() as calls:
+        manifest = read_manifest(path, check_images=False)
+    assert len(manifest) == 5000
+    assert pstats.Stats(calls).total_calls < 40 * len(manifest)

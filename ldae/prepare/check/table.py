@@ -1,10 +1,13 @@
 """Checks of a cohort's table: visits, ages, sex, diagnoses, splits, and paths of images."""
 
 import itertools
+import math
 import os
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -51,9 +54,12 @@ def check_table(table: pd.DataFrame, folder: Path) -> list[Finding]:
             violated.
         folder: of the data set; relative image paths start there.
     """
+    visits: dict[str, list[_Visit]] = {}
+    for row in table[list(_Visit._fields)].itertuples(index=False, name=None):
+        visits.setdefault(row[0], []).append(_Visit(*row))
     within_subject = (_check_visits, _check_ages, _check_diagnoses)
-    subjects = [rows for _, rows in table.groupby("participant_id", sort=False) if len(rows) > 1]
-    found = [finding for rows in subjects for check in within_subject for finding in check(rows)]
+    several = [rows for rows in visits.values() if len(rows) > 1]
+    found = [finding for rows in several for check in within_subject for finding in check(rows)]
     found += [
         *_check_constants(table),
         *_check_people(table),
@@ -64,8 +70,26 @@ def check_table(table: pd.DataFrame, folder: Path) -> list[Finding]:
     return [*found, *_check_paths(table, folder)]
 
 
-def _concern(rows: pd.DataFrame) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    return scan_keys(rows), tuple(dict.fromkeys(rows["participant_id"]))
+class _Visit(NamedTuple):
+    """A row of the table, as far as a subject's rows are compared; age and months are NaN where missing."""
+
+    participant_id: str
+    session_id: str
+    age: float
+    months: float
+    diagnosis: str | None
+
+    @property
+    def timed(self) -> bool:
+        return not (math.isnan(self.age) or math.isnan(self.months))
+
+
+def _concern(rows: pd.DataFrame | Sequence[_Visit]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Keys of the scans of these rows, and their subjects."""
+    if isinstance(rows, pd.DataFrame):
+        return scan_keys(rows), tuple(dict.fromkeys(rows["participant_id"]))
+    keys = tuple(f"{visit.participant_id}_{visit.session_id}" for visit in rows)
+    return keys, tuple(dict.fromkeys(visit.participant_id for visit in rows))
 
 
 def _natural(name: str) -> tuple[tuple[str, int], ...]:
@@ -82,50 +106,62 @@ def _named_before(first: str, second: str) -> bool:
     return one[0][0] == another[0][0] and one < another
 
 
-def _check_visits(rows: pd.DataFrame) -> Iterator[Finding]:
+def _check_visits(rows: Sequence[_Visit]) -> Iterator[Finding]:
     """Months against ages, then session names against both."""
-    subject = rows["participant_id"].iloc[0]
-    timed = rows.dropna(subset=["age", "months"]).sort_values("months", kind="stable")
-    falls = np.diff(timed["age"].to_numpy()) < -AGE_SLACK_YEARS / 2
-    if falls.any():
-        pair = timed.iloc[[int(falls.argmax()), int(falls.argmax()) + 1]]
-        (age, later), (month, next_month) = pair["age"], pair["months"]
-        message = f"{subject} grows younger: {age:g} years at month {month:g} and {later:g} at month {next_month:g}"
+    subject = rows[0].participant_id
+    timed = sorted((visit for visit in rows if visit.timed), key=lambda visit: visit.months)
+    falls = ((one, next_one) for one, next_one in itertools.pairwise(timed) if _falls(one, next_one))
+    if pair := next(falls, None):
+        one, next_one = pair
+        message = (
+            f"{subject} grows younger: {one.age:g} years at month {one.months:g} and {next_one.age:g} at month "
+            f"{next_one.months:g}"
+        )
         remedy = "correct ages or months; results over time depend on them"
         yield Finding(ERROR, "session-order", message, remedy, *_concern(pair))
     else:
         yield from itertools.islice(_check_names(rows, subject), 1)
-    same = rows[rows["months"].notna() & rows.duplicated("months", keep=False)]
-    if len(same):
-        message = f"{subject} has {len(same)} scans at one month ({same['months'].iloc[0]:g})"
+    counts = Counter(visit.months for visit in rows)
+    same = [visit for visit in rows if counts[visit.months] > 1 and not math.isnan(visit.months)]
+    if same:
+        message = f"{subject} has {len(same)} scans at one month ({same[0].months:g})"
         yield Finding(NOTICE, "same-visit", message, "keep one, unless repeated scans are wanted", *_concern(same))
 
 
-def _check_names(rows: pd.DataFrame, subject: str) -> Iterator[Finding]:
+def _falls(one: _Visit, next_one: _Visit) -> bool:
+    return next_one.age - one.age < -AGE_SLACK_YEARS / 2
+
+
+def _check_names(rows: Sequence[_Visit], subject: str) -> Iterator[Finding]:
     for column, slack in (("months", 0.0), ("age", AGE_SLACK_YEARS / 2)):
-        known = rows.dropna(subset=[column])
-        names, values = known["session_id"].tolist(), known[column].tolist()
-        for one, another in itertools.permutations(range(len(known)), 2):
-            if values[another] < values[one] - slack and _named_before(names[one], names[another]):
+        known = [(getattr(visit, column), visit) for visit in rows if not math.isnan(getattr(visit, column))]
+        for (value, one), (other_value, other) in itertools.permutations(known, 2):
+            if other_value < value - slack and _named_before(one.session_id, other.session_id):
                 message = (
-                    f"{subject}: session {names[one]} comes before {names[another]} by name, but {column} is "
-                    f"{values[one]:g} and {values[another]:g}"
+                    f"{subject}: session {one.session_id} comes before {other.session_id} by name, but {column} is "
+                    f"{value:g} and {other_value:g}"
                 )
                 remedy = "check whether two sessions were exchanged"
-                yield Finding(WARNING, "session-names", message, remedy, *_concern(known.iloc[[one, another]]))
+                yield Finding(WARNING, "session-names", message, remedy, *_concern([one, other]))
 
 
-def _check_ages(rows: pd.DataFrame) -> Iterator[Finding]:
-    timed = rows.dropna(subset=["age", "months"])
-    at_baseline = timed["age"] - timed["months"] / 12.0
-    if len(timed) < 2 or float(at_baseline.max() - at_baseline.min()) <= AGE_SLACK_YEARS + 1e-6:
+def _check_ages(rows: Sequence[_Visit]) -> Iterator[Finding]:
+    timed = [visit for visit in rows if visit.timed]
+    if len(timed) < 2:
         return
-    pair = timed.loc[[at_baseline.idxmin(), at_baseline.idxmax()]]
-    if pair.sort_values("months")["age"].diff().iloc[-1] < -AGE_SLACK_YEARS / 2:
+    youngest, oldest = (pick(timed, key=_age_at_baseline) for pick in (min, max))
+    if _age_at_baseline(oldest) - _age_at_baseline(youngest) <= AGE_SLACK_YEARS + 1e-6:
+        return
+    if _falls(*sorted((youngest, oldest), key=lambda visit: visit.months)):
         return  # found already: the session order contradicts the ages
-    years, months = abs(pair["age"].diff().iloc[-1]), abs(pair["months"].diff().iloc[-1])
-    message = f"{pair['participant_id'].iloc[0]}: two sessions are {months:g} months but {years:.1f} years of age apart"
-    yield Finding(WARNING, "age-months", message, "give the age at each scan, or correct the months", *_concern(pair))
+    years, months = abs(oldest.age - youngest.age), abs(oldest.months - youngest.months)
+    message = f"{oldest.participant_id}: two sessions are {months:g} months but {years:.1f} years of age apart"
+    remedy = "give the age at each scan, or correct the months"
+    yield Finding(WARNING, "age-months", message, remedy, *_concern([youngest, oldest]))
+
+
+def _age_at_baseline(visit: _Visit) -> float:
+    return visit.age - visit.months / 12.0
 
 
 def _check_constants(table: pd.DataFrame) -> Iterator[Finding]:
@@ -145,29 +181,29 @@ def _check_constants(table: pd.DataFrame) -> Iterator[Finding]:
             yield Finding(ERROR, code, message.format(subject, values), remedy, *_concern(rows))
 
 
-def _check_diagnoses(rows: pd.DataFrame) -> Iterator[Finding]:
+def _check_diagnoses(rows: Sequence[_Visit]) -> Iterator[Finding]:
     """The first step back in stage."""
-    order = "months" if rows["months"].notna().all() else "age"
-    if rows[order].isna().any():
+    order = "age" if any(math.isnan(visit.months) for visit in rows) else "months"
+    if any(math.isnan(getattr(visit, order)) for visit in rows):
         return
-    rows = rows.sort_values(order, kind="stable")
-    stages = [(row, stage) for row, name in enumerate(rows["diagnosis"]) if (stage := clinical_stage(name)) is not None]
+    ordered = sorted(rows, key=lambda visit: getattr(visit, order))
+    stages = [(visit, stage) for visit in ordered if (stage := clinical_stage(visit.diagnosis)) is not None]
     for (before, earlier), (after, later) in itertools.pairwise(stages):
         if later < earlier:
             severity, code = IMPROVEMENTS[earlier, later]
-            pair = rows.iloc[[before, after]]
-            message = f"{pair['participant_id'].iloc[0]} goes from {' to '.join(pair['diagnosis'])}"
+            message = f"{before.participant_id} goes from {before.diagnosis} to {after.diagnosis}"
             remedy = "nothing, unless the table is wrong: reversion from MCI occurs"
             if severity != NOTICE:
                 remedy = "correct the table, or leave the subject out of analyses of diagnosis"
-            yield Finding(severity, code, message, remedy, *_concern(pair))
+            yield Finding(severity, code, message, remedy, *_concern([before, after]))
             return
 
 
 def _check_people(table: pd.DataFrame) -> Iterator[Finding]:
     """One person under several identifiers."""
+    rows_of = table.groupby("participant_id", sort=False).indices
     for shared in shared_values(table):
-        rows = table[table["participant_id"].isin(shared.subjects)]
+        rows = table.iloc[np.sort(np.concatenate([rows_of[subject] for subject in shared.subjects]))]
         message, _, remedy = str(shared).partition("; ")
         yield Finding(WARNING, "shared-identity", message, remedy, *_concern(rows))
 
@@ -216,10 +252,10 @@ def _check_paths(table: pd.DataFrame, folder: Path) -> Iterator[Finding]:
     folder = folder.absolute()
     table = table[[isinstance(image, str) for image in table["image"]]]
     places = pd.Series([os.path.normpath(folder / image) for image in table["image"]], index=table.index, dtype=object)
-    for place, rows in table.groupby(places, sort=False):
-        if len(rows) > 1:
-            message = f"{len(rows)} rows name one image, {place}"
-            yield Finding(ERROR, "duplicate-path", message, "give every row its own image", *_concern(rows))
+    twice = places[places.duplicated(keep=False)]
+    for place, rows in table.loc[twice.index].groupby(twice, sort=False):
+        message = f"{len(rows)} rows name one image, {place}"
+        yield Finding(ERROR, "duplicate-path", message, "give every row its own image", *_concern(rows))
     outside = np.array([not Path(place).is_relative_to(folder) for place in places], dtype=bool)
     relative = np.array([not Path(image).is_absolute() for image in table["image"]], dtype=bool)
     if (escaping := table[outside & relative]).size:

@@ -7,6 +7,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+from ldae.base.part import Part
 from ldae.base.processes import run_each
 from ldae.data.manifest import Manifest
 from ldae.errors import CohortError, LdaeError
@@ -32,11 +33,11 @@ class PreprocessReport:
     """Result of preprocessing a cohort.
 
     Attributes:
-        manifest: the manifest of the preprocessed scans.
+        manifest: the manifest of the preprocessed scans; None where a part of them was preprocessed.
         outcomes: of every scan, in the order of the raw manifest.
     """
 
-    manifest: Path
+    manifest: Path | None
     outcomes: tuple[Outcome, ...]
 
     @property
@@ -68,6 +69,7 @@ def preprocess_manifest(
     brain_masks: str | None = None,
     workers: int = 1,
     scheduler: str | None = None,
+    part: Part | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> PreprocessReport:
     """Preprocess every scan of a manifest.
@@ -85,6 +87,7 @@ def preprocess_manifest(
             path with ``{participant_id}`` and ``{session_id}`` in it.
         workers: processes on this machine.
         scheduler: address of a Dask scheduler to run on, such as ``tcp://host:8786``; its workers must see the same files.
+        part: of the scans; the manifest is left to a call for all of them, which skips what the parts have done.
         progress: called with (scans done, all scans).
 
     Raises:
@@ -95,9 +98,11 @@ def preprocess_manifest(
     out_dir = Path(out_dir)
     check_folder(out_dir, manifest)
     jobs = plan_jobs(manifest, out_dir, config, brain_masks)
+    jobs = jobs if part is None else part.choose(jobs)
     with nullcontext() if scheduler is None else _cluster(scheduler) as executor:
         outcomes = run_each(_preprocess, jobs, lost=_failed, workers=workers, executor=executor, progress=progress)
-    return PreprocessReport(write_derived_manifest(manifest, out_dir, outcomes), tuple(outcomes))
+    path = write_derived_manifest(manifest, out_dir, outcomes) if part is None else None
+    return PreprocessReport(path, tuple(outcomes))
 
 
 @contextmanager

@@ -19,7 +19,16 @@ from ldae.data.text_table import read_text_table
 from ldae.errors import ManifestError, TaskError
 from ldae.tasks.probe.result import CODES, MEDIAN
 
-__all__ = ["Embeddings", "embeddings_of", "joined", "read_embeddings", "read_named", "write_arrays", "write_embeddings"]
+__all__ = [
+    "Embeddings",
+    "embeddings_of",
+    "joined",
+    "origin_of_table",
+    "read_embeddings",
+    "read_named",
+    "write_arrays",
+    "write_embeddings",
+]
 
 METADATA = b"ldae"
 DOMAIN_DISTANCE = "domain_distance"
@@ -249,12 +258,26 @@ def _read_parquet(path: Path) -> tuple[pd.DataFrame, Origin | None]:
     except Exception as error:  # pyarrow raises many kinds
         msg = f"{path}: unreadable ({' '.join(str(error).split())[:200]}); write it again"
         raise TaskError(msg) from error
-    plain = (whole.schema.metadata or {}).get(METADATA)
     try:
-        return table, None if plain is None else Origin.of(json.loads(plain))
+        return table, _origin(whole.schema.metadata)
     except (ValueError, RecursionError) as error:
         msg = f"{path}: the metadata name no model ({error}); encode the scans again, or take the entry 'ldae' out"
         raise TaskError(msg) from error
+
+
+def origin_of_table(path: Path) -> Origin | None:
+    """The model that a Parquet table names, of which no row is read; None where no table is, or it names none."""
+    import pyarrow.parquet
+
+    try:
+        return _origin(pyarrow.parquet.read_schema(path).metadata)
+    except (OSError, ValueError, RecursionError, pyarrow.ArrowException):
+        return None
+
+
+def _origin(metadata: Mapping[bytes, bytes] | None) -> Origin | None:
+    plain = (metadata or {}).get(METADATA)
+    return None if plain is None else Origin.of(json.loads(plain))
 
 
 def _numbers(path: Path, column: "pd.Series[Any]") -> Array | None:

@@ -1,5 +1,7 @@
 """Tables: each contradiction planted in a sound one, which has none."""
 
+import cProfile
+import pstats
 from pathlib import Path
 
 import pandas as pd
@@ -101,3 +103,9 @@ def test_classes_of_the_splits() -> None:
 def test_names_of_stages() -> None:
     stages = {"CN": 0, "Late MCI": None, "EMCI": 1, "Alzheimer's disease": 2, "MS": None, None: None}
     assert {name: clinical_stage(name) for name in stages} == stages
+
+
+def test_a_large_table_takes_few_calls_a_row() -> None:
+    with cProfile.Profile() as calls:
+        check_table(sound(2000), Path("/data"))
+    assert pstats.Stats(calls).total_calls < 400 * 4000

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import stat
 from collections.abc import Callable
 from dataclasses import replace
@@ -268,18 +269,65 @@ def test_normalised_images_have_the_brains_percentiles_at_zero_and_one(stripped:
     )
 
 
+def test_parts_leave_the_manifest_to_the_command_without_them(
+    stripped: Manifest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = pd.concat([stripped.table.assign(participant_id=f"sub-{i}") for i in range(3)])
+    write_manifest(table, stripped.path)
+    options = ["--out", tmp_path / "out", "--voxel-size", "5", "--already-stripped", "--no-bias-correction"]
+    for part, done in (("2/2", "1 scans done now, 0"), ("1/2", "2 scans done now, 0")):
+        assert run("cohort", "preprocess", stripped.path, *options, "--part", part) == 0
+        assert done in " ".join(capsys.readouterr().out.split())
+    assert not (tmp_path / "out" / "manifest.tsv").exists()
+    assert run("cohort", "preprocess", stripped.path, *options) == 0
+    assert "0 scans done now, 3 done before" in " ".join(capsys.readouterr().out.split())
+    assert len(read_manifest(tmp_path / "out" / "manifest.tsv")) == 3
+
+
+# What `known_registration` does here, in the processes of a cluster, and in those that take a killed one's place.
+PRELOAD = """
+import numpy as np
+from ldae.head import preprocess, registration
+
+def found(scan, *_, min_correlation, **options):
+    return registration._judged(registration._clipped(scan), np.load({path!r}), min_correlation)
+
+preprocess.register = preprocess.refine = found
+"""
+
+
 @pytest.mark.slow
-def test_a_cluster_does_the_same_work(stripped: Manifest, tmp_path: Path) -> None:
+def test_a_cluster_that_loses_a_worker_leaves_the_same_files(
+    stripped: Manifest, tmp_path: Path, truth: npt.NDArray[np.float64]
+) -> None:
     from distributed import LocalCluster
 
-    with LocalCluster(
-        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None, protocol="tcp"
-    ) as cluster:
-        report = preprocess_manifest(stripped, tmp_path / "far", STRIPPED, scheduler=cluster.scheduler_address)
-    assert report.finished == ("sub-A_01",)
-    near = preprocess_manifest(stripped, tmp_path / "near", STRIPPED)
-    far_image, near_image = (read_volume(each.outcomes[0].image or "") for each in (report, near))
-    np.testing.assert_array_equal(far_image.data, near_image.data)
+    brain = read_volume(tmp_path / "a.nii.gz")
+    names = [f"sub-{i}" for i in range(5)]
+    for i, name in enumerate(names):
+        write_volume(Volume(brain.data ** (1 + 0.05 * i), brain.affine), tmp_path / f"{name}.nii.gz")
+    table = pd.DataFrame({"participant_id": names, "session_id": "01", "image": [f"{name}.nii.gz" for name in names]})
+    manifest = build_manifest(table, stripped.path)
+    near = preprocess_manifest(manifest, tmp_path / "near", STRIPPED)
+    np.save(tmp_path / "known.npy", np.linalg.inv(truth))
+    preload = tmp_path / "known.py"
+    preload.write_text(PRELOAD.format(path=str(tmp_path / "known.npy")))
+    with LocalCluster(n_workers=3, threads_per_worker=1, dashboard_address=None, preload=str(preload)) as cluster:
+        processes = [worker.pid for worker in cluster.workers.values()]
+
+        def kill_one(done: int, _: int) -> None:
+            if done == 1:
+                os.kill(processes[0], signal.SIGKILL)
+
+        address = cluster.scheduler_address
+        far = preprocess_manifest(manifest, tmp_path / "far", STRIPPED, scheduler=address, progress=kill_one)
+    assert far.failures == {}
+    assert far.finished == near.finished
+    contents = [
+        {path.relative_to(out): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+        for out in (tmp_path / "far", tmp_path / "near")
+    ]
+    assert contents[0] == contents[1]
     with pytest.raises(CohortError, match="no Dask scheduler answers"):
         preprocess_manifest(stripped, tmp_path / "far", STRIPPED, scheduler="nonsense://nowhere:1")
 

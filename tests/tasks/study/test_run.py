@@ -28,7 +28,7 @@ def once(tiny_run, tmp_path):
     model = LatentDiffusionAutoencoder.from_pretrained(tiny_run / "model", device=FP32[1], precision=FP32[3])
     manifest = read_manifest(tiny_run / "manifest.tsv")
     effect = read_volume(tiny_run / "effect.nii.gz")
-    latents = model.latent_cache(tiny_run / "cache").path(manifest.records[0]).parent
+    latents = model.latent_cache(tiny_run / "cache").shards
     shutil.copytree(latents, tmp_path / "cache" / latents.name)
 
     def run(**keywords):
