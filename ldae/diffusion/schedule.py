@@ -123,7 +123,7 @@ class NoiseSchedule(nn.Module):
             ConfigError: if `steps` is not in 1..T-1.
         """
         if not 1 <= steps < self.timesteps:
-            msg = f"sampling steps must be 1..{self.timesteps - 1}, got {steps}; 20 is usual"
+            msg = f"sampling steps must be 1..{self.timesteps - 1}, got {steps}; 10 to 100 are usual"
             raise ConfigError(msg)
         return tuple(np.linspace(0, self.timesteps - 1, steps + 1).astype(int).tolist())
 

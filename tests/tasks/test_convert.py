@@ -159,7 +159,7 @@ def test_a_lightning_checkpoint_becomes_the_model_that_it_holds(files, networks,
     assert (model.config.denoiser, model.config.compression) == (TINY.denoiser, TINY.compression)
     assert (model.config.shift, model.config.denoiser.prediction) == ("score", "noise")
     sampling = model.config.sampling
-    assert (sampling.solver, sampling.clamp, sampling.corrections, sampling.steps) == ("ddim", 1.0, 0, 20)
+    assert (sampling.solver, sampling.clamp, sampling.corrections, sampling.steps) == ("ddim", 1.0, 0, 100)
     raw = torch.randn(1, 3, 2, 2, 2)
     compression = model.networks.compression
     torch.testing.assert_close(compression.decode(raw * 0.873), compression.decode_raw(raw))
@@ -467,6 +467,7 @@ def test_full_size_checkpoint_fills_the_paper_config(shared, tmp_path):
     paper = load_experiment("paper").autoencoder
     assert (plan.config.denoiser, plan.config.compression) == (paper.denoiser, paper.compression)
     assert plan.config.preprocessing == paper.preprocessing
+    assert plan.config.sampling.steps == paper.sampling.steps
     assert plan.config.semantic_encoder.chosen == paper.semantic_encoder.chosen
     assert plan.parameters["denoiser"] + plan.parameters["gradient_estimator"] == 865_339_142
     used = plan.record()
