@@ -211,13 +211,22 @@ class LatentDiffusionAutoencoder(Inference, Shown):
         )
 
     @overload
-    def encode(self, scan: ScanLike, *, preprocess: Preprocess = "auto", noise: bool = True) -> Codes: ...
+    def encode(
+        self, scan: ScanLike, *, preprocess: Preprocess = "auto", noise: bool = True, round_trip: bool = False
+    ) -> Codes: ...
 
     @overload
-    def encode(self, scan: list[ScanLike], *, preprocess: Preprocess = "auto", noise: bool = True) -> list[Codes]: ...
+    def encode(
+        self, scan: list[ScanLike], *, preprocess: Preprocess = "auto", noise: bool = True, round_trip: bool = False
+    ) -> list[Codes]: ...
 
     def encode(
-        self, scan: ScanLike | list[ScanLike], *, preprocess: Preprocess = "auto", noise: bool = True
+        self,
+        scan: ScanLike | list[ScanLike],
+        *,
+        preprocess: Preprocess = "auto",
+        noise: bool = True,
+        round_trip: bool = False,
     ) -> Codes | list[Codes]:
         """Both codes of a scan, or of each scan in a list.
 
@@ -226,6 +235,7 @@ class LatentDiffusionAutoencoder(Inference, Shown):
             preprocess: `auto` finds out if the scan is a raw head, or a brain outside template space, and preprocesses it;
                 True always does, False never.
             noise: whether to invert the diffusion too; without it only y is computed, many times as fast.
+            round_trip: also sample back and measure what inversion loses, which takes about as long again.
 
         Raises:
             VolumeError: if it is no T1-weighted scan of a head or brain, or cannot be registered.
@@ -235,7 +245,7 @@ class LatentDiffusionAutoencoder(Inference, Shown):
         for start in range(0, len(scans), BATCH):
             contract = self.config.preprocessing
             batch = [prepare_scan(each, contract, preprocess=preprocess) for each in scans[start : start + BATCH]]
-            codes += self.encode_prepared(batch, noise=noise)
+            codes += self.encode_prepared(batch, noise=noise, round_trip=round_trip)
         return codes if isinstance(scan, list) else codes[0]
 
     def encode_prepared(
@@ -245,6 +255,7 @@ class LatentDiffusionAutoencoder(Inference, Shown):
         mirrored_latents: Tensor | None = None,
         *,
         noise: bool = True,
+        round_trip: bool = False,
     ) -> list[Codes]:
         """Codes of scans that are already on the model's grid.
 
@@ -253,6 +264,7 @@ class LatentDiffusionAutoencoder(Inference, Shown):
             latents: standardised posterior means, (B, C, d, h, w), where they are known already.
             mirrored_latents: those of the scans mirrored left to right.
             noise: whether to invert the diffusion too; without it only y is computed.
+            round_trip: also sample back and measure what inversion loses.
         """
         images = stack_images(scans)
         if latents is None and noise:
@@ -263,11 +275,11 @@ class LatentDiffusionAutoencoder(Inference, Shown):
             Codes(y, None, scan.grid, scan.window, to_template=scan.to_template, domain_distance=distance)
             for y, scan, distance in zip(found, scans, distances, strict=True)
         ]
-        return self.with_noise(codes, latents) if noise and latents is not None else codes
+        return self.with_noise(codes, latents, round_trip=round_trip) if noise and latents is not None else codes
 
-    def with_noise(self, codes: Sequence[Codes], z_0: Tensor, *, measure: bool = True) -> list[Codes]:
+    def with_noise(self, codes: Sequence[Codes], z_0: Tensor, *, round_trip: bool = False) -> list[Codes]:
         """The codes with noise codes and solver of standardised latents, (B, C, d, h, w); if measured, the round-trip error."""
-        found = self.invert(z_0, torch.stack([each.semantic for each in codes]), measure=measure)
+        found = self.invert(z_0, torch.stack([each.semantic for each in codes]), round_trip=round_trip)
         return [
             replace(
                 each,

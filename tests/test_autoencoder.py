@@ -74,7 +74,7 @@ def test_encode_then_decode_is_the_identity_up_to_compression(tiny_model, head):
     images = torch.from_numpy(np.stack([scan.data for scan in scans]))[:, None]
     z_0, y = tiny_model.compress(images), tiny_model.semantic(images)
     sampling = SamplingConfig("bdia", steps=6)
-    found = tiny_model.invert(z_0, y, sampling)
+    found = tiny_model.invert(z_0, y, sampling, round_trip=True)
     back = tiny_model.sample_latents(found.noise, y, sampling, record=found.record)
     torch.testing.assert_close(back, z_0, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(found.round_trip, (back - z_0).square().flatten(1).mean(dim=1).sqrt())
@@ -83,7 +83,7 @@ def test_encode_then_decode_is_the_identity_up_to_compression(tiny_model, head):
 def test_codes_say_who_found_them_and_how_well_they_come_back(tiny_model, head):
     rough = replace(tiny_model.config, sampling=SamplingConfig("ddim", steps=2))
     model = LatentDiffusionAutoencoder(rough, tiny_model.networks, device="cpu", precision="fp32")
-    exact, drifted = tiny_model.encode(head(2), preprocess=False), model.encode(head(2), preprocess=False)
+    exact, drifted = (each.encode(head(2), preprocess=False, round_trip=True) for each in (tiny_model, model))
     assert exact.solver == "bdia, 3 steps"
     assert exact.round_trip < 1e-5
     assert drifted.record is None
@@ -91,6 +91,16 @@ def test_codes_say_who_found_them_and_how_well_they_come_back(tiny_model, head):
     missed = returned - model.compress(stack_images([model.prepare(head(2))]))
     assert drifted.round_trip == pytest.approx(float(missed.square().mean().sqrt()), rel=1e-4)
     assert drifted.round_trip > 10 * exact.round_trip
+
+
+def test_encoding_samples_back_only_if_asked(tiny_model, head, monkeypatch):
+    features, calls = tiny_model.networks.denoiser.features, []
+    monkeypatch.setattr(tiny_model.networks.denoiser, "features", lambda *given: calls.append(1) or features(*given))
+    assert tiny_model.encode(head(1), preprocess=False).round_trip is None
+    steps = tiny_model.config.sampling.steps
+    assert len(calls) == steps + 1
+    tiny_model.encode(head(1), preprocess=False, round_trip=True)
+    assert len(calls) == (steps + 1) + (2 * steps + 1)
 
 
 def test_batches_and_single_scans_agree(tiny_model, head):

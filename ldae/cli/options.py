@@ -233,13 +233,14 @@ class Scans(Model):
         raise TaskError(msg)
 
     def open(
-        self, subject: str | None = None, *, noise: bool = True
+        self, subject: str | None = None, *, noise: bool = True, round_trip: bool = False
     ) -> "tuple[LatentDiffusionAutoencoder, EncodedScans]":
         """The model, and the chosen scans with their codes.
 
         Args:
             subject: whose scans alone.
             noise: find the noise codes too, which takes longest.
+            round_trip: measure what the noise codes lose, of which an edit warns.
         """
         from ldae.tasks.encode import encode_scans
 
@@ -254,7 +255,7 @@ class Scans(Model):
         if not noise:
             return model, scans
         with progress_bar("invert") as move:
-            return model, scans.with_noise(model, progress=move)
+            return model, scans.with_noise(model, round_trip=round_trip, progress=move)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,6 +35,7 @@ def encode(
     *,
     out: Output,
     noise: bool = False,
+    round_trip: bool = False,
     baselines: bool = False,
     slices: bool = False,
     batch_size: Count = 16,
@@ -53,6 +54,7 @@ def encode(
         model: that encodes.
         out: folder for codes.parquet (and noise.safetensors); or the table's own name, ending in .parquet.
         noise: write the noise codes too.
+        round_trip: with --noise, also decode the noise codes again and measure what is lost; takes about as long again.
         baselines: write the features to compare codes with in 'ldae probe': those of an encoder with random weights, of
             components of the scans, of their tissue maps and of their latents, and of tissue in blocks.
         slices: write slices.npz too, a vector a slice, for 'ldae probe --probe attention' (2.5D encoders only).
@@ -67,6 +69,9 @@ def encode(
     from ldae.tasks.probe.baselines import COMPONENTS, write_baselines
 
     alone = out.suffix == ".parquet"
+    if round_trip and not noise:
+        msg = "--round-trip measures noise codes, and none are asked for; add --noise"
+        raise TaskError(msg)
     if alone and (noise or baselines or slices):
         msg = f"{out}: holds codes alone; for --noise, --baselines or --slices give a folder"
         raise TaskError(msg)
@@ -83,6 +88,7 @@ def encode(
                 records,
                 Path(place),
                 noise=noise,
+                round_trip=round_trip,
                 force=force,
                 batch_size=batch_size,
                 cache=out.with_name(f".{out.stem}-encoding") if alone else None,
@@ -97,10 +103,11 @@ def encode(
             f"note: {result.outside} of {result.encoded} scans lie outside the model's training domain (column "
             "domain_distance, above 1): trust what is read from their codes less"
         )
+    if result.noise is not None:
+        say(f"noise codes ({loaded.config.sampling}): {result.noise}")
     if result.worst_round_trip is not None:
         say(
-            f"noise codes ({loaded.config.sampling}): {result.noise}; on the way there and back a latent loses "
-            f"{result.worst_round_trip:.1e} of its standard deviation at worst"
+            f"on the way there and back a latent loses {result.worst_round_trip:.1e} of its standard deviation at worst"
         )
     kept = [record for record in records if record.key not in result.failures]
     if slices:

@@ -234,8 +234,7 @@ def _with_inference(
         stages=plans,
         preparation_seconds=preparing,
         parameters=sum(p.numel() for p in networks.parameters()),
-        # Inversion is checked by sampling back.
-        encode_seconds=compressing + seconds(described) + 2 * walk,
+        encode_seconds=compressing + seconds(described) + walk,
         decode_seconds=seconds(decompressed) + walk,
         encode_gib=memory(compressed, described, predicted),
         decode_gib=memory(decompressed, predicted),
