@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from ldae.base.ranges import Range
 from ldae.cli.command import command
 from ldae.cli.console import progress_bar, say, table
-from ldae.cli.options import Count, Folder, Input, Inputs, Positional
+from ldae.cli.options import Count, Folder, Input, Inputs, Output, Positional
 
 if TYPE_CHECKING:
     from ldae.dicom.write import DerivedSeries
@@ -140,6 +140,28 @@ def convert_autoencoder(
     _write(plan, out, force)
     say("architecture: " + ", ".join(f"{name} {value}" for name, value in to_plain(plan.config).items()))
     say(f"weights: {out / 'weights.safetensors'}")
+    return 0
+
+
+@command("convert probe")
+def convert_probe(*, classifier: Path, mean: Path, std: Path, model: str, out: Output) -> int:
+    """Turn a published linear classifier of codes into a probe.
+
+    'ldae manipulate --direction' follows it and 'ldae predict' applies it. Files are NumPy arrays, safetensors or of
+    torch.save. A step of an edit has length 1 in standardised codes; it raises the classifier's label 1.
+
+    Args:
+        classifier: weight and bias of a linear layer with one output.
+        mean: of the codes that it was trained on.
+        std: standard deviation of those codes.
+        model: folder of the converted model, whose codes it reads.
+        out: the probe, JSON.
+    """
+    from ldae.autoencoder import LatentDiffusionAutoencoder
+    from ldae.tasks.classifier import convert_classifier
+
+    loaded = LatentDiffusionAutoencoder.from_pretrained(model, device="cpu")
+    say(f"probe: {convert_classifier(classifier, mean, std, loaded).save(out)}")
     return 0
 
 
