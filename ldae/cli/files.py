@@ -9,7 +9,10 @@ from ldae.cli.console import progress_bar, say, table
 from ldae.cli.options import Count, Folder, Input, Inputs, Output, Positional
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ldae.dicom.write import DerivedSeries
+    from ldae.tasks.conversion import NetworkConversion
     from ldae.tasks.convert import OfficialContract
 
 
@@ -130,17 +133,37 @@ def convert_autoencoder(
         ignore: beginnings of names of tensors that are not needed; they are recorded as left out.
         force: replace the folder of a former conversion.
     """
-    from ldae.base.files import check_new_folder
-    from ldae.io.plain import to_plain
-    from ldae.tasks.conversion import RECORD
     from ldae.tasks.convert import plan_autoencoder
 
-    check_new_folder(out, force=force, sign=RECORD)  # now, not after the files have been read
-    plan = plan_autoencoder(file, groups=groups, latent_scale=latent_scale, ignore=ignore or [])
-    _write(plan, out, force)
-    say("architecture: " + ", ".join(f"{name} {value}" for name, value in to_plain(plan.config).items()))
-    say(f"weights: {out / 'weights.safetensors'}")
-    return 0
+    settings = {"groups": groups, "latent_scale": latent_scale, "ignore": ignore or []}
+    return _convert_network(plan_autoencoder, file, out, force, **settings)
+
+
+@command("convert denoiser")
+def convert_denoiser(
+    file: Input,
+    *,
+    out: Folder,
+    heads: Count = 1,
+    stride: tuple[int, int, int] = (1, 2, 2),
+    ignore: list[str] | None = None,
+    force: bool = False,
+) -> int:
+    """Turn a second stage's checkpoint into a denoiser to train stage 3 on.
+
+    Sizes are read from the tensors. Writes weights.safetensors, for denoiser.initial_weights of 'ldae fit', and config.json.
+
+    Args:
+        file: Lightning checkpoint, bare state dict or safetensors.
+        out: folder to write.
+        heads: of its attention, which no tensor tells.
+        stride: its downsampling along each latent axis, which no tensor tells.
+        ignore: beginnings of names of tensors that are not needed; they are recorded as left out.
+        force: replace the folder of a former conversion.
+    """
+    from ldae.tasks.convert import plan_denoiser
+
+    return _convert_network(plan_denoiser, file, out, force, heads=heads, stride=stride, ignore=ignore or [])
 
 
 @command("convert probe")
@@ -162,6 +185,21 @@ def convert_probe(*, classifier: Path, mean: Path, std: Path, model: str, out: O
 
     loaded = LatentDiffusionAutoencoder.from_pretrained(model, device="cpu")
     say(f"probe: {convert_classifier(classifier, mean, std, loaded).save(out)}")
+    return 0
+
+
+def _convert_network(
+    plan_network: "Callable[..., NetworkConversion]", file: Path, out: Path, force: bool, **settings: Any
+) -> int:
+    from ldae.base.files import check_new_folder
+    from ldae.io.plain import to_plain
+    from ldae.tasks.conversion import RECORD
+
+    check_new_folder(out, force=force, sign=RECORD)  # now, not after the files have been read
+    plan = plan_network(file, **settings)
+    _write(plan, out, force)
+    say("architecture: " + ", ".join(f"{name} {value}" for name, value in to_plain(plan.config).items()))
+    say(f"weights: {out / plan.weights}")
     return 0
 
 

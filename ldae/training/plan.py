@@ -171,6 +171,9 @@ def plan_experiment(
         if name == "compression" and not config.compression.trains:
             notes.append("compression is not trained: it is fitted in closed form, frozen, or absent")
             continue
+        if name == "denoiser" and config.denoiser.frozen:
+            notes.append("the denoiser is not trained: it is frozen")
+            continue
         progress(name)
         with nullcontext() if measure else torch.device("meta"):
             try:
