@@ -21,7 +21,7 @@ from ldae.data.inputs import ScanLike, prepare_scan
 from ldae.data.latents import LatentCache, latent_key
 from ldae.data.manifest import Record
 from ldae.diffusion import SamplingConfig
-from ldae.errors import TaskError
+from ldae.errors import CheckpointError, TaskError
 from ldae.head.intake import Preprocess
 from ldae.inference import Inference
 from ldae.io.card import model_card
@@ -71,10 +71,16 @@ class LatentDiffusionAutoencoder(Inference, Shown):
         super().__init__(config, networks, device=device, precision=precision)
         self.domain = domain
         self._weights_hash: str | None = None
+        self._recorded_hash: str | None = None
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | Path, *, device: Device = "auto", precision: Precision = "auto"
+        cls,
+        folder: str | Path,
+        *,
+        device: Device = "auto",
+        precision: Precision = "auto",
+        semantic_only: bool = False,
     ) -> "LatentDiffusionAutoencoder":
         """Load a model, strictly; only safetensors are read.
 
@@ -83,6 +89,8 @@ class LatentDiffusionAutoencoder(Inference, Shown):
                 Hugging Face hub.
             device: where it runs.
             precision: of matrix work.
+            semantic_only: load what semantic codes need and nothing else; it cannot find noise codes, decode or be saved. A
+                folder that does not record the hash of all its weights is loaded whole.
 
         Raises:
             CheckpointError: if there is no such model, it is incomplete, or its tensors are not those of its config.
@@ -90,14 +98,20 @@ class LatentDiffusionAutoencoder(Inference, Shown):
         place = find_model(folder)
         stored, plain = load_folder(place)
         config = from_plain(AutoencoderConfig, plain["autoencoder"], where=f"{folder}/config.json")
-        with torch.device("meta"):
-            expected = Networks(config).state_dict()
+        recorded = plain.get("fingerprint")
+        semantic_only = semantic_only and isinstance(recorded, str)
+        networks = Networks.for_semantic_codes(config) if semantic_only else Networks(config)
+        expected = networks.state_dict()
+        if semantic_only:
+            needed = {name.partition(".")[0] for name in expected}
+            stored = {name: each for name, each in stored.items() if name.partition(".")[0] in needed}
         tensors = unpack(stored, expected, where=str(folder))
         width = config.semantic_encoder.semantic_width
         domain = TrainingDomain.take_from(load_domain(place), width, where=str(folder))
-        networks = Networks(config)
         networks.load_state_dict(tensors, strict=True)
-        return cls(config, networks, domain=domain, device=device, precision=precision)
+        model = cls(config, networks, domain=domain, device=device, precision=precision)
+        model._recorded_hash = recorded
+        return model
 
     def save_pretrained(self, folder: str | Path, *, facts: dict[str, str] | None = None, small: bool = False) -> Path:
         """Write the model folder: safetensors, config with the preprocessing contract, and a model card.
@@ -108,15 +122,21 @@ class LatentDiffusionAutoencoder(Inference, Shown):
             small: large tensors in half precision, without components of patches that show no brain. Codes of the small
                 model are a little other ones, so it counts as another model.
         """
+        if not self.networks.whole:
+            msg = "this model was loaded for semantic codes alone and would be saved without its other networks; load it whole"
+            raise TaskError(msg)
         tensors: Mapping[str, Tensor] = self.networks.state_dict()
+        fingerprint = self.fingerprint()
         if small:
             networks = deepcopy(self.networks)
             networks.leave_out_empty()
             tensors = pack(networks.state_dict())
+            fingerprint = hash_tensors(unpack(tensors, networks.state_dict(), where=str(folder)))
         plain = to_plain(self.config)
         card = model_card(plain, self.count_parameters(), facts or {})
         domain = None if self.domain is None else self.domain.tensors()
-        return save_folder(Path(folder), tensors, {"autoencoder": plain, "facts": facts or {}}, card, domain)
+        described = {"fingerprint": fingerprint, "autoencoder": plain, "facts": facts or {}}
+        return save_folder(Path(folder), tensors, described, card, domain)
 
     def push_to_hub(self, repository: str, *, private: bool = True, facts: dict[str, str] | None = None) -> str:
         """Put the model on the Hugging Face hub (extra `hub`).
@@ -153,9 +173,18 @@ class LatentDiffusionAutoencoder(Inference, Shown):
         return {name: sum(p.numel() for p in child.parameters()) for name, child in self.networks.named_children()}
 
     def fingerprint(self) -> str:
-        """Hash of all weights, the key of caches and results. Weights are frozen, so it is computed once."""
+        """Hash of all weights, the key of caches and results. Weights are frozen, so it is computed once.
+
+        Raises:
+            CheckpointError: if it is not the one that the model's folder records.
+        """
+        if self._weights_hash is None and not self.networks.whole and self._recorded_hash is not None:
+            self._weights_hash = self._recorded_hash
         if self._weights_hash is None:
             self._weights_hash = hash_tensors(self.networks.state_dict())
+            if self._recorded_hash not in (None, self._weights_hash):
+                msg = "the hash of the model's weights is not the fingerprint in its config.json; copy the model folder again"
+                raise CheckpointError(msg)
         return self._weights_hash
 
     @property
@@ -182,7 +211,7 @@ class LatentDiffusionAutoencoder(Inference, Shown):
         twin = copy(self)
         twin.networks = self.networks.with_random_encoder(self.config, seed)
         twin.domain = None
-        twin._weights_hash = None
+        twin._weights_hash = twin._recorded_hash = None
         return twin
 
     def prepare(self, volume: Volume) -> PreparedScan:

@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -91,6 +92,38 @@ def test_codes_say_who_found_them_and_how_well_they_come_back(tiny_model, head):
     missed = returned - model.compress(stack_images([model.prepare(head(2))]))
     assert drifted.round_trip == pytest.approx(float(missed.square().mean().sqrt()), rel=1e-4)
     assert drifted.round_trip > 10 * exact.round_trip
+
+
+@pytest.mark.parametrize("small", [False, True])
+def test_a_model_for_semantic_codes_alone_is_the_same_model(tiny_model, head, tmp_path, small):
+    folder = tiny_model.save_pretrained(tmp_path / "model", small=small)
+    whole, light = (
+        LatentDiffusionAutoencoder.from_pretrained(folder, device="cpu", precision="fp32", semantic_only=light)
+        for light in (False, True)
+    )
+    assert [name for name, count in light.count_parameters().items() if count] == ["semantic_encoder"]
+    assert light.origin == whole.origin
+    codes, expected = (each.encode(head(1), preprocess=False, noise=False) for each in (light, whole))
+    assert torch.equal(codes.semantic, expected.semantic)
+    for needs_more in (
+        lambda: light.encode(head(1), preprocess=False),
+        lambda: light.generate(light.draw_noise(1, torch.Generator()), codes.semantic[None]),
+        lambda: light.save_pretrained(tmp_path / "saved"),
+    ):
+        with pytest.raises(TaskError, match="loaded for semantic codes alone"):
+            needs_more()
+
+
+def test_the_recorded_hash_is_checked_and_a_model_without_one_is_loaded_whole(tiny_model, tmp_path):
+    folder = tiny_model.save_pretrained(tmp_path / "model")
+    plain = json.loads((folder / "config.json").read_text())
+    assert plain.pop("fingerprint") == tiny_model.fingerprint()
+    (folder / "config.json").write_text(json.dumps(plain))
+    older = LatentDiffusionAutoencoder.from_pretrained(folder, device="cpu", semantic_only=True)
+    assert older.fingerprint() == tiny_model.fingerprint()
+    (folder / "config.json").write_text(json.dumps(plain | {"fingerprint": "0"}))
+    with pytest.raises(CheckpointError, match=r"fingerprint in its config\.json"):
+        LatentDiffusionAutoencoder.from_pretrained(folder, device="cpu").fingerprint()
 
 
 def test_encoding_samples_back_only_if_asked(tiny_model, head, monkeypatch):

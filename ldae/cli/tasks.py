@@ -76,8 +76,9 @@ def encode(
         msg = f"{out}: holds codes alone; for --noise, --baselines or --slices give a folder"
         raise TaskError(msg)
     with TemporaryDirectory(prefix="ldae-encode-") if alone else nullcontext(checked_folder(out)) as place:
-        opened = open_scans(model, scans, Path(place), workers=workers)
-        loaded = model.loaded
+        light = not (noise or baselines)
+        opened = open_scans(model, scans, Path(place), workers=workers, semantic_only=light)
+        loaded = model.encoder if light else model.loaded
         check_place(out if alone else out / CODES, loaded)
         if slices:
             _ = loaded.slice_encoder  # refuses now, not after an hour of encoding

@@ -11,7 +11,7 @@ from torch import Tensor
 from ldae.autoencoder import AutoencoderConfig
 from ldae.base.files import atomic_folder, check_new_folder, write_json
 from ldae.io.card import model_card
-from ldae.io.checkpoints import FORMAT_VERSION, WEIGHTS, describe_folder, stream_tensors
+from ldae.io.checkpoints import FORMAT_VERSION, WEIGHTS, describe_folder, hash_tensors, load_tensors, stream_tensors
 from ldae.io.plain import to_plain
 from ldae.io.renaming import Renamed, as_float32
 from ldae.models.compression import CompressionConfig
@@ -115,7 +115,8 @@ class OfficialConversion(Conversion):
         plain = to_plain(self.config)
         origin = "converted by `ldae`\nfrom published checkpoints, whose licence and terms go on holding"
         card = model_card(plain, self.parameters, self.facts, origin=origin, licence="other")
-        describe_folder(folder, sha256, {"autoencoder": plain, "facts": self.facts}, card)
+        fingerprint = hash_tensors(load_tensors(folder / WEIGHTS)[0])
+        describe_folder(folder, sha256, {"fingerprint": fingerprint, "autoencoder": plain, "facts": self.facts}, card)
 
 
 @dataclass(frozen=True)

@@ -168,7 +168,9 @@ def test_a_lightning_checkpoint_becomes_the_model_that_it_holds(files, networks,
     assert np.isfinite(images).all()
     assert "AD = 0, CN = 1" in (out / "README.md").read_text()
     assert "license: other" in (out / "README.md").read_text()
-    facts = json.loads((out / "config.json").read_text())["facts"]
+    plain = json.loads((out / "config.json").read_text())
+    assert plain["fingerprint"] == model.fingerprint()
+    facts = plain["facts"]
     assert facts["latent scale"] == "0.873"
     assert "linspace" in facts["time grid"]
     # A second conversion into the same folder would replace what somebody may need.
