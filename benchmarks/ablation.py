@@ -78,6 +78,7 @@ def measure(model: LatentDiffusionAutoencoder, manifest: Manifest, seed: int) ->
         shown.latents(),
         torch.stack([codes.semantic for codes in shown.codes]),
         SamplingConfig("ddim", steps=10),
+        round_trip=True,
     )
     assert result.mean_image is not None
     return {

@@ -94,7 +94,7 @@ class Bench:
         marks.append(self.synchronise())
         semantic = self.model.semantic(images, z_0)
         marks.append(self.synchronise())
-        found = self.model.invert(z_0, semantic, sampling, measure=False)
+        found = self.model.invert(z_0, semantic, sampling)
         marks.append(self.synchronise())
         latents = self.model.sample_latents(found.noise, semantic, sampling, record=found.record)
         marks.append(self.synchronise())

@@ -21,7 +21,7 @@ from ldae.data.inputs import ScanLike, prepare_scan
 from ldae.data.latents import LatentCache, latent_key
 from ldae.data.manifest import Record
 from ldae.diffusion import SamplingConfig
-from ldae.errors import TaskError
+from ldae.errors import CheckpointError, TaskError
 from ldae.head.intake import Preprocess
 from ldae.inference import Inference
 from ldae.io.card import model_card
@@ -71,10 +71,16 @@ class LatentDiffusionAutoencoder(Inference, Shown):
         super().__init__(config, networks, device=device, precision=precision)
         self.domain = domain
         self._weights_hash: str | None = None
+        self._recorded_hash: str | None = None
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | Path, *, device: Device = "auto", precision: Precision = "auto"
+        cls,
+        folder: str | Path,
+        *,
+        device: Device = "auto",
+        precision: Precision = "auto",
+        semantic_only: bool = False,
     ) -> "LatentDiffusionAutoencoder":
         """Load a model, strictly; only safetensors are read.
 
@@ -83,6 +89,8 @@ class LatentDiffusionAutoencoder(Inference, Shown):
                 Hugging Face hub.
             device: where it runs.
             precision: of matrix work.
+            semantic_only: load what semantic codes need and nothing else; it cannot find noise codes, decode or be saved. A
+                folder that does not record the hash of all its weights is loaded whole.
 
         Raises:
             CheckpointError: if there is no such model, it is incomplete, or its tensors are not those of its config.
@@ -90,14 +98,20 @@ class LatentDiffusionAutoencoder(Inference, Shown):
         place = find_model(folder)
         stored, plain = load_folder(place)
         config = from_plain(AutoencoderConfig, plain["autoencoder"], where=f"{folder}/config.json")
-        with torch.device("meta"):
-            expected = Networks(config).state_dict()
+        recorded = plain.get("fingerprint")
+        semantic_only = semantic_only and isinstance(recorded, str)
+        networks = Networks.for_semantic_codes(config) if semantic_only else Networks(config)
+        expected = networks.state_dict()
+        if semantic_only:
+            needed = {name.partition(".")[0] for name in expected}
+            stored = {name: each for name, each in stored.items() if name.partition(".")[0] in needed}
         tensors = unpack(stored, expected, where=str(folder))
         width = config.semantic_encoder.semantic_width
         domain = TrainingDomain.take_from(load_domain(place), width, where=str(folder))
-        networks = Networks(config)
         networks.load_state_dict(tensors, strict=True)
-        return cls(config, networks, domain=domain, device=device, precision=precision)
+        model = cls(config, networks, domain=domain, device=device, precision=precision)
+        model._recorded_hash = recorded
+        return model
 
     def save_pretrained(self, folder: str | Path, *, facts: dict[str, str] | None = None, small: bool = False) -> Path:
         """Write the model folder: safetensors, config with the preprocessing contract, and a model card.
@@ -108,15 +122,21 @@ class LatentDiffusionAutoencoder(Inference, Shown):
             small: large tensors in half precision, without components of patches that show no brain. Codes of the small
                 model are a little other ones, so it counts as another model.
         """
+        if not self.networks.whole:
+            msg = "this model was loaded for semantic codes alone and would be saved without its other networks; load it whole"
+            raise TaskError(msg)
         tensors: Mapping[str, Tensor] = self.networks.state_dict()
+        fingerprint = self.fingerprint()
         if small:
             networks = deepcopy(self.networks)
             networks.leave_out_empty()
             tensors = pack(networks.state_dict())
+            fingerprint = hash_tensors(unpack(tensors, networks.state_dict(), where=str(folder)))
         plain = to_plain(self.config)
         card = model_card(plain, self.count_parameters(), facts or {})
         domain = None if self.domain is None else self.domain.tensors()
-        return save_folder(Path(folder), tensors, {"autoencoder": plain, "facts": facts or {}}, card, domain)
+        described = {"fingerprint": fingerprint, "autoencoder": plain, "facts": facts or {}}
+        return save_folder(Path(folder), tensors, described, card, domain)
 
     def push_to_hub(self, repository: str, *, private: bool = True, facts: dict[str, str] | None = None) -> str:
         """Put the model on the Hugging Face hub (extra `hub`).
@@ -153,9 +173,18 @@ class LatentDiffusionAutoencoder(Inference, Shown):
         return {name: sum(p.numel() for p in child.parameters()) for name, child in self.networks.named_children()}
 
     def fingerprint(self) -> str:
-        """Hash of all weights, the key of caches and results. Weights are frozen, so it is computed once."""
+        """Hash of all weights, the key of caches and results. Weights are frozen, so it is computed once.
+
+        Raises:
+            CheckpointError: if it is not the one that the model's folder records.
+        """
+        if self._weights_hash is None and not self.networks.whole and self._recorded_hash is not None:
+            self._weights_hash = self._recorded_hash
         if self._weights_hash is None:
             self._weights_hash = hash_tensors(self.networks.state_dict())
+            if self._recorded_hash not in (None, self._weights_hash):
+                msg = "the hash of the model's weights is not the fingerprint in its config.json; copy the model folder again"
+                raise CheckpointError(msg)
         return self._weights_hash
 
     @property
@@ -182,7 +211,7 @@ class LatentDiffusionAutoencoder(Inference, Shown):
         twin = copy(self)
         twin.networks = self.networks.with_random_encoder(self.config, seed)
         twin.domain = None
-        twin._weights_hash = None
+        twin._weights_hash = twin._recorded_hash = None
         return twin
 
     def prepare(self, volume: Volume) -> PreparedScan:
@@ -211,13 +240,22 @@ class LatentDiffusionAutoencoder(Inference, Shown):
         )
 
     @overload
-    def encode(self, scan: ScanLike, *, preprocess: Preprocess = "auto", noise: bool = True) -> Codes: ...
+    def encode(
+        self, scan: ScanLike, *, preprocess: Preprocess = "auto", noise: bool = True, round_trip: bool = False
+    ) -> Codes: ...
 
     @overload
-    def encode(self, scan: list[ScanLike], *, preprocess: Preprocess = "auto", noise: bool = True) -> list[Codes]: ...
+    def encode(
+        self, scan: list[ScanLike], *, preprocess: Preprocess = "auto", noise: bool = True, round_trip: bool = False
+    ) -> list[Codes]: ...
 
     def encode(
-        self, scan: ScanLike | list[ScanLike], *, preprocess: Preprocess = "auto", noise: bool = True
+        self,
+        scan: ScanLike | list[ScanLike],
+        *,
+        preprocess: Preprocess = "auto",
+        noise: bool = True,
+        round_trip: bool = False,
     ) -> Codes | list[Codes]:
         """Both codes of a scan, or of each scan in a list.
 
@@ -226,6 +264,7 @@ class LatentDiffusionAutoencoder(Inference, Shown):
             preprocess: `auto` finds out if the scan is a raw head, or a brain outside template space, and preprocesses it;
                 True always does, False never.
             noise: whether to invert the diffusion too; without it only y is computed, many times as fast.
+            round_trip: also sample back and measure what inversion loses, which takes about as long again.
 
         Raises:
             VolumeError: if it is no T1-weighted scan of a head or brain, or cannot be registered.
@@ -235,7 +274,7 @@ class LatentDiffusionAutoencoder(Inference, Shown):
         for start in range(0, len(scans), BATCH):
             contract = self.config.preprocessing
             batch = [prepare_scan(each, contract, preprocess=preprocess) for each in scans[start : start + BATCH]]
-            codes += self.encode_prepared(batch, noise=noise)
+            codes += self.encode_prepared(batch, noise=noise, round_trip=round_trip)
         return codes if isinstance(scan, list) else codes[0]
 
     def encode_prepared(
@@ -245,6 +284,7 @@ class LatentDiffusionAutoencoder(Inference, Shown):
         mirrored_latents: Tensor | None = None,
         *,
         noise: bool = True,
+        round_trip: bool = False,
     ) -> list[Codes]:
         """Codes of scans that are already on the model's grid.
 
@@ -253,6 +293,7 @@ class LatentDiffusionAutoencoder(Inference, Shown):
             latents: standardised posterior means, (B, C, d, h, w), where they are known already.
             mirrored_latents: those of the scans mirrored left to right.
             noise: whether to invert the diffusion too; without it only y is computed.
+            round_trip: also sample back and measure what inversion loses.
         """
         images = stack_images(scans)
         if latents is None and noise:
@@ -263,11 +304,11 @@ class LatentDiffusionAutoencoder(Inference, Shown):
             Codes(y, None, scan.grid, scan.window, to_template=scan.to_template, domain_distance=distance)
             for y, scan, distance in zip(found, scans, distances, strict=True)
         ]
-        return self.with_noise(codes, latents) if noise and latents is not None else codes
+        return self.with_noise(codes, latents, round_trip=round_trip) if noise and latents is not None else codes
 
-    def with_noise(self, codes: Sequence[Codes], z_0: Tensor, *, measure: bool = True) -> list[Codes]:
+    def with_noise(self, codes: Sequence[Codes], z_0: Tensor, *, round_trip: bool = False) -> list[Codes]:
         """The codes with noise codes and solver of standardised latents, (B, C, d, h, w); if measured, the round-trip error."""
-        found = self.invert(z_0, torch.stack([each.semantic for each in codes]), measure=measure)
+        found = self.invert(z_0, torch.stack([each.semantic for each in codes]), round_trip=round_trip)
         return [
             replace(
                 each,

@@ -107,22 +107,22 @@ class Inference:
 
     @torch.inference_mode()
     def invert(
-        self, z_0: Tensor, semantic: Tensor, sampling: SamplingConfig | None = None, *, measure: bool = True
+        self, z_0: Tensor, semantic: Tensor, sampling: SamplingConfig | None = None, *, round_trip: bool = False
     ) -> NoiseCodes:
-        """Noise codes of latents under their semantic codes, and how well they come back.
+        """Noise codes of latents under their semantic codes.
 
         Args:
             z_0: standardised latents, (B, C, d, h, w).
             semantic: y, (B, S).
             sampling: the solver; the model's own if not given.
-            measure: sample back and measure the error of the round trip, which costs as much as decoding.
+            round_trip: also sample back and measure the error of the round trip, which takes about as long again.
         """
         sampling = sampling or self.config.sampling
         latents = z_0.to(self.device)
         with self._predicting(semantic, sampling) as predict:
             noise, record = invert_latents(predict, latents, schedule=self.networks.schedule, sampling=sampling)
         noise, record = noise.cpu(), None if record is None else record.cpu()
-        if not measure:
+        if not round_trip:
             return NoiseCodes(noise, record, None)
         missed = self.sample_latents(noise, semantic, sampling, record=record) - z_0.cpu()
         return NoiseCodes(noise, record, missed.square().flatten(1).mean(dim=1).sqrt())

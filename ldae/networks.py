@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from ldae.diffusion import (
     shift_scale,
     velocity_of,
 )
-from ldae.errors import ConfigError
+from ldae.errors import ConfigError, TaskError
 from ldae.models.components import PatchComponents
 from ldae.models.compression import CompressionAutoencoder, CompressionConfig
 from ldae.models.denoiser import Denoiser, DenoiserConfig, Features
@@ -56,6 +57,16 @@ class AutoencoderConfig:
     sampling: SamplingConfig = SamplingConfig()
 
 
+class NotLoaded(nn.Module):
+    """Place of a network that was left out."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            return super().__getattr__(name)
+        msg = "this model was loaded for semantic codes alone; load it whole for noise codes, decoding and sampling"
+        raise TaskError(msg)
+
+
 class Networks(nn.Module):
     """The four networks of a latent diffusion autoencoder.
 
@@ -88,6 +99,26 @@ class Networks(nn.Module):
         )
         self.schedule = NoiseSchedule(config.schedule)
         check_forms(self.schedule, config.denoiser.prediction, config.shift)
+
+    @classmethod
+    def for_semantic_codes(cls, config: AutoencoderConfig) -> "Networks":
+        """The semantic encoder and, if it reads latents, the compression; the place of the others is empty."""
+        shape = config.preprocessing.shape
+        encoder = build_semantic_encoder(config.semantic_encoder, shape, config.compression.latent_shape(shape))
+        latent = encoder.reads_latent or encoder.reads_mirrored_latent
+        networks = cls.__new__(cls)
+        nn.Module.__init__(networks)
+        networks.add_module("compression", CompressionAutoencoder(config.compression, shape) if latent else NotLoaded())
+        networks.add_module("denoiser", NotLoaded())
+        networks.add_module("gradient_estimator", NotLoaded())
+        networks.add_module("semantic_encoder", encoder)
+        networks.add_module("schedule", NoiseSchedule(config.schedule))
+        return networks
+
+    @property
+    def whole(self) -> bool:
+        """False if networks were left out."""
+        return not any(isinstance(each, NotLoaded) for each in self.children())
 
     def leave_out_empty(self) -> None:
         """Let what is known of patches without brain be 0, where the compression is by components of patches."""

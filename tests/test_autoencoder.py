@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -74,7 +75,7 @@ def test_encode_then_decode_is_the_identity_up_to_compression(tiny_model, head):
     images = torch.from_numpy(np.stack([scan.data for scan in scans]))[:, None]
     z_0, y = tiny_model.compress(images), tiny_model.semantic(images)
     sampling = SamplingConfig("bdia", steps=6)
-    found = tiny_model.invert(z_0, y, sampling)
+    found = tiny_model.invert(z_0, y, sampling, round_trip=True)
     back = tiny_model.sample_latents(found.noise, y, sampling, record=found.record)
     torch.testing.assert_close(back, z_0, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(found.round_trip, (back - z_0).square().flatten(1).mean(dim=1).sqrt())
@@ -83,7 +84,7 @@ def test_encode_then_decode_is_the_identity_up_to_compression(tiny_model, head):
 def test_codes_say_who_found_them_and_how_well_they_come_back(tiny_model, head):
     rough = replace(tiny_model.config, sampling=SamplingConfig("ddim", steps=2))
     model = LatentDiffusionAutoencoder(rough, tiny_model.networks, device="cpu", precision="fp32")
-    exact, drifted = tiny_model.encode(head(2), preprocess=False), model.encode(head(2), preprocess=False)
+    exact, drifted = (each.encode(head(2), preprocess=False, round_trip=True) for each in (tiny_model, model))
     assert exact.solver == "bdia, 3 steps"
     assert exact.round_trip < 1e-5
     assert drifted.record is None
@@ -91,6 +92,48 @@ def test_codes_say_who_found_them_and_how_well_they_come_back(tiny_model, head):
     missed = returned - model.compress(stack_images([model.prepare(head(2))]))
     assert drifted.round_trip == pytest.approx(float(missed.square().mean().sqrt()), rel=1e-4)
     assert drifted.round_trip > 10 * exact.round_trip
+
+
+@pytest.mark.parametrize("small", [False, True])
+def test_a_model_for_semantic_codes_alone_is_the_same_model(tiny_model, head, tmp_path, small):
+    folder = tiny_model.save_pretrained(tmp_path / "model", small=small)
+    whole, light = (
+        LatentDiffusionAutoencoder.from_pretrained(folder, device="cpu", precision="fp32", semantic_only=light)
+        for light in (False, True)
+    )
+    assert [name for name, count in light.count_parameters().items() if count] == ["semantic_encoder"]
+    assert light.origin == whole.origin
+    codes, expected = (each.encode(head(1), preprocess=False, noise=False) for each in (light, whole))
+    assert torch.equal(codes.semantic, expected.semantic)
+    for needs_more in (
+        lambda: light.encode(head(1), preprocess=False),
+        lambda: light.generate(light.draw_noise(1, torch.Generator()), codes.semantic[None]),
+        lambda: light.save_pretrained(tmp_path / "saved"),
+    ):
+        with pytest.raises(TaskError, match="loaded for semantic codes alone"):
+            needs_more()
+
+
+def test_the_recorded_hash_is_checked_and_a_model_without_one_is_loaded_whole(tiny_model, tmp_path):
+    folder = tiny_model.save_pretrained(tmp_path / "model")
+    plain = json.loads((folder / "config.json").read_text())
+    assert plain.pop("fingerprint") == tiny_model.fingerprint()
+    (folder / "config.json").write_text(json.dumps(plain))
+    older = LatentDiffusionAutoencoder.from_pretrained(folder, device="cpu", semantic_only=True)
+    assert older.fingerprint() == tiny_model.fingerprint()
+    (folder / "config.json").write_text(json.dumps(plain | {"fingerprint": "0"}))
+    with pytest.raises(CheckpointError, match=r"fingerprint in its config\.json"):
+        LatentDiffusionAutoencoder.from_pretrained(folder, device="cpu").fingerprint()
+
+
+def test_encoding_samples_back_only_if_asked(tiny_model, head, monkeypatch):
+    features, calls = tiny_model.networks.denoiser.features, []
+    monkeypatch.setattr(tiny_model.networks.denoiser, "features", lambda *given: calls.append(1) or features(*given))
+    assert tiny_model.encode(head(1), preprocess=False).round_trip is None
+    steps = tiny_model.config.sampling.steps
+    assert len(calls) == steps + 1
+    tiny_model.encode(head(1), preprocess=False, round_trip=True)
+    assert len(calls) == (steps + 1) + (2 * steps + 1)
 
 
 def test_batches_and_single_scans_agree(tiny_model, head):

@@ -80,7 +80,7 @@ def manipulate(
             raise TaskError(msg)
     names = [path.name for path in paths]
     known = {str(path) if names.count(path.name) > 1 else path.name: read_volume(path) for path in paths}
-    model, encoded = scans.open(subject)
+    model, encoded = scans.open(subject, round_trip=True)
     amounts = sorted({0.0, *steps})
     training = [record for record in scans.manifest.records if record.split == "train"] if nuisances else []
     if nuisances and not training and hold == "images":

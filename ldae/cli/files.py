@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from ldae.base.ranges import Range
 from ldae.cli.command import command
 from ldae.cli.console import progress_bar, say, table
-from ldae.cli.options import Count, Folder, Input, Inputs, Positional
+from ldae.cli.options import Count, Folder, Input, Inputs, Output, Positional
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ldae.dicom.write import DerivedSeries
-    from ldae.tasks.convert import OfficialContract
+    from ldae.tasks.conversion.conversion import NetworkConversion
+    from ldae.tasks.conversion.official import OfficialContract
 
 
 @command("export dicom", settings="ldae.dicom.write:DerivedSeries", skip=("derivation",), names={"reference": "like"})
@@ -70,7 +73,7 @@ def report(run: Input, *, out: Path | None = None, format: Literal["html", "md",
 
 @command(
     "convert official",
-    settings="ldae.tasks.convert:OfficialContract",
+    settings="ldae.tasks.conversion.official:OfficialContract",
     skip=("clamp",),
 )
 def convert_official(
@@ -92,8 +95,8 @@ def convert_official(
     """
     from ldae.base.files import check_new_folder
     from ldae.errors import ConfigError
-    from ldae.tasks.conversion import RECORD
-    from ldae.tasks.convert import plan_official
+    from ldae.tasks.conversion.conversion import RECORD
+    from ldae.tasks.conversion.official import plan_official
 
     if len(files) > 3:
         msg = f"{len(files)} files given; give those of denoiser, semantic encoder and compression autoencoder"
@@ -130,16 +133,73 @@ def convert_autoencoder(
         ignore: beginnings of names of tensors that are not needed; they are recorded as left out.
         force: replace the folder of a former conversion.
     """
+    from ldae.tasks.conversion.official import plan_autoencoder
+
+    settings = {"groups": groups, "latent_scale": latent_scale, "ignore": ignore or []}
+    return _convert_network(plan_autoencoder, file, out, force, **settings)
+
+
+@command("convert denoiser")
+def convert_denoiser(
+    file: Input,
+    *,
+    out: Folder,
+    heads: Count = 1,
+    stride: tuple[int, int, int] = (1, 2, 2),
+    ignore: list[str] | None = None,
+    force: bool = False,
+) -> int:
+    """Turn a second stage's checkpoint into a denoiser to train stage 3 on.
+
+    Sizes are read from the tensors. Writes weights.safetensors, for denoiser.initial_weights of 'ldae fit', and config.json.
+
+    Args:
+        file: Lightning checkpoint, bare state dict or safetensors.
+        out: folder to write.
+        heads: of its attention, which no tensor tells.
+        stride: its downsampling along each latent axis, which no tensor tells.
+        ignore: beginnings of names of tensors that are not needed; they are recorded as left out.
+        force: replace the folder of a former conversion.
+    """
+    from ldae.tasks.conversion.official import plan_denoiser
+
+    return _convert_network(plan_denoiser, file, out, force, heads=heads, stride=stride, ignore=ignore or [])
+
+
+@command("convert probe")
+def convert_probe(*, classifier: Path, mean: Path, std: Path, model: str, out: Output) -> int:
+    """Turn a published linear classifier of codes into a probe.
+
+    'ldae manipulate --direction' follows it and 'ldae predict' applies it. Files are NumPy arrays, safetensors or of
+    torch.save. A step of an edit has length 1 in standardised codes; it raises the classifier's label 1.
+
+    Args:
+        classifier: weight and bias of a linear layer with one output.
+        mean: of the codes that it was trained on.
+        std: standard deviation of those codes.
+        model: folder of the converted model, whose codes it reads.
+        out: the probe, JSON.
+    """
+    from ldae.autoencoder import LatentDiffusionAutoencoder
+    from ldae.tasks.conversion.classifier import convert_classifier
+
+    loaded = LatentDiffusionAutoencoder.from_pretrained(model, device="cpu")
+    say(f"probe: {convert_classifier(classifier, mean, std, loaded).save(out)}")
+    return 0
+
+
+def _convert_network(
+    plan_network: "Callable[..., NetworkConversion]", file: Path, out: Path, force: bool, **settings: Any
+) -> int:
     from ldae.base.files import check_new_folder
     from ldae.io.plain import to_plain
-    from ldae.tasks.conversion import RECORD
-    from ldae.tasks.convert import plan_autoencoder
+    from ldae.tasks.conversion.conversion import RECORD
 
     check_new_folder(out, force=force, sign=RECORD)  # now, not after the files have been read
-    plan = plan_autoencoder(file, groups=groups, latent_scale=latent_scale, ignore=ignore or [])
+    plan = plan_network(file, **settings)
     _write(plan, out, force)
     say("architecture: " + ", ".join(f"{name} {value}" for name, value in to_plain(plan.config).items()))
-    say(f"weights: {out / 'weights.safetensors'}")
+    say(f"weights: {out / plan.weights}")
     return 0
 
 

@@ -174,13 +174,25 @@ class Model(Hardware):
         Raises:
             ConfigError: for a setting that is not one.
         """
+        return self._load(semantic_only=False)
+
+    @cached_property
+    def encoder(self) -> "LatentDiffusionAutoencoder":
+        """The model with what semantic codes need, and no more."""
+        return self._load(semantic_only=True)
+
+    def _load(self, *, semantic_only: bool) -> "LatentDiffusionAutoencoder":
         from ldae.autoencoder import LatentDiffusionAutoencoder
 
-        model = LatentDiffusionAutoencoder.from_pretrained(self.model, device=self.device, precision=self.precision)
+        model = LatentDiffusionAutoencoder.from_pretrained(
+            self.model, device=self.device, precision=self.precision, semantic_only=semantic_only
+        )
         return model.with_sampling(self.sampling) if self.sampling else model
 
 
-def open_scans(model: Model, scans: Sequence[Path], out: Path, *, workers: int) -> "OpenedScans":
+def open_scans(
+    model: Model, scans: Sequence[Path], out: Path, *, workers: int, semantic_only: bool = False
+) -> "OpenedScans":
     """Scans that a model can read; raw ones are preprocessed into `out`/prepared.
 
     Args:
@@ -188,11 +200,12 @@ def open_scans(model: Model, scans: Sequence[Path], out: Path, *, workers: int) 
         scans: manifest, image files, or BIDS folder.
         out: folder.
         workers: processes.
+        semantic_only: load the model for semantic codes alone.
     """
     from ldae.prepare.preprocess import intake
 
     def contract() -> "Preprocessing":  # a model that cannot be loaded is refused before anything is preprocessed
-        return model.loaded.config.preprocessing
+        return (model.encoder if semantic_only else model.loaded).config.preprocessing
 
     with progress_bar("preprocess") as move:
         opened = intake.open_scans(scans, out, contract=contract, workers=workers, progress=move)
@@ -250,13 +263,14 @@ class Scans(Model):
         raise TaskError(msg)
 
     def open(
-        self, subject: str | None = None, *, noise: bool = True
+        self, subject: str | None = None, *, noise: bool = True, round_trip: bool = False
     ) -> "tuple[LatentDiffusionAutoencoder, EncodedScans]":
         """The model, and the chosen scans with their codes.
 
         Args:
             subject: whose scans alone.
             noise: find the noise codes too, which takes longest.
+            round_trip: measure what the noise codes lose, of which an edit warns.
         """
         from ldae.tasks.encode import encode_scans
 
@@ -271,7 +285,7 @@ class Scans(Model):
         if not noise:
             return model, scans
         with progress_bar("invert") as move:
-            return model, scans.with_noise(model, progress=move)
+            return model, scans.with_noise(model, round_trip=round_trip, progress=move)
 
 
 @dataclass(frozen=True, kw_only=True)

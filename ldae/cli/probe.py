@@ -192,9 +192,9 @@ def predict(
         codes = read_embeddings(scans[0])
     else:
         with TemporaryDirectory(prefix="ldae-predict-") as place:
-            opened = open_scans(model, scans, Path(place), workers=workers)
+            opened = open_scans(model, scans, Path(place), workers=workers, semantic_only=True)
             failures |= opened.failures
-            loaded = model.loaded
+            loaded = model.encoder
             check_origin(str(probe), saved.origin, loaded.origin)
             with progress_bar("encode") as move:
                 encoded = encode_scans(loaded, opened.manifest.records, failures=failures, progress=move)

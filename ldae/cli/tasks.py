@@ -36,6 +36,7 @@ def encode(
     *,
     out: Output,
     noise: bool = False,
+    round_trip: bool = False,
     baselines: bool = False,
     slices: bool = False,
     batch_size: Count = 16,
@@ -55,6 +56,7 @@ def encode(
         model: that encodes.
         out: folder for codes.parquet (and noise.safetensors); or the table's own name, ending in .parquet.
         noise: write the noise codes too.
+        round_trip: with --noise, also decode the noise codes again and measure what is lost; takes about as long again.
         baselines: write the features to compare codes with in 'ldae probe': those of an encoder with random weights, of
             components of the scans, of their tissue maps and of their latents, and of tissue in blocks.
         slices: write slices.npz too, a vector a slice, for 'ldae probe --probe attention' (2.5D encoders only).
@@ -70,6 +72,9 @@ def encode(
     from ldae.tasks.probe.baselines import COMPONENTS, write_baselines
 
     alone = out.suffix == ".parquet"
+    if round_trip and not noise:
+        msg = "--round-trip measures noise codes, and none are asked for; add --noise"
+        raise TaskError(msg)
     if alone and (noise or baselines or slices):
         msg = f"{out}: holds codes alone; for --noise, --baselines or --slices give a folder"
         raise TaskError(msg)
@@ -77,8 +82,9 @@ def encode(
         msg = f"--part {part}: takes a manifest (TSV or CSV), without --baselines and --slices; add those to the last command"
         raise TaskError(msg)
     with TemporaryDirectory(prefix="ldae-encode-") if alone else nullcontext(checked_folder(out)) as place:
-        opened = open_scans(model, scans, Path(place), workers=workers)
-        loaded = model.loaded
+        light = not (noise or baselines)
+        opened = open_scans(model, scans, Path(place), workers=workers, semantic_only=light)
+        loaded = model.encoder if light else model.loaded
         check_place(out if alone else out / CODES, loaded)
         if slices:
             _ = loaded.slice_encoder  # refuses now, not after an hour of encoding
@@ -91,7 +97,9 @@ def encode(
                 say(f"part {part}: once all parts are done, the same command without --part writes the table")
                 say_reasons("left out", failures)
                 return exit_code(failures, strict=strict)
-            result = encode_manifest(loaded, records, Path(place), **how, cache=cache, progress=move)
+            result = encode_manifest(
+                loaded, records, Path(place), **how, round_trip=round_trip, cache=cache, progress=move
+            )
         if alone:
             with atomic_file(out) as temporary:
                 shutil.copyfile(result.codes, temporary)
@@ -101,10 +109,11 @@ def encode(
             f"note: {result.outside} of {result.encoded} scans lie outside the model's training domain (column "
             "domain_distance, above 1): trust what is read from their codes less"
         )
+    if result.noise is not None:
+        say(f"noise codes ({loaded.config.sampling}): {result.noise}")
     if result.worst_round_trip is not None:
         say(
-            f"noise codes ({loaded.config.sampling}): {result.noise}; on the way there and back a latent loses "
-            f"{result.worst_round_trip:.1e} of its standard deviation at worst"
+            f"on the way there and back a latent loses {result.worst_round_trip:.1e} of its standard deviation at worst"
         )
     kept = [record for record in records if record.key not in result.failures]
     if slices:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -116,13 +117,15 @@ class NoiseSchedule(nn.Module):
     def time_grid(self, steps: int) -> tuple[int, ...]:
         """`steps` + 1 timesteps from the clean end 0 to the noisy end T-1, as evenly spaced as integers allow.
 
+        It is the published grid, int(linspace(0, T - 1, steps + 1)), with the rounding of its float64 values.
+
         Raises:
             ConfigError: if `steps` is not in 1..T-1.
         """
         if not 1 <= steps < self.timesteps:
-            msg = f"sampling steps must be 1..{self.timesteps - 1}, got {steps}; 20 is usual"
+            msg = f"sampling steps must be 1..{self.timesteps - 1}, got {steps}; 10 to 100 are usual"
             raise ConfigError(msg)
-        return tuple(step * (self.timesteps - 1) // steps for step in range(steps + 1))
+        return tuple(np.linspace(0, self.timesteps - 1, steps + 1).astype(int).tolist())
 
 
 def _without_terminal_signal(alpha_bar: Tensor) -> Tensor:

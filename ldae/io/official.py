@@ -53,7 +53,7 @@ class DecoderShape:
         multipliers: width of each level relative to the first.
         residual_blocks: a level on the way down.
         attention_levels: levels with self-attention.
-        semantic_width: S, of the code that it takes.
+        semantic_width: S, of the code that it takes; 0 of a denoiser alone.
     """
 
     latent_channels: int
@@ -81,12 +81,15 @@ class EncoderShape:
     slices: int
 
 
-def rename_decoder(file: WeightsFile, ignore: tuple[str, ...] = ()) -> tuple[Renamed, DecoderShape, list[str]]:
-    """The denoiser and the gradient estimator.
+def rename_decoder(
+    file: WeightsFile, ignore: tuple[str, ...] = (), *, alone: bool = False
+) -> tuple[Renamed, DecoderShape, list[str]]:
+    """The denoiser and, unless it is alone, the gradient estimator.
 
     Args:
         file: a published decoder, alone or in a Lightning checkpoint.
         ignore: beginnings of names to leave out.
+        alone: whether it is a denoiser without a gradient estimator, as the second stage leaves it.
 
     Returns:
         The account, the architecture, and the names that mean nothing in a decoder.
@@ -95,7 +98,7 @@ def rename_decoder(file: WeightsFile, ignore: tuple[str, ...] = ()) -> tuple[Ren
         CheckpointError: if the file holds no decoder, or one whose architecture cannot be read.
     """
     inside, prefix, account = find_network(file, "decoder", ignore)
-    shape = _decoder_shape(file, inside)
+    shape = _decoder_shape(file, inside, alone)
     unexpected = []
     for name, tensor in inside.items():
         ours = decoder_name(name)
@@ -139,7 +142,7 @@ def _inside(prefix: str, table: Mapping[str, str], layer: list[str]) -> str | No
     return None if ours is None else f"{prefix}.{ours}"
 
 
-def _decoder_shape(file: WeightsFile, inside: Mapping[str, Tensor]) -> DecoderShape:
+def _decoder_shape(file: WeightsFile, inside: Mapping[str, Tensor], alone: bool) -> DecoderShape:
     def shape_of(name: str) -> tuple[int, ...]:
         if name not in inside:
             raise CheckpointError(_missing_layer(file, name))
@@ -177,7 +180,7 @@ def _decoder_shape(file: WeightsFile, inside: Mapping[str, Tensor]) -> DecoderSh
         multipliers=tuple(each // width for each in finest_first),
         residual_blocks=size - 1,
         attention_levels=tuple(level for level, attends_here in enumerate(attention) if attends_here),
-        semantic_width=shape_of("label_emb.weight")[-1],
+        semantic_width=0 if alone else shape_of("label_emb.weight")[-1],
     )
 
 
@@ -185,7 +188,7 @@ def _missing_layer(file: WeightsFile, name: str) -> str:
     if name == "label_emb.weight":
         return (
             f"{file.path}: a denoiser without a gradient estimator (no {name}), as the second training stage leaves it; "
-            "give the decoder of the third stage"
+            "give the decoder of the third stage, or train that stage: 'ldae convert denoiser' reads this file"
         )
     return f"{file.path}: the decoder lacks {name}; the file is incomplete or of another version: download it again"
 

@@ -12,7 +12,7 @@ from ldae.io.weights_file import WeightsFile
 
 __all__ = ["NETWORKS", "Network", "Renamed", "as_float32", "check_complete", "find_network"]
 
-TRAINING_ONLY = ("discriminator.", "perceptual_loss.")
+TRAINING_ONLY = ("discriminator.", "lpips.", "perceptual_loss.")
 """Networks that only a training needs."""
 
 

@@ -1,4 +1,4 @@
-"""Weights of other programs: safetensors and files of `torch.save`, as tensors alone. No pickled code is run."""
+"""Weights of other programs: safetensors, NumPy's and files of `torch.save`, as tensors alone. No pickled code is run."""
 
 import pickle
 import re
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -51,7 +52,7 @@ class WeightsFile:
 
 
 def read_weights_file(path: Path) -> WeightsFile:
-    """Read a safetensors file, a state dict or a Lightning checkpoint.
+    """Read a safetensors file, a state dict, a Lightning checkpoint, or a single array of torch or NumPy.
 
     Args:
         path: of the file; its content decides the format, not its name.
@@ -67,6 +68,8 @@ def read_weights_file(path: Path) -> WeightsFile:
     if head[8:9] == b"{":
         tensors, _ = load_tensors(path)
         beside: tuple[str, ...] = ()
+    elif head[:6] == b"\x93NUMPY":
+        tensors, beside = {"array": _load_array(path)}, ()
     elif head[:4] == b"PK\x03\x04" or head[:1] == b"\x80":
         tensors, beside = _unwrap(path, _load_torch(path, zipped=head[:2] == b"PK"))
     else:
@@ -77,6 +80,14 @@ def read_weights_file(path: Path) -> WeightsFile:
         msg = f"{path}: holds no tensors; give the file of the trained weights"
         raise CheckpointError(msg)
     return WeightsFile(path, sha256_of(path), tensors, beside)
+
+
+def _load_array(path: Path) -> Tensor:
+    try:
+        return torch.from_numpy(np.load(path, allow_pickle=False))
+    except (ValueError, TypeError, OSError, EOFError) as error:  # objects, other types, or damage
+        msg = f"{path}: not an array of numbers ({error}); save it again with numpy.save"
+        raise CheckpointError(msg) from error
 
 
 def _load_torch(path: Path, *, zipped: bool) -> Any:
@@ -105,6 +116,8 @@ def _load_torch(path: Path, *, zipped: bool) -> Any:
 
 def _unwrap(path: Path, loaded: Any) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """The state dict inside a checkpoint, and the names of the entries beside it, unless those hold unknown tensors."""
+    if isinstance(loaded, Tensor):
+        return {"array": loaded.detach()}, ()
     if not isinstance(loaded, Mapping):
         msg = f"{path}: holds a {type(loaded).__name__}, not a dictionary of tensors; save the model's state dict"
         raise CheckpointError(msg)

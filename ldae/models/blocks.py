@@ -1,15 +1,93 @@
-"""Building blocks of the ADM-family UNets (Dhariwal and Nichol 2021): adaptive group norm, resampling, attention."""
+"""Building blocks of the ADM-family UNets (Dhariwal and Nichol 2021): group norms, resampling, attention."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["ResidualBlock", "SelfAttention", "group_norm", "timestep_embedding", "zero_init"]
+__all__ = [
+    "GroupNorm",
+    "ResidualBlock",
+    "SelfAttention",
+    "group_moments",
+    "group_norm",
+    "timestep_embedding",
+    "zero_init",
+]
 
 Stride = tuple[int, int, int]
+
+PIECE = 1 << 15
+"""Voxels that are summed in float32 before their sum is added in float64."""
+
+
+class GroupNorm(nn.GroupNorm):
+    """Group norm that is right for channels-last volumes on the CPU too.
+
+    There torch 2.13 sums a whole group in float32, one value after the other: over groups of millions of voxels it is off by
+    1e-3. Other devices, layouts and types are torch's own; so is compiled code, which sums in another way.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, ...) to the same."""
+        channels_last = x.ndim == 5 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last_3d)
+        exact = x.device.type == "cpu" and x.dtype == torch.float32 and channels_last
+        if not exact or torch.compiler.is_compiling():
+            return super().forward(x)
+        normalised: Tensor = _ExactGroupNorm.apply(  # type: ignore[no-untyped-call]
+            x, self.weight, self.bias, self.num_groups, self.eps
+        )
+        return normalised
+
+
+class _ExactGroupNorm(torch.autograd.Function):
+    """Forward with :func:`group_moments`, backward by torch."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
+        mean, variance = group_moments([x], groups)
+        rstd = (variance + eps).rsqrt()
+        ctx.save_for_backward(x, mean.float(), rstd.float(), weight)
+        ctx.groups = groups
+        each = x.shape[1] // groups
+        scale = rstd.repeat_interleave(each, dim=1) * weight
+        shift = bias - mean.repeat_interleave(each, dim=1) * scale
+        return torch.addcmul(_spread(shift), x, _spread(scale))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, mean, rstd, weight = ctx.saved_tensors
+        gradient = gradients[0].contiguous(memory_format=torch.channels_last_3d)
+        sizes = (*x.shape[:2], x[0, 0].numel(), ctx.groups)
+        # All three gradients at once: torch crashes where the input's is not asked for.
+        found = torch.ops.aten.native_group_norm_backward(gradient, x, mean, rstd, weight, *sizes, [True, True, True])
+        return *found, None, None
+
+
+def group_moments(parts: Iterable[Tensor], groups: int) -> Tensor:
+    """Mean and variance of each group of a feature map, (2, B, groups), float64.
+
+    Args:
+        parts: of the feature map along a spatial axis, (B, C, d, h, w) each, in any layout.
+        groups: of its channels.
+    """
+    sums, count = torch.zeros(()), 0
+    for part in parts:
+        count += part[0].numel() // groups
+        rows = part.permute(0, 2, 3, 4, 1).flatten(1, 3)
+        for piece in torch.split(rows, PIECE, dim=1):
+            values = piece.float()
+            sums = sums + torch.stack([values.sum(dim=1), values.square().sum(dim=1)]).double()
+    mean, square = sums.reshape(2, sums.shape[1], groups, -1).sum(dim=3) / count
+    return torch.stack([mean, (square - mean.square()).clamp_min(0.0)])
+
+
+def _spread(each: Tensor) -> Tensor:
+    """Values for each channel, (B, C), as float32 that broadcasts over volumes."""
+    return each.float()[:, :, None, None, None]
 
 
 def zero_init(module: nn.Conv3d | nn.Linear) -> nn.Conv3d | nn.Linear:
@@ -20,9 +98,9 @@ def zero_init(module: nn.Conv3d | nn.Linear) -> nn.Conv3d | nn.Linear:
     return module
 
 
-def group_norm(channels: int) -> nn.GroupNorm:
+def group_norm(channels: int) -> GroupNorm:
     """Group norm with 32 groups, or as many as divide the channels."""
-    return nn.GroupNorm(math.gcd(32, channels), channels)
+    return GroupNorm(math.gcd(32, channels), channels)
 
 
 def timestep_embedding(t: Tensor, width: int) -> Tensor:

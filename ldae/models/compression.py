@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ldae.base.ranges import blocks, checked, count, natural
 from ldae.errors import ConfigError
+from ldae.models.blocks import GroupNorm
 from ldae.models.cells import crop_to, from_patches, pad_to_multiple, padded_shape, to_patches
 from ldae.models.components import ComponentsConfig, PatchComponents
 
@@ -169,6 +170,9 @@ def build_network(config: CompressionConfig) -> nn.Module:
         with_encoder_nonlocal_attn=attention.coarsest,
         with_decoder_nonlocal_attn=attention.coarsest,
     )
+    for module in network.modules():
+        if type(module) is nn.GroupNorm:
+            module.__class__ = GroupNorm
     # A posterior as wide as its prior hides what the encoder predicts; starting narrow, training reaches the same loss in far
     # fewer steps, and the divergence widens it again where that costs nothing.
     log_variance = network.quant_conv_log_sigma.conv

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ldae.models.blocks import group_moments
 from ldae.models.compression import CompressionAutoencoder, Posterior
 
 __all__ = ["WHOLE_VOXELS", "decode_latents", "encode_images", "stream"]
@@ -147,18 +148,9 @@ def _cut(slab: Tensor, before: int, after: int) -> Tensor:
 
 def _whole_norm(norm: nn.GroupNorm, slabs: Slabs) -> Callable[[Tensor], Tensor]:
     """A group norm with the statistics of all slabs, for parts of them."""
-    sums = torch.zeros(2, norm.num_channels, dtype=torch.float64, device=slabs[0].device)
-    for slab in slabs:
-        values = slab.float()
-        sums[0] += values.sum(dim=(0, 2, 3, 4))
-        sums[1] += values.square().sum(dim=(0, 2, 3, 4))
-    count = sum(slab[0].numel() for slab in slabs) / norm.num_groups
-    mean, square = sums.reshape(2, norm.num_groups, -1).sum(dim=2) / count
-    variance = (square - mean.square()).clamp_min(0.0)
     # As inference with a batch norm, which takes statistics for each channel.
-    mean, variance = (
-        torch.stack([mean, variance]).float().repeat_interleave(norm.num_channels // norm.num_groups, dim=1)
-    )
+    moments = group_moments(slabs, norm.num_groups)[:, 0].float()
+    mean, variance = moments.repeat_interleave(norm.num_channels // norm.num_groups, dim=1)
 
     def apply(x: Tensor) -> Tensor:
         return F.batch_norm(x, mean, variance, norm.weight, norm.bias, training=False, eps=norm.eps)

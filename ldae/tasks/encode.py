@@ -51,7 +51,7 @@ class EncodeResult:
         noise: the file of noise codes, if asked for.
         encoded: number of scans.
         failures: reason by scan, for those that could not be encoded.
-        worst_round_trip: largest rms error of a latent after inversion and sampling; None without noise codes.
+        worst_round_trip: largest rms error of a latent after inversion and sampling; None where it was not measured.
         outside: scans outside the model's training domain; None where the model does not know it.
         forced: reason by scan, for those that were encoded against it.
     """
@@ -201,6 +201,7 @@ def encode_manifest(
     out: Path,
     *,
     noise: bool = False,
+    round_trip: bool = False,
     force: bool = False,
     batch_size: int = 16,
     cache: Path | None = None,
@@ -216,6 +217,7 @@ def encode_manifest(
         out: folder.
         noise: write `out`/noise.safetensors too: of each scan one tensor (C, d, h, w) under its key, and what an exact solver
             recorded, (K, C, d, h, w), under its key and `:record`.
+        round_trip: also sample each noise code back and measure what is lost, which takes about as long again.
         force: encode what is no T1-weighted brain in template space too, and say so in the column `forced`.
         batch_size: scans at a time.
         cache: folder that keeps what is finished until all is; `out`/.encoding if it is not given.
@@ -253,12 +255,15 @@ def encode_manifest(
     if noise:
         solver, start = str(model.config.sampling), len(records)
         inverted = scans.with_noise(
-            model, batch_size=batch_size, progress=lambda done, total: progress(start + done, start + total)
+            model,
+            batch_size=batch_size,
+            round_trip=round_trip,
+            progress=lambda done, total: progress(start + done, start + total),
         )
         noise_path, worst = _write_noise(
             inverted, out / "noise.safetensors", {"model": model.fingerprint(), "solver": solver}
         )
-        facts |= {"solver": solver, "worst_round_trip_rms": worst}
+        facts |= {"solver": solver} | ({"worst_round_trip_rms": worst} if round_trip else {})
     write_json(out / "encode.json", facts)
     shutil.rmtree(cache)
     return EncodeResult(path, noise_path, len(scans), failures, worst, outside, forced)
@@ -323,16 +328,17 @@ def _compress(batch: ScanBatch) -> None:
     batch.source.latents(batch.records, batch.images)
 
 
-def _write_noise(scans: EncodedScans, path: Path, metadata: dict[str, str]) -> tuple[Path, float]:
-    """Write the noise codes, each read from its file once; the file and the largest error of the round trip."""
-    left, codes, worst = iter(scans.codes), scans.codes[0], 0.0
+def _write_noise(scans: EncodedScans, path: Path, metadata: dict[str, str]) -> tuple[Path, float | None]:
+    """Write the noise codes, each read from its file once; the file and the largest error of the round trip, if measured."""
+    left, codes, worst = iter(scans.codes), scans.codes[0], scans.codes[0].round_trip
 
     def read(name: str) -> Tensor:
         nonlocal codes, worst
         _, _, kind = name.partition(":")
         if not kind:  # of each scan the noise code comes first
             codes = next(left)
-            worst = max(worst, codes.round_trip or 0.0)
+            if worst is not None and codes.round_trip is not None:
+                worst = max(worst, codes.round_trip)
         tensor = codes.record if kind else codes.noise
         assert tensor is not None
         return tensor.float().contiguous()

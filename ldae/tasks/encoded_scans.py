@@ -150,7 +150,7 @@ class EncodedScans:
         model: LatentDiffusionAutoencoder,
         *,
         batch_size: int = 16,
-        measure: bool = True,
+        round_trip: bool = False,
         progress: Progress = lambda done, total: None,
     ) -> "EncodedScans":
         """The same scans with their noise codes, which stay in files until they are taken; those known already are kept.
@@ -158,10 +158,10 @@ class EncodedScans:
         Args:
             model: that encoded them.
             batch_size: scans at a time.
-            measure: sample each latent back, to know the error of the round trip.
+            round_trip: also sample each latent back and measure the error of the round trip.
             progress: called with (done, total).
         """
-        kind = [model.fingerprint(), model.config, model.dtype, measure, Reading.current().geometry]
+        kind = [model.fingerprint(), model.config, model.dtype, round_trip, Reading.current().geometry]
         folder = self.source.cache / f"noise-{hashlib.sha256(repr(kind).encode()).hexdigest()[:16]}"
         paths = [folder / f"{record.content_hash}.safetensors" for record in self.records]
         missing = [row for row, path in enumerate(paths) if not is_whole(path)]
@@ -169,7 +169,8 @@ class EncodedScans:
         for start in range(0, len(missing), batch_size):
             rows = missing[start : start + batch_size]
             batch = self.select(rows)
-            for row, codes in zip(rows, model.with_noise(batch.codes, batch.latents(), measure=measure), strict=True):
+            found = model.with_noise(batch.codes, batch.latents(), round_trip=round_trip)
+            for row, codes in zip(rows, found, strict=True):
                 keep_noise(codes, paths[row])
             done += len(rows)
             progress(done, len(self))

@@ -112,7 +112,7 @@ class SemanticEncoderTransformer(TransformerMixin, BaseEstimator):  # type: igno
         key = (folder, self.device, self.precision)
         if getattr(self, "_key", None) != key:
             self._autoencoder = LatentDiffusionAutoencoder.from_pretrained(
-                folder, device=self.device, precision=self.precision
+                folder, device=self.device, precision=self.precision, semantic_only=True
             )
             self._key = key
         return self._autoencoder

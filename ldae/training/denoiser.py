@@ -25,11 +25,16 @@ class DenoiserStageConfig:
 
     Attributes:
         model: shape of the UNet.
+        initial_weights: safetensors to start from, of `ldae convert denoiser` or of another run's stage. With a frozen
+            compression, latents keep its scale, which these weights know.
+        frozen: keep the initial weights, or those of the model that is fine-tuned, as they are.
         weighting: of the loss over noise levels.
         optimisation: how it is optimised.
     """
 
     model: DenoiserConfig = DenoiserConfig()
+    initial_weights: str | None = None
+    frozen: bool = False
     weighting: LossWeighting = "constant"
     optimisation: OptimisationConfig = OptimisationConfig()
 

@@ -49,7 +49,7 @@ class Experiment:
 
     Raises:
         TrainingError: if a split is empty.
-        ConfigError: if the compression is to be kept and there is none.
+        ConfigError: if the compression or the denoiser is to be kept and there is none.
     """
 
     def __init__(
@@ -61,12 +61,13 @@ class Experiment:
     ) -> None:
         self.start = start
         self.config = config = config if start is None else config.fine_tuning(start.config)
-        if config.compression.frozen and start is None and config.compression.initial_weights is None:
-            msg = (
-                "compression.frozen keeps the weights of compression.initial_weights or of the model that is fine-tuned, got "
-                "neither; name one, or train"
-            )
-            raise ConfigError(msg)
+        for name, stage in (("compression", config.compression), ("denoiser", config.denoiser)):
+            if stage.frozen and start is None and stage.initial_weights is None:
+                msg = (
+                    f"{name}.frozen keeps the weights of {name}.initial_weights or of the model that is fine-tuned, got "
+                    "neither; name one, or train"
+                )
+                raise ConfigError(msg)
         join(choose_device(settings.device))
         self.settings = settings
         self.manifest = manifest
@@ -134,6 +135,10 @@ class Experiment:
         if config.initial_weights is not None:
             load_weights(compression, Path(config.initial_weights))
             inputs["initial_weights"] = self._fingerprint()
+        # The denoiser of a fine-tuned model, or one that is given, knows the latents of its own scale.
+        measured = not (config.frozen and (self.start or self.config.denoiser.initial_weights))
+        if config.initial_weights is not None and not measured:
+            inputs["scale"] = "given"
         done = self._start("compression", inputs)
         if done is not None:
             compression.load_state_dict(done[0], strict=True)
@@ -146,9 +151,7 @@ class Experiment:
 
         def finish() -> dict[str, Tensor]:
             channels = config.model.latent_channels
-            # Standardised by nothing, latents are raw. The later networks of a fine-tuned model know its own latents.
-            measured = not (config.frozen and self.start)
-            if measured:
+            if measured:  # standardised by nothing, latents are raw
                 compression.fit_statistics(torch.zeros(channels), torch.ones(channels))
             mine = range(rank(), len(train), world())
             latents = [self._compress(train.images([index])) for index in mine]
@@ -175,18 +178,26 @@ class Experiment:
     def fit_denoiser(self) -> StageRecord:
         """Stage 2, on cached latents."""
         config, denoiser = self.config.denoiser, self.networks.denoiser
-        latents = self._fingerprint()
+        stage_inputs = to_plain(config)
+        given = {name: stage_inputs.pop(name, None) for name in ("initial_weights", "frozen")}
         inputs = {
-            "latents": latents,
+            "latents": self._fingerprint(),
             "mirrored": self.config.mirror_latents,
             "resampled": self.config.resample_posterior,
-            "stage": to_plain(config),
+            "stage": stage_inputs,
             "schedule": to_plain(self.config.schedule),
         }
+        if config.initial_weights is not None:
+            load_weights(denoiser, Path(config.initial_weights))
+            given["initial_weights"] = hash_tensors(denoiser.state_dict())
+        if any(given.values()):  # stages that were begun before these could be set do not note them
+            inputs["given"] = given
         done = self._start("denoiser", inputs)
         if done is not None:
             denoiser.load_state_dict(done[0], strict=True)
             return done[1]
+        if config.frozen:
+            return keep_measured(self.settings.run / "denoiser", denoiser.state_dict())
         stage = build_stage("denoiser", self.config, self.networks)
         train, validation = self._latents("train"), self._latents("validation")
         return self._fit("denoiser", stage, train, validation, denoiser.state_dict)

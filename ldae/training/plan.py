@@ -223,6 +223,9 @@ def plan_experiment(
         if name == "compression" and not config.compression.trains:
             notes.append("compression is not trained: it is fitted in closed form, frozen, or absent")
             continue
+        if name == "denoiser" and config.denoiser.frozen:
+            notes.append("the denoiser is not trained: it is frozen")
+            continue
         progress(name)
         with nullcontext() if measure else torch.device("meta"):
             try:
@@ -297,8 +300,7 @@ def _with_inference(
         stages=plans,
         preparation_seconds=preparing,
         parameters=sum(p.numel() for p in networks.parameters()),
-        # Inversion is checked by sampling back.
-        encode_seconds=compressing + seconds(described) + 2 * walk,
+        encode_seconds=compressing + seconds(described) + walk,
         decode_seconds=seconds(decompressed) + walk,
         encode_gib=memory(compressed, described, predicted),
         decode_gib=memory(decompressed, predicted),

@@ -87,7 +87,7 @@ class ExperimentConfig:
 
     def fine_tuning(self, model: AutoencoderConfig) -> "ExperimentConfig":
         """The same experiment with the networks and the contract of a trained model, whose weights it starts from."""
-        denoiser = replace(self.denoiser, model=model.denoiser)
+        denoiser = replace(self.denoiser, model=model.denoiser, initial_weights=None)
         compression = replace(self.compression, model=model.compression, initial_weights=None)
         representation = replace(
             self.representation,

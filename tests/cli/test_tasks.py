@@ -31,13 +31,22 @@ def test_study_leaves_everything_it_promises(tiny_run):
 
 
 def test_a_model_is_refused_before_scans_are_preprocessed(tiny_model, tmp_path, capsys, monkeypatch):
-    tiny_model.networks.compression.latent_mean.fill_(np.nan)
+    tiny_model.networks.semantic_encoder.norm.bias.data.fill_(np.nan)
     model = tiny_model.save_pretrained(tmp_path / "model")
     head = write_volume(textured_head(1), tmp_path / "head.nii.gz")
     monkeypatch.setattr("ldae.prepare.preprocess.intake.run_each", None)  # called, it would be a defect
     for command in ("encode", "reconstruct"):
         assert run(command, head, "--model", model, "--out", tmp_path / "out") == 2
-        assert "latent_mean are not all finite" in capsys.readouterr().err
+        assert "norm.bias are not all finite" in capsys.readouterr().err
+
+
+def test_a_table_of_codes_needs_no_denoiser(model, tiny_run, tmp_path, monkeypatch):
+    monkeypatch.setattr("ldae.networks.Denoiser", None)
+    assert run("encode", *model, "--out", tmp_path / "codes.parquet") == 0
+    studied, codes = (read_embeddings(path) for path in (tiny_run / "codes.parquet", tmp_path / "codes.parquet"))
+    np.testing.assert_allclose(codes.values, studied.values, atol=1e-4)
+    assert codes.origin == studied.origin
+    assert run("encode", *model, "--out", tmp_path / "codes", "--noise") != 0, "noise codes need one"
 
 
 def test_codes_are_those_of_the_study_and_can_be_probed(model, tiny_run, tmp_path):

@@ -1,5 +1,6 @@
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -154,6 +155,11 @@ def test_time_grid_spans_the_schedule(schedule, steps):
     assert grid[0] == 0
     assert grid[-1] == 999
     assert all(low < high for low, high in pairwise(grid))
+
+
+def test_time_grid_is_the_published_one_for_every_number_of_steps(schedule):
+    for steps in range(1, 999):
+        assert schedule.time_grid(steps) == tuple(int(t) for t in np.linspace(0, 999, steps + 1)), steps
 
 
 def test_impossible_grids_and_schedules_are_refused(schedule):

@@ -66,7 +66,7 @@ def outputs():
     }
     for solver in ("ddim", "bdia"):
         sampling = SamplingConfig(solver=solver, steps=4, corrections=2 if solver == "ddim" else 0)
-        codes = model.invert(z, y, sampling, measure=False)
+        codes = model.invert(z, y, sampling)
         found[f"{solver}_inverted"] = codes.noise
         found[f"{solver}_sampled"] = model.sample_latents(z, y, sampling)
     return {name: value.contiguous() for name, value in found.items()}

@@ -51,11 +51,14 @@ def test_encoding_a_manifest_writes_one_row_a_scan(tiny_model, cohort, tmp_path)
     assert metadata == {"model": tiny_model.fingerprint(), "solver": "bdia, 3 steps"}
     facts = json.loads((tmp_path / "codes" / "encode.json").read_text())
     assert facts["solver"] == "bdia, 3 steps"
-    assert facts["worst_round_trip_rms"] == result.worst_round_trip < 1e-4
+    assert "worst_round_trip_rms" not in facts, "nobody asked for it"
+    assert result.worst_round_trip is None
 
 
 def test_an_interrupted_encoding_goes_on_with_the_batch_that_it_was_in(tiny_model, cohort, tmp_path, monkeypatch):
-    whole = encode_manifest(tiny_model, cohort.records, tmp_path / "whole", noise=True, batch_size=2)
+    whole = encode_manifest(tiny_model, cohort.records, tmp_path / "whole", noise=True, round_trip=True, batch_size=2)
+    facts = json.loads((tmp_path / "whole" / "encode.json").read_text())
+    assert facts["worst_round_trip_rms"] == whole.worst_round_trip < 1e-4
     encode, invert, calls = tiny_model.encode_prepared, tiny_model.with_noise, []
 
     def fails_at(which, function):
@@ -72,7 +75,9 @@ def test_an_interrupted_encoding_goes_on_with_the_batch_that_it_was_in(tiny_mode
         monkeypatch.setattr(tiny_model, "encode_prepared", fails_at(last, encode))
         monkeypatch.setattr(tiny_model, "with_noise", fails_at(last, invert))
         with pytest.raises(KeyboardInterrupt) if last else nullcontext():
-            again = encode_manifest(tiny_model, cohort.records, tmp_path / "again", noise=True, batch_size=2)
+            again = encode_manifest(
+                tiny_model, cohort.records, tmp_path / "again", noise=True, round_trip=True, batch_size=2
+            )
     assert calls == ["with_noise"] * 2
     assert (tmp_path / "again" / "codes.parquet").read_bytes() == whole.codes.read_bytes()
     assert again.worst_round_trip == whole.worst_round_trip

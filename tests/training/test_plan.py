@@ -120,6 +120,15 @@ def test_what_does_not_fit_a_card_is_told_with_a_remedy(monkeypatch):
     assert found.notes[-1].endswith(f"set compression.optimisation.accumulate={parts}")
 
 
+def test_encoding_walks_the_time_grid_as_often_as_decoding(monkeypatch):
+    monkeypatch.setattr(plans, "flops_per_second", lambda *_: 1e9)
+    few, many = (
+        plan_experiment(load_experiment("quick", [*SMALL, f"sampling.steps={steps}"]), stages=[], device="cpu")
+        for steps in (5, 20)
+    )
+    assert many.encode_seconds - few.encode_seconds == pytest.approx(many.decode_seconds - few.decode_seconds)
+
+
 def test_a_missing_perceptual_network_is_noted(monkeypatch):
     built = plans.build_stage
 

@@ -7,6 +7,7 @@ import torch
 from ldae.config import load_experiment
 from ldae.contract import clear_background
 from ldae.errors import CheckpointError, ConfigError, TrainingError
+from ldae.io.checkpoints import save_tensors
 from ldae.networks import Networks
 from ldae.training.experiment import Experiment
 from ldae.training.fit import FitSettings
@@ -58,7 +59,7 @@ def test_every_recipe_trains_and_its_codes_come_back(cohort, tmp_path, recipe, f
     assert "latent_std" not in experiment._latents("validation")[0]
     scans = experiment._dataset("validation").images([0])
     z_0, y = model.compress(scans), model.semantic(scans)
-    assert float(model.invert(z_0, y).round_trip) < 1e-4
+    assert float(model.invert(z_0, y, round_trip=True).round_trip) < 1e-4
     if "compression.model.channels=[]" in recipe:
         assert records["compression"].steps == 0
         np.testing.assert_allclose(model.decompress(z_0), clear_background(scans[:, 0].numpy()), atol=1e-6)
@@ -100,6 +101,27 @@ def test_compression_starts_from_given_weights_or_keeps_them(cohort, tmp_path, f
         fit(cohort, tmp_path / "wrong", f"compression.initial_weights={weights}", "compression.model.latent_channels=2")
     with pytest.raises(ConfigError, match=r"weights of compression\.initial_weights or of the model"):
         fit(cohort, tmp_path / "nothing", "compression.frozen=true")
+
+
+def test_stage_three_trains_on_a_given_denoiser_and_the_scale_of_its_latents(cohort, tmp_path, fit):
+    first, records = fit(cohort, tmp_path / "first", *SHORT, until="denoiser")
+    compression = first.networks.compression
+    compression.latent_std.fill_(0.7)
+    save_tensors(tmp_path / "compression.safetensors", compression.state_dict())
+    given = [
+        f"compression.initial_weights={tmp_path / 'compression.safetensors'}",
+        f"denoiser.initial_weights={tmp_path / 'first' / 'denoiser' / 'weights.safetensors'}",
+    ]
+    frozen = ["compression.frozen=true", "denoiser.frozen=true"]
+    for _ in range(2):  # the second time, all stages are done
+        kept, again = fit(cohort, tmp_path / "kept", *SHORT, *given, *frozen)
+        assert [again[stage].steps == 0 for stage in STAGES] == [True, True, False]
+        assert again["denoiser"].fingerprint == records["denoiser"].fingerprint
+        assert kept.networks.compression.latent_std.tolist() == pytest.approx([0.7] * len(compression.latent_std))
+    _, onwards = fit(cohort, tmp_path / "on", *SHORT, *given, frozen[0], until="denoiser")
+    assert onwards["denoiser"].steps > 0
+    with pytest.raises(ConfigError, match=r"weights of denoiser\.initial_weights or of the model"):
+        fit(cohort, tmp_path / "nothing", "denoiser.frozen=true")
 
 
 def test_fine_tuning_keeps_contract_and_compression_and_starts_from_the_codes(cohort, tmp_path, tiny_model):

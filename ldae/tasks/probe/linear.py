@@ -47,7 +47,7 @@ class LinearProbe:
         spread: standard deviation of the training features along w / norm(w), in standardised units; the unit of a
             manipulation's step.
         logistic: whether the value is a logit.
-        penalty: chosen on training subjects.
+        penalty: chosen on training subjects; None where it is not known, as of converted classifiers.
         origin: the model whose codes it was trained on, if known.
     """
 
@@ -57,7 +57,7 @@ class LinearProbe:
     intercept: float
     spread: float
     logistic: bool
-    penalty: float
+    penalty: float | None = None
     origin: Origin | None = None
 
     @classmethod
@@ -123,7 +123,9 @@ class LinearProbe:
                 got = ", ".join(plain) if isinstance(plain, dict) else str(plain)[:99]
                 msg = f"it must hold {', '.join(names)}, got {got}"
                 raise ValueError(msg)
-            numbers: dict[str, Any] = {name: _numbers(name, plain[name]) for name in NUMBERS}
+            numbers: dict[str, Any] = {
+                name: _numbers(name, plain[name]) for name in NUMBERS if name != "penalty" or plain[name] is not None
+            }
             sizes = [len(numbers[name]) for name in VECTORS]
             if len(set(sizes)) > 1:
                 msg = f"{', '.join(VECTORS)} must be of one length, got {sizes}"

@@ -124,7 +124,7 @@ def run_study(
     write_codes(out / "codes.parquet", scans)
     training = scans.of_split("train")
     # The reconstruction measures the round trip.
-    test = scans.of_split("test").with_noise(model, measure=False, progress=study.bar("invert"))
+    test = scans.of_split("test").with_noise(model, progress=study.bar("invert"))
     results: dict[str, Any] = {
         "preprocessing": to_plain(model.config.preprocessing),
         "n_subjects": len(manifest.subjects),
@@ -239,7 +239,7 @@ def _manipulation(
     )
     results = {"plain": plain}
     if nuisances:
-        measured = training.select(spread(training.first_rows, MEASURED)).with_noise(model, measure=False)
+        measured = training.select(spread(training.first_rows, MEASURED)).with_noise(model)
         results["projected"] = manipulate(
             model,
             first,

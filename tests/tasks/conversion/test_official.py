@@ -16,9 +16,9 @@ from ldae.errors import CheckpointError, ConfigError
 from ldae.io.plain import from_plain
 from ldae.models.compression import CompressionAttention, CompressionAutoencoder, CompressionConfig
 from ldae.models.convnext import ConvNeXtConfig
-from ldae.models.denoiser import DenoiserConfig
+from ldae.models.denoiser import Denoiser, DenoiserConfig
 from ldae.models.semantic_encoder import SemanticEncoderConfig, SliceEncoderConfig, positional_encoding
-from ldae.tasks.convert import OfficialContract, plan_autoencoder, plan_official
+from ldae.tasks.conversion.official import OfficialContract, plan_autoencoder, plan_denoiser, plan_official
 from tests.command_line import run
 
 SHAPE = (8, 16, 8)
@@ -159,7 +159,7 @@ def test_a_lightning_checkpoint_becomes_the_model_that_it_holds(files, networks,
     assert (model.config.denoiser, model.config.compression) == (TINY.denoiser, TINY.compression)
     assert (model.config.shift, model.config.denoiser.prediction) == ("score", "noise")
     sampling = model.config.sampling
-    assert (sampling.solver, sampling.clamp, sampling.corrections, sampling.steps) == ("ddim", 1.0, 0, 20)
+    assert (sampling.solver, sampling.clamp, sampling.corrections, sampling.steps) == ("ddim", 1.0, 0, 100)
     raw = torch.randn(1, 3, 2, 2, 2)
     compression = model.networks.compression
     torch.testing.assert_close(compression.decode(raw * 0.873), compression.decode_raw(raw))
@@ -168,7 +168,9 @@ def test_a_lightning_checkpoint_becomes_the_model_that_it_holds(files, networks,
     assert np.isfinite(images).all()
     assert "AD = 0, CN = 1" in (out / "README.md").read_text()
     assert "license: other" in (out / "README.md").read_text()
-    facts = json.loads((out / "config.json").read_text())["facts"]
+    plain = json.loads((out / "config.json").read_text())
+    assert plain["fingerprint"] == model.fingerprint()
+    facts = plain["facts"]
     assert facts["latent scale"] == "0.873"
     assert "linspace" in facts["time grid"]
     # A second conversion into the same folder would replace what somebody may need.
@@ -187,6 +189,33 @@ def test_every_tensor_is_accounted_for_once(files):
     steps = plan.config.sampling.steps
     grid = Networks(TINY).schedule.time_grid(steps)
     assert grid == tuple(int(t) for t in np.linspace(0, 999, steps + 1))
+
+
+def test_a_second_stage_becomes_what_the_third_starts_from(networks, tmp_path):
+    averaged = {k: v for k, v in published_decoder(networks).items() if not k.startswith(("shift_", "label_emb"))}
+    vae = old_names(networks.compression.network.state_dict())
+    state = {f"ema_unet.{key}": value for key, value in averaged.items()}
+    state |= {f"unet.{key}": value + 1 for key, value in averaged.items()}
+    state |= {f"vae.{key}": value for key, value in vae.items()} | {"lpips.net.0.weight": torch.zeros(3)}
+    torch.save({"state_dict": state, "epoch": 1}, tmp_path / "stage2.ckpt")
+    parts = {"denoiser": (), "autoencoder": ("--groups", 2, "--latent-scale", 0.873)}
+    for kind, options in parts.items():
+        assert run("convert", kind, tmp_path / "stage2.ckpt", "--out", tmp_path / kind, *options) == 0
+        (record,) = json.loads((tmp_path / kind / "conversion.json").read_text()).values()
+        assert record["left_out"]["only for training"] == ["lpips.net.0.weight"]
+    plain = json.loads((tmp_path / "denoiser" / "config.json").read_text())["denoiser"]
+    config = from_plain(DenoiserConfig, plain, where="config.json")
+    assert config == TINY.denoiser
+    denoiser = Denoiser(config, 3)
+    denoiser.load_state_dict(load_file(tmp_path / "denoiser" / "weights.safetensors"), strict=True)
+    expected = networks.denoiser.state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in denoiser.state_dict().items())
+    raw = torch.randn(1, 3, 2, 2, 2)
+    autoencoder = converted(tmp_path / "autoencoder")
+    with torch.no_grad():
+        torch.testing.assert_close(autoencoder.decode(raw * 0.873), networks.compression.network.decode(raw))
+    with pytest.raises(CheckpointError, match=r"without a gradient estimator.*'ldae convert denoiser'"):
+        plan_official(*[tmp_path / "stage2.ckpt"] * 3, CONTRACT)
 
 
 def test_old_torch_files_and_safetensors_read_alike(files, tmp_path):
@@ -434,6 +463,15 @@ def test_converted_decoder_computes_the_published_outputs(shared, tmp_path):
         assert (estimator(features, io["y"]) - io["gradient"]).abs().max() < 1e-4
 
 
+def test_a_converted_denoiser_computes_the_published_output(shared, tmp_path):
+    io = load_file(shared / "parity" / "io.safetensors")
+    plan = plan_denoiser(shared / "parity" / "unet.safetensors")
+    denoiser = Denoiser(plan.config, 3).eval()
+    denoiser.load_state_dict(load_file(plan.write(tmp_path / "denoiser") / plan.weights), strict=True)
+    with torch.no_grad():
+        assert (denoiser(io["z"], io["t"]) - io["unet_eps"]).abs().max() < 1e-4
+
+
 def test_converted_encoder_computes_the_published_code(shared, tmp_path):
     parity = shared / "parity"
     io = load_file(parity / "encoder_io.safetensors")
@@ -467,6 +505,7 @@ def test_full_size_checkpoint_fills_the_paper_config(shared, tmp_path):
     paper = load_experiment("paper").autoencoder
     assert (plan.config.denoiser, plan.config.compression) == (paper.denoiser, paper.compression)
     assert plan.config.preprocessing == paper.preprocessing
+    assert plan.config.sampling.steps == paper.sampling.steps
     assert plan.config.semantic_encoder.chosen == paper.semantic_encoder.chosen
     assert plan.parameters["denoiser"] + plan.parameters["gradient_estimator"] == 865_339_142
     used = plan.record()

@@ -11,12 +11,13 @@ from torch import Tensor
 from ldae.autoencoder import AutoencoderConfig
 from ldae.base.files import atomic_folder, check_new_folder, write_json
 from ldae.io.card import model_card
-from ldae.io.checkpoints import FORMAT_VERSION, WEIGHTS, describe_folder, stream_tensors
+from ldae.io.checkpoints import FORMAT_VERSION, WEIGHTS, describe_folder, hash_tensors, load_tensors, stream_tensors
 from ldae.io.plain import to_plain
 from ldae.io.renaming import Renamed, as_float32
 from ldae.models.compression import CompressionConfig
+from ldae.models.denoiser import DenoiserConfig
 
-__all__ = ["RECORD", "AutoencoderConversion", "Conversion", "OfficialConversion"]
+__all__ = ["RECORD", "Conversion", "NetworkConversion", "OfficialConversion"]
 
 RECORD = "conversion.json"
 
@@ -114,25 +115,28 @@ class OfficialConversion(Conversion):
         plain = to_plain(self.config)
         origin = "converted by `ldae`\nfrom published checkpoints, whose licence and terms go on holding"
         card = model_card(plain, self.parameters, self.facts, origin=origin, licence="other")
-        describe_folder(folder, sha256, {"autoencoder": plain, "facts": self.facts}, card)
+        fingerprint = hash_tensors(load_tensors(folder / WEIGHTS)[0])
+        describe_folder(folder, sha256, {"fingerprint": fingerprint, "autoencoder": plain, "facts": self.facts}, card)
 
 
 @dataclass(frozen=True)
-class AutoencoderConversion(Conversion):
-    """A compression autoencoder alone, as the state dict of a `CompressionAutoencoder`.
+class NetworkConversion(Conversion):
+    """One network alone, as its state dict.
 
     Attributes:
+        network: its name in :class:`ldae.networks.Networks`: compression or denoiser.
         config: of the network.
     """
 
     weights = "weights.safetensors"
-    config: CompressionConfig
+    network: str
+    config: CompressionConfig | DenoiserConfig
 
     def describe(self, folder: Path, sha256: str) -> None:
         """Write config.json."""
-        config = {"compression": to_plain(self.config), "facts": self.facts}
+        config = {self.network: to_plain(self.config), "facts": self.facts}
         write_json(folder / "config.json", {"format": FORMAT_VERSION, "sha256": sha256, **config})
 
     def tensor(self, name: str) -> Tensor:
-        """A tensor of the result by its name inside the compression autoencoder."""
-        return super().tensor(f"compression.{name}")
+        """A tensor of the result by its name inside the network."""
+        return super().tensor(f"{self.network}.{name}")

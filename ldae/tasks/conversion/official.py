@@ -12,16 +12,16 @@ from ldae.contract import Preprocessing
 from ldae.diffusion import ScheduleConfig
 from ldae.errors import CheckpointError, ConfigError
 from ldae.io.monai_weights import AutoencoderShape, rename_autoencoder
-from ldae.io.official import EncoderShape, rename_decoder, rename_encoder
+from ldae.io.official import DecoderShape, EncoderShape, rename_decoder, rename_encoder
 from ldae.io.renaming import Renamed, check_complete
 from ldae.io.weights_file import WeightsFile, read_weights_file
 from ldae.models.compression import CompressionAttention, CompressionAutoencoder, CompressionConfig
 from ldae.models.convnext import ConvNeXtConfig
-from ldae.models.denoiser import DenoiserConfig
+from ldae.models.denoiser import Denoiser, DenoiserConfig
 from ldae.models.semantic_encoder import SemanticEncoderConfig, SliceEncoderConfig, positional_encoding
-from ldae.tasks.conversion import AutoencoderConversion, OfficialConversion
+from ldae.tasks.conversion.conversion import NetworkConversion, OfficialConversion
 
-__all__ = ["OfficialContract", "plan_autoencoder", "plan_official"]
+__all__ = ["OfficialContract", "plan_autoencoder", "plan_denoiser", "plan_official"]
 
 PARTS = {
     "decoder": ("denoiser", "gradient_estimator"),
@@ -46,7 +46,8 @@ class OfficialContract:
         voxel_size_mm: edge of their voxels in mm.
         latent_scale: what raw latents are multiplied with.
         clamp: bound of the predicted clean latent.
-        steps: of the time grid.
+        steps: of the time grid; the most of the published 50 to 100, as `configs/paper` takes: DDIM inverts the better the
+            more it takes.
     """
 
     heads: int = 1
@@ -57,7 +58,7 @@ class OfficialContract:
     voxel_size_mm: float = 1.5
     latent_scale: float = 0.8730
     clamp: float = 1.0
-    steps: int = 20
+    steps: int = 100
 
     def __post_init__(self) -> None:
         counts = (self.heads, self.encoder_heads, self.groups, *self.stride, *self.shape, self.steps)
@@ -110,16 +111,7 @@ def plan_official(
         compression=_compression_config(autoencoder_shape, contract.groups),
         # Spelled out, so that published weights keep their meaning whatever the defaults become.
         schedule=ScheduleConfig(kind="linear", timesteps=TIMESTEPS, beta_start=1e-4, beta_end=2e-2),
-        denoiser=DenoiserConfig(
-            width=decoder_shape.width,
-            multipliers=decoder_shape.multipliers,
-            residual_blocks=decoder_shape.residual_blocks,
-            attention_levels=decoder_shape.attention_levels,
-            heads=contract.heads,
-            stride=contract.stride,
-            prediction="noise",
-            coordinates=0,
-        ),
+        denoiser=_denoiser_config(decoder_shape, contract.heads, contract.stride),
         shift="score",
         sampling=SamplingConfig(solver="ddim", steps=contract.steps, corrections=0, clamp=contract.clamp),
     )
@@ -151,7 +143,7 @@ def plan_official(
 
 def plan_autoencoder(
     path: Path, *, groups: int = 32, latent_scale: float = 1.0, ignore: Sequence[str] = ()
-) -> AutoencoderConversion:
+) -> NetworkConversion:
     """Rename and check an AutoencoderKL's weights; nothing is written yet.
 
     Args:
@@ -175,7 +167,8 @@ def plan_autoencoder(
     prefixed = {f"compression.{name}": each for name, each in shapes.items()}
     check_complete(account, "autoencoder", _of(prefixed, PARTS["autoencoder"]), odd)
     accounts = {"autoencoder": account}
-    return AutoencoderConversion(
+    return NetworkConversion(
+        network="compression",
         accounts=accounts,
         shapes=shapes,
         facts={
@@ -185,6 +178,47 @@ def plan_autoencoder(
         },
         computed=_latent_statistics(shape.latent_channels, latent_scale),
         config=config,
+    )
+
+
+def plan_denoiser(
+    path: Path, *, heads: int = 1, stride: tuple[int, int, int] = (1, 2, 2), ignore: Sequence[str] = ()
+) -> NetworkConversion:
+    """Rename and check a denoiser, as the second training stage leaves it; nothing is written yet.
+
+    Args:
+        path: the second stage's checkpoint.
+        heads: of its attention, which no tensor tells.
+        stride: its downsampling along each latent axis, which no tensor tells.
+        ignore: beginnings of names that are left out.
+
+    Raises:
+        CheckpointError: if a tensor is missing, unexpected or of another shape.
+        ConfigError: if the heads do not suit the widths.
+    """
+    account, shape, odd = rename_decoder(read_weights_file(path), tuple(ignore), alone=True)
+    config = _denoiser_config(shape, heads, stride)
+    with torch.device("meta"):
+        network = Denoiser(config, shape.latent_channels)
+    shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    check_complete(account, "decoder", {f"denoiser.{name}": each for name, each in shapes.items()}, odd)
+    accounts = {"denoiser": account}
+    facts = {"origin": "converted from a published denoiser", **_file_facts(accounts)}
+    return NetworkConversion(
+        network="denoiser", accounts=accounts, shapes=shapes, facts=facts, computed={}, config=config
+    )
+
+
+def _denoiser_config(shape: DecoderShape, heads: int, stride: tuple[int, int, int]) -> DenoiserConfig:
+    return DenoiserConfig(
+        width=shape.width,
+        multipliers=shape.multipliers,
+        residual_blocks=shape.residual_blocks,
+        attention_levels=shape.attention_levels,
+        heads=heads,
+        stride=stride,
+        prediction="noise",
+        coordinates=0,
     )
 
 
