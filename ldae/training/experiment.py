@@ -19,7 +19,7 @@ from ldae.base.ranks import barrier, channel_statistics, from_first, gather, joi
 from ldae.data.datasets import LatentDataset, ScanDataset
 from ldae.data.latents import LatentCache, latent_key
 from ldae.data.manifest import Manifest, Record
-from ldae.errors import ConfigError, TrainingError
+from ldae.errors import TrainingError
 from ldae.io.checkpoints import FORMAT_VERSION, hash_tensors, load_weights
 from ldae.io.plain import to_plain
 from ldae.metrics.domain import TrainingDomain
@@ -61,13 +61,8 @@ class Experiment:
     ) -> None:
         self.start = start
         self.config = config = config if start is None else config.fine_tuning(start.config)
-        for name, stage in (("compression", config.compression), ("denoiser", config.denoiser)):
-            if stage.frozen and start is None and stage.initial_weights is None:
-                msg = (
-                    f"{name}.frozen keeps the weights of {name}.initial_weights or of the model that is fine-tuned, got "
-                    "neither; name one, or train"
-                )
-                raise ConfigError(msg)
+        if start is None:
+            config.check_kept()
         join(choose_device(settings.device))
         self.settings = settings
         self.manifest = manifest
@@ -111,12 +106,8 @@ class Experiment:
         Returns:
             The record of each stage.
         """
-        records = {"compression": self.fit_compression()}
-        if until in ("denoiser", "representation"):
-            records["denoiser"] = self.fit_denoiser()
-        if until == "representation":
-            records["representation"] = self.fit_representation()
-        return records
+        stages = dict(zip(STAGES, (self.fit_compression, self.fit_denoiser, self.fit_representation), strict=True))
+        return {name: stages[name]() for name in STAGES[: STAGES.index(until) + 1]}
 
     def model(self) -> LatentDiffusionAutoencoder:
         """The trained model, ready to encode and decode."""

@@ -85,6 +85,20 @@ class ExperimentConfig:
             sampling=self.sampling,
         )
 
+    def check_kept(self) -> None:
+        """Check that weights are given wherever they are to be kept as they are, where no model is fine-tuned.
+
+        Raises:
+            ConfigError: naming the stage.
+        """
+        for name, stage in (("compression", self.compression), ("denoiser", self.denoiser)):
+            if stage.frozen and stage.initial_weights is None:
+                msg = (
+                    f"{name}.frozen keeps the weights of {name}.initial_weights or of the model that is fine-tuned, got "
+                    "neither; name one, or train"
+                )
+                raise ConfigError(msg)
+
     def fine_tuning(self, model: AutoencoderConfig) -> "ExperimentConfig":
         """The same experiment with the networks and the contract of a trained model, whose weights it starts from."""
         denoiser = replace(self.denoiser, model=model.denoiser, initial_weights=None)
