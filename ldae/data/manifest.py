@@ -32,7 +32,7 @@ from ldae.data.schema import (
     find_problems,
     infer_type,
     normal_sex,
-    row_problems,
+    split_problems,
     usable_rows,
 )
 from ldae.data.text_table import MISSING_WORDS, map_distinct, read_text_table, shortlist
@@ -330,7 +330,7 @@ def _validated(text: pd.DataFrame, path: Path, *, check_images: bool, strict: bo
     lost = [line for line, image in images if not os.path.isfile(os.path.join(path.parent, image))]  # noqa: PTH113, PTH118
     if strict or usable.empty:
         _refuse(find_problems(text), path)
-    _refuse(row_problems(usable), path)
+    _refuse(split_problems(usable), path)
     if lost and (strict or len(lost) == len(usable)):
         missing = shortlist([f"line {line}: {path.parent.absolute() / usable['image'][line]}" for line in lost])
         msg = (

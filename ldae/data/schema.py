@@ -7,12 +7,10 @@ problem names its line.
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import pandas as pd
 
-from ldae.data.text_table import map_distinct
 from ldae.volume import SUFFIXES
 
 __all__ = [
@@ -29,6 +27,7 @@ __all__ = [
     "infer_type",
     "normal_sex",
     "row_problems",
+    "split_problems",
     "usable_rows",
 ]
 
@@ -165,8 +164,11 @@ def cell_problems(text: pd.DataFrame) -> list[Problem]:
     """Broken rules of single cells, by line; `text` as of :func:`find_problems`."""
     problems = []
     for column in CELL_RULES:
-        faults = map_distinct(text[column].tolist(), partial(_fault, column))
-        problems += [Problem((line,), column, *fault) for line, fault in zip(text.index, faults, strict=True) if fault]
+        cells = text[column].tolist()
+        faults = {cell: fault for cell in set(cells) if (fault := _fault(column, cell))}
+        if faults:
+            rows = zip(text.index, cells, strict=True)
+            problems += [Problem((line,), column, *faults[cell]) for line, cell in rows if cell in faults]
     return sorted(problems, key=lambda problem: problem.lines)
 
 
@@ -181,7 +183,7 @@ def _fault(column: str, value: str | None) -> tuple[str, str] | None:
 
 def row_problems(text: pd.DataFrame) -> list[Problem]:
     """Rules that rows break together; `text` as of :func:`find_problems`."""
-    return [*_duplicate_problems(text), *_split_problems(text)]
+    return [*_duplicate_problems(text), *split_problems(text)]
 
 
 def _duplicate_problems(text: pd.DataFrame) -> list[Problem]:
@@ -199,7 +201,8 @@ def _duplicate_problems(text: pd.DataFrame) -> list[Problem]:
     ]
 
 
-def _split_problems(text: pd.DataFrame) -> list[Problem]:
+def split_problems(text: pd.DataFrame) -> list[Problem]:
+    """Subjects in two splits; `text` as of :func:`find_problems`."""
     known = text.dropna(subset="split").drop_duplicates(["participant_id", "split"])
     known = known[known.duplicated("participant_id", keep=False)]
     return [
