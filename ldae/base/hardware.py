@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import os
 import resource
 import sys
 import threading
@@ -12,6 +13,7 @@ from typing import Literal, TypeVar
 import torch
 from torch import nn
 
+from ldae.base.launch import is_rank
 from ldae.base.ranges import check_choice
 from ldae.errors import ConfigError
 
@@ -40,19 +42,29 @@ Precision = Literal["auto", "fp32", "bf16"]
 
 
 def choose_device(device: Device = "auto") -> torch.device:
-    """The device to run on; `auto` takes a GPU where there is one.
+    """The device to run on; `auto` takes a GPU where there is one, and each of several processes its own.
 
     Raises:
-        ConfigError: if the named device is not there.
+        ConfigError: if the named device is not there, or there are fewer than processes.
     """
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    available: dict[Device, bool] = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
     if device == "auto":
-        return torch.device(next(name for name, there in available.items() if there))
+        device = next(name for name, there in available.items() if there)
     if not available.get(device, False):
         present = ", ".join(name for name, there in available.items() if there)
         msg = f"device {device!r} is not available to this torch ({torch.__version__}), which has {present}; use --device auto"
         raise ConfigError(msg)
-    return torch.device(device)
+    if device != "cuda" or not is_rank():
+        return torch.device(device)
+    place, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+    if place >= there:
+        msg = f"{os.environ['LOCAL_WORLD_SIZE']} processes were started for {there} GPUs; give --devices {there}"
+        raise ConfigError(msg)
+    return torch.device(device, place)
 
 
 def channels_last(module: Network) -> Network:

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ldae.base.launch import is_rank
-from ldae.errors import ConfigError
 
 __all__ = [
     "barrier",
@@ -31,19 +30,11 @@ PATIENCE = timedelta(hours=12)
 
 
 def join(device: torch.device) -> None:
-    """Join the processes that were started together, if this one was; it takes the device of its place on this machine.
-
-    Raises:
-        ConfigError: if this machine has fewer devices than processes.
-    """
+    """Join the processes that were started together, if this one was, with its device."""
     if not is_rank() or os.environ["WORLD_SIZE"] == "1" or dist.is_initialized():
         return
     if device.type == "cuda":
-        place, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
-        if place >= there:
-            msg = f"{os.environ['LOCAL_WORLD_SIZE']} processes were started for {there} GPUs; give --devices {there}"
-            raise ConfigError(msg)
-        torch.cuda.set_device(place)
+        torch.cuda.set_device(device)
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
 
 

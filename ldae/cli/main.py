@@ -88,7 +88,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             options["strict"] = True
         devices = getattr(options, "devices", 1)
         if devices > 1 and not is_rank():
-            raise SystemExit(launch([sys.executable, "-m", "ldae", *given], devices))
+            code = launch([sys.executable, "-m", "ldae", *given], devices)
+            if code or "part" not in options:
+                raise SystemExit(code)
+            # Each has done its part; this process puts them together.
         out = getattr(options, "out", None)
         if isinstance(out, Path) and (part := getattr(options, "part", None)) is not None:
             out = out.with_name(f"{out.name}-part-{part.number}-of-{part.total}")  # parts may write at once

@@ -1,5 +1,6 @@
 """`ldae encode`, `reconstruct`, `sample`, `code-usage` and `discover`: codes of scans, and images of codes."""
 
+import os
 import shutil
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -8,6 +9,8 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from ldae.base.files import atomic_file
+from ldae.base.launch import is_rank
+from ldae.base.part import Part
 from ldae.cli.command import command
 from ldae.cli.console import exit_code, interval, progress_bar, say, say_reasons, table
 from ldae.cli.options import (
@@ -43,6 +46,7 @@ def encode(
     seed: Seed = 0,
     workers: Count = 1,
     part: PartOf = None,
+    devices: Count = 1,
     strict: bool = False,
     force: bool = False,
 ) -> int:
@@ -64,6 +68,7 @@ def encode(
         seed: of the random encoder.
         workers: processes that preprocess.
         part: K/N encodes the K-th of N parts of a manifest alone; once all are done, the command without it writes the table.
+        devices: GPUs of this machine that each encode a part of a manifest, or processes with --device cpu.
         strict: exit code 2, not 1, if a scan could not be encoded; refuse scans whose header contradicts itself.
         force: encode scans that are no T1-weighted brain in template space too; column forced says which, and why.
     """
@@ -78,8 +83,13 @@ def encode(
     if alone and (noise or baselines or slices):
         msg = f"{out}: holds codes alone; for --noise, --baselines or --slices give a folder"
         raise TaskError(msg)
+    if (sharing := is_rank()) and part is None:  # the process that started them does what needs all codes
+        part, baselines, slices = Part(int(os.environ["RANK"]) + 1, int(os.environ["WORLD_SIZE"])), False, False
     if part is not None and (baselines or slices or len(scans) > 1 or scans[0].suffix not in (".tsv", ".csv")):
-        msg = f"--part {part}: takes a manifest (TSV or CSV), without --baselines and --slices; add those to the last command"
+        option = f"--devices {devices}" if sharing else f"--part {part}"
+        msg = (
+            f"{option}: takes a manifest (TSV or CSV), without --baselines and --slices; add those to the last command"
+        )
         raise TaskError(msg)
     with TemporaryDirectory(prefix="ldae-encode-") if alone else nullcontext(checked_folder(out)) as place:
         light = not (noise or baselines)
@@ -94,6 +104,8 @@ def encode(
         with progress_bar("encode") as move:
             if part is not None:
                 failures = encode_part(loaded, records, Path(place), part, **how, cache=cache, progress=move)
+                if sharing:
+                    return 0
                 say(f"part {part}: once all parts are done, the same command without --part writes the table")
                 say_reasons("left out", failures)
                 return exit_code(failures, strict=strict)

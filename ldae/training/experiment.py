@@ -60,10 +60,9 @@ class Experiment:
         start: LatentDiffusionAutoencoder | None = None,
     ) -> None:
         self.start = start
-        self.config = config = config if start is None else config.fine_tuning(start.config)
-        if start is None:
-            config.check_kept()
-        join(choose_device(settings.device))
+        self.config = config = config.checked() if start is None else config.fine_tuning(start.config)
+        self.device = choose_device(settings.device)
+        join(self.device)
         self.settings = settings
         self.manifest = manifest
         self.records = {name: manifest.in_split(name).records for name in ("train", "validation")}
@@ -138,7 +137,9 @@ class Experiment:
 
         def pictures() -> Tensor:
             originals = validation.images(range(min(3, len(validation))))
-            return torch.cat([originals, self._decode(self._compress(originals).mean)])
+            latents = self._compress(originals).mean
+            with self._autocast():
+                return torch.cat([originals, decode_latents(compression, latents, originals.shape[2:])])
 
         def finish() -> dict[str, Tensor]:
             channels = config.model.latent_channels
@@ -206,7 +207,7 @@ class Experiment:
         done = self._start("representation", inputs)
         stage = build_stage("representation", self.config, networks)
         if done is not None:
-            width = self.config.representation.semantic_encoder.semantic_width
+            width = config.semantic_encoder.semantic_width
             self.domain = TrainingDomain.take_from(done[0], width, where="representation")
             stage.averaged().load_state_dict(done[0], strict=True)
             return done[1]
@@ -228,7 +229,7 @@ class Experiment:
     @cached_property
     def _images(self) -> str:
         """Hash of what the images of training and validation hold."""
-        used = [record.content_hash for split in ("train", "validation") for record in self.records[split]]
+        used = (record.content_hash for records in self.records.values() for record in records)
         return hashlib.sha256("".join(used).encode()).hexdigest()
 
     def _start(self, name: str, inputs: dict[str, Any]) -> tuple[dict[str, Tensor], StageRecord] | None:
@@ -270,8 +271,7 @@ class Experiment:
             parts=stage.optimisation.accumulate,
             workers=self.config.data.workers,
         )
-        folder = self.settings.run / name
-        return fit_stage(name, stage, data, folder, self.settings, pictures=pictures, finish=finish)
+        return fit_stage(name, stage, data, self.settings.run / name, self.settings, pictures=pictures, finish=finish)
 
     def _dataset(self, split: str, *, augmented: bool = False) -> ScanDataset:
         """A split's scans; prepared once, whatever stage asks."""
@@ -290,10 +290,10 @@ class Experiment:
         """Components of patches of training scans and, where the later stages read those, of their mirror images."""
         components = self.config.compression.model.components
         assert components is not None
-        chosen = _evenly(len(train), components.scans)
-        sides = (False, True) if self.config.mirror_latents else (False,)
         network = self.networks.compression.network
         if not rank():
+            chosen = _evenly(len(train), components.scans)
+            sides = (False, True) if self.config.mirror_latents else (False,)
             scans = (train.images([i], mirrored=side) for side in sides for i in chosen)
             network.fit(scans, torch.Generator().manual_seed(self.config.seed))
         from_first(network)
@@ -325,15 +325,14 @@ class Experiment:
     @torch.no_grad()
     def _codes(self, scans: LatentDataset) -> Tensor:
         """Semantic codes of scans, (N, S)."""
-        device = choose_device(self.settings.device)
-        encoder = self.networks.semantic_encoder.eval().to(device)
+        encoder = self.networks.semantic_encoder.eval().to(self.device)
         codes: dict[int, Tensor] = {}
         size = self.config.representation.optimisation.batch_size
         for start in range(0, len(scans), size)[rank() :: world()]:
             batch = default_collate([scans[row] for row in range(start, min(start + size, len(scans)))])
             read = [batch.get(name) for name in ("image", "latent", "mirrored_latent")]
-            with self._autocast(device):
-                codes[start] = encoder(*(None if each is None else each.to(device) for each in read)).float().cpu()
+            with self._autocast():
+                codes[start] = encoder(*(None if each is None else each.to(self.device) for each in read)).float().cpu()
         found = dict(item for part in gather(codes) for item in part.items())
         return torch.cat([found[start] for start in sorted(found)])
 
@@ -354,10 +353,11 @@ class Experiment:
             (record, mirrored) for mirrored in ((False, True) if mirrors or paired else (False,)) for record in records
         ]
         cache = self._cache(split)
-        for record, mirrored in wanted[rank() :: world()] if world() > 1 else ():
-            cache.posterior([record], mirrored=mirrored)
-        cache.flush()
-        barrier()
+        if world() > 1:  # each its share first, then all read all
+            for record, mirrored in wanted[rank() :: world()]:
+                cache.posterior([record], mirrored=mirrored)
+            cache.flush()
+            barrier()
         posteriors = []
         for record, mirrored in wanted:
             posteriors.append(cache.posterior([record], mirrored=mirrored))
@@ -376,7 +376,7 @@ class Experiment:
         def read(batch: Sequence[Record]) -> Tensor:
             return scans.images([rows[record.key] for record in batch])
 
-        precision = choose_precision(self.settings.precision, choose_device(self.settings.device))
+        precision = choose_precision(self.settings.precision, self.device)
         key = latent_key(self.networks.compression, self.config.preprocessing, precision)
         return LatentCache(read, self._compress, self.settings.run / "cache", key)
 
@@ -385,19 +385,11 @@ class Experiment:
 
     @torch.no_grad()
     def _compress(self, images: Tensor) -> Posterior:
-        device = choose_device(self.settings.device)
-        compression = self.networks.compression.to(device)
-        with self._autocast(device):
-            return encode_images(compression, images)
+        with self._autocast():
+            return encode_images(self.networks.compression.to(self.device), images)
 
-    @torch.no_grad()
-    def _decode(self, latents: Tensor) -> Tensor:
-        device = choose_device(self.settings.device)
-        with self._autocast(device):
-            return decode_latents(self.networks.compression, latents, self.config.preprocessing.shape)
-
-    def _autocast(self, device: torch.device) -> torch.autocast:
-        return autocast(device, choose_precision(self.settings.precision, device))
+    def _autocast(self) -> torch.autocast:
+        return autocast(self.device, choose_precision(self.settings.precision, self.device))
 
 
 def _evenly(count: int, most: int) -> list[int]:

@@ -85,8 +85,8 @@ class ExperimentConfig:
             sampling=self.sampling,
         )
 
-    def check_kept(self) -> None:
-        """Check that weights are given wherever they are to be kept as they are, where no model is fine-tuned.
+    def checked(self) -> "ExperimentConfig":
+        """Itself, with weights given wherever they are to be kept as they are and no model is fine-tuned.
 
         Raises:
             ConfigError: naming the stage.
@@ -98,6 +98,7 @@ class ExperimentConfig:
                     "neither; name one, or train"
                 )
                 raise ConfigError(msg)
+        return self
 
     def fine_tuning(self, model: AutoencoderConfig) -> "ExperimentConfig":
         """The same experiment with the networks and the contract of a trained model, whose weights it starts from."""

@@ -62,6 +62,18 @@ def test_parts_are_put_together_by_the_command_without_them(cohort, tmp_path, ca
 
 
 @pytest.mark.slow
+def test_devices_share_the_scans_of_a_manifest(cohort, tmp_path, capfd):
+    whole, shared = (("encode", *cohort, "--noise", "--out", tmp_path / name) for name in ("whole", "shared"))
+    assert run(*whole) == 0
+    assert run(*shared, "--devices", "2") == 0
+    assert "codes of 6 scans" in capfd.readouterr().out
+    assert contents(tmp_path / "shared") == contents(tmp_path / "whole")
+    image = tmp_path / "0.nii.gz"
+    assert run("encode", image, *cohort[1:], "--out", tmp_path / "image", "--devices", "2") == 2
+    assert "--devices 2: takes a manifest" in capfd.readouterr().err
+
+
+@pytest.mark.slow
 def test_the_slurm_script_gives_what_one_machine_gives(cohort, tmp_path):
     programs = tmp_path / "programs"
     programs.mkdir()
