@@ -83,6 +83,7 @@ def check(
     model: Path | None = None,
     out: Annotated[Path | None, folder] = None,
     anatomy: bool = True,
+    fast: bool = False,
     workers: Count = 1,
     strict: bool = False,
 ) -> int:
@@ -96,6 +97,7 @@ def check(
         model: model folder whose contract scans should meet.
         out: folder for check.json and check.tsv.
         anatomy: align heads with the template, which takes longest, to compare brains and to test for T1w.
+        fast: read the table and the headers of images, and no voxels.
         workers: processes.
         strict: exit code 2 if there are errors or warnings.
     """
@@ -104,7 +106,7 @@ def check(
     from ldae.prepare.check.likeness import MIN_SUBJECTS
 
     with progress_bar("check") as move:
-        report = check_cohort(manifest, model=model, anatomy=anatomy, workers=workers, progress=move)
+        report = check_cohort(manifest, model=model, anatomy=anatomy, fast=fast, workers=workers, progress=move)
     rows = []
     for group in group_findings(report.findings):
         more = f" and {len(group.scans) - SCANS_SHOWN} more" if len(group.scans) > SCANS_SHOWN else ""
@@ -121,7 +123,7 @@ def check(
             f"brains compared: different subjects correlate at {like.between_median:.2f} (at most {like.between_max:.2f})"
             f"{within}; above {like.limit:.2f} two count as one subject"
         )
-    elif anatomy:
+    elif anatomy and not fast:
         say(
             f"with aligned scans of fewer than {MIN_SUBJECTS} subjects, one brain under two names is found, exchanged sessions "
             "are not"

@@ -76,6 +76,7 @@ def check_cohort(
     *,
     model: Path | None = None,
     anatomy: bool = True,
+    fast: bool = False,
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> CheckReport:
@@ -85,6 +86,7 @@ def check_cohort(
         manifest: a table that may break the schema's rules.
         model: a model folder whose contract the scans should meet.
         anatomy: align heads with the template, to recognise the modality and to compare brains.
+        fast: read the table and the headers of images, and no voxels.
         workers: processes.
         progress: called with (scans done, all scans).
 
@@ -101,7 +103,7 @@ def check_cohort(
     # A repeated key gets a number, so that both scans are examined.
     keys = [f"{key}#{n + 1}" if n else key for key, n in zip(names, names.groupby(names).cumcount(), strict=True)]
     jobs = [
-        ScanToExamine(key, manifest.parent / image, anatomy, contract)
+        ScanToExamine(key, manifest.parent / image, anatomy, contract, fast)
         for key, image in zip(keys, table["image"], strict=True)
         if isinstance(image, str)
     ]

@@ -46,12 +46,14 @@ class ScanToExamine:
         image: its file.
         anatomy: examine the anatomy, for which heads are aligned with the template.
         contract: of the model that is to read the scan, if any.
+        fast: read the header alone.
     """
 
     key: str
     image: Path
     anatomy: bool = True
     contract: Preprocessing | None = None
+    fast: bool = False
 
 
 @dataclass(eq=False)
@@ -98,7 +100,7 @@ def examine(scan: ScanToExamine) -> Examination:
 
 
 def _examine(scan: ScanToExamine, notes: Examination) -> None:
-    volume = _read(scan.image, notes)
+    volume = _read(scan, notes)
     if volume is None:
         return
     notes.measurements |= {
@@ -128,8 +130,9 @@ def _examine(scan: ScanToExamine, notes: Examination) -> None:
     notes.add(*(replace(one, severity=NOTICE, remedy=BRAIN_WHOLE) if whole else one for one in found))
 
 
-def _read(path: Path, notes: Examination) -> Volume | None:
-    """The volume; None, with a finding, if file, header or voxels cannot be used."""
+def _read(scan: ScanToExamine, notes: Examination) -> Volume | None:
+    """The volume; None, with a finding, if file, header or voxels cannot be used, and None if no voxels are to be read."""
+    path = scan.image
     missing = check_file(path)
     if missing is not None:
         notes.add(missing)
@@ -138,6 +141,9 @@ def _read(path: Path, notes: Examination) -> Volume | None:
         header = read_header(path)
         notes.measurements |= {"shape": list(header.shape), "stored_as": header.dtype.name}
         if notes.add(*check_header(header, (header.voxels_path or path).stat().st_size)):
+            return None
+        if scan.fast:
+            notes.measurements["spacing_mm"] = [round(size, 4) for size in header.spacing[:3]]
             return None
         return read_volume(path)
     except NonFiniteError as error:

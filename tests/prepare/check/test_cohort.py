@@ -15,6 +15,7 @@ from ldae.data.manifest import read_manifest
 from ldae.errors import CohortError
 from ldae.head.findings import ERROR, NOTICE, Severity, group_findings
 from ldae.phantom.cohort import PhantomConfig, synthesise_cohort
+from ldae.prepare.check import scan
 from ldae.prepare.check.cohort import CheckReport, check_cohort
 from ldae.prepare.check.scan import ScanToExamine, examine
 from ldae.volume import Volume, read_volume, write_volume
@@ -46,6 +47,21 @@ def test_a_sound_cohort_has_notices_at_most(cohort: Path) -> None:
     assert report.spread["ventricle_spread"] > 0.06
     assert {measurements["modality"] for measurements in report.measurements.values()} == {"T1w"}
     assert {measurements["shows"] for measurements in report.measurements.values()} == {"brain"}
+
+
+def test_headers_alone_show_what_they_can(table: tuple[Path, pd.DataFrame], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scan, "read_volume", None)
+    folder, frame = table
+    (folder / frame["image"][0]).unlink()
+    (folder / frame["image"][1]).write_bytes(b"no image")
+    report = check(folder, frame, fast=True)
+    found = {finding.code: finding.scans for finding in report.findings if finding.severity == ERROR}
+    keys = [
+        f"{subject}_{session}" for subject, session in zip(frame["participant_id"], frame["session_id"], strict=True)
+    ]
+    assert found["unreadable"] == (keys[1],)
+    assert (keys[0],) in found.values()
+    assert all(report.measurements[key]["spacing_mm"] == [5.0] * 3 for key in keys[2:])
 
 
 def test_every_fault_is_found_and_none_stops_the_others(table: tuple[Path, pd.DataFrame]) -> None:
