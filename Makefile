@@ -9,14 +9,19 @@ STAMP := $(VENV)/.installed
 help:            ## Show this help
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
-# pip compiles modules one by one; on all cores and without the packages' own tests it takes a third of the time.
+# pip compiles modules one by one; on all cores, and without what is seldom imported, it takes a fifth of the time.
+SELDOM := /tests?/|/(_inductor|babel|docutils|fontTools|mypy|networkx|onnx|pip|playwright|plotly|pygments|setuptools|sphinx|statsmodels|sympy)/
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("ldae needs Python 3.11 to 3.13, got " + sys.version.split()[0] + "; say make PYTHON=python3.11") if not (3, 11) <= sys.version_info[:2] <= (3, 13) else 0'
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --no-compile -e ".[dev]" -c constraints.txt
-	$(BIN)/python -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib || true
+	$(BIN)/python -m pip install --quiet --no-compile -e ".[test]" -c constraints.txt
+	$(BIN)/python -m compileall -qq -j 0 -x '$(SELDOM)' $(VENV)/lib || true
 	touch $(STAMP)
+
+# Browsers, packaging and documentation, which `make test` does not need.
+$(STAMP)-dev: $(STAMP)
+	$(BIN)/python -m pip install --quiet -e ".[dev]" -c constraints.txt
+	touch $@
 
 install: $(STAMP)  ## Make the environment
 
@@ -43,10 +48,10 @@ coverage: $(STAMP) ## The same tests; fails below 95 % of lines
 
 test: lint types layers unit  ## Lint, types, layers, and the tests that are not slow by nature
 
-slow: $(STAMP)   ## Killed processes, browsers, wheels, whole demos; properties with more examples
+slow: $(STAMP)-dev  ## Killed processes, browsers, wheels, whole demos; properties with more examples
 	OMP_NUM_THREADS=1 HYPOTHESIS_PROFILE=thorough $(BIN)/python -m pytest -n 2 --dist loadfile -m "slow or hypothesis"
 
-docs: $(STAMP)   ## The documentation, warnings as errors
+docs: $(STAMP)-dev  ## The documentation, warnings as errors
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
 bench: $(STAMP)  ## Ratios measured side by side in one run; the first run trains what it measures
