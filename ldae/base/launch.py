@@ -1,5 +1,6 @@
 """Start a command in several processes on this machine, one a device, which train together."""
 
+import ctypes
 import os
 import signal
 import socket
@@ -59,7 +60,11 @@ def launch(command: Sequence[str], processes: int) -> int:
                 own = {name: str(value) for name, value in {**shared, "RANK": rank, "LOCAL_RANK": rank}.items()}
                 with path.open("wb") as file:
                     output = None if rank == 0 else file
-                    ranks.append(subprocess.Popen(command, env=os.environ | own, stdout=output, stderr=output))
+                    ranks.append(
+                        subprocess.Popen(
+                            command, env=os.environ | own, stdout=output, stderr=output, preexec_fn=_end_with_parent
+                        )
+                    )
             while None in (codes := [each.poll() for each in ranks]) and not any(codes):
                 time.sleep(0.1)
         finally:
@@ -77,6 +82,12 @@ def launch(command: Sequence[str], processes: int) -> int:
             last = said[lost].read_text(errors="replace").strip().splitlines()[-3:]
             sys.stderr.write("\n".join([*last, f"error: process {lost + 1} of {processes} {how}\n"]))
         return first if first > 0 else int(bool(failed))
+
+
+def _end_with_parent() -> None:
+    """Have the system end this process with the one that started it, even if that is killed; Linux alone can."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
 def _wait(ranks: Sequence["subprocess.Popen[bytes]"]) -> None:

@@ -82,8 +82,8 @@ class StageDataModule(LightningDataModule):
                 raise TrainingError(msg)
         if batch_size % (world() * parts):
             msg = (
-                f"batches of {batch_size} scans cannot be shared by {world()} devices in {parts} parts; set batch_size to a "
-                "multiple of devices times accumulate"
+                f"batches of {batch_size} scans cannot be shared by {world()} devices, each in {parts} part(s); set batch_size "
+                "to a multiple of devices times accumulate"
             )
             raise ConfigError(msg)
         self.train = train

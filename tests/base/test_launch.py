@@ -1,7 +1,9 @@
 """Processes started together."""
 
+import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -47,3 +49,26 @@ def test_ranks_are_told_by_the_environment(monkeypatch):
         monkeypatch.setenv("RANK", rank)
         assert is_rank()
         assert is_follower() == (rank == "1")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells children of their parent's end")
+def test_none_outlives_a_parent_that_is_killed(tmp_path):
+    child = python(f"open(os.path.join({str(tmp_path)!r}, str(os.getpid())), 'w'); time.sleep(60)")
+    parent = subprocess.Popen([sys.executable, "-c", f"from ldae.base.launch import launch; launch({child!r}, 2)"])
+    wait_until(lambda: len(list(tmp_path.iterdir())) == 2)
+    parent.kill()
+    parent.wait()
+    for each in tmp_path.iterdir():
+        wait_until(lambda each=each: not is_running(int(each.name)))
+
+
+def is_running(process):
+    state = Path(f"/proc/{process}/stat")
+    return state.is_file() and state.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def wait_until(condition):
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
