@@ -8,7 +8,9 @@ takes the networks of `quick` instead of those of `paper`, to rehearse on a CPU.
 
 import argparse
 import json
+import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -184,10 +186,13 @@ def main() -> int:
             "--device",
             device.type,
         ]
+        process = subprocess.Popen([*words, *(["--tiny"] if options.tiny else [])], start_new_session=True)
         try:
-            done = subprocess.run([*words, *(["--tiny"] if options.tiny else [])], timeout=SECONDS[part], check=False)
-            outcome = "passed" if done.returncode == 0 else f"failed with exit code {done.returncode}"
+            code = process.wait(SECONDS[part])
+            outcome = "passed" if code == 0 else f"failed with exit code {code}"
         except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # with what it has started
+            process.wait()
             outcome = "took too long"
         result = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
         if part == "parity" and result and not all(row["passed"] for row in result):

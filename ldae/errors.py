@@ -51,6 +51,10 @@ class TrainingError(LdaeError):
     """Training that cannot go on: a non-finite loss, an empty split, a changed configuration."""
 
 
+class PeerLostError(TrainingError):
+    """Training that ended because another of its processes had."""
+
+
 class TaskError(LdaeError):
     """A task whose inputs cannot answer its question."""
 

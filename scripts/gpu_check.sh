@@ -11,7 +11,7 @@ cd "$(dirname "$0")/.."
 python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
 if [ "${1:-}" = --wheels ]; then
   "$python" -m venv --system-site-packages .venv-gpu
-  .venv-gpu/bin/python -m pip install --quiet --no-index --find-links "$2" --editable ".[dev]"
+  .venv-gpu/bin/python -m pip install --quiet --no-index --find-links "$2" --editable ".[test]"
   python=.venv-gpu/bin/python
   shift 2
 fi

@@ -18,4 +18,4 @@ part=()
 if [ "${SLURM_ARRAY_TASK_COUNT:-1}" -gt 1 ]; then
     part=(--part "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT")
 fi
-exec ldae "$@" "${part[@]}"
+exec ldae "$@" ${part[@]+"${part[@]}"}

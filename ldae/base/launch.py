@@ -12,8 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-__all__ = ["is_follower", "is_rank", "launch"]
+__all__ = ["PEER_LOST", "is_follower", "is_rank", "launch", "started_here"]
 
+RUN, NAME = "TORCHELASTIC_RUN_ID", "ldae"
+"""By which Lightning knows processes that were started together."""
+PEER_LOST = 3
+"""Exit code of a process that ended because another had."""
 GRACE = 10.0
 """Seconds in which processes end by themselves after one has failed, and again after they were asked to."""
 
@@ -21,6 +25,11 @@ GRACE = 10.0
 def is_rank() -> bool:
     """True in a process that :func:`launch` or torchrun started."""
     return {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"} <= os.environ.keys()
+
+
+def started_here() -> bool:
+    """True in a process that :func:`launch` started."""
+    return is_rank() and os.environ.get(RUN) == NAME
 
 
 def is_follower() -> bool:
@@ -49,7 +58,8 @@ def launch(command: Sequence[str], processes: int) -> int:
             "GROUP_RANK": 0,
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": free.getsockname()[1],
-            "TORCHELASTIC_RUN_ID": "ldae",  # by which Lightning knows them
+            RUN: NAME,
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", max(1, (os.cpu_count() or 1) // processes)),
             "TORCH_CPP_LOG_LEVEL": "ERROR",
         }
         free.close()
@@ -65,7 +75,7 @@ def launch(command: Sequence[str], processes: int) -> int:
                             command, env=os.environ | own, stdout=output, stderr=output, preexec_fn=_end_with_parent
                         )
                     )
-            while None in (codes := [each.poll() for each in ranks]) and not any(codes):
+            while None in (now := [each.poll() for each in ranks]) and not any(now):
                 time.sleep(0.1)
         finally:
             failed = [rank for rank, each in enumerate(ranks) if each.poll()]
@@ -75,13 +85,17 @@ def launch(command: Sequence[str], processes: int) -> int:
                     for each in ranks:
                         getattr(each, end)()
                     _wait(ranks)
-        first, lost = ranks[0].returncode, next(iter(failed), 0)
-        if lost and (first <= 0 or ranks[lost].returncode < 0):
-            code = ranks[lost].returncode
-            how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
-            last = said[lost].read_text(errors="replace").strip().splitlines()[-3:]
-            sys.stderr.write("\n".join([*last, f"error: process {lost + 1} of {processes} {how}\n"]))
-        return first if first > 0 else int(bool(failed))
+        codes = [each.wait() for each in ranks]
+        if not failed:
+            return 0
+        # Not one that only followed another.
+        cause = next((rank for rank in failed if codes[rank] != PEER_LOST), failed[0])
+        told = codes[0] > 0 and codes[0] != PEER_LOST  # by the first, which writes to the terminal
+        if codes[cause] < 0 or not told:
+            how = f"was ended by signal {-codes[cause]}" if codes[cause] < 0 else f"ended with exit code {codes[cause]}"
+            last = said[cause].read_text(errors="replace").strip().splitlines()[-3:] if cause else []
+            sys.stderr.write("\n".join([*last, f"error: process {cause + 1} of {processes} {how}\n"]))
+        return codes[0] if told else max(codes[cause], 1)
 
 
 def _end_with_parent() -> None:

@@ -1,7 +1,9 @@
 """What processes that train together share; a process alone is the first of one."""
 
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ldae.base.launch import is_rank
+from ldae.errors import PeerLostError
 
 __all__ = [
     "barrier",
@@ -21,6 +24,7 @@ __all__ = [
     "mean",
     "rank",
     "share_batch_norms",
+    "together",
     "world",
 ]
 
@@ -70,6 +74,28 @@ def mean(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     stacked = torch.stack([value.detach().float() for value in values.values()])
     dist.all_reduce(stacked)
     return dict(zip(values, stacked / world(), strict=True))
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Tell the end of another process as such.
+
+    Raises:
+        PeerLostError: if another has ended.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        lost = re.search(
+            "closed by peer|reset by peer|remote process|was aborted|broken pipe", str(error), re.IGNORECASE
+        )
+        if world() == 1 or lost is None:
+            raise
+        msg = (
+            "another process of this run has ended, so this one must; the same command goes on from the last checkpoint "
+            f"({str(error).splitlines()[0][:200]})"
+        )
+        raise PeerLostError(msg) from error
 
 
 def from_first(module: nn.Module) -> None:
@@ -141,7 +167,10 @@ class SharedBatchNorm(_BatchNorm):
 def share_batch_norms(module: nn.Module) -> None:
     """Let every batch norm of a module take its statistics from the batches of all processes, if there are several."""
     for name, child in module.named_children() if world() > 1 else ():
-        if isinstance(child, _BatchNorm) and not isinstance(child, SharedBatchNorm):
+        learns = [each.requires_grad for each in child.parameters()]
+        if isinstance(child, SharedBatchNorm) or (learns and not any(learns)):  # frozen
+            continue
+        if isinstance(child, _BatchNorm):
             shared = SharedBatchNorm(
                 child.num_features, child.eps, child.momentum, child.affine, child.track_running_stats
             )

@@ -232,6 +232,7 @@ class Command:
         settings: where the class of its parameter `settings` is found, as "module:Class"; it is imported with the options.
         names: spelling of options whose parameters have another name, apart from a unit of mm.
         skip: parameters that are no options.
+        launches: whether `--devices` starts a process for each.
     """
 
     path: tuple[str, ...]
@@ -239,6 +240,7 @@ class Command:
     settings: str | None = None
     names: Mapping[str, str] = field(default_factory=dict)
     skip: Collection[str] = ()
+    launches: bool = False
 
     @property
     def help(self) -> str:

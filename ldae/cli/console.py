@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ldae.errors import LdaeError
+from ldae.base.launch import PEER_LOST
+from ldae.errors import LdaeError, PeerLostError
 
 if TYPE_CHECKING:
     from ldae.metrics.statistics import Difference, Interval
@@ -169,4 +170,4 @@ def exit_on_error(*, verbose: bool) -> Iterator[None]:
                 "the traceback"
             )
             sys.exit(1)
-        sys.exit(2)
+        sys.exit(PEER_LOST if isinstance(error, PeerLostError) else 2)

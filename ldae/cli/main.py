@@ -86,9 +86,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         found, options = read_command_line(words)
         if how.strict and "strict" in options:
             options["strict"] = True
-        devices = getattr(options, "devices", 1)
-        if devices > 1 and not is_rank():
-            code = launch([sys.executable, "-m", "ldae", *given], devices)
+        if found.launches and options.devices > 1 and not is_rank():
+            code = launch([sys.executable, "-m", "ldae", *given], options.devices)
             if code or "part" not in options:
                 raise SystemExit(code)
             # Each has done its part; this process puts them together.

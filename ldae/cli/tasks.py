@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from ldae.base.files import atomic_file
-from ldae.base.launch import is_rank
+from ldae.base.launch import is_rank, started_here
 from ldae.base.part import Part
 from ldae.cli.command import command
 from ldae.cli.console import exit_code, interval, progress_bar, say, say_reasons, table
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ldae.tasks.explore.discover import DiscoverSettings
 
 
-@command("encode")
+@command("encode", launches=True)
 def encode(
     scans: ScanFiles,
     model: Model,
@@ -83,8 +83,13 @@ def encode(
     if alone and (noise or baselines or slices):
         msg = f"{out}: holds codes alone; for --noise, --baselines or --slices give a folder"
         raise TaskError(msg)
-    if (sharing := is_rank()) and part is None:  # the process that started them does what needs all codes
-        part, baselines, slices = Part(int(os.environ["RANK"]) + 1, int(os.environ["WORLD_SIZE"])), False, False
+    if is_rank() and not started_here():
+        msg = "encode shares scans by --devices, and by --part on several machines, not by torchrun; start it without"
+        raise TaskError(msg)
+    if sharing := is_rank():  # the process that started them does what needs all codes
+        rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        number, total = part or Part(1, 1)
+        part, baselines, slices = Part(number + total * rank, total * world), False, False
     if part is not None and (baselines or slices or len(scans) > 1 or scans[0].suffix not in (".tsv", ".csv")):
         option = f"--devices {devices}" if sharing else f"--part {part}"
         msg = (
@@ -99,7 +104,7 @@ def encode(
         if slices:
             _ = loaded.slice_encoder  # refuses now, not after an hour of encoding
         records = opened.manifest.records
-        how: dict[str, Any] = {"noise": noise, "force": force, "batch_size": batch_size}
+        how: dict[str, Any] = {"noise": noise, "round_trip": round_trip, "force": force, "batch_size": batch_size}
         cache = out.with_name(f".{out.stem}-encoding") if alone else None
         with progress_bar("encode") as move:
             if part is not None:
@@ -109,9 +114,7 @@ def encode(
                 say(f"part {part}: once all parts are done, the same command without --part writes the table")
                 say_reasons("left out", failures)
                 return exit_code(failures, strict=strict)
-            result = encode_manifest(
-                loaded, records, Path(place), **how, round_trip=round_trip, cache=cache, progress=move
-            )
+            result = encode_manifest(loaded, records, Path(place), **how, cache=cache, progress=move)
         if alone:
             with atomic_file(out) as temporary:
                 shutil.copyfile(result.codes, temporary)

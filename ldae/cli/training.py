@@ -72,7 +72,7 @@ def plan(
     return 0
 
 
-@command("fit", names={"start": "from"})
+@command("fit", names={"start": "from"}, launches=True)
 def fit(
     stage: Annotated[Literal["compression", "denoiser", "representation", "all"], Positional()],
     hardware: Hardware,
@@ -84,7 +84,6 @@ def fit(
     set: list[str] | None = None,
     force: bool = False,
     devices: Count = 1,
-    strategy: str = "auto",
 ) -> int:
     """Train the stages up to one, or all and write the model folder.
 
@@ -103,7 +102,6 @@ def fit(
         force: train stages again that were started with other settings or another manifest.
         devices: GPUs of this machine that share every batch, or processes with --device cpu; for several machines start the
             command with torchrun instead.
-        strategy: how Lightning lets them train together, such as fsdp; auto is DDP.
     """
     from ldae.config import load_experiment
     from ldae.data.manifest import read_manifest
@@ -114,9 +112,7 @@ def fit(
         raise ConfigError(msg)
     until = "representation" if stage == "all" else stage
     experiment = load_experiment(config or "fine_tune", set or [])
-    model = train(
-        experiment, read_manifest(manifest), out, hardware, until=until, force=force, start=start, strategy=strategy
-    )
+    model = train(experiment, read_manifest(manifest), out, hardware, until=until, force=force, start=start)
     if model is not None:
         say(f"model: {model}")
     return 0
@@ -148,7 +144,6 @@ def train(
     until: str = "representation",
     force: bool = False,
     start: str | None = None,
-    strategy: str = "auto",
 ) -> Path | None:
     """Train with progress bars; save the model folder once all stages are done.
 
@@ -160,7 +155,6 @@ def train(
         until: last stage.
         force: train stages again that were started otherwise.
         start: name of the model to fine-tune.
-        strategy: by which processes train together.
 
     Returns:
         The model folder, if the last stage was trained.
@@ -179,7 +173,6 @@ def train(
             run=out,
             device=hardware.device,
             precision=hardware.precision,
-            strategy=strategy,
             progress=step,
             announce=lambda plan: announce(plan, len(manifest.in_split("train"))),
             finished=lambda stage, record: say(

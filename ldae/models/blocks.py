@@ -74,15 +74,19 @@ def group_moments(parts: Iterable[Tensor], groups: int) -> Tensor:
         parts: of the feature map along a spatial axis, (B, C, d, h, w) each, in any layout.
         groups: of its channels.
     """
-    sums, count = torch.zeros(()), 0
+    sums, count, first = torch.zeros(()), 0, torch.zeros(())
     for part in parts:
-        count += part[0].numel() // groups
         rows = part.permute(0, 2, 3, 4, 1).flatten(1, 3)
+        first = first if count else rows[:, :1].float()  # less a value of each channel, a large mean costs no digits
+        count += rows.shape[1]
         for piece in torch.split(rows, PIECE, dim=1):
-            values = piece.float()
+            values = piece.float() - first
             sums = sums + torch.stack([values.sum(dim=1), values.square().sum(dim=1)]).double()
-    mean, square = sums.reshape(2, sums.shape[1], groups, -1).sum(dim=3) / count
-    return torch.stack([mean, (square - mean.square()).clamp_min(0.0)])
+    shifted, square = sums / count
+    means = (shifted + first[:, 0]).unflatten(1, (groups, -1))
+    within = (square - shifted.square()).unflatten(1, (groups, -1))
+    mean = means.mean(dim=2)
+    return torch.stack([mean, (within + (means - mean[..., None]).square()).mean(dim=2).clamp_min(0.0)])
 
 
 def _spread(each: Tensor) -> Tensor:

@@ -276,6 +276,7 @@ def encode_part(
     part: Part,
     *,
     noise: bool = False,
+    round_trip: bool = False,
     force: bool = False,
     batch_size: int = 16,
     cache: Path | None = None,
@@ -291,6 +292,7 @@ def encode_part(
         out: folder.
         part: which batches; their size is the same in all calls.
         noise: find the noise codes too.
+        round_trip: as there.
         force: as there.
         batch_size: as there.
         cache: as there.
@@ -319,7 +321,7 @@ def encode_part(
             raise
         return failures  # no scan of this part, perhaps one of others
     if noise:
-        scans.with_noise(model, batch_size=batch_size, progress=progress)
+        scans.with_noise(model, batch_size=batch_size, round_trip=round_trip, progress=progress)
     return failures
 
 

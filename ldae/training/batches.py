@@ -80,6 +80,9 @@ class StageDataModule(LightningDataModule):
             if len(dataset) == 0:  # type: ignore[arg-type]
                 msg = f"the {name} split holds no scans; run 'ldae cohort split' or add subjects"
                 raise TrainingError(msg)
+        if len(train) < world():  # type: ignore[arg-type]
+            msg = f"{len(train)} training scans are fewer than the {world()} devices; give fewer --devices"  # type: ignore[arg-type]
+            raise ConfigError(msg)
         if batch_size % (world() * parts):
             msg = (
                 f"batches of {batch_size} scans cannot be shared by {world()} devices, each in {parts} part(s); set batch_size "

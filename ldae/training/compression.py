@@ -160,7 +160,9 @@ class CompressionStage(Stage):
         losses = {"l1": (reconstruction - x).abs().mean(), "kl": divergence.mean()}
         losses["loss"] = losses["l1"] + weights.kl * losses["kl"]
         if self.perceptual is not None:
-            losses["perceptual"] = self.perceptual(reconstruction, x).mean()
+            # One by one: some normalise by the mean of all that they are given.
+            each = [self.perceptual(*pair).mean() for pair in zip(reconstruction[:, None], x[:, None], strict=True)]
+            losses["perceptual"] = torch.stack(each).mean()
             losses["loss"] = losses["loss"] + weights.perceptual.weight * losses["perceptual"]
         if self.plays and self.training:
             assert self.discriminator is not None

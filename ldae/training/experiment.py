@@ -15,7 +15,7 @@ from torch.utils.data import default_collate
 from ldae.autoencoder import LatentDiffusionAutoencoder, Networks
 from ldae.base.files import write_json
 from ldae.base.hardware import autocast, choose_device, choose_precision
-from ldae.base.ranks import barrier, channel_statistics, from_first, gather, join, rank, world
+from ldae.base.ranks import barrier, channel_statistics, from_first, gather, join, rank, together, world
 from ldae.data.datasets import LatentDataset, ScanDataset
 from ldae.data.latents import LatentCache, latent_key
 from ldae.data.manifest import Manifest, Record
@@ -106,7 +106,8 @@ class Experiment:
             The record of each stage.
         """
         stages = dict(zip(STAGES, (self.fit_compression, self.fit_denoiser, self.fit_representation), strict=True))
-        return {name: stages[name]() for name in STAGES[: STAGES.index(until) + 1]}
+        with together():
+            return {name: stages[name]() for name in STAGES[: STAGES.index(until) + 1]}
 
     def model(self) -> LatentDiffusionAutoencoder:
         """The trained model, ready to encode and decode."""
@@ -242,7 +243,7 @@ class Experiment:
         }
         if self.start is not None:
             common["start"] = self.start.fingerprint()
-        # It changes nothing that is learnt, so a run that has run out of memory may go on with it.
+        # For want of memory: a run that has run out of it may go on with others.
         for memory in ("checkpoint_activations", "accumulate"):
             inputs["stage"]["optimisation"].pop(memory)
         if not rank():

@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import re
 import shutil
 import signal
 import threading
@@ -57,7 +56,6 @@ class FitSettings:
         run: the run folder.
         device: where.
         precision: of matrix work.
-        strategy: of Lightning, by which processes train together, such as `fsdp`; auto is its DDP.
         progress: called at every step.
         announce: called with each stage's plan before it trains.
         preparing: called with (what, done, total) while scans or latents are made ready.
@@ -68,7 +66,6 @@ class FitSettings:
     run: Path
     device: Device = "auto"
     precision: Precision = "auto"
-    strategy: str = "auto"
     progress: Progress | None = None
     announce: Callable[[Plan], None] | None = None
     preparing: Callable[[str, int, int], None] | None = None
@@ -193,9 +190,7 @@ def fit_stage(
             accelerator={"cpu": "cpu", "cuda": "gpu", "mps": "mps"}[device.type],
             devices=int(os.environ["LOCAL_WORLD_SIZE"]) if world() > 1 else 1,
             num_nodes=world() // int(os.environ["LOCAL_WORLD_SIZE"]) if world() > 1 else 1,
-            strategy=DDPStrategy(find_unused_parameters=True, broadcast_buffers=False)
-            if world() > 1 and settings.strategy == "auto"
-            else settings.strategy,
+            strategy=DDPStrategy(find_unused_parameters=True, broadcast_buffers=False) if world() > 1 else "auto",
             use_distributed_sampler=False,
             precision="bf16-mixed" if dtype == torch.bfloat16 else "32-true",
             val_check_interval=validate_every,
@@ -208,7 +203,7 @@ def fit_stage(
             callbacks=callbacks,
         )
         release_memory()
-        with PeakMemory(device) as memory, _interruptible(trainer), _together():
+        with PeakMemory(device) as memory, _interruptible(trainer):
             trainer.fit(StageLoop(stage), data, ckpt_path=resume if resume.is_file() else None, weights_only=True)
     stage.eval()
     average.keep()
@@ -222,20 +217,6 @@ def fit_stage(
     if not rank():
         resume.unlink(missing_ok=True)
     return record
-
-
-@contextmanager
-def _together() -> Iterator[None]:
-    """Tell the end of another process as such."""
-    try:
-        yield
-    except RuntimeError as error:
-        if world() == 1 or not re.search("gloo|nccl|peer|connection", str(error), re.IGNORECASE):
-            raise
-        msg = (
-            "another process of this run has ended, so this one must; the same command goes on from the last checkpoint"
-        )
-        raise TrainingError(msg) from error
 
 
 @contextmanager

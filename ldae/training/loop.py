@@ -60,7 +60,9 @@ class StageLoop(LightningModule):
         """A step of each optimizer in turn; the norms of gradients are logged before they are clipped."""
         config, values = self.stage.optimisation, dict[str, Tensor]()
         self._recent.append((self.stage.steps_done, ", ".join(batch["key"]), values))
-        passes = [self.stage.passes(part) for part in _parts(batch, config)]
+        held = len(batch["key"])
+        parts = _parts(batch, held // config.accumulate, rank() * held, held * world())
+        passes = [self.stage.passes(part) for part in parts]
         optimizers: Any = self.optimizers()
         schedulers: Any = self.lr_schedulers()
         if not isinstance(optimizers, list):
@@ -131,8 +133,11 @@ class StageLoop(LightningModule):
         """Losses on validation scans, with the same noise every time."""
         data: Any = self.trainer
         number = data.datamodule.validation_batches[batch_index]
-        losses = self.stage.losses(batch, Draws(self.stage.seed + 1, number, self.device))
-        self._validated.append((len(batch["key"]), losses))
+        config, held = self.stage.optimisation, len(batch["key"])
+        # As many at once as in training.
+        for part in _parts(batch, max(1, config.batch_size // (world() * config.accumulate)), 0, held):
+            losses = self.stage.losses(part, Draws(self.stage.seed + 1, number, self.device, *part["rows"]))
+            self._validated.append((len(part["key"]), losses))
 
     def on_validation_epoch_end(self) -> None:
         """Log means over all validation scans, and what only all of them together show."""
@@ -186,12 +191,16 @@ class StageLoop(LightningModule):
             torch.cuda.set_rng_state(self._rng["rng_cuda"].cpu(), self.device)
 
 
-def _parts(batch: Batch, config: OptimisationConfig) -> list[dict[str, Any]]:
-    """This process's share of a batch in equal parts, each with its first row in the whole batch and the rows of that."""
-    held = len(batch["key"])
-    size = held // config.accumulate
+def _parts(batch: Batch, size: int, first: int, rows: int) -> list[dict[str, Any]]:
+    """Rows of a batch in parts, each with its first row in the whole batch, and the rows of that.
+
+    Args:
+        batch: the rows that this process holds.
+        size: of a part.
+        first: of these rows in the whole batch.
+        rows: of the whole batch.
+    """
     return [
-        {name: values[start : start + size] for name, values in batch.items()}
-        | {"rows": (rank() * held + start, held * world())}
-        for start in range(0, held, size)
+        {name: values[start : start + size] for name, values in batch.items()} | {"rows": (first + start, rows)}
+        for start in range(0, len(batch["key"]), size)
     ]

@@ -26,8 +26,8 @@ class OptimisationConfig:
     Attributes:
         steps: batches in all.
         batch_size: scans a batch, of all devices together.
-        accumulate: parts in which a device takes its share of a batch, for less memory; nothing else changes, but batch norms
-            compare the scans of a part.
+        accumulate: parts in which a device takes its share of a batch, for less memory; the gradients are the same but for
+            batch norms, which compare the scans of a part, and dropout, which draws for each part.
         learning_rate: the largest.
         schedule: `constant` after the warm-up, or `one_cycle` (Smith and Topin 2019), which needs fewer steps.
         warmup: fraction of the steps over which the rate rises.

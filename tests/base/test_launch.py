@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ldae.base import launch as module
-from ldae.base.launch import is_follower, is_rank, launch
+from ldae.base.launch import is_follower, is_rank, launch, started_here
 
 
 def python(code):
@@ -41,6 +41,19 @@ def test_one_that_fails_ends_the_others(death, said, capfd, monkeypatch):
     assert capfd.readouterr().err == said
 
 
+@pytest.mark.parametrize("follows", [3, 2])
+def test_the_cause_is_told_where_the_first_only_follows(follows, capfd):
+    first = f"(time.sleep(0.5), sys.stderr.write('error of 0'), sys.exit({follows}))"
+    code = f"{first} if rank == '0' else sys.exit('error of 1')"
+    assert launch(python(code), 2) == (2 if follows == 2 else 1)
+    assert ("error of 1\nerror: process 2 of 2 ended with exit code 1" in capfd.readouterr().err) == (follows == 3)
+
+
+def test_the_end_of_the_first_is_told(capfd):
+    assert launch(python("os.kill(os.getpid(), 9) if rank == '0' else None"), 2) == 1
+    assert capfd.readouterr().err == "error: process 1 of 2 was ended by signal 9\n"
+
+
 def test_ranks_are_told_by_the_environment(monkeypatch):
     assert not is_rank()
     for name in ("LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
@@ -48,6 +61,7 @@ def test_ranks_are_told_by_the_environment(monkeypatch):
     for rank in "01":
         monkeypatch.setenv("RANK", rank)
         assert is_rank()
+        assert not started_here()
         assert is_follower() == (rank == "1")
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from ldae.autoencoder import LatentDiffusionAutoencoder
 from tests.command_line import run
 from tests.heads import write_heads
 
@@ -68,6 +69,8 @@ def test_devices_share_the_scans_of_a_manifest(cohort, tmp_path, capfd):
     assert run(*shared, "--devices", "2") == 0
     assert "codes of 6 scans" in capfd.readouterr().out
     assert contents(tmp_path / "shared") == contents(tmp_path / "whole")
+    noise = [(tmp_path / name / "noise.safetensors").read_bytes() for name in ("whole", "shared")]
+    assert noise[0] == noise[1]
     image = tmp_path / "0.nii.gz"
     assert run("encode", image, *cohort[1:], "--out", tmp_path / "image", "--devices", "2") == 2
     assert "--devices 2: takes a manifest" in capfd.readouterr().err
@@ -117,3 +120,23 @@ def test_a_killed_worker_costs_its_scan_and_the_same_command_completes(cohort, t
     assert "use fewer --workers" in said
     assert [encode("killed", 2), encode("alone", 1)] == [0, 0]
     assert contents(tmp_path / "killed") == contents(tmp_path / "alone")
+
+
+def test_the_last_call_finds_all_that_the_parts_did(cohort, tmp_path, monkeypatch):
+    options = ("encode", *cohort, "--noise", "--round-trip", "--out", tmp_path / "out")
+    for part in ("1/2", "2/2"):
+        assert run(*options, "--part", part) == 0
+    monkeypatch.setattr(LatentDiffusionAutoencoder, "with_noise", None)
+    monkeypatch.setattr(LatentDiffusionAutoencoder, "encode_prepared", None)
+    assert run(*options) == 0
+
+
+def test_a_device_takes_a_part_of_a_part(cohort, tmp_path, monkeypatch):
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    taken = []
+    monkeypatch.setattr("ldae.tasks.encode.encode_part", lambda *given, **_: taken.append(given[3]) or {})
+    assert run("encode", *cohort, "--out", tmp_path / "out") == 2, "torchrun"
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "ldae")
+    assert run("encode", *cohort, "--out", tmp_path / "out", "--part", "1/10") == 0
+    assert taken == [(11, 20)]

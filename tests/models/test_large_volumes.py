@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from ldae.models.blocks import group_moments
 from ldae.models.cells import crop_to, pad_to_multiple, padded_shape
 from ldae.models.compression import CompressionAutoencoder, CompressionConfig
 from ldae.models.streaming import decode_latents, encode_images, stream
@@ -99,3 +100,16 @@ def test_a_large_group_is_normalised_as_in_double_precision():
     ]
     assert misses[0] < 1e-6
     assert max(misses) < 1e-4, "of gradients, which torch sums itself"
+
+
+def test_a_large_mean_costs_the_moments_no_digits():
+    x = (
+        torch.randn(2, 4, 20, 20, 20, generator=torch.Generator().manual_seed(0))
+        + 300 * torch.arange(4)[:, None, None, None]
+    )
+    mean, variance = group_moments(x.split(7, dim=2), 2)
+    exact = x.double().unflatten(1, (2, 2)).flatten(2)
+    torch.testing.assert_close(mean, exact.mean(dim=2), rtol=1e-7, atol=1e-6)
+    torch.testing.assert_close(variance, exact.var(dim=2, correction=0), rtol=1e-6, atol=0)
+    (alone,) = group_moments([x[:, :1]], 1)[1].unbind(1)
+    torch.testing.assert_close(alone, x[:, 0].double().flatten(1).var(dim=1, correction=0), rtol=1e-6, atol=0)

@@ -3,11 +3,15 @@
 import pytest
 import torch
 
+from ldae.base import ranks
 from ldae.io.checkpoints import load_tensors
 from ldae.training import batches, loop
 from ldae.training.batches import StageDataModule, StepBatchSampler
+from ldae.training.denoiser import DenoiserStage
 from ldae.training.recipe import STAGES, scan_shapes
 from ldae.training.stage import Draws
+from tests.command_line import run
+from tests.tiny_run import FP32, SMALLEST
 from tests.training.shared_training import Scans, config, double_precision, together, train
 
 
@@ -59,6 +63,50 @@ def test_a_batch_in_parts_has_the_same_gradients(tmp_path):
         whole, parts = (train(tmp_path / str(n), "denoiser", config(3, accumulate=n)) for n in (1, 4))
     for name, tensor in whole.items():
         torch.testing.assert_close(parts[name], tensor, rtol=1e-7, atol=1e-9)
+
+
+def test_validation_takes_as_many_scans_at_once_as_training(tmp_path, monkeypatch):
+    seen, losses = [], DenoiserStage.losses
+    monkeypatch.setattr(
+        DenoiserStage, "losses", lambda self, batch, draws: seen.append(len(batch["key"])) or losses(self, batch, draws)
+    )
+    train(tmp_path, "denoiser", config(1, accumulate=4, validate_every=1))
+    assert set(seen) == {1}
+
+
+@pytest.mark.slow
+def test_an_experiment_on_two_devices_is_that_on_one(tiny_run, tmp_path):
+    rates = [
+        f"{stage}.optimisation.{setting}" for stage in STAGES for setting in ("learning_rate=1e-7", "batch_size=2")
+    ]
+    words = (
+        "fit",
+        "all",
+        "--config",
+        "quick",
+        "--manifest",
+        tiny_run / "manifest.tsv",
+        *FP32,
+        "--set",
+        *SMALLEST,
+        *rates,
+    )
+    for devices in (1, 2):
+        assert run(*words, "--devices", devices, "--out", tmp_path / str(devices)) == 0
+    for stage in STAGES:
+        one, two = (load_tensors(tmp_path / n / stage / "weights.safetensors")[0] for n in "12")
+        for name, tensor in one.items():
+            largest = tensor.abs().max() if tensor.numel() else 1.0
+            assert (two[name] - tensor).abs().max() <= 1e-3 * largest, f"{stage} {name}"
+
+
+def test_frozen_batch_norms_stay_as_they_are(monkeypatch):
+    monkeypatch.setattr(ranks, "world", lambda: 2)
+    frozen, learning = torch.nn.BatchNorm3d(2).requires_grad_(False), torch.nn.BatchNorm3d(2)
+    network = torch.nn.Sequential(frozen, torch.nn.Sequential(learning, torch.nn.BatchNorm1d(2, affine=False)))
+    ranks.share_batch_norms(network)
+    assert network[0] is frozen
+    assert all(isinstance(each, ranks.SharedBatchNorm) for each in network[1])
 
 
 def as_rank(monkeypatch, rank, world):
