@@ -129,7 +129,7 @@ def do(part: str, options: argparse.Namespace) -> Any:
         words = ("demo", "--quick", "--out", str(options.out / "demo"), "--device", device.type)
         return {"seconds": run(python, "-m", "ldae", *words)}
     record = options.out / "throughput.json"
-    voxels = "quick" if options.tiny else "paper_voxel"
+    config, voxels = ("phantom_5mm", "demo_voxel") if options.tiny else ("paper", "paper_voxel")
     few = ("--batch", "1", "--repeats", "1", "--baseline-batch", "1", "--baseline-steps", "2") if options.tiny else ()
     most = () if options.tiny else ("--batch", "8", "--repeats", "3", "--baseline-batch", "2")
     words = ("--untrained", "--no-scaling", "--config", config, "--baseline", voxels, *few, *most)
