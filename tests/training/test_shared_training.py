@@ -32,6 +32,7 @@ def alone(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(alone, tmp_path):
     # Stage 1 has two optimizers and, in its discriminator, batch norms, so it needs most to be shared.
     assert together(tmp_path, 2, 6, "compression") == 0
