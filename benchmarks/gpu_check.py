@@ -75,8 +75,7 @@ def training(device: torch.device, config: str) -> list[dict[str, Any]]:
         scans = plan.at_once
         if device.type == "cuda":
             room = torch.cuda.get_device_properties(device).total_memory / GIB * 0.9
-            alone = replace(stage.optimisation, accumulate=scans)
-            stage.optimisation = alone
+            stage.optimisation = replace(stage.optimisation, accumulate=scans)
             one = plan_stage(stage_name, stage, shapes, (0, 0), Place(device, dtype, card=card)).memory_gib
             slope = max((plan.memory_gib - one) / max(scans - 1, 1), 1e-6)
             scans = max(1, min(scans, int((room - one) / slope) + 1))

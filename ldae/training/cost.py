@@ -41,13 +41,13 @@ class Card:
     """A GPU that need not be here.
 
     Attributes:
-        name: of its maker.
-        gib: memory.
+        name: as its maker calls it.
+        gb: memory, in GB of 10^9 bytes, as makers count it.
         tera: 10^12 operations a second of dense bfloat16 matrix products with float32 sums, as the maker states them.
     """
 
     name: str
-    gib: float
+    gb: float
     tera: float
 
 

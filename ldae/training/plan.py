@@ -238,7 +238,7 @@ def plan_experiment(
         shapes = scan_shapes(config, stage)
         plan = plan_stage(name, stage, shapes, scans or (0, 0), place, measure=measure)
         plans.append(replace(plan, memory_gib=plan.memory_gib + cached))
-        if place.card is not None and plan.memory_gib > place.card.gib * 1e9 / GIB:
+        if place.card is not None and plan.memory_gib > place.card.gb * 1e9 / GIB:
             notes.append(_remedy(plan, config, place.card))
     progress("inference")
     return _with_inference(config, networks, scans, place, tuple(plans), tuple(notes))
@@ -246,7 +246,7 @@ def plan_experiment(
 
 def _remedy(plan: Plan, config: ExperimentConfig, card: Card) -> str:
     """What makes a stage fit a card."""
-    most = max((count for size, count in plan.fits.items() if size <= card.gib), default=0)
+    most = max((count for size, count in plan.fits.items() if size <= card.gb), default=0)
     accumulate = getattr(config, plan.stage).optimisation.accumulate
     parts = [n for n in range(1, plan.at_once + 1) if plan.at_once % n == 0 and plan.at_once // n <= most]
     key = f"{plan.stage}.optimisation"

@@ -110,8 +110,8 @@ def test_what_does_not_fit_a_card_is_told_with_a_remedy(monkeypatch):
     config = load_experiment("quick", [*SMALL, "compression.optimisation.batch_size=12"])
     (plan,) = plan_experiment(config, stages=["compression"], gpu="a100").stages
     # A card with room for five of the twelve scans, and so for parts of four.
-    small = CARDS["a100"].gib * plan.memory_gib / 2 / (80e9 / 2**30)
-    monkeypatch.setitem(CARDS, "a100", replace(CARDS["a100"], gib=small))
+    small = CARDS["a100"].gb * plan.memory_gib / 2 / (80e9 / 2**30)
+    monkeypatch.setitem(CARDS, "a100", replace(CARDS["a100"], gb=small))
     monkeypatch.setattr(plans, "SIZES", (small,))
     found = plan_experiment(config, stages=["compression"], gpu="a100")
     most = found.stages[0].fits[small]
