@@ -13,7 +13,7 @@ from ldae.tasks.probe.embeddings import read_embeddings
 from ldae.volume import read_volume, sidecar_path, write_volume
 from tests.command_line import run
 from tests.heads import textured_head
-from tests.tiny_run import FP32, SUBJECTS, assert_complete
+from tests.tiny_run import FP32, SUBJECTS, assert_complete, few_resamples
 
 WITHOUT_TRUTH = {"random_encoder", "image_pca", "tissue_pca", "tissue_blocks", "latent_pca", "demographics"}
 FEW = ("--resamples", "50", "--permutations", "20")
@@ -129,7 +129,8 @@ def test_manipulate_writes_edits_and_counterfactuals(model, tiny_run, tmp_path, 
     probe, nuisance = (tiny_run / "tasks" / f"probe_{target}_model.json" for target in ("diagnosis", "age"))
     options = ("--people", "test", "--direction", probe, "--nuisance", nuisance, "--steps", "-1", "1")
     truth = ("--effect", tiny_run / "effect.nii.gz", "--counterfactual", "0.5")
-    assert run("manipulate", *model, *options, *truth, "--out", tmp_path) == 0
+    with few_resamples():
+        assert run("manipulate", *model, *options, *truth, "--out", tmp_path) == 0
     edited = list(tmp_path.glob("*_desc-step+0_T1w.nii.gz"))
     found = json.loads((tmp_path / "manipulate.json").read_text())
     assert {"direction", nuisance.stem} == found["findings"]["probe_slopes"].keys()
@@ -160,7 +161,8 @@ def test_manipulate_writes_edits_and_counterfactuals(model, tiny_run, tmp_path, 
 
 
 def test_interpolate_scores_and_writes_missing_sessions(model, tmp_path):
-    assert run("interpolate", "evaluate", *model, "--people", "all", "--out", tmp_path / "scores") == 0
+    with few_resamples():
+        assert run("interpolate", "evaluate", *model, "--people", "all", "--out", tmp_path / "scores") == 0
     subject = ("interpolate", "subject", *model, "--out", tmp_path / "months", "--subject")
     assert run(*subject, "sub-00", "--months", "6") == 0
     assert len(list((tmp_path / "months").glob("*.nii.gz"))) == 1
