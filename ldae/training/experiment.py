@@ -15,7 +15,7 @@ from torch.utils.data import default_collate
 from ldae.autoencoder import LatentDiffusionAutoencoder, Networks
 from ldae.base.files import write_json
 from ldae.base.hardware import autocast, choose_device, choose_precision
-from ldae.base.ranks import barrier, channel_statistics, from_first, gather, join, rank, together, world
+from ldae.base.ranks import barrier, channel_statistics, from_first, gather_dealt, join, rank, together, world
 from ldae.data.datasets import LatentDataset, ScanDataset
 from ldae.data.latents import LatentCache, latent_key
 from ldae.data.manifest import Manifest, Record
@@ -327,15 +327,14 @@ class Experiment:
     def _codes(self, scans: LatentDataset) -> Tensor:
         """Semantic codes of scans, (N, S)."""
         encoder = self.networks.semantic_encoder.eval().to(self.device)
-        codes: dict[int, Tensor] = {}
+        codes: list[Tensor] = []
         size = self.config.representation.optimisation.batch_size
         for start in range(0, len(scans), size)[rank() :: world()]:
             batch = default_collate([scans[row] for row in range(start, min(start + size, len(scans)))])
             read = [batch.get(name) for name in ("image", "latent", "mirrored_latent")]
             with self._autocast():
-                codes[start] = encoder(*(None if each is None else each.to(self.device) for each in read)).float().cpu()
-        found = dict(item for part in gather(codes) for item in part.items())
-        return torch.cat([found[start] for start in sorted(found)])
+                codes.append(encoder(*(None if each is None else each.to(self.device) for each in read)).float().cpu())
+        return torch.cat(gather_dealt(codes))
 
     def _whiten(self, codes: Tensor) -> Tensor:
         """Whiten the codes of training scans, if the encoder is made for it; what they decode to stays the same."""
