@@ -245,7 +245,7 @@ class Experiment:
         if self.start is not None:
             common["start"] = self.start.fingerprint()
         # For want of memory: a run that has run out of it may go on with others.
-        for memory in ("checkpoint_activations", "accumulate"):
+        for memory in ("checkpoint_activations", "accumulate", "compile"):
             inputs["stage"]["optimisation"].pop(memory)
         if not rank():
             start_stage(folder, {**common, **inputs}, force=self.settings.force)
