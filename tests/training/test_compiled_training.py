@@ -72,7 +72,9 @@ def test_compiled_networks_keep_their_activations():
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_compiled_stages_learn_the_same_weights(tmp_path, stage):
-    plain, compiled = (train(tmp_path / str(flag), stage, config(3, compile=flag)) for flag in (False, True))
+    # Adam makes much of the last digits of a gradient that is nearly zero: at this rate weights change by 3e-4 at most.
+    settings = [config(3, compile=flag, learning_rate=1e-4) for flag in (False, True)]
+    plain, compiled = (train(tmp_path / str(number), stage, each) for number, each in enumerate(settings))
     assert list(compiled) == list(plain)
     for name, tensor in plain.items():
         torch.testing.assert_close(compiled[name], tensor, rtol=1e-5, atol=1e-5, msg=name)
