@@ -13,7 +13,8 @@ from typing import Any, get_args, get_type_hints
 
 from ldae.errors import ConfigError
 from ldae.io.plain import from_plain, read_setting, read_yaml
-from ldae.training.recipe import ExperimentConfig
+from ldae.networks import AutoencoderConfig
+from ldae.training.recipe import STAGES, ExperimentConfig, describe
 
 __all__ = ["find_config", "load_experiment", "shipped_configs"]
 
@@ -47,18 +48,23 @@ def find_config(name: str | os.PathLike[str]) -> Path:
     raise ConfigError(msg)
 
 
-def load_experiment(name: str | os.PathLike[str], overrides: Iterable[str] = ()) -> ExperimentConfig:
+def load_experiment(
+    name: str | os.PathLike[str], overrides: Iterable[str] = (), model: AutoencoderConfig | None = None
+) -> ExperimentConfig:
     """Read an experiment.
 
     Args:
         name: file or shipped name.
         overrides: `key.path=value` each, the value as YAML.
+        model: whose preprocessing and networks are taken where the file names none; overrides may change them.
 
     Raises:
         ConfigError: for a missing file, bad YAML, unknown keys, wrong types, impossible values.
     """
     path = find_config(name)
     plain = _read(path, ())
+    if model is not None:
+        plain = _beneath(plain, describe(model))
     overrides = tuple(overrides)
     for override in overrides:
         _set(plain, override)
@@ -109,6 +115,15 @@ def _merge(base: Mapping[str, Any], more: Mapping[str, Any], path: Path, prefix:
         else:
             merged[key] = value
     return merged
+
+
+def _beneath(plain: Mapping[str, Any], model: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration with the groups of a model that it lacks."""
+    found = {**model, **plain}
+    for stage in STAGES:
+        if isinstance(found[stage], dict):
+            found[stage] = {**model[stage], **found[stage]}
+    return found
 
 
 def _set(plain: dict[str, Any], override: str) -> None:

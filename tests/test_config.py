@@ -1,6 +1,6 @@
 import math
 import re
-from dataclasses import is_dataclass
+from dataclasses import is_dataclass, replace
 from itertools import pairwise
 from typing import get_args, get_type_hints
 
@@ -11,6 +11,7 @@ from ldae.config import find_config, load_experiment, shipped_configs
 from ldae.errors import ConfigError
 from ldae.io.plain import from_plain, to_plain
 from ldae.training.recipe import ExperimentConfig
+from tests.tiny_model import TINY
 
 BOMB = "a: &a [1, 1, 1]\n" + "".join(f"{y}: &{y} [{5 * f'*{x}, '}]\n" for x, y in pairwise("abcdefghi"))
 SHIPPED = sorted(str(path.relative_to(shipped_configs()).with_suffix("")) for path in shipped_configs().rglob("*.yaml"))
@@ -114,3 +115,10 @@ def test_bad_files_are_refused(tmp_path, text, words):
     path.write_text(text)
     with pytest.raises(ConfigError, match=words):
         load_experiment(path)
+
+
+def test_a_model_gives_what_the_file_names_not():
+    found = load_experiment("fine_tune", ["compression.model.latent_channels=3"], TINY)
+    assert found.autoencoder == replace(TINY, compression=replace(TINY.compression, latent_channels=3))
+    assert found.compression.frozen
+    assert load_experiment("quick", [], TINY).preprocessing == load_experiment("quick").preprocessing

@@ -6,7 +6,8 @@ import os
 import resource
 import sys
 import threading
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -15,7 +16,7 @@ from torch import nn
 
 from ldae.base.launch import is_rank
 from ldae.base.ranges import check_choice
-from ldae.errors import ConfigError
+from ldae.errors import ConfigError, DependencyError
 
 __all__ = [
     "GIB",
@@ -26,6 +27,7 @@ __all__ = [
     "channels_last",
     "choose_device",
     "choose_precision",
+    "compiled",
     "has_bf16",
     "peak_memory_gib",
     "release_memory",
@@ -114,6 +116,35 @@ def resident_gib() -> float:
     """Memory resident in this process now, in GiB; the peak so far where the system has no /proc."""
     statm = Path("/proc/self/statm")
     return int(statm.read_text().split()[1]) * resource.getpagesize() / GIB if statm.is_file() else peak_memory_gib()
+
+
+@contextmanager
+def compiled(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Within the block, calls of the modules run compiled; the modules and the names of their tensors are the same.
+
+    Raises:
+        DependencyError: if torch cannot compile here.
+    """
+    modules = list(modules)
+    if not modules:  # torch's compiler is slow to import
+        yield
+        return
+    from torch._dynamo.exc import TorchDynamoException
+
+    for module in modules:
+        module.compile(dynamic=False)
+    try:
+        yield
+    except TorchDynamoException as error:
+        reason = " ".join(str(error).split())[:300]
+        msg = (
+            f"torch cannot compile the networks here ({reason}); install g++, on a GPU triton too, or set "
+            "optimisation.compile=false"
+        )
+        raise DependencyError(msg) from error
+    finally:
+        for module in modules:
+            module._compiled_call_impl = None
 
 
 def release_memory() -> None:

@@ -25,3 +25,8 @@ class Part(NamedTuple):
     def choose(self, jobs: Sequence[Job]) -> list[Job]:
         """Its jobs: every `total`-th, from `number` on, so that the parts are alike and each job is in one."""
         return list(jobs[self.number - 1 :: self.total])
+
+    def choose_batches(self, jobs: Sequence[Job], size: int) -> list[Job]:
+        """Its jobs, where they are dealt in whole batches of a size."""
+        batches = self.choose(range(0, len(jobs), size))
+        return [job for start in batches for job in jobs[start : start + size]]

@@ -1,4 +1,4 @@
-"""What processes that train together share; a process alone is the first of one."""
+"""What processes that work together share; a process alone is the first of one."""
 
 import os
 import re
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ldae.base.launch import is_rank
+from ldae.base.part import Part
 from ldae.errors import PeerLostError
 
 __all__ = [
@@ -20,8 +21,11 @@ __all__ = [
     "channel_statistics",
     "from_first",
     "gather",
+    "gather_dealt",
     "join",
+    "leave",
     "mean",
+    "own_part",
     "rank",
     "share_batch_norms",
     "together",
@@ -42,6 +46,12 @@ def join(device: torch.device) -> None:
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
 
 
+def leave() -> None:
+    """Part from the other processes: from here on each is alone."""
+    if world() > 1:
+        dist.destroy_process_group()
+
+
 def world() -> int:
     """Number of processes."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
@@ -50,6 +60,11 @@ def world() -> int:
 def rank() -> int:
     """Number of this process, from 0."""
     return dist.get_rank() if world() > 1 else 0
+
+
+def own_part() -> Part:
+    """The part of work that falls to this process."""
+    return Part(rank() + 1, world())
 
 
 def barrier() -> None:
@@ -65,6 +80,12 @@ def gather(mine: Value) -> list[Value]:
     values: list[Value | None] = [None] * world()
     dist.all_gather_object(values, mine)
     return values  # type: ignore[return-value]
+
+
+def gather_dealt(mine: Sequence[Value]) -> list[Value]:
+    """The values of all processes, each of a job of its :func:`own_part`, in the order of the jobs."""
+    parts = gather(list(mine))
+    return [parts[job % len(parts)][job // len(parts)] for job in range(sum(map(len, parts)))]
 
 
 def mean(values: Mapping[str, Tensor]) -> dict[str, Tensor]:

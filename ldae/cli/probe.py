@@ -1,4 +1,4 @@
-"""`ldae probe` and `ldae predict`: what embeddings of scans predict, whichever model made them."""
+"""`ldae discover`, `probe` and `predict`: what codes vary by, and what embeddings predict, whichever model made them."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -6,14 +6,81 @@ from typing import TYPE_CHECKING, Literal
 
 from ldae.cli.command import command
 from ldae.cli.console import exit_code, interval, p_value, progress_bar, say, say_reasons, table
-from ldae.cli.options import Count, Folder, Input, Model, Output, ScanFiles, open_scans
+from ldae.cli.options import Count, Folder, Input, Model, Output, ScanFiles, Scans, open_scans
 
 if TYPE_CHECKING:
+    from ldae.tasks.explore.discover import DiscoverSettings
     from ldae.tasks.probe.embeddings import Embeddings
     from ldae.tasks.probe.result import ProbeReport, ProbeSettings
 
 CONVERSION = "conversion"
 NAMES_SHOWN = 12
+
+
+@command(
+    "discover",
+    settings="ldae.tasks.explore.discover:DiscoverSettings",
+    names={"principal": "components"},
+    skip=("shown", "seed"),
+)
+def discover(scans: Scans, settings: "DiscoverSettings") -> int:
+    """Find directions that codes vary by, without labels.
+
+    Principal components, directions that change decoded scans most, features of a sparse autoencoder; each with a strip of
+    images and its correlations with the manifest's columns. Also nearest scans, test-retest reliability, and scans of two
+    subjects that look like one.
+
+    Args:
+        scans: whose codes are explored.
+        settings: of what is looked for.
+    """
+    from dataclasses import replace
+    from statistics import median
+
+    from ldae.report.plots.direction_strip import write_direction_strip
+    from ldae.tasks.explore.discover import DirectionStrip, discover
+
+    model, encoded = scans.open(noise=False)
+
+    def show(strip: DirectionStrip) -> None:
+        write_direction_strip(scans.out, strip, model.config.preprocessing)
+
+    with progress_bar("discover") as move:
+        settings = replace(settings, seed=scans.seed)
+        found = discover(model, encoded, scans.out, settings, show=show, progress=move)
+    table(
+        f"directions over {found.scans} scans of {found.subjects} subjects",
+        ["direction", "strength", "goes with"],
+        [
+            [f"{kind} {index + 1}", f"{each.strength:.3f}", each.name]
+            for kind, of in found.directions.items()
+            for index, each in enumerate(of)
+        ],
+    )
+    components = len(found.directions["principal"])
+    if components < settings.principal:
+        say(f"note: {found.scans} scans have {components} principal components, not {settings.principal}")
+    if (sparse := found.sparse) is not None:
+        say(
+            f"sparse autoencoder: {sparse.features} features, {sparse.dead} dead, {sparse.active:.1f} active a scan; "
+            f"explains {sparse.r2:.0%} of the variance of other scans ({sparse.r2_trained:.0%} of its own)"
+        )
+        if len({record.split == "train" for record in encoded.records}) == 1:
+            say(
+                f"note: it was trained on {sparse.trained_scans} of these scans, half of the subjects; '--people all' "
+                "trains it on the training subjects and tests it on the others"
+            )
+        if sparse.r2 <= 0:
+            say("note: its features do not hold beyond the scans they were trained on; make nothing of their strips")
+    if found.reliability is not None:
+        say(f"test-retest reliability over sessions, median over numbers: {median(found.reliability):.2f} (ICC)")
+    if found.left_out:
+        say(f"columns not compared with, since they name people: {', '.join(found.left_out)}")
+    say(f"scans of two subjects nearer than sessions of one: {len(found.lookalikes)} pairs")
+    for pair in found.lookalikes[:5]:
+        say(f"  {pair.key} and {pair.other}: {pair.distance:.2f}")
+    say(f"discover.json, directions.npz and a strip for each direction in {scans.out}")
+    return 0
 
 
 @command("probe", settings="ldae.tasks.probe.result:ProbeSettings", names={"model": "probe"})

@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from ldae.base.launch import is_follower
 from ldae.base.ranges import Range
 from ldae.cli.command import command
 from ldae.cli.console import progress_bar, say, table
-from ldae.cli.options import Folder, Hardware, Manifest, Model, Seed
+from ldae.cli.options import Count, Folder, Hardware, Manifest, Model, Seed
 from ldae.cli.training import train
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def demo(
     return 0
 
 
-@command("study")
+@command("study", launches=True)
 def study(
     manifest: Manifest,
     model: Model,
@@ -112,6 +113,7 @@ def study(
     effect: Path | None = None,
     force: bool = False,
     seed: Seed = 0,
+    devices: Count = 1,
 ) -> int:
     """Run every task on held-out subjects, with a report.
 
@@ -123,6 +125,7 @@ def study(
         effect: volume in MNI152 space of the known effect of the disease, to compare the edits with.
         force: replace the results of a run of other options.
         seed: of everything drawn.
+        devices: GPUs of this machine that share the encoding and the noise codes, or processes with --device cpu.
     """
     from ldae.io.model_names import find_model
     from ldae.tasks.probe.embeddings import read_named
@@ -178,7 +181,10 @@ def run(
                 ),
             )
     finally:
-        clock.save()
+        if not is_follower():
+            clock.save()
+    if is_follower():
+        return
     measured = {
         "wall_seconds": clock.save(),
         "peak_memory_gib": max(peak_memory_gib(), clock.peak_gib),

@@ -1,4 +1,4 @@
-"""`ldae encode`, `reconstruct`, `sample`, `code-usage` and `discover`: codes of scans, and images of codes."""
+"""`ldae encode`, `reconstruct`, `sample` and `code-usage`: codes of scans, and images of codes."""
 
 import os
 import shutil
@@ -29,7 +29,6 @@ from ldae.cli.options import (
 
 if TYPE_CHECKING:
     from ldae.autoencoder import LatentDiffusionAutoencoder
-    from ldae.tasks.explore.discover import DiscoverSettings
 
 
 @command("encode", launches=True)
@@ -216,7 +215,7 @@ def _reconstruct_one(scans: ScansOrOne) -> int:
     return 0
 
 
-@command("sample")
+@command("sample", launches=True)
 def sample(
     model: Model,
     *,
@@ -225,6 +224,8 @@ def sample(
     like: Path | None = None,
     against: Path | None = None,
     seed: Seed = 0,
+    batch_size: Count = 16,
+    devices: Count = 1,
 ) -> int:
     """Draw synthetic scans: unconditional, or variations of one scan.
 
@@ -235,13 +236,19 @@ def sample(
         like: a preprocessed scan, whose semantic code is kept.
         against: cohort table with a frozen split; says how near unconditional samples come to its test scans.
         seed: of the noise codes.
+        batch_size: images at a time.
+        devices: GPUs of this machine that share the batches, or processes with --device cpu.
     """
+    from ldae.base.ranks import barrier, join, own_part, together
     from ldae.tasks.native.labels import write_synthetic
     from ldae.tasks.sample import sample
     from ldae.volume import read_volume
 
     loaded = model.loaded
-    semantic = None
+    join(loaded.device)
+    part, semantic = own_part(), None
+    if (busy := -(-count // batch_size)) < part.total:
+        say(f"note: {busy} of {part.total} devices have something to do; give a smaller --batch-size")
     if like is not None:
         semantic = loaded.encode_prepared([loaded.prepare(read_volume(like))], noise=False)[0].semantic
     facts: dict[str, Any] = {
@@ -250,9 +257,14 @@ def sample(
         "like": like and str(like),
         "model": loaded.fingerprint(),
     }
-    for index, image in enumerate(sample(loaded, count, seed=seed, semantic=semantic)):
+    images = sample(loaded, count, seed=seed, semantic=semantic, batch_size=batch_size, part=part)
+    for index, image in zip(part.choose_batches(range(count), batch_size), images, strict=True):
         path = out / f"sample-{seed}-{index:04d}_T1w.nii.gz"
         write_synthetic(loaded.config.preprocessing.restore(image), path, "sample", index=index, **facts)
+    with together():
+        barrier()
+    if part.number > 1:
+        return 0
     say(f"{count} {'image' if count == 1 else 'images'} in {out}")
     if against is not None:
         _compare_samples(loaded, against, out, seed)
@@ -327,70 +339,4 @@ def code_usage(scans: Scans) -> int:
         f"95 % of the variance, {spread.active_dimensions} active dimensions, share between subjects {between}"
     )
     say(f"{use.verdict}: {VERDICTS[use.verdict]}\nresults: {path}")
-    return 0
-
-
-@command(
-    "discover",
-    settings="ldae.tasks.explore.discover:DiscoverSettings",
-    names={"principal": "components"},
-    skip=("shown", "seed"),
-)
-def discover(scans: Scans, settings: "DiscoverSettings") -> int:
-    """Find directions that codes vary by, without labels.
-
-    Principal components, directions that change decoded scans most, features of a sparse autoencoder; each with a strip of
-    images and its correlations with the manifest's columns. Also nearest scans, test-retest reliability, and scans of two
-    subjects that look like one.
-
-    Args:
-        scans: whose codes are explored.
-        settings: of what is looked for.
-    """
-    from dataclasses import replace
-    from statistics import median
-
-    from ldae.report.plots.direction_strip import write_direction_strip
-    from ldae.tasks.explore.discover import DirectionStrip, discover
-
-    model, encoded = scans.open(noise=False)
-
-    def show(strip: DirectionStrip) -> None:
-        write_direction_strip(scans.out, strip, model.config.preprocessing)
-
-    with progress_bar("discover") as move:
-        settings = replace(settings, seed=scans.seed)
-        found = discover(model, encoded, scans.out, settings, show=show, progress=move)
-    table(
-        f"directions over {found.scans} scans of {found.subjects} subjects",
-        ["direction", "strength", "goes with"],
-        [
-            [f"{kind} {index + 1}", f"{each.strength:.3f}", each.name]
-            for kind, of in found.directions.items()
-            for index, each in enumerate(of)
-        ],
-    )
-    components = len(found.directions["principal"])
-    if components < settings.principal:
-        say(f"note: {found.scans} scans have {components} principal components, not {settings.principal}")
-    if (sparse := found.sparse) is not None:
-        say(
-            f"sparse autoencoder: {sparse.features} features, {sparse.dead} dead, {sparse.active:.1f} active a scan; "
-            f"explains {sparse.r2:.0%} of the variance of other scans ({sparse.r2_trained:.0%} of its own)"
-        )
-        if len({record.split == "train" for record in encoded.records}) == 1:
-            say(
-                f"note: it was trained on {sparse.trained_scans} of these scans, half of the subjects; '--people all' "
-                "trains it on the training subjects and tests it on the others"
-            )
-        if sparse.r2 <= 0:
-            say("note: its features do not hold beyond the scans they were trained on; make nothing of their strips")
-    if found.reliability is not None:
-        say(f"test-retest reliability over sessions, median over numbers: {median(found.reliability):.2f} (ICC)")
-    if found.left_out:
-        say(f"columns not compared with, since they name people: {', '.join(found.left_out)}")
-    say(f"scans of two subjects nearer than sessions of one: {len(found.lookalikes)} pairs")
-    for pair in found.lookalikes[:5]:
-        say(f"  {pair.key} and {pair.other}: {pair.distance:.2f}")
-    say(f"discover.json, directions.npz and a strip for each direction in {scans.out}")
     return 0

@@ -11,6 +11,7 @@ from ldae.cli.console import duration, progress_bar, say, table
 from ldae.cli.options import Count, Folder, Hardware, Positional
 
 if TYPE_CHECKING:
+    from ldae.autoencoder import LatentDiffusionAutoencoder
     from ldae.data.manifest import Manifest
     from ldae.training.experiment import ExperimentConfig
     from ldae.training.plan import ExperimentPlan, Plan
@@ -96,13 +97,14 @@ def fit(
         config: YAML file, or a shipped name such as demo or paper; fine_tune if --from is given alone.
         manifest: cohort table, TSV or CSV.
         out: run folder.
-        start: model to fine-tune: a folder, or the name of a model of this package. Its networks and its preprocessing take the
-            place of the configuration's, and training goes on from its weights.
+        start: model whose weights are taken as far as they fit: a folder, or the name of a model of this package. Networks and
+            preprocessing are the model's where the configuration names none; --set changes single values.
         set: values to override, each as key.path=value, such as denoiser.optimisation.steps=500.
         force: train stages again that were started with other settings or another manifest.
         devices: GPUs of this machine that share every batch, or processes with --device cpu; for several machines start the
             command with torchrun instead.
     """
+    from ldae.autoencoder import LatentDiffusionAutoencoder
     from ldae.config import load_experiment
     from ldae.data.manifest import read_manifest
     from ldae.errors import ConfigError
@@ -111,8 +113,11 @@ def fit(
         msg = "fit needs --config, the training to run, or --from, the model to fine-tune; 'ldae fit --help' explains both"
         raise ConfigError(msg)
     until = "representation" if stage == "all" else stage
-    experiment = load_experiment(config or "fine_tune", set or [])
-    model = train(experiment, read_manifest(manifest), out, hardware, until=until, force=force, start=start)
+    given = None
+    if start is not None:
+        given = start, LatentDiffusionAutoencoder.from_pretrained(start, device=hardware.device)
+    experiment = load_experiment(config or "fine_tune", set or [], given and given[1].config)
+    model = train(experiment, read_manifest(manifest), out, hardware, until=until, force=force, start=given)
     if model is not None:
         say(f"model: {model}")
     return 0
@@ -143,7 +148,7 @@ def train(
     *,
     until: str = "representation",
     force: bool = False,
-    start: str | None = None,
+    start: "tuple[str, LatentDiffusionAutoencoder] | None" = None,
 ) -> Path | None:
     """Train with progress bars; save the model folder once all stages are done.
 
@@ -154,16 +159,14 @@ def train(
         hardware: where networks run.
         until: last stage.
         force: train stages again that were started otherwise.
-        start: name of the model to fine-tune.
+        start: name of a model, and the model, whose weights are taken as far as they fit.
 
     Returns:
         The model folder, if the last stage was trained.
     """
-    from ldae.autoencoder import LatentDiffusionAutoencoder
     from ldae.training.experiment import Experiment
     from ldae.training.fit import FitSettings
 
-    model = None if start is None else LatentDiffusionAutoencoder.from_pretrained(start, device=hardware.device)
     with progress_bar("train") as move:
 
         def step(stage: str, done: int, total: int, losses: dict[str, float]) -> None:
@@ -181,7 +184,9 @@ def train(
             force=force,
             preparing=lambda what, done, total: move(done, total, what),
         )
-        run = Experiment(experiment, manifest, settings, model)
+        run = Experiment(experiment, manifest, settings, None if start is None else start[1])
+        if start is not None:
+            say(f"weights of {start[0]}: {run.taken} ({out / 'warm_start.json'})")
         records = run.fit(until)
     rows = []
     for name, record in records.items():
@@ -197,7 +202,7 @@ def train(
         "manifest": f"{manifest.sha256[:12]}, {len(manifest)} scans of {len(manifest.subjects)} subjects in all splits",
         **{f"{name} steps": str(record.steps) for name, record in records.items()},
         "seed": str(experiment.seed),
-        **({} if model is None else {"fine-tuned from": f"{start} ({model.fingerprint()[:12]})"}),
+        **({} if start is None else {"started from": f"{start[0]} ({start[1].fingerprint()[:12]}): {run.taken}"}),
     }
     return run.model().save_pretrained(out / "model", facts=facts)
 

@@ -301,8 +301,7 @@ def encode_part(
     Returns:
         Reason of each scan that could not be encoded, by key.
     """
-    batches = [records[start : start + batch_size] for start in range(0, len(records), batch_size)]
-    chosen = [record for batch in part.choose(batches) for record in batch]
+    chosen = part.choose_batches(records, batch_size)
     failures: dict[str, str] = {}
     try:
         scans = encode_scans(

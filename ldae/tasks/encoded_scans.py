@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.base.hardware import trim_heap
+from ldae.base.ranks import barrier, own_part
 from ldae.codes import Codes
 from ldae.data.manifest import Record
 from ldae.image_files import Reading
@@ -50,6 +51,10 @@ class ScanSource:
             VolumeError: naming the first scan that cannot be read.
         """
         return np.stack([self.model.prepare_record(record).data for record in records])
+
+    def flush(self) -> None:
+        """Write the latents that were computed, for other processes to read."""
+        self._latents.flush()
 
     def latents(self, records: Sequence[Record], images: Images | None = None, *, mirrored: bool = False) -> Tensor:
         """Standardised latents, (B, C, d, h, w), each computed once.
@@ -155,6 +160,8 @@ class EncodedScans:
     ) -> "EncodedScans":
         """The same scans with their noise codes, which stay in files until they are taken; those known already are kept.
 
+        Processes that have joined share the work, and must all call this.
+
         Args:
             model: that encoded them.
             batch_size: scans at a time.
@@ -165,14 +172,15 @@ class EncodedScans:
         folder = self.source.cache / f"noise-{hashlib.sha256(repr(kind).encode()).hexdigest()[:16]}"
         paths = [folder / f"{record.content_hash}.safetensors" for record in self.records]
         missing = [row for row, path in enumerate(paths) if not is_whole(path)]
-        done = len(self) - len(missing)
-        for start in range(0, len(missing), batch_size):
+        known = len(self) - len(missing)
+        barrier()  # all know the same
+        for start in own_part().choose(range(0, len(missing), batch_size)):
             rows = missing[start : start + batch_size]
             batch = self.select(rows)
             found = model.with_noise(batch.codes, batch.latents(), round_trip=round_trip)
             for row, codes in zip(rows, found, strict=True):
                 keep_noise(codes, paths[row])
-            done += len(rows)
-            progress(done, len(self))
+            progress(known + start + len(rows), len(self))
             trim_heap()
+        barrier()
         return replace(self, codes=FiledCodes(self.codes, paths, self.source))

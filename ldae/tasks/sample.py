@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ldae.autoencoder import LatentDiffusionAutoencoder
+from ldae.base.part import Part
 from ldae.base.ranges import Range, check_range
 from ldae.errors import TaskError
 from ldae.metrics.samples import coverage, kernel_distance, novelty
@@ -31,6 +32,7 @@ def sample(
     seed: int,
     semantic: torch.Tensor | None = None,
     batch_size: int = 16,
+    part: Part | None = None,
 ) -> Iterator[npt.NDArray[np.float32]]:
     """Images one by one, each (D, H, W) in [0, 1]; the same seed gives the same images whatever the batch size.
 
@@ -40,6 +42,7 @@ def sample(
         seed: of the noise codes.
         semantic: y, (S,), shared by all images: variations of one scan. None samples the denoiser alone.
         batch_size: images at a time.
+        part: whose batches alone are drawn.
 
     Raises:
         TaskError: if the count is not positive.
@@ -49,12 +52,16 @@ def sample(
         raise TaskError(msg)
     check_range("batch_size", batch_size, Range(1))
     generator = torch.Generator().manual_seed(seed)
-    sizes = (min(batch_size, count - start) for start in range(0, count, batch_size))
-    parts = (torch.cat([model.draw_noise(1, generator) for _ in range(size)]) for size in sizes)
+    batches = range(0, count, batch_size)
+    chosen = batches if part is None else part.choose(batches)
+    noises = (
+        torch.cat([model.draw_noise(1, generator) for _ in range(min(batch_size, count - start))]) for start in batches
+    )
     return (
         image
-        for part in parts
-        for image in model.generate(part, None if semantic is None else semantic.expand(len(part), -1))
+        for start, noise in zip(batches, noises, strict=True)
+        if start in chosen
+        for image in model.generate(noise, None if semantic is None else semantic.expand(len(noise), -1))
     )
 
 

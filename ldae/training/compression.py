@@ -138,6 +138,11 @@ class CompressionStage(Stage):
         """The autoencoder's network, and the discriminator if there is one."""
         return [self.averaged(), *([] if self.discriminator is None else [self.discriminator])]
 
+    def called(self) -> list[nn.Module]:
+        """Both halves of the autoencoder's network, and the discriminator if there is one."""
+        network = self.autoencoder.network
+        return [network.encoder, network.decoder, *self.learners()[1:]]
+
     @property
     def plays(self) -> bool:
         """True if the adversarial term counts at this step."""

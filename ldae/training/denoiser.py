@@ -90,6 +90,10 @@ class DenoiserStage(Stage):
         """The denoiser."""
         return self.denoiser
 
+    def called(self) -> list[nn.Module]:
+        """Both halves of the denoiser."""
+        return [self.denoiser.encoder, self.denoiser.decoder]
+
     def losses(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """The weighted velocity error."""
         noisy = draw_noisy(batch, self.schedule, draws)

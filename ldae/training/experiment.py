@@ -2,8 +2,8 @@
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,12 @@ from torch.utils.data import default_collate
 from ldae.autoencoder import LatentDiffusionAutoencoder, Networks
 from ldae.base.files import write_json
 from ldae.base.hardware import autocast, choose_device, choose_precision
-from ldae.base.ranks import barrier, channel_statistics, from_first, gather, join, rank, together, world
+from ldae.base.ranks import barrier, channel_statistics, from_first, gather_dealt, join, rank, together, world
 from ldae.data.datasets import LatentDataset, ScanDataset
 from ldae.data.latents import LatentCache, latent_key
 from ldae.data.manifest import Manifest, Record
 from ldae.errors import TrainingError
-from ldae.io.checkpoints import FORMAT_VERSION, hash_tensors, load_weights
+from ldae.io.checkpoints import hash_tensors, load_weights
 from ldae.io.plain import to_plain
 from ldae.metrics.domain import TrainingDomain
 from ldae.models.compression import Posterior
@@ -29,8 +29,9 @@ from ldae.models.streaming import decode_latents, encode_images
 from ldae.models.whitening import Whitening
 from ldae.training.batches import StageDataModule
 from ldae.training.fit import FitSettings, StageRecord, finished_weights, fit_stage, keep_measured, start_stage
-from ldae.training.recipe import STAGES, ExperimentConfig, build_stage
+from ldae.training.recipe import STAGES, ExperimentConfig, build_stage, provenance
 from ldae.training.stage import Stage
+from ldae.warm_start import take_weights
 
 __all__ = ["STAGES", "Experiment", "ExperimentConfig"]
 
@@ -45,11 +46,15 @@ class Experiment:
         config: of the experiment.
         manifest: with a frozen split.
         settings: of the run.
-        start: model to fine-tune: its networks and its preprocessing contract take the place of the configuration's.
+        start: model whose weights the networks take as far as they fit; `warm_start.json` lists them.
+
+    Attributes:
+        taken: which they are, if there is such a model.
 
     Raises:
         TrainingError: if a split is empty.
-        ConfigError: if the compression or the denoiser is to be kept and there is none.
+        ConfigError: if the compression or the denoiser is to be kept and there is none, or a part of one.
+        CheckpointError: if no weights of that model fit.
     """
 
     def __init__(
@@ -60,7 +65,6 @@ class Experiment:
         start: LatentDiffusionAutoencoder | None = None,
     ) -> None:
         self.start = start
-        self.config = config = config.checked() if start is None else config.fine_tuning(start.config)
         self.device = choose_device(settings.device)
         join(self.device)
         self.settings = settings
@@ -76,25 +80,22 @@ class Experiment:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.networks = Networks(config.autoencoder)
+        self.taken = None
         if start is not None:
-            self.networks.load_state_dict(start.networks.state_dict())
+            self.taken = take_weights(self.networks, config.autoencoder, start.networks, start.config)
+        self.config = config.checked(self.taken)
         self.domain: TrainingDomain | None = None
         self._scans: dict[tuple[str, bool], ScanDataset] = {}
         settings.run.mkdir(parents=True, exist_ok=True)
         if not rank():
-            write_json(settings.run / "run.json", self.provenance())
+            facts = provenance(self.config, manifest, None if start is None else start.fingerprint())
+            write_json(settings.run / "run.json", facts)
+            if self.taken is not None:
+                write_json(settings.run / "warm_start.json", asdict(self.taken))
 
-    def provenance(self) -> dict[str, Any]:
-        """Provenance of a result: resolved configuration, cohort, versions, seed."""
-        packages = ("ldae", "torch", "lightning", "monai", "numpy")
-        return {
-            "format": FORMAT_VERSION,
-            "config": to_plain(self.config),
-            "manifest": {"path": str(self.manifest.path), "sha256": self.manifest.sha256},
-            "seed": self.config.seed,
-            "start": None if self.start is None else self.start.fingerprint(),
-            "versions": {name: version(name) for name in packages},
-        }
+    def _took(self, names: str) -> bool:
+        """True if all tensors whose names begin so are those of the model that it starts from."""
+        return self.taken is not None and self.taken.covers(names)
 
     def fit(self, until: str = "representation") -> dict[str, StageRecord]:
         """Train the stages up to one of them.
@@ -127,7 +128,7 @@ class Experiment:
             load_weights(compression, Path(config.initial_weights))
             inputs["initial_weights"] = self._fingerprint()
         # The denoiser of a fine-tuned model, or one that is given, knows the latents of its own scale.
-        measured = not (config.frozen and (self.start or self.config.denoiser.initial_weights))
+        measured = not (config.frozen and (self.config.denoiser.initial_weights or self._took("compression.")))
         if config.initial_weights is not None and not measured:
             inputs["scale"] = "given"
         done = self._start("compression", inputs)
@@ -212,15 +213,15 @@ class Experiment:
             self.domain = TrainingDomain.take_from(done[0], width, where="representation")
             stage.averaged().load_state_dict(done[0], strict=True)
             return done[1]
-        if self.start is None:
+        if not self._took("semantic_encoder.linear."):
             self._begin_linear_path()
         train, validation = (self._latents(name, images=True) for name in ("train", "validation"))
-        if config.code_map and self.start is None:
+        if config.code_map and not self._took("gradient_estimator.semantic_embedding."):
             networks.gradient_estimator.begin_map(self._codes(train), train.latents[: len(train)])
 
         def finish() -> dict[str, Tensor]:
             codes = self._codes(train)
-            if self.start is None:  # else probes and directions of the model that it was hold on
+            if not self._took("semantic_encoder."):  # else probes and directions of the model that it was hold on
                 codes = self._whiten(codes)
             self.domain = TrainingDomain.of(codes, self._codes(validation))
             return {**stage.averaged().state_dict(), **self.domain.tensors()}
@@ -244,7 +245,7 @@ class Experiment:
         if self.start is not None:
             common["start"] = self.start.fingerprint()
         # For want of memory: a run that has run out of it may go on with others.
-        for memory in ("checkpoint_activations", "accumulate"):
+        for memory in ("checkpoint_activations", "accumulate", "compile"):
             inputs["stage"]["optimisation"].pop(memory)
         if not rank():
             start_stage(folder, {**common, **inputs}, force=self.settings.force)
@@ -327,15 +328,14 @@ class Experiment:
     def _codes(self, scans: LatentDataset) -> Tensor:
         """Semantic codes of scans, (N, S)."""
         encoder = self.networks.semantic_encoder.eval().to(self.device)
-        codes: dict[int, Tensor] = {}
+        codes: list[Tensor] = []
         size = self.config.representation.optimisation.batch_size
         for start in range(0, len(scans), size)[rank() :: world()]:
             batch = default_collate([scans[row] for row in range(start, min(start + size, len(scans)))])
             read = [batch.get(name) for name in ("image", "latent", "mirrored_latent")]
             with self._autocast():
-                codes[start] = encoder(*(None if each is None else each.to(self.device) for each in read)).float().cpu()
-        found = dict(item for part in gather(codes) for item in part.items())
-        return torch.cat([found[start] for start in sorted(found)])
+                codes.append(encoder(*(None if each is None else each.to(self.device) for each in read)).float().cpu())
+        return torch.cat(gather_dealt(codes))
 
     def _whiten(self, codes: Tensor) -> Tensor:
         """Whiten the codes of training scans, if the encoder is made for it; what they decode to stays the same."""

@@ -21,7 +21,15 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 
 from ldae.base.files import own_json, write_json
-from ldae.base.hardware import Device, PeakMemory, Precision, choose_device, choose_precision, release_memory
+from ldae.base.hardware import (
+    Device,
+    PeakMemory,
+    Precision,
+    choose_device,
+    choose_precision,
+    compiled,
+    release_memory,
+)
 from ldae.base.ranks import barrier, from_first, rank, share_batch_norms, world
 from ldae.errors import TrainingError
 from ldae.io.checkpoints import hash_tensors, load_tensors, save_tensors
@@ -203,7 +211,8 @@ def fit_stage(
             callbacks=callbacks,
         )
         release_memory()
-        with PeakMemory(device) as memory, _interruptible(trainer):
+        networks = stage.called() if config.compile else []
+        with PeakMemory(device) as memory, _interruptible(trainer), compiled(networks):
             trainer.fit(StageLoop(stage), data, ckpt_path=resume if resume.is_file() else None, weights_only=True)
     stage.eval()
     average.keep()

@@ -1,19 +1,25 @@
 """Configuration of an experiment, and the stages that it describes."""
 
 from dataclasses import dataclass, replace
+from importlib.metadata import version
+from typing import Any
 
 from ldae.autoencoder import AutoencoderConfig, Networks, SamplingConfig
 from ldae.base.ranges import SEEDS, checked, within
 from ldae.contract import Preprocessing
 from ldae.data.datasets import DataConfig
+from ldae.data.manifest import Manifest
 from ldae.diffusion import ScheduleConfig
 from ldae.errors import ConfigError
+from ldae.io.checkpoints import FORMAT_VERSION
+from ldae.io.plain import to_plain
 from ldae.training.compression import CompressionStage, CompressionStageConfig
 from ldae.training.denoiser import DenoiserStage, DenoiserStageConfig
 from ldae.training.representation import RepresentationStage, RepresentationStageConfig
 from ldae.training.stage import Stage
+from ldae.warm_start import Taken
 
-__all__ = ["STAGES", "ExperimentConfig", "build_stage", "scan_shapes"]
+__all__ = ["STAGES", "ExperimentConfig", "build_stage", "describe", "provenance", "scan_shapes"]
 
 STAGES = ("compression", "denoiser", "representation")
 
@@ -85,42 +91,62 @@ class ExperimentConfig:
             sampling=self.sampling,
         )
 
-    def checked(self) -> "ExperimentConfig":
-        """Itself, with weights given wherever they are to be kept as they are and no model is fine-tuned.
+    def checked(self, taken: Taken | None = None) -> "ExperimentConfig":
+        """Itself, with weights given wherever they are to be kept as they are.
+
+        Args:
+            taken: what the networks took from a trained model.
 
         Raises:
             ConfigError: naming the stage.
         """
         for name, stage in (("compression", self.compression), ("denoiser", self.denoiser)):
-            if stage.frozen and stage.initial_weights is None:
+            if stage.frozen and stage.initial_weights is None and not (taken and taken.covers(f"{name}.")):
                 msg = (
                     f"{name}.frozen keeps the weights of {name}.initial_weights or of the model that is fine-tuned, got "
-                    "neither; name one, or train"
+                    f"{'only a part' if taken else 'neither'}; name one, or train with {name}.frozen=false"
                 )
                 raise ConfigError(msg)
+        if taken and self.representation.warm_start:  # unless the gradient estimator has weights of its own already
+            begins = any(name.startswith("gradient_estimator.decoder.") for name in taken.initial)
+            return replace(self, representation=replace(self.representation, warm_start=begins))
         return self
 
-    def fine_tuning(self, model: AutoencoderConfig) -> "ExperimentConfig":
-        """The same experiment with the networks and the contract of a trained model, whose weights it starts from."""
-        denoiser = replace(self.denoiser, model=model.denoiser, initial_weights=None)
-        compression = replace(self.compression, model=model.compression, initial_weights=None)
-        representation = replace(
-            self.representation,
-            semantic_encoder=model.semantic_encoder,
-            shift=model.shift,
-            code_map=model.code_map,
-            warm_start=False,
-            semantic_dropout=(self.representation.semantic_dropout or 0.1) if model.semantic_dropout else 0.0,
-        )
-        return replace(
-            self,
-            preprocessing=model.preprocessing,
-            compression=compression,
-            schedule=model.schedule,
-            denoiser=denoiser,
-            representation=representation,
-            sampling=model.sampling,
-        )
+
+def describe(model: AutoencoderConfig) -> dict[str, Any]:
+    """The groups of an experiment's plain configuration that say what a model is."""
+    return {
+        "preprocessing": to_plain(model.preprocessing),
+        "schedule": to_plain(model.schedule),
+        "sampling": to_plain(model.sampling),
+        "compression": {"model": to_plain(model.compression)},
+        "denoiser": {"model": to_plain(model.denoiser)},
+        "representation": {
+            "semantic_encoder": to_plain(model.semantic_encoder),
+            "shift": model.shift,
+            "code_map": model.code_map,
+            "semantic_dropout": 0.1 if model.semantic_dropout else 0.0,
+        },
+    }
+
+
+def provenance(config: ExperimentConfig, manifest: Manifest, start: str | None) -> dict[str, Any]:
+    """Provenance of a run: resolved configuration, cohort, versions, seed.
+
+    Args:
+        config: of the experiment.
+        manifest: of the cohort.
+        start: fingerprint of the model whose weights it starts from.
+    """
+    packages = ("ldae", "torch", "lightning", "monai", "numpy")
+    return {
+        "format": FORMAT_VERSION,
+        "config": to_plain(config),
+        "manifest": {"path": str(manifest.path), "sha256": manifest.sha256},
+        "seed": config.seed,
+        "start": start,
+        "versions": {name: version(name) for name in packages},
+    }
 
 
 def build_stage(name: str, config: ExperimentConfig, networks: Networks) -> Stage:

@@ -105,6 +105,10 @@ class RepresentationStage(Stage):
         """Encoder and gradient estimator."""
         return self.learning
 
+    def called(self) -> list[nn.Module]:
+        """Both halves of the denoiser, the encoder, the gradient estimator."""
+        return [self.denoiser.encoder, self.denoiser.decoder, *self.learning.values()]
+
     def train(self, mode: bool = True) -> "RepresentationStage":
         """Train or evaluate; the frozen denoiser never drops out."""
         super().train(mode)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ldae.base.ranges import checked, count, natural, not_negative, positive, share, share_below_one
+from ldae.errors import ConfigError
 from ldae.models.checkpointing import checkpointed
 
 __all__ = ["Draws", "OptimisationConfig", "Stage"]
@@ -38,6 +39,11 @@ class OptimisationConfig:
         checkpoint_every: steps between checkpoints to resume from.
         patience: validations without improvement before the stage stops early; 0 never stops.
         checkpoint_activations: compute activations again in the backward pass instead of keeping them; nothing else changes.
+        compile: let torch.compile make the networks faster, minutes after the start; weights keep their names, and their values
+            up to rounding.
+
+    Raises:
+        ConfigError: if activations are to be checkpointed and networks compiled.
     """
 
     steps: int = count(100_000)
@@ -53,6 +59,14 @@ class OptimisationConfig:
     checkpoint_every: int = count(1000)
     patience: int = natural(0)
     checkpoint_activations: bool = False
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        if self.compile and self.checkpoint_activations:
+            msg = (
+                "optimisation has both compile and checkpoint_activations; leave one out, or save memory by accumulate"
+            )
+            raise ConfigError(msg)
 
 
 class Draws:
@@ -125,6 +139,10 @@ class Stage(nn.Module):
     def learners(self) -> list[nn.Module]:
         """The modules that learn, one a pass."""
         return [self.averaged()]
+
+    @abstractmethod
+    def called(self) -> list[nn.Module]:
+        """The networks that a step calls, which may be compiled."""
 
     def passes(self, batch: Batch) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
         """Forward passes of one step, in turn: the loss to descend on, and the losses to log by name."""

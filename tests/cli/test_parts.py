@@ -1,5 +1,6 @@
 """A cohort encoded in parts, as on the nodes of a cluster."""
 
+import json
 import os
 import signal
 import subprocess
@@ -8,12 +9,15 @@ import threading
 import time
 from multiprocessing import active_children
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
 
 from ldae.autoencoder import LatentDiffusionAutoencoder
+from ldae.base.launch import launch
 from tests.command_line import run
 from tests.heads import write_heads
+from tests.tiny_run import FP32
 
 ROOT = Path(__file__).parents[2]
 # Runs the tasks of an array in turn, as SLURM runs them at once; which of them come before others, it does not check.
@@ -74,6 +78,34 @@ def test_devices_share_the_scans_of_a_manifest(cohort, tmp_path, capfd):
     image = tmp_path / "0.nii.gz"
     assert run("encode", image, *cohort[1:], "--out", tmp_path / "image", "--devices", "2") == 2
     assert "--devices 2: takes a manifest" in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_devices_share_samples(cohort, tmp_path, capfd):
+    words = ("sample", *cohort[1:], "--count", "3")
+    for devices in (1, 2):
+        assert run(*words, "--devices", devices, "--out", tmp_path / str(devices)) == 0
+        assert capfd.readouterr().out.count("3 images in") == 1
+    assert len(contents(tmp_path / "1")) == 6
+    assert contents(tmp_path / "1") == contents(tmp_path / "2")
+
+
+@pytest.mark.slow
+def test_devices_share_a_study(tiny_run, tmp_path, monkeypatch):
+    def launch_few(command, processes):
+        return launch([sys.executable, "-m", "tests.few_resamples", *command[3:]], processes)
+
+    monkeypatch.setattr(sys.modules["ldae.cli.main"], "launch", launch_few)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # sums over another number of threads are rounded otherwise
+    words = ("study", tiny_run / "manifest.tsv", "--model", tiny_run / "model", *FP32, "--out")
+    assert launch_few(["python", "-m", "ldae", *map(str, words), str(tmp_path / "1")], 1) == 0
+    assert run(*words, tmp_path / "2", "--devices", "2") == 0
+    one, two = (sorted((tmp_path / name / "tasks").iterdir()) for name in "12")
+    for first, second in zip((*one, tmp_path / "1/codes.parquet"), (*two, tmp_path / "2/codes.parquet"), strict=True):
+        assert first.read_bytes() == second.read_bytes(), first.name
+    results = [json.loads((tmp_path / name / "results.json").read_text()) for name in "12"]
+    measured = {"wall_seconds": ANY, "peak_memory_gib": ANY}
+    assert results[0] | measured == results[1] | measured
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
+from ldae.base.part import Part
 from ldae.errors import TaskError
 from ldae.image_files import Reading, reading
 from ldae.io.checkpoints import load_tensors
@@ -402,5 +403,8 @@ def test_samples_follow_their_seed_whatever_the_batch(tiny_model, scans):
     np.testing.assert_allclose(whole, parts, atol=1e-3)
     assert np.abs(whole[0] - whole[1]).max() > 0
     assert not np.array_equal(next(sample(tiny_model, 1, seed=4)), whole[0])
+    shares = [list(sample(tiny_model, 3, seed=4, semantic=y, batch_size=2, part=Part(n, 2))) for n in (1, 2)]
+    assert [len(each) for each in shares] == [2, 1]
+    np.testing.assert_array_equal(np.stack(shares[0] + shares[1]), parts)
     with pytest.raises(TaskError, match="at least 1"):
         sample(tiny_model, 0, seed=0)

@@ -1,9 +1,12 @@
 """Every way to train, on the toy configuration: what each leaves, and that its codes come back."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 
+from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.config import load_experiment
 from ldae.contract import clear_background
 from ldae.errors import CheckpointError, ConfigError, TrainingError
@@ -14,6 +17,7 @@ from ldae.training.fit import FitSettings
 from ldae.training.recipe import STAGES, build_stage, scan_shapes
 from ldae.training.representation import RepresentationStage
 from ldae.training.stage import Draws
+from tests.command_line import run
 
 VELOCITY = ["denoiser.model.prediction=velocity", "representation.shift=velocity"]
 SHORT = [f"{stage}.optimisation.steps=2" for stage in STAGES]
@@ -129,7 +133,7 @@ def test_fine_tuning_keeps_contract_and_compression_and_starts_from_the_codes(co
     settings = {"device": "cpu", "precision": "fp32"}
 
     def tune(name, *more):
-        experiment = load_experiment("fine_tune", [*steps, *more])
+        experiment = load_experiment("fine_tune", [*steps, *more], tiny_model.config)
         run = Experiment(experiment, cohort, FitSettings(tmp_path / name, **settings), tiny_model)
         return run, run.fit()
 
@@ -145,10 +149,29 @@ def test_fine_tuning_keeps_contract_and_compression_and_starts_from_the_codes(co
     codes = [each.semantic(images) for each in (tiny_model, still.model(), model)]
     assert torch.allclose(codes[0], codes[1], atol=1e-5)
     assert not torch.allclose(codes[0], codes[2], atol=1e-5)
+    experiment = load_experiment("fine_tune", steps, model.config)
     with pytest.raises(TrainingError, match="changed: start"):
-        Experiment(
-            load_experiment("fine_tune", steps), cohort, FitSettings(tmp_path / "learns", **settings), model
-        ).fit()
+        Experiment(experiment, cohort, FitSettings(tmp_path / "learns", **settings), model).fit()
+
+
+def test_training_goes_on_at_another_grid_and_latent_width(cohort, tmp_path, tiny_model):
+    model = tiny_model.save_pretrained(tmp_path / "model")
+    wider = ("preprocessing.shape=[20,24,16]", "compression.model.latent_channels=3", "compression.frozen=false")
+    wider = (*wider, "compression.loss.adversarial=0")
+    steps = [f"{stage}.optimisation.{key}=2" for stage in STAGES for key in ("steps", "batch_size")]
+    words = ("fit", "all", "--from", model, "--manifest", cohort.path, "--device", "cpu", "--precision", "fp32")
+    assert run(*words, "--out", tmp_path / "wider", "--set", *steps, *wider) == 0
+    taken = json.loads((tmp_path / "wider" / "warm_start.json").read_text())
+    assert "denoiser.encoder.stem.weight" in taken["part"]
+    assert not taken["initial"]
+    trained = LatentDiffusionAutoencoder.from_pretrained(tmp_path / "wider" / "model").config
+    assert (trained.preprocessing.shape, trained.compression.latent_channels) == ((20, 24, 16), 3)
+
+
+def test_a_model_that_fits_in_part_is_not_kept_frozen(cohort, tmp_path, tiny_model):
+    wider = load_experiment("fine_tune", ["compression.model.latent_channels=3"], tiny_model.config)
+    with pytest.raises(ConfigError, match=r"got only a part; name one, or train with compression\.frozen=false"):
+        Experiment(wider, cohort, FitSettings(tmp_path / "frozen", device="cpu"), tiny_model)
 
 
 @pytest.mark.slow

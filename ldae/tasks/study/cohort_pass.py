@@ -1,6 +1,7 @@
 """The one pass of a study over all images: codes, the mean image, and what baselines need to have seen."""
 
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,8 @@ import numpy.typing as npt
 import torch
 
 from ldae.autoencoder import LatentDiffusionAutoencoder
+from ldae.base.ranks import gather, gather_dealt, own_part
+from ldae.codes import Codes
 from ldae.data.manifest import Manifest
 from ldae.io.checkpoints import load_tensors, save_tensors
 from ldae.tasks.code_files import semantic_codes, semantic_tensors
@@ -18,18 +21,24 @@ from ldae.tasks.probe.baselines import RandomEncoder, SimpleFeatures, compress_s
 __all__ = ["CohortPass"]
 
 Images = npt.NDArray[np.float32]
+BATCH = 16
+UNIT = 2.0**32
+"""By which intensities are whole numbers, to all the digits that they have."""
 
 
 class _MeanImage:
-    """Voxelwise mean of the training scans, a batch at a time."""
+    """Voxelwise mean of the training scans, a batch at a time, in whole numbers: in any order the sum is the same."""
 
     def __init__(self) -> None:
-        self.sum, self.count = np.zeros(()), 0
+        self.sum = np.zeros((), np.int64)
 
     def see(self, batch: ScanBatch) -> None:
-        training = [row for row, record in enumerate(batch.records) if record.split == "train"]
-        self.sum = self.sum + batch.images[training].sum(axis=0, dtype=np.float64)
-        self.count += len(training)
+        for image, record in zip(batch.images, batch.records, strict=True):
+            if record.split == "train":
+                self.sum = self.sum + np.rint(image.astype(np.float64) * UNIT).astype(np.int64)
+
+    def mean(self, count: int) -> Images:
+        return (sum(gather(self.sum), np.zeros(())) / (count * UNIT)).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -52,7 +61,7 @@ class CohortPass:
     def make(
         cls, model: LatentDiffusionAutoencoder, manifest: Manifest, cache: Path, *, seed: int, progress: Progress
     ) -> "CohortPass":
-        """Encode a cohort.
+        """Encode a cohort; processes that have joined share its batches, and all get the whole.
 
         Args:
             model: the trained model.
@@ -64,8 +73,17 @@ class CohortPass:
         mean, random = _MeanImage(), RandomEncoder(model, seed)
         simple = SimpleFeatures(model.config.preprocessing.voxel_size_mm)
         visit = [mean.see, random.see, simple.see, compress_sides]
-        scans = encode_scans(model, manifest.records, cache=cache, visit=visit, progress=progress)
-        return cls(scans, (mean.sum / mean.count).astype(np.float32), random, simple)
+        records, source, codes = tuple(manifest.records), ScanSource(model, cache), list[Codes]()
+        if mine := own_part().choose_batches(records, BATCH):
+            scans = encode_scans(model, mine, batch_size=BATCH, cache=cache, visit=visit, progress=progress)
+            scans.source.flush()
+            codes += scans.codes
+        shared = gather_dealt([codes[start : start + BATCH] for start in range(0, len(codes), BATCH)])
+        random.records = simple.records = list(records)
+        random.values = gather_dealt(random.values)
+        simple.values = {name: gather_dealt(rows) for name, rows in simple.values.items()}
+        training = sum(record.split == "train" for record in records)
+        return cls(EncodedScans(records, list(chain(*shared)), source), mean.mean(training), random, simple)
 
     def save(self, path: Path) -> Path:
         """Write it as safetensors, without images and latents."""

@@ -12,6 +12,8 @@ import numpy.typing as npt
 
 from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.base.files import write_json
+from ldae.base.launch import is_follower
+from ldae.base.ranks import join, leave, rank, together
 from ldae.data.manifest import Manifest
 from ldae.errors import CheckpointError, TaskError, VolumeError
 from ldae.io.plain import to_plain
@@ -97,6 +99,8 @@ def run_study(
 ) -> dict[str, Any]:
     """Encode the cohort, then run every task on its test subjects. Images pass one batch at a time.
 
+    Processes that were started together share the encoding and the noise codes of the test scans; the first does the rest.
+
     A task that the cohort cannot answer (no diagnosis, no third session) is left out; `skipped` holds the reason.
 
     Args:
@@ -110,7 +114,11 @@ def run_study(
         progress: called with (part, done, total of the part), the part as in :data:`PARTS`.
 
     Returns:
-        The results, by task, as plain values.
+        The results, by task, as plain values; empty in every process but the first.
+
+    Raises:
+        TaskError: if the manifest has no training or no test subjects.
+        PeerLostError: if another process has ended.
     """
     splits = {record.split for record in manifest.records}
     if not {"train", "test"} <= splits:
@@ -119,12 +127,17 @@ def run_study(
     folder = out / "cache" / f"study-{study_key(model, manifest, baselines or {}, effect, seed)}"
     parts = Parts(folder, out / "tasks")
     study = _Study(model, manifest, out, seed, parts, progress)
-    seen = _pass_over(study, folder / "encode.safetensors")
-    scans = seen.scans
+    join(model.device)
+    with together():
+        seen = _pass_over(study, folder / "encode.safetensors")
+        scans = seen.scans
+        # The reconstruction measures the round trip.
+        test = scans.of_split("test").with_noise(model, progress=study.bar("invert"))
+    leave()
+    if is_follower():
+        return {}
     write_codes(out / "codes.parquet", scans)
     training = scans.of_split("train")
-    # The reconstruction measures the round trip.
-    test = scans.of_split("test").with_noise(model, progress=study.bar("invert"))
     results: dict[str, Any] = {
         "preprocessing": to_plain(model.config.preprocessing),
         "n_subjects": len(manifest.subjects),
@@ -162,7 +175,8 @@ def _pass_over(study: _Study, path: Path) -> CohortPass:
         return CohortPass.load(path, study.model, study.manifest, cache, seed=study.seed)
     except CheckpointError:
         seen = CohortPass.make(study.model, study.manifest, cache, seed=study.seed, progress=study.bar("encode"))
-    seen.save(path)
+    if not rank():
+        seen.save(path)
     return seen
 
 
