@@ -37,7 +37,7 @@ def is_follower() -> bool:
     return is_rank() and os.environ["RANK"] != "0"
 
 
-def launch(command: Sequence[str], processes: int) -> int:
+def launch(command: Sequence[str], processes: int, *, output: int | None = None) -> int:
     """Run a command in several processes, which are told their ranks as by torchrun; when one fails, all end.
 
     The first writes to the terminal. What others said is shown only if one of them is the first to fail.
@@ -45,6 +45,7 @@ def launch(command: Sequence[str], processes: int) -> int:
     Args:
         command: program and arguments.
         processes: how many.
+        output: file descriptor to which the first writes instead of this process's output stream.
 
     Returns:
         The exit code.
@@ -69,10 +70,14 @@ def launch(command: Sequence[str], processes: int) -> int:
             for rank, path in enumerate(said):
                 own = {name: str(value) for name, value in {**shared, "RANK": rank, "LOCAL_RANK": rank}.items()}
                 with path.open("wb") as file:
-                    output = None if rank == 0 else file
+                    streams = (file, file) if rank else (output, None)
                     ranks.append(
                         subprocess.Popen(
-                            command, env=os.environ | own, stdout=output, stderr=output, preexec_fn=_end_with_parent
+                            command,
+                            env=os.environ | own,
+                            stdout=streams[0],
+                            stderr=streams[1],
+                            preexec_fn=_end_with_parent,
                         )
                     )
             while None in (now := [each.poll() for each in ranks]) and not any(now):

@@ -48,6 +48,9 @@ def synth(
             adult ages, the contrasts and artefacts of many scanners, errors of brain extraction.
         force: replace a phantom cohort of other settings.
         workers: processes; the result does not depend on it.
+
+    Examples:
+        ldae cohort synth --out phantoms --subjects 200 --voxel-size 3
     """
     from ldae.errors import CohortError
     from ldae.phantom.cohort import synthesise_cohort
@@ -72,7 +75,8 @@ def synth(
     if varied:
         settings = settings.varied()
     with progress_bar("phantoms") as move:
-        say(f"manifest: {synthesise_cohort(out, settings, workers=workers, force=force, progress=move)}")
+        made = synthesise_cohort(out, settings, workers=workers, force=force, progress=move)
+        say(f"manifest: {made}", manifest=made)
     return 0
 
 
@@ -100,6 +104,9 @@ def check(
         fast: read the table and the headers of images, and no voxels.
         workers: processes.
         strict: exit code 2 if there are errors or warnings.
+
+    Examples:
+        ldae cohort check cohort.tsv --out check
     """
     from ldae.head.findings import Severity, group_findings
     from ldae.prepare.check.cohort import check_cohort
@@ -129,7 +136,8 @@ def check(
             "are not"
         )
     if out is not None:
-        say(f"all findings and measurements: {' and '.join(map(str, report.write(out)))}")
+        written = report.write(out)
+        say(f"all findings and measurements: {' and '.join(map(str, written))}", findings=written)
     counts = {severity: report.count(severity) for severity in Severity}
     say(", ".join(f"{count} {severity.word}{'' if count == 1 else 's'}" for severity, count in counts.items()))
     return exit_code(counts[Severity.ERROR] or (strict and counts[Severity.WARNING]), strict=strict)
@@ -165,6 +173,9 @@ def preprocess(
         scheduler: address of a Dask scheduler that does the work, such as tcp://host:8786.
         part: K/N preprocesses the K-th of N parts alone; once all are done, the command without it writes the manifest.
         strict: exit code 2 if a scan failed or has a warning.
+
+    Examples:
+        ldae cohort preprocess cohort.tsv --out preprocessed --workers 4
     """
     from ldae.data.manifest import read_manifest
     from ldae.prepare.preprocess.cohort import preprocess_manifest
@@ -189,7 +200,11 @@ def preprocess(
         say(f"part {part}: once all parts are done, the same command without --part writes the manifest")
     else:
         page = write_preprocessing_page(report, out / "quality.html")
-        say(f"manifest: {report.manifest}; look at the pictures, worst first: {page}")
+        say(
+            f"manifest: {report.manifest}; look at the pictures, worst first: {page}",
+            manifest=report.manifest,
+            pictures=page,
+        )
     return exit_code(report.failures or (strict and report.warnings), strict=strict)
 
 
@@ -219,6 +234,10 @@ def split(
             one, and the others are kept in source_participant_id.
         force: replace an existing split.
         seed: of the draw.
+
+    Examples:
+        ldae cohort split preprocessed/manifest.tsv
+        ldae cohort split few.tsv --train 0.6 --validation 0.2 --test 0.2
     """
     from ldae.data.identity import merge_people, read_same_person, shared_values
     from ldae.data.manifest import read_manifest
@@ -238,5 +257,5 @@ def split(
     for name in ("train", "validation", "test"):
         part = frozen.in_split(name)
         say(f"{name}: {len(part.subjects)} subjects, {len(part)} scans")
-    say(f"manifest: {path}")
+    say(f"manifest: {path}", manifest=path)
     return 0

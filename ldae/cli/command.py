@@ -3,6 +3,7 @@
 import inspect
 import math
 import re
+import sys
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -46,6 +47,11 @@ class HelpFormatter(DefaultHelpFormatter):
         ):
             text += " (default: " + " ".join(map(str, _listed(action.default))) + ")"
         return text
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        """Examples stay in lines."""
+        filled: str = text if "\n" in text else super()._fill_text(text, width, indent)
+        return filled
 
 
 class Parser(ArgumentParser):
@@ -92,8 +98,8 @@ class Parser(ArgumentParser):
         if unknown := UNKNOWN.fullmatch(reason):
             kind = "option" if unknown[1].startswith("-") else "argument"
             reason = f"no {kind} {unknown[1]} here{did_you_mean(unknown[1], self.option_names)}"
-        self.exit(2, f"{self.prog}: {reason}; run '{self.prog} --help' for what it takes\n")
-        raise AssertionError
+        notice(f"{reason}; run '{self.prog} --help' for what it takes", self.prog)
+        sys.exit(2)
 
     def _expected(self, found: re.Match[str]) -> str:
         word = {"int": "a whole number", "float": "a number"}.get(found[2], found[2])
@@ -255,7 +261,14 @@ class Command:
         options = [option for part in self._parameters() for option in part.options()]
         for option in sorted(options, key=lambda each: each.default is not MISSING):
             option.add(parser)
+        parser.epilog = "\n  ".join(["examples:", *self.examples])
         return parser
+
+    @property
+    def examples(self) -> list[str]:
+        """Command lines that show how it is used."""
+        found = parse_docstring(inspect.getdoc(self.function) or "").examples
+        return [line for each in found for line in (each.description or "").splitlines()]
 
     def run(self, given: Namespace) -> int:
         """Call the function with what was given; the exit code."""

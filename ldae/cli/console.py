@@ -1,12 +1,14 @@
-"""Terminal output: progress bars, tables, errors of one paragraph."""
+"""Terminal output: progress bars, tables, errors of one paragraph; all of it as JSON where a script asks."""
 
+import json
 import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from ldae.metrics.statistics import Difference, Interval
 
 __all__ = [
+    "ToldBefore",
+    "as_json",
     "console",
     "duration",
     "exit_code",
@@ -45,14 +49,53 @@ console = Console(
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-def say(text: str) -> None:
-    """One line on the terminal."""
+_told: dict[str, Any] = {"messages": [], "notices": [], "tables": [], "files": {}}
+
+
+class ToldBefore(SystemExit):
+    """Exit of a command that other processes have run, and told of."""
+
+
+@contextmanager
+def as_json(words: list[str]) -> Iterator[None]:
+    """One JSON object on the output stream when the command ends; what is otherwise there goes to the error stream.
+
+    Args:
+        words: of the command line.
+    """
+    for each in _told.values():
+        each.clear()
+    console.file = sys.stderr
+    code: object = 1
+    try:
+        yield
+    except SystemExit as ended:
+        code = None if isinstance(ended, ToldBefore) else ended.code or 0
+        raise
+    finally:
+        console.file = None  # type: ignore[assignment]
+        if code is not None:
+            sys.stdout.write(json.dumps({"command": ["ldae", *words], "exit_code": code, **_told}, indent=2) + "\n")
+
+
+def say(text: str, **files: Path | str | Sequence[Path]) -> None:
+    """One line on the terminal.
+
+    Args:
+        text: of the line.
+        files: that the command has written, by what they are.
+    """
     console.print(text, markup=False)
+    _told["messages"].append(text)
+    _told["files"] |= {
+        name: str(path) if isinstance(path, Path | str) else list(map(str, path)) for name, path in files.items()
+    }
 
 
-def notice(text: str) -> None:
-    """One line on the error stream."""
-    errors.print(f"ldae: {text}", markup=False)
+def notice(text: str, program: str = "ldae") -> None:
+    """One line on the error stream, after the name of the program or command."""
+    errors.print(f"{program}: {text}", markup=False)
+    _told["notices"].append(text)
 
 
 def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
@@ -64,6 +107,7 @@ def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     for row in rows:
         grid.add_row(*row)
     console.print(grid)
+    _told["tables"].append({"title": title, "columns": columns, "rows": rows})
 
 
 def interval(value: "Interval | Difference") -> str:

@@ -58,6 +58,10 @@ def manipulate(
         effect: volumes in MNI152 space of known effects of the target, to correlate the mean change with.
         counterfactual: also find, for each scan, the smallest step that takes the probe to this probability (or value).
         subject: participant_id whose scans alone are edited; training scans are still measured.
+
+    Examples:
+        ldae manipulate head.nii.gz --direction ventricles --steps -1 1 --out edits
+        ldae manipulate cohort.tsv --direction probes/probe_diagnosis_model.json --out edits
     """
     from ldae.errors import TaskError
     from ldae.io.model_names import find_direction
@@ -125,7 +129,8 @@ def manipulate(
         missed = f"; the other {len(rows) - len(reached)} do not within {FARTHEST:g} steps, the farthest tried"
         say(
             f"counterfactuals: the probe reaches {counterfactual:g} in {len(reached)} of {len(rows)} scans{middle}"
-            f"{missed if len(reached) < len(rows) else ''}; {len(rows)} images and counterfactuals.tsv in {scans.out}"
+            f"{missed if len(reached) < len(rows) else ''}; {len(rows)} images and counterfactuals.tsv in {scans.out}",
+            counterfactuals=scans.out / "counterfactuals.tsv",
         )
     subjects = len(encoded.first_rows)
     if result.map is not None:
@@ -141,7 +146,9 @@ def manipulate(
         say(f"note: {subjects} subjects are too few for a map, so --effect is not used")
     show_edits(result, direction.stem, subjects)
     say(
-        f"{result.scans * len(amounts)} images ({result.scans} scans at {len(amounts)} steps) and manipulate.json in {scans.out}"
+        f"{result.scans * len(amounts)} images ({result.scans} scans at {len(amounts)} steps) and manipulate.json in {scans.out}",
+        folder=scans.out,
+        results=scans.out / "manipulate.json",
     )
     return 0
 
@@ -199,6 +206,9 @@ def interpolate_subject(
         draws: noise codes to draw for a voxelwise uncertainty map; 0 writes none.
         estimate: residual adds what compression lost of the two scans around the month, each by its nearness; codes is what
             the codes decode to by themselves. On the raw scan (--space native) the nearer scan keeps all its detail either way.
+
+    Examples:
+        ldae interpolate subject cohort.tsv --subject sub-01 --months 6 12 18 --out months
     """
     from ldae.tasks.longitudinal.months import write_months
     from ldae.tasks.native.spaces import open_space
@@ -206,8 +216,10 @@ def interpolate_subject(
     model, encoded = scans.open(subject)
     residual = estimate == "residual"
     place = open_space(scans.space, model)
+    paths = []
     for path in write_months(model, encoded, months, scans.out, place, residual=residual, draws=draws, seed=scans.seed):
-        say(str(path))
+        paths.append(path)
+        say(str(path), images=paths)
     return 0
 
 
@@ -224,6 +236,9 @@ def interpolate_evaluate(
         references: manifest of noise-free twins of the same scans, to compare with instead of the scans themselves.
         truth: table of true values by participant_id and session_id: ventricles_ml, ventricle_mm (phantom_truth.tsv).
         resamples: of the bootstrap.
+
+    Examples:
+        ldae interpolate evaluate cohort.tsv --people test --out interpolation
     """
     from ldae.data.manifest import read_manifest
     from ldae.errors import TaskError
@@ -284,7 +299,8 @@ def interpolate_evaluate(
                 for name in result.means["ssim"]
             ],
         )
-    say("\n".join(str(path) for path in result.write(scans.out)))
+    written = result.write(scans.out)
+    say("\n".join(map(str, written)), results=written)
     return 0
 
 

@@ -28,11 +28,14 @@ def export_dicom(image: Input, settings: "DerivedSeries", *, out: Folder, force:
         settings: labels of the series.
         out: folder of the series.
         force: replace a series that was exported before.
+
+    Examples:
+        ldae export dicom edit.nii.gz --like SERIES --out derived
     """
     from ldae.dicom.write import export_dicom
 
     folder = export_dicom(image, out, settings, force=force)
-    say(f"series: {folder}, {sum(1 for _ in folder.iterdir())} images, marked as synthetic")
+    say(f"series: {folder}, {sum(1 for _ in folder.iterdir())} images, marked as synthetic", series=folder)
     if settings.reference is not None and settings.patient_id is None:
         say("it carries the name and the study of the reference's subject")
     return 0
@@ -48,10 +51,14 @@ def export_bundle(model: Annotated[str, Positional()], *, out: Folder, force: bo
         model: folder or name of the model.
         out: folder of the bundle.
         force: replace a bundle that was exported before.
+
+    Examples:
+        ldae export bundle ldae-t1-3mm --out bundle
     """
     from ldae.tasks.bundle import export_bundle
 
-    say(f"bundle: {export_bundle(model, out, force=force)}")
+    made = export_bundle(model, out, force=force)
+    say(f"bundle: {made}", bundle=made)
     return 0
 
 
@@ -63,11 +70,16 @@ def report(run: Input, *, out: Path | None = None, format: Literal["html", "md",
         run: run folder of 'ldae demo' or 'ldae study', or a folder of 'ldae probe'.
         out: the file; RUN/report.html, .md or .json if not given.
         format: one self-contained HTML file, Markdown with pictures beside it, or JSON after a published schema.
+
+    Examples:
+        ldae report runs/mine
+        ldae report runs/mine --format json --out results.json
     """
     from ldae.report import write_probe_report, write_report
 
     probes_alone = not (run / "results.json").is_file() and any(run.glob("probe_*.json"))
-    say(f"report: {(write_probe_report if probes_alone else write_report)(run, out, format)}")
+    written = (write_probe_report if probes_alone else write_report)(run, out, format)
+    say(f"report: {written}", report=written)
     return 0
 
 
@@ -92,6 +104,9 @@ def convert_official(
         out: model folder to write.
         ignore: beginnings of names of tensors that are not needed; they are recorded as left out.
         force: replace the folder of a former conversion.
+
+    Examples:
+        ldae convert official autoencoder.ckpt decoder.ckpt --out official
     """
     from ldae.base.files import check_new_folder
     from ldae.errors import ConfigError
@@ -106,7 +121,7 @@ def convert_official(
     _write(plan, out, force)
     for name, fact in plan.facts.items():
         say(f"{name}: {fact}")
-    say(f"model: {out}")
+    say(f"model: {out}", model=out)
     return 0
 
 
@@ -132,6 +147,9 @@ def convert_autoencoder(
         latent_scale: factor that brings its latents to unit variance, if it is known.
         ignore: beginnings of names of tensors that are not needed; they are recorded as left out.
         force: replace the folder of a former conversion.
+
+    Examples:
+        ldae convert autoencoder vae.safetensors --out compression.safetensors
     """
     from ldae.tasks.conversion.official import plan_autoencoder
 
@@ -160,6 +178,9 @@ def convert_denoiser(
         stride: its downsampling along each latent axis, which no tensor tells.
         ignore: beginnings of names of tensors that are not needed; they are recorded as left out.
         force: replace the folder of a former conversion.
+
+    Examples:
+        ldae convert denoiser stage2.ckpt --out denoiser
     """
     from ldae.tasks.conversion.official import plan_denoiser
 
@@ -179,12 +200,16 @@ def convert_probe(*, classifier: Path, mean: Path, std: Path, model: str, out: O
         std: standard deviation of those codes.
         model: folder of the converted model, whose codes it reads.
         out: the probe, JSON.
+
+    Examples:
+        ldae convert probe --classifier classifier.pt --mean mean.pt --std std.pt --model official --out probe.json
     """
     from ldae.autoencoder import LatentDiffusionAutoencoder
     from ldae.tasks.conversion.classifier import convert_classifier
 
     loaded = LatentDiffusionAutoencoder.from_pretrained(model, device="cpu")
-    say(f"probe: {convert_classifier(classifier, mean, std, loaded).save(out)}")
+    saved = convert_classifier(classifier, mean, std, loaded).save(out)
+    say(f"probe: {saved}", probe=saved)
     return 0
 
 
@@ -199,7 +224,7 @@ def _convert_network(
     plan = plan_network(file, **settings)
     _write(plan, out, force)
     say("architecture: " + ", ".join(f"{name} {value}" for name, value in to_plain(plan.config).items()))
-    say(f"weights: {out / plan.weights}")
+    say(f"weights: {out / plan.weights}", weights=out / plan.weights)
     return 0
 
 

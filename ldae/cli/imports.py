@@ -52,6 +52,9 @@ def import_bids(
         made: the manifest.
         include_derivatives: take the images of this folder in derivatives before raw ones.
         prefer: which of several T1w of a session comes first, each as entity-label, such as acq-mprage.
+
+    Examples:
+        ldae cohort import bids DATASET --out cohort.tsv
     """
     from ldae.prepare.imports.bids import import_bids
 
@@ -70,6 +73,9 @@ def import_table(tables: Inputs, made: Made, *, map: str, images: Path) -> int:
         made: the manifest.
         map: map of the columns: adni, adni_search, oasis3, generic, or a YAML file.
         images: folder of images.
+
+    Examples:
+        ldae cohort import table ADNIMERGE.csv --map adni --images bids --out cohort.tsv
     """
     from ldae.prepare.imports.study_map import load_map
 
@@ -85,6 +91,9 @@ def import_csv(made: Made, *, images: Path, table: Path, id_column: str | None =
         images: folder of images.
         table: CSV, TSV or XLSX, a row a scan or a subject.
         id_column: column of the identifier that file names hold.
+
+    Examples:
+        ldae cohort import csv --images heads --table people.csv --out cohort.tsv
     """
     from ldae.prepare.imports.study_map import usual_map
 
@@ -110,6 +119,9 @@ def import_dicom(folder: Input, settings: "DicomOptions", *, out: Folder, strict
         settings: what is taken, and how subjects are named.
         out: folder of the cohort.
         strict: exit code 2, not 1, if a series that should be a T1w scan could not be used.
+
+    Examples:
+        ldae cohort import dicom EXPORT --out bids
     """
     from ldae.prepare.imports.dicom.dataset import import_dicom
 
@@ -132,13 +144,13 @@ def import_dicom(folder: Input, settings: "DicomOptions", *, out: Folder, strict
     say(f"series: {counts}; the lines above may name subjects, the written files do not")
     if settings.key is not None:
         say(f"key, which names subjects: {settings.key}")
-    say(f"manifest: {report.manifest}")
+    say(f"manifest: {report.manifest}", manifest=report.manifest)
     return exit_code(report.of("refused") or report.unreadable or report.unmatched or report.links, strict=strict)
 
 
 def show(report: "ImportReport", strict: bool) -> int:
     """Print what an import took and left out; exit code 1, or 2, if something that should have matched did not."""
-    say(f"manifest: {report.manifest}, {len(report.taken)} scan(s)")
+    say(f"manifest: {report.manifest}, {len(report.taken)} scan(s)", manifest=report.manifest)
     for note in report.notes:
         say(f"note: {note}")
     for note, count in Counter(item.note for item in report.taken if item.note).items():
@@ -149,5 +161,5 @@ def show(report: "ImportReport", strict: bool) -> int:
             say(f"  {item.source}" + (f" ({item.detail})" if item.detail else ""))
         if len(items) > ITEMS_SHOWN:
             say(f"  and {len(items) - ITEMS_SHOWN} more")
-    say(f"report: {report.path}")
+    say(f"report: {report.path}", report=report.path)
     return exit_code(not report.complete, strict=strict)

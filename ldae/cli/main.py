@@ -15,7 +15,7 @@ from jsonargparse import Namespace
 from ldae.base.files import held
 from ldae.base.launch import is_follower, is_rank, launch
 from ldae.cli.command import COMMANDS, Command, Parser, did_you_mean
-from ldae.cli.console import exit_on_error, notice, say
+from ldae.cli.console import ToldBefore, as_json, exit_on_error, notice, say
 from ldae.cli.options import RENAMED_COMMANDS
 from ldae.errors import ConfigError
 from ldae.image_files import Reading, reading
@@ -76,6 +76,15 @@ def read_command_line(words: Sequence[str]) -> tuple[Command, Namespace]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point; exits with 0, or 1 where some scans failed, or 2 for bad input."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    told = "--json" in words
+    if told:
+        words.remove("--json")
+    with as_json(words[:]) if told and not is_follower() else nullcontext():
+        _run(words, told=told)
+
+
+def _run(words: list[str], *, told: bool) -> NoReturn:
+    """Run the command of a command line; what it says is told as JSON, if `told`."""
     given = list(words)
     verbose = "--verbose" in words
     if verbose:
@@ -87,8 +96,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if how.strict and "strict" in options:
             options["strict"] = True
         if found.launches and options.devices > 1 and not is_rank():
-            code = launch([sys.executable, "-m", "ldae", *given], options.devices)
-            if code or "part" not in options:
+            alike = [sys.executable, "-m", "ldae", *given]
+            if "part" not in options:
+                code = launch([*alike, *(["--json"] if told else [])], options.devices)
+                raise ToldBefore(code)
+            if code := launch(alike, options.devices, output=sys.stderr.fileno() if told else None):
                 raise SystemExit(code)
             # Each has done its part; this process puts them together.
         out = getattr(options, "out", None)
@@ -140,7 +152,10 @@ def _help(path: tuple[str, ...]) -> NoReturn:
         say(f"  {name:{width}}{text}")
     say("\n'ldae COMMAND --help' lists the options of one.")
     if not path:
-        say("--version prints the version; --verbose shows the traceback of an error, and what the library logs.")
+        say(
+            "--version prints the version; --verbose shows the traceback of an error, and what the library logs; --json "
+            "prints one JSON object for scripts: exit code, files, messages, tables."
+        )
         say(
             "Every command that reads images takes --max-gib N, the largest image in memory (2); for files that do not say "
             "where their voxels lie, --spacing X Y Z in mm and --assume-ras; and --strict, which refuses headers that "

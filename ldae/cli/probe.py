@@ -33,6 +33,9 @@ def discover(scans: Scans, settings: "DiscoverSettings") -> int:
     Args:
         scans: whose codes are explored.
         settings: of what is looked for.
+
+    Examples:
+        ldae discover cohort.tsv --model runs/mine/model --out directions
     """
     from dataclasses import replace
     from statistics import median
@@ -79,7 +82,7 @@ def discover(scans: Scans, settings: "DiscoverSettings") -> int:
     say(f"scans of two subjects nearer than sessions of one: {len(found.lookalikes)} pairs")
     for pair in found.lookalikes[:5]:
         say(f"  {pair.key} and {pair.other}: {pair.distance:.2f}")
-    say(f"discover.json, directions.npz and a strip for each direction in {scans.out}")
+    say(f"discover.json, directions.npz and a strip for each direction in {scans.out}", folder=scans.out)
     return 0
 
 
@@ -118,6 +121,10 @@ def probe(
         volumes: columns of the manifest that are a baseline of image volumes.
         people: subjects to cross-validate over.
         external: CODES and MANIFEST of another cohort: the probe is trained on all of this one and tested on all of that.
+
+    Examples:
+        ldae probe codes/codes.parquet --manifest cohort.tsv --target age --out probes
+        ldae probe mine.csv --manifest cohort.tsv --target diagnosis --out probes --baseline theirs=theirs.csv
     """
     from ldae.base.files import sha256_of
     from ldae.data.manifest import read_manifest
@@ -179,9 +186,10 @@ def probe(
             "note: subjects of the training split are among those tested on; if the embeddings' model was trained on them, "
             "give --people test"
         )
-    say(f"report: {page}\nresults: {written[0]}\npredictions: {written[1]}")
+    for name, path in {"report": page, "results": written[0], "predictions": written[1]}.items():
+        say(f"{name}: {path}", **{name: path})
     for path in written[2:]:
-        say(f"probe: {path}")
+        say(f"probe: {path}", probe=path)
     return 0
 
 
@@ -243,6 +251,9 @@ def predict(
         out: table, .csv or .tsv.
         workers: processes that preprocess.
         strict: exit code 2, not 1, if a scan could not be encoded.
+
+    Examples:
+        ldae predict probes/probe_age_model.json heads/*.nii.gz --out predictions.csv
     """
     from ldae.codes import check_origin
     from ldae.errors import TaskError
@@ -270,5 +281,5 @@ def predict(
     for key in write_predictions(out, found):
         say(f"look at {key}: its code is unlike those that the probe was trained on")
     say_reasons("left out", failures)
-    say(f"predictions of {len(found)} scans: {out}")
+    say(f"predictions of {len(found)} scans: {out}", predictions=out)
     return exit_code(failures, strict=strict)

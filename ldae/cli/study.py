@@ -47,6 +47,10 @@ def demo(
         subjects: phantom subjects; 600 if not given, 24 with --quick, 120 with --pretrained.
         force: replace a run of other options.
         seed: of everything drawn.
+
+    Examples:
+        ldae demo
+        ldae demo --quick --out runs/quick
     """
     from ldae.base.files import own_json
     from ldae.config import load_experiment
@@ -67,7 +71,8 @@ def demo(
     request = {"quick": quick, "subjects": count, "seed": seed} | ({"model": DEFAULT_MODEL} if pretrained else {})
     results = out / "results.json"
     if results.is_file() and own_json(results).get("request") == request:
-        say(f"all done already; report: {write_report(out)}")
+        page = write_report(out)
+        say(f"all done already; report: {page}", report=page)
         return 0
     clock = Clock(out, request, force=force)
     experiment = load_experiment("quick" if quick else "demo", [f"seed={seed}"])
@@ -126,6 +131,9 @@ def study(
         force: replace the results of a run of other options.
         seed: of everything drawn.
         devices: GPUs of this machine that share the encoding and the noise codes, or processes with --device cpu.
+
+    Examples:
+        ldae study cohort.tsv --model runs/mine/model --out runs/mine
     """
     from ldae.io.model_names import find_model
     from ldae.tasks.probe.embeddings import read_named
@@ -197,7 +205,8 @@ def run(
     report = write_report(out)
     for task, reason in results["skipped"].items():
         say(f"left out {task}: {reason}")
-    say(f"results: {path}\nmodel: {folder}\nreport: {report}")
+    for name, made in {"results": path, "model": folder, "report": report}.items():
+        say(f"{name}: {made}", **{name: made})
     toy = " of a toy size, which mean nothing" if clock.request.get("quick") else ""
     rows = [[row.name, *(cell.text for cell in row.cells[:3])] for row in key_rows(open_run(out))]
     table(f"key metrics on the test subjects{toy}", ["metric", "value", "95 % interval", "reference"], rows)

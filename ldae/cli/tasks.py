@@ -70,6 +70,10 @@ def encode(
         devices: GPUs of this machine that each encode a part of a manifest, or processes with --device cpu.
         strict: exit code 2, not 1, if a scan could not be encoded; refuse scans whose header contradicts itself.
         force: encode scans that are no T1-weighted brain in template space too; column forced says which, and why.
+
+    Examples:
+        ldae encode head.nii.gz --out codes.parquet
+        ldae encode cohort.tsv --model runs/mine/model --out codes --noise --baselines
     """
     from ldae.errors import TaskError
     from ldae.tasks.encode import CODES, check_place, encode_manifest, encode_part, write_slices
@@ -117,14 +121,15 @@ def encode(
         if alone:
             with atomic_file(out) as temporary:
                 shutil.copyfile(result.codes, temporary)
-    say(f"codes of {result.encoded} scans: {out if alone else result.codes}")
+    codes = out if alone else result.codes
+    say(f"codes of {result.encoded} scans: {codes}", codes=codes)
     if result.outside:
         say(
             f"note: {result.outside} of {result.encoded} scans lie outside the model's training domain (column "
             "domain_distance, above 1): trust what is read from their codes less"
         )
     if result.noise is not None:
-        say(f"noise codes ({loaded.config.sampling}): {result.noise}")
+        say(f"noise codes ({loaded.config.sampling}): {result.noise}", noise=result.noise)
     if result.worst_round_trip is not None:
         say(
             f"on the way there and back a latent loses {result.worst_round_trip:.1e} of its standard deviation at worst"
@@ -132,12 +137,13 @@ def encode(
     kept = [record for record in records if record.key not in result.failures]
     if slices:
         with progress_bar("slices") as move:
-            say(f"slices: {write_slices(loaded, kept, out / 'slices.npz', progress=move)}")
+            path = write_slices(loaded, kept, out / "slices.npz", progress=move)
+            say(f"slices: {path}", slices=path)
     if baselines:
         with progress_bar("baselines") as move:
             written = write_baselines(loaded, kept, out, seed=seed, progress=move)
         words = [f"{path.stem}={path}{'' if path.suffix == '.parquet' else f'@{COMPONENTS}'}" for path in written]
-        say(f"to compare with: --baseline {' '.join(words)}")
+        say(f"to compare with: --baseline {' '.join(words)}", baselines=written)
     failures = opened.failures | result.failures
     say_reasons("left out", failures)
     say_reasons("encoded all the same", result.forced)
@@ -165,6 +171,10 @@ def reconstruct(scans: ScansOrOne, *, keep_detail: bool = False) -> int:
         scans: to reconstruct.
         keep_detail: in native space, keep the raw scan's own detail and change it by what the codes miss; without it the
             brain shows the codes' content alone.
+
+    Examples:
+        ldae reconstruct head.nii.gz --out reconstruction.nii.gz
+        ldae reconstruct cohort.tsv --people test --out reconstructions
     """
     from ldae.tasks.native.spaces import open_space
     from ldae.tasks.reconstruct import reconstruct, write_reconstructions
@@ -196,7 +206,8 @@ def reconstruct(scans: ScansOrOne, *, keep_detail: bool = False) -> int:
             for k, v in rows.items()
         ],
     )
-    say(f"{result.scans} images and reconstruct.json in {scans.out}")
+    results = scans.out / "reconstruct.json"
+    say(f"{result.scans} images and reconstruct.json in {scans.out}", folder=scans.out, results=results)
     return 0
 
 
@@ -211,7 +222,7 @@ def _reconstruct_one(scans: ScansOrOne) -> int:
     model = scans.loaded
     codes = model.encode(scans.scans[0])
     write_synthetic(model.decode(codes, space="scan"), scans.out, "reconstruction", model=model.fingerprint())
-    say(f"reconstruction: {scans.out}")
+    say(f"reconstruction: {scans.out}", reconstruction=scans.out)
     return 0
 
 
@@ -238,6 +249,10 @@ def sample(
         seed: of the noise codes.
         batch_size: images at a time.
         devices: GPUs of this machine that share the batches, or processes with --device cpu.
+
+    Examples:
+        ldae sample --model runs/mine/model --count 16 --out samples
+        ldae sample --like scan.nii.gz --count 4 --out variations
     """
     from ldae.base.ranks import barrier, join, own_part, together
     from ldae.tasks.native.labels import write_synthetic
@@ -265,7 +280,7 @@ def sample(
         barrier()
     if part.number > 1:
         return 0
-    say(f"{count} {'image' if count == 1 else 'images'} in {out}")
+    say(f"{count} {'image' if count == 1 else 'images'} in {out}", folder=out)
     if against is not None:
         _compare_samples(loaded, against, out, seed)
     return 0
@@ -294,7 +309,7 @@ def _compare_samples(model: "LatentDiffusionAutoencoder", manifest: Path, out: P
             for kind, each in rows.items()
         ],
     )
-    say(f"results: {path}")
+    say(f"results: {path}", comparison=path)
 
 
 @command("code-usage")
@@ -306,6 +321,9 @@ def code_usage(scans: Scans) -> int:
 
     Args:
         scans: to denoise, of two subjects or more.
+
+    Examples:
+        ldae code-usage cohort.tsv --model runs/mine/model --out usage
     """
     from ldae.metrics.code_usage import VERDICTS
     from ldae.tasks.code_usage import code_usage
@@ -338,5 +356,5 @@ def code_usage(scans: Scans) -> int:
         f"codes of {spread.width} numbers: effective rank {spread.effective_rank:.1f}, {spread.components_95} components for "
         f"95 % of the variance, {spread.active_dimensions} active dimensions, share between subjects {between}"
     )
-    say(f"{use.verdict}: {VERDICTS[use.verdict]}\nresults: {path}")
+    say(f"{use.verdict}: {VERDICTS[use.verdict]}\nresults: {path}", results=path)
     return 0

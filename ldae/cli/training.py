@@ -50,6 +50,10 @@ def plan(
         measure: run a step of every stage on random scans instead of counting it.
         set: values to override, each as key.path=value.
         format: of what is printed.
+
+    Examples:
+        ldae plan demo --manifest cohort.tsv
+        ldae plan paper --gpu a100 --devices 8
     """
     from ldae.config import load_experiment
     from ldae.training.plan import plan_experiment
@@ -103,6 +107,10 @@ def fit(
         force: train stages again that were started with other settings or another manifest.
         devices: GPUs of this machine that share every batch, or processes with --device cpu; for several machines start the
             command with torchrun instead.
+
+    Examples:
+        ldae fit all --config demo --manifest cohort.tsv --out runs/mine
+        ldae fit all --from ldae-t1-3mm --manifest cohort.tsv --out runs/tuned
     """
     from ldae.autoencoder import LatentDiffusionAutoencoder
     from ldae.config import load_experiment
@@ -119,7 +127,7 @@ def fit(
     experiment = load_experiment(config or "fine_tune", set or [], given and given[1].config)
     model = train(experiment, read_manifest(manifest), out, hardware, until=until, force=force, start=given)
     if model is not None:
-        say(f"model: {model}")
+        say(f"model: {model}", model=model)
     return 0
 
 
@@ -130,6 +138,10 @@ def config(name: Annotated[str, Positional()], *, set: list[str] | None = None) 
     Args:
         name: YAML file, or a shipped configuration: demo, quick, paper, demo/compression, and so on.
         set: values to override, each as key.path=value.
+
+    Examples:
+        ldae config demo
+        ldae config demo --set seed=1 denoiser.optimisation.steps=500
     """
     import yaml
 

@@ -1,5 +1,6 @@
 """What `ldae` says of its commands, and of what is no command line."""
 
+import json
 import subprocess
 import sys
 
@@ -44,6 +45,40 @@ def test_every_option_is_explained():
         shown = parser.format_help()
         assert f"usage: ldae {' '.join(path)} " in " ".join(shown.split())
         assert "<" not in shown, "no name of a Python object"
+
+
+def test_every_command_shows_examples_that_can_be_typed():
+    parsers = build_parsers()
+    for path, parser in parsers.items():
+        lines = parser.epilog.splitlines()[1:]
+        assert lines, path
+        for line in lines:
+            assert f"  {line.strip()}" in parser.format_help()
+            words = line.split()
+            assert tuple(words[1 : 1 + len(path)]) == path
+            parser.read(words[1 + len(path) :])
+
+
+def test_scripts_get_one_json_object(tmp_path, capsys, tiny_model):
+    model = tiny_model.save_pretrained(tmp_path / "model")
+    assert (
+        run("sample", "--json", "--model", model, "--count", "1", "--out", tmp_path / "drawn", "--device", "cpu") == 0
+    )
+    shown = capsys.readouterr()
+    told = json.loads(shown.out)
+    assert told["exit_code"] == 0
+    assert told["command"][:2] == ["ldae", "sample"]
+    assert told["files"] == {"folder": str(tmp_path / "drawn")}
+    assert told["messages"][-1] in shown.err
+    assert run("sample", "--json", "--count", "1") == 2
+    told = json.loads(capsys.readouterr().out)
+    assert told["exit_code"] == 2
+    assert told["files"] == {}
+    assert "--out" in told["notices"][0]
+    assert run("cohort", "check", tmp_path / "none.tsv", "--json") == 2
+    assert "none.tsv" in json.loads(capsys.readouterr().out)["notices"][0]
+    assert run("--version") == 0
+    assert capsys.readouterr().out.startswith("ldae "), "text again"
 
 
 def test_every_command_takes_what_files_do_not_say(tmp_path, capsys, tiny_model):

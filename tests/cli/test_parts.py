@@ -84,8 +84,10 @@ def test_devices_share_the_scans_of_a_manifest(cohort, tmp_path, capfd):
 def test_devices_share_samples(cohort, tmp_path, capfd):
     words = ("sample", *cohort[1:], "--count", "3")
     for devices in (1, 2):
-        assert run(*words, "--devices", devices, "--out", tmp_path / str(devices)) == 0
-        assert capfd.readouterr().out.count("3 images in") == 1
+        assert run(*words, "--devices", devices, "--out", tmp_path / str(devices), "--json") == 0
+        told = json.loads(capfd.readouterr().out)
+        assert [each for each in told["messages"] if "3 images in" in each], "told once, by the first"
+        assert told["files"] == {"folder": str(tmp_path / str(devices))}
     assert len(contents(tmp_path / "1")) == 6
     assert contents(tmp_path / "1") == contents(tmp_path / "2")
 
