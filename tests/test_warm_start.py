@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from ldae.autoencoder import Networks
+from ldae.diffusion import ScheduleConfig
 from ldae.errors import CheckpointError
 from ldae.models.components import ComponentsConfig
 from ldae.models.compression import CompressionConfig
 from ldae.models.semantic_encoder import SemanticEncoderConfig, VolumeEncoderConfig
-from ldae.warm_start import take_weights
+from ldae.warm_start import EMBEDDING, WHITENING, take_weights
 from tests.tiny_model import TINY
 
 # Every kind of tensor that belongs to places of the grid or channels of the latent.
@@ -22,6 +23,7 @@ PLACED = replace(
     denoiser=replace(TINY.denoiser, coordinates=1),
     code_map=True,
 )
+BARE = replace(PLACED, semantic_encoder=SemanticEncoderConfig(volume=ENCODER))
 
 
 def drawn(config, seed):
@@ -69,29 +71,67 @@ def test_another_latent_width_takes_the_channels_that_both_have(wide, given):
 
 
 def test_positions_keep_their_channels_beside_another_latent_width():
-    narrow = replace(PLACED, compression=replace(PLACED.compression, latent_channels=4))
-    taken, _, own, model = taking(narrow, PLACED)
+    narrow = replace(BARE, compression=replace(BARE.compression, latent_channels=4))
+    taken, _, own, model = taking(narrow, BARE)
     stem = "denoiser.encoder.stem.weight"
     assert torch.equal(own[stem], torch.cat([model[stem][:, :4], model[stem][:, 6:]], dim=1))
     # The linear path and the components read another latent; so does the map of the code, but not the blocks' embedding.
-    embedding, width = "gradient_estimator.semantic_embedding.weight", PLACED.denoiser.embedding_width
+    embedding, width = "gradient_estimator.semantic_embedding.weight", BARE.denoiser.embedding_width
     assert embedding in taken.part
     assert torch.equal(own[embedding][:width], model[embedding][:width])
     assert {"compression.network.basis", "semantic_encoder.linear.weight"} <= set(taken.initial)
-    assert "semantic_encoder.whitening.matrix" in taken.initial
 
 
 @pytest.mark.parametrize("change", [{"shape": (24, 16, 16)}, {"shape": (32, 24, 16)}, {"centre_mm": (0.0, 0.0, 0.0)}])
 def test_another_grid_takes_what_knows_no_place(change):
-    other = replace(PLACED, preprocessing=replace(PLACED.preprocessing, **change))
-    taken, before, own, _ = taking(other, PLACED)
-    places = ("compression.network.", "semantic_encoder.linear.", "semantic_encoder.whitening.")
+    other = replace(BARE, preprocessing=replace(BARE.preprocessing, **change))
+    taken, before, own, _ = taking(other, BARE)
+    places = ("compression.network.", "semantic_encoder.linear.")
     assert set(taken.initial) == {name for name in own if name.startswith(places)}
     assert set(taken.part) == {f"gradient_estimator.semantic_embedding.{name}" for name in ("weight", "bias")}
     assert all(torch.equal(own[name], before[name]) for name in taken.initial)
     assert taken.covers("denoiser.")
     other = replace(TINY, preprocessing=replace(TINY.preprocessing, **change))
     assert taking(other, TINY)[0].covers("")
+
+
+def test_without_its_whitening_what_reads_whitened_codes_is_left():
+    half, none = (replace(PLACED, semantic_encoder=replace(PLACED.semantic_encoder, whitening=n)) for n in (0.5, 0.0))
+    moved = replace(PLACED, preprocessing=replace(PLACED.preprocessing, shape=(24, 16, 16)))
+    for config in (half, none, moved):
+        taken, before, own, _ = taking(config, PLACED)
+        left = [name for name in own if name.startswith((WHITENING, EMBEDDING))]
+        assert left
+        assert set(left) <= set(taken.initial)
+        assert all(torch.equal(own[name], before[name]) for name in left)
+        assert not taken.keeps("semantic_encoder")
+
+
+@pytest.mark.parametrize(
+    ("change", "told", "changed"),
+    [
+        ({"denoiser": replace(TINY.denoiser, prediction="noise")}, "denoiser.prediction", "denoiser"),
+        ({"schedule": ScheduleConfig("rectified")}, "schedule.kind", "denoiser"),
+        ({"denoiser": replace(TINY.denoiser, dropout=0.3)}, "", ""),
+    ],
+)
+def test_weights_that_mean_another_thing_are_not_kept(change, told, changed):
+    taken = taking(replace(TINY, **change), TINY)[0]
+    assert taken.covers("")
+    assert taken.changed == ((told,) if told else ())
+    assert told in str(taken)
+    kept = {name for name in ("compression", "denoiser", "semantic_encoder") if taken.keeps(name)}
+    assert kept == {"compression", "denoiser", "semantic_encoder"} - {changed}
+
+
+def test_an_axis_as_wide_as_the_latent_is_not_taken_for_it():
+    wide = replace(TINY, denoiser=replace(TINY.denoiser, width=2 * TINY.denoiser.width))
+    latents = [
+        replace(each, compression=replace(each.compression, latent_channels=each.denoiser.width))
+        for each in (wide, TINY)
+    ]
+    taken = taking(*latents)[0]
+    assert not [name for name in taken.part if name.startswith("denoiser.")]
 
 
 def test_networks_that_share_no_weight_are_refused():

@@ -263,7 +263,8 @@ def sample(
     join(loaded.device)
     part, semantic = own_part(), None
     if (busy := -(-count // batch_size)) < part.total:
-        say(f"note: {busy} of {part.total} devices have something to do; give a smaller --batch-size")
+        fewer = "fewer --devices" if count < part.total else "a smaller --batch-size"
+        say(f"note: {busy} of {part.total} devices have something to do; give {fewer}")
     if like is not None:
         semantic = loaded.encode_prepared([loaded.prepare(read_volume(like))], noise=False)[0].semantic
     facts: dict[str, Any] = {

@@ -101,10 +101,14 @@ class ExperimentConfig:
             ConfigError: naming the stage.
         """
         for name, stage in (("compression", self.compression), ("denoiser", self.denoiser)):
-            if stage.frozen and stage.initial_weights is None and not (taken and taken.covers(f"{name}.")):
+            if taken and stage.initial_weights is not None:
+                msg = f"{name}.initial_weights and --from both give weights, got {stage.initial_weights} too; leave one out"
+                raise ConfigError(msg)
+            if stage.frozen and stage.initial_weights is None and not (taken and taken.keeps(name)):
+                got = f"weights that are not all its own ({taken})" if taken else "neither"
                 msg = (
                     f"{name}.frozen keeps the weights of {name}.initial_weights or of the model that is fine-tuned, got "
-                    f"{'only a part' if taken else 'neither'}; name one, or train with {name}.frozen=false"
+                    f"{got}; name one, or train with {name}.frozen=false"
                 )
                 raise ConfigError(msg)
         if taken and self.representation.warm_start:  # unless the gradient estimator has weights of its own already

@@ -39,8 +39,8 @@ class OptimisationConfig:
         checkpoint_every: steps between checkpoints to resume from.
         patience: validations without improvement before the stage stops early; 0 never stops.
         checkpoint_activations: compute activations again in the backward pass instead of keeping them; nothing else changes.
-        compile: let torch.compile make the networks faster, minutes after the start; weights keep their names, and their values
-            up to rounding.
+        compile: let torch.compile make the networks faster, minutes after the start. Weights keep their names and, up to
+            rounding, their values, but for dropout, which draws otherwise.
 
     Raises:
         ConfigError: if activations are to be checkpointed and networks compiled.
