@@ -124,7 +124,8 @@ def test_site_builds_without_a_warning(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", str(source), str(out)]
     built = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
     assert built.returncode == 0, built.stderr[-4000:]
-    for page in ("index", "quickstart", "method", "phantom", "evaluation", "real_scans", "contributing", "changelog"):
+    pages = ("index", "quickstart", "own_data", "encode", "probe", "edit", "missing_visit", "explore", "train", "gpu")
+    for page in (*pages, "troubleshooting", "method", "phantom", "evaluation", "evidence", "contributing", "changelog"):
         assert (out / f"{page}.html").is_file(), page
     runs = build_parsers()
     command_line = html.unescape((out / "reference" / "cli.html").read_text(encoding="utf-8"))

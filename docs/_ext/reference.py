@@ -119,7 +119,7 @@ def command_line_page() -> str:
         "An option that takes several values is given once, with all of them: `--steps -2 0 2`.",
         "",
         "`ldae --version` prints the version. `ldae --verbose COMMAND ...` shows the traceback of an error and what the",
-        "library logs. The exit code is 0 on success, 1 where some scans were left out, 2 where the input is bad.",
+        "library logs. Exit codes have a [table](../troubleshooting.md#exit-codes).",
         "",
         "| command | does |",
         "|---|---|",
