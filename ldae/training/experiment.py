@@ -80,27 +80,18 @@ class Experiment:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.networks = Networks(config.autoencoder)
+        settings.run.mkdir(parents=True, exist_ok=True)
         self.taken = None
         if start is not None:
             self.taken = take_weights(self.networks, config.autoencoder, start.networks, start.config)
             if not rank():
-                settings.run.mkdir(parents=True, exist_ok=True)
                 write_json(settings.run / "warm_start.json", asdict(self.taken))
         self.config = config.checked(self.taken)
         self.domain: TrainingDomain | None = None
         self._scans: dict[tuple[str, bool], ScanDataset] = {}
-        settings.run.mkdir(parents=True, exist_ok=True)
         if not rank():
             facts = provenance(self.config, manifest, None if start is None else start.fingerprint())
             write_json(settings.run / "run.json", facts)
-
-    def _took(self, names: str) -> bool:
-        """True if all tensors whose names begin so are those of the model that it starts from."""
-        return self.taken is not None and self.taken.covers(names)
-
-    def _keeps(self, network: str) -> bool:
-        """True if a network begins as that of the model that it starts from, and means the same."""
-        return self.taken is not None and self.taken.keeps(network)
 
     def fit(self, until: str = "representation") -> dict[str, StageRecord]:
         """Train the stages up to one of them.
@@ -133,7 +124,9 @@ class Experiment:
             load_weights(compression, Path(config.initial_weights))
             inputs["initial_weights"] = self._fingerprint()
         # The denoiser of a fine-tuned model, or one that is given, knows the latents of its own scale.
-        measured = not (config.frozen and (self.config.denoiser.initial_weights or self._keeps("compression")))
+        measured = not (
+            config.frozen and (self.config.denoiser.initial_weights or (self.taken and self.taken.keeps("compression")))
+        )
         if config.initial_weights is not None and not measured:
             inputs["scale"] = "given"
         done = self._start("compression", inputs)
@@ -218,15 +211,17 @@ class Experiment:
             self.domain = TrainingDomain.take_from(done[0], width, where="representation")
             stage.averaged().load_state_dict(done[0], strict=True)
             return done[1]
-        if not self._took("semantic_encoder.linear."):
+        if not (self.taken and self.taken.covers("semantic_encoder.linear.")):
             self._begin_linear_path()
         train, validation = (self._latents(name, images=True) for name in ("train", "validation"))
-        if config.code_map and not self._took("gradient_estimator.semantic_embedding."):
+        if config.code_map and not (self.taken and self.taken.covers("gradient_estimator.semantic_embedding.")):
             networks.gradient_estimator.begin_map(self._codes(train), train.latents[: len(train)])
 
         def finish() -> dict[str, Tensor]:
             codes = self._codes(train)
-            if not self._keeps("semantic_encoder"):  # else probes and directions of the model that it was hold on
+            if not (
+                self.taken and self.taken.keeps("semantic_encoder")
+            ):  # else probes and directions of the model that it was hold on
                 codes = self._whiten(codes)
             self.domain = TrainingDomain.of(codes, self._codes(validation))
             return {**stage.averaged().state_dict(), **self.domain.tensors()}
