@@ -198,7 +198,8 @@ def train(
         )
         run = Experiment(experiment, manifest, settings, None if start is None else start[1])
         if start is not None:
-            say(f"weights of {start[0]}: {run.taken} ({out / 'warm_start.json'})")
+            listed = out / "warm_start.json"
+            say(f"weights of {start[0]}: {run.taken} ({listed})", warm_start=listed)
         records = run.fit(until)
     rows = []
     for name, record in records.items():

@@ -80,15 +80,15 @@ class Experiment:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.networks = Networks(config.autoencoder)
-        settings.run.mkdir(parents=True, exist_ok=True)
         self.taken = None
         if start is not None:
             self.taken = take_weights(self.networks, config.autoencoder, start.networks, start.config)
-            if not rank():
-                write_json(settings.run / "warm_start.json", asdict(self.taken))
         self.config = config.checked(self.taken)
         self.domain: TrainingDomain | None = None
         self._scans: dict[tuple[str, bool], ScanDataset] = {}
+        settings.run.mkdir(parents=True, exist_ok=True)
+        if not rank() and self.taken is not None:
+            write_json(settings.run / "warm_start.json", asdict(self.taken))
         if not rank():
             facts = provenance(self.config, manifest, None if start is None else start.fingerprint())
             write_json(settings.run / "run.json", facts)

@@ -108,7 +108,7 @@ class ExperimentConfig:
                 got = f"weights that are not all its own ({taken})" if taken else "neither"
                 msg = (
                     f"{name}.frozen keeps the weights of {name}.initial_weights or of the model that is fine-tuned, got "
-                    f"{got}; name one, or train with {name}.frozen=false"
+                    f"{got}; set {name}.frozen=false to train it, or name such weights"
                 )
                 raise ConfigError(msg)
         if taken and self.representation.warm_start:  # unless the gradient estimator has weights of its own already

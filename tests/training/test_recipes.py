@@ -170,9 +170,7 @@ def test_training_goes_on_at_another_grid_and_latent_width(cohort, tmp_path, tin
 
 def test_a_model_that_fits_in_part_is_not_kept_frozen(cohort, tmp_path, tiny_model):
     wider = load_experiment("fine_tune", ["compression.model.latent_channels=3"], tiny_model.config)
-    with pytest.raises(
-        ConfigError, match=r"that are not all its own .*; name one, or train with compression\.frozen=false"
-    ):
+    with pytest.raises(ConfigError, match=r"that are not all its own .*; set compression\.frozen=false"):
         Experiment(wider, cohort, FitSettings(tmp_path / "frozen", device="cpu"), tiny_model)
 
 
