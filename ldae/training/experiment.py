@@ -27,11 +27,11 @@ from ldae.models.compression import Posterior
 from ldae.models.semantic_encoder import VolumeEncoder
 from ldae.models.streaming import decode_latents, encode_images
 from ldae.models.whitening import Whitening
+from ldae.networks import take_weights
 from ldae.training.batches import StageDataModule
 from ldae.training.fit import FitSettings, StageRecord, finished_weights, fit_stage, keep_measured, start_stage
 from ldae.training.recipe import STAGES, ExperimentConfig, build_stage, provenance
 from ldae.training.stage import Stage
-from ldae.warm_start import take_weights
 
 __all__ = ["STAGES", "Experiment", "ExperimentConfig"]
 
@@ -87,9 +87,9 @@ class Experiment:
         self.domain: TrainingDomain | None = None
         self._scans: dict[tuple[str, bool], ScanDataset] = {}
         settings.run.mkdir(parents=True, exist_ok=True)
-        if not rank() and self.taken is not None:
-            write_json(settings.run / "warm_start.json", asdict(self.taken))
         if not rank():
+            if self.taken is not None:
+                write_json(settings.run / "warm_start.json", asdict(self.taken))
             facts = provenance(self.config, manifest, None if start is None else start.fingerprint())
             write_json(settings.run / "run.json", facts)
 
@@ -219,9 +219,8 @@ class Experiment:
 
         def finish() -> dict[str, Tensor]:
             codes = self._codes(train)
-            if not (
-                self.taken and self.taken.keeps("semantic_encoder")
-            ):  # else probes and directions of the model that it was hold on
+            # Probes and directions of a model that is kept hold on.
+            if not (self.taken and self.taken.keeps("semantic_encoder")):
                 codes = self._whiten(codes)
             self.domain = TrainingDomain.of(codes, self._codes(validation))
             return {**stage.averaged().state_dict(), **self.domain.tensors()}

@@ -13,11 +13,11 @@ from ldae.diffusion import ScheduleConfig
 from ldae.errors import ConfigError
 from ldae.io.checkpoints import FORMAT_VERSION
 from ldae.io.plain import to_plain
+from ldae.networks import Taken
 from ldae.training.compression import CompressionStage, CompressionStageConfig
 from ldae.training.denoiser import DenoiserStage, DenoiserStageConfig
 from ldae.training.representation import RepresentationStage, RepresentationStageConfig
 from ldae.training.stage import Stage
-from ldae.warm_start import Taken
 
 __all__ = ["STAGES", "ExperimentConfig", "build_stage", "describe", "provenance", "scan_shapes"]
 

@@ -11,7 +11,7 @@ from ldae.errors import CheckpointError
 from ldae.models.components import ComponentsConfig
 from ldae.models.compression import CompressionConfig
 from ldae.models.semantic_encoder import SemanticEncoderConfig, VolumeEncoderConfig
-from ldae.warm_start import EMBEDDING, WHITENING, take_weights
+from ldae.networks import EMBEDDING, WHITENING, take_weights
 from tests.tiny_model import TINY
 
 # Every kind of tensor that belongs to places of the grid or channels of the latent.
