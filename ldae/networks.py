@@ -26,6 +26,7 @@ from ldae.io.plain import to_plain
 from ldae.models.components import PatchComponents
 from ldae.models.compression import CompressionAutoencoder, CompressionConfig
 from ldae.models.denoiser import Denoiser, DenoiserConfig, Features
+from ldae.models.gaussian import GaussianDenoiser
 from ldae.models.gradient_estimator import GradientEstimator
 from ldae.models.semantic_encoder import SemanticEncoder, SemanticEncoderConfig, build_semantic_encoder
 
@@ -110,16 +111,26 @@ class Networks(nn.Module):
             )
             raise ConfigError(msg)
         width = config.semantic_encoder.semantic_width
+        self.schedule = NoiseSchedule(config.schedule)
+
+        def gaussian(wanted: bool) -> GaussianDenoiser | None:
+            components = config.denoiser.gaussian_components if wanted else 0
+            return GaussianDenoiser(components, latent_shape, self.schedule) if components else None
+
         self.compression = CompressionAutoencoder(config.compression, config.preprocessing.shape)
-        self.denoiser = Denoiser(config.denoiser, channels)
-        self.gradient_estimator = GradientEstimator(
-            config.denoiser, channels, width, latent_shape if config.code_map else None
-        )
+        self.denoiser = Denoiser(config.denoiser, channels, gaussian(True))
+        mapped = latent_shape if config.code_map else None
+        self.gradient_estimator = GradientEstimator(config.denoiser, channels, width, mapped, gaussian(config.code_map))
         self.semantic_encoder: SemanticEncoder = build_semantic_encoder(
             config.semantic_encoder, config.preprocessing.shape, latent_shape
         )
-        self.schedule = NoiseSchedule(config.schedule)
         check_forms(self.schedule, config.denoiser.prediction, config.shift)
+        if self.gradient_estimator.gaussian is not None and config.shift != "velocity":
+            msg = (
+                f"the code's map and denoiser.gaussian_components change velocities, got shift {config.shift!r}; set "
+                "representation.shift to 'velocity'"
+            )
+            raise ConfigError(msg)
 
     @classmethod
     def for_semantic_codes(cls, config: AutoencoderConfig) -> "Networks":
@@ -145,7 +156,10 @@ class Networks(nn.Module):
         """Let what is known of patches without brain be 0, where the compression is by components of patches."""
         components = self.compression.network
         if isinstance(components, PatchComponents):
-            self.gradient_estimator.leave_out(components.leave_out_empty())
+            empty = components.leave_out_empty()
+            self.gradient_estimator.leave_out(empty)
+            if self.denoiser.gaussian is not None:
+                self.denoiser.gaussian.leave_out(empty)
 
     def with_random_encoder(self, config: AutoencoderConfig, seed: int) -> "Networks":
         """The same networks beside a semantic encoder with random weights, frozen, on the same device."""
@@ -184,7 +198,7 @@ def semantic_predict(
             if sampling.guidance != 1.0:
                 without = torch.zeros_like(gradient)
                 if config.semantic_dropout:
-                    without = estimator.estimate(features, torch.zeros_like(embedded)).float()
+                    without = estimator.estimate(features, embedded, embedded.new_zeros(len(embedded))).float()
                 gradient = without + sampling.guidance * (gradient - without)
             change = shift_scale(t, z.ndim, schedule, config.shift) * gradient
             estimate = estimate.shifted(change, t, schedule)
@@ -337,6 +351,8 @@ class _Fits:
         self.same_grid = grids[0] == grids[1]
         self.placed = (
             "semantic_encoder.linear.",
+            "denoiser.gaussian.",
+            "gradient_estimator.gaussian.",
             *(["compression.network."] if own.compression.components or given.compression.components else []),
         )
         octaves = own.denoiser.coordinates, given.denoiser.coordinates

@@ -190,6 +190,8 @@ class Option:
             parser.add_argument(self.name, metavar=self.spelling.upper(), **options)
             return
         default = None if self.default is MISSING else self.default
+        if options.get("nargs") == "+" and not default:  # given twice, both count
+            options["action"] = "extend"
         options |= {"metavar": None if "choices" in options else self.spelling.upper().replace("-", "_")}
         options |= {"required": True} if self.default is MISSING else {"default": _listed(default, keep=True)}
         parser.add_argument(f"--{self.spelling}", dest=self.name, **options)

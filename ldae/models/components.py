@@ -11,7 +11,7 @@ from ldae.base.ranges import Range, checked, count, share, within
 from ldae.errors import ConfigError
 from ldae.models.cells import from_patches, to_patches
 
-__all__ = ["ComponentsConfig", "PatchComponents"]
+__all__ = ["ComponentsConfig", "PatchComponents", "principal_components"]
 
 PLACES_AT_ONCE = 32
 """Patch positions whose components are computed together; more need more memory."""
@@ -21,6 +21,27 @@ OVERSAMPLING = 16
 
 FLOOR = 0.05
 """Smallest standard deviation that is divided by, relative to the root mean square of all: empty patches stay near 0."""
+
+
+def principal_components(values: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """Principal components of centred values, orthonormal, by falling variance.
+
+    Args:
+        values: (N, V), of mean 0; in float32, components of small variance are less exact.
+        most: components at most; fewer where the values have fewer.
+
+    Returns:
+        Components, (K, V), and the variance along each, (K,), float64.
+    """
+    # The small of the two symmetric problems: scans are fewer than voxels.
+    variance, vectors = torch.linalg.eigh((values @ values.T).double() / len(values))
+    order = variance.argsort(descending=True)[:most]
+    order = order[variance[order] > 1e-9 * variance.max().clamp_min(1e-30)]
+    variance = variance[order]
+    components = (values.T @ (vectors[:, order] / (len(values) * variance).sqrt()).to(values)).T
+    # An eigenvector's sign is the solver's whim: its largest entry is made positive.
+    largest = components.abs().argmax(dim=1, keepdim=True)
+    return components * components.gather(1, largest).sign(), variance
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ldae.base.ranges import blocks, checked, count, natural, share_below_one
 from ldae.errors import ConfigError
 from ldae.models.blocks import ResidualBlock, SelfAttention, group_norm, timestep_embedding, zero_init
+from ldae.models.gaussian import GaussianDenoiser
 
 __all__ = ["Denoiser", "DenoiserConfig", "Features", "UNetDecoder"]
 
@@ -30,6 +31,11 @@ class DenoiserConfig:
         prediction: meaning of the output.
         coordinates: octaves of sines and cosines of the position that the first layer sees beside the latent. Scans are
             aligned, so position has a meaning that a convolution must otherwise infer from its padding; 0 is published.
+        gaussian_components: components of a linear denoiser that is fitted to the latents, to which the UNet adds
+            (:class:`GaussianDenoiser`); only latents of aligned scans have use for it. 0, as published, leaves it out.
+
+    Raises:
+        ConfigError: for a width or a level that does not fit, or a linear denoiser beside predictions of noise.
     """
 
     width: int = count(256)
@@ -41,6 +47,7 @@ class DenoiserConfig:
     stride: tuple[int, int, int] = count((2, 2, 2))
     prediction: Literal["noise", "velocity"] = "noise"
     coordinates: int = natural(0)
+    gaussian_components: int = natural(0)
 
     def __post_init__(self) -> None:
         if self.width % 4 or self.width % self.heads:
@@ -52,6 +59,12 @@ class DenoiserConfig:
             msg = (
                 f"attention_levels {self.attention_levels} must name levels 0..{len(self.multipliers) - 1} of the "
                 f"{len(self.multipliers)} multipliers; remove the others"
+            )
+            raise ConfigError(msg)
+        if self.gaussian_components and self.prediction != "velocity":
+            msg = (
+                f"a linear denoiser of {self.gaussian_components} gaussian_components predicts velocities, got prediction "
+                f"{self.prediction!r}; set denoiser.model.prediction to 'velocity'"
             )
             raise ConfigError(msg)
 
@@ -68,15 +81,21 @@ class DenoiserConfig:
 
 @dataclass(frozen=True)
 class Features:
-    """Features of the denoiser's encoder half, which the gradient estimator shares.
+    """What the denoiser finds before its decoder half, and the gradient estimator shares.
 
     Attributes:
         embedding: time embedding, (B, E).
-        skips: features of every encoder block, finest first, each (B, C_i, d_i, h_i, w_i).
+        skips: features of the encoder's blocks, finest first, each (B, C_i, d_i, h_i, w_i).
+        z_t: noisy latent, (B, C, d, h, w).
+        t: timesteps, (B,).
+        linear: velocity of the linear denoiser, the shape of `z_t`, if there is one.
     """
 
     embedding: Tensor
     skips: tuple[Tensor, ...]
+    z_t: Tensor
+    t: Tensor
+    linear: Tensor | None = None
 
 
 class Stage(nn.Module):
@@ -207,11 +226,12 @@ class Denoiser(nn.Module):
     Args:
         config: shape of the UNet.
         channels: latent channels C.
+        gaussian: a linear denoiser, to which the UNet adds.
     """
 
-    def __init__(self, config: DenoiserConfig, channels: int) -> None:
+    def __init__(self, config: DenoiserConfig, channels: int, gaussian: GaussianDenoiser | None = None) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.gaussian = config, gaussian
         self.time_embedding = nn.Sequential(
             nn.Linear(config.width, config.embedding_width),
             nn.SiLU(),
@@ -228,11 +248,13 @@ class Denoiser(nn.Module):
             t: timesteps, (B,).
         """
         embedding = self.time_embedding(timestep_embedding(t, self.config.width))
-        return Features(embedding, self.encoder(z_t, embedding))
+        linear = None if self.gaussian is None else self.gaussian(z_t, t)
+        return Features(embedding, self.encoder(z_t, embedding), z_t, t, linear)
 
     def predict(self, features: Features) -> Tensor:
         """The decoder half: the prediction, (B, C, d, h, w)."""
-        return self.decoder(features)
+        added: Tensor = self.decoder(features)
+        return added if features.linear is None else features.linear + added.float()
 
     def forward(self, z_t: Tensor, t: Tensor) -> Tensor:
         """The prediction, the shape of `z_t`."""

@@ -1,6 +1,7 @@
 """The gradient estimator G(z_t, y, t): an estimate of grad log p(y | z_t) (Zhang et al. 2022)."""
 
 import math
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from ldae.models.blocks import zero_init
 from ldae.models.denoiser import Denoiser, DenoiserConfig, Features, UNetDecoder
+from ldae.models.gaussian import GaussianDenoiser
 
 __all__ = ["GradientEstimator"]
 
@@ -22,6 +24,8 @@ class GradientEstimator(nn.Module):
         mapped: (C, d, h, w) of a latent that a linear layer also makes of the code; it is added at a weight for each channel
             that depends on the time, and the decoder sees it. A code of aligned scans says much of each place, which a
             modulation of whole feature maps cannot carry. The published estimator has none.
+        gaussian: of what the code leaves open in a latent, where the denoiser has a linear part: the latent that is made of the
+            code is then a mean that the code expects, and needs no weights.
     """
 
     def __init__(
@@ -30,14 +34,16 @@ class GradientEstimator(nn.Module):
         channels: int,
         semantic_width: int,
         mapped: tuple[int, int, int, int] | None = None,
+        gaussian: GaussianDenoiser | None = None,
     ) -> None:
         super().__init__()
-        self.embedding_width, self.mapped = config.embedding_width, mapped
+        self.embedding_width, self.mapped, self.gaussian = config.embedding_width, mapped, gaussian
         values = 0 if mapped is None else math.prod(mapped)
         self.semantic_embedding = nn.Linear(semantic_width, config.embedding_width + values)
         self.decoder = UNetDecoder(config, channels, semantic_width=config.embedding_width)
         if mapped is not None:
-            self.map_weight = zero_init(nn.Linear(config.embedding_width, channels))
+            if gaussian is None:
+                self.map_weight = zero_init(nn.Linear(config.embedding_width, channels))
             self.map_features = zero_init(nn.Conv3d(channels, config.width, 1))
 
     @torch.no_grad()
@@ -52,15 +58,10 @@ class GradientEstimator(nn.Module):
             if not name.startswith("head."):
                 own[name].copy_(tensor)
 
-    def embed(self, semantic: Tensor, keep: Tensor | None = None) -> Tensor:
-        """The code as the blocks read it, and the values of its map, (B, E + C d h w).
-
-        Args:
-            semantic: y, (B, S).
-            keep: 0 for the scans whose code is withheld, else 1, (B,).
-        """
+    def embed(self, semantic: Tensor) -> Tensor:
+        """The code, (B, S), as the blocks read it, and the values of its map, (B, E + C d h w)."""
         embedded: Tensor = self.semantic_embedding(semantic)
-        return embedded if keep is None else embedded * keep[:, None]
+        return embedded
 
     def forward(self, features: Features, semantic: Tensor, keep: Tensor | None = None) -> Tensor:
         """The gradient, (B, C, d, h, w).
@@ -73,23 +74,27 @@ class GradientEstimator(nn.Module):
         # torch 2.13 crashes in GroupNorm's backward on the CPU where the input is channels-last and needs no gradient
         # while its weight does; frozen features are exactly that. On contiguous tensors this copies nothing.
         skips = tuple(skip.contiguous() for skip in features.skips)
-        return self.estimate(Features(features.embedding, skips), self.embed(semantic, keep))
+        return self.estimate(replace(features, skips=skips), self.embed(semantic), keep)
 
-    def estimate(self, features: Features, embedded: Tensor) -> Tensor:
-        """The gradient, (B, C, d, h, w), of features and an embedded code, as :meth:`embed` gives it."""
+    def estimate(self, features: Features, embedded: Tensor, keep: Tensor | None = None) -> Tensor:
+        """The gradient, (B, C, d, h, w), of features and embedded codes, as :meth:`embed` gives them; `keep` as above."""
+        kept = embedded if keep is None else embedded * keep[:, None]
         if self.mapped is None:
-            return self.decoder(features, embedded)
-        blocks, values = embedded[:, : self.embedding_width], embedded[:, self.embedding_width :]
+            return self.decoder(features, kept)
+        blocks, values = kept[:, : self.embedding_width], kept[:, self.embedding_width :]
         code_map = values.reshape(-1, *self.mapped)
         finest, *coarser = features.skips
-        features = Features(features.embedding, (finest + self.map_features(code_map), *coarser))
-        weight = self.map_weight(F.silu(features.embedding))[..., None, None, None]
-        change: Tensor = self.decoder(features, blocks) + weight * code_map
-        return change
+        read = replace(features, skips=(finest + self.map_features(code_map), *coarser))
+        change: Tensor = self.decoder(read, blocks)
+        if self.gaussian is None or features.linear is None:
+            weight = self.map_weight(F.silu(features.embedding))[..., None, None, None]
+            return change + weight * code_map
+        linear = self.gaussian(features.z_t, features.t, code_map) - features.linear
+        return change.float() + (linear if keep is None else linear * keep[:, None, None, None, None])
 
     @torch.no_grad()
     def begin_map(self, codes: Tensor, latents: Tensor, ridge: float = 1e-3) -> None:
-        """Begin the map as the linear regression of latents on codes.
+        """Begin the map as the linear regression of latents on codes; what it leaves is normally distributed.
 
         Args:
             codes: y of training scans, (N, S).
@@ -105,6 +110,9 @@ class GradientEstimator(nn.Module):
         layer = self.semantic_embedding
         layer.weight[self.embedding_width :] = weight.to(layer.weight)
         layer.bias[self.embedding_width :] = (centre - weight @ mean).to(layer.bias)
+        if self.gaussian is not None:
+            left = z - centre - y @ weight.T
+            self.gaussian.fit(left.unflatten(1, latents.shape[1:]), fitted=y.shape[1])
 
     @torch.no_grad()
     def leave_out(self, places: Tensor) -> None:
@@ -113,3 +121,5 @@ class GradientEstimator(nn.Module):
             layer = self.semantic_embedding
             for values in (layer.weight, layer.bias):
                 values[self.embedding_width :].view(self.mapped[0], -1, *values.shape[1:])[:, places] = 0.0
+            if self.gaussian is not None:
+                self.gaussian.leave_out(places)

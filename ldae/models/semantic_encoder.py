@@ -12,6 +12,7 @@ from ldae.base.ranges import checked, count, natural, share, share_below_one
 from ldae.contract import LEFT_RIGHT
 from ldae.errors import ConfigError
 from ldae.models.blocks import group_norm
+from ldae.models.components import principal_components
 from ldae.models.convnext import ConvNeXt, ConvNeXtConfig
 from ldae.models.tissue_maps import TissueMaps
 from ldae.models.whitening import Whitening
@@ -238,18 +239,13 @@ class LinearPath(nn.Module):
         values = averaged.double().cpu()
         mean = values.mean(dim=0)
         values = values - mean
-        # The small of the two symmetric problems: scans are fewer than voxels.
-        variance, vectors = torch.linalg.eigh(values @ values.T / len(values))
-        order = variance.argsort(descending=True)[: self.weight.shape[0]]
-        order = order[variance[order] > 1e-9 * variance.max().clamp_min(1e-30)]
-        components = (values.T @ vectors[:, order] / math.sqrt(len(values)) / variance[order]).T
-        # An eigenvector's sign is the solver's whim: its largest entry is made positive.
-        largest = components.abs().argmax(dim=1, keepdim=True)
-        components = components * components.gather(1, largest).sign()
+        components, variance = principal_components(values, self.weight.shape[0])
         weight = self.weight.double().cpu()
         weight = weight / (values @ weight.T).std(dim=0, correction=0).clamp_min(1e-12)[:, None]
-        kept = variance[order] ** (spread / 2)
-        weight[: len(components)] = components * (kept / kept.square().mean().sqrt())[:, None]
+        # Divided by its standard deviation, each is of unit variance.
+        kept = variance ** (spread / 2)
+        scale = kept / kept.square().mean().sqrt() / variance.sqrt()
+        weight[: len(components)] = components * scale[:, None]
         self.mean.copy_(mean)
         self.weight.copy_(weight)
 

@@ -192,6 +192,10 @@ class Experiment:
             return keep_measured(self.settings.run / "denoiser", denoiser.state_dict())
         stage = build_stage("denoiser", self.config, self.networks)
         train, validation = self._latents("train"), self._latents("validation")
+        if denoiser.gaussian is not None and not (self.taken and self.taken.covers("denoiser.gaussian.")):
+            if not rank():
+                denoiser.gaussian.fit(train.latents[_evenly(len(train.latents), MOST_SCANS_FOR_COMPONENTS)])
+            from_first(denoiser.gaussian)
         return self._fit("denoiser", stage, train, validation, denoiser.state_dict)
 
     def fit_representation(self) -> StageRecord:

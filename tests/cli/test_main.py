@@ -213,3 +213,9 @@ def test_verbose_shows_the_traceback_and_config_what_it_resolves_to(tmp_path, ca
     assert "Traceback" in capsys.readouterr().err
     assert run("config", "demo", "--set", "seed=5") == 0
     assert yaml.safe_load(capsys.readouterr().out)["seed"] == 5
+
+
+def test_an_option_of_several_values_may_be_given_twice(capsys):
+    assert run("config", "demo", "--set", "seed=5", "mirror_latents=false", "--set", "sampling.steps=9") == 0
+    plain = yaml.safe_load(capsys.readouterr().out)
+    assert (plain["seed"], plain["mirror_latents"], plain["sampling"]["steps"]) == (5, False, 9)
