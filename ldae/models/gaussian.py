@@ -14,6 +14,9 @@ __all__ = ["GaussianDenoiser"]
 SMALL = 1e-12
 """Least variance that is divided by."""
 
+FLOOR = 1e-4
+"""Least variance beside the components, relative to the mean variance: what never varied in training may vary in a new scan."""
+
 
 class GaussianDenoiser(nn.Module):
     """Velocity of latents from a normal distribution: a Wiener filter at every noise level (Wang and Vastola 2023).
@@ -59,7 +62,7 @@ class GaussianDenoiser(nn.Module):
         self.basis.zero_()
         self.basis[: len(basis)].copy_(basis)
         self.variance[: len(basis)].copy_(freedom * variance)
-        self.rest.copy_(freedom * rest.clamp_min(0.0))
+        self.rest.copy_(freedom * rest.clamp_min(FLOOR * values.square().mean()))
 
     def forward(self, z_t: Tensor, t: Tensor, mean: Tensor | None = None) -> Tensor:
         """The velocity, (B, C, d, h, w), float32.

@@ -61,6 +61,7 @@ def test_it_begins_as_the_denoiser_of_noise() -> None:
 
 def test_components_keep_the_variance_of_each_element() -> None:
     denoiser, latents = fitted(), correlated().flatten(1)
+    assert denoiser.rest.min() > 1e-4 * latents.var(dim=0).mean(), "no floor is reached"
     variance = (denoiser.basis.square() * denoiser.variance[:, None]).sum(dim=0) + denoiser.rest
     assert torch.allclose(variance, latents.var(dim=0, correction=0), rtol=1e-3)
     assert torch.allclose(denoiser.basis @ denoiser.basis.T, torch.eye(3), atol=1e-4)
@@ -121,6 +122,19 @@ def test_a_code_gives_the_mean_and_a_code_that_is_withheld_gives_none() -> None:
     mean = estimator.embed(codes[:2])[:, estimator.embedding_width :].unflatten(1, SHAPE)
     assert torch.allclose(known, estimator.gaussian(z_t, t, mean)[0], atol=1e-5)
     assert torch.allclose(withheld, denoiser(z_t, t)[1], atol=1e-5)
+
+
+def test_the_regression_is_fitted_and_not_trained() -> None:
+    denoiser = Denoiser(UNET, SHAPE[0], fitted()).requires_grad_(False)
+    estimator = GradientEstimator(UNET, SHAPE[0], 4, SHAPE, GaussianDenoiser(3, SHAPE, denoiser.gaussian.schedule))
+    for parameter in estimator.parameters():  # zero-initialised layers would hide what lies behind them
+        torch.nn.init.normal_(parameter, std=0.1)
+    codes = torch.randn(2, 4, requires_grad=True)
+    estimator(denoiser.features(torch.randn(2, *SHAPE), torch.tensor([10, 800])), codes).square().sum().backward()
+    gradient = estimator.semantic_embedding.weight.grad
+    assert not gradient[estimator.embedding_width :].any()
+    assert gradient[: estimator.embedding_width].any()
+    assert codes.grad.any(), "the encoder learns through it"
 
 
 def test_forms_that_are_not_velocities_are_refused() -> None:
