@@ -58,18 +58,10 @@ class GradientEstimator(nn.Module):
             if not name.startswith("head."):
                 own[name].copy_(tensor)
 
-    @property
-    def _embedding(self) -> tuple[Tensor, Tensor]:
-        return self.semantic_embedding.weight, self.semantic_embedding.bias
-
     def embed(self, semantic: Tensor) -> Tensor:
         """The code, (B, S), as the blocks read it, and the values of its map, (B, E + C d h w)."""
-        if self.gaussian is None:
-            embedded: Tensor = self.semantic_embedding(semantic)
-            return embedded
-        # The regression stays as it was fitted: training would learn the training scans by heart.
-        parts = [(each[: self.embedding_width], each[self.embedding_width :].detach()) for each in self._embedding]
-        return torch.cat([F.linear(semantic, *layer) for layer in zip(*parts, strict=True)], dim=1)
+        embedded: Tensor = self.semantic_embedding(semantic)
+        return embedded
 
     def forward(self, features: Features, semantic: Tensor, keep: Tensor | None = None) -> Tensor:
         """The gradient, (B, C, d, h, w).
@@ -115,8 +107,9 @@ class GradientEstimator(nn.Module):
         gram = y.T @ y
         gram += ridge * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
         weight = torch.linalg.solve(gram, y.T @ (z - centre)).T
-        for own, found in zip(self._embedding, (weight, centre - weight @ mean), strict=True):
-            own[self.embedding_width :] = found.to(own)
+        layer = self.semantic_embedding
+        layer.weight[self.embedding_width :] = weight.to(layer.weight)
+        layer.bias[self.embedding_width :] = (centre - weight @ mean).to(layer.bias)
         if self.gaussian is not None:
             left = z - centre - y @ weight.T
             self.gaussian.fit(left.unflatten(1, latents.shape[1:]), fitted=y.shape[1])
@@ -125,7 +118,8 @@ class GradientEstimator(nn.Module):
     def leave_out(self, places: Tensor) -> None:
         """Let the map be 0 at some places of the latent, (d h w,)."""
         if self.mapped is not None:
-            for values in self._embedding:
+            layer = self.semantic_embedding
+            for values in (layer.weight, layer.bias):
                 values[self.embedding_width :].view(self.mapped[0], -1, *values.shape[1:])[:, places] = 0.0
             if self.gaussian is not None:
                 self.gaussian.leave_out(places)

@@ -72,9 +72,7 @@ class Experiment:
         self.records = {name: manifest.in_split(name).records for name in ("train", "validation")}
         for name, records in self.records.items():
             if not records:
-                msg = (
-                    f"{manifest.path}: the {name} split is empty; run 'ldae cohort split --force' with other fractions"
-                )
+                msg = f"{manifest.path}: the {name} split is empty; 'ldae cohort split --force' splits again"
                 raise TrainingError(msg)
         # Weights are drawn from the seed alone, whatever was drawn before.
         with torch.random.fork_rng(devices=[]):
@@ -90,8 +88,8 @@ class Experiment:
         if not rank():
             if self.taken is not None:
                 write_json(settings.run / "warm_start.json", asdict(self.taken))
-            facts = provenance(self.config, manifest, None if start is None else start.fingerprint())
-            write_json(settings.run / "run.json", facts)
+            origin = None if start is None else start.fingerprint()
+            write_json(settings.run / "run.json", provenance(self.config, manifest, origin))
 
     def fit(self, until: str = "representation") -> dict[str, StageRecord]:
         """Train the stages up to one of them.
@@ -150,7 +148,7 @@ class Experiment:
             if measured and config.model.components is None:  # the scale of components is their own
                 compression.fit_statistics(*channel_statistics([each.mean for each in latents]))
                 latents = [compression.standardise(each) for each in latents]
-            # Kept for the later stages, so that no training scan is compressed twice.
+            # For the later stages.
             cache = self._cache("train")
             for index, found in zip(mine, latents, strict=True):
                 cache.keep(self.records["train"][index], found.mean[0], found.std[0])
@@ -193,9 +191,7 @@ class Experiment:
         stage = build_stage("denoiser", self.config, self.networks)
         train, validation = self._latents("train"), self._latents("validation")
         if denoiser.gaussian is not None and not (self.taken and self.taken.covers("denoiser.gaussian.")):
-            if not rank():
-                denoiser.gaussian.fit(train.latents[_evenly(len(train.latents), MOST_SCANS_FOR_COMPONENTS)])
-            from_first(denoiser.gaussian)
+            denoiser.gaussian.fit(train.latents[_evenly(len(train.latents), MOST_SCANS_FOR_COMPONENTS)])
         return self._fit("denoiser", stage, train, validation, denoiser.state_dict)
 
     def fit_representation(self) -> StageRecord:
@@ -223,6 +219,8 @@ class Experiment:
 
         def finish() -> dict[str, Tensor]:
             codes = self._codes(train)
+            if networks.gradient_estimator.gaussian is not None:  # steps move even what a regression knows exactly
+                networks.gradient_estimator.begin_map(codes, train.latents[: len(train)])
             # Probes and directions of a model that is kept hold on.
             if not (self.taken and self.taken.keeps("semantic_encoder")):
                 codes = self._whiten(codes)
@@ -239,12 +237,8 @@ class Experiment:
 
     def _start(self, name: str, inputs: dict[str, Any]) -> tuple[dict[str, Tensor], StageRecord] | None:
         folder = self.settings.run / name
-        common = {
-            "manifest": self.manifest.sha256,
-            "images": self._images,
-            "seed": self.config.seed,
-            "preprocessing": to_plain(self.config.preprocessing),
-        }
+        common = {"manifest": self.manifest.sha256, "images": self._images, "seed": self.config.seed}
+        common["preprocessing"] = to_plain(self.config.preprocessing)
         if self.start is not None:
             common["start"] = self.start.fingerprint()
         # For want of memory: a run that has run out of it may go on with others.

@@ -124,19 +124,6 @@ def test_a_code_gives_the_mean_and_a_code_that_is_withheld_gives_none() -> None:
     assert torch.allclose(withheld, denoiser(z_t, t)[1], atol=1e-5)
 
 
-def test_the_regression_is_fitted_and_not_trained() -> None:
-    denoiser = Denoiser(UNET, SHAPE[0], fitted()).requires_grad_(False)
-    estimator = GradientEstimator(UNET, SHAPE[0], 4, SHAPE, GaussianDenoiser(3, SHAPE, denoiser.gaussian.schedule))
-    for parameter in estimator.parameters():  # zero-initialised layers would hide what lies behind them
-        torch.nn.init.normal_(parameter, std=0.1)
-    codes = torch.randn(2, 4, requires_grad=True)
-    estimator(denoiser.features(torch.randn(2, *SHAPE), torch.tensor([10, 800])), codes).square().sum().backward()
-    gradient = estimator.semantic_embedding.weight.grad
-    assert not gradient[estimator.embedding_width :].any()
-    assert gradient[: estimator.embedding_width].any()
-    assert codes.grad.any(), "the encoder learns through it"
-
-
 def test_forms_that_are_not_velocities_are_refused() -> None:
     with pytest.raises(ConfigError, match="gaussian_components predicts velocities"):
         replace(UNET, prediction="noise")
