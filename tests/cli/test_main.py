@@ -27,6 +27,12 @@ def test_what_runs_nothing_loads_nothing_heavy(code):
     assert "loaded set()" in done.stdout, done.stderr
 
 
+def test_a_model_is_loaded_without_what_only_training_needs():
+    program = "import sys, ldae.autoencoder; print({'monai', 'lightning', 'sklearn'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
 def test_public_names_resolve():
     import ldae
 
