@@ -110,7 +110,11 @@ def test_without_its_whitening_what_reads_whitened_codes_is_left():
 @pytest.mark.parametrize(
     ("change", "told", "changed"),
     [
-        ({"denoiser": replace(TINY.denoiser, prediction="noise")}, {"denoiser.prediction": (TINY.denoiser.prediction, "noise")}, "denoiser"),
+        (
+            {"denoiser": replace(TINY.denoiser, prediction="noise")},
+            {"denoiser.prediction": (TINY.denoiser.prediction, "noise")},
+            "denoiser",
+        ),
         ({"schedule": ScheduleConfig("rectified")}, {"schedule.kind": (TINY.schedule.kind, "rectified")}, "denoiser"),
         ({"denoiser": replace(TINY.denoiser, dropout=0.3)}, {}, ""),
     ],

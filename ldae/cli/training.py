@@ -122,14 +122,19 @@ def fit(
         ldae fit all --config demo --manifest cohort.tsv --out runs/mine
         ldae fit all --from ldae-t1-3mm --manifest cohort.tsv --out runs/tuned
     """
-    from ldae.autoencoder import LatentDiffusionAutoencoder
-    from ldae.config import load_experiment
-    from ldae.data.manifest import read_manifest
     from ldae.errors import ConfigError
+    from ldae.io.model_names import find_model
 
     if config is None and start is None:
         msg = "fit needs --config, the training to run, or --from, the model to fine-tune; 'ldae fit --help' explains both"
         raise ConfigError(msg)
+    if start is not None:
+        find_model(start)  # before the imports that take seconds
+
+    from ldae.autoencoder import LatentDiffusionAutoencoder
+    from ldae.config import load_experiment
+    from ldae.data.manifest import read_manifest
+
     until = "representation" if stage == "all" else stage
     given = None
     if start is not None:

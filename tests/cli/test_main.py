@@ -18,7 +18,8 @@ from tests.command_line import run
     "code",
     ["import ldae; ldae.__all__", *(f"from ldae.cli import main; main({words})" for words in (
         ["--help"], ["--version"], ["cohort", "--help"], ["encode", "--help"], ["cohort", "split", "none.tsv", "--sed", "3"]
-    ))],
+    )),
+    "from ldae.cli import main; main(['fit', 'all', '--from', 'ldae-t1-3m', '--manifest', 'none.tsv', '--out', 'run'])"],
 )  # fmt: skip
 def test_what_runs_nothing_loads_nothing_heavy(code):
     names = {"torch", "monai", "lightning", "sklearn", "pandas", "nibabel", "SimpleITK", "scipy"}
