@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
-from ldae.cli.main import build_parsers
+from ldae.cli.main import build_parsers, read_command_line
 from ldae.image_files import Reading
 from tests.command_line import run
 
@@ -115,6 +115,10 @@ def test_help_of_a_group_lists_its_commands(group, capsys):
     assert all(
         f"  {' '.join(path[: len(words) + 1])} " in shown for path in build_parsers() if path[: len(words)] == words
     )
+    if group:
+        examples = shown.partition("examples:\n")[2].partition("\n\n")[0].splitlines()
+        paths = {read_command_line(line.split()[1:])[0].path for line in examples}
+        assert paths == {path for path in build_parsers() if path[: len(words)] == words}
 
 
 @pytest.mark.parametrize(
