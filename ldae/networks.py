@@ -1,7 +1,7 @@
 """The four networks, their joint prediction from a noisy latent, and what they take of the weights of a trained model."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
@@ -250,14 +250,15 @@ class Taken:
         part: the channels that both latents have were taken; the others keep their initial values.
         initial: keep their initial values.
         unused: of the trained model, that nothing took.
-        changed: settings that differ from the trained model's, but for dropout, which say what weights mean.
+        changed: settings that differ from the trained model's, but for dropout, and say what weights mean: its value and the new
+            one; None where there is none.
     """
 
     whole: tuple[str, ...]
     part: tuple[str, ...]
     initial: tuple[str, ...]
     unused: tuple[str, ...]
-    changed: tuple[str, ...] = ()
+    changed: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
 
     def keeps(self, network: str) -> bool:
         """True if a network is the trained model's: all its tensors were taken whole, and mean what they meant."""
@@ -272,7 +273,8 @@ class Taken:
         kinds = ("taken whole", self.whole), ("in part", self.part), ("at initial values", self.initial)
         told = ", ".join(f"{len(names)} {how}" for how, names in kinds if names)
         told += f"; {len(self.unused)} of the model not used" if self.unused else ""
-        return f"{told}; settings that differ: {', '.join(self.changed)}" if self.changed else told
+        changed = ", ".join(f"{name} {old} -> {new}" for name, (old, new) in self.changed.items())
+        return f"{told}; settings that differ: {changed}" if changed else told
 
 
 def take_weights(
@@ -324,8 +326,8 @@ def take_weights(
     )
 
 
-def _changed(own: AutoencoderConfig, given: AutoencoderConfig) -> tuple[str, ...]:
-    """Names of settings that differ, but for dropout."""
+def _changed(own: AutoencoderConfig, given: AutoencoderConfig) -> dict[str, tuple[Any, Any]]:
+    """Settings that differ, but for dropout: given and own values."""
 
     def flat(value: Any, name: str) -> dict[str, Any]:
         if not isinstance(value, dict):
@@ -335,7 +337,8 @@ def _changed(own: AutoencoderConfig, given: AutoencoderConfig) -> tuple[str, ...
     groups = ("compression", "schedule", "denoiser", "semantic_encoder", "shift")
     plain = [{group: to_plain(each)[group] for group in groups} for each in (own, given)]
     mine, theirs = ({k: v for name, value in each.items() for k, v in flat(value, name).items()} for each in plain)
-    return tuple(sorted(name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name)))
+    pairs = {name: (theirs.get(name), mine.get(name)) for name in sorted(mine.keys() | theirs.keys())}
+    return {name: (before, now) for name, (before, now) in pairs.items() if before != now}
 
 
 class _Fits:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from ldae.errors import OutputError
 
@@ -88,6 +89,8 @@ def own_json(path: Path, *names: str) -> dict[str, Any]:
 def atomic_file(path: Path, *, needs: int = 0) -> Iterator[Path]:
     """A name beside the path, with its ending, for a file that takes the path's name only when the block ends well.
 
+    The name is new each time, so that processes may write the same file at once: the last one stays.
+
     Args:
         path: of the file.
         needs: bytes that will be written, where they are known.
@@ -99,8 +102,7 @@ def atomic_file(path: Path, *, needs: int = 0) -> Iterator[Path]:
         msg = f"{path} is a folder; give the name of a file"
         raise OutputError(msg)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".writing-{path.name}")
-    temporary.unlink(missing_ok=True)  # of a process that was killed
+    temporary = path.with_name(f".writing-{uuid4().hex[:12]}-{path.name}")
     try:
         if needs > shutil.disk_usage(path.parent).free:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -7,19 +7,36 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
-__all__ = ["PEER_LOST", "is_follower", "is_rank", "launch", "started_here"]
+__all__ = ["ENDED", "PEER_LOST", "ended_tidily", "is_follower", "is_rank", "launch", "started_here"]
 
 RUN, NAME = "TORCHELASTIC_RUN_ID", "ldae"
 """By which Lightning knows processes that were started together."""
 PEER_LOST = 3
 """Exit code of a process that ended because another had."""
+ENDED = 128 + signal.SIGTERM
+"""Exit code of a process that SIGTERM ended."""
 GRACE = 10.0
 """Seconds in which processes end by themselves after one has failed, and again after they were asked to."""
+
+
+@contextmanager
+def ended_tidily() -> Iterator[None]:
+    """Let SIGTERM leave the block as an exit with code 143, so that it can tidy up; processes started together end at once."""
+    if is_rank() or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    former = signal.signal(signal.SIGTERM, _end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, former or signal.SIG_DFL)
 
 
 def is_rank() -> bool:
@@ -50,8 +67,7 @@ def launch(command: Sequence[str], processes: int, *, output: int | None = None)
     Returns:
         The exit code.
     """
-    signal.signal(signal.SIGTERM, _end)
-    with socket.socket() as free, tempfile.TemporaryDirectory() as folder:
+    with ended_tidily(), socket.socket() as free, tempfile.TemporaryDirectory() as folder:
         free.bind(("127.0.0.1", 0))
         shared = {
             "WORLD_SIZE": processes,
@@ -116,4 +132,4 @@ def _wait(ranks: Sequence["subprocess.Popen[bytes]"]) -> None:
 
 
 def _end(*_: object) -> NoReturn:
-    raise SystemExit(128 + signal.SIGTERM)
+    raise SystemExit(ENDED)

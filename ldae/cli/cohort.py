@@ -241,7 +241,7 @@ def split(
     """
     from ldae.data.identity import merge_people, read_same_person, shared_values
     from ldae.data.manifest import read_manifest
-    from ldae.data.splits import assign_splits
+    from ldae.data.splits import assign_splits, thin_splits
 
     # The manifest itself is written again, so no row may be lost.
     cohort = read_manifest(manifest, check_images=False, strict=True)
@@ -257,5 +257,7 @@ def split(
     for name in ("train", "validation", "test"):
         part = frozen.in_split(name)
         say(f"{name}: {len(part.subjects)} subjects, {len(part)} scans")
+    for thin in thin_splits(frozen):
+        notice(f"{thin}; results on it say little: add subjects, or give it a larger share and --force")
     say(f"manifest: {path}", manifest=path)
     return 0

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ldae.base.launch import PEER_LOST
+from ldae.base.launch import ENDED, PEER_LOST, ended_tidily
 from ldae.errors import LdaeError, PeerLostError
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ PLAIN_SECONDS = 60.0
 """Between two lines of progress where the output is no terminal."""
 PACE_SECONDS = 600.0
 """Of the past, from which the time that is left is estimated."""
+AGAIN = "; run the same command again to go on"
 
 console = Console(
     highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDTH
@@ -188,16 +189,23 @@ def exit_code(amiss: object, *, strict: bool) -> int:
 
 @contextmanager
 def exit_on_error(*, verbose: bool) -> Iterator[None]:
-    """Turn what a user can mend into one paragraph and exit code 2, and an interruption into 130.
+    """Turn what a user can mend into one paragraph and exit code 2, and an interruption into 130, or 143 if by SIGTERM.
 
     Args:
         verbose: show the traceback too.
     """
     try:
-        yield
-    except KeyboardInterrupt:
-        notice("interrupted; run the same command again to go on")
-        sys.exit(130)
+        with ended_tidily():
+            yield
+    except SystemExit as stopped:
+        if stopped.code == ENDED and not isinstance(stopped, ToldBefore):
+            notice(f"ended by SIGTERM{AGAIN}")
+        raise
+    except KeyboardInterrupt as stopped:
+        # Training interrupts also what SIGTERM ended: Lightning leaves with 1 after Ctrl-C alone.
+        ended = isinstance(stopped.__cause__, SystemExit) and stopped.__cause__.code != 1
+        notice(f"{'ended by SIGTERM' if ended else 'interrupted'}{AGAIN}")
+        sys.exit(ENDED if ended else 130)
     except BrokenPipeError:
         sys.exit(141)
     except Exception as error:

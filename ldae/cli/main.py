@@ -150,6 +150,9 @@ def _help(path: tuple[str, ...]) -> NoReturn:
     width = max(map(len, rows)) + 2
     for name, text in rows.items():
         say(f"  {name:{width}}{text}")
+    if path:
+        shown = [each.examples[0] for words, each in COMMANDS.items() if words[: len(path)] == path]
+        say("\n  ".join(["\nexamples:", *shown]))
     say("\n'ldae COMMAND --help' lists the options of one.")
     if not path:
         say(

@@ -1,7 +1,7 @@
 """`ldae plan`, `fit` and `config`: the cost of training, training, and its configurations."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -56,11 +56,18 @@ def plan(
         ldae plan paper --gpu a100 --devices 8
     """
     from ldae.config import load_experiment
+    from ldae.training.compression import PerceptualConfig
     from ldae.training.plan import plan_experiment
 
+    experiment = load_experiment(config, set or [])
+    perceptual = experiment.compression.loss.perceptual
+    foreign = perceptual.kind in ("medicalnet", "lpips") and perceptual.weight > 0
+    if foreign:  # its own loader would download it
+        loss = replace(experiment.compression.loss, perceptual=PerceptualConfig())
+        experiment = replace(experiment, compression=replace(experiment.compression, loss=loss))
     with progress_bar("plan") as move:
         found = plan_experiment(
-            load_experiment(config, set or []),
+            experiment,
             None if manifest is None else count_scans(manifest),
             stages=STAGES if stage == "all" else (stage,),
             device=hardware.device,
@@ -70,6 +77,9 @@ def plan(
             measure=measure,
             progress=lambda what: move(0, 0, what),
         )
+    if foreign and any(each.stage == "compression" for each in found.stages):
+        note = f"compression is planned without its perceptual network, {perceptual.kind}, which costs extra"
+        found = replace(found, notes=(*found.notes, note))
     if format == "json":
         print(json.dumps(asdict(found), indent=2))
     else:
@@ -112,14 +122,19 @@ def fit(
         ldae fit all --config demo --manifest cohort.tsv --out runs/mine
         ldae fit all --from ldae-t1-3mm --manifest cohort.tsv --out runs/tuned
     """
-    from ldae.autoencoder import LatentDiffusionAutoencoder
-    from ldae.config import load_experiment
-    from ldae.data.manifest import read_manifest
     from ldae.errors import ConfigError
+    from ldae.io.model_names import find_model
 
     if config is None and start is None:
         msg = "fit needs --config, the training to run, or --from, the model to fine-tune; 'ldae fit --help' explains both"
         raise ConfigError(msg)
+    if start is not None:
+        find_model(start)  # before the imports that take seconds
+
+    from ldae.autoencoder import LatentDiffusionAutoencoder
+    from ldae.config import load_experiment
+    from ldae.data.manifest import read_manifest
+
     until = "representation" if stage == "all" else stage
     given = None
     if start is not None:

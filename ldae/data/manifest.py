@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -35,7 +36,7 @@ from ldae.data.schema import (
     split_problems,
     usable_rows,
 )
-from ldae.data.text_table import MISSING_WORDS, map_distinct, read_text_table, shortlist
+from ldae.data.text_table import cleaned, map_distinct, read_text_table, shortlist
 from ldae.errors import ManifestError
 from ldae.image_files import Reading
 
@@ -54,6 +55,8 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 PROBLEMS_SHOWN = 10
+LISTED = 100
+"""Images of one folder, from which its list is read faster than the state of each file."""
 
 
 @dataclass(frozen=True)
@@ -149,14 +152,9 @@ class Manifest(Shown):
         folder = self.path.parent.absolute()
         plain = _plain_columns(self.table)
         plain["image"] = [folder / str(image) for image in plain["image"]]
-        canonical = zip(*(plain.pop(name) for name in COLUMNS), strict=True)
+        canonical = [plain.pop(name) for name in COLUMNS]  # the order of a record's fields
         extras = zip(*plain.values(), strict=True) if plain else itertools.repeat((), len(self))
-        names = (*COLUMNS, "extra")
-        further = (dict(zip(plain, extra, strict=True)) for extra in extras)
-        return tuple(
-            Record(**dict(zip(names, (*row, extra), strict=True)))
-            for row, extra in zip(canonical, further, strict=True)
-        )
+        return tuple(map(Record, *canonical, (dict(zip(plain, extra, strict=True)) for extra in extras)))
 
     @property
     def subjects(self) -> tuple[str, ...]:
@@ -259,7 +257,7 @@ def build_manifest(table: pd.DataFrame, path: str | os.PathLike[str]) -> Manifes
         ManifestError: naming every violated rule.
     """
     text = pd.DataFrame(
-        {column: [_text(value) for value in table[column]] for column in table.columns},
+        {column: cleaned([_text(value) for value in values]) for column, values in _plain_columns(table).items()},
         index=range(2, len(table) + 2),
         dtype=object,
     )
@@ -325,9 +323,7 @@ def _validated(text: pd.DataFrame, path: Path, *, check_images: bool, strict: bo
     """Check a table of text cells (index: line numbers) against the schema and give its columns their types."""
     text = canonical_text(text, path)
     usable, problems = usable_rows(text)
-    images = usable["image"].items() if check_images else ()
-    # As Path objects, the images of a large manifest would take a third of its reading.
-    lost = [line for line, image in images if not os.path.isfile(os.path.join(path.parent, image))]  # noqa: PTH113, PTH118
+    lost = _without_file(usable["image"], path.parent) if check_images else []
     if strict or usable.empty:
         _refuse(find_problems(text), path)
     _refuse(split_problems(usable), path)
@@ -342,6 +338,19 @@ def _validated(text: pd.DataFrame, path: Path, *, check_images: bool, strict: bo
     usable = usable.drop(index=lost)
     _warn_of(f"{path}: {len(text) - len(usable)} of {len(text)} rows are left out", reasons)
     return Manifest(path, pd.DataFrame({column: infer_type(usable[column].tolist(), column) for column in usable}))
+
+
+def _without_file(images: pd.Series, folder: Path) -> list[int]:
+    """Lines of images that are no files; a folder of many is listed once. Path objects would take longer than all else."""
+    base = str(folder)
+    paths = [os.path.join(base, image) for image in images]  # noqa: PTH118
+    counts = Counter(path.rpartition("/")[0] for path in paths)
+    found: set[str] = set()
+    for each in (each for each, count in counts.items() if count >= LISTED and os.path.isdir(each)):  # noqa: PTH112
+        with os.scandir(each) as entries:
+            found.update(f"{each}/{entry.name}" for entry in entries if entry.is_file())
+    asked = zip(images.index, paths, strict=True)
+    return [line for line, path in asked if path not in found and not os.path.isfile(path)]  # noqa: PTH113
 
 
 def _refuse(problems: Sequence[Problem], path: Path) -> None:
@@ -367,20 +376,12 @@ def _written_columns(table: pd.DataFrame) -> list[str]:
 
 def _plain_columns(table: pd.DataFrame) -> dict[str, list[Any]]:
     """The cells of each column as Python's own values, None where missing."""
-    return {name: [_plain(value) for value in table[name]] for name in table.columns}
+    cells = {name: zip(table[name].tolist(), table[name].isna().tolist(), strict=True) for name in table.columns}
+    return {
+        name: [None if gone else value.item() if isinstance(value, np.generic) else value for value, gone in column]
+        for name, column in cells.items()
+    }
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, str):
-        return value
-    if pd.isna(value):
-        return None
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def _text(value: Any) -> str | None:
-    plain = _plain(value)
-    if plain is None:
-        return None
-    text = repr(plain) if isinstance(plain, float) else str(plain).strip()
-    return None if text.lower() in MISSING_WORDS else text
+def _text(value: Any) -> str:
+    return "" if value is None else repr(value) if isinstance(value, float) else str(value)

@@ -131,7 +131,9 @@ def usable_rows(text: pd.DataFrame) -> tuple[pd.DataFrame, list[Problem]]:
         text: as of :func:`find_problems`.
     """
     problems = cell_problems(text)
-    whole = text.drop(index=[line for problem in problems for line in problem.lines])
+    whole = text.drop(index=[line for problem in problems for line in problem.lines]) if problems else text
+    if not _keys(whole).duplicated().any():
+        return whole, problems
     rows = whole.drop_duplicates()
     equal = [
         Problem((line,), "session_id", "equals an earlier row", "remove it")
@@ -149,10 +151,10 @@ def infer_type(values: list[str | None], column: str) -> pd.Series:
         values: text cells that satisfy the schema, None where missing.
         column: its name.
     """
-    present = [value for value in values if value is not None]
     if column not in ("age", "months"):
         # '007' is a code, not the number seven: a column that holds one stays text.
-        distinct = set() if column in COLUMNS else set(present)
+        present = [] if column in COLUMNS else [value for value in values if value is not None]
+        distinct = set(present)
         if not distinct or any(not NUMBER.fullmatch(v) or CODE.match(v) for v in distinct):
             return pd.Series(values, dtype=object)
         if len(present) == len(values) and all(re.fullmatch(r"[+-]?\d{1,15}", value) for value in distinct):
@@ -186,10 +188,17 @@ def row_problems(text: pd.DataFrame) -> list[Problem]:
     return [*_duplicate_problems(text), *split_problems(text)]
 
 
+def _keys(text: pd.DataFrame) -> pd.Series:
+    """Names of scans, joined: they name files, where 'a_b' + 'c' and 'a' + 'b_c' would collide too."""
+    return pd.Series(text["participant_id"].to_numpy() + "_" + text["session_id"].to_numpy(), text.index, dtype=object)
+
+
 def _duplicate_problems(text: pd.DataFrame) -> list[Problem]:
-    # On the joined key: it names files, where 'a_b' + 'c' and 'a' + 'b_c' would collide too.
+    keys = _keys(text)
+    if not keys.duplicated().any():
+        return []
     lines = pd.Series(text.index, index=text.index)
-    first = lines.groupby(text["participant_id"] + "_" + text["session_id"]).transform("first")
+    first = lines.groupby(keys).transform("first")
     return [
         Problem(
             (int(first[line]), line),

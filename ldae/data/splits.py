@@ -9,9 +9,11 @@ from ldae.data.manifest import Manifest
 from ldae.data.schema import SPLITS
 from ldae.errors import ManifestError
 
-__all__ = ["assign_splits", "external_split"]
+__all__ = ["assign_splits", "external_split", "thin_splits"]
 
 UNKNOWN = "unknown"
+FEW_SUBJECTS = 8
+"""Below which metrics on a split say next to nothing."""
 
 
 def assign_splits(
@@ -65,6 +67,21 @@ def assign_splits(
     table = manifest.table.copy()
     table["split"] = pd.Series([split_of[subject] for subject in table["participant_id"]], dtype=object)
     return Manifest(manifest.path, table)
+
+
+def thin_splits(manifest: Manifest) -> list[str]:
+    """What is wrong with splits that hold few subjects, or none of a diagnosis that the cohort has."""
+    found = []
+    diagnoses = set(manifest.table["diagnosis"].dropna())
+    for name in SPLITS:
+        part = manifest.in_split(name)
+        if not len(part):
+            continue
+        if (count := len(part.subjects)) < FEW_SUBJECTS:
+            found.append(f"{name} holds {count} subject{'s' if count > 1 else ''}, fewer than {FEW_SUBJECTS}")
+        if absent := sorted(diagnoses - set(part.table["diagnosis"])):
+            found.append(f"{name} has no subject of diagnosis {', '.join(absent)}")
+    return found
 
 
 def _baseline(table: pd.DataFrame) -> pd.DataFrame:

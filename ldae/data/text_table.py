@@ -16,7 +16,7 @@ import pandas as pd
 
 from ldae.errors import ManifestError
 
-__all__ = ["MISSING_WORDS", "map_distinct", "read_text_table", "shortlist"]
+__all__ = ["MISSING_WORDS", "cleaned", "map_distinct", "read_text_table", "shortlist"]
 
 log = logging.getLogger(__name__)
 
@@ -65,20 +65,27 @@ def read_text_table(path: Path, ragged: list[tuple[int, int]] | None = None) -> 
         msg = f"{path}: an old Excel file (.xls), or one with a password; save it as {EXCEL} without a password, or as CSV"
         raise ManifestError(msg)
     excel = path.suffix.lower() == EXCEL or start == ZIPPED
-    numbered, separator = (_sheet(path), "") if excel else _rows(_text(path), path)
+    content = "" if excel else _text(path)
+    if (regular := _regular(content)) is not None:
+        return regular
+    numbered, separator = (_sheet(path), "") if excel else _rows(content, path)
     written = [(lines, row) for lines, row in numbered if _holds(row)]
     if len(written) < 2:
         msg = f"{path}: the table is empty, got {len(written)} line(s); it needs a header and one row a scan"
         raise ManifestError(msg)
-    header, *rows = [row for _, row in written]
-    header = [name.strip() for name in header]
-    if not header[0] and all(row[0].strip().isdigit() for row in rows):
-        header, *rows = [row[1:] for row in (header, *rows)]
-    names = _names(header, rows, path)
+    header = [name.strip() for name in written[0][1]]
+    if not header[0] and all(row[0].strip().isdigit() for _, row in written[1:]):
+        written = [(lines, row[1:]) for lines, row in written]
+        header = header[1:]
+    names = _names(header, written[1:], path)
     width = len(names)
-    cut = [row if len(row) <= width or _holds(row[width:]) else row[:width] for row in rows]
-    by_lines = [(lines, row) for (lines, _), row in zip(written[1:], cut, strict=True)]
-    wrong = [(line, len(row)) for lines, row in by_lines if len(row) != width for line in lines]
+    wrong: list[tuple[int, int]] = []
+    whole: dict[int, Sequence[str]] = {}
+    for lines, row in itertools.islice(written, 1, None):
+        if len(row) == width or (len(row) > width and not _holds(row[width:])):
+            whole[lines[0]] = row[:width]
+        else:
+            wrong += [(line, len(row)) for line in lines]
     if wrong and ragged is None:
         items = shortlist([f"line {line} has {cells}" for line, cells in wrong])
         msg = (
@@ -88,10 +95,16 @@ def read_text_table(path: Path, ragged: list[tuple[int, int]] | None = None) -> 
         raise ManifestError(msg)
     if ragged is not None:
         ragged += wrong
-    whole = {lines[0]: row for lines, row in by_lines if len(row) == width}
     cells = zip(*whole.values(), strict=True) if whole else [()] * width
-    columns = [map_distinct(column, lambda cell: _cell(cell, decimal_comma=separator == ";")) for column in cells]
+    columns = [cleaned(column, decimal_comma=separator == ";") for column in cells]
     return pd.DataFrame(dict(zip(names, columns, strict=True)), index=list(whole), dtype=object)
+
+
+def cleaned(column: Sequence[str], *, decimal_comma: bool = False) -> list[str | None]:
+    """The content of cells, None where it is missing; most stay as they are."""
+    read = {cell: _cell(cell, decimal_comma=decimal_comma) for cell in set(column)}
+    changed = {cell: content for cell, content in read.items() if content != cell}
+    return [changed.get(cell, cell) for cell in column] if changed else list(column)
 
 
 def map_distinct(values: Sequence[Value], function: Callable[[Value], Result]) -> list[Result]:
@@ -150,6 +163,32 @@ def _excel_text(value: Any) -> str:
     return "" if value is None else str(int(value) if whole else getattr(value, "text", value))
 
 
+def _regular(content: str) -> pd.DataFrame | None:
+    """The table of a text whose rows have one length, without quotation marks and blank lines; pandas is thrice as fast."""
+    first = content.partition("\n")[0]
+    separator = max("\t,;", key=first.count)
+    names = [name.strip() for name in first.split(separator)]
+    lines = content.rstrip("\n").count("\n") + 1
+    odd = "" in names or len(set(names)) < len(names) or any(mark in content for mark in '"\r\0')
+    if odd or lines < 2 or content.count(separator) != lines * (len(names) - 1):
+        return None
+    try:
+        cells = pd.read_csv(
+            io.StringIO(content),
+            sep=separator,
+            header=None,
+            skip_blank_lines=False,
+            dtype=object,
+            na_filter=False,
+            quoting=csv.QUOTE_NONE,
+        )
+    except pd.errors.ParserError:  # a row is longer, so that another one is shorter
+        return None
+    columns = [cleaned(cells[column].tolist()[1:], decimal_comma=separator == ";") for column in cells]
+    index = range(2, lines + 1)
+    return None if None in columns[0] else pd.DataFrame(dict(zip(names, columns, strict=True)), index, dtype=object)
+
+
 def _rows(content: str, path: Path) -> tuple[Rows, str]:
     """The rows of a text, and the separator."""
     source = io.StringIO(content + "\n", newline="")
@@ -165,8 +204,9 @@ def _rows(content: str, path: Path) -> tuple[Rows, str]:
     above = start - 1
     try:
         for row in reader:
-            rows.append((range(start, reader.line_num + above + 1), tuple(row)))
-            start = reader.line_num + above + 1
+            below = reader.line_num + above + 1
+            rows.append((range(start, below), tuple(row)))  # the garbage collector does not walk tuples of text
+            start = below
     except csv.Error as error:
         msg = f"{path}: line {start} cannot be read ({error}); check its quotation marks"
         raise ManifestError(msg) from error
@@ -181,10 +221,10 @@ def _rows(content: str, path: Path) -> tuple[Rows, str]:
     return rows, separator
 
 
-def _names(header: Sequence[str], rows: Sequence[Sequence[str]], path: Path) -> list[str]:
+def _names(header: Sequence[str], rows: Rows, path: Path) -> list[str]:
     """The names of the columns, without those at the right end that have neither a name nor a cell."""
     width = len(header)
-    while width and not header[width - 1] and not any(_holds(row[width - 1 : len(header)]) for row in rows):
+    while width and not header[width - 1] and not any(_holds(row[width - 1 : len(header)]) for _, row in rows):
         width -= 1
     names = list(header[:width])
     repeated = [name for name, count in Counter(names).items() if count > 1]
@@ -199,7 +239,7 @@ def _names(header: Sequence[str], rows: Sequence[Sequence[str]], path: Path) -> 
 
 def _holds(cells: Sequence[str]) -> bool:
     """True if one of the cells is not blank."""
-    return bool("".join(cells).strip())
+    return any(map(str.strip, cells))
 
 
 def _cell(cell: str, *, decimal_comma: bool) -> str | None:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.covariance import LedoitWolf
 from torch import Tensor
 
 from ldae.errors import CheckpointError
@@ -37,6 +36,8 @@ class TrainingDomain:
     @classmethod
     def of(cls, train: npt.ArrayLike, validation: npt.ArrayLike) -> "TrainingDomain":
         """Measure it on the codes of training and validation scans, (N, S) each."""
+        from sklearn.covariance import LedoitWolf  # takes a second, and most commands need none
+
         fitted = LedoitWolf().fit(np.asarray(train, dtype=np.float64))
         found = cls(fitted.location_, fitted.precision_, 1.0)
         edge = float(np.percentile(found.distance(validation), INSIDE))

@@ -62,11 +62,11 @@ def test_what_a_killed_process_left_of_a_folder_goes_or_comes_back(tmp_path):
 
 def test_an_interrupted_file_leaves_the_former_one(tmp_path):
     target = write_text(tmp_path / "new" / "x.txt", "one")
-    (target.parent / ".writing-x.txt").write_text("of a process that was killed")
 
     def interrupted():
         with atomic_file(target) as temporary:
             assert not temporary.exists()
+            assert temporary.suffix == ".txt"
             temporary.write_text("two")
             raise KeyboardInterrupt
 
@@ -77,6 +77,17 @@ def test_an_interrupted_file_leaves_the_former_one(tmp_path):
     with atomic_file(target) as temporary:
         temporary.write_text("three")
     assert target.read_text() == "three"
+
+
+def test_two_may_write_one_file_at_once(tmp_path):
+    target = tmp_path / "x.txt"
+    with atomic_file(target) as first:
+        first.write_text("the first")
+        with atomic_file(target) as second:
+            second.write_text("the second")
+        assert target.read_text() == "the second"
+    assert target.read_text() == "the first"
+    assert list(tmp_path.iterdir()) == [target]
 
 
 def test_a_full_disk_leaves_nothing_and_says_what_is_needed(tmp_path, monkeypatch):

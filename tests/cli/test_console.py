@@ -1,10 +1,15 @@
 """What the terminal shows: nothing is cut, nothing is silent for long, p-values read alike."""
 
+import json
+import os
+import signal
+import time
+
 import pytest
 from rich.console import Console
 
 from ldae.cli import console
-from ldae.cli.console import duration, p_value, progress_bar, say, table
+from ldae.cli.console import as_json, duration, exit_on_error, p_value, progress_bar, say, table
 from ldae.cli.training import announce
 from ldae.training.plan import Plan
 
@@ -65,3 +70,32 @@ def test_mirror_images_are_not_counted_as_scans(capsys):
     for learnt, words in ((945, "training and"), (1890, "training scans and their mirror images, and")):
         announce(Plan("denoiser", 10, 5, learnt, 135, 800, 8, 8, "cpu", "bf16", 0.5, 400.0, 1.25), 945)
         assert f"945 {words} 135 validation" in capsys.readouterr().out
+
+
+def _interrupted_by(cause):
+    raise KeyboardInterrupt from cause
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "said"),
+    [
+        (lambda: (os.kill(os.getpid(), signal.SIGTERM), time.sleep(1)), 143, "ended by SIGTERM"),
+        (lambda: (os.kill(os.getpid(), signal.SIGINT), time.sleep(1)), 130, "interrupted"),
+        # Lightning's exits: after SIGTERM without a code, after Ctrl-C with 1.
+        (lambda: _interrupted_by(SystemExit()), 143, "ended by SIGTERM"),
+        (lambda: _interrupted_by(SystemExit(1)), 130, "interrupted"),
+    ],
+)
+def test_what_ended_a_command_is_told_by_its_code(capsys, end, code, said):
+    before = signal.getsignal(signal.SIGTERM)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # no test may end all of them
+    try:
+        with pytest.raises(SystemExit) as stopped, as_json(["fit"]), exit_on_error(verbose=False):
+            end()
+    finally:
+        restored = signal.signal(signal.SIGTERM, before)
+    assert restored is signal.default_int_handler
+    assert stopped.value.code == code
+    told = json.loads(capsys.readouterr().out)
+    assert told["exit_code"] == code
+    assert said in told["notices"][0]

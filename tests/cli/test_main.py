@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
-from ldae.cli.main import build_parsers
+from ldae.cli.main import build_parsers, read_command_line
 from ldae.image_files import Reading
 from tests.command_line import run
 
@@ -18,13 +18,20 @@ from tests.command_line import run
     "code",
     ["import ldae; ldae.__all__", *(f"from ldae.cli import main; main({words})" for words in (
         ["--help"], ["--version"], ["cohort", "--help"], ["encode", "--help"], ["cohort", "split", "none.tsv", "--sed", "3"]
-    ))],
+    )),
+    "from ldae.cli import main; main(['fit', 'all', '--from', 'ldae-t1-3m', '--manifest', 'none.tsv', '--out', 'run'])"],
 )  # fmt: skip
 def test_what_runs_nothing_loads_nothing_heavy(code):
     names = {"torch", "monai", "lightning", "sklearn", "pandas", "nibabel", "SimpleITK", "scipy"}
     program = f"import sys\ntry:\n {code}\nfinally:\n print('loaded', {names} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert "loaded set()" in done.stdout, done.stderr
+
+
+def test_a_model_is_loaded_without_what_only_training_needs():
+    program = "import sys, ldae.autoencoder; print({'monai', 'lightning', 'sklearn'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
 
 
 def test_public_names_resolve():
@@ -108,6 +115,10 @@ def test_help_of_a_group_lists_its_commands(group, capsys):
     assert all(
         f"  {' '.join(path[: len(words) + 1])} " in shown for path in build_parsers() if path[: len(words)] == words
     )
+    if group:
+        examples = shown.partition("examples:\n")[2].partition("\n\n")[0].splitlines()
+        paths = {read_command_line(line.split()[1:])[0].path for line in examples}
+        assert paths == {path for path in build_parsers() if path[: len(words)] == words}
 
 
 @pytest.mark.parametrize(

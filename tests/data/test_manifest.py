@@ -1,6 +1,7 @@
 """The manifest schema: what is kept, what is refused, and how the refusal reads."""
 
 import cProfile
+import os
 import pstats
 import re
 from pathlib import Path
@@ -262,3 +263,20 @@ def test_a_large_manifest_takes_few_calls_a_row(tmp_path):
         manifest = read_manifest(path, check_images=False)
     assert len(manifest) == 5000
     assert pstats.Stats(calls).total_calls < 40 * len(manifest)
+
+
+def test_a_folder_of_many_images_is_listed_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scans = folder / "scans"
+    scans.mkdir()
+    for i in range(150):
+        (scans / f"{i}.nii.gz").write_bytes(b"")
+    (scans / "7.nii.gz").unlink()
+    (scans / "8.nii.gz").unlink()
+    (scans / "8.nii.gz").mkdir()
+    rows = [f"p{i}\t1\tscans/{i}.nii.gz" for i in range(150)]
+    path = written(folder, "\n".join(["participant_id\tsession_id\timage", *rows]))
+    asked, is_file = [], os.path.isfile
+    monkeypatch.setattr("os.path.isfile", lambda each: asked.append(each) or is_file(each))
+    read = read_manifest(path)
+    assert asked == [f"{scans}/7.nii.gz", f"{scans}/8.nii.gz"]
+    assert len(read) == 148

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ldae.data.manifest import Manifest, build_manifest
-from ldae.data.splits import assign_splits, external_split
+from ldae.data.splits import assign_splits, external_split, thin_splits
 from ldae.errors import ManifestError
 
 PATH = Path("/cohort/manifest.tsv")
@@ -130,3 +130,13 @@ def test_an_external_test_trains_on_one_cohort_and_tests_on_the_other():
     assert set(joined.in_split("train").subjects) == set(one.subjects)
     assert set(joined.in_split("test").subjects) == set(other.subjects)
     assert len(joined) == len(one) + len(other)
+
+
+def test_thin_splits_are_named() -> None:
+    small = build_manifest(cohort([(1, "AD" if i == 0 else "CN", 70.0) for i in range(30)]), PATH)
+    found = thin_splits(assign_splits(small))
+    assert "validation holds 3 subjects, fewer than 8" in found
+    assert "test holds 6 subjects, fewer than 8" in found
+    assert sum("has no subject of diagnosis AD" in each for each in found) == 2
+    assert thin_splits(assign_splits(large_cohort())) == []
+    assert thin_splits(assign_splits(small, fractions=(1.0, 0.0, 0.0))) == []

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from ldae.data import text_table
 from ldae.data.text_table import read_text_table
 from ldae.errors import ManifestError
 
@@ -119,3 +120,28 @@ def test_encodings_that_excel_writes_hold_the_same_table(encoding: str, tmp_path
     (tmp_path / "table.tsv").write_bytes(mark + text.encode(encoding))
     (row,) = read_text_table(tmp_path / "table.tsv").to_dict("records")
     assert row == {"id": "Müller", "genotype": "3,4"}
+
+
+@pytest.mark.parametrize("separator", ["\t", ",", ";"])
+@pytest.mark.parametrize(
+    ("rows", "regular"),
+    [
+        (["id|age|note", "1| 60,5 |n/a", "2|#x|None", "3|| NA\v"], True),
+        (["id", "1", "2"], True),
+        (["id|age", "1", "2|3|4"], False),
+        (["id|age", " |", "2|3"], False),
+        (["id|age", "1|2", "", "2|3"], False),
+        (["|id", "1|a", "2|b"], False),
+    ],
+)
+def test_regular_text_is_read_like_all_other(
+    rows: list[str], regular: bool, separator: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [line if separator == ";" else line.replace("60,5", "60.5") for line in rows]
+    path = table(tmp_path, "\n".join(line.replace("|", separator) for line in lines) + "\n")
+    ragged: tuple[list[tuple[int, int]], ...] = ([], [])
+    found = read_text_table(path, ragged[0])
+    assert (text_table._regular(path.read_text()) is not None) == regular
+    monkeypatch.setattr(text_table, "_regular", lambda _: None)
+    pd.testing.assert_frame_equal(found, read_text_table(path, ragged[1]), check_index_type=False)
+    assert ragged[0] == ragged[1]

@@ -143,6 +143,16 @@ def test_a_missing_perceptual_network_is_noted(monkeypatch):
     assert "without its perceptual network" in found.notes[1]
 
 
+def test_plan_neither_builds_nor_downloads_a_pretrained_network(capsys, monkeypatch):
+    def built(*_, **__):
+        pytest.fail("the perceptual network was built")
+
+    monkeypatch.setattr("ldae.training.compression.PerceptualLoss", built)
+    wanted = [*SMALL, "compression.loss.perceptual.kind=medicalnet"]
+    assert run("plan", "quick", "--stage", "compression", *FP32, "--set", *wanted) == 0
+    assert "without its perceptual network, medicalnet" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("form", ["json", "table"])
 def test_plan_prints_json_or_a_table(capsys, form):
     assert run("plan", "quick", "--stage", "denoiser", *FP32, "--set", *SMALL, "--format", form) == 0

@@ -164,6 +164,7 @@ def test_training_goes_on_at_another_grid_and_latent_width(cohort, tmp_path, tin
     taken = json.loads((tmp_path / "wider" / "warm_start.json").read_text())
     assert "denoiser.encoder.stem.weight" in taken["part"]
     assert not taken["initial"]
+    assert taken["changed"]["compression.latent_channels"] == [tiny_model.config.compression.latent_channels, 3]
     trained = LatentDiffusionAutoencoder.from_pretrained(tmp_path / "wider" / "model").config
     assert (trained.preprocessing.shape, trained.compression.latent_channels) == ((20, 24, 16), 3)
 

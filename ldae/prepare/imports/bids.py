@@ -236,9 +236,10 @@ def _no_data_set(root: Path) -> str:
     if below:
         return f"{root}: no subject folder (sub-X); its folder {below[0]} has some: give that one"
     there = sorted(path.name for path in root.iterdir())
+    what = f"no subject folder (sub-X), got {shortlist(there)}" if there else "an empty folder"
     return (
-        f"{root}: no subject folder (sub-X), so no BIDS data set, got {shortlist(there) if there else 'an empty folder'}; "
-        "give the folder that holds dataset_description.json, or import a plain folder with 'ldae cohort import csv'"
+        f"{root}: {what}; give a BIDS data set, and images of any other names as files or in a manifest, which "
+        "'ldae cohort import csv' makes of a folder"
     )
 
 

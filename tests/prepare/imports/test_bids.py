@@ -246,7 +246,10 @@ def test_what_is_no_data_set_says_what_to_give_instead(tmp_path):
     with pytest.raises(CohortError, match="its folder d has some"):
         import_bids(tmp_path / "up", tmp_path / "m.tsv")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(CohortError, match="an empty folder"):
+    with pytest.raises(CohortError, match=r"an empty folder; give .* images of any other names as files"):
+        import_bids(tmp_path / "empty", tmp_path / "m.tsv")
+    (tmp_path / "empty" / "scan.nii.gz").touch()
+    with pytest.raises(CohortError, match=r"got scan.nii.gz; give .* images of any other names as files"):
         import_bids(tmp_path / "empty", tmp_path / "m.tsv")
     with pytest.raises(CohortError, match="no such folder"):
         import_bids(tmp_path / "nowhere", tmp_path / "m.tsv")
