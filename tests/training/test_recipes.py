@@ -47,6 +47,8 @@ SHORT = [f"{stage}.optimisation.steps=2" for stage in STAGES]
         [
             "compression.model={channels: [], latent_channels: 3, components: {patch: 4}}",
             "representation.code_map=true",
+            "denoiser.model.gaussian_components=2",
+            "representation.semantic_encoder.whitening=0.0",
             "mirror_latents=true",
             *VELOCITY,
         ],
@@ -64,6 +66,13 @@ def test_every_recipe_trains_and_its_codes_come_back(cohort, tmp_path, recipe, f
     scans = experiment._dataset("validation").images([0])
     z_0, y = model.compress(scans), model.semantic(scans)
     assert float(model.invert(z_0, y, round_trip=True).round_trip) < 1e-4
+    if "denoiser.model.gaussian_components=2" in recipe:
+        latents, estimator = experiment._latents("train"), model.networks.gradient_estimator
+        codes = experiment._codes(experiment._latents("train", images=True))
+        mapped = estimator.embed(codes)[:, estimator.embedding_width :]
+        estimator.begin_map(codes, latents.latents)
+        torch.testing.assert_close(mapped, estimator.embed(codes)[:, estimator.embedding_width :], msg="fitted at the end")
+        assert model.networks.denoiser.gaussian.basis.any()
     if "compression.model.channels=[]" in recipe:
         assert records["compression"].steps == 0
         np.testing.assert_allclose(model.decompress(z_0), clear_background(scans[:, 0].numpy()), atol=1e-6)
