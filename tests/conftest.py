@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import nibabel
@@ -14,6 +15,7 @@ from hypothesis import settings
 from safetensors.torch import load_file
 from scipy.spatial.transform import Rotation
 
+from ldae import atlas
 from ldae.autoencoder import AutoencoderConfig, LatentDiffusionAutoencoder, Networks
 from ldae.base.files import sha256_of, write_json
 from ldae.io.official import decoder_name
@@ -41,6 +43,14 @@ LONG = ("training", "cli", "probe")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Folders with long files first, so that no worker ends alone with one of them."""
     items.sort(key=lambda item: LONG.index(item.path.parent.name) if item.path.parent.name in LONG else len(LONG))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_template():
+    """The template's files are read once: every voxel size is made of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(atlas, "_native_template", cache(atlas._native_template))
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
