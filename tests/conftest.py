@@ -22,6 +22,7 @@ from ldae.io.official import decoder_name
 from ldae.metrics.roc import roc_band
 from ldae.models.denoiser import Denoiser, DenoiserConfig
 from ldae.models.gradient_estimator import GradientEstimator
+from ldae.tasks.probe import folds
 from ldae.tasks.probe import models as probe_models
 from ldae.volume import Grid, Volume, sidecar_path, write_volume
 from tests.tiny_model import TINY
@@ -55,10 +56,14 @@ def one_template():
 
 @pytest.fixture(scope="session", autouse=True)
 def quick_probes():
-    """Three values over the same range for each probe, and 50 ROC curves a band: 9 or 12, and 500, take most of its time."""
+    """Three values over the same range in three folds for each probe, and 50 ROC curves a band.
+
+    Nine or twelve in five folds, and 500, take most of a probe's time.
+    """
     with pytest.MonkeyPatch.context() as patch, sklearn.config_context(skip_parameter_validation=True):
         few = {name: [values[0], values[len(values) // 2], values[-1]] for name, values in probe_models.TRIED.items()}
         patch.setattr(probe_models, "TRIED", few)
+        patch.setattr(folds, "INNER_FOLDS", 3)
         patch.setitem(roc_band.__kwdefaults__, "resamples", 50)
         yield
 
