@@ -164,7 +164,7 @@ def test_earlier_names_work_with_a_notice(old, words, tmp_path, capsys, monkeypa
         ),
         (["encode", "head.nii", "--out", "OUT"], "head.nii: no such image file; check the path"),
         (["config", "demo", "--set", f"seed={10**30}"], "seed must be between 0 and 4294967295"),
-        (["config", "demo", "--set", "seed=" + 9999 * "["], "not a YAML value after the = (nested too deeply)"),
+        (["config", "demo", "--set", "seed=" + 999 * "["], "not a YAML value after the = (nested too deeply)"),
         (["config", "dmo"], "did you mean demo? Else give a YAML file, or one that ships: demo, demo/compression,"),
         (["config", "nope"], "no such config"),
         (["config", "demo", "--set", "seedd=3"], "seedd"),
