@@ -105,7 +105,7 @@ def from_plain(cls: type[T], plain: Mapping[str, Any], *, where: str) -> T:
     except ConfigError as error:
         msg = f"{where}: {error}"
         raise ConfigError(msg) from error
-    parser = _parser(cls)
+    parser = _parser(cls)  # type: ignore[arg-type]  # for mypy, a class cannot be hashed
     try:
         parsed = parser.instantiate(parser.parse_object({"value": dict(plain)}))
     except LdaeError as error:
