@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from scipy.spatial.transform import Rotation
 
 from ldae import atlas
-from ldae.autoencoder import AutoencoderConfig, LatentDiffusionAutoencoder, Networks
+from ldae.autoencoder import AutoencoderConfig, LatentDiffusionAutoencoder
 from ldae.base.files import sha256_of, write_json
 from ldae.io.official import decoder_name
 from ldae.metrics.roc import roc_band
@@ -25,7 +25,7 @@ from ldae.models.gradient_estimator import GradientEstimator
 from ldae.tasks.probe import folds
 from ldae.tasks.probe import models as probe_models
 from ldae.volume import Grid, Volume, sidecar_path, write_volume
-from tests.tiny_model import TINY
+from tests.tiny_model import TINY, make_tiny_model
 
 pytest_plugins = ["tests.heads", "tests.shared_folder", "tests.tiny_run"]
 
@@ -106,13 +106,8 @@ def tiny_config() -> AutoencoderConfig:
 
 @pytest.fixture
 def tiny_model(tiny_config: AutoencoderConfig) -> LatentDiffusionAutoencoder:
-    """Random weights, with the zero-initialised layers made alive, in fp32 on the CPU."""
-    torch.manual_seed(0)
-    networks = Networks(tiny_config)
-    for parameter in networks.parameters():
-        if not parameter.any():
-            torch.nn.init.normal_(parameter, std=0.02)
-    return LatentDiffusionAutoencoder(tiny_config, networks, device="cpu", precision="fp32")
+    """Random weights in fp32 on the CPU."""
+    return make_tiny_model(tiny_config)
 
 
 DicomMaker = Callable[..., list[Path]]
