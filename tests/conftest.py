@@ -30,7 +30,7 @@ from tests.tiny_model import TINY, make_tiny_model
 pytest_plugins = ["tests.heads", "tests.shared_folder", "tests.tiny_run"]
 
 # A loaded machine must not fail a property. `make slow` looks for counterexamples longer.
-settings.register_profile("quick", deadline=None, max_examples=25)
+settings.register_profile("quick", deadline=None, max_examples=15)
 settings.register_profile("thorough", deadline=None, max_examples=200)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
