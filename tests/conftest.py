@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import nibabel
@@ -14,20 +15,22 @@ from hypothesis import settings
 from safetensors.torch import load_file
 from scipy.spatial.transform import Rotation
 
-from ldae.autoencoder import AutoencoderConfig, LatentDiffusionAutoencoder, Networks
+from ldae import atlas
+from ldae.autoencoder import AutoencoderConfig, LatentDiffusionAutoencoder
 from ldae.base.files import sha256_of, write_json
 from ldae.io.official import decoder_name
 from ldae.metrics.roc import roc_band
 from ldae.models.denoiser import Denoiser, DenoiserConfig
 from ldae.models.gradient_estimator import GradientEstimator
+from ldae.tasks.probe import folds
 from ldae.tasks.probe import models as probe_models
 from ldae.volume import Grid, Volume, sidecar_path, write_volume
-from tests.tiny_model import TINY
+from tests.tiny_model import TINY, make_tiny_model
 
 pytest_plugins = ["tests.heads", "tests.shared_folder", "tests.tiny_run"]
 
 # A loaded machine must not fail a property. `make slow` looks for counterexamples longer.
-settings.register_profile("quick", deadline=None, max_examples=25)
+settings.register_profile("quick", deadline=None, max_examples=15)
 settings.register_profile("thorough", deadline=None, max_examples=200)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
@@ -44,11 +47,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def one_template():
+    """The template's files are read once: every voxel size is made of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(atlas, "_native_template", cache(atlas._native_template))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def quick_probes():
-    """Three values over the same range for each probe, and 50 ROC curves a band: 9 or 12, and 500, take most of its time."""
+    """Three values over the same range in three folds for each probe, and 50 ROC curves a band.
+
+    Nine or twelve in five folds, and 500, take most of a probe's time.
+    """
     with pytest.MonkeyPatch.context() as patch, sklearn.config_context(skip_parameter_validation=True):
         few = {name: [values[0], values[len(values) // 2], values[-1]] for name, values in probe_models.TRIED.items()}
         patch.setattr(probe_models, "TRIED", few)
+        patch.setattr(folds, "INNER_FOLDS", 3)
         patch.setitem(roc_band.__kwdefaults__, "resamples", 50)
         yield
 
@@ -91,13 +106,8 @@ def tiny_config() -> AutoencoderConfig:
 
 @pytest.fixture
 def tiny_model(tiny_config: AutoencoderConfig) -> LatentDiffusionAutoencoder:
-    """Random weights, with the zero-initialised layers made alive, in fp32 on the CPU."""
-    torch.manual_seed(0)
-    networks = Networks(tiny_config)
-    for parameter in networks.parameters():
-        if not parameter.any():
-            torch.nn.init.normal_(parameter, std=0.02)
-    return LatentDiffusionAutoencoder(tiny_config, networks, device="cpu", precision="fp32")
+    """Random weights in fp32 on the CPU."""
+    return make_tiny_model(tiny_config)
 
 
 DicomMaker = Callable[..., list[Path]]

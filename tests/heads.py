@@ -1,6 +1,7 @@
 """Heads of the tests: the template's in a known pose, and in place with texture."""
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -68,8 +69,9 @@ def write_heads(folder: Path, rows: list[tuple], columns: str) -> Path:
     return write_manifest(table, folder / "manifest.tsv")
 
 
+@cache
 def textured_head(seed: int) -> Volume:
-    """The template's brain with texture of its own, on an oblique anisotropic grid in MNI space."""
+    """The template's brain with texture of its own, on an oblique anisotropic grid in MNI space; kept, so not to be changed."""
     rng = np.random.default_rng(seed)
     affine = np.eye(4)
     affine[:3, :3] = Rotation.from_euler("z", 0.1).as_matrix() @ np.diag([4.0, 5.0, 6.0])
@@ -77,4 +79,6 @@ def textured_head(seed: int) -> Volume:
     affine[:3, 3] = np.array([0.0, -17.0, 5.0]) - affine[:3, :3] @ ((np.array(shape) - 1) / 2)
     brain = load_template(4.0).t1.resample_to(Grid(shape, affine)).data
     data = np.where(brain > 0.05, 500 * brain + rng.normal(0, 30, shape), 0.0)
-    return Volume(np.clip(data, 0, None).astype(np.float32), affine)
+    data = np.clip(data, 0, None).astype(np.float32)
+    data.flags.writeable = False
+    return Volume(data, affine)

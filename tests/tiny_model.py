@@ -1,6 +1,8 @@
 """The model of most tests: every part of the method, as small as it goes."""
 
-from ldae.autoencoder import AutoencoderConfig, SamplingConfig
+import torch
+
+from ldae.autoencoder import AutoencoderConfig, LatentDiffusionAutoencoder, Networks, SamplingConfig
 from ldae.contract import Preprocessing
 from ldae.models.compression import CompressionConfig
 from ldae.models.convnext import ConvNeXtConfig
@@ -24,3 +26,13 @@ TINY = AutoencoderConfig(
     shift="velocity",
     sampling=SamplingConfig(steps=3),
 )
+
+
+def make_tiny_model(config: AutoencoderConfig = TINY) -> LatentDiffusionAutoencoder:
+    """Random weights, with the zero-initialised layers made alive, in fp32 on the CPU."""
+    torch.manual_seed(0)
+    networks = Networks(config)
+    for parameter in networks.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.02)
+    return LatentDiffusionAutoencoder(config, networks, device="cpu", precision="fp32")

@@ -72,115 +72,6 @@ class TemplateBrain:
     to_template: npt.NDArray[np.float64] | None = None
 
 
-def content_of(scan: Volume, modality: Modality) -> Content:
-    """What a scan shows.
-
-    Args:
-        scan: of anything.
-        modality: that it should have.
-
-    Raises:
-        VolumeError: if it is neither head nor brain, or no scan at all.
-    """
-    scan, _ = scan.without_spikes()  # who goes on with it says so
-    check_scan(scan.data)
-    if _fits(template_fit(scan), modality):
-        return "prepared"
-    around = find_surroundings(scan)
-    if around.skull == SkullState.UNCLEAR:
-        msg = f"the bright part of the image has {around.volume_ml:.0f} ml, so it is neither a head nor a brain; {WHAT_HELPS}"
-        raise VolumeError(msg)
-    return "brain" if around.skull == SkullState.BRAIN else "head"
-
-
-def find_brain(
-    scan: Volume, *, preprocess: Preprocess = "auto", voxel_size_mm: float = 1.0, modality: Modality = "T1w"
-) -> TemplateBrain:
-    """The brain of a scan in template space.
-
-    Args:
-        scan: a head or brain, raw or preprocessed.
-        preprocess: `auto` finds out; True registers it even if it seems to be in template space; False takes it as it is.
-        voxel_size_mm: of the result, where there is something to do.
-        modality: that it should have; only T1w can be preprocessed.
-
-    Raises:
-        VolumeError: if it is no such scan of a head or brain, or cannot be registered.
-        ConfigError: if `preprocess` is something else.
-    """
-    check_choice("preprocess", preprocess, ("auto", True, False))
-    if preprocess is False:
-        return TemplateBrain(scan)
-    content = content_of(scan, modality)
-    if content == "prepared" and preprocess == "auto":
-        check_prepared(scan, modality)
-        return TemplateBrain(scan)
-    if modality != "T1w":
-        raise VolumeError(only_t1w(content, modality))
-    log.info("preprocessing a %s", "head" if content == "head" else "brain")
-    try:
-        found = preprocess_scan(scan, PreprocessConfig(voxel_size_mm=voxel_size_mm, already_stripped=content != "head"))
-    except CohortError as error:
-        msg = f"{error}; {WHAT_HELPS}"
-        raise VolumeError(msg) from error
-    for warning in found.warnings:
-        log.warning("%s", warning)
-    check_prepared(found.image, modality)
-    return TemplateBrain(found.image, found.affine_native_to_template)
-
-
-def only_t1w(content: Content, modality: Modality) -> str:
-    """Why a scan of another modality is not preprocessed."""
-    return f"looks like a {content} outside template space, and only T1w is preprocessed; give {modality} brains in it"
-
-
-def check_prepared(brain: Volume, modality: Modality) -> None:
-    """Refuse a brain in template space of another modality, with a rim of the skull, or without its cerebellum.
-
-    Raises:
-        VolumeError: saying what it looks like, and the limits.
-    """
-    contrast = tissue_contrast(brain)
-    if contrast.kind not in (modality, "unknown"):
-        msg = (
-            f"looks {contrast.kind}, not {modality}: white matter is {100 * contrast.white_minus_grey:+.0f} % and fluid "
-            f"{100 * contrast.fluid_minus_grey:+.0f} % brighter than grey matter; "
-            f"{WHAT_HELPS if modality == 'T1w' else 'use a model of its modality'}"
-        )
-        raise VolumeError(msg)
-    fit = template_fit(brain)
-    if fit.cerebellum < LEAST_CEREBELLUM:
-        msg = f"{fit.cerebellum_cut} (at least {100 * LEAST_CEREBELLUM:.0f} % is needed); extract the brain again"
-        raise VolumeError(msg)
-    side = min(fit.ends, key=lambda name: fit.ends[name])
-    if fit.ends[side] < LEAST_END:
-        msg = (
-            f"the brain covers {100 * fit.ends[side]:.0f} % of the {side} {END_MM:g} mm of the template's brain (at least "
-            f"{100 * LEAST_END:.0f} % is needed): that part is cut off, or the scan lies elsewhere; look at it"
-        )
-        raise VolumeError(msg)
-    if fit.outside > MOST_OUTSIDE:
-        msg = f"{fit.rim} (at most {100 * MOST_OUTSIDE:.0f} % is allowed); extract the brain again"
-        raise VolumeError(msg)
-
-
-def contract_problem(scan: Volume, modality: Modality) -> str | None:
-    """Why a scan that should be a brain in template space is none, with scores and limits; None if it is one."""
-    try:
-        content = content_of(scan, modality)
-        if content == "prepared":
-            check_prepared(scan, modality)
-            return None
-    except VolumeError as error:
-        return str(error)
-    fit = template_fit(scan)
-    return (
-        f"not a brain in template space, but looks like a {content}: overlap with the template's brain {fit.overlap:.2f} (Dice, "
-        f"at least {MIN_OVERLAP} needed), correlation with it {fit.correlation:.2f} (at least {MIN_LIKENESS} needed of T1w); run "
-        "'ldae cohort preprocess', or give the image file itself"
-    )
-
-
 @dataclass(frozen=True)
 class TemplateFit:
     """How a brain, everything above 0, lies on the template's.
@@ -210,6 +101,125 @@ class TemplateFit:
         return f"{100 * self.outside:.0f} % of the brain lies outside the template's: skull or dura is left at its rim"
 
 
+def content_of(scan: Volume, modality: Modality) -> Content:
+    """What a scan shows.
+
+    Args:
+        scan: of anything.
+        modality: that it should have.
+
+    Raises:
+        VolumeError: if it is neither head nor brain, or no scan at all.
+    """
+    return _look_at(scan, modality)[0]
+
+
+def _look_at(scan: Volume, modality: Modality) -> tuple[Content, TemplateFit]:
+    scan, _ = scan.without_spikes()  # who goes on with it says so
+    check_scan(scan.data)
+    fit = template_fit(scan)
+    # T1w must show what the template shows, too.
+    if fit.overlap >= MIN_OVERLAP and (modality != "T1w" or fit.correlation >= MIN_LIKENESS):
+        return "prepared", fit
+    around = find_surroundings(scan)
+    if around.skull == SkullState.UNCLEAR:
+        msg = f"the bright part of the image has {around.volume_ml:.0f} ml, so it is neither a head nor a brain; {WHAT_HELPS}"
+        raise VolumeError(msg)
+    return "brain" if around.skull == SkullState.BRAIN else "head", fit
+
+
+def find_brain(
+    scan: Volume, *, preprocess: Preprocess = "auto", voxel_size_mm: float = 1.0, modality: Modality = "T1w"
+) -> TemplateBrain:
+    """The brain of a scan in template space.
+
+    Args:
+        scan: a head or brain, raw or preprocessed.
+        preprocess: `auto` finds out; True registers it even if it seems to be in template space; False takes it as it is.
+        voxel_size_mm: of the result, where there is something to do.
+        modality: that it should have; only T1w can be preprocessed.
+
+    Raises:
+        VolumeError: if it is no such scan of a head or brain, or cannot be registered.
+        ConfigError: if `preprocess` is something else.
+    """
+    check_choice("preprocess", preprocess, ("auto", True, False))
+    if preprocess is False:
+        return TemplateBrain(scan)
+    content, fit = _look_at(scan, modality)
+    if content == "prepared" and preprocess == "auto":
+        check_prepared(scan, modality, fit)
+        return TemplateBrain(scan)
+    if modality != "T1w":
+        raise VolumeError(only_t1w(content, modality))
+    log.info("preprocessing a %s", "head" if content == "head" else "brain")
+    try:
+        found = preprocess_scan(scan, PreprocessConfig(voxel_size_mm=voxel_size_mm, already_stripped=content != "head"))
+    except CohortError as error:
+        msg = f"{error}; {WHAT_HELPS}"
+        raise VolumeError(msg) from error
+    for warning in found.warnings:
+        log.warning("%s", warning)
+    check_prepared(found.image, modality)
+    return TemplateBrain(found.image, found.affine_native_to_template)
+
+
+def only_t1w(content: Content, modality: Modality) -> str:
+    """Why a scan of another modality is not preprocessed."""
+    return f"looks like a {content} outside template space, and only T1w is preprocessed; give {modality} brains in it"
+
+
+def check_prepared(brain: Volume, modality: Modality, fit: TemplateFit | None = None) -> None:
+    """Refuse a brain in template space of another modality, with a rim of the skull, or without its cerebellum.
+
+    Args:
+        brain: in template space.
+        modality: that it should have.
+        fit: of the brain, where it is known.
+
+    Raises:
+        VolumeError: saying what it looks like, and the limits.
+    """
+    contrast = tissue_contrast(brain)
+    if contrast.kind not in (modality, "unknown"):
+        msg = (
+            f"looks {contrast.kind}, not {modality}: white matter is {100 * contrast.white_minus_grey:+.0f} % and fluid "
+            f"{100 * contrast.fluid_minus_grey:+.0f} % brighter than grey matter; "
+            f"{WHAT_HELPS if modality == 'T1w' else 'use a model of its modality'}"
+        )
+        raise VolumeError(msg)
+    fit = fit or template_fit(brain)
+    if fit.cerebellum < LEAST_CEREBELLUM:
+        msg = f"{fit.cerebellum_cut} (at least {100 * LEAST_CEREBELLUM:.0f} % is needed); extract the brain again"
+        raise VolumeError(msg)
+    side = min(fit.ends, key=lambda name: fit.ends[name])
+    if fit.ends[side] < LEAST_END:
+        msg = (
+            f"the brain covers {100 * fit.ends[side]:.0f} % of the {side} {END_MM:g} mm of the template's brain (at least "
+            f"{100 * LEAST_END:.0f} % is needed): that part is cut off, or the scan lies elsewhere; look at it"
+        )
+        raise VolumeError(msg)
+    if fit.outside > MOST_OUTSIDE:
+        msg = f"{fit.rim} (at most {100 * MOST_OUTSIDE:.0f} % is allowed); extract the brain again"
+        raise VolumeError(msg)
+
+
+def contract_problem(scan: Volume, modality: Modality) -> str | None:
+    """Why a scan that should be a brain in template space is none, with scores and limits; None if it is one."""
+    try:
+        content, fit = _look_at(scan, modality)
+        if content == "prepared":
+            check_prepared(scan, modality, fit)
+            return None
+    except VolumeError as error:
+        return str(error)
+    return (
+        f"not a brain in template space, but looks like a {content}: overlap with the template's brain {fit.overlap:.2f} (Dice, "
+        f"at least {MIN_OVERLAP} needed), correlation with it {fit.correlation:.2f} (at least {MIN_LIKENESS} needed of T1w); run "
+        "'ldae cohort preprocess', or give the image file itself"
+    )
+
+
 def template_fit(scan: Volume) -> TemplateFit:
     """Compare a brain that should lie in template space with the template, spikes left aside."""
     scan, _ = scan.without_spikes()
@@ -229,8 +239,3 @@ def template_fit(scan: Volume) -> TemplateFit:
         cerebellum=float(brain[cerebellum].mean()),
         ends=ends,
     )
-
-
-def _fits(fit: TemplateFit, modality: Modality) -> bool:
-    """True for a brain alone that lies where the template's does; T1w must show what the template shows, too."""
-    return fit.overlap >= MIN_OVERLAP and (modality != "T1w" or fit.correlation >= MIN_LIKENESS)

@@ -1,6 +1,7 @@
 """Modality of a scan, by the brightness of white matter, grey matter and fluid near one another."""
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -61,11 +62,19 @@ def tissue_contrast(scan: Volume) -> TissueContrast:
     if median <= 0:
         return TissueContrast(0.0, 0.0, 0.0)
     brightness = _local(np.clip(values / median, 0.0, 3.0), brain)
-    tissues = np.stack([_local(tissue.data, brain) for tissue in (template.white_matter, template.csf)], axis=1)
+    tissues = _local_tissues()
     weights, *_ = np.linalg.lstsq(tissues, brightness, rcond=None)
     rest = brightness - tissues @ weights
     explained = 1.0 - float(rest.var() / max(brightness.var(), 1e-12))
     return TissueContrast(float(weights[0]), float(weights[1]), explained)
+
+
+@cache
+def _local_tissues() -> npt.NDArray:
+    """The template's white matter and fluid, (voxels of the brain, 2)."""
+    template = load_template(GRID_MM)
+    brain = template.brain_mask.data > WHOLE
+    return np.stack([_local(tissue.data, brain) for tissue in (template.white_matter, template.csf)], axis=1)
 
 
 def _local(values: npt.NDArray, brain: npt.NDArray[np.bool_]) -> npt.NDArray:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
@@ -99,15 +100,12 @@ def from_plain(cls: type[T], plain: Mapping[str, Any], *, where: str) -> T:
     Raises:
         ConfigError: naming the offending key.
     """
-    from jsonargparse import ArgumentParser
-
     try:
         _check(cls, plain, "")
     except ConfigError as error:
         msg = f"{where}: {error}"
         raise ConfigError(msg) from error
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--value", type=cls)
+    parser = _parser(cls)  # type: ignore[arg-type]  # for mypy, a class cannot be hashed
     try:
         parsed = parser.instantiate(parser.parse_object({"value": dict(plain)}))
     except LdaeError as error:
@@ -119,6 +117,15 @@ def from_plain(cls: type[T], plain: Mapping[str, Any], *, where: str) -> T:
         raise ConfigError(msg) from error
     value: T = parsed.value
     return value
+
+
+@cache
+def _parser(cls: type) -> Any:
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--value", type=cls)
+    return parser
 
 
 def _check(cls: Any, plain: Any, path: str) -> None:

@@ -3,17 +3,22 @@
 import json
 import re
 from dataclasses import asdict
-from functools import partial
+from functools import cache, partial
 from importlib.resources import files
 from typing import Any
 
-from jinja2 import ChainableUndefined, Environment, PackageLoader, StrictUndefined
+from jinja2 import ChainableUndefined, Environment, PackageLoader, StrictUndefined, Template
 
 __all__ = ["asset", "paragraphs", "render"]
 
 
 def render(template: str, /, **values: Any) -> str:
     """Fill a template; HTML escapes its values, and plain text takes what is missing as empty."""
+    return _compiled(template).render(values)
+
+
+@cache
+def _compiled(template: str) -> Template:
     environment = Environment(
         loader=PackageLoader("ldae.report"),
         autoescape=template.endswith(".html.j2"),
@@ -25,7 +30,7 @@ def render(template: str, /, **values: Any) -> str:
     # Blocks of a report are dataclasses.
     environment.policies["json.dumps_function"] = partial(json.dumps, default=asdict, allow_nan=False)
     environment.filters["plain"] = _plain
-    return environment.get_template(template).render(values)
+    return environment.get_template(template)
 
 
 def paragraphs(template: str, /, **values: Any) -> list[str]:

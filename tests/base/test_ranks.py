@@ -50,6 +50,7 @@ else:
 """
 
 
+@pytest.mark.slow
 def test_two_processes_are_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert launch([sys.executable, "-c", PROGRAM, str(tmp_path / "2")], 2) == 0
     monkeypatch.setattr(sys, "argv", ["", str(tmp_path / "1")])

@@ -1,6 +1,7 @@
 """The tasks' commands on a trained model, as they are typed."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -38,15 +39,6 @@ def test_a_model_is_refused_before_scans_are_preprocessed(tiny_model, tmp_path, 
     for command in ("encode", "reconstruct"):
         assert run(command, head, "--model", model, "--out", tmp_path / "out") == 2
         assert "norm.bias are not all finite" in capsys.readouterr().err
-
-
-def test_a_table_of_codes_needs_no_denoiser(model, tiny_run, tmp_path, monkeypatch):
-    monkeypatch.setattr("ldae.networks.Denoiser", None)
-    assert run("encode", *model, "--out", tmp_path / "codes.parquet") == 0
-    studied, codes = (read_embeddings(path) for path in (tiny_run / "codes.parquet", tmp_path / "codes.parquet"))
-    np.testing.assert_allclose(codes.values, studied.values, atol=1e-4)
-    assert codes.origin == studied.origin
-    assert run("encode", *model, "--out", tmp_path / "codes", "--noise") != 0, "noise codes need one"
 
 
 def test_codes_are_those_of_the_study_and_can_be_probed(model, tiny_run, tmp_path):
@@ -101,10 +93,18 @@ def test_a_probe_is_tested_on_another_cohort(tiny_run, tmp_path, capsys):
     assert "leave out --protocol cv and --baseline" in capsys.readouterr().err
 
 
-def test_codes_can_have_a_name_of_their_own(model, tiny_run, tmp_path, capsys):
-    assert run("encode", *model, "--out", tmp_path / "mine.parquet") == 0
+def test_codes_can_have_a_name_of_their_own_and_need_no_denoiser(model, tiny_run, tmp_path, capsys, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("ldae.networks.Denoiser", None)
+        assert run("encode", *model, "--out", tmp_path / "mine.parquet") == 0
+        assert run("encode", *model, "--out", tmp_path / "codes", "--noise") != 0, "noise codes need one"
+        shutil.rmtree(tmp_path / "codes", ignore_errors=True)
+    capsys.readouterr()
     studied = pd.read_parquet(tiny_run / "codes.parquet")
     np.testing.assert_allclose(pd.read_parquet(tmp_path / "mine.parquet").iloc[:, 2:], studied.iloc[:, 2:], atol=1e-4)
+    studied, codes = (read_embeddings(path) for path in (tiny_run / "codes.parquet", tmp_path / "mine.parquet"))
+    np.testing.assert_allclose(codes.values, studied.values, atol=1e-4)
+    assert codes.origin == studied.origin
     assert list(tmp_path.iterdir()) == [tmp_path / "mine.parquet"]
     assert run("encode", *model, "--out", tmp_path / "other.parquet", "--noise") == 2
     assert "give a folder" in capsys.readouterr().err

@@ -6,14 +6,17 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from ldae.atlas import load_template
+from ldae.atlas import Template, load_template
 from ldae.errors import VolumeError
 from ldae.head import intake
 from ldae.head.intake import content_of, find_brain
 from ldae.head.registration import moved
 from ldae.volume import Volume
 
-TEMPLATE = load_template(2.0)
+
+@pytest.fixture(scope="module")
+def template() -> Template:
+    return load_template(2.0)
 
 
 def noisy(data: np.ndarray, sd: float = 4.0) -> np.ndarray:
@@ -23,10 +26,10 @@ def noisy(data: np.ndarray, sd: float = 4.0) -> np.ndarray:
 
 
 @pytest.fixture
-def brain() -> Volume:
+def brain(template) -> Volume:
     """The template's brain alone, in a scanner's units."""
-    inside = TEMPLATE.brain_mask.data > 0.5
-    return Volume(noisy(400.0 * TEMPLATE.t1.data * inside), TEMPLATE.grid.affine)
+    inside = template.brain_mask.data > 0.5
+    return Volume(noisy(400.0 * template.t1.data * inside), template.grid.affine)
 
 
 def test_content_is_told_apart(brain, pose, synthetic_head):
@@ -69,14 +72,14 @@ def test_what_is_not_prepared_is_registered(brain, pose, monkeypatch):
         (lambda t: 0 * t + 5, "all voxels have one value"),
     ],
 )
-def test_what_is_no_scan_is_refused(change, message):
+def test_what_is_no_scan_is_refused(template, change, message):
     with pytest.raises(VolumeError, match=message):
-        find_brain(Volume(change(TEMPLATE.t1.data).astype(np.float32), TEMPLATE.grid.affine))
+        find_brain(Volume(change(template.t1.data).astype(np.float32), template.grid.affine))
 
 
-def test_other_contrasts_are_refused(brain, monkeypatch):
-    t2 = 400.0 * (0.4 * TEMPLATE.white_matter.data + 0.6 * TEMPLATE.grey_matter.data + 1.0 * TEMPLATE.csf.data)
-    scan = Volume(noisy(t2 * (TEMPLATE.brain_mask.data > 0.5)), TEMPLATE.grid.affine)
+def test_other_contrasts_are_refused(template, brain, monkeypatch):
+    t2 = 400.0 * (0.4 * template.white_matter.data + 0.6 * template.grey_matter.data + 1.0 * template.csf.data)
+    scan = Volume(noisy(t2 * (template.brain_mask.data > 0.5)), template.grid.affine)
     assert content_of(scan, "T1w") == "brain", "its contrast is not the template's"
     with pytest.raises(VolumeError, match="looks T2w, not T1w: white matter is -"):
         intake.check_prepared(scan, "T1w")
@@ -87,11 +90,11 @@ def test_other_contrasts_are_refused(brain, monkeypatch):
         find_brain(Volume(scan.data[:, ::-1], scan.affine), modality="T2w", preprocess=True)
 
 
-def test_a_rim_of_the_skull_and_a_cut_cerebellum_are_refused(brain):
+def test_a_rim_of_the_skull_and_a_cut_cerebellum_are_refused(template, brain):
     fit = intake.template_fit(brain)
     assert (fit.overlap, fit.outside, fit.cerebellum) == pytest.approx((1, 0, 1), abs=0.05)
     assert intake.contract_problem(brain, "T1w") is None
-    _, y, z = TEMPLATE.grid.world_coordinates()
+    _, y, z = template.grid.world_coordinates()
     cut = Volume(np.where((y < -40) & (z < -25), 0, brain.data), brain.affine)
     assert "only 0 % of the cerebellum is inside the brain mask" in intake.contract_problem(cut, "T1w")
     short = Volume(np.where(z > z[brain.data > 0].max() - 32, 0, brain.data), brain.affine)

@@ -12,7 +12,7 @@ import pytest
 
 from ldae.atlas import load_template
 from ldae.errors import CohortError, VolumeError
-from ldae.head import bias_field, brain, registration
+from ldae.head import alignment, bias_field, brain, registration
 from ldae.head.bias_field import correct_bias
 from ldae.head.morphology import close, coarse_grid, depth_mm, grow, largest_piece, shrink
 from ldae.head.preprocess import PreprocessConfig, preprocess_scan
@@ -43,6 +43,7 @@ def dice(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> float:
 # A registration that will do for brains near the template, a short N4, and coarse voxels of the brain's surface.
 SHORT = {
     registration: {"STARTS_REFINED": 2, "FINALISTS": 1, "AFFINE_MM": 6.0, "FINAL_MM": 4.0},
+    alignment: {"NEIGHBOURHOOD_VOXELS": 2},
     bias_field: {"ITERATIONS": (10, 10, 10)},
     brain: {"WORKING_MM": 2.5},
 }
@@ -100,7 +101,7 @@ def test_labels_are_refused_before_the_registration() -> None:
 
 
 def test_impossible_alignments_are_recognised(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registration, "FINAL_MM", 8.0)
+    shorten(monkeypatch, {registration: {"FINAL_MM": 8.0}, alignment: {"NEIGHBOURHOOD_VOXELS": 2}})
     template = load_template(6.0).t1
     for scale, expected in ((3.0, "registration failed"), (1.0, "correlation with the template")):
         affine = np.diag([scale, scale, scale, 1.0])

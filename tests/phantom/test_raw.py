@@ -27,7 +27,7 @@ from tests.command_line import run
 from tests.phantom.folder_bytes import bytes_of
 
 FAR = RawConfig(max_rotation_deg=45.0, max_translation_mm=60.0)
-CONFIG = PhantomConfig(n_subjects=2, voxel_size_mm=5.0, seed=1, max_sessions=2, raw=FAR, save_displacement=True)
+CONFIG = PhantomConfig(n_subjects=2, voxel_size_mm=5.0, seed=1, max_sessions=1, raw=FAR, save_displacement=True)
 
 
 @pytest.fixture(scope="module")

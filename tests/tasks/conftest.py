@@ -10,6 +10,7 @@ from ldae.data.manifest import Manifest, read_manifest, write_manifest
 from ldae.tasks.encode import encode_scans
 from ldae.tasks.probe.embeddings import Embeddings, embeddings_of
 from tests.heads import write_heads
+from tests.tiny_model import make_tiny_model
 
 
 @pytest.fixture(scope="session")
@@ -46,15 +47,21 @@ def known_cohort(tmp_path_factory) -> Callable[..., tuple[Manifest, Embeddings]]
 @pytest.fixture
 def cohort(tmp_path):
     """Two subjects with sessions at months 0, 12 and 24."""
+    return write_cohort(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def scans(tmp_path_factory):
+    """Such a cohort, encoded by a tiny model; shared, so not to be changed."""
+    model, cohort = make_tiny_model(), write_cohort(tmp_path_factory.mktemp("scans"))
+    return encode_scans(model, cohort.records, batch_size=4).with_noise(model, batch_size=4)
+
+
+def write_cohort(folder):
     rows = []
     for subject, diagnosis, split in ((0, "CN", "train"), (1, "AD", "test")):
         for month in (0, 12, 24):
             scan = (f"sub-{subject}", f"ses-M{month:02d}", f"{subject}_{month}.nii.gz")
             rows.append((*scan, month, 70 + month / 12, diagnosis, split, 10 * subject + month))
     columns = "participant_id session_id image months age diagnosis split"
-    return read_manifest(write_heads(tmp_path, rows, columns))
-
-
-@pytest.fixture
-def scans(tiny_model, cohort):
-    return encode_scans(tiny_model, cohort.records, batch_size=4).with_noise(tiny_model, batch_size=4)
+    return read_manifest(write_heads(folder, rows, columns))

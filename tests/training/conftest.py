@@ -4,6 +4,7 @@ import pytest
 
 from ldae.config import load_experiment
 from ldae.data.manifest import read_manifest
+from ldae.training.cost import Cost
 from ldae.training.experiment import STAGES, Experiment
 from ldae.training.fit import FitSettings
 from tests.heads import write_heads
@@ -31,6 +32,12 @@ def cohort(tmp_path):
     splits = ["train"] * 4 + ["validation", "test"]
     rows = [(f"sub-{seed}", "ses-1", f"{seed}.nii.gz", split, seed) for seed, split in enumerate(splits)]
     return read_manifest(write_heads(tmp_path, rows, "participant_id session_id image split"))
+
+
+@pytest.fixture
+def uncounted(monkeypatch):
+    """No step is counted before training: that takes as long as the few steps themselves."""
+    monkeypatch.setattr("ldae.training.plan.count_step", lambda *_: Cost(10**9, 0.1, 0.01))
 
 
 @pytest.fixture

@@ -11,6 +11,8 @@ from ldae.training.recipe import STAGES
 from tests.training.shared_training import config as shared_config
 from tests.training.shared_training import train
 
+pytestmark = pytest.mark.usefixtures("uncounted")
+
 
 def config(steps, **optimisation):
     """The shared stages, with a discriminator that plays from the first step."""

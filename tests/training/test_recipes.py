@@ -22,6 +22,8 @@ from tests.command_line import run
 VELOCITY = ["denoiser.model.prediction=velocity", "representation.shift=velocity"]
 SHORT = [f"{stage}.optimisation.steps=2" for stage in STAGES]
 
+pytestmark = pytest.mark.usefixtures("uncounted")
+
 
 @pytest.mark.parametrize(
     "recipe",

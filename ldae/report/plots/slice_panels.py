@@ -201,11 +201,13 @@ def _paletted_png(figure: Any) -> bytes:
     canvas.draw()
     pixels = np.asarray(canvas.buffer_rgba())[..., :3]
     # Many pixels have few colours, so that the nearest of the palette is found for each colour once.
-    packed, where = np.unique(pixels @ np.array([1 << 16, 1 << 8, 1]), return_inverse=True)
-    colours = np.stack([packed >> 16, packed >> 8 & 255, packed & 255], axis=1)
-    palette = _palette()
-    nearest = cdist(colours, palette).argmin(axis=1).astype(np.uint8)
-    image = Image.fromarray(nearest[where].reshape(pixels.shape[:2]), mode="P")
+    packed = pixels @ np.array([1 << 16, 1 << 8, 1])
+    nearest = np.zeros(1 << 24, dtype=np.uint8)
+    nearest[packed] = 1
+    seen, palette = np.flatnonzero(nearest), _palette()
+    colours = np.stack([seen >> 16, seen >> 8 & 255, seen & 255], axis=1)
+    nearest[seen] = cdist(colours, palette).argmin(axis=1)
+    image = Image.fromarray(nearest[packed], mode="P")
     image.putpalette(palette.tobytes())
     buffer = io.BytesIO()
     image.save(buffer, format="png")

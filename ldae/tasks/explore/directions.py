@@ -35,6 +35,8 @@ __all__ = [
 
 Array = npt.NDArray[np.float64]
 
+AT_ONCE = 4
+"""Directions that pass through the sampler together."""
 NAMED_FROM = 0.3
 """Least correlation with a column that names a direction; it must also be significant."""
 
@@ -176,15 +178,16 @@ def _normal_product(model: LatentDiffusionAutoencoder, codes: Codes, scale: Tens
         ).float()
 
     zero = torch.zeros(len(units), device=device)
-    columns = []
     # The fused attention kernels know no forward-mode derivative.
     with sdpa_kernel(SDPBackend.MATH):
         pull_back = torch.func.vjp(decode, zero)[1]
-        for column in basis.to(device).T:
+
+        def product(column: Tensor) -> Tensor:
             along = torch.func.jvp(decode, (zero,), (column,))[1]
             (back,) = pull_back(along / along.numel())
-            columns.append(back.detach())
-    return torch.stack(columns, dim=1).cpu()
+            return back
+
+        return torch.vmap(product, in_dims=1, out_dims=1, chunk_size=AT_ONCE)(basis.to(device)).detach().cpu()
 
 
 def associations(

@@ -9,12 +9,13 @@ import pandas as pd
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.decomposition import PCA
 from sklearn.impute import SimpleImputer
-from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
+from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from ldae.errors import TaskError
 from ldae.metrics.scores import concordance
+from ldae.tasks.probe.folds import inner_folds
 
 __all__ = ["CoxRegression", "choose_cox"]
 
@@ -79,8 +80,7 @@ def choose_cox(features: Array, outcome: Array) -> tuple[Pipeline, float]:
         raise TaskError(msg)
     best = PENALISERS[len(PENALISERS) // 2]
     if smallest >= 3:
-        folds = StratifiedGroupKFold(min(5, int(smallest)))
-        parts = list(folds.split(features, events, np.arange(len(events))))
+        parts = list(inner_folds("survival", int(smallest)).split(features, events, np.arange(len(events))))
         ranked = [
             concordance(outcome, cross_val_predict(CoxRegression(each), features, outcome, cv=parts))
             for each in PENALISERS

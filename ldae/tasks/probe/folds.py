@@ -13,6 +13,7 @@ __all__ = ["Fold", "cross_validation", "frozen_split", "inner_folds"]
 
 Rows = npt.NDArray[np.int64]
 TRAINED = ("train", "validation")
+INNER_FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -86,5 +87,5 @@ def cross_validation(target: Target, *, folds: int = 5, repeats: int = 5, seed: 
 
 def inner_folds(kind: str, subjects: int) -> GroupKFold | StratifiedGroupKFold:
     """Folds of training subjects, to choose a hyperparameter by."""
-    count = min(5, subjects)
+    count = min(INNER_FOLDS, subjects)
     return GroupKFold(count) if kind == "regression" else StratifiedGroupKFold(count)

@@ -7,7 +7,6 @@ from ldae.atlas import load_template
 from ldae.prepare.check.likeness import GRID_MM, compare_brains, signature
 from ldae.volume import Volume
 
-BRAIN = load_template(GRID_MM).brain_mask.data > 0.5
 PEOPLE = [f"p{i:02d}" for i in range(12)]
 
 
@@ -16,10 +15,11 @@ def scan(person: int, session: int, *, mirror: bool = False, gain: float = 1.0) 
     from scipy.ndimage import gaussian_filter
 
     template = load_template(GRID_MM)
-    own = gaussian_filter(np.random.default_rng(person).normal(size=BRAIN.shape), 1.4)
-    noise = np.random.default_rng([person, session]).normal(size=BRAIN.shape)
+    shape = template.grid.shape
+    own = gaussian_filter(np.random.default_rng(person).normal(size=shape), 1.4)
+    noise = np.random.default_rng([person, session]).normal(size=shape)
     data = template.t1.data + 0.15 * own / own.std() + 0.1 * noise
-    data = np.where(BRAIN, np.clip(data, 1e-3, None), 0.0)
+    data = np.where(template.brain_mask.data > 0.5, np.clip(data, 1e-3, None), 0.0)
     affine = np.diag([-1.0, 1.0, 1.0, 1.0]) @ template.grid.affine if mirror else template.grid.affine
     return Volume((gain * data).astype(np.float32), affine)
 
