@@ -3,7 +3,8 @@
     python benchmarks/denoisers.py RUN --out DIR [--seeds 0 1 2] [--steps 60] [--networks UNet transformer]
 
 RUN is a run folder of `ldae fit all --config demo`. Networks are trained by stage 2 for the same number of steps. The transformer
-(DiT, Peebles and Xie 2023) takes each cell of a latent as a token. What is compared is the loss on RUN's validation people.
+(DiT, Peebles and Xie 2023) takes each cell of a latent as a token. What is compared is the loss on RUN's validation people. Without
+seeds, linear ones alone are compared.
 """
 
 import argparse
@@ -107,7 +108,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--networks", nargs="+", choices=("UNet", "transformer"), default=["UNet", "transformer"])
     options = parser.parse_args()

@@ -73,7 +73,9 @@ def test_every_recipe_trains_and_its_codes_come_back(cohort, tmp_path, recipe, f
         codes = experiment._codes(experiment._latents("train", images=True))
         mapped = estimator.embed(codes)[:, estimator.embedding_width :]
         estimator.begin_map(codes, latents.latents)
-        torch.testing.assert_close(mapped, estimator.embed(codes)[:, estimator.embedding_width :], msg="fitted at the end")
+        torch.testing.assert_close(
+            mapped, estimator.embed(codes)[:, estimator.embedding_width :], msg="fitted at the end"
+        )
         assert model.networks.denoiser.gaussian.basis.any()
     if "compression.model.channels=[]" in recipe:
         assert records["compression"].steps == 0
