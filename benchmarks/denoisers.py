@@ -3,8 +3,8 @@
     python benchmarks/denoisers.py RUN --out DIR [--seeds 0 1 2] [--steps 60] [--networks UNet transformer]
 
 RUN is a run folder of `ldae fit all --config demo`. Networks are trained by stage 2 for the same number of steps. The transformer
-(DiT, Peebles and Xie 2023) takes each cell of a latent as a token. What is compared is the loss on RUN's validation people. Without
-seeds, linear ones alone are compared.
+(DiT, Peebles and Xie 2023) takes each cell of a latent as a token. What is compared is the loss on RUN's validation people.
+Without seeds, linear ones alone are compared.
 """
 
 import argparse
