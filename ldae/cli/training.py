@@ -1,7 +1,7 @@
 """`ldae plan`, `fit` and `config`: the cost of training, training, and its configurations."""
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -56,18 +56,11 @@ def plan(
         ldae plan paper --gpu a100 --devices 8
     """
     from ldae.config import load_experiment
-    from ldae.training.compression import PerceptualConfig
     from ldae.training.plan import plan_experiment
 
-    experiment = load_experiment(config, set or [])
-    perceptual = experiment.compression.loss.perceptual
-    foreign = perceptual.kind in ("medicalnet", "lpips") and perceptual.weight > 0
-    if foreign:  # its own loader would download it
-        loss = replace(experiment.compression.loss, perceptual=PerceptualConfig())
-        experiment = replace(experiment, compression=replace(experiment.compression, loss=loss))
     with progress_bar("plan") as move:
         found = plan_experiment(
-            experiment,
+            load_experiment(config, set or []),
             None if manifest is None else count_scans(manifest),
             stages=STAGES if stage == "all" else (stage,),
             device=hardware.device,
@@ -77,9 +70,6 @@ def plan(
             measure=measure,
             progress=lambda what: move(0, 0, what),
         )
-    if foreign and any(each.stage == "compression" for each in found.stages):
-        note = f"compression is planned without its perceptual network, {perceptual.kind}, which costs extra"
-        found = replace(found, notes=(*found.notes, note))
     if format == "json":
         print(json.dumps(asdict(found), indent=2))
     else:

@@ -182,6 +182,20 @@ def plan_stage(
     )
 
 
+def _stage(name: str, config: ExperimentConfig, networks: Networks, notes: list[str]) -> Stage:
+    """A stage to plan; its losses are without a pretrained network, whose loader would download it, and a note says so."""
+    loss, why = config.compression.loss, ""
+    kind = loss.perceptual.kind
+    if name != "compression" or kind not in ("medicalnet", "lpips") or loss.perceptual.weight <= 0:
+        try:
+            return build_stage(name, config, networks)
+        except DependencyError as error:
+            why = f": {error}"
+    notes.append(f"compression is planned without its perceptual network, {kind}, which costs extra{why}")
+    without = replace(config.compression, loss=replace(loss, perceptual=PerceptualConfig()))
+    return build_stage(name, replace(config, compression=without), networks)
+
+
 def plan_experiment(
     config: ExperimentConfig,
     scans: tuple[int, int] | None = None,
@@ -228,13 +242,7 @@ def plan_experiment(
             continue
         progress(name)
         with nullcontext() if measure else torch.device("meta"):
-            try:
-                stage = build_stage(name, config, networks)
-            except DependencyError as error:
-                notes.append(f"compression is planned without its perceptual network, which costs extra: {error}")
-                loss = replace(config.compression.loss, perceptual=PerceptualConfig())
-                without = replace(config, compression=replace(config.compression, loss=loss))
-                stage = build_stage(name, without, networks)
+            stage = _stage(name, config, networks, notes)
         shapes = scan_shapes(config, stage)
         plan = plan_stage(name, stage, shapes, scans or (0, 0), place, measure=measure)
         plans.append(replace(plan, memory_gib=plan.memory_gib + cached))
