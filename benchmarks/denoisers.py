@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from ldae.config import load_experiment
 from ldae.data.manifest import read_manifest
 from ldae.diffusion import Estimate, velocity_of
-from ldae.models.denoiser import Denoiser, DenoiserConfig, Features, position_features
-from ldae.models.gaussian import GaussianDenoiser
+from ldae.models.denoiser import Denoiser, DenoiserConfig, Features, GaussianDenoiser, position_features
 from ldae.training.experiment import Experiment
 from ldae.training.fit import FitSettings
 

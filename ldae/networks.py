@@ -25,8 +25,7 @@ from ldae.errors import CheckpointError, ConfigError, TaskError
 from ldae.io.plain import to_plain
 from ldae.models.components import PatchComponents
 from ldae.models.compression import CompressionAutoencoder, CompressionConfig
-from ldae.models.denoiser import Denoiser, DenoiserConfig, Features
-from ldae.models.gaussian import GaussianDenoiser
+from ldae.models.denoiser import Denoiser, DenoiserConfig, Features, GaussianDenoiser
 from ldae.models.gradient_estimator import GradientEstimator
 from ldae.models.semantic_encoder import SemanticEncoder, SemanticEncoderConfig, build_semantic_encoder
 

@@ -8,8 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ldae.models.blocks import zero_init
-from ldae.models.denoiser import Denoiser, DenoiserConfig, Features, UNetDecoder
-from ldae.models.gaussian import GaussianDenoiser
+from ldae.models.denoiser import Denoiser, DenoiserConfig, Features, GaussianDenoiser, UNetDecoder
 
 __all__ = ["GradientEstimator"]
 

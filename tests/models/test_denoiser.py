@@ -8,8 +8,7 @@ from torch import Tensor
 
 from ldae.diffusion import Estimate, NoiseSchedule, ScheduleConfig, velocity_of
 from ldae.errors import ConfigError
-from ldae.models.denoiser import Denoiser, DenoiserConfig
-from ldae.models.gaussian import GaussianDenoiser
+from ldae.models.denoiser import Denoiser, DenoiserConfig, GaussianDenoiser
 from ldae.models.gradient_estimator import GradientEstimator
 from ldae.networks import Networks
 from tests.tiny_model import TINY
