@@ -32,6 +32,7 @@ __all__ = [
 
 Module = TypeVar("Module", bound=nn.Module)
 META = torch.device("meta")
+
 Shapes = Mapping[str, tuple[int, ...]]
 """Shape of each tensor of one scan, without the batch."""
 
@@ -79,6 +80,17 @@ class Cost:
     width: int = 32
 
 
+def _normalised(x: Tensor, statistics: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(x), x.new_empty(statistics), x.new_empty(statistics)
+
+
+NORMS: Mapping[Any, Callable[..., tuple[Tensor, Tensor, Tensor]]] = {
+    torch.ops.aten.native_group_norm.default: lambda x, *sizes: _normalised(x, (sizes[2], sizes[5])),
+    torch.ops.aten.native_layer_norm.default: lambda x, shape, *_: _normalised(x, (*x.shape[: -len(shape)], 1)),
+}
+"""Shapes of a normalisation and its statistics: without a device torch takes each apart into a dozen operations."""
+
+
 class Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds the operations of a `with` block to a cost; every tensor that is made in it lies on no device (`meta`)."""
 
@@ -96,7 +108,7 @@ class Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
             kwargs["device"] = META
             if "generator" in kwargs:
                 kwargs["generator"] = None
-        made = func(*args, **kwargs)
+        made = NORMS[func](*args) if func in NORMS else func(*args, **kwargs)
         formula = flop_registry.get(func._overloadpacket)
         if formula is not None:
             flops = formula(*args, **kwargs, out_val=made)
