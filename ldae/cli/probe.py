@@ -1,4 +1,4 @@
-"""`ldae discover`, `probe` and `predict`: what codes vary by, and what embeddings predict, whichever model made them."""
+"""`ldae discover`, `probe`, `predict` and `forecast`: what codes vary by, and what they predict, whichever model made them."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -283,3 +283,63 @@ def predict(
     say_reasons("left out", failures)
     say(f"predictions of {len(found)} scans: {out}", predictions=out)
     return exit_code(failures, strict=strict)
+
+
+@command("forecast")
+def forecast(
+    codes: Input,
+    *,
+    manifest: Path,
+    target: str,
+    out: Folder,
+    stage: str = "diagnosis",
+    months: tuple[float, ...] = (12.0, 24.0, 36.0),
+    resamples: Count = 2000,
+    seed: int = 0,
+) -> int:
+    """Forecast a measured value at later months, with intervals.
+
+    A subject's values so far lie on a line. Where visits are few its slope is drawn toward the mean slope of subjects of the
+    same stage, which a linear probe of the code tells. Training subjects teach the probe and the slopes; of each test subject the
+    later visits are forecast from the earlier ones and compared with simpler forecasts.
+
+    Args:
+        codes: embeddings, .parquet, .csv, .tsv or .npz.
+        manifest: cohort table with months, splits, the stage, and the target at the visits so far.
+        target: column of numbers to forecast, such as a volume.
+        out: folder for forecast_TARGET.csv (all subjects, with 90 % prediction intervals), forecast_TARGET_cases.csv and
+            forecast_TARGET.json (the test).
+        stage: column that tells how fast subjects change; a diagnosis (AD against CN), another one of two classes, or numbers.
+        months: months after a subject's last visit.
+        resamples: of the bootstrap.
+        seed: of the resamples.
+
+    Examples:
+        ldae forecast codes/codes.parquet --manifest cohort.tsv --target ventricles_ml --out forecast
+    """
+    from ldae.data.manifest import read_manifest
+    from ldae.tasks.longitudinal.forecast import OWN, forecast
+    from ldae.tasks.probe.embeddings import read_embeddings
+
+    cohort = read_manifest(manifest, images=False)
+    features = read_embeddings(codes, [str(name) for name in cohort.table.columns])
+    result = forecast(features, cohort, target, stage=stage, ahead=months, resamples=resamples, seed=seed)
+    written = result.write(out)
+    plain = result.plain()
+    table(
+        f"{target}: {plain['cases']} forecasts for {plain['subjects']} test subjects, 95 % intervals over subjects",
+        ["forecast", "mean absolute error", "own minus it", "p (Holm)"],
+        [
+            [name, interval(error)]
+            + (
+                ["", ""]
+                if name == OWN
+                else [interval(result.differences[name]), p_value(plain["differences"][name]["p_holm"])]
+            )
+            for name, error in result.errors.items()
+        ],
+    )
+    say(f"90 % prediction intervals hold {interval(result.coverage)} of the values")
+    for name, path in zip(("forecasts", "cases", "results"), written, strict=True):
+        say(f"{name}: {path}", **{name: path})
+    return 0

@@ -16,15 +16,17 @@ __all__ = ["TrajectoryPrior", "fit_trajectory_prior", "line_weights", "sessions_
 
 Array = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
+ONE = np.ones(1)
+"""The covariates of a prior whose mean slope is the same for all."""
 
 
 @dataclass(frozen=True)
 class TrajectoryPrior:
-    """Change of the codes of a cohort: slopes and noise of each number of y, per month.
+    """Change of the codes of a cohort, or of other numbers: slopes and noise of each, per month.
 
     Attributes:
-        slope: mean over subjects, (S,).
-        slope_variance: between subjects, (S,).
+        slope: mean over subjects, for each of K covariates, (K, S); the mean slope of a subject is its covariates times this.
+        slope_variance: between subjects of the same covariates, (S,).
         noise_variance: of a session about its subject's line, (S,).
     """
 
@@ -32,7 +34,7 @@ class TrajectoryPrior:
     slope_variance: Array
     noise_variance: Array
 
-    def predict(self, codes: Array, months: Array, month: float) -> Array:
+    def predict(self, codes: Array, months: Array, month: float, covariates: Array = ONE) -> Array:
         """The code of a subject at a month, before, between or after its sessions, (S,).
 
         The slope is the posterior mean of a line with this prior and a free level (Laird and Ware 1982, known variances).
@@ -41,6 +43,7 @@ class TrajectoryPrior:
             codes: of its sessions, (N, S).
             months: of the sessions, (N,).
             month: to predict.
+            covariates: of the subject, (K,); the first is 1.
 
         Raises:
             TaskError: without a session.
@@ -51,10 +54,21 @@ class TrajectoryPrior:
         from_mean = months - months.mean()
         weight = float(np.square(from_mean).sum())
         evidence = weight * self.slope_variance / np.maximum(self.noise_variance, 1e-12)
-        own = from_mean @ codes / weight if weight > 0 else self.slope
-        slope = self.slope + evidence / (1 + evidence) * (own - self.slope)
+        expected = covariates @ self.slope
+        own = from_mean @ codes / weight if weight > 0 else expected
+        slope = expected + evidence / (1 + evidence) * (own - expected)
         predicted: Array = codes.mean(axis=0) + slope * (month - months.mean())
         return predicted
+
+    def variance(self, months: Array, month: float) -> Array:
+        """Variance of a session at a month about :meth:`predict`, of known variances, (S,)."""
+        evidence = (
+            np.square(months - months.mean()).sum() * self.slope_variance / np.maximum(self.noise_variance, 1e-12)
+        )
+        found: Array = self.noise_variance * (1 + 1 / len(months)) + (
+            month - months.mean()
+        ) ** 2 * self.slope_variance / (1 + evidence)
+        return found
 
 
 def train_trajectory_prior(
@@ -114,17 +128,18 @@ def sessions_of(records: Sequence[Record]) -> Mapping[str, Rows]:
     }
 
 
-def fit_trajectory_prior(records: Sequence[Record], codes: Array) -> TrajectoryPrior:
+def fit_trajectory_prior(records: Sequence[Record], codes: Array, covariates: Array | None = None) -> TrajectoryPrior:
     """Slopes and noise by the method of moments, from subjects with two sessions or more (noise: three or more).
 
     Args:
         records: of training subjects.
         codes: y of each, (N, S).
+        covariates: of each, (N, K), the first of them 1; those of a subject's first session count. None: 1 alone.
 
     Raises:
         TaskError: if fewer than three subjects have two dated sessions, or none has three.
     """
-    slopes, weights = [], []
+    slopes, weights, firsts = [], [], []
     squares, freedom = np.zeros(codes.shape[1]), 0
     for rows in sessions_of(records).values():
         months = np.array([float(records[row].months or 0.0) for row in rows])
@@ -135,6 +150,7 @@ def fit_trajectory_prior(records: Sequence[Record], codes: Array) -> TrajectoryP
         slope = from_mean @ codes[rows] / weight
         slopes.append(slope)
         weights.append(weight)
+        firsts.append(ONE if covariates is None else covariates[rows[0]])
         if len(rows) > 2:
             residual = codes[rows] - codes[rows].mean(axis=0) - np.outer(from_mean, slope)
             squares += np.square(residual).sum(axis=0)
@@ -146,9 +162,10 @@ def fit_trajectory_prior(records: Sequence[Record], codes: Array) -> TrajectoryP
         )
         raise TaskError(msg)
     noise = squares / freedom
-    own, share = np.stack(slopes), np.array(weights) / np.sum(weights)
-    mean = share @ own
+    own, x, weight = np.stack(slopes), np.stack(firsts), np.array(weights)
+    root = np.sqrt(weight)[:, None]
+    mean = np.linalg.lstsq(root * x, root * own, rcond=None)[0]
     # The weighted variance of slopes includes their noise, which is subtracted (DerSimonian and Laird 1986).
-    spread = np.array(weights) @ np.square(own - mean) - (len(own) - 1) * noise
-    scale = np.sum(weights) - np.square(weights).sum() / np.sum(weights)
+    spread = weight @ np.square(own - x @ mean) - (len(own) - x.shape[1]) * noise
+    scale = weight.sum() - np.trace(np.linalg.pinv((root * x).T @ (root * x)) @ (x.T * weight**2) @ x)
     return TrajectoryPrior(mean, np.maximum(spread / scale, 0.0), noise)

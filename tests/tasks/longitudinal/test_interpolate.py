@@ -31,9 +31,8 @@ from tests.tasks.fixed_source import FixedSource
 
 def prior_of(scans, *, slope=0.0, slope_variance=1.0, noise_variance=1e-9):
     """A prior that is the same for all dimensions of the scans' codes."""
-    return TrajectoryPrior(
-        *(np.full(scans.semantic.shape[1], each) for each in (slope, slope_variance, noise_variance))
-    )
+    width = scans.semantic.shape[1]
+    return TrajectoryPrior(np.full((1, width), slope), np.full(width, slope_variance), np.full(width, noise_variance))
 
 
 def relabelled(scans, rows, records, images=None):
@@ -245,7 +244,7 @@ def changing_cohort(rng, people=400, noise=0.5, slope=0.1, slope_sd=0.05):
 def test_the_prior_finds_slopes_and_noise_that_are_there():
     records, codes = changing_cohort(np.random.default_rng(0))
     prior = fit_trajectory_prior(records, codes)
-    assert prior.slope[0] == pytest.approx(0.1, abs=0.01)
+    assert prior.slope[0, 0] == pytest.approx(0.1, abs=0.01)
     assert np.sqrt(prior.slope_variance[0]) == pytest.approx(0.05, abs=0.015)
     assert np.sqrt(prior.noise_variance[0]) == pytest.approx(0.5, abs=0.05)
     with pytest.raises(TaskError, match="needs three subjects"):
@@ -254,14 +253,14 @@ def test_the_prior_finds_slopes_and_noise_that_are_there():
 
 @given(st.floats(-1, 1), st.floats(-5, 5), st.floats(0.01, 10), st.floats(0.01, 10), st.floats(-24, 60))
 def test_people_on_a_line_of_the_cohorts_slope_stay_on_it(slope, level, between, noise, month):
-    prior = TrajectoryPrior(np.array([slope]), np.array([between]), np.array([noise]))
+    prior = TrajectoryPrior(np.array([[slope]]), np.array([between]), np.array([noise]))
     months = np.array([0.0, 6.0, 24.0])
     predicted = prior.predict((level + slope * months)[:, None], months, month)
     assert predicted[0] == pytest.approx(level + slope * month, abs=1e-6)
 
 
 def test_few_sessions_follow_the_cohort_and_many_themselves():
-    prior = TrajectoryPrior(np.array([1.0]), np.array([0.01]), np.array([1.0]))
+    prior = TrajectoryPrior(np.array([[1.0]]), np.array([0.01]), np.array([1.0]))
     assert prior.predict(np.array([[5.0]]), np.array([12.0]), 24.0)[0] == 17.0
     months = np.arange(0.0, 600.0, 6.0)
     assert prior.predict(3 * months[:, None], months, 700.0)[0] == pytest.approx(2100, rel=1e-3)
