@@ -293,6 +293,7 @@ def forecast(
     target: str,
     out: Folder,
     stage: str = "diagnosis",
+    stage_from: Literal["code", "record"] = "code",
     months: tuple[float, ...] = (12.0, 24.0, 36.0),
     resamples: Count = 2000,
     seed: int = 0,
@@ -300,8 +301,8 @@ def forecast(
     """Forecast a measured value at later months, with intervals.
 
     A subject's values so far lie on a line. Where visits are few its slope is drawn toward the mean slope of subjects of the
-    same stage, which a linear probe of the code tells. Training subjects teach the probe and the slopes; of each test subject the
-    later visits are forecast from the earlier ones and compared with simpler forecasts.
+    same stage. A linear probe of the code tells the stage, or the cohort's table does. Training subjects teach the probe and the
+    slopes; of each test subject the later visits are forecast from the earlier ones and compared with simpler forecasts.
 
     Args:
         codes: embeddings, .parquet, .csv, .tsv or .npz.
@@ -310,6 +311,7 @@ def forecast(
         out: folder for forecast_TARGET.csv (all subjects, with 90 % prediction intervals), forecast_TARGET_cases.csv and
             forecast_TARGET.json (the test).
         stage: column that tells how fast subjects change; a diagnosis (AD against CN), another one of two classes, or numbers.
+        stage_from: code, for subjects without a diagnosis; or record, which is better where it is known.
         months: months after a subject's last visit.
         resamples: of the bootstrap.
         seed: of the resamples.
@@ -318,12 +320,14 @@ def forecast(
         ldae forecast codes/codes.parquet --manifest cohort.tsv --target ventricles_ml --out forecast
     """
     from ldae.data.manifest import read_manifest
-    from ldae.tasks.longitudinal.forecast import OWN, forecast
+    from ldae.tasks.longitudinal.forecast import forecast
     from ldae.tasks.probe.embeddings import read_embeddings
 
     cohort = read_manifest(manifest, images=False)
     features = read_embeddings(codes, [str(name) for name in cohort.table.columns])
-    result = forecast(features, cohort, target, stage=stage, ahead=months, resamples=resamples, seed=seed)
+    result = forecast(
+        features, cohort, target, stage=stage, stage_from=stage_from, ahead=months, resamples=resamples, seed=seed
+    )
     written = result.write(out)
     plain = result.plain()
     table(
@@ -333,7 +337,7 @@ def forecast(
             [name, interval(error)]
             + (
                 ["", ""]
-                if name == OWN
+                if name == result.own
                 else [interval(result.differences[name]), p_value(plain["differences"][name]["p_holm"])]
             )
             for name, error in result.errors.items()

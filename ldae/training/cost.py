@@ -108,7 +108,7 @@ class Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
             kwargs["device"] = META
             if "generator" in kwargs:
                 kwargs["generator"] = None
-        made = NORMS[func](*args) if func in NORMS else func(*args, **kwargs)
+        made: Any = NORMS[func](*args) if func in NORMS else func(*args, **kwargs)
         formula = flop_registry.get(func._overloadpacket)
         if formula is not None:
             flops = formula(*args, **kwargs, out_val=made)

@@ -162,10 +162,10 @@ def fit_trajectory_prior(records: Sequence[Record], codes: Array, covariates: Ar
         )
         raise TaskError(msg)
     noise = squares / freedom
-    own, x, weight = np.stack(slopes), np.stack(firsts), np.array(weights)
-    root = np.sqrt(weight)[:, None]
+    own, x, w = np.stack(slopes), np.stack(firsts), np.array(weights)
+    root = np.sqrt(w)[:, None]
     mean = np.linalg.lstsq(root * x, root * own, rcond=None)[0]
     # The weighted variance of slopes includes their noise, which is subtracted (DerSimonian and Laird 1986).
-    spread = weight @ np.square(own - x @ mean) - (len(own) - x.shape[1]) * noise
-    scale = weight.sum() - np.trace(np.linalg.pinv((root * x).T @ (root * x)) @ (x.T * weight**2) @ x)
+    spread = w @ np.square(own - x @ mean) - (len(own) - x.shape[1]) * noise
+    scale = w.sum() - np.trace(np.linalg.pinv((root * x).T @ (root * x)) @ (x.T * w**2) @ x)
     return TrajectoryPrior(mean, np.maximum(spread / scale, 0.0), noise)

@@ -14,6 +14,7 @@ from ldae.tasks.probe.embeddings import embeddings_of
 from tests.command_line import run
 from tests.records import record_of
 
+CODE = OWN["code"]
 MONTHS = (0.0, 12.0, 24.0, 36.0)
 
 
@@ -55,7 +56,10 @@ def test_the_code_tells_how_fast_subjects_change(tmp_path):
     assert len(result.cases) == 60 * 6
     for rival in ("last value", "mean slope", "own line", "mixed model"):
         assert result.differences[rival].high < 0, rival
-    assert result.errors[OWN].value < 0.7 * result.errors["mixed model"].value
+    assert result.errors[CODE].value < 0.7 * result.errors["mixed model"].value
+    # The diagnosis shows the sign of the stage alone.
+    recorded = forecast(codes, manifest, "volume_ml", stage_from="record", resamples=50)
+    assert result.errors[CODE].value < recorded.errors[recorded.own].value < result.errors["mixed model"].value
 
 
 def test_intervals_hold_as_many_values_as_they_say(tmp_path):
@@ -67,7 +71,7 @@ def test_exact_lines_are_continued_exactly(tmp_path):
     codes, manifest = opened(*cohort(tmp_path, np.random.default_rng(2), noise=0.0, subjects=40))
     result = forecast(codes, manifest, "volume_ml", resamples=50)
     known = result.cases[result.cases["visits"] > 1]
-    np.testing.assert_allclose(known[OWN], known["volume_ml"], atol=1e-3)
+    np.testing.assert_allclose(known[CODE], known["volume_ml"], atol=1e-3)
     later = result.future.set_index(["participant_id", "months_ahead"])["volume_ml"]
     of = manifest.table.pivot(index="participant_id", columns="months", values="volume_ml").astype(float)
     expected = of[36.0] + (of[36.0] - of[24.0])
@@ -83,7 +87,7 @@ def test_later_visits_of_test_subjects_change_no_forecast(tmp_path):
     table.loc[table["split"] == "test", "diagnosis"] = "CN"
     table.to_csv(path, sep="\t", index=False)
     after = forecast(*opened(path, codes), "volume_ml", resamples=50).cases
-    columns = ["last value", "mean slope", "own line", "mixed model", OWN, "margin"]
+    columns = ["last value", "mean slope", "own line", "mixed model", CODE, "margin"]
     pd.testing.assert_frame_equal(before[columns], after[columns])
 
 
@@ -113,6 +117,14 @@ def test_what_cannot_be_forecast_is_refused(tmp_path):
     three = Manifest(path, table.assign(diagnosis=np.resize(["a", "b", "c"], len(table))))
     with pytest.raises(TaskError, match="3 classes"):
         forecast(features, three, "volume_ml")
+    with pytest.raises(TaskError, match="take the stage from the code"):
+        forecast(
+            features,
+            Manifest(path, table.assign(stage=table["months"])),
+            "volume_ml",
+            stage="stage",
+            stage_from="record",
+        )
     first = manifest.select(((table["split"] == "train") | (table["months"] == 0)).to_numpy())
     with pytest.raises(TaskError, match="no test subject has two visits"):
         forecast(features, first, "volume_ml")
@@ -131,5 +143,5 @@ def test_the_command_writes_forecasts_and_their_test(tmp_path, capsys):
     assert len(future) == 40 * 2
     assert (future["low"] < future["volume_ml"]).all()
     found = json.loads((out / "forecast_volume_ml.json").read_text())
-    assert found["own"] == OWN
+    assert found["own"] == CODE
     assert found["cases"] == 20 * 6
