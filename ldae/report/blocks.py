@@ -103,7 +103,7 @@ class Picture:
     def uri(self) -> str:
         """The image as a data URI."""
         if self.media_type == "image/svg+xml":  # shorter as text
-            return f"data:{self.media_type},{quote(self.draw(), safe=' =:/(),;.-')}"
+            return f"data:{self.media_type},{quote(b' '.join(self.draw().split()), safe=' =:/(),;.-')}"
         return f"data:{self.media_type};base64,{base64.b64encode(self.draw()).decode('ascii')}"
 
 

@@ -153,8 +153,8 @@ def draw_plotly(chart: Chart) -> dict[str, Any]:
                     "type": "scatter",
                     "mode": "lines",
                     "name": f"95 % band, {each.name}",
-                    "x": [*places, *reversed(places)],
-                    "y": [*high, *reversed(low)],
+                    "x": _short([*places, *reversed(places)]),
+                    "y": _short([*high, *reversed(low)]),
                     "fill": "toself",
                     "fillcolor": colour,
                     "opacity": BAND_OPACITY,
@@ -168,8 +168,8 @@ def draw_plotly(chart: Chart) -> dict[str, Any]:
             "type": "scatter",
             "mode": {"points": "markers", "both": "lines+markers"}.get(each.marks, "lines"),
             "name": each.name,
-            "x": list(each.x),
-            "y": list(each.y),
+            "x": _short(each.x),
+            "y": _short(each.y),
             "line": {"color": colour, "width": width, "dash": dash},
             "marker": {
                 "color": colour,
@@ -200,6 +200,11 @@ def draw_plotly(chart: Chart) -> dict[str, Any]:
         "yaxis": _plotly_axis(chart.y) | ({"scaleanchor": "x", "constrain": "domain"} if chart.square else {}),
     }
     return {"data": traces, "layout": layout}
+
+
+def _short(values: Sequence[float]) -> list[float]:
+    """The values with six digits, more than a reader can see."""
+    return [float(f"{value:.6g}") for value in values]
 
 
 def _plotly_axis(axis: Axis) -> dict[str, Any]:

@@ -94,6 +94,10 @@ async function pane(canvas) {
     crosshairWidth: 0.7,
     crosshairWidthUnit: "mm",
     multiplanarShowRender: niivue.SHOW_RENDER.NEVER,
+    showAllOrientationMarkers: true,
+    fontColor: [1, 1, 1, 1],
+    fontMinPx: 15,
+    multiplanarPadPixels: 14,
     loadingText: "",
     dragAndDropEnabled: false,
     logLevel: "error",
@@ -210,13 +214,17 @@ async function openViewer(figure) {
   find("select.plane").addEventListener("change", ({ target }) => {
     const mosaic = target.value === "mosaic";
     for (const view of views) {
-      view.setSliceMosaicString(mosaic ? "A -30 -10 10 30 50; C -60 -40 -20 0 20" : "");
+      view.setSliceMosaicString(mosaic ? "A L+ -30 -10 10 30 50; C L+ -60 -40 -20 0 20" : "");
       if (!mosaic) view.setSliceType(Number(target.value));
     }
   });
   stepByHand(find(".panes"), views, { f: flicker, d: overlay });
   left.onLocationChange = read;
   right.onLocationChange = read;
+  if (innerWidth < 700) { // three planes side by side are too small there
+    find("select.plane").value = "0";
+    views.forEach((view) => view.setSliceType(0));
+  }
   await opening;
   figure.classList.add("ready");
 }
