@@ -95,6 +95,8 @@ def test_difference_can_be_laid_over_and_crosshairs_are_linked(page: Any) -> Non
     page.wait_for_timeout(1500)
     assert synthetic.screenshot() != without
     where, other = viewer.query_selector(".where").inner_text(), synthetic.screenshot()
+    original.scroll_into_view_if_needed()
+    page.wait_for_timeout(1500)
     box = original.bounding_box()
     page.mouse.click(box["x"] + 0.22 * box["width"], box["y"] + 0.4 * box["height"])
     page.wait_for_timeout(1500)

@@ -97,7 +97,6 @@ async function pane(canvas) {
     showAllOrientationMarkers: true,
     fontColor: [1, 1, 1, 1],
     fontMinPx: 15,
-    multiplanarPadPixels: 14,
     loadingText: "",
     dragAndDropEnabled: false,
     logLevel: "error",
