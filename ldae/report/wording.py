@@ -175,10 +175,7 @@ def verdict(
     found = ranks({key: each for key, each in differences.items() if key in values}, higher_is_better=higher_is_better)
     found["not compared"] = [key for key in values if key not in differences]
     words = {"better": "better than", "tie": "a tie with", "worse": "worse than", "not compared": "not compared with"}
-    parts = [
-        f"{words[rank]} {joined([f'{name(key)} ({values[key]})' for key in keys])}"
-        for rank, keys in found.items()
-        if keys
-    ]
+    named = {rank: joined([f"{name(key)} ({values[key]})" for key in keys]) for rank, keys in found.items()}
+    text = "; ".join(f"{words[rank]} {names}" for rank, names in named.items() if names)
     tie = " In a tie the difference may be chance." if found["tie"] else ""
-    return f"{capital(own)}: {'; '.join(parts)}.{tie}", not (found["tie"] or found["worse"] or found["not compared"])
+    return f"{capital(own)}: {text}.{tie}", len(found["better"]) == len(values)

@@ -145,7 +145,7 @@ def test_keys_move_the_crosshair_and_the_wheel_is_the_pages_until_a_click(page: 
         viewer.query_selector(".panes").focus()
         before = where.inner_text()
         page.keyboard.press(key)
-        page.wait_for_function("([each, text]) => each.textContent !== text", arg=[where, before], timeout=5_000)
+        page.wait_for_function("([each, text]) => each.textContent !== text", arg=[where, before], timeout=30_000)
     shown = overlay.is_checked()
     page.keyboard.press("d")
     assert overlay.is_checked() != shown
@@ -153,14 +153,14 @@ def test_keys_move_the_crosshair_and_the_wheel_is_the_pages_until_a_click(page: 
     box, text, top = canvas.bounding_box(), where.inner_text(), page.evaluate("scrollY")
     page.mouse.move(box["x"] + 0.15 * box["width"], box["y"] + 0.5 * box["height"])
     page.mouse.wheel(0, 40)
-    page.wait_for_function("top => scrollY > top", arg=top, timeout=5_000)
+    page.wait_for_function("top => scrollY > top", arg=top, timeout=30_000)
     assert where.inner_text() == text
     box = canvas.bounding_box()
     page.mouse.click(box["x"] + 0.15 * box["width"], box["y"] + 0.5 * box["height"])
     page.wait_for_timeout(1000)
     text, top = where.inner_text(), page.evaluate("scrollY")
     page.mouse.wheel(0, 40)
-    page.wait_for_function("([each, text]) => each.textContent !== text", arg=[where, text], timeout=5_000)
+    page.wait_for_function("([each, text]) => each.textContent !== text", arg=[where, text], timeout=30_000)
     assert page.evaluate("scrollY") <= top
 
 

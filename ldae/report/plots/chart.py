@@ -10,35 +10,23 @@ from typing import Any, Literal
 __all__ = ["Axis", "Chart", "Series", "draw_plotly", "draw_svg", "spanning_axis"]
 
 # After Okabe and Ito; apart under simulated colour blindness too, as a test checks. Dashes and marks tell lines apart in grey.
-BLUE, VERMILLION, GREEN, PINK, BROWN, INK, GREY = (
-    "#0072B2", "#D55E00", "#008F68", "#C66BA0", "#6B2E00", "#1B1F24", "#5B6470",
-)  # fmt: skip
+BLUE, VERMILLION, GREEN, PINK, BROWN = "#0072B2", "#D55E00", "#008F68", "#C66BA0", "#6B2E00"
+INK, GREY = "#1B1F24", "#5B6470"
 LINES = "#E3E6EA"
 BAND_OPACITY = 0.18
 # Colour, width, dashes (in multiples of the width) and mark (of Plotly and of matplotlib) of the strong series and the others.
 Style = tuple[str, float, tuple[float, ...], tuple[str, str]]
 STRONG: Style = (BLUE, 2.4, (), ("circle", "o"))
+MARKS = (("square", "s"), ("diamond", "D"), ("triangle-up", "^"), ("x", "X"), ("cross", "P"))
 THIN: tuple[Style, ...] = tuple(
     (colour, 1.5, dashes, mark)
-    for dashes, marks in (
-        ((5, 2), (("square", "s"), ("diamond", "D"), ("triangle-up", "^"), ("x", "X"), ("cross", "P"))),
-        (
-            (1, 1.2),
-            (("square-open", "s"), ("diamond-open", "D"), ("triangle-down", "v"), ("star", "*"), ("hexagon", "h")),
-        ),
-    )
-    for colour, mark in zip((VERMILLION, GREEN, PINK, INK, BROWN), marks, strict=True)
+    for dashes in ((5, 2), (1, 1.2))
+    for colour, mark in zip((VERMILLION, GREEN, PINK, INK, BROWN), MARKS, strict=True)
 )
 REFERENCE: Style = (GREY, 1.0, (2, 3), ("circle", "o"))
-# Every method has one style in all charts; a run's other series take those that are left.
-STYLES = {"codes": STRONG} | dict(
-    zip(
-        ("random_encoder", "tissue_pca", "image_pca", "true_volumes", "latent_pca", "volumes", "tissue_blocks", "demographics",
-         "median", "latent_pca_symmetric"),
-        THIN,
-        strict=True,
-    )
-)  # fmt: skip
+# The codes and each baseline of a study have one style in all charts; other series take those that are left.
+ORDER = "random_encoder tissue_pca image_pca true_volumes latent_pca volumes tissue_blocks demographics median"
+STYLES = {"codes": STRONG} | dict(zip([*ORDER.split(), "latent_pca_symmetric"], THIN, strict=True))
 
 # Values that span more than this factor are drawn on a logarithmic axis.
 LOGARITHMIC_FROM = 8.0
@@ -171,12 +159,8 @@ def draw_plotly(chart: Chart) -> dict[str, Any]:
             "x": _short(each.x),
             "y": _short(each.y),
             "line": {"color": colour, "width": width, "dash": dash},
-            "marker": {
-                "color": colour,
-                "size": 7,
-                "symbol": mark[0],
-                "opacity": 0.6 if each.marks == "points" else 1.0,
-            },
+            "marker": {"color": colour, "size": 7, "symbol": mark[0]},
+            "opacity": 0.6 if each.marks == "points" else 1.0,
         }
         if each.marks == "reference":
             trace["hoverinfo"] = "skip"

@@ -13,16 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-__all__ = [
-    "Cut",
-    "PanelRow",
-    "Tile",
-    "TileKind",
-    "choose_cuts",
-    "draw_panel",
-    "radiological_section",
-    "symmetric_limit",
-]
+__all__ = ["Cut", "PanelRow", "Tile", "choose_cuts", "draw_panel", "radiological_section", "symmetric_limit"]
 
 Array = npt.NDArray[np.floating]
 Plane = Literal["axial", "coronal", "sagittal"]

@@ -9,8 +9,7 @@ from ldae.report.wording import RIVALS, fixed, joined, ranks, short_name
 
 __all__ = ["findings"]
 
-FEW_SUBJECTS = 100
-FEW_SESSIONS = 50
+FEW_SUBJECTS, FEW_SESSIONS = 100, 50
 Clause = tuple[str, str]
 
 
@@ -60,9 +59,7 @@ def _prediction(run: RunFolder) -> list[Clause]:
 
 def _baselines(run: RunFolder) -> list[Clause]:
     """How many baselines the code is better than, and the names of the others, of targets with the same ones together."""
-    found = {
-        target: _ranks(run, target, higher_is_better=higher) for target, higher in (("diagnosis", True), ("age", False))
-    }
+    found = _ranked(run)
     clauses: list[Clause] = []
     counts = [
         f"{len(each['better'])} of {sum(map(len, each.values()))} baselines in {target}"
@@ -79,8 +76,12 @@ def _baselines(run: RunFolder) -> list[Clause]:
     return clauses
 
 
-def _ranks(run: RunFolder, target: str, *, higher_is_better: bool) -> dict[str, list[str]]:
-    return ranks(run.results.get("probe", target, "differences") or {}, higher_is_better=higher_is_better)
+def _ranked(run: RunFolder) -> dict[str, dict[str, list[str]]]:
+    """Baselines of each target that the code is better than, ties with, and is worse than."""
+    return {
+        target: ranks(run.results.get("probe", target, "differences") or {}, higher_is_better=higher)
+        for target, higher in (("diagnosis", True), ("age", False))
+    }
 
 
 def _images(run: RunFolder) -> list[Clause]:
@@ -94,14 +95,10 @@ def _images(run: RunFolder) -> list[Clause]:
             own, others = (fixed(100 * each, 0, " %") for each in (share, other))
             text += f" (explained variance {own} with the own code, {others} with another subject's)"
         clauses.append(("Undecided" if verdict == "undecided" else _found(verdict == "used"), text))
-    changes = {
-        "along": "the expected change at every step",
-        "against": "the expected change",
-        "unsteady": "a steady change",
-    }
+    steps = {"along": " at every step", "against": "", "unsteady": " at every step"}
     for trend, structures in volume_trends(run).items():
         if structures:
-            text = f"{changes[trend]} of {joined(structures)} in edits toward {run.classes[0]}"
+            text = f"the expected change{steps[trend]} of {joined(structures)} in edits toward {run.classes[0]}"
             clauses.append((_found(trend == "along"), text))
     return sorted(clauses, key=lambda clause: ("Found", "Undecided", "Not found").index(clause[0]))
 
@@ -116,12 +113,11 @@ def _sessions(run: RunFolder) -> list[Clause]:
     found = ranks({name: each for name, each in known.items() if name in RIVALS}, higher_is_better=False)
     named = {rank: joined([f"{RIVALS[name]} ({fixed(errors.get(name))})" for name in of]) for rank, of in found.items()}
     what = f"change error of a missing session ({fixed(own)})"
-    words = {
-        "better": ("Found", f"a smaller {what} than"),
-        "tie": ("Tie", f"the {what} with"),
-        "worse": ("Not found", f"a smaller {what} than"),
+    smaller, words = f"a smaller {what} than", {"better": "Found", "tie": "Tie", "worse": "Not found"}
+    texts = {
+        rank: f"the {what} with {names}" if rank == "tie" else f"{smaller} {names}" for rank, names in named.items()
     }
-    clauses = [(verdict, f"{text} {named[rank]}") for rank, (verdict, text) in words.items() if named[rank]]
+    clauses = [(words[rank], text) for rank, text in texts.items() if named[rank]]
     return clauses or [("Not compared", f"the {what}")]
 
 
@@ -133,13 +129,9 @@ def _doubt(run: RunFolder) -> str:
         reasons.append("this quick run at toy size only checks that everything works")
     if run.phantom:
         reasons.append("the scans are simulated and say nothing about patients")
-    untrained = [
-        target
-        for target, higher in (("diagnosis", True), ("age", False))
-        if "random_encoder" in _ranks(run, target, higher_is_better=higher)["tie"]
-    ]
+    untrained = [name for name, each in _ranked(run).items() if "random_encoder" in each["tie"] + each["worse"]]
     if untrained:
-        reasons.append(f"the same encoder without training is level in {joined(untrained)}")
+        reasons.append(f"the same encoder without training is no worse in {joined(untrained)}")
     if isinstance(subjects, int) and subjects < FEW_SUBJECTS:
         reasons.append(f"{subjects} test subjects are few")
     if isinstance(sessions, int) and sessions < FEW_SESSIONS:

@@ -84,7 +84,7 @@ def test_baselines_are_beaten_level_or_better_by_their_differences(tmp_path: Pat
         "Better than: 1 of 4 baselines in diagnosis; tie with: tissue components, random encoder (diagnosis); "
         "worse than: true volumes (diagnosis)."
     )
-    assert "the same encoder without training is level in diagnosis" in doubt
+    assert "the same encoder without training is no worse in diagnosis" in doubt
     # An error is better where it is smaller.
     results = {"probe": {"age": {"differences": {name: differences[name] for name in ("image_pca", "true_volumes")}}}}
     assert sentences(tmp_path, **results)[1] == (
@@ -122,8 +122,8 @@ def test_edits_follow_the_disease_only_where_every_step_does(tmp_path: Path) -> 
     )[2]
     assert text == (
         "Found: the expected change at every step of ventricles (\u22123.00 to +2.00 ml) in edits toward AD; "
-        "not found: the expected change of right hippocampus (\u22120.50 to +0.40 ml) in edits toward AD and a steady change "
-        "of left hippocampus (+0.50 to +0.10 ml) in edits toward AD."
+        "not found: the expected change of right hippocampus (\u22120.50 to +0.40 ml) in edits toward AD and the expected "
+        "change at every step of left hippocampus (+0.50 to +0.10 ml) in edits toward AD."
     )
     assert sentences(tmp_path, **edits(ventricles_ml=[0.0, 0.0, 0.001]))[2].startswith("Not measured")
 
