@@ -22,7 +22,7 @@ def findings(run: RunFolder) -> Section:
         "missing sessions": _sessions(run),
     }
     blocks = [
-        Text(_sentence(clauses), "plain" if clauses[0][0] in ("Found", "Better than") else "note")
+        Text(_sentence(clauses), "plain" if clauses[0][0] in ("Found", "Code better than") else "note")
         for topic, found in answers.items()
         for clauses in [found or [("Not measured", topic)]]
     ]
@@ -67,7 +67,7 @@ def _baselines(run: RunFolder) -> list[Clause]:
         if each["better"]
     ]
     if counts:
-        clauses.append(("Better than", joined(counts)))
+        clauses.append(("Code better than", joined(counts)))
     for rank, words in (("tie", "Tie with"), ("worse", "Worse than")):
         targets: dict[str, list[str]] = {}
         for target, each in found.items():
@@ -131,7 +131,7 @@ def _doubt(run: RunFolder) -> str:
         reasons.append("the scans are simulated and say nothing about patients")
     untrained = [name for name, each in _ranked(run).items() if "random_encoder" in each["tie"] + each["worse"]]
     if untrained:
-        reasons.append(f"the same encoder without training is no worse in {joined(untrained)}")
+        reasons.append(f"the code does not beat the same encoder without training in {joined(untrained)}")
     if isinstance(subjects, int) and subjects < FEW_SUBJECTS:
         reasons.append(f"{subjects} test subjects are few")
     if isinstance(sessions, int) and sessions < FEW_SESSIONS:

@@ -66,7 +66,7 @@ def _dose(run: RunFolder) -> list[Block]:
         f"Mean probability of {positive}",
         *(f"{capital(_structure(name))} (ml)" for name in volumes),
     )
-    x = Axis(f"step (standard deviations; positive is toward {positive})", ticks={each: _step(each) for each in steps})
+    x = Axis(f"step (SD; positive is toward {positive})", ticks={each: _step(each) for each in steps})
     verdict = "increases" if results.get("manipulate", "monotone") else "does not increase"
     over = f"mean over one scan of each of {results.get('manipulate', 'scans')} test subjects"
     response = ChartFigure(

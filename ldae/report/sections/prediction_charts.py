@@ -33,8 +33,8 @@ def _roc(probe: ProbeFile) -> ChartFigure:
     negative, positive = probe.classes
     chart = Chart(
         [*series, Series("chance", [0, 1], [0, 1], "reference")],
-        Axis(f"false positive rate (1 - specificity; {negative} predicted {positive})", UNIT_INTERVAL),
-        Axis(f"true positive rate (sensitivity for {positive})", UNIT_INTERVAL),
+        Axis(f"1 - specificity ({negative} predicted {positive})", UNIT_INTERVAL),
+        Axis(f"sensitivity for {positive}", UNIT_INTERVAL),
         square=True,
     )
     averaged = " Curves are of predictions averaged over the repeats; their AUC differs slightly from the table's mean."

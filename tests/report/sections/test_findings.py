@@ -81,14 +81,14 @@ def test_baselines_are_beaten_level_or_better_by_their_differences(tmp_path: Pat
     results = diagnosis(interval(0.9, 0.8, 0.95), **differences)
     _, text, *_, doubt = sentences(tmp_path, **results)
     assert text == (
-        "Better than: 1 of 4 baselines in diagnosis; tie with: tissue components, random encoder (diagnosis); "
+        "Code better than: 1 of 4 baselines in diagnosis; tie with: tissue components, random encoder (diagnosis); "
         "worse than: true volumes (diagnosis)."
     )
-    assert "the same encoder without training is no worse in diagnosis" in doubt
+    assert "the code does not beat the same encoder without training in diagnosis" in doubt
     # An error is better where it is smaller.
     results = {"probe": {"age": {"differences": {name: differences[name] for name in ("image_pca", "true_volumes")}}}}
     assert sentences(tmp_path, **results)[1] == (
-        "Better than: 1 of 2 baselines in age; worse than: image components (age)."
+        "Code better than: 1 of 2 baselines in age; worse than: image components (age)."
     )
     level = {"tissue_pca": differences["tissue_pca"]}
     both = {"probe": {name: {"differences": level} for name in ("diagnosis", "age")}}
