@@ -31,7 +31,7 @@ def findings(run: RunFolder) -> Section:
 
 def _sentence(clauses: Sequence[Clause]) -> str:
     """Clauses put together by verdict, the first verdict with a capital letter."""
-    parts = []
+    parts: list[str] = []
     for verdict in dict.fromkeys(verdict for verdict, _ in clauses):
         texts = joined([text for each, text in clauses if each == verdict])
         parts.append(f"{verdict.lower() if parts else verdict}: {texts}")
