@@ -102,6 +102,8 @@ class Picture:
     @property
     def uri(self) -> str:
         """The image as a data URI."""
+        if self.media_type == "image/svg+xml":  # shorter as text
+            return f"data:{self.media_type},{quote(b' '.join(self.draw().split()), safe=' =:/(),;.-')}"
         return f"data:{self.media_type};base64,{base64.b64encode(self.draw()).decode('ascii')}"
 
 
@@ -147,16 +149,12 @@ class ViewedScan:
 
     Attributes:
         name: of the scan.
-        original: NIfTI, gzipped, base64.
-        synthetic: every volume that can stand beside it, as one 4D NIfTI, gzipped, base64.
-        change: the overlay of each of them, likewise.
-        captions: of each of them.
+        frames: the scan, then every volume that can stand beside it, as one 4D NIfTI, gzipped, base64.
+        captions: of each volume beside it.
     """
 
     name: str
-    original: str
-    synthetic: str
-    change: str
+    frames: str
     captions: Sequence[str]
 
 
@@ -171,6 +169,7 @@ class Viewer:
         slider: the choices are steps on a scale.
         change: name of the difference that the overlay shows.
         limit: intensity at which the overlay's colours end.
+        reference: frame that the overlay is the difference to.
         scans: to choose from.
     """
 
@@ -181,6 +180,7 @@ class Viewer:
     slider: bool
     change: str
     limit: float
+    reference: int
     scans: Sequence[ViewedScan]
 
 

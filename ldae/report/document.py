@@ -1,6 +1,6 @@
 """The document: sections put together and rendered as HTML, Markdown or JSON, each without a network."""
 
-import gzip
+import base64
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.resources import files
@@ -18,6 +18,7 @@ from ldae.report.plots.chart import draw_plotly
 from ldae.report.run_folder import open_run
 from ldae.report.sections.code_usage import code_usage
 from ldae.report.sections.colophon import methods, probe_methods, reproduction
+from ldae.report.sections.findings import findings
 from ldae.report.sections.interpolation import interpolation
 from ldae.report.sections.manipulation import manipulation
 from ldae.report.sections.overview import key_metrics, training, what_was_run
@@ -37,6 +38,7 @@ SYNTHETIC = "Synthetic images. Not for diagnosis."
 RESEARCH = "For research. Not for diagnosis."
 
 SECTIONS = (
+    findings,
     key_metrics,
     what_was_run,
     training,
@@ -143,7 +145,7 @@ def _write(title: str, lead: str, notice: str, sections: Sequence[Section], out:
             "report.html.j2",
             **values,
             css=Markup(asset("templates/report.css")),
-            libraries=[Markup(each) for each in _libraries(sections)],
+            libraries=_libraries(sections),
             script=Markup(asset("templates/report.js")),
             plotly=draw_plotly,
             name=_numberer(),
@@ -177,14 +179,14 @@ def _linker(out: Path) -> Callable[[Picture | LinkedPicture | ChartFigure], str]
     return link
 
 
-def _libraries(sections: Sequence[Section]) -> Iterator[str]:
-    """The scripts that these sections need."""
+def _libraries(sections: Sequence[Section]) -> Iterator[tuple[str, str, str]]:
+    """Name, licence and base64 of the gzipped script of each library that these sections need."""
     kinds = {block.kind for section in sections for block in walk(section.blocks)}
-    if ChartFigure.kind in kinds:
-        from plotly.offline import get_plotlyjs
-
-        yield get_plotlyjs()
-    if Viewer.kind in kinds:
-        niivue = files("ldae.report").joinpath("niivue")
-        licence = niivue.joinpath("LICENSE").read_text(encoding="utf-8")
-        yield f"/*!\n{licence}*/\n" + gzip.decompress(niivue.joinpath("niivue.umd.js.gz").read_bytes()).decode("utf-8")
+    for name, block, script in (
+        ("plotly", ChartFigure, "plotly-basic.min.js.gz"),
+        ("niivue", Viewer, "niivue.umd.js.gz"),
+    ):
+        if block.kind in kinds:
+            folder = files("ldae.report").joinpath(name)
+            licence = folder.joinpath("LICENSE").read_text(encoding="utf-8")
+            yield name, licence, base64.b64encode(folder.joinpath(script).read_bytes()).decode("ascii")

@@ -11,15 +11,16 @@ __all__ = [
     "RIVALS",
     "STRUCTURES",
     "baseline_name",
-    "better_than",
     "capital",
     "counted",
     "duration",
     "fixed",
     "joined",
     "long_class",
+    "ranks",
     "short_name",
     "target_name",
+    "verdict",
     "words",
 ]
 
@@ -141,15 +142,40 @@ def target_name(target: Mapping[str, Any]) -> str:
     return str(target.get("name"))
 
 
-def better_than(
-    own: Any, others: Mapping[str, Any], *, higher_is_better: bool, name: Callable[[str], str] = baseline_name
-) -> dict[str, float]:
-    """Values that are better than the own one, by their names in words, best first."""
-    if not isinstance(own, int | float):
-        return {}
-    better = {
-        name(key): float(value)
-        for key, value in others.items()
-        if isinstance(value, int | float) and (value > own if higher_is_better else value < own)
-    }
-    return dict(sorted(better.items(), key=lambda item: item[1], reverse=higher_is_better))
+def ranks(differences: Mapping[str, Any], *, higher_is_better: bool) -> dict[str, list[str]]:
+    """Names that the own value is better than, ties with, and is worse than, by differences of own minus other.
+
+    A difference is a tie unless its interval leaves out 0 and its adjusted p, where there is one, is below 0.05.
+    """
+    found: dict[str, list[str]] = {"better": [], "tie": [], "worse": []}
+    for name, each in differences.items():
+        low, high, p = (each.get(key) for key in ("low", "high", "p_holm"))
+        sure = low is not None and high is not None and (low > 0 or high < 0) and (p is None or p < 0.05)
+        found["tie" if not sure else "better" if (low > 0) is higher_is_better else "worse"].append(name)
+    return found
+
+
+def verdict(
+    own: str,
+    values: Mapping[str, str],
+    differences: Mapping[str, Any],
+    *,
+    higher_is_better: bool,
+    name: Callable[[str], str],
+) -> tuple[str, bool]:
+    """What the own method is better than, ties with, and is worse than, in words; and if it is better than all.
+
+    Args:
+        own: its name and value.
+        values: of the others, as text.
+        differences: as of :func:`ranks`.
+        higher_is_better: of the metric.
+        name: of the others in words.
+    """
+    found = ranks({key: each for key, each in differences.items() if key in values}, higher_is_better=higher_is_better)
+    found["not compared"] = [key for key in values if key not in differences]
+    words = {"better": "better than", "tie": "a tie with", "worse": "worse than", "not compared": "not compared with"}
+    named = {rank: joined([f"{name(key)} ({values[key]})" for key in keys]) for rank, keys in found.items()}
+    text = "; ".join(f"{words[rank]} {names}" for rank, names in named.items() if names)
+    tie = " In a tie the difference may be chance." if found["tie"] else ""
+    return f"{capital(own)}: {text}.{tie}", len(found["better"]) == len(values)

@@ -303,7 +303,9 @@ def fabricate_interpolation(folder: Path, brains: Brains) -> dict:
         np.stack([brains.scan(ventricles=v + more) for more in (0, 0.1)]) for v in (0.1, 0.35, 0.5)
     )
     middle = (first + second) / 2
-    save_arrays(folder / "tasks" / "interpolate.npz", first=first, target=target, predicted=middle, voxel_linear=middle)
+    alone = ndimage.gaussian_filter(middle, (0, 0.5, 0.5, 0.5))
+    arrays = {"first": first, "target": target, "predicted": middle, "voxel_linear": middle, "codes_alone": alone}
+    save_arrays(folder / "tasks" / "interpolate.npz", **arrays)
     return result
 
 

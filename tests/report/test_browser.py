@@ -40,7 +40,14 @@ def page(browser: Any, report: Path) -> Any:
     opened.on("pageerror", lambda error: opened.complaints.append(str(error)))
     opened.on("request", lambda request: request.url.startswith("http") and opened.complaints.append(request.url))
     opened.goto(report.as_uri())
+    wait_for_charts(opened)
     return opened
+
+
+def wait_for_charts(page: Any) -> None:
+    """Charts are drawn once their library is unpacked."""
+    drawn = "[...document.querySelectorAll('.chart')].every(each => each.querySelector('.main-svg'))"
+    page.wait_for_function(drawn, timeout=60_000)
 
 
 def open_viewer(page: Any, index: int) -> Any:
@@ -88,6 +95,8 @@ def test_difference_can_be_laid_over_and_crosshairs_are_linked(page: Any) -> Non
     page.wait_for_timeout(1500)
     assert synthetic.screenshot() != without
     where, other = viewer.query_selector(".where").inner_text(), synthetic.screenshot()
+    original.scroll_into_view_if_needed()
+    page.wait_for_timeout(1500)
     box = original.bounding_box()
     page.mouse.click(box["x"] + 0.22 * box["width"], box["y"] + 0.4 * box["height"])
     page.wait_for_timeout(1500)
@@ -113,15 +122,57 @@ def test_hasty_changes_of_scan_end_with_the_last_one(page: Any) -> None:
     assert "failed" not in viewer.query_selector(".where").inner_text()
 
 
+def test_original_and_synthetic_are_blended_and_flicker(page: Any) -> None:
+    viewer = open_viewer(page, 1)
+    canvas, kind = viewer.query_selector(".synthetic canvas"), viewer.query_selector(".kind")
+    before = canvas.screenshot()
+    choose(viewer.query_selector("input.blend"), 0)
+    page.wait_for_timeout(1000)
+    assert kind.inner_text() == "ORIGINAL"
+    assert canvas.screenshot() != before
+    flicker = viewer.query_selector("input.flicker")
+    flicker.check()
+    for word in ("ORIGINAL", "SYNTHETIC", "ORIGINAL"):
+        page.wait_for_function("([each, word]) => each.textContent === word", arg=[kind, word], timeout=10_000)
+    flicker.uncheck()
+    assert kind.inner_text() == "SYNTHETIC"
+
+
+def test_keys_move_the_crosshair_and_the_wheel_is_the_pages_until_a_click(page: Any) -> None:
+    viewer = open_viewer(page, 0)
+    where, overlay = viewer.query_selector(".where"), viewer.query_selector("input.overlay")
+    for key in ("ArrowLeft", "ArrowUp", "PageUp"):
+        viewer.query_selector(".panes").focus()
+        before = where.inner_text()
+        page.keyboard.press(key)
+        page.wait_for_function("([each, text]) => each.textContent !== text", arg=[where, before], timeout=30_000)
+    shown = overlay.is_checked()
+    page.keyboard.press("d")
+    assert overlay.is_checked() != shown
+    canvas = viewer.query_selector(".original canvas")
+    box, text, top = canvas.bounding_box(), where.inner_text(), page.evaluate("scrollY")
+    page.mouse.move(box["x"] + 0.15 * box["width"], box["y"] + 0.5 * box["height"])
+    page.mouse.wheel(0, 40)
+    page.wait_for_function("top => scrollY > top", arg=top, timeout=30_000)
+    assert where.inner_text() == text
+    box = canvas.bounding_box()
+    page.mouse.click(box["x"] + 0.15 * box["width"], box["y"] + 0.5 * box["height"])
+    page.wait_for_timeout(1000)
+    text, top = where.inner_text(), page.evaluate("scrollY")
+    page.mouse.wheel(0, 40)
+    page.wait_for_function("([each, text]) => each.textContent !== text", arg=[where, text], timeout=30_000)
+    assert page.evaluate("scrollY") <= top
+
+
 def test_tables_are_saved_as_csv(page: Any, tmp_path: Path) -> None:
     with page.expect_download() as found:
-        page.locator("#key-figures .tools button", has_text="Save as CSV").click()
+        page.locator("#key-figures .tools button", has_text="Save as CSV").first.click()
     found.value.save_as(tmp_path / "table.csv")
     import pandas as pd
 
     table = pd.read_csv(tmp_path / "table.csv", encoding="utf-8-sig")
     assert table.columns[:2].tolist() == ["Metric", "Value"]
-    assert len(table) == page.locator("#key-figures tbody tr").count()
+    assert len(table) == page.locator("#key-figures table").first.locator("tbody tr").count()
     assert "\u2212" not in (tmp_path / "table.csv").read_text(encoding="utf-8-sig")
 
 
@@ -149,3 +200,31 @@ def test_without_scripts_pictures_and_a_word_are_left(browser: Any, report: Path
     assert still.get_by_text("needs scripts").first.is_visible()
     assert not still.locator(".viewer .stage").first.is_visible()
     context.close()
+
+
+@pytest.mark.parametrize("width", [1280, 420])
+def test_every_section_fits_its_screen_without_complaints(
+    browser: Any, report: Path, tmp_path: Path, width: int
+) -> None:
+    sized = browser.new_page(viewport={"width": width, "height": 900})
+    complaints: list[str] = []
+    sized.on("console", lambda message: message.type == "error" and complaints.append(message.text))
+    sized.on("pageerror", lambda error: complaints.append(str(error)))
+    sized.goto(report.as_uri())
+    wait_for_charts(sized)
+    for index in range(sized.locator(".viewer").count()):
+        open_viewer(sized, index)
+    contents = sized.locator("nav ul")
+    if width < 700:
+        assert not contents.is_visible()
+        sized.locator("nav summary").click()
+    assert contents.is_visible()
+    for section in sized.query_selector_all("section"):
+        name = section.get_attribute("id")
+        assert section.evaluate("each => each.scrollWidth <= each.clientWidth"), f"{name} is wider than its screen"
+        picture = tmp_path / f"{name}-{width}.png"
+        section.screenshot(path=picture)
+        assert picture.stat().st_size > 1000
+    assert sized.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert complaints == []
+    sized.close()

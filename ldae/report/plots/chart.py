@@ -4,23 +4,29 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, cycle
 from typing import Any, Literal
 
 __all__ = ["Axis", "Chart", "Series", "draw_plotly", "draw_svg", "spanning_axis"]
 
-# Okabe and Ito's colours, which remain distinct to colour-blind readers and on a grey printer.
-BLUE, VERMILLION, GREEN, PURPLE, INK, GREY = "#0072B2", "#D55E00", "#00795A", "#A0457F", "#1B1F24", "#5B6470"
+# After Okabe and Ito; apart under simulated colour blindness too, as a test checks. Dashes and marks tell lines apart in grey.
+BLUE, VERMILLION, GREEN, PINK, BROWN = "#0072B2", "#D55E00", "#008F68", "#C66BA0", "#6B2E00"
+INK, GREY = "#1B1F24", "#5B6470"
 LINES = "#E3E6EA"
 BAND_OPACITY = 0.18
-# Colour, width and dashes (in multiples of the width) of the first series, of the others in turn, and of references.
-STRONG = (BLUE, 2.4, ())
-THIN = (
-    (VERMILLION, 1.4, (5, 2)),
-    (GREEN, 1.4, (1, 1.2)),
-    (PURPLE, 1.4, (5, 1.5, 1, 1.5)),
-    (GREY, 1.4, (8, 3)),
+# Colour, width, dashes (in multiples of the width) and mark (of Plotly and of matplotlib) of the strong series and the others.
+Style = tuple[str, float, tuple[float, ...], tuple[str, str]]
+STRONG: Style = (BLUE, 2.4, (), ("circle", "o"))
+MARKS = (("square", "s"), ("diamond", "D"), ("triangle-up", "^"), ("x", "X"), ("cross", "P"))
+THIN: tuple[Style, ...] = tuple(
+    (colour, 1.5, dashes, mark)
+    for dashes in ((5, 2), (1, 1.2))
+    for colour, mark in zip((VERMILLION, GREEN, PINK, INK, BROWN), MARKS, strict=True)
 )
-REFERENCE = (GREY, 1.0, (2, 3))
+REFERENCE: Style = (GREY, 1.0, (2, 3), ("circle", "o"))
+# The codes and each baseline of a study have one style in all charts; other series take those that are left.
+ORDER = "random_encoder tissue_pca image_pca true_volumes latent_pca volumes tissue_blocks demographics median"
+STYLES = {"codes": STRONG} | dict(zip([*ORDER.split(), "latent_pca_symmetric"], THIN, strict=True))
 
 # Values that span more than this factor are drawn on a logarithmic axis.
 LOGARITHMIC_FROM = 8.0
@@ -75,6 +81,7 @@ class Series:
         marks: a line, points, both, or a line of reference.
         band: abscissae with lower and upper end of an interval.
         labels: one for each point, shown when a reader points at it.
+        method: whose style the series has, as results name it.
     """
 
     name: str
@@ -83,6 +90,7 @@ class Series:
     marks: Literal["line", "points", "both", "reference"] = "line"
     band: tuple[Sequence[float], Sequence[float], Sequence[float]] | None = None
     labels: Sequence[str] = ()
+    method: str = ""
 
 
 @dataclass(frozen=True)
@@ -102,12 +110,14 @@ class Chart:
     square: bool = False
 
     @property
-    def styled(self) -> list[tuple[Series, tuple[str, float, tuple[float, ...]]]]:
-        """Every series with its colour, line width and dashes."""
-        main = [each for each in self.series if each.marks != "reference"]
-        styles = [STRONG, *(THIN[i % len(THIN)] for i in range(len(main) - 1))]
-        chosen = iter(styles)
-        return [(each, REFERENCE if each.marks == "reference" else next(chosen)) for each in self.series]
+    def styled(self) -> list[tuple[Series, Style]]:
+        """Every series with its style."""
+        known = [STYLES[each.method] for each in self.series if each.method in STYLES]
+        left = chain((style for style in (STRONG, *THIN) if style not in known), cycle(THIN))
+        return [
+            (each, REFERENCE if each.marks == "reference" else STYLES.get(each.method) or next(left))
+            for each in self.series
+        ]
 
 
 def spanning_axis(title: str, values: Sequence[float]) -> Axis:
@@ -123,7 +133,7 @@ def spanning_axis(title: str, values: Sequence[float]) -> Axis:
 def draw_plotly(chart: Chart) -> dict[str, Any]:
     """Chart as Plotly's JSON: `{"data": [...], "layout": {...}}`."""
     traces: list[dict[str, Any]] = []
-    for each, (colour, width, dashes) in chart.styled:
+    for each, (colour, width, dashes, mark) in chart.styled:
         if each.band is not None:
             places, low, high = each.band
             traces.append(
@@ -131,8 +141,8 @@ def draw_plotly(chart: Chart) -> dict[str, Any]:
                     "type": "scatter",
                     "mode": "lines",
                     "name": f"95 % band, {each.name}",
-                    "x": [*places, *reversed(places)],
-                    "y": [*high, *reversed(low)],
+                    "x": _short([*places, *reversed(places)]),
+                    "y": _short([*high, *reversed(low)]),
                     "fill": "toself",
                     "fillcolor": colour,
                     "opacity": BAND_OPACITY,
@@ -146,10 +156,11 @@ def draw_plotly(chart: Chart) -> dict[str, Any]:
             "type": "scatter",
             "mode": {"points": "markers", "both": "lines+markers"}.get(each.marks, "lines"),
             "name": each.name,
-            "x": list(each.x),
-            "y": list(each.y),
+            "x": _short(each.x),
+            "y": _short(each.y),
             "line": {"color": colour, "width": width, "dash": dash},
-            "marker": {"color": colour, "size": 7, "opacity": 0.6 if each.marks == "points" else 1.0},
+            "marker": {"color": colour, "size": 7, "symbol": mark[0]},
+            "opacity": 0.6 if each.marks == "points" else 1.0,
         }
         if each.marks == "reference":
             trace["hoverinfo"] = "skip"
@@ -166,13 +177,18 @@ def draw_plotly(chart: Chart) -> dict[str, Any]:
         "plot_bgcolor": "#fff",
         "paper_bgcolor": "#fff",
         "margin": {"l": 60, "r": 16, "t": 10, "b": 50},
-        "height": 560 if chart.square else 400,
+        "height": (480 if chart.square else 360) + 20 * len(chart.series),
         "hovermode": "closest",
         "legend": {"orientation": "h", "yanchor": "bottom", "y": 1.01, "x": 0},
         "xaxis": _plotly_axis(chart.x),
         "yaxis": _plotly_axis(chart.y) | ({"scaleanchor": "x", "constrain": "domain"} if chart.square else {}),
     }
     return {"data": traces, "layout": layout}
+
+
+def _short(values: Sequence[float]) -> list[float]:
+    """The values with six digits, more than a reader can see."""
+    return [float(f"{value:.6g}") for value in values]
 
 
 def _plotly_axis(axis: Axis) -> dict[str, Any]:
@@ -204,14 +220,14 @@ def draw_svg(chart: Chart) -> bytes:
         height = (5.4 if chart.square else 3.6) + 0.18 * len(chart.series)
         figure = Figure(figsize=(5.6, height), layout="constrained")
         axes = figure.subplots()
-        for each, (colour, width, dashes) in chart.styled:
+        for each, (colour, width, dashes, mark) in chart.styled:
             if each.band is not None:
                 axes.fill_between(*each.band, color=colour, alpha=BAND_OPACITY, linewidth=0)
             options: dict[str, Any] = {"color": colour, "label": each.name}
             if each.marks == "points":
                 axes.scatter(each.x, each.y, s=26, alpha=0.6, edgecolor="white", linewidth=0.5, **options)
                 continue
-            options |= {"marker": "o", "markersize": 4} if each.marks == "both" else {}
+            options |= {"marker": mark[1], "markersize": 4} if each.marks == "both" else {}
             axes.plot(each.x, each.y, linewidth=width, linestyle=(0, dashes) if dashes else "-", **options)
         for axis, name in ((chart.x, "x"), (chart.y, "y")):
             _matplotlib_axis(axes, axis, name)

@@ -16,7 +16,7 @@ __all__ = ["LARGEST_VIEWER_VOXELS", "viewer"]
 Array = npt.NDArray[np.floating]
 
 # More voxels than this in one viewer are averaged in blocks of 2 x 2 x 2 first, so that the page stays under 25 MB.
-LARGEST_VIEWER_VOXELS = 24_000_000
+LARGEST_VIEWER_VOXELS = 12_000_000
 LEVELS = 254
 
 
@@ -25,8 +25,8 @@ def viewer(
     names: Sequence[str],
     originals: Sequence[Array],
     synthetic: Sequence[Sequence[Array]],
-    references: Sequence[Array],
     *,
+    reference: int | None,
     choices: Sequence[str],
     captions: Sequence[Sequence[str]],
     start: int,
@@ -42,7 +42,7 @@ def viewer(
         names: of the scans.
         originals: (D, H, W) each, in [0, 1], in RAS order.
         synthetic: of each scan, as many volumes as there are choices.
-        references: what the overlay is the difference to, for each scan.
+        reference: index of the choice that the overlay is the difference to; None for the original.
         choices: names of the synthetic volumes.
         captions: of each scan, one for each volume.
         start: index of the choice that is seen first.
@@ -57,34 +57,21 @@ def viewer(
         float(grid.get("voxel_size_mm", 1.0)),  # type: ignore[arg-type]
         grid.get("centre_mm", (0.0, 0.0, 0.0)),  # type: ignore[arg-type]
     ).affine
-    stacks = [np.stack([np.asarray(each, dtype=np.float32) for each in volumes]) for volumes in synthetic]
-    scans = [np.asarray(each, dtype=np.float32) for each in originals]
-    changes = [
-        stack - np.asarray(reference, dtype=np.float32) for stack, reference in zip(stacks, references, strict=True)
+    frames = [
+        np.stack([np.asarray(each, dtype=np.float32) for each in (original, *made)])
+        for original, made in zip(originals, synthetic, strict=True)
     ]
+    at = 0 if reference is None else reference + 1
     # Of each volume by itself, as in the panels, whose colours then end where these do.
-    limit = symmetric_limit([each for stack in changes for each in stack])
-    while sum(each.size for each in [*scans, *stacks, *changes]) > most_voxels:
-        scans, stacks, changes = ([_halved(each) for each in volumes] for volumes in (scans, stacks, changes))
+    limit = symmetric_limit([each - stack[at] for stack in frames for each in stack[1:]])
+    while sum(each.size for each in frames) > most_voxels:
+        frames = [_halved(each) for each in frames]
         affine = affine @ np.array([[2, 0, 0, 0.5], [0, 2, 0, 0.5], [0, 0, 2, 0.5], [0, 0, 0, 1.0]])
-    return Viewer(
-        caption,
-        choices,
-        start,
-        slider,
-        change,
-        limit,
-        [
-            ViewedScan(
-                name,
-                _packed(scan, affine, 0.0, 1.0),
-                _packed(np.moveaxis(stack, 0, -1), affine, 0.0, 1.0),
-                _packed(np.moveaxis(moved, 0, -1), affine, -limit, limit),
-                list(words),
-            )
-            for name, scan, stack, moved, words in zip(names, scans, stacks, changes, captions, strict=True)
-        ],
-    )
+    scans = [
+        ViewedScan(*each)
+        for each in zip(names, (_packed(stack, affine, slider) for stack in frames), captions, strict=True)
+    ]
+    return Viewer(caption, choices, start, slider, change, limit, at, scans)
 
 
 def _halved(volumes: Array) -> Array:
@@ -95,14 +82,18 @@ def _halved(volumes: Array) -> Array:
     return np.asarray(blocks.mean(axis=(-5, -3, -1)))
 
 
-def _packed(data: Array, affine: npt.NDArray[np.float64], low: float, high: float) -> str:
-    """A NIfTI file of bytes with slope and intercept, gzipped, base64; zero stays zero where low is minus high."""
+def _packed(frames: Array, affine: npt.NDArray[np.float64], steady: bool) -> str:
+    """Volumes as one 4D NIfTI file of bytes, gzipped, base64; each but the first as its change since the one before, modulo 256.
+
+    Neighbours differ little, so that the changes take half the space. Of steady steps, so do the changes of the changes.
+    """
     import nibabel
 
-    step = (high - low) / LEVELS
-    levels = np.rint((np.clip(data, low, high) - low) / step).astype(np.uint8)
-    image = nibabel.Nifti1Image(levels, affine)
+    levels = np.rint(np.clip(frames, 0, 1) * LEVELS).astype(np.uint8)
+    for start in (1, 3) if steady else (1,):
+        levels[start:] -= levels[start - 1 : -1].copy()
+    image = nibabel.Nifti1Image(np.moveaxis(levels, 0, -1), affine)
     image.header.set_xyzt_units("mm")
-    image.header.set_slope_inter(step, low)
-    image.header["descrip"] = b"quantised to bytes for display"
+    image.header.set_slope_inter(1 / LEVELS, 0)
+    image.header["descrip"] = b"bytes for display; differences of frames"
     return base64.b64encode(gzip.compress(image.to_bytes(), compresslevel=9, mtime=0)).decode("ascii")

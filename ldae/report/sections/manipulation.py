@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 from ldae.report.blocks import Absence, Beside, Block, Cell, ChartFigure, Picture, Row, Section, Table, Text, Viewer
@@ -13,7 +14,7 @@ from ldae.report.plots.volumes import viewer
 from ldae.report.run_folder import RunFolder
 from ldae.report.wording import STRUCTURES, capital, fixed, joined, long_class
 
-__all__ = ["manipulation"]
+__all__ = ["manipulation", "volume_trends"]
 
 EXPECTED = {"ventricles_ml": 1, "hippocampus_left_ml": -1, "hippocampus_right_ml": -1, "brain_ml": -1}
 """Sign of the change of volumes in Alzheimer's disease."""
@@ -65,7 +66,7 @@ def _dose(run: RunFolder) -> list[Block]:
         f"Mean probability of {positive}",
         *(f"{capital(_structure(name))} (ml)" for name in volumes),
     )
-    x = Axis(f"step (standard deviations; positive is toward {positive})", ticks={each: _step(each) for each in steps})
+    x = Axis(f"step (SD; positive is toward {positive})", ticks={each: _step(each) for each in steps})
     verdict = "increases" if results.get("manipulate", "monotone") else "does not increase"
     over = f"mean over one scan of each of {results.get('manipulate', 'scans')} test subjects"
     response = ChartFigure(
@@ -96,25 +97,35 @@ def _dose(run: RunFolder) -> list[Block]:
     return [Beside([[response], [ventricles]]), table]
 
 
-def _expectation(run: RunFolder) -> list[Block]:
-    """Direction of the volume changes against that of the disease; nothing for a diagnosis of which it is not known here."""
+def volume_trends(run: RunFolder) -> dict[str, list[str]]:
+    """Structures whose mean volume follows the disease, contradicts it, or follows it but not at every step, with their changes.
+
+    Empty for a diagnosis of which the changes are not known here.
+    """
+    found: dict[str, list[str]] = {"along": [], "against": [], "unsteady": []}
     volumes = run.results.get("manipulate", "volume_change_ml")
     if run.classes[0] != "AD" or not isinstance(volumes, Mapping):
-        return []
-    known = "In Alzheimer's disease ventricles grow, and hippocampi and brain tissue shrink."
-    against: list[str] = []
-    along: list[str] = []
+        return found
     for name, sign in EXPECTED.items():
         values = volumes.get(name)
         if not isinstance(values, list) or not values or values[0] is None or values[-1] is None:
             continue
         first, last = (fixed(each, 2, signed=True) for each in (values[0], values[-1]))
         if first != last:  # equal in the table: it does not move
-            (along if sign * (values[-1] - values[0]) > 0 else against).append(
-                f"{STRUCTURES[name]} ({first} to {last} ml)"
-            )
+            steady = all(sign * (b - a) > 0 for a, b in pairwise(each for each in values if each is not None))
+            trend = "against" if sign * (values[-1] - values[0]) < 0 else "along" if steady else "unsteady"
+            found[trend].append(f"{STRUCTURES[name]} ({first} to {last} ml)")
+    return found
+
+
+def _expectation(run: RunFolder) -> list[Block]:
+    """Direction of the volume changes against that of the disease."""
+    known = "In Alzheimer's disease ventricles grow, and hippocampi and brain tissue shrink."
+    along, against, unsteady = volume_trends(run).values()
+    rest = f" As expected at every step: {joined(along)}." if along else ""
+    if unsteady:
+        rest += f" As expected from the first to the last step, but not at every step: {joined(unsteady)}."
     if against:
-        rest = f" As expected: {joined(along)}." if along else ""
         return [
             Text(
                 f"{known} From the first to the last step, the edits contradict the disease in: {joined(against)}. Either the "
@@ -122,7 +133,7 @@ def _expectation(run: RunFolder) -> list[Block]:
                 "warning",
             )
         ]
-    return [Text(f"{known} The edited scans agree from the first to the last step: {joined(along)}.")] if along else []
+    return [Text(known + rest, "note" if unsteady else "plain")] if rest else []
 
 
 def _findings(run: RunFolder) -> list[Block]:
@@ -214,7 +225,7 @@ def _viewer(
         [_who(facts) for facts in shown],
         images["original"],
         images["images"],
-        [edits[zero] for edits in images["images"]],
+        reference=zero,
         choices=[f"step {_step(step)}" for step in steps],
         captions=captions,
         start=zero,

@@ -15,7 +15,7 @@ __all__ = ["key_metrics", "key_rows", "training", "what_was_run"]
 
 
 def key_metrics(run: RunFolder) -> Section:
-    """One row a metric, with a sentence on how to read it."""
+    """One row a metric, by question, with a sentence on how to read it."""
     blocks: list[Block] = []
     if run.results.get("request", "quick"):
         blocks.append(
@@ -25,21 +25,27 @@ def key_metrics(run: RunFolder) -> Section:
     few = f" With {subjects} test subjects they are wide." if isinstance(subjects, int) and subjects < 100 else ""
     unseen = "; no stage of training has seen these subjects" if run.trained_here else ""
     columns = ("Metric", "Value", "95 % interval", "Reference", "How to read it")
+    intervals = "Intervals resample whole subjects, because scans of one subject are not independent."
     blocks += [
-        Table(f"Key metrics on the test subjects{unseen}", columns, key_rows(run)),
-        Text(f"Intervals resample whole subjects, because scans of one subject are not independent.{few}"),
+        Text(f"Metrics on the test subjects{unseen}. {intervals}{few}"),
+        *(Table(question, columns, rows) for question, rows in _rows_by_question(run).items() if rows),
     ]
     return Section("key-figures", "Key metrics", blocks)
 
 
 def key_rows(run: RunFolder) -> list[Row]:
     """Metric, value, interval, reference and reading of every task that was run."""
+    return [row for rows in _rows_by_question(run).values() for row in rows]
+
+
+def _rows_by_question(run: RunFolder) -> dict[str, list[Row]]:
+    """The rows that answer each question."""
     results, (positive, negative) = run.results, run.classes
     cell, interval, own = results.cell, results.interval, run.own_method
     diagnosis, age, share, change = ("probe", "diagnosis"), ("probe", "age"), ("code_usage", "share"), "change_error"
     monotone = "increasing" if results.get("manipulate", "monotone") else "not increasing"
     probability = _span(results, "probability", 2)
-    known = [
+    prediction = [
         (
             f"{capital(long_class(positive))} versus {long_class(negative)}: AUC",
             cell(*diagnosis, "auc", "value"),
@@ -67,12 +73,14 @@ def key_rows(run: RunFolder) -> list[Row]:
             _references(results, (*age, "baselines"), short_name, 2, " years"),
             "Mean distance of predicted and true age; smaller is better.",
         ),
+    ]
+    images = [
         (
             "Reconstruction from both codes: SSIM",
             cell("reconstruct", "ssim"),
             interval("reconstruct", "intervals", "ssim"),
             cell("compression", "ssim", form=lambda value: f"compression ceiling {fixed(value)}"),
-            "1 is an identical image. The ceiling is the compression autoencoder alone; codes cannot exceed it.",
+            "1 is an identical image. The ceiling is the compression autoencoder alone: what it loses, no code returns.",
         ),
         (
             "Reconstruction from the semantic code alone: SSIM",
@@ -90,6 +98,8 @@ def key_rows(run: RunFolder) -> list[Row]:
             "Share of the denoising error without a code that the scan's own code removes. Near 0, or no better than "
             "another subject's code: the code is not used.",
         ),
+    ]
+    course = [
         (
             f"Edits toward {positive}: change of ventricle volume",
             _span(results, "ventricle_change_ml", 1, " ml", signed=True),
@@ -106,7 +116,17 @@ def key_rows(run: RunFolder) -> list[Row]:
             "0 is the true change; 1 is no better than a copy of the first session. Smaller is better.",
         ),
     ]
-    return [Row(name, [value, *others, words(reading)]) for name, value, *others, reading in known if value.sources]
+    questions = {
+        "Does the code predict diagnosis and age?": prediction,
+        "Does the code hold the image?": images,
+        "Does the code follow disease and time?": course,
+    }
+    return {
+        question: [
+            Row(name, [value, *others, words(reading)]) for name, value, *others, reading in rows if value.sources
+        ]
+        for question, rows in questions.items()
+    }
 
 
 def _references(results: Source, keys: Sequence[str], name: Callable[[str], str], digits: int, unit: str = "") -> Cell:

@@ -10,7 +10,7 @@ from ldae.report.probe_file import CODES, METRICS, ProbeFile
 from ldae.report.run_folder import RunFolder
 from ldae.report.sections.prediction_charts import charts, learning_curve
 from ldae.report.source import value_of
-from ldae.report.wording import better_than, capital, fixed, joined, long_class, words
+from ldae.report.wording import capital, fixed, joined, long_class, short_name, verdict, words
 
 __all__ = ["age", "diagnosis", "probe_section"]
 
@@ -145,18 +145,19 @@ def _scores(probe: ProbeFile) -> Table:
 
 
 def _verdict(probe: ProbeFile) -> Text:
-    """Baselines that are better than the codes, in words."""
+    """Baselines that the codes are better than, tie with, and are worse than, in words."""
     others = {name: value for name, value in probe.values.items() if name != CODES}
     if not others:
         return Text("No baseline was run, so the code cannot be ranked.", "note")
-    own = probe.values[CODES]
-    shown = fixed(own, probe.digits, probe.unit)
-    better = better_than(own, others, higher_is_better=probe.higher_is_better)
-    if not better:
-        return Text(f"No baseline is better than the {probe.own} ({shown}).")
-    names = joined([f"{name} ({fixed(each, probe.digits, probe.unit)})" for name, each in better.items()])
-    care = " For significance, see the paired differences." if probe.document.get("comparisons") else ""
-    return Text(f"Better than the {probe.own} ({shown}): {names}.{care}", "note")
+    comparisons = probe.document.get("comparisons") or []
+    text, best = verdict(
+        f"{probe.own} ({fixed(probe.values[CODES], probe.digits, probe.unit)})",
+        {name: fixed(value, probe.digits, probe.unit) for name, value in others.items()},
+        {each["against"]: each["difference"] | {"p_holm": each.get("p_holm")} for each in comparisons},
+        higher_is_better=probe.higher_is_better,
+        name=short_name,
+    )
+    return Text(text, "plain" if best else "note")
 
 
 def _doubts(probe: ProbeFile) -> list[Text]:

@@ -29,12 +29,12 @@ def _roc(probe: ProbeFile) -> ChartFigure:
             area = (roc.get("auc") or [probe.values[name]])[0]
             band = (roc["band_rate"], roc["band_low"], roc["band_high"]) if name == CODES else None
             label = f"{probe.briefly(name)} (AUC {area:.3f})"
-            series.append(Series(label, roc["false_positive_rate"], roc["true_positive_rate"], band=band))
+            series.append(Series(label, roc["false_positive_rate"], roc["true_positive_rate"], band=band, method=name))
     negative, positive = probe.classes
     chart = Chart(
         [*series, Series("chance", [0, 1], [0, 1], "reference")],
-        Axis(f"false positive rate (1 - specificity; {negative} predicted {positive})", UNIT_INTERVAL),
-        Axis(f"true positive rate (sensitivity for {positive})", UNIT_INTERVAL),
+        Axis(f"1 - specificity ({negative} predicted {positive})", UNIT_INTERVAL),
+        Axis(f"sensitivity for {positive}", UNIT_INTERVAL),
         square=True,
     )
     averaged = " Curves are of predictions averaged over the repeats; their AUC differs slightly from the table's mean."
@@ -106,6 +106,7 @@ def learning_curve(probe: ProbeFile) -> list[Block]:
             curve["mean"][name],
             "both",
             (subjects, curve["low"][name], curve["high"][name]) if index == 0 else None,
+            method=name,
         )
         for index, name in enumerate(names)
     ]

@@ -12,7 +12,8 @@ from ldae.report.wording import counted, fixed, joined
 
 __all__ = ["reconstruction", "samples"]
 
-RESTORED = {"both": "from both codes", "semantic_only": "semantic code alone", "compression": "compression ceiling"}
+# Alike images are neighbours: pages hold each as its change since the one before.
+RESTORED = {"both": "from both codes", "compression": "compression ceiling", "semantic_only": "semantic code alone"}
 JUDGED = {"kernel_distance": "Kernel distance", "coverage": "Coverage", "novelty": "Novelty"}
 KINDS = {
     "samples": "Samples without a code",
@@ -35,7 +36,7 @@ def reconstruction(run: RunFolder) -> Section:
         f"{counted(run.task('reconstruct').get('scans'))} test scans were encoded and decoded in "
         f"{run.results.get('reconstruct', 'steps')} sampling steps, one scan of each test subject in a study. The semantic "
         "code is one short vector for the whole scan; the noise code holds the remaining detail. The compression ceiling is "
-        "the compression autoencoder alone, which no codes can exceed. From the semantic code alone a scan is drawn, with "
+        "the compression autoencoder alone: what it loses, no code returns. From the semantic code alone a scan is drawn, with "
         "random noise, or expected: the mean of what the code allows, smoother and nearer."
     )
     blocks = [Text(text), _table(run), *_differences(run), *_verdict(run), *_panels(run)]
@@ -121,7 +122,7 @@ def _panels(run: RunFolder) -> list[Block]:
             [f"{key} ({places[key].lower()})" for key in rows],
             [images["original"][at] for at in rows.values()],
             [[images[name][at] for name in RESTORED] for at in rows.values()],
-            [images["original"][at] for at in rows.values()],
+            reference=None,
             choices=list(RESTORED.values()),
             captions=[
                 [f"{text}, {similar[key]}" if name == "both" else text for name, text in RESTORED.items()]

@@ -347,6 +347,7 @@ def save_cases(
                 "first": sessions.images[triple.first],
                 "target": sessions.images[triple.target],
                 "predicted": predicted[result.own][0],
+                "codes_alone": predicted[result.own.removesuffix("_residual")][0],
                 "voxel_linear": predicted["voxel_linear"][0],
             }
         )

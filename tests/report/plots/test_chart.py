@@ -2,13 +2,15 @@
 
 import json
 import re
+from itertools import combinations
 from xml.etree import ElementTree
 
 import matplotlib
+import numpy as np
 import plotly.graph_objects
 import pytest
 
-from ldae.report.plots.chart import Axis, Chart, Series, draw_plotly, draw_svg, spanning_axis
+from ldae.report.plots.chart import STRONG, STYLES, THIN, Axis, Chart, Series, draw_plotly, draw_svg, spanning_axis
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -93,3 +95,56 @@ def test_a_point_names_its_scan_and_svg_draws_one_dot_each() -> None:
 )
 def test_only_positive_values_that_span_much_get_a_logarithmic_axis(values: list[float], expected: bool) -> None:
     assert spanning_axis("loss", values).logarithmic is expected
+
+
+# Machado et al. 2009 (IEEE TVCG 15:1291), severity 1, on linear RGB; and the plain colours.
+SEEN_BY = {
+    "all": np.eye(3),
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+}
+TO_XYZ = np.array(
+    [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+)
+
+
+def linear(colour: str) -> np.ndarray:
+    """Linear RGB of a colour."""
+    value = np.array(matplotlib.colors.to_rgb(colour))
+    return np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
+
+
+def lab(rgb: np.ndarray) -> np.ndarray:
+    """CIE L*a*b* (D65) of linear RGB."""
+    x = TO_XYZ @ np.clip(rgb, 0, 1) / [0.95047, 1.0, 1.08883]
+    f = np.where(x > 216 / 24389, np.cbrt(x), (24389 / 27 * x + 16) / 116)
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+@pytest.mark.parametrize("eye", SEEN_BY)
+def test_colours_stay_apart_for_colour_blind_readers_and_stand_out_from_white(eye: str) -> None:
+    colours = {style[0] for style in (STRONG, *THIN)}
+    seen = {colour: lab(SEEN_BY[eye] @ linear(colour)) for colour in colours}
+    assert min(np.linalg.norm(seen[a] - seen[b]) for a, b in combinations(colours, 2)) > 15
+    contrast = [1.05 / (TO_XYZ[1] @ linear(colour) + 0.05) for colour in colours]
+    assert min(contrast) >= 3  # WCAG 2.1 for graphics
+
+
+def test_a_method_has_one_style_in_all_charts_and_no_other_series_takes_it() -> None:
+    assert len(set(STYLES.values())) == len(STYLES)
+    dashes = {(style[0], style[2]) for style in STYLES.values()}
+    assert len(dashes) == len(STYLES), "lines without marks must differ too"
+    for names in (["codes", "latent_pca", "mine"], ["latent_pca", "other", "third", "codes"]):
+        chart = Chart([Series(name, [0, 1], [0, 1], method=name) for name in names], Axis("x"), Axis("y"))
+        styles = {series.name: style for series, style in chart.styled}
+        assert (styles["codes"], styles["latent_pca"]) == (STRONG, STYLES["latent_pca"])
+        assert len(set(styles.values())) == len(names)
+
+
+def test_lines_of_one_chart_differ_in_grey() -> None:
+    drawn = [
+        each["line"]["dash"] + each["marker"]["symbol"]
+        for each in draw_plotly(CHARTS["roc"])["data"]
+        if "marker" in each
+    ]
+    assert len(set(drawn)) == len(drawn)

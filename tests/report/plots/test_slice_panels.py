@@ -87,9 +87,10 @@ def test_in_the_drawn_panel_the_patients_right_is_beside_the_letter_r(
     monkeypatch.setattr(slice_panels, "_write", write)
     drawn = pixels(draw_panel([PanelRow(Cut("axial", 9, "axial"), [Tile(head(side), "original")])], ["head"]))
     # Inside the black tile only: the page around it is white as well.
-    inside = drawn[60:-10, 70:-25]
+    at = round(0.56 * slice_panels.DPI)
+    inside = drawn[at:-10, at:-20]
     _, columns = np.nonzero(inside.min(axis=2) > 150)
-    middle = 70 + columns.mean()
+    middle = at + columns.mean()
     letter = letters["R" if side == "right" else "L"] * slice_panels.DPI
     other = letters["L" if side == "right" else "R"] * slice_panels.DPI
     assert abs(middle - letter) < abs(middle - other)

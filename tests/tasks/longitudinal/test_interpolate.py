@@ -214,6 +214,7 @@ def test_shown_images_are_those_that_were_scored(tiny_model, scans, tmp_path, wi
                 arrays[name][at].astype(np.float32) for name in ("first", "target", "predicted", "voxel_linear")
             )
             assert change_error(predicted, target, first) == pytest.approx(errors[at], rel=0.02)
+            assert np.abs(arrays["codes_alone"][at] - predicted).max() > 0.01
             assert change_error(blend, target, first) == pytest.approx(facts["change_error"]["voxel_linear"], rel=0.02)
 
 
