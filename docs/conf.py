@@ -19,13 +19,22 @@ copyright = "The ldae authors, Apache-2.0"
 release = version = __version__
 
 extensions = [
-    "myst_parser",
+    "myst_nb",  # myst_parser, and pages that run
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "mathml",  # docs/_ext
     "reference",  # docs/_ext
+    "gallery",  # docs/_ext
 ]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "gallery/phantoms", "gallery/runs"]
+
+# A page runs again when its code has changed, else its outputs are taken from the cache beside the built pages.
+nb_execution_mode = "cache"
+nb_execution_timeout = 300
+nb_execution_raise_on_error = True
+nb_merge_streams = True
+# Progress bars and warnings of training are not what a page is about.
+nb_output_stderr = "remove"
 
 html_theme = "furo"
 html_static_path = ["_static"]
