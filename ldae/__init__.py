@@ -61,7 +61,11 @@ __all__ = [*_HOMES, "from_pretrained"]
 
 
 def from_pretrained(name: str, **options: Any) -> "LatentDiffusionAutoencoder":
-    """A trained model by its folder or name; see :meth:`LatentDiffusionAutoencoder.from_pretrained`."""
+    """A trained model by its folder or name; see :meth:`LatentDiffusionAutoencoder.from_pretrained`.
+
+    >>> from_pretrained("ldae-t1-3mm").config.preprocessing.voxel_size_mm
+    3.0
+    """
     model: LatentDiffusionAutoencoder = __getattr__("LatentDiffusionAutoencoder").from_pretrained(name, **options)
     return model
 
