@@ -30,7 +30,7 @@ exclude_patterns = ["_build", "gallery/phantoms", "gallery/runs"]
 
 # A page runs again when its code has changed, else its outputs are taken from the cache beside the built pages.
 nb_execution_mode = "cache"
-nb_execution_timeout = 300
+nb_execution_timeout = 600
 nb_execution_raise_on_error = True
 nb_merge_streams = True
 # Progress bars and warnings of training are not what a page is about.
