@@ -1,8 +1,8 @@
-"""Sphinx with MyST and Furo.
+"""Sphinx with MyST-NB and Furo.
 
 Sphinx, because autodoc reads the type hints and docstrings that the code already carries, because `-W` turns every
-broken reference into a failed build, and because it has outlived many a site generator. MyST, so that pages are the
-same Markdown as the README. Nothing is fetched, neither while building nor while reading.
+broken reference into a failed build, and because it has outlived many a site generator. MyST-NB, so that pages are the
+same Markdown as the README, and those of the gallery run. Nothing is fetched, neither while building nor while reading.
 """
 
 import sys
