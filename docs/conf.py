@@ -1,8 +1,8 @@
-"""Sphinx with MyST and Furo.
+"""Sphinx with MyST-NB and Furo.
 
 Sphinx, because autodoc reads the type hints and docstrings that the code already carries, because `-W` turns every
-broken reference into a failed build, and because it has outlived many a site generator. MyST, so that pages are the
-same Markdown as the README. Nothing is fetched, neither while building nor while reading.
+broken reference into a failed build, and because it has outlived many a site generator. MyST-NB, so that pages are the
+same Markdown as the README, and those of the gallery run. Nothing is fetched, neither while building nor while reading.
 """
 
 import sys
@@ -19,13 +19,22 @@ copyright = "The ldae authors, Apache-2.0"
 release = version = __version__
 
 extensions = [
-    "myst_parser",
+    "myst_nb",  # myst_parser, and pages that run
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "mathml",  # docs/_ext
     "reference",  # docs/_ext
+    "gallery",  # docs/_ext
 ]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "gallery/phantoms", "gallery/runs"]
+
+# A page runs again when its code has changed, else its outputs are taken from the cache beside the built pages.
+nb_execution_mode = "cache"
+nb_execution_timeout = 600
+nb_execution_raise_on_error = True
+nb_merge_streams = True
+# Progress bars and warnings of training are not what a page is about.
+nb_output_stderr = "remove"
 
 html_theme = "furo"
 html_static_path = ["_static"]

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ldae.data.splits import assign_splits as assign_splits
     from ldae.errors import LdaeError as LdaeError
     from ldae.report import write_report as write_report
+    from ldae.report.plots.picture import show_slices as show_slices
     from ldae.tasks.native.scan import NativeScan as NativeScan
     from ldae.tasks.sklearn import SemanticEncoderTransformer as SemanticEncoderTransformer
     from ldae.tasks.study.run import run_study as run_study
@@ -49,6 +50,7 @@ _HOMES = {
     "read_manifest": "ldae.data.manifest",
     "read_volume": "ldae.volume",
     "run_study": "ldae.tasks.study.run",
+    "show_slices": "ldae.report.plots.picture",
     "slerp": "ldae.codes",
     "write_manifest": "ldae.data.manifest",
     "write_report": "ldae.report",
@@ -59,7 +61,11 @@ __all__ = [*_HOMES, "from_pretrained"]
 
 
 def from_pretrained(name: str, **options: Any) -> "LatentDiffusionAutoencoder":
-    """A trained model by its folder or name; see :meth:`LatentDiffusionAutoencoder.from_pretrained`."""
+    """A trained model by its folder or name; see :meth:`LatentDiffusionAutoencoder.from_pretrained`.
+
+    >>> from_pretrained("ldae-t1-3mm").config.preprocessing.voxel_size_mm
+    3.0
+    """
     model: LatentDiffusionAutoencoder = __getattr__("LatentDiffusionAutoencoder").from_pretrained(name, **options)
     return model
 

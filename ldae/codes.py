@@ -156,6 +156,9 @@ def slerp(a: Tensor, b: Tensor, weight: float) -> Tensor:
         a: any shape.
         b: the shape of `a`.
         weight: 0 gives `a`, 1 gives `b`, exactly.
+
+    >>> slerp(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), 0.5)
+    tensor([0.7071, 0.7071])
     """
     if weight in (0.0, 1.0):
         return lerp(a, b, weight)

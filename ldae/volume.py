@@ -46,6 +46,9 @@ class Volume(Shown):
     Raises:
         NonFiniteError: if voxels are NaN or infinite.
         VolumeError: if the data is not a non-empty 3D array or the affine is singular.
+
+    >>> Volume(np.ones((4, 5, 6)), np.diag([3.0, 3.0, 3.0, 1.0]))
+    Volume(size: 12 x 15 x 18 mm, voxels: 4 x 5 x 6, intensities: 1 to 1)
     """
 
     data: npt.NDArray[np.float32]

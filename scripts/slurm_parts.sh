@@ -12,10 +12,16 @@
 #   sbatch --array=1 --dependency=afterany:$raw scripts/slurm_parts.sh cohort preprocess raw.tsv --out prepared --workers 4
 #
 # The same two lines with 'encode prepared/manifest.tsv --model runs/a/model --out codes' encode the cohort.
+# Called without sbatch, it submits both and waits if PARTS is the number of tasks; else it runs the command here.
 set -euo pipefail
 
+if [ -n "${PARTS:-}" ] && [ -z "${SLURM_ARRAY_TASK_ID:-}" ]; then
+    # What a task left undone, the last one does.
+    sbatch --wait --array="1-$PARTS" "$0" "$@" || true
+    exec sbatch --wait --array=1 "$0" "$@"
+fi
 part=()
 if [ "${SLURM_ARRAY_TASK_COUNT:-1}" -gt 1 ]; then
     part=(--part "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT")
 fi
-exec ldae "$@" ${part[@]+"${part[@]}"}
+exec "${LDAE:-ldae}" "$@" ${part[@]+"${part[@]}"}

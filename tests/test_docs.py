@@ -2,13 +2,11 @@
 
 import html
 import json
-import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -20,8 +18,6 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted(
     [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "data_manifests" / "README.md", *ROOT.glob("docs/*.md")]
 )
-# Pipelines that call the command line; the others run programs of benchmarks/.
-SCRIPTS = sorted(path for path in ROOT.glob("scripts/*.sh") if "LDAE" in path.read_text(encoding="utf-8"))
 SHELLS = ("bash", "console", "shell")
 FENCE = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 
@@ -59,27 +55,6 @@ def test_documented_command_lines_are_accepted_by_the_parser(
     else:
         read_command_line(words)
         assert capsys.readouterr().err == "", f"{where}: an old name"
-
-
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
-def test_scripts_call_commands_that_the_parser_takes(script: Path, tmp_path: Path) -> None:
-    recorder, calls = tmp_path / "ldae", tmp_path / "calls"
-    recorder.write_text(
-        f'#!/bin/sh\nprintf "%s\\037" "$@" >> {shlex.quote(str(calls))}; echo >> {shlex.quote(str(calls))}\n'
-    )
-    recorder.chmod(0o755)
-    environment = {**os.environ, "LDAE": str(recorder), "OUT": str(tmp_path / "a run")}
-    subprocess.run(["bash", str(script)], env=environment, cwd=tmp_path, check=True, timeout=60)
-    lines = [line.split("\037")[:-1] for line in calls.read_text(encoding="utf-8").splitlines()]
-    assert [read_command_line(line)[0].path[0] for line in lines][-2:] == ["study", "report"]
-    # What a line reads, a line before it wrote: `fit` and `encode` name files in their folder, the others the file itself.
-    written = {tmp_path / "a run" / "cohort"}
-    for line in lines[1:]:
-        given = {name: Path(value) for name, value in pairwise(line) if name.startswith("--")}
-        read = {Path(word) for word in line if word.startswith(str(tmp_path))} - {given.get("--out")}
-        assert line[0] == "report" or read, line
-        assert all(path in written or path.parent in written for path in read), line
-        written |= {given["--out"]} if "--out" in given else set()
 
 
 @pytest.mark.slow

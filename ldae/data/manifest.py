@@ -112,6 +112,11 @@ class Manifest(Shown):
         path: the file; relative image paths resolve against its folder.
         table: one row a scan, index 0 to n - 1; the nine canonical columns in order (absent ones all missing),
             then the extra columns. ``age`` and ``months`` are floats, the other canonical columns text or missing.
+
+    >>> row = {"participant_id": ["P1", "P2"], "session_id": "01", "image": ["1.nii", "2.nii"], "age": [70, 64]}
+    >>> cohort = build_manifest(pd.DataFrame(row), "cohort.tsv")
+    >>> cohort.select(cohort.table["age"] > 65).subjects
+    ('P1',)
     """
 
     path: Path

@@ -55,6 +55,16 @@ def evaluate_probe(
 
     Raises:
         TaskError: if scans lack embeddings, a side lacks subjects or classes, or the settings do not suit the target.
+
+    >>> from ldae.data.manifest import build_manifest
+    >>> from ldae.tasks.probe.embeddings import embeddings_of
+    >>> from ldae.tasks.probe.targets import choose_target
+    >>> rows = {"participant_id": map(str, range(40)), "session_id": "1", "image": "a.nii", "diagnosis": ["CN", "AD"] * 20}
+    >>> cohort = build_manifest(pd.DataFrame(rows), "cohort.tsv")
+    >>> codes = embeddings_of(cohort.records, np.tile([[0.0, 1.0], [3.0, 1.0]], (20, 1)))
+    >>> settings = ProbeSettings(protocol="cv", repeats=1, resamples=20, permutations=0)
+    >>> evaluate_probe(choose_target(cohort, "diagnosis"), codes, settings=settings).scored["codes"].metrics["auc"].value
+    1.0
     """
     settings = settings or ProbeSettings()
     _check_settings(target, settings)
