@@ -24,7 +24,7 @@ def write_synthetic(volume: Volume, path: Path, kind: str, *, onto: StoredScan |
     """
     description = f"{SYNTHETIC} ({kind}, ldae)"
     if onto is None:
-        write_volume(volume, path, description=description)
+        write_volume(volume, path, description=description, template=facts.get("space") == "template")
     else:
         onto.write_changed(volume, path, description=description)
     software = {"name": "ldae", "version": __version__}

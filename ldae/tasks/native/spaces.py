@@ -12,6 +12,7 @@ from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.codes import Codes
 from ldae.data.manifest import Record
 from ldae.errors import TaskError
+from ldae.io.bids import TEMPLATE
 from ldae.io.stored import StoredScan
 from ldae.tasks.native.labels import write_synthetic
 from ldae.tasks.native.scan import NativeScan, NativeSource
@@ -114,7 +115,7 @@ class TemplateSpace:
     """
 
     model: LatentDiffusionAutoencoder
-    label: ClassVar[str] = "MNI152"
+    label: ClassVar[str] = TEMPLATE
     needs_reference: ClassVar[bool] = False
 
     def scan(self, record: Record, codes: Codes) -> _OnTemplate:
