@@ -181,10 +181,13 @@ def _libraries(sections: Sequence[Section]) -> Iterator[str]:
     """The scripts that these sections need."""
     kinds = {block.kind for section in sections for block in walk(section.blocks)}
     if ChartFigure.kind in kinds:
-        from plotly.offline import get_plotlyjs
-
-        yield get_plotlyjs()
+        yield _library("plotly", "plotly-basic.min.js.gz")
     if Viewer.kind in kinds:
-        niivue = files("ldae.report").joinpath("niivue")
-        licence = niivue.joinpath("LICENSE").read_text(encoding="utf-8")
-        yield f"/*!\n{licence}*/\n" + gzip.decompress(niivue.joinpath("niivue.umd.js.gz").read_bytes()).decode("utf-8")
+        yield _library("niivue", "niivue.umd.js.gz")
+
+
+def _library(folder: str, script: str) -> str:
+    """A script of this package, with its licence."""
+    place = files("ldae.report").joinpath(folder)
+    licence = place.joinpath("LICENSE").read_text(encoding="utf-8")
+    return f"/*!\n{licence}*/\n" + gzip.decompress(place.joinpath(script).read_bytes()).decode("utf-8")
