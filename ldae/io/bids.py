@@ -60,5 +60,8 @@ def write_description(
 def describe_results(folder: Path) -> None:
     """Describe a folder of synthetic images, unless it is a data set already."""
     if not (folder / DESCRIPTION).exists():
-        readme = f"Images made by ldae: {SYNTHETIC}. The JSON file beside each says how it was made.\n"
+        readme = (
+            f"Images that a latent diffusion autoencoder of ldae made: {SYNTHETIC}.\n"
+            "The JSON file beside each image says how it was made: from which scan, by which model, with which settings.\n"
+        )
         write_description(folder, "Synthetic T1w images made by ldae", readme)

@@ -275,7 +275,10 @@ def write_derived_manifest(manifest: Manifest, out_dir: Path, outcomes: Sequence
     images = [outcome.image for outcome in outcomes if outcome.image is not None]
     table["image"] = pd.Series([os.path.relpath(image, out_dir) for image in images], dtype=object)
     table["preprocess_quality"] = [round(o.quality.score, 4) for o in outcomes if o.quality is not None]
-    readme = "Brains in template space, by ldae. The JSON file beside each image says how it was made.\n"
+    readme = (
+        "T1w scans without bias field and skull, in template space by an affine registration. manifest.tsv lists them for ldae.\n"
+        "The JSON file beside each scan holds the transform, the quality, and the settings that it was made with.\n"
+    )
     write_description(out_dir, "T1w images preprocessed by ldae", readme)
     mask = {"Type": "Brain", "Description": "voxels of the brain"}
     write_json(out_dir / "desc-brain_mask.json", mask)  # of every mask below, as BIDS has side-cars inherited

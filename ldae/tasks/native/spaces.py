@@ -139,9 +139,12 @@ class NativeSpace:
             TaskError: if the scan has no way back to the raw scan.
         """
         native = NativeScan.of(record.image)
-        source = native.source
+        source, around = native.source, native.scan.volume.data.copy()
+        around[native.box] = 0
         facts = {
             "space": "native",
+            "SkullStripped": not around.any(),
+            "SpatialReference": "orig",  # BIDS's word for a scan's own space
             "source": source.raw.name,
             "preprocessed": record.image.name,
             "affine_native_to_template": source.to_template.tolist(),
