@@ -258,16 +258,14 @@ def read_volume(path: str | os.PathLike[str]) -> Volume:
         raise type(error)(msg) from error
 
 
-def write_volume(
-    volume: Volume, path: str | os.PathLike[str], *, description: str = "", template: bool = False
-) -> Path:
+def write_volume(volume: Volume, path: str | os.PathLike[str], *, description: str = "", mni: bool = False) -> Path:
     """Write a volume; the format follows the suffix. Written beside its name first, then renamed.
 
     Args:
         volume: what to write, as float32.
         path: the file; its folder is made if need be.
         description: at most 79 characters for the NIfTI header's `descrip` (synthetic images say so there).
-        template: the affine leads to MNI space, which a NIfTI header then says (sform and qform code 4).
+        mni: the affine leads to MNI space, which a NIfTI header then says (sform and qform code 4).
 
     Returns:
         The path written.
@@ -279,7 +277,7 @@ def write_volume(
     suffix = volume_suffix(path)
     if suffix in NIFTI_SUFFIXES:
         image = volume.to_nibabel()
-        if template:
+        if mni:
             image.set_sform(volume.affine, "mni")
             image.set_qform(volume.affine, "mni")
         return write_nifti(image, path, description=description)

@@ -1,6 +1,6 @@
 """BIDS data sets: labels and places of files, and the files that describe a folder."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,29 +29,11 @@ def bids_path(folder: Path, stem: str, ending: str) -> Path:
 
 
 def write_description(
-    folder: Path,
-    name: str,
-    readme: str,
-    *,
-    kind: str = "derivative",
-    ignored: Sequence[str] = BEYOND_BIDS,
-    generator: Mapping[str, str] | None = None,
-    **more: Any,
+    folder: Path, name: str, readme: str, *, kind: str = "derivative", ignored: Sequence[str] = BEYOND_BIDS, **more: Any
 ) -> None:
-    """Write the files that describe a data set.
-
-    Args:
-        folder: of the data set.
-        name: its title.
-        readme: text of its README.
-        kind: raw or derivative.
-        ignored: patterns of files that are not of BIDS.
-        generator: name and version of what made it; this package if not given.
-        more: further fields of the description.
-    """
-    generators = [generator or {"Name": "ldae", "Version": __version__}]
+    """Describe a data set, raw or derivative; `ignored` files are not of BIDS, `more` are fields of the description."""
     title = {"Name": name, "BIDSVersion": "1.10.0", "DatasetType": kind}
-    write_json(folder / DESCRIPTION, {**title, **more, "GeneratedBy": generators})
+    write_json(folder / DESCRIPTION, {**title, "GeneratedBy": [{"Name": "ldae", "Version": __version__}], **more})
     for file, text in (("README", readme), (".bidsignore", "\n".join(ignored) + "\n")):
         if not (folder / file).exists():  # what its owner wrote there is kept
             write_text(folder / file, text)

@@ -43,8 +43,7 @@ Collection    Computed from {source} by ldae's phantom generator, version {versi
 Labelling     Diagnosis follows from severity less a personal reserve. Age confounds it, by design.
 Processing    None after the simulation. No split is given: 'ldae cohort split' makes one.
 Uses          Tests of methods. Nothing that is measured here holds for patients: anatomy, disease and scanners are simple models.
-Distribution  Licence: {licence}.
-Maintenance   'ldae cohort synth' makes it again. There is nothing to correct or to withdraw.
+Distribution  Licence: {licence}. Maintenance is not needed: 'ldae cohort synth' makes it again.
 """
 
 Row = dict[str, Any]
@@ -109,19 +108,24 @@ def write_descriptions(folder: Path, version: int, *, raw: bool = False, label_m
         content = "whole heads in native space; derivatives/truth holds where each brain lies"
     licence = "that of the label maps it was made from" if label_maps else "CC0"
     readme = DATA_SHEET.format(source=source, content=content, licence=licence, version=version)
-    generator = {"Name": "ldae phantom", "Version": str(version)}
+    generator = [{"Name": "ldae phantom", "Version": str(version)}]
     write_description(
         folder,
         "ldae phantom cohort (synthetic)",
         readme,
         kind="raw",
         ignored=[MANIFEST_NAME, "phantom_*", "*_displacement.nii.gz"],
-        generator=generator,
+        GeneratedBy=generator,
         License=licence,
         Authors=["The ldae authors"],
     )
     if raw:
         title, links = "ldae phantom cohort: what is true of the raw scans", {"raw": "../.."}
         write_description(
-            folder / TRUTH_FOLDER, title, readme, ignored=["*_desc-truth.json"], generator=generator, DatasetLinks=links
+            folder / TRUTH_FOLDER,
+            title,
+            readme,
+            ignored=["*_desc-truth.json"],
+            GeneratedBy=generator,
+            DatasetLinks=links,
         )

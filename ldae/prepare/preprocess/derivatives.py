@@ -224,8 +224,8 @@ def write_scan(job: ScanJob, scan: PreprocessedScan, native_grid: Grid) -> Outco
     """
     files, quality = job.files, scan.quality
     files["sidecar"].unlink(missing_ok=True)
-    write_volume(scan.image, files["image"], description="ldae preprocessed T1w", template=True)
-    write_volume(scan.brain_mask, files["mask"], description="ldae brain mask", template=True)
+    write_volume(scan.image, files["image"], description="ldae preprocessed T1w", mni=True)
+    write_volume(scan.brain_mask, files["mask"], description="ldae brain mask", mni=True)
     write_volume(scan.native_mask, files["native_mask"], description="ldae brain mask")
     write_transform(scan.affine_native_to_template, files["transform"])
     title = f"{job.key}   score {quality.score:.2f}, correlation {quality.correlation:.2f}"
