@@ -261,13 +261,14 @@ def read_volume(path: str | os.PathLike[str]) -> Volume:
         raise type(error)(msg) from error
 
 
-def write_volume(volume: Volume, path: str | os.PathLike[str], *, description: str = "") -> Path:
+def write_volume(volume: Volume, path: str | os.PathLike[str], *, description: str = "", mni: bool = False) -> Path:
     """Write a volume; the format follows the suffix. Written beside its name first, then renamed.
 
     Args:
         volume: what to write, as float32.
         path: the file; its folder is made if need be.
         description: at most 79 characters for the NIfTI header's `descrip` (synthetic images say so there).
+        mni: the affine leads to MNI space, which a NIfTI header then says (sform and qform code 4).
 
     Returns:
         The path written.
@@ -278,7 +279,11 @@ def write_volume(volume: Volume, path: str | os.PathLike[str], *, description: s
     path = Path(path)
     suffix = volume_suffix(path)
     if suffix in NIFTI_SUFFIXES:
-        return write_nifti(volume.to_nibabel(), path, description=description)
+        image = volume.to_nibabel()
+        if mni:
+            image.set_sform(volume.affine, "mni")
+            image.set_qform(volume.affine, "mni")
+        return write_nifti(image, path, description=description)
     with atomic_file(path) as temporary:
         if suffix in NRRD_SUFFIXES:
             _write_nrrd(volume, temporary)

@@ -2,8 +2,8 @@
 
 import ctypes
 import gc
+import mmap
 import os
-import resource
 import sys
 import threading
 from collections.abc import Iterable, Iterator
@@ -17,6 +17,9 @@ from torch import nn
 from ldae.base.launch import is_rank
 from ldae.base.ranges import check_choice
 from ldae.errors import ConfigError, DependencyError
+
+if sys.platform != "win32":
+    import resource
 
 __all__ = [
     "GIB",
@@ -108,6 +111,8 @@ def peak_memory_gib(device: torch.device | None = None) -> float:
     """Peak memory so far, in GiB: allocated on a GPU if one is named, else resident in this process."""
     if device is not None and device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / GIB
+    if sys.platform == "win32":
+        return 0.0  # not measured
     # Linux counts kibibytes, macOS bytes.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / GIB
 
@@ -115,7 +120,7 @@ def peak_memory_gib(device: torch.device | None = None) -> float:
 def resident_gib() -> float:
     """Memory resident in this process now, in GiB; the peak so far where the system has no /proc."""
     statm = Path("/proc/self/statm")
-    return int(statm.read_text().split()[1]) * resource.getpagesize() / GIB if statm.is_file() else peak_memory_gib()
+    return int(statm.read_text().split()[1]) * mmap.PAGESIZE / GIB if statm.is_file() else peak_memory_gib()
 
 
 @contextmanager

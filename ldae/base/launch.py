@@ -93,7 +93,7 @@ def launch(command: Sequence[str], processes: int, *, output: int | None = None)
                             env=os.environ | own,
                             stdout=streams[0],
                             stderr=streams[1],
-                            preexec_fn=_end_with_parent,
+                            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
                         )
                     )
             while None in (now := [each.poll() for each in ranks]) and not any(now):
@@ -121,8 +121,7 @@ def launch(command: Sequence[str], processes: int, *, output: int | None = None)
 
 def _end_with_parent() -> None:
     """Have the system end this process with the one that started it, even if that is killed; Linux alone can."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
 def _wait(ranks: Sequence["subprocess.Popen[bytes]"]) -> None:

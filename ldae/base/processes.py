@@ -1,6 +1,7 @@
 """One function of each scan, on many cores; a process that dies costs one scan."""
 
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
@@ -113,7 +114,8 @@ class _Lanes(Executor):
         pool = getattr(self._lane, "pool", None)
         if pool is None:
             # What a process is started with blocked stays blocked: Ctrl-C is for the parent alone.
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            if sys.platform != "win32":
+                signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             # Spawned, not forked: a fork inherits the locks of ITK's thread pool.
             pool = self._lane.pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
             self._pools.append(pool)

@@ -64,12 +64,12 @@ def manipulate(
         ldae manipulate cohort.tsv --direction probes/probe_diagnosis_model.json --out edits
     """
     from ldae.errors import TaskError
+    from ldae.io.bids import TEMPLATE, bids_number, bids_path
     from ldae.io.model_names import find_direction
     from ldae.tasks.edit.counterfactual import FARTHEST, check_target, write_counterfactuals
     from ldae.tasks.edit.direction import choose_step
     from ldae.tasks.edit.evaluate import manipulate
     from ldae.tasks.native.labels import write_synthetic
-    from ldae.tasks.native.spaces import open_space
     from ldae.tasks.probe.linear import LinearProbe
     from ldae.volume import read_volume
 
@@ -91,14 +91,15 @@ def manipulate(
         say("note: the manifest has no training scans to measure on, so nuisances are held in codes alone")
     with progress_bar("measure nuisances") as move:
         step = choose_step(model, probe, nuisances, training if hold == "images" else [], progress=move)
-    place = open_space(scans.space, model)
+    place = scans.place(model)
     followed = {"probe": str(direction), "nuisances": [str(path) for path in spared], "render": render}
 
     def write(row: int, edits: Any) -> None:
         record, reference = encoded.records[row], edits.images[amounts.index(0)]
         of_scan = place.scan(record, encoded.codes[row])
         for index, (amount, image) in enumerate(zip(edits.steps, edits.images, strict=True)):
-            path = scans.out / f"{record.stem}_space-{place.label}_desc-step{amount:+g}_T1w.nii.gz"
+            ending = f"_space-{place.label}_desc-step{bids_number(amount)}_T1w.nii.gz"
+            path = bids_path(scans.out, record.stem, ending)
             fields = edits.displacements
             shown = of_scan.edited(image, reference) if fields is None else of_scan.deformed(image, fields[index])
             shown.write(path, "edit", **followed, step=amount, predicted=edits.predicted[index])
@@ -140,7 +141,7 @@ def manipulate(
             say(f"correlation of the mean change with {name}: {number}")
         facts: dict[str, Any] = {**followed, "space": "template", "subjects": subjects, "model": model.fingerprint()}
         for name, image in (("change", result.map.mean), ("significant", result.map.significant.astype("float32"))):
-            path = scans.out / f"group_space-MNI152_desc-{name}_T1w.nii.gz"
+            path = scans.out / f"group_space-{TEMPLATE}_desc-{name}_T1w.nii.gz"
             write_synthetic(model.config.preprocessing.restore(image), path, f"mean {name}", **facts)
     elif known:
         say(f"note: {subjects} subjects are too few for a map, so --effect is not used")
@@ -211,11 +212,10 @@ def interpolate_subject(
         ldae interpolate subject cohort.tsv --subject sub-01 --months 6 12 18 --out months
     """
     from ldae.tasks.longitudinal.months import write_months
-    from ldae.tasks.native.spaces import open_space
 
     model, encoded = scans.open(subject)
     residual = estimate == "residual"
-    place = open_space(scans.space, model)
+    place = scans.place(model)
     paths = []
     for path in write_months(model, encoded, months, scans.out, place, residual=residual, draws=draws, seed=scans.seed):
         paths.append(path)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ldae.data.manifest import Record
     from ldae.prepare.preprocess.intake import OpenedScans
     from ldae.tasks.encoded_scans import EncodedScans
+    from ldae.tasks.native.spaces import Space
 
 __all__ = [
     "RENAMED_COMMANDS",
@@ -308,3 +309,11 @@ class PlacedScans(Scans):
         if self.space == "native":
             check_way_back(records)
         return records
+
+    def place(self, model: "LatentDiffusionAutoencoder") -> "Space":
+        """The space of the results, whose folder is a BIDS data set."""
+        from ldae.io.bids import describe_results
+        from ldae.tasks.native.spaces import open_space
+
+        describe_results(self.out)
+        return open_space(self.space, model)

@@ -176,7 +176,6 @@ def reconstruct(scans: ScansOrOne, *, keep_detail: bool = False) -> int:
         ldae reconstruct head.nii.gz --out reconstruction.nii.gz
         ldae reconstruct cohort.tsv --people test --out reconstructions
     """
-    from ldae.tasks.native.spaces import open_space
     from ldae.tasks.reconstruct import reconstruct, write_reconstructions
     from ldae.volume import SUFFIXES
 
@@ -184,7 +183,7 @@ def reconstruct(scans: ScansOrOne, *, keep_detail: bool = False) -> int:
         return _reconstruct_one(scans)
     checked_folder(scans.out)
     model, encoded = scans.open()
-    place = open_space(scans.space, model)
+    place = scans.place(model)
 
     def write(batch: Any) -> None:
         write_reconstructions(batch, scans.out, place, keep_detail=keep_detail)
@@ -255,6 +254,7 @@ def sample(
         ldae sample --like scan.nii.gz --count 4 --out variations
     """
     from ldae.base.ranks import barrier, join, own_part, together
+    from ldae.io.bids import TEMPLATE, bids_path, describe_results
     from ldae.tasks.native.labels import write_synthetic
     from ldae.tasks.sample import sample
     from ldae.volume import read_volume
@@ -275,12 +275,13 @@ def sample(
     }
     images = sample(loaded, count, seed=seed, semantic=semantic, batch_size=batch_size, part=part)
     for index, image in zip(part.choose_batches(range(count), batch_size), images, strict=True):
-        path = out / f"sample-{seed}-{index:04d}_T1w.nii.gz"
+        path = bids_path(out, f"sub-seed{seed}n{index:04d}", f"_space-{TEMPLATE}_desc-sample_T1w.nii.gz")
         write_synthetic(loaded.config.preprocessing.restore(image), path, "sample", index=index, **facts)
     with together():
         barrier()
     if part.number > 1:
         return 0
+    describe_results(out)
     say(f"{count} {'image' if count == 1 else 'images'} in {out}", folder=out)
     if against is not None:
         _compare_samples(loaded, against, out, seed)

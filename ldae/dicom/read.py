@@ -2,6 +2,8 @@
 
 import json
 import logging
+import shutil
+import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -129,6 +131,8 @@ def _stage(path: Path, link: Path) -> None:
         bare = not file.read(len(PREAMBLE)).endswith(b"DICM")
     if bare:
         link.write_bytes(PREAMBLE + path.read_bytes())
+    elif sys.platform == "win32":  # where links are for administrators
+        shutil.copyfile(path, link)
     else:
         link.symlink_to(path.resolve())
 

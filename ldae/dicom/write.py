@@ -198,7 +198,7 @@ def _common(series: DerivedSeries, reference: Header | None, place: npt.NDArray[
     text = f"{SYNTHETIC}: {series.description}" if series.description else SYNTHETIC
     dataset.SeriesDescription = text.replace("\\", "/")[:LONGEST_DESCRIPTION]
     dataset.DerivationDescription = f"{SYNTHETIC}. ldae {__version__}: {series.derivation}"[:1024]
-    dataset.ImageComments = SYNTHETIC
+    dataset.ImageComments, dataset.BodyPartExamined = SYNTHETIC, "BRAIN"
     dataset.BurnedInAnnotation, dataset.LossyImageCompression = "NO", "00"
     dataset.Manufacturer, dataset.ManufacturerModelName, dataset.SoftwareVersions = "ldae", "ldae", __version__
     # A research sequence: no scanner played one.
@@ -212,7 +212,9 @@ def _common(series: DerivedSeries, reference: Header | None, place: npt.NDArray[
     dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 16, 15, 0
     low, high = float(volume.data.min()), float(volume.data.max())
-    dataset.WindowCenter, dataset.WindowWidth = _decimal((low + high) / 2), _decimal(max(high - low, 1e-6))
+    # Exact, because LINEAR leaves half a unit out at either end, which is much of an image in [0, 1].
+    dataset.WindowCenter, dataset.WindowWidth = _decimal((low + high) / 2), _decimal(max(high - low, 1.0))
+    dataset.VOILUTFunction, dataset.RescaleType = "LINEAR_EXACT", "US"
     return dataset
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from ldae.base.files import write_json
+from ldae.io.bids import write_description
 from ldae.phantom.population import DIAGNOSES, Session, Subject
 from ldae.phantom.raw import TRUTH_FOLDER
 
@@ -28,6 +29,22 @@ MANIFEST_NAME = "manifest.tsv"
 MANIFEST_COLUMNS = ("participant_id", "session_id", "image", "age", "sex", "diagnosis", "months", "site")
 PARTICIPANT_COLUMNS = ("participant_id", "age", "sex", "diagnosis", "site")
 SESSION_COLUMNS = ("session_id", "months", "age", "diagnosis")
+# After Gebru et al., Datasheets for Datasets, 2021.
+DATA_SHEET = """\
+Phantom cohort of ldae: data sheet
+
+Motivation    To test methods of representation learning where the truth is known.
+Composition   Simulated T1-weighted scans: {content}. A synthetic cohort: no image shows a person.
+              participants.tsv and sub-*/*_sessions.tsv hold age, sex, diagnosis and scanner, which were drawn too.
+              phantom_truth.tsv holds the true volumes in millilitres, the severity of disease and the displacements (mm)
+              that every image was made with; phantom_effect.nii.gz the mean change of the image for one unit of severity.
+Collection    Computed from {source} by ldae's phantom generator, version {version}.
+              phantom_config.json holds the settings; the same settings give the same bytes.
+Labelling     Diagnosis follows from severity less a personal reserve. Age confounds it, by design.
+Processing    None after the simulation. No split is given: 'ldae cohort split' makes one.
+Uses          Tests of methods. Nothing that is measured here holds for patients: anatomy, disease and scanners are simple models.
+Distribution  Licence: {licence}. Maintenance is not needed: 'ldae cohort synth' makes it again.
+"""
 
 Row = dict[str, Any]
 
@@ -74,36 +91,41 @@ def write_table(path: Path, rows: Sequence[Row], columns: Sequence[str]) -> None
 
 def write_descriptions(folder: Path, version: int, *, raw: bool = False, label_maps: bool = False) -> None:
     """Write the files that describe the data set, of whole heads if `raw`, made from label maps or from the template."""
-
-    def describe(place: Path, name: str, kind: str, **more: Any) -> None:
-        generators = [{"Name": "ldae phantom", "Version": str(version)}]
-        title = {"Name": f"ldae phantom cohort{name}", "BIDSVersion": "1.10.0", "DatasetType": kind}
-        write_json(place / "dataset_description.json", {**title, **more, "GeneratedBy": generators})
-
-    licence = "that of the label maps it was made from" if label_maps else "CC0"
-    describe(folder, " (synthetic)", "raw", License=licence)
     levels = dict(zip(DIAGNOSES, ("normal", "mild cognitive impairment", "Alzheimer's disease"), strict=True))
-    write_json(
-        folder / "participants.json",
-        {
-            "age": {"Description": "age at the first session", "Units": "years"},
-            "sex": {"Levels": {"F": "female", "M": "male"}},
-            "diagnosis": {"Description": "at the first session", "Levels": levels},
-            "site": {"Description": "scanner"},
-        },
-    )
+    age, diagnosis = {"Description": "age at the session", "Units": "years"}, {"Levels": levels}
+    participants = {
+        "age": {**age, "Description": "age at the first session"},
+        "sex": {"Levels": {"F": "female", "M": "male"}},
+        "diagnosis": {**diagnosis, "Description": "at the first session"},
+        "site": {"Description": "scanner"},
+    }
+    write_json(folder / "participants.json", participants)
+    months = {"Description": "since the first session", "Units": "months"}
+    write_json(folder / "sessions.json", {"months": months, "age": age, "diagnosis": diagnosis})
     source = "label maps of heads" if label_maps else "the MNI152 template (ICBM 2009a)"
-    kind = "skull-stripped and in MNI space. phantom"
+    content = "brains without skull, in MNI space"
     if raw:
-        kind = "as whole heads in native space; derivatives/truth holds where\neach brain lies. phantom"
-    (folder / "README").write_text(
-        f"A synthetic cohort. No image shows a person: all were made from {source} by\n"
-        f"ldae's phantom generator, {kind}_truth.tsv holds the true volumes in\n"
-        "millilitres, the severity of disease and the displacements (mm) that every image was made with;\n"
-        "phantom_effect.nii.gz holds the mean change of the image for one unit of severity.\n",
-        encoding="utf-8",
+        content = "whole heads in native space; derivatives/truth holds where each brain lies"
+    licence = "that of the label maps it was made from" if label_maps else "CC0"
+    readme = DATA_SHEET.format(source=source, content=content, licence=licence, version=version)
+    generator = [{"Name": "ldae phantom", "Version": str(version)}]
+    write_description(
+        folder,
+        "ldae phantom cohort (synthetic)",
+        readme,
+        kind="raw",
+        ignored=[MANIFEST_NAME, "phantom_*", "*_displacement.nii.gz"],
+        GeneratedBy=generator,
+        License=licence,
+        Authors=["The ldae authors"],
     )
     if raw:
-        links = {"raw": "../.."}
-        describe(folder / TRUTH_FOLDER, ": what is true of the raw scans", "derivative", DatasetLinks=links)
-    (folder / ".bidsignore").write_text(f"{MANIFEST_NAME}\nphantom_*\n*_displacement.nii.gz\n", encoding="utf-8")
+        title, links = "ldae phantom cohort: what is true of the raw scans", {"raw": "../.."}
+        write_description(
+            folder / TRUTH_FOLDER,
+            title,
+            readme,
+            ignored=["*_desc-truth.json"],
+            GeneratedBy=generator,
+            DatasetLinks=links,
+        )

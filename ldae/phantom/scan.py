@@ -125,7 +125,7 @@ def write_effect(
         for subject in by_label_map(subjects, sources)
     ]
     mean = Volume(np.mean(effects, axis=0, dtype=np.float32), cohort_grid(config).affine)
-    write_volume(mean, path, description="phantom truth: mean change of the image for severity + 1")
+    write_volume(mean, path, description="phantom truth: mean change of the image for severity + 1", mni=True)
 
 
 def by_label_map(subjects: Sequence[Subject], sources: Mapping[int, LabelSource]) -> list[Subject]:
@@ -164,7 +164,9 @@ def _scan_stripped(
         head = render(head_map, session.state, scan.motion, keep_displacement=config.save_displacement)
         darkening = session.state.white_matter_darkening
         image = _acquire(config, head, grid, scan, darkening, rng, (subject.index, session.months))
-        write_volume(Volume(image, grid.affine), folder / image_path(subject, session), description=DESCRIPTION)
+        write_volume(
+            Volume(image, grid.affine), folder / image_path(subject, session), description=DESCRIPTION, mni=True
+        )
         yield session, head, grid
 
 

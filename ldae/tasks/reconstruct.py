@@ -11,6 +11,7 @@ import torch
 
 from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.base.files import write_json
+from ldae.io.bids import bids_path
 from ldae.metrics.images import ImageAgreement, compare_images
 from ldae.metrics.statistics import Interval, mean_of, subject_bootstrap
 from ldae.tasks.encoded_scans import EncodedScans, Progress
@@ -244,7 +245,7 @@ def write_reconstructions(
         space.scan(record, codes)
         .reconstruction(image, scan, keep_detail=keep_detail)
         .write(
-            out / f"{record.stem}_space-{space.label}_desc-reconstruction_T1w.nii.gz",
+            bids_path(out, record.stem, f"_space-{space.label}_desc-reconstruction_T1w.nii.gz"),
             "reconstruction",
             keep_detail=keep_detail,
         )

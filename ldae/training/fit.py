@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +190,7 @@ def fit_stage(
         callbacks.append(ProgressCallback(name, settings.progress))
     if pictures is not None:
         callbacks.append(SliceImages(pictures))
+    board = [TensorBoardLogger(folder, name="tensorboard")] if find_spec("tensorboard") else []  # of an extra
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
         warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*|Grad strides do not match")
@@ -207,7 +209,7 @@ def fit_stage(
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
-            logger=[CSVLogger(folder, name="logs"), TensorBoardLogger(folder, name="tensorboard")],
+            logger=[CSVLogger(folder, name="logs"), *board],
             callbacks=callbacks,
         )
         release_memory()

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from ldae.data.manifest import write_manifest
+from ldae.io.bids import TEMPLATE, bids_path
 from ldae.io.notice import SYNTHETIC
 from ldae.tasks.native.scan import NativeScan
 from ldae.tasks.probe.linear import LinearProbe
@@ -44,6 +45,11 @@ def outside(made):
     return mask
 
 
+def in_native_space(folder, session, what):
+    """The file of a result."""
+    return bids_path(folder, f"sub-1_ses-{session}", f"_space-native_desc-{what}_T1w.nii.gz")
+
+
 def assert_marked(path, made, kind):
     """Header and side-car say what it is and where it came from."""
     assert SYNTHETIC in bytes(nibabel.load(path).header["descrip"]).decode()
@@ -60,8 +66,7 @@ def test_an_edit_of_size_zero_is_the_raw_scan(two_visits, tmp_path, capsys):
     command = ("manipulate", *arguments, "--direction", probe, "--steps", "0", "40", "--counterfactual", "0.5")
     assert run(*command, "--out", out) == 0, capsys.readouterr().err
     for n, each in enumerate(made):
-        name = f"sub-1_ses-{n}_space-native_desc-"
-        zero, edited = (out / f"{name}step{step}_T1w.nii.gz" for step in ("+0", "+40"))
+        zero, edited, counterfactual = (in_native_space(out, n, what) for what in ("step0", "step40", "counterfactual"))
         np.testing.assert_array_equal(unscaled(zero), unscaled(each.raw))
         np.testing.assert_array_equal(nibabel.load(zero).get_fdata(), nibabel.load(each.raw).get_fdata())
         changed = unscaled(edited) != unscaled(each.raw)
@@ -71,7 +76,7 @@ def test_an_edit_of_size_zero_is_the_raw_scan(two_visits, tmp_path, capsys):
         assert (facts["step"], facts["probe"]) == (40, str(probe))
         assert facts["changed_voxels"] == pytest.approx(changed.sum(), rel=0.05)
         assert assert_marked(zero, each, "edit")["changed_voxels"] == 0
-        assert_marked(out / f"{name}counterfactual_T1w.nii.gz", each, "counterfactual")
+        assert_marked(counterfactual, each, "counterfactual")
 
 
 def test_a_deformed_edit_moves_the_raw_scan_and_nothing_outside_the_brain(two_visits, tmp_path, capsys):
@@ -79,9 +84,7 @@ def test_a_deformed_edit_moves_the_raw_scan_and_nothing_outside_the_brain(two_vi
     command = ("manipulate", *arguments, "--direction", probe, "--steps", "0", "80", "--render", "deformed")
     assert run(*command, "--out", tmp_path / "edits") == 0, capsys.readouterr().err
     for n, each in enumerate(made):
-        zero, edited = (
-            tmp_path / "edits" / f"sub-1_ses-{n}_space-native_desc-step{step}_T1w.nii.gz" for step in ("+0", "+80")
-        )
+        zero, edited = (in_native_space(tmp_path / "edits", n, what) for what in ("step0", "step80"))
         np.testing.assert_array_equal(unscaled(zero), unscaled(each.raw))
         changed = unscaled(edited) != unscaled(each.raw)
         assert changed.any()
@@ -93,8 +96,7 @@ def test_a_reconstruction_shows_what_the_codes_hold(two_visits, tmp_path, capsys
     made, arguments, _ = two_visits
     for out, *option in (("codes",), ("detail", "--keep-detail")):
         assert run("reconstruct", *arguments, *option, "--out", tmp_path / out) == 0, capsys.readouterr().err
-    name = "sub-1_ses-0_space-native_desc-reconstruction_T1w.nii.gz"
-    shown, kept = (tmp_path / out / name for out in ("codes", "detail"))
+    shown, kept = (in_native_space(tmp_path / out, 0, "reconstruction") for out in ("codes", "detail"))
     for path in (shown, kept):
         np.testing.assert_array_equal(unscaled(path)[outside(made[0])], unscaled(made[0].raw)[outside(made[0])])
         assert_marked(path, made[0], "reconstruction")
@@ -110,7 +112,7 @@ def test_months_come_on_the_nearest_visits_raw_scan(two_visits, tmp_path, capsys
     months = ("--subject", "sub-1", "--months", "0", "3", "9", "12", "--draws", "2")
     assert run("interpolate", "subject", *arguments, *months, "--out", tmp_path / "m") == 0, capsys.readouterr().err
     for month, visit, changes in ((0, 0, False), (3, 0, True), (9, 1, True), (12, 1, False)):
-        path = tmp_path / "m" / f"sub-1_month-{month}_space-native_desc-interpolated_T1w.nii.gz"
+        path = in_native_space(tmp_path / "m", f"month{month}", "interpolated")
         changed = unscaled(path) != unscaled(made[visit].raw)
         assert changed.any() == changes
         assert not changed[outside(made[visit])].any()
@@ -134,5 +136,5 @@ def test_a_scan_without_a_way_back_is_told_before_anything_is_done(two_visits, t
     assert "--space template" in printed
     assert not (tmp_path / "out").exists()
     assert run("reconstruct", *arguments, "--space", "template", "--out", tmp_path / "out") == 0
-    template = next((tmp_path / "out").glob("sub-1_ses-1_space-MNI152_desc-reconstruction_T1w.nii.gz"))
+    template = bids_path(tmp_path / "out", "sub-1_ses-1", f"_space-{TEMPLATE}_desc-reconstruction_T1w.nii.gz")
     assert json.loads(sidecar_path(template).read_text())["space"] == "template"

@@ -10,6 +10,7 @@ import pytest
 
 from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.data.manifest import read_manifest
+from ldae.io.bids import TEMPLATE, bids_path
 from ldae.tasks.probe.embeddings import read_embeddings
 from ldae.volume import read_volume, sidecar_path, write_volume
 from tests.command_line import run
@@ -131,12 +132,12 @@ def test_manipulate_writes_edits_and_counterfactuals(model, tiny_run, tmp_path, 
     truth = ("--effect", tiny_run / "effect.nii.gz", "--counterfactual", "0.5")
     with few_resamples():
         assert run("manipulate", *model, *options, *truth, "--out", tmp_path) == 0
-    edited = list(tmp_path.glob("*_desc-step+0_T1w.nii.gz"))
+    edited = list(tmp_path.rglob("*_desc-step0_T1w.nii.gz"))
     found = json.loads((tmp_path / "manipulate.json").read_text())
     assert {"direction", nuisance.stem} == found["findings"]["probe_slopes"].keys()
     assert -1 <= found["effect_correlation"]["effect.nii.gz"] <= 1
     rows = pd.read_csv(tmp_path / "counterfactuals.tsv", sep="\t")
-    assert len(rows) == len(edited) == len(list(tmp_path.glob("*_desc-counterfactual_T1w.nii.gz")))
+    assert len(rows) == len(edited) == len(list(tmp_path.rglob("*_desc-counterfactual_T1w.nii.gz")))
     reached = rows["step"][rows["reached"]].abs()
     printed = " ".join(capsys.readouterr().out.split())
     assert f"the probe reaches 0.5 in {len(reached)} of {len(rows)} scans" in printed
@@ -147,12 +148,12 @@ def test_manipulate_writes_edits_and_counterfactuals(model, tiny_run, tmp_path, 
     subject = rows["participant_id"].iloc[0]
     one = ("--subject", subject, "--direction", probe, "--steps", "1", "--out", tmp_path / "one")
     assert run("manipulate", *model, *one) == 0
-    assert {path.name.split("_ses")[0] for path in (tmp_path / "one").glob("*.nii.gz")} == {subject}
+    assert {path.name.split("_ses")[0] for path in (tmp_path / "one").rglob("*.nii.gz")} == {subject}
     assert "nearest to their own" not in capsys.readouterr().out
     deformed = (*one[:-1], tmp_path / "deformed", "--render", "deformed")
     assert run("manipulate", *model, *deformed) == 0
     record = read_manifest(tiny_run / "manifest.tsv")[subject][0]
-    zero = tmp_path / "deformed" / f"{record.stem}_space-MNI152_desc-step+0_T1w.nii.gz"
+    zero = bids_path(tmp_path / "deformed", record.stem, f"_space-{TEMPLATE}_desc-step0_T1w.nii.gz")
     loaded = LatentDiffusionAutoencoder.from_pretrained(tiny_run / "model")
     np.testing.assert_array_equal(read_volume(zero).data, loaded.prepare_record(record).data)
     assert json.loads(sidecar_path(zero).read_text())["render"] == "deformed"
@@ -165,16 +166,16 @@ def test_interpolate_scores_and_writes_missing_sessions(model, tmp_path):
         assert run("interpolate", "evaluate", *model, "--people", "all", "--out", tmp_path / "scores") == 0
     subject = ("interpolate", "subject", *model, "--out", tmp_path / "months", "--subject")
     assert run(*subject, "sub-00", "--months", "6") == 0
-    assert len(list((tmp_path / "months").glob("*.nii.gz"))) == 1
+    assert len(list((tmp_path / "months").rglob("*.nii.gz"))) == 1
     assert run(*subject, "nobody", "--months", "3") == 2
 
 
 def test_reconstruct_and_sample_write_images(model, tiny_run, tmp_path):
     assert run("reconstruct", *model, "--people", "test", "--out", tmp_path / "test") == 0
-    assert read_volume(next((tmp_path / "test").glob("*.nii.gz"))).data.max() > 0
+    assert read_volume(next((tmp_path / "test").rglob("*.nii.gz"))).data.max() > 0
     like = ("--like", tiny_run / "images" / "0_0.nii.gz", "--count", "2")
     assert run("sample", "--model", tiny_run / "model", *like, *FP32, "--out", tmp_path / "drawn") == 0
-    assert len(list((tmp_path / "drawn").glob("*.nii.gz"))) == 2
+    assert len(list((tmp_path / "drawn").rglob("*.nii.gz"))) == 2
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from ldae.errors import CohortError
 from ldae.head.alignment import write_transform
 from ldae.head.preprocess import PreprocessConfig, PreprocessedScan, Quality
 from ldae.image_files import Reading
+from ldae.io.bids import DESCRIPTION, TEMPLATE, bids_path, write_description
 from ldae.io.version import __version__
 from ldae.prepare.preprocess.overlay import draw_overlay
 from ldae.volume import Grid, write_volume
@@ -32,16 +33,15 @@ __all__ = [
 
 # Raised whenever the pipeline gives other results for the same scan, so that old ones count as unfinished.
 PIPELINE_VERSION = 2
-SPACE = "MNI152"
-MANIFEST, DESCRIPTION = "manifest.tsv", "dataset_description.json"
+MANIFEST = "manifest.tsv"
 # Files of a finished scan; the side-car is written last, so that its presence means that the others are there.
 ENDINGS = {
-    "image": f"_space-{SPACE}_desc-preproc_T1w.nii.gz",
-    "mask": f"_space-{SPACE}_desc-brain_mask.nii.gz",
+    "image": f"_space-{TEMPLATE}_desc-preproc_T1w.nii.gz",
+    "mask": f"_space-{TEMPLATE}_desc-brain_mask.nii.gz",
     "native_mask": "_desc-brain_mask.nii.gz",
-    "transform": f"_from-T1w_to-{SPACE}_mode-image_xfm.txt",
-    "overlay": f"_space-{SPACE}_desc-preproc_overlay.png",
-    "sidecar": f"_space-{SPACE}_desc-preproc_T1w.json",
+    "transform": f"_from-T1w_to-{TEMPLATE}_mode-image_xfm.txt",
+    "overlay": f"_space-{TEMPLATE}_desc-preproc_overlay.png",
+    "sidecar": f"_space-{TEMPLATE}_desc-preproc_T1w.json",
 }
 
 
@@ -139,7 +139,7 @@ def plan_jobs(
     jobs: list[ScanJob] = []
     owner: dict[Path, str] = {}
     for record in manifest.records:
-        stem = out_dir.joinpath(*record.stem.split("_"), "anat", record.stem)
+        stem = bids_path(out_dir, record.stem, "")
         other = owner.setdefault(stem, record.key)
         if other != record.key:
             both = f"{manifest.path}: {other} and {record.key} would both be written as {stem.name}"
@@ -224,8 +224,8 @@ def write_scan(job: ScanJob, scan: PreprocessedScan, native_grid: Grid) -> Outco
     """
     files, quality = job.files, scan.quality
     files["sidecar"].unlink(missing_ok=True)
-    write_volume(scan.image, files["image"], description="ldae preprocessed T1w")
-    write_volume(scan.brain_mask, files["mask"], description="ldae brain mask")
+    write_volume(scan.image, files["image"], description="ldae preprocessed T1w", mni=True)
+    write_volume(scan.brain_mask, files["mask"], description="ldae brain mask", mni=True)
     write_volume(scan.native_mask, files["native_mask"], description="ldae brain mask")
     write_transform(scan.affine_native_to_template, files["transform"])
     title = f"{job.key}   score {quality.score:.2f}, correlation {quality.correlation:.2f}"
@@ -239,7 +239,7 @@ def write_scan(job: ScanJob, scan: PreprocessedScan, native_grid: Grid) -> Outco
         "Quality": {"Score": quality.score, **{name.capitalize(): value for name, value in asdict(quality).items()}},
         "BrainVolumeMl": scan.brain_volume_ml,
         "Warnings": list(scan.warnings),
-        "Space": SPACE,
+        "Space": TEMPLATE,
         "SkullStripped": True,
         # Relative to this file: an absolute path may hold the name of a user.
         "Sources": [
@@ -275,13 +275,11 @@ def write_derived_manifest(manifest: Manifest, out_dir: Path, outcomes: Sequence
     images = [outcome.image for outcome in outcomes if outcome.image is not None]
     table["image"] = pd.Series([os.path.relpath(image, out_dir) for image in images], dtype=object)
     table["preprocess_quality"] = [round(o.quality.score, 4) for o in outcomes if o.quality is not None]
-    write_json(
-        out_dir / DESCRIPTION,
-        {
-            "Name": "T1w images preprocessed by ldae",
-            "BIDSVersion": "1.10.0",
-            "DatasetType": "derivative",
-            "GeneratedBy": [{"Name": "ldae", "Version": __version__}],
-        },
+    readme = (
+        "T1w scans without bias field and skull, in template space by an affine registration. manifest.tsv lists them for ldae.\n"
+        "The JSON file beside each scan holds the transform, the quality, and the settings that it was made with.\n"
     )
+    write_description(out_dir, "T1w images preprocessed by ldae", readme)
+    mask = {"Type": "Brain", "Description": "voxels of the brain"}
+    write_json(out_dir / "desc-brain_mask.json", mask)  # of every mask below, as BIDS has side-cars inherited
     return write_manifest(table, out_dir / MANIFEST)

@@ -14,6 +14,7 @@ from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.base.files import write_text
 from ldae.codes import Codes
 from ldae.errors import TaskError
+from ldae.io.bids import bids_path
 from ldae.tasks.edit.direction import manipulate_codes
 from ldae.tasks.edit.manipulate import ready_step
 from ldae.tasks.encoded_scans import EncodedScans
@@ -134,7 +135,7 @@ def write_counterfactuals(
     for record, codes, each in zip(scans.records, scans.codes, found, strict=True):
         values = {"step": each.amount, "before": each.before, "after": each.after, "reached": each.reached}
         rows.append({"participant_id": record.participant_id, "session_id": record.session_id, **values})
-        path = out / f"{record.stem}_space-{space.label}_desc-counterfactual_T1w.nii.gz"
+        path = bids_path(out, record.stem, f"_space-{space.label}_desc-counterfactual_T1w.nii.gz")
         reference = model.decode_images([codes])[0] if space.needs_reference else each.image
         space.scan(record, codes).edited(each.image, reference).write(path, "counterfactual", **facts, **values)
         progress(len(rows), len(scans))

@@ -7,6 +7,7 @@ import numpy as np
 
 from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.errors import TaskError
+from ldae.io.bids import bids_number, bids_path
 from ldae.tasks.encoded_scans import EncodedScans
 from ldae.tasks.longitudinal.interpolate import draw_spread, interpolate_subject, nearest_session, with_residual
 from ldae.tasks.native.spaces import Space
@@ -57,16 +58,17 @@ def write_months(
         place = space.scan(scans.records[row], session)
         if residual and not space.needs_reference:
             image = with_residual(image, between, scans.select(ends).images(), np.stack(decoded))
-        name = f"{scans.records[row].stem.partition('_')[0]}_month-{month:g}_space-{space.label}"
+        name = f"{scans.records[row].stem.partition('_')[0]}_ses-month{bids_number(month)}"
+        start = f"_space-{space.label}_desc-"
         facts = {
             "month": month,
             "session": scans.records[row].session_id,
             "between": [scans.records[end].session_id for end in dict.fromkeys(ends)],
             "estimate": "residual" if residual else "codes",
         }
-        path = out / f"{name}_desc-interpolated_T1w.nii.gz"
+        path = bids_path(out, name, f"{start}interpolated_T1w.nii.gz")
         yield place.edited(image, reference).write(path, "interpolation", **facts)
         if draws:
             spread = draw_spread(model, codes, draws=draws, seed=seed)
-            path = out / f"{name}_desc-uncertainty_T1w.nii.gz"
+            path = bids_path(out, name, f"{start}uncertainty_T1w.nii.gz")
             yield place.spread(spread).write(path, "uncertainty", **facts, draws=draws, seed=seed)

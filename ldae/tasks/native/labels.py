@@ -22,13 +22,13 @@ def write_synthetic(volume: Volume, path: Path, kind: str, *, onto: StoredScan |
         onto: a scan that `volume` is a change of; the file then holds the scan with that change.
         facts: how it was made, for the side-car.
     """
-    description = f"{SYNTHETIC} ({kind}, ldae)"
+    description, in_template = f"{SYNTHETIC} ({kind}, ldae)", facts.get("space") == "template"
     if onto is None:
-        write_volume(volume, path, description=description)
+        write_volume(volume, path, description=description, mni=in_template)
     else:
         onto.write_changed(volume, path, description=description)
     software = {"name": "ldae", "version": __version__}
-    write_json(
-        sidecar_path(path), {"synthetic": True, "notice": SYNTHETIC, "kind": kind, **facts, "software": software}
-    )
+    bids = {"Description": description, **({"SkullStripped": True} if in_template else {})}
+    plain = {"synthetic": True, "notice": SYNTHETIC, "kind": kind, **bids, **facts, "software": software}
+    write_json(sidecar_path(path), plain)
     return path

@@ -12,6 +12,7 @@ from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.codes import Codes
 from ldae.data.manifest import Record
 from ldae.errors import TaskError
+from ldae.io.bids import TEMPLATE
 from ldae.io.stored import StoredScan
 from ldae.tasks.native.labels import write_synthetic
 from ldae.tasks.native.scan import NativeScan, NativeSource
@@ -114,7 +115,7 @@ class TemplateSpace:
     """
 
     model: LatentDiffusionAutoencoder
-    label: ClassVar[str] = "MNI152"
+    label: ClassVar[str] = TEMPLATE
     needs_reference: ClassVar[bool] = False
 
     def scan(self, record: Record, codes: Codes) -> _OnTemplate:
@@ -138,9 +139,12 @@ class NativeSpace:
             TaskError: if the scan has no way back to the raw scan.
         """
         native = NativeScan.of(record.image)
-        source = native.source
+        source, around = native.source, native.scan.volume.data.copy()
+        around[native.box] = 0
         facts = {
             "space": "native",
+            "SkullStripped": not around.any(),
+            "SpatialReference": "orig",  # BIDS's word for a scan's own space
             "source": source.raw.name,
             "preprocessed": record.image.name,
             "affine_native_to_template": source.to_template.tolist(),

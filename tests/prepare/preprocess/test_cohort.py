@@ -84,18 +84,21 @@ def test_a_cohort_survives_its_bad_scan_and_is_not_done_twice(
     assert "unreadable or truncated" in report.failures["sub-C_01"]
     assert calls == [(1, 3), (2, 3), (3, 3)]
     assert sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()) == [
+        ".bidsignore",
+        "README",
         "dataset_description.json",
+        "desc-brain_mask.json",
         "manifest.tsv",
         *(
             f"{folder}/anat/{folder.replace('/', '_')}_{ending}"
             for folder in ("sub-A1/ses-M00", "sub-B/ses-02")
             for ending in (
                 "desc-brain_mask.nii.gz",
-                "from-T1w_to-MNI152_mode-image_xfm.txt",
-                "space-MNI152_desc-brain_mask.nii.gz",
-                "space-MNI152_desc-preproc_T1w.json",
-                "space-MNI152_desc-preproc_T1w.nii.gz",
-                "space-MNI152_desc-preproc_overlay.png",
+                "from-T1w_to-MNI152NLin2009aSym_mode-image_xfm.txt",
+                "space-MNI152NLin2009aSym_desc-brain_mask.nii.gz",
+                "space-MNI152NLin2009aSym_desc-preproc_T1w.json",
+                "space-MNI152NLin2009aSym_desc-preproc_T1w.nii.gz",
+                "space-MNI152NLin2009aSym_desc-preproc_overlay.png",
             )
         ),
     ]
@@ -351,6 +354,6 @@ def test_the_command_leaves_a_page_with_the_worst_first(
     page = (out / "quality.html").read_text()
     first, second = page.index("sub-B_01:"), page.index("sub-A_01:")
     assert first < second
-    assert "sub-B/ses-01/anat/sub-B_ses-01_space-MNI152_desc-preproc_overlay.png" in page
+    assert "sub-B/ses-01/anat/sub-B_ses-01_space-MNI152NLin2009aSym_desc-preproc_overlay.png" in page
     assert "Failed: 1 of 3 scans" in page
     assert "http" not in page.split("</style>")[1].split("<script>")[0]

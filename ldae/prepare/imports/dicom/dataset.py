@@ -17,7 +17,7 @@ from ldae.dicom.headers import Scan, Series, read_folder
 from ldae.dicom.read import convert_series
 from ldae.dicom.select import SeriesRule, select_series
 from ldae.errors import CohortError, VolumeError
-from ldae.io.version import __version__
+from ldae.io.bids import write_description
 from ldae.prepare.imports.dicom.subjects import (
     KeyRow,
     Visit,
@@ -365,15 +365,16 @@ def _write_tables(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def _write_descriptions(folder: Path) -> None:
     """The files that describe the data set."""
-    generator = {"Name": "ldae", "Version": __version__}
-    title = {"Name": "T1w images imported from DICOM by ldae", "BIDSVersion": "1.10.0", "DatasetType": "raw"}
-    write_json(folder / "dataset_description.json", {**title, "GeneratedBy": [generator]})
     age = {"Description": "age at the first visit; 90 may stand for any age over 89", "Units": "years"}
     write_json(folder / "participants.json", {"age": age, "sex": {"Levels": {"F": "female", "M": "male"}}})
-    write_text(
-        folder / "README",
+    months = {"Description": "since the first visit", "Units": "months"}
+    write_json(folder / "sessions.json", {"months": months, "age": {**age, "Description": "age at the visit"}})
+    write_description(
+        folder,
+        "T1w images imported from DICOM by ldae",
         "T1w images imported from DICOM. Of the headers, only numbers of the acquisition and words of closed lists were\n"
         "kept: no names, dates, identifiers or free text. Months count from the first visit that was imported.\n"
         "The images were not defaced: where a head has its face on, a person can be recognised.\n",
+        kind="raw",
+        ignored=[MANIFEST_NAME, REPORT_NAME],
     )
-    write_text(folder / ".bidsignore", f"{MANIFEST_NAME}\n{REPORT_NAME}\n")
