@@ -40,7 +40,7 @@ VISIBLE = 0.05
 # Lengths in inches; a page is 11.6 inches wide.
 WIDTH, LABEL, GAP, STRIP, LINE, BAR, LARGEST_TILE = 11.6, 0.34, 0.05, 0.17, 0.165, 0.62, 2.25
 INK = "#1B1F24"
-DPI = 88
+DPI = 125
 DIVERGING = "RdBu_r"
 
 # An outline follows this intensity of its image.
@@ -219,9 +219,9 @@ def _palette() -> npt.NDArray[np.uint8]:
     import matplotlib
     from matplotlib.colors import to_rgb
 
-    greys = np.linspace(0, 1, 52)[:, None].repeat(3, axis=1)
+    greys = np.linspace(0, 1, 96)[:, None].repeat(3, axis=1)
     amber = np.linspace(0, 1, 17)[1:, None] * to_rgb(STRIPS["synthetic"][1])
-    diverging = matplotlib.colormaps[DIVERGING](np.linspace(0, 1, 51))[:, :3]
+    diverging = matplotlib.colormaps[DIVERGING](np.linspace(0, 1, 95))[:, :3]
     return np.rint(255 * np.concatenate([greys, amber, diverging, [to_rgb(INK)]])).astype(np.uint8)
 
 
