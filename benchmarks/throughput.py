@@ -165,7 +165,8 @@ def compare(sides: dict[str, Bench], baseline: Bench, options: argparse.Namespac
     first, *others = sides
     ours = sides[first]
     default = ours.model.config.sampling
-    settings = [default, *(replace(default, steps=n) for n in STEPS if n != default.steps), replace(default, steps=5)]
+    steps = {5, *(n for n in STEPS if n < options.baseline_steps), options.baseline_steps} - {default.steps}
+    settings = [default, *(replace(default, steps=n) for n in sorted(steps))]
     settings.append(replace(default, solver="ddim", steps=10))
     rows = [ours.measure(each, batch=options.batch, repeats=options.repeats) for each in settings]
     single = [ours.measure(default, batch=n, repeats=options.repeats) for n in (1, 2, 4, 8) if n < options.batch]
@@ -181,7 +182,9 @@ def compare(sides: dict[str, Bench], baseline: Bench, options: argparse.Namespac
     )
     ratios = {
         "ratio_at_default": rows[0]["scans_per_second"] / base["scans_per_second"],
-        "ratio_at_equal_steps": next(r for r in rows if r["sampling"]["steps"] == BASELINE_STEPS)["scans_per_second"]
+        "ratio_at_equal_steps": next(
+            each["scans_per_second"] for each in rows if each["sampling"]["steps"] == options.baseline_steps
+        )
         / base["scans_per_second"],
         "ratio_at_batch_one": (single or rows)[0]["scans_per_second"] / base["scans_per_second"],
         "ratio_over_voxel_space": None,

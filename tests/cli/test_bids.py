@@ -41,7 +41,7 @@ def validator() -> str:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Cohorts, preprocessed scans, edits, interpolations and samples."""
     folder = tmp_path_factory.mktemp("bids")
-    small = ("--subjects", "1", "--max-sessions", "2", "--voxel-size", "3", "--displacement", "--seed", "3")
+    small = ("--subjects", "1", "--max-sessions", "2", "--voxel-size", "3", "--displacement")  # two sessions
     assert run("cohort", "synth", "--out", folder / "cohort", *small) == 0
     assert run("cohort", "synth", "--out", folder / "heads", *small, "--raw") == 0
     assert run("cohort", "preprocess", folder / "heads" / "manifest.tsv", "--out", folder / "preprocessed") == 0
