@@ -5,28 +5,15 @@
 #
 # data_manifests/adni shows what the table and the folder look like. The report is runs/adni/probes/report.html.
 #
-# Settings, before the command:
-#   PARTS=32       preprocess and encode as SLURM arrays of 32 tasks (scripts/slurm_parts.sh)
-#   PREPARED=1     the images are brains in MNI152 space already: no preprocessing
-#   MODEL=FOLDER   another model than ldae-t1-3mm
-#   MAP=FILE       another map of the table than data_manifests/maps/adni.yaml
+# Settings, before the command: PARTS, PREPARED, MODEL (scripts/prepare.sh says what they do)
+# and MAP=FILE, another map of the table than data_manifests/maps/adni.yaml
 set -euo pipefail
-LDAE="${LDAE:-ldae}"
-MODEL="${MODEL:-ldae-t1-3mm}"
-parts="$(dirname "$0")/slurm_parts.sh"
-# Exit code 1: some scans were left out, each with its reason. Go on with the others.
-most() { "$@" || [ $? -eq 1 ]; }
+source "$(dirname "$0")/prepare.sh"
 
 table="$1" images="$2" out="$3"
 
 most "$LDAE" cohort import table "$table" --map "${MAP:-adni}" --images "$images" --out "$out/cohort.tsv"
-# Stops here on errors. Read the warnings too.
-"$LDAE" cohort check "$out/cohort.tsv"
-cohort="$out/cohort.tsv"
-if [ -z "${PREPARED:-}" ]; then
-    most "$parts" cohort preprocess "$cohort" --out "$out/preprocessed" --workers 4
-    cohort="$out/preprocessed/manifest.tsv" # look at preprocessed/quality.html
-fi
+prepare "$out"
 
 # One vector a scan, and simple features to compare with.
 most "$parts" encode "$cohort" --model "$MODEL" --out "$out/codes"

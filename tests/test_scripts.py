@@ -64,7 +64,7 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
 
 def test_every_pipeline_is_a_page_that_is_tested() -> None:
     found = {path.stem: path.read_text(encoding="utf-8") for path in ROOT.glob("scripts/*.sh")}
-    assert set(found) == {*PIPELINES, "slurm_parts", "gpu_check"}
+    assert set(found) == {*PIPELINES, "prepare", "slurm_parts", "gpu_check"}
     assert max(len(text.splitlines()) for text in found.values()) <= 60
 
 
