@@ -1,12 +1,14 @@
 """`ldae demo`: the whole method on a phantom cohort; `ldae study`: every task with a trained model."""
 
+import time
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from ldae.base.launch import is_follower
 from ldae.base.ranges import Range
 from ldae.cli.command import command
-from ldae.cli.console import progress_bar, say, table
+from ldae.cli.console import duration, progress_bar, say, table
 from ldae.cli.options import Count, Folder, Hardware, Manifest, Model, Seed
 from ldae.cli.training import train
 
@@ -21,6 +23,10 @@ SUBJECTS, QUICK_SUBJECTS = 600, 24
 PRETRAINED_SUBJECTS = 120
 # Missing visits are predicted for those who have three; the others' single scans take half of the time.
 SESSIONS, SINGLE_SESSION = 3, 0.6
+SHARES = {"phantoms": 0.22, "training": 0.36, "study": 0.42}
+"""Of the demo's time."""
+PACE_SECONDS = 30.0
+"""A part that took less tells nothing of the pace of the others."""
 
 
 @command("demo")
@@ -84,6 +90,7 @@ def demo(
         seed=seed,
         population=PopulationConfig() if quick else PopulationConfig(single_session=SINGLE_SESSION),
     )
+    began = time.monotonic()
     with progress_bar("phantoms") as move:
         path = synthesise_cohort(out / "cohort", phantoms, workers=2, force=force, progress=move)
     split = out / "manifest.tsv"
@@ -96,11 +103,14 @@ def demo(
     if pretrained:
         folder: Path | None = find_model(DEFAULT_MODEL)
     else:
+        _say_left("phantoms", began)
         # However a session ends, killed ones apart, its time counts.
+        began = time.monotonic()
         try:
             folder = train(experiment, manifest, out, hardware, force=force)
         finally:
             clock.save()
+        _say_left("training", began)
     assert folder is not None
     model = Model(model=str(folder), device=hardware.device, precision=hardware.precision).loaded
     truth = {"true_volumes": _true_volumes(out / "cohort" / "phantom_truth.tsv")}
@@ -175,8 +185,9 @@ def run(
     from ldae.tasks.study.run import PARTS, run_study
 
     out = clock.out
+    before = dict(zip(PARTS, accumulate(PARTS.values(), initial=0), strict=False))
     try:
-        with progress_bar("study") as move:
+        with progress_bar("study, percent") as move:
             results = run_study(
                 model,
                 read_manifest(manifest),
@@ -185,7 +196,7 @@ def run(
                 effect=effect,
                 seed=clock.request["seed"],
                 progress=lambda part, done, total: move(
-                    PARTS.index(part) + done / max(total, 1), len(PARTS), f"{part} {done} of {total}"
+                    before[part] + PARTS[part] * done / max(total, 1), 100, f"{part} {done} of {total}"
                 ),
             )
     finally:
@@ -210,6 +221,14 @@ def run(
     toy = " of a toy size, which mean nothing" if clock.request.get("quick") else ""
     rows = [[row.name, *(cell.text for cell in row.cells[:3])] for row in key_rows(open_run(out))]
     table(f"key metrics on the test subjects{toy}", ["metric", "value", "95 % interval", "reference"], rows)
+
+
+def _say_left(part: str, began: float) -> None:
+    """How long the rest of the demo takes, at the pace of a part that has just ended, unless it was done before."""
+    seconds = time.monotonic() - began
+    later = list(SHARES.values())[list(SHARES).index(part) + 1 :]
+    if seconds > PACE_SECONDS:
+        say(f"{part} done; about {duration(sum(later) / SHARES[part] * seconds)} left of the whole run")
 
 
 def _true_volumes(path: Path) -> "Embeddings":

@@ -10,7 +10,6 @@ from ldae.report.wording import RIVALS, fixed, joined, ranks, short_name
 __all__ = ["findings"]
 
 FEW_SUBJECTS, FEW_SESSIONS = 100, 50
-Clause = tuple[str, str]
 
 
 def findings(run: RunFolder) -> Section:
@@ -18,62 +17,58 @@ def findings(run: RunFolder) -> Section:
     answers = {
         "prediction of diagnosis and age": _prediction(run),
         "comparison with baselines": _baselines(run),
-        "use of the code and edits": _images(run),
+        "use of the code, and edits": _images(run),
         "missing sessions": _sessions(run),
     }
     blocks = [
-        Text(_sentence(clauses), "plain" if clauses[0][0] in ("Found", "Code better than") else "note")
+        Text(f"{found}.", "plain") if found else Text(f"Not measured: {topic}.", "note")
         for topic, found in answers.items()
-        for clauses in [found or [("Not measured", topic)]]
     ]
     return Section("findings", "In short", [*blocks, Text(_doubt(run), "warning")])
 
 
-def _sentence(clauses: Sequence[Clause]) -> str:
-    """Clauses put together by verdict, the first verdict with a capital letter."""
-    parts: list[str] = []
-    for verdict in dict.fromkeys(verdict for verdict, _ in clauses):
-        texts = joined([text for each, text in clauses if each == verdict])
-        parts.append(f"{verdict.lower() if parts else verdict}: {texts}")
-    return "; ".join(parts) + "."
+def _sentence(subject: str, clauses: Mapping[str, Sequence[str]]) -> str:
+    """The subject with each clause whose place `{}` has something to hold; empty where none has."""
+    filled = [clause.format(joined(of)) for clause, of in clauses.items() if of]
+    return f"{subject} {', and '.join(filled)}" if filled else ""
 
 
-def _found(condition: bool) -> str:
-    return "Found" if condition else "Not found"
-
-
-def _prediction(run: RunFolder) -> list[Clause]:
-    """An effect is found where its whole interval is on the side of the better values."""
-    clauses, (positive, negative) = [], run.classes
+def _prediction(run: RunFolder) -> str:
+    """A target is predicted where the whole interval is on the side of the better values."""
+    positive, negative = run.classes
+    predicted: list[str] = []
+    missed: list[str] = []
     for metric, chance, name, what in (
-        (("diagnosis", "auc"), 0.5, "AUC", f"prediction of {positive} against {negative}"),
-        (("age", "intervals", "r2"), 0.0, "R\u00b2", "prediction of age"),
+        (("diagnosis", "auc"), 0.5, "AUC", f"{positive} against {negative}"),
+        (("age", "intervals", "r2"), 0.0, "R\u00b2", "age"),
     ):
         value, low = (run.results.get("probe", *metric, end) for end in ("value", "low"))
         if isinstance(value, int | float):
             interval = run.results.interval("probe", *metric).text
             text = f"{what} ({name} {fixed(value)}, 95 % interval {interval}; {chance:g} is chance)"
-            clauses.append((_found(isinstance(low, int | float) and low > chance), text))
-    return clauses
+            (predicted if isinstance(low, int | float) and low > chance else missed).append(text)
+    return _sentence("The code", {"predicts {}": predicted, "does not predict {}": missed})
 
 
-def _baselines(run: RunFolder) -> list[Clause]:
+def _baselines(run: RunFolder) -> str:
     """How many baselines the code is better than, and the names of the others, of targets with the same ones together."""
     found = _ranked(run)
-    clauses: list[Clause] = []
-    counts = [
+    better = [
         f"{len(each['better'])} of {sum(map(len, each.values()))} baselines in {target}"
         for target, each in found.items()
         if each["better"]
     ]
-    if counts:
-        clauses.append(("Code better than", joined(counts)))
-    for rank, words in (("tie", "Tie with"), ("worse", "Worse than")):
+    others: dict[str, list[str]] = {}
+    for rank in ("tie", "worse"):
         targets: dict[str, list[str]] = {}
         for target, each in found.items():
-            targets.setdefault(", ".join(map(short_name, each[rank])), []).append(target)
-        clauses += [(words, f"{names} ({joined(of)})") for names, of in targets.items() if names]
-    return clauses
+            targets.setdefault(joined(list(map(short_name, each[rank]))), []).append(target)
+        others[rank] = [f"{names} ({joined(of)})" for names, of in targets.items() if names]
+    return _compared("The code", better, others["tie"], others["worse"])
+
+
+def _compared(subject: str, better: Sequence[str], tie: Sequence[str], worse: Sequence[str]) -> str:
+    return _sentence(subject, {"is better than {}": better, "ties with {}": tie, "is worse than {}": worse})
 
 
 def _ranked(run: RunFolder) -> dict[str, dict[str, list[str]]]:
@@ -84,41 +79,44 @@ def _ranked(run: RunFolder) -> dict[str, dict[str, list[str]]]:
     }
 
 
-def _images(run: RunFolder) -> list[Clause]:
-    clauses: list[Clause] = []
+def _images(run: RunFolder) -> str:
+    """Whether the decoder uses the code, and what edits toward the diagnosis change."""
     verdict, share, other = (
         run.results.get("code_usage", *keys) for keys in (("verdict",), ("share", "value"), ("shuffled_share", "value"))
     )
+    sentences = []
     if verdict is not None:
-        text = "use of the code by the decoder"
+        uses = {"used": "The decoder uses the code", "undecided": "It is undecided whether the decoder uses the code"}
+        used = uses.get(verdict, "The decoder does not use the code")
         if isinstance(share, int | float) and isinstance(other, int | float):
             own, others = (fixed(100 * each, 0, " %") for each in (share, other))
-            text += f" (explained variance {own} with the own code, {others} with another subject's)"
-        clauses.append(("Undecided" if verdict == "undecided" else _found(verdict == "used"), text))
-    steps = {"along": " at every step", "against": "", "unsteady": " at every step"}
-    for trend, structures in volume_trends(run).items():
-        if structures:
-            text = f"the expected change{steps[trend]} of {joined(structures)} in edits toward {run.classes[0]}"
-            clauses.append((_found(trend == "along"), text))
-    return sorted(clauses, key=lambda clause: ("Found", "Undecided", "Not found").index(clause[0]))
+            used += f" (explained variance {own} with the own code, {others} with another subject's)"
+        sentences.append(used)
+    trends = volume_trends(run)
+    edits = _sentence(
+        f"{'edits' if sentences else 'Edits'} toward {run.classes[0]}",
+        {
+            "change {} as expected at every step": trends["along"],
+            "change {} as expected, but not at every step": trends["unsteady"],
+            "change {} in the wrong direction": trends["against"],
+        },
+    )
+    return "; ".join(filter(None, [*sentences, edits]))
 
 
-def _sessions(run: RunFolder) -> list[Clause]:
+def _sessions(run: RunFolder) -> str:
     """The change error against methods without a model."""
     errors = run.results.get("interpolate", "change_error")
     own = errors.get(run.own_method) if isinstance(errors, Mapping) else None
     if not isinstance(own, int | float):
-        return []
+        return ""
     known = run.results.get("interpolate", "differences", "change_error", run.own_method) or {}
     found = ranks({name: each for name, each in known.items() if name in RIVALS}, higher_is_better=False)
-    named = {rank: joined([f"{RIVALS[name]} ({fixed(errors.get(name))})" for name in of]) for rank, of in found.items()}
-    what = f"change error of a missing session ({fixed(own)})"
-    smaller, words = f"a smaller {what} than", {"better": "Found", "tie": "Tie", "worse": "Not found"}
-    texts = {
-        rank: f"the {what} with {names}" if rank == "tie" else f"{smaller} {names}" for rank, names in named.items()
-    }
-    clauses = [(words[rank], text) for rank, text in texts.items() if named[rank]]
-    return clauses or [("Not compared", f"the {what}")]
+    better, tie, worse = (
+        [f"{RIVALS[name]} ({fixed(errors.get(name))})" for name in found[rank]] for rank in ("better", "tie", "worse")
+    )
+    subject = f"The prediction of a missing session (change error {fixed(own)})"
+    return _compared(subject, better, tie, worse) or f"{subject} was not compared"
 
 
 def _doubt(run: RunFolder) -> str:
@@ -136,4 +134,4 @@ def _doubt(run: RunFolder) -> str:
         reasons.append(f"{subjects} test subjects are few")
     if isinstance(sessions, int) and sessions < FEW_SESSIONS:
         reasons.append(f"{sessions} missing sessions are few")
-    return f"Doubt: {'; '.join([*reasons, 'intervals leave out that another training gives another model'])}."
+    return f"Doubts: {'; '.join([*reasons, 'intervals leave out that another training gives another model'])}."

@@ -1,6 +1,6 @@
 """Directions of a semantic code that no label was needed for, named only by their correlations."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -127,6 +127,7 @@ def decoder_directions(
     *,
     iterations: int = 8,
     seed: int = 0,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Direction]:
     """Directions in which the decoded latents change most a standard deviation: right singular vectors of its Jacobian.
 
@@ -140,6 +141,7 @@ def decoder_directions(
         count: directions.
         iterations: of the power method.
         seed: of the start.
+        progress: called with (done, total) scans, each once an iteration.
 
     Raises:
         TaskError: if a noise code is missing.
@@ -153,8 +155,11 @@ def decoder_directions(
     generator = torch.Generator().manual_seed(seed)
     basis = torch.linalg.qr(torch.randn(len(scale), count, generator=generator))[0]
     gains = torch.ones(count)
-    for _ in range(iterations):
-        product = torch.stack([_normal_product(model, each, scale, basis) for each in codes]).mean(dim=0)
+    for iteration in range(iterations):
+        product = torch.zeros_like(basis)
+        for row, each in enumerate(codes):
+            progress(iteration * len(codes) + row, iterations * len(codes))
+            product += _normal_product(model, each, scale, basis) / len(codes)
         basis, triangle = torch.linalg.qr(product)
         gains = triangle.diagonal().abs()
     order = gains.argsort(descending=True)

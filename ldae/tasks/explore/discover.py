@@ -145,7 +145,7 @@ def discover(
         out: folder.
         settings: number of directions of each kind.
         show: called with the strip of each direction.
-        progress: called with (done, total) strips.
+        progress: called with (done, total): of the decoder's directions, then of strips.
     """
     settings = settings or DiscoverSettings()
     codes = scans.semantic
@@ -155,7 +155,9 @@ def discover(
     found: dict[str, list[Direction]] = {"principal": principal_directions(codes, settings.principal)}
     if settings.decoder:
         places = scans.select(scans.first_rows[:JACOBIAN_SCANS]).with_noise(model)
-        found["decoder"] = decoder_directions(model, places.codes, codes, settings.decoder, seed=settings.seed)
+        found["decoder"] = decoder_directions(
+            model, places.codes, codes, settings.decoder, seed=settings.seed, progress=progress
+        )
     sparse: SparseFeatures | None = None
     if settings.sparse:
         trained = np.array([record.split == "train" for record in scans.records])

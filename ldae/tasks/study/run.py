@@ -51,18 +51,19 @@ SHOWN = 3
 EDITED = 30
 """Test subjects whose scans are edited, each many times over."""
 PROBED = ("diagnosis", "age")
-PARTS = (
-    "encode",
-    "invert",
-    "reconstruct",
-    "code usage",
-    *(f"probe {name}" for name in PROBED),
-    "manipulate",
-    "manipulate, age held",
-    "interpolate",
-    "samples",
-)
-"""Parts of a study in order, as its progress names them."""
+PARTS = {
+    "encode": 20,
+    "invert": 11,
+    "reconstruct": 12,
+    "code usage": 17,
+    "probe diagnosis": 4,
+    "probe age": 5,
+    "manipulate": 9,
+    "manipulate, age held": 10,
+    "interpolate": 7,
+    "samples": 5,
+}
+"""Parts of a study in order, as its progress names them, with the demo's percentage of time."""
 # Known effects that edits are compared with: of the diagnosis on these real scans, and a map that the caller gives.
 REAL, GIVEN = "real_scans", "given_map"
 
