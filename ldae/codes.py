@@ -115,7 +115,7 @@ class Codes(Shown):
     @property
     def facts(self) -> dict[str, str]:
         """What it shows of itself."""
-        unknown = "unknown" if self.domain_distance is None else f"{self.domain_distance:.2f}, of at most 1 inside"
+        unknown = "unknown" if self.domain_distance is None else f"{self.domain_distance:.2f} (inside: at most 1)"
         return {
             "semantic": f"{len(self.semantic)} numbers",
             "noise": "not computed" if self.noise is None else " x ".join(map(str, self.noise.shape)),
