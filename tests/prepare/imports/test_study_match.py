@@ -140,10 +140,3 @@ def test_the_ixi_sample_imports(tmp_path: Path, shared: Path) -> None:
     assert (len(report.taken), report.skipped) == (10, ())
     assert manifest.table["sex"].value_counts().to_dict() == {"M": 7, "F": 3}
     assert (manifest.records[0].age, manifest.records[0].session_id) == (38.78, "01")
-
-
-@pytest.mark.parametrize("name", ["excel_sep", "trailing"])
-def test_tables_saved_by_excel_import(tmp_path: Path, shared: Path, name: str) -> None:
-    table = (shared / "cases" / f"{name}.csv").read_text(encoding="utf-8")
-    records = read_manifest(run(tmp_path, [f"P00{i}_T1w.nii" for i in (1, 2, 3)], table).manifest).records
-    assert [(r.age is not None, r.sex) for r in records] == [(True, sex) for sex in ("F", "M", "F")]
