@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ldae.data.manifest import read_manifest
-from ldae.errors import CohortError, ManifestError
+from ldae.errors import CohortError
 from ldae.prepare.imports.import_report import ImportReport
 from ldae.prepare.imports.study import import_study
 from ldae.prepare.imports.study_map import usual_map
@@ -104,14 +104,12 @@ def test_each_image_goes_to_its_row(tmp_path: Path, images: list[str], table: st
         (["x1_01.nii"], "id,Age\nx1,60\nx1,61\n", None, "two rows for one visit.*line 2; table.csv, line 3: age"),
         (["x1_T1.nii"], "id,visit\nx1,bl\nx1,m12\n", None, "states no visit"),
         (["notes.txt"], "id\nx\n", None, "no image"),
-        (["x1.nii"], "\ufeff", None, "the table is empty"),
-        (["x1.nii"], "id;Age\n", None, "the table is empty"),
     ],
 )
 def test_ambiguity_is_refused(
     tmp_path: Path, images: list[str], table: str, id_column: str | None, expected: str
 ) -> None:
-    with pytest.raises((CohortError, ManifestError), match=expected):
+    with pytest.raises(CohortError, match=expected):
         run(tmp_path, images, table, id_column)
     assert not (tmp_path / "cohort.tsv").exists()
 
