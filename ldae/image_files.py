@@ -3,12 +3,13 @@
 import bz2
 import gzip
 import itertools
+import json
 import logging
 import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -82,11 +83,9 @@ class Reading:
     @classmethod
     def current(cls) -> "Reading":
         """That of the block of :func:`reading`, or the default."""
-        words = os.environ.get(VARIABLE, "").split()
-        given = dict(word.partition("=")[::2] for word in words)
-        spacing = tuple(float(n) for n in given["spacing"].split("x")) if "spacing" in given else None
-        max_gib = float(given.get("max_gib", cls.max_gib))
-        return cls("assume_ras" in given, spacing, max_gib, "strict" in given)
+        given = json.loads(os.environ.get(VARIABLE, "{}"))
+        spacing = given.pop("spacing", None)
+        return cls(**given, spacing=None if spacing is None else tuple(map(float, spacing)))
 
 
 VARIABLE = "LDAE_READING"
@@ -96,9 +95,7 @@ VARIABLE = "LDAE_READING"
 def reading(how: Reading) -> Iterator[None]:
     """Read image files so within the block; processes that are started in it too, since they inherit the environment."""
     before = os.environ.get(VARIABLE)
-    words = [f"max_gib={how.max_gib}", *(name for name in ("assume_ras", "strict") if getattr(how, name))]
-    words += [] if how.spacing is None else ["spacing=" + "x".join(map(str, how.spacing))]
-    os.environ[VARIABLE] = " ".join(words)
+    os.environ[VARIABLE] = json.dumps(asdict(how))
     try:
         yield
     finally:
