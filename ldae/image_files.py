@@ -3,12 +3,13 @@
 import bz2
 import gzip
 import itertools
+import json
 import logging
 import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -82,11 +83,9 @@ class Reading:
     @classmethod
     def current(cls) -> "Reading":
         """That of the block of :func:`reading`, or the default."""
-        words = os.environ.get(VARIABLE, "").split()
-        given = dict(word.partition("=")[::2] for word in words)
-        spacing = tuple(float(n) for n in given["spacing"].split("x")) if "spacing" in given else None
-        max_gib = float(given.get("max_gib", cls.max_gib))
-        return cls("assume_ras" in given, spacing, max_gib, "strict" in given)
+        given = json.loads(os.environ.get(VARIABLE, "{}"))
+        spacing = given.pop("spacing", None)
+        return cls(**given, spacing=None if spacing is None else tuple(map(float, spacing)))
 
 
 VARIABLE = "LDAE_READING"
@@ -96,9 +95,7 @@ VARIABLE = "LDAE_READING"
 def reading(how: Reading) -> Iterator[None]:
     """Read image files so within the block; processes that are started in it too, since they inherit the environment."""
     before = os.environ.get(VARIABLE)
-    words = [f"max_gib={how.max_gib}", *(name for name in ("assume_ras", "strict") if getattr(how, name))]
-    words += [] if how.spacing is None else ["spacing=" + "x".join(map(str, how.spacing))]
-    os.environ[VARIABLE] = " ".join(words)
+    os.environ[VARIABLE] = json.dumps(asdict(how))
     try:
         yield
     finally:
@@ -136,7 +133,7 @@ class Header:
         shape: axis lengths, trailing axes of length one dropped.
         spacing: voxel size in mm as written, even if zero or negative.
         dtype: of the voxels in the file.
-        affine: voxels to RAS mm, (4, 4), or None if there is none.
+        affine: voxels to RAS mm, (4, 4).
         qform: affine of the NIfTI quaternion; None if it is not set (code 0) or the format has none.
         sform: affine of the NIfTI matrix, likewise.
         codes: NIfTI's codes of qform and sform; None for other formats.
@@ -154,7 +151,7 @@ class Header:
     shape: tuple[int, ...]
     spacing: tuple[float, ...]
     dtype: np.dtype
-    affine: Matrix | None
+    affine: Matrix
     qform: Matrix | None = None
     sform: Matrix | None = None
     codes: tuple[int, int] | None = None
@@ -202,8 +199,7 @@ def read_header(path: Path) -> Header:
     with _damage_named(path):
         name = path.name.lower()
         if name.endswith(NRRD_SUFFIXES):
-            found = read_nrrd_header(path)
-            return Header(spacing=tuple(np.linalg.norm(found.affine[:3, :3], axis=0).tolist()), **vars(found))
+            return Header(**read_nrrd_header(path))
         return _nifti_header(path) if name.endswith(NIFTI_SUFFIXES) else _mgh_header(path)
 
 
@@ -290,15 +286,11 @@ def _check_kind(path: Path, header: Header) -> None:
     if not all(math.isfinite(size) and size > 0 for size in header.spacing):
         msg = f"{path}: voxel size {header.spacing} mm is impossible; rewrite the header with the true size"
         raise VolumeError(msg)
-    if header.placed and header.affine is None:
-        msg = f"{path}: the header has no affine, so left and right are unknown; convert the original again"
-        raise VolumeError(msg)
 
 
 def _affine(path: Path, header: Header, how: Reading) -> Matrix:
     """Where the voxels lie; what the file does not say has to be told."""
     if header.placed:
-        assert header.affine is not None
         return header.affine
     if not how.assume_ras or (how.spacing is None and not header.sized):
         what = "directions of its axes" if header.sized else "size of its voxels nor the directions of its axes"
@@ -380,9 +372,9 @@ def unit_in_mm(header: Any) -> float:
     return NIFTI_UNITS_MM.get(int(header["xyzt_units"]) & 7, 1.0) if isinstance(header, nibabel.Nifti1Header) else 1.0
 
 
-def _matrix(affine: Any, unit_mm: float = 1.0) -> Matrix | None:
+def _matrix(affine: Any, unit_mm: float = 1.0) -> Matrix:
     """An affine in mm."""
-    return None if affine is None else np.diag([unit_mm] * 3 + [1.0]) @ np.asarray(affine, dtype=np.float64)
+    return np.diag([unit_mm] * 3 + [1.0]) @ np.asarray(affine, dtype=np.float64)
 
 
 def _trimmed(shape: tuple[int, ...]) -> tuple[int, ...]:

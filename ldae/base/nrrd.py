@@ -3,16 +3,14 @@
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ldae.errors import VolumeError
 
-__all__ = ["NrrdHeader", "read_nrrd_header"]
+__all__ = ["read_nrrd_header"]
 
 MAX_HEADER = 1 << 26
 # Names without blanks, as some programs write them.
@@ -33,35 +31,11 @@ SPACES = {
 }
 
 
-@dataclass(frozen=True)
-class NrrdHeader:
-    """Header of an NRRD file.
+def read_nrrd_header(path: Path) -> dict[str, Any]:
+    """Header of an attached (.nrrd) or a detached (.nhdr) file, as fields of :class:`ldae.image_files.Header`.
 
-    Attributes:
-        shape: axis lengths, without a first axis of complex numbers or colours and without trailing axes of length one.
-        dtype: of a voxel; with fields where it is a colour.
-        voxels_path: file of the voxels.
-        packed: raw, gzip or bzip2.
-        packed_from: byte of that file where the packed bytes begin.
-        start: unpacked bytes before the first voxel.
-        affine: voxels to mm, (4, 4): to RAS if `placed`; the identity unless there are three axes.
-        placed: whether the file says where its voxels lie.
-        sized: whether it says how large they are.
-    """
-
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    voxels_path: Path
-    packed: str
-    packed_from: int
-    start: int
-    affine: npt.NDArray[np.float64]
-    placed: bool
-    sized: bool
-
-
-def read_nrrd_header(path: Path) -> NrrdHeader:
-    """Header of an attached (.nrrd) or a detached (.nhdr) file.
+    The shape is without a first axis of complex numbers or colours and without trailing axes of length one; the type has
+    fields where a voxel is a colour; the affine is to RAS only if `placed`, and the identity unless there are three axes.
 
     Raises:
         VolumeError: if a field is missing or impossible, or names a data file outside the header's folder.
@@ -91,10 +65,8 @@ def read_nrrd_header(path: Path) -> NrrdHeader:
     shape = shape[:3] if math.prod(shape[3:]) == 1 else shape
     voxels_path, packed_from = path, end
     if "data file" in fields:
-        voxels_path, packed_from = (
-            take("data file", lambda name: _beside(path, name), "one file in the header's folder"),
-            0,
-        )
+        voxels_path = take("data file", lambda name: _beside(path, name), "one file in the header's folder")
+        packed_from = 0
     take("line skip", {"0": 0}.__getitem__, "0", "0")
     affine, placed, sized = np.eye(4), False, False
     if len(shape) == 3:
@@ -107,17 +79,18 @@ def read_nrrd_header(path: Path) -> NrrdHeader:
         affine[:3, 3] = unit_mm * np.asarray(origin or np.zeros(3))
         affine[:3] *= np.reshape(to_ras or np.ones(3), (3, 1))
         placed, sized = bool(vectors and to_ras), bool(vectors or sizes)
-    return NrrdHeader(
-        shape=shape,
-        dtype=dtype,
-        voxels_path=voxels_path,
-        packed=take("encoding", lambda text: ENCODINGS[text.lower()], f"one of {', '.join(ENCODINGS)}"),
-        packed_from=packed_from,
-        start=take("byte skip", _count, "a number of bytes", "0"),
-        affine=affine,
-        placed=placed,
-        sized=sized,
-    )
+    return {
+        "shape": shape,
+        "spacing": tuple(np.linalg.norm(affine[:3, :3], axis=0).tolist()),
+        "dtype": dtype,
+        "voxels_path": voxels_path,
+        "packed": take("encoding", lambda text: ENCODINGS[text.lower()], f"one of {', '.join(ENCODINGS)}"),
+        "packed_from": packed_from,
+        "start": take("byte skip", _count, "a number of bytes", "0"),
+        "affine": affine,
+        "placed": placed,
+        "sized": sized,
+    }
 
 
 def _fields(path: Path) -> tuple[dict[str, str], int]:

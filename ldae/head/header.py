@@ -94,7 +94,7 @@ def _check_geometry(header: Header) -> Iterator[Finding]:
         yield Finding(ERROR, "bad-spacing", f"an impossible voxel size, {stated} mm", RECONVERT)
         return
     affine = header.affine
-    if affine is None or not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         yield Finding(
             ERROR, "singular-affine", "the affine has no inverse: voxels have no position in space", RECONVERT
         )

@@ -1,57 +1,43 @@
 """Calibration: agreement of predicted probabilities and observed frequencies."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["CalibrationCurve", "calibration_curve", "calibration_slope", "expected_calibration_error"]
+__all__ = ["calibration_curve", "calibration_slope", "expected_calibration_error"]
 
 Array = npt.NDArray[np.float64]
 BINS = 10
 
 
-@dataclass(frozen=True)
-class CalibrationCurve:
-    """Predicted against observed frequency, in bins with equally many cases.
-
-    Attributes:
-        predicted: mean probability of each bin.
-        observed: share of positive cases of each bin.
-        counts: cases of each bin.
-    """
-
-    predicted: list[float]
-    observed: list[float]
-    counts: list[int]
-
-
-def calibration_curve(target: Array, probability: Array, bins: int = BINS) -> CalibrationCurve:
+def calibration_curve(target: Array, probability: Array) -> dict[str, list[float]]:
     """Reliability diagram with equally filled bins (Niculescu-Mizil and Caruana 2005).
 
     Args:
         target: 1 or 0, (N,).
         probability: of 1, (N,).
-        bins: at most; fewer if there are fewer cases.
+
+    Returns:
+        `predicted`, the mean probability, `observed`, the share of positive cases, and `counts`, the number of cases, of each of
+        ten bins; of fewer if there are fewer cases.
     """
     # Cases of one probability share their outcomes, so that their order has no effect; scikit-learn's bins differ here.
     _, tie = np.unique(probability, return_inverse=True)
     outcome = (np.bincount(tie, weights=target) / np.bincount(tie))[tie]
-    parts = [part for part in np.array_split(np.argsort(probability, kind="stable"), bins) if len(part)]
-    return CalibrationCurve(
-        [float(probability[part].mean()) for part in parts],
-        [float(outcome[part].mean()) for part in parts],
-        [len(part) for part in parts],
-    )
+    parts = [part for part in np.array_split(np.argsort(probability, kind="stable"), BINS) if len(part)]
+    return {
+        "predicted": [float(probability[part].mean()) for part in parts],
+        "observed": [float(outcome[part].mean()) for part in parts],
+        "counts": [len(part) for part in parts],
+    }
 
 
-def expected_calibration_error(target: Array, probability: Array, bins: int = BINS) -> float:
+def expected_calibration_error(target: Array, probability: Array) -> float:
     """Mean distance of predicted and observed frequency over equally filled bins (Naeini et al. 2015).
 
     With few cases a bin it is above 0 even for true probabilities. Arguments as of :func:`calibration_curve`.
     """
-    curve = calibration_curve(target, probability, bins)
-    return float(np.average(np.abs(np.subtract(curve.predicted, curve.observed)), weights=curve.counts))
+    curve = calibration_curve(target, probability)
+    return float(np.average(np.abs(np.subtract(curve["predicted"], curve["observed"])), weights=curve["counts"]))
 
 
 def calibration_slope(target: Array, probability: Array) -> tuple[float, float]:

@@ -145,14 +145,14 @@ def principal_components(codes: Array, share: float = 0.95) -> int:
     return int(np.searchsorted(np.cumsum(variances), (share - 1e-9) * variances.sum()) + 1) if variances.size else 0
 
 
-def active_dimensions(codes: Array, threshold: float = ACTIVE_ABOVE) -> int:
-    """Number of dimensions whose variance over scans exceeds a share of the mean square of codes, (N, S).
+def active_dimensions(codes: Array) -> int:
+    """Number of dimensions whose variance over scans exceeds 1 % of the mean square of codes, (N, S).
 
     Burda et al. 2016 count Cov_x(E[u | x]) > 0.01 where the prior variance is 1. y has no prior, but its layer norm holds
     its mean square at about 1, so that is the unit. The count is free of scale, and codes that have shrunk to nearly one
     point have no active dimension.
     """
-    return int(np.count_nonzero(codes.var(axis=0) > threshold * np.square(codes).mean()))
+    return int(np.count_nonzero(codes.var(axis=0) > ACTIVE_ABOVE * np.square(codes).mean()))
 
 
 def share_between_subjects(codes: Array, subjects: Sequence[str]) -> float | None:

@@ -26,11 +26,11 @@ def test_true_probabilities_are_calibrated_and_the_slope_undoes_a_stretch():
 def test_bins_hold_all_cases_and_as_many_each():
     target, probability = outcomes(103)
     curve = calibration_curve(target, probability)
-    assert sum(curve.counts) == 103
-    assert max(curve.counts) - min(curve.counts) <= 1
-    assert curve.predicted == sorted(curve.predicted)
-    assert np.average(curve.observed, weights=curve.counts) == pytest.approx(target.mean())
+    assert sum(curve["counts"]) == 103
+    assert max(curve["counts"]) - min(curve["counts"]) <= 1
+    assert curve["predicted"] == sorted(curve["predicted"])
+    assert np.average(curve["observed"], weights=curve["counts"]) == pytest.approx(target.mean())
     assert np.isnan(calibration_slope(np.ones(5), probability[:5])[0])
     target, probability = np.repeat([0.0, 1.0], 50), np.full(100, 0.5)
     assert expected_calibration_error(target, probability) == 0, "the order of ties has no effect"
-    assert calibration_curve(target, probability).observed == [0.5] * 10
+    assert calibration_curve(target, probability)["observed"] == [0.5] * 10

@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -104,19 +105,20 @@ class _AttentionPooling(BaseEstimator):  # type: ignore[misc]
         optimizer.step(closure)  # type: ignore[no-untyped-call]
         self.pooling_ = pooling
 
-    def _read(self, X: Array) -> Array:
+    def _checked(self, X: Array) -> Array:
         check_is_fitted(self, "pooling_")
-        X = validate_data(self, X, reset=False)
-        with torch.no_grad():
-            read: Array = self.pooling_(self._tokens(X), self._content(X)).numpy()
+        return np.asarray(validate_data(self, X, reset=False))
+
+    @torch.no_grad()
+    def _read(self, X: Array) -> Array:
+        X = self._checked(X)
+        read: Array = self.pooling_(self._tokens(X), self._content(X)).numpy()
         return read
 
+    @torch.no_grad()
     def attention(self, X: Array) -> Array:
         """Weight of each token, (N, K); rows sum to 1."""
-        check_is_fitted(self, "pooling_")
-        X = validate_data(self, X, reset=False)
-        with torch.no_grad():
-            weights: Array = self.pooling_.weights(self._tokens(X)).numpy()
+        weights: Array = self.pooling_.weights(self._tokens(self._checked(X))).numpy()
         return weights
 
 
@@ -137,9 +139,7 @@ class AttentionPoolingClassifier(ClassifierMixin, _AttentionPooling):  # type: i
 
     def predict_proba(self, X: Array) -> Array:
         """Probabilities, (N, classes)."""
-        read = self._read(X)
-        odds = np.exp(read - read.max(axis=1, keepdims=True))
-        return odds / odds.sum(axis=1, keepdims=True)
+        return np.asarray(softmax(self._read(X), axis=1))
 
     def predict(self, X: Array) -> npt.NDArray[Any]:
         """The likeliest class, (N,)."""

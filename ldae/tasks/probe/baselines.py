@@ -120,7 +120,7 @@ def compress_sides(batch: ScanBatch) -> None:
         batch.source.latents(batch.records, batch.images, mirrored=mirrored)
 
 
-def latent_components(scans: EncodedScans, components: int = COMPONENTS) -> dict[str, Embeddings]:
+def latent_components(scans: EncodedScans) -> dict[str, Embeddings]:
     """Latents, to be reduced to principal components on a probe's training subjects.
 
     The rows are coordinates in the space that the latents of these scans span, from their Gram matrix. Distances are those of
@@ -128,14 +128,13 @@ def latent_components(scans: EncodedScans, components: int = COMPONENTS) -> dict
 
     Args:
         scans: that were encoded.
-        components: at most.
 
     Returns:
         `latent_pca`; for a left-right symmetric encoder also `latent_pca_symmetric`, of the means of latents and mirrored
         latents.
     """
     found = {name: _coordinates(scans, mirrored=mirrored) for name, mirrored in _kinds(scans.source).items()}
-    return {name: replace(embeddings_of(scans.records, rows), components=components) for name, rows in found.items()}
+    return {name: replace(embeddings_of(scans.records, rows), components=COMPONENTS) for name, rows in found.items()}
 
 
 def write_baselines(

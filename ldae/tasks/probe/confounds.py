@@ -1,7 +1,6 @@
 """Confounds of a target: as features, matched between classes, and removed from predicted ages."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +16,7 @@ from ldae.tasks.probe.embeddings import Embeddings, embeddings_of
 from ldae.tasks.probe.models import FittedProbe
 from ldae.tasks.probe.targets import Target, check_column, column_of
 
-__all__ = ["AgeBias", "demographics", "encode_columns", "encode_confounds", "fit_age_bias", "match_classes"]
+__all__ = ["demographics", "encode_columns", "encode_confounds", "match_classes", "without_age_bias"]
 
 Array = npt.NDArray[np.float64]
 
@@ -107,30 +106,16 @@ def match_classes(target: Target, columns: Sequence[str]) -> npt.NDArray[np.int6
     return np.flatnonzero(np.isin(subjects, list(kept)))
 
 
-@dataclass(frozen=True)
-class AgeBias:
-    """Line of predicted on true ages of training subjects: predictions shrink toward the mean.
+def without_age_bias(predicted: Array, fitted: FittedProbe, features: Array, target: Target) -> Array | None:
+    """Predicted ages without their shrinkage toward the mean (Smith et al. 2019); None if they do not rise with age.
 
-    Attributes:
-        slope: of predicted on true age; 1 is no shrinkage.
-        intercept: years.
-    """
-
-    slope: float
-    intercept: float
-
-    def correct(self, predicted: Array) -> Array:
-        """Predicted ages with the line undone, which needs no true age (Smith et al. 2019)."""
-        return (predicted - self.intercept) / self.slope
-
-
-def fit_age_bias(fitted: FittedProbe, features: Array, target: Target) -> AgeBias | None:
-    """The line of predicted on true ages, over folds of training subjects; None if predictions do not rise with age.
+    The line of predicted on true ages, over folds of training subjects, is undone, which needs no true age of what is tested.
 
     Args:
+        predicted: ages in years, (M,).
         fitted: the probe, whose hyperparameter is kept.
-        features: (N, S).
-        target: true ages of the N training scans.
+        features: of the N training scans, (N, S).
+        target: their true ages.
     """
     if len(set(target.subjects)) < 2:
         return None
@@ -140,7 +125,7 @@ def fit_age_bias(fitted: FittedProbe, features: Array, target: Target) -> AgeBia
     prepared = before.transform(features) if len(before) else features
     held_out = cross_val_predict(clone(model), prepared, target.values, groups=target.subjects, cv=folds)
     slope, intercept = np.polyfit(target.values, held_out, 1)
-    return AgeBias(float(slope), float(intercept)) if slope > 0 else None
+    return (predicted - intercept) / slope if slope > 0 else None
 
 
 def encode_confounds(target: Target, columns: Sequence[str]) -> Array:

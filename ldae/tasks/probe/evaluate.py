@@ -13,7 +13,7 @@ from ldae.metrics.calibration import calibration_curve, calibration_slope, expec
 from ldae.metrics.roc import roc_areas, roc_band, roc_difference
 from ldae.metrics.scores import HIGHER_IS_BETTER, PRIMARY, Predictions, compare_predictions, score_predictions
 from ldae.metrics.statistics import FEWEST, Difference, holm, permutation_p, rows_by_subject
-from ldae.tasks.probe.confounds import demographics, encode_confounds, fit_age_bias, match_classes
+from ldae.tasks.probe.confounds import demographics, encode_confounds, match_classes, without_age_bias
 from ldae.tasks.probe.embeddings import Embeddings
 from ldae.tasks.probe.folds import Fold, cross_validation, frozen_split
 from ldae.tasks.probe.learning_curve import learning_curve
@@ -105,9 +105,11 @@ def evaluate_probe(
             fitted = each.fit(target, fold.trained, settings.model)
             values[name][at] = fitted.predict(each.values[fold.tested])
             if target.name == "age" and target.kind == "regression":
-                bias = fit_age_bias(fitted, each.values[fold.trained], target.select(fold.trained))
-                if bias is not None:
-                    corrected[name][at] = bias.correct(values[name][at])
+                ages = without_age_bias(
+                    values[name][at], fitted, each.values[fold.trained], target.select(fold.trained)
+                )
+                if ages is not None:
+                    corrected[name][at] = ages
             penalties[name].append(fitted.penalty)
             if name == CODES and settings.protocol == "split":
                 probe = LinearProbe.of(fitted, each.values[fold.trained], codes.origin)
@@ -218,7 +220,7 @@ def _score(
         roc["auc"] = roc_areas(labels.astype(int), mean, predicted.subjects).values.tolist()
         slope, intercept = calibration_slope(labels, mean)
         calibration = {
-            **asdict(calibration_curve(labels, mean)),
+            **calibration_curve(labels, mean),
             "slope": slope,
             "intercept": intercept,
             # No interval: resampling adds noise to every group, which raises it.

@@ -90,12 +90,6 @@ def test_a_raw_scan_of_another_contrast_is_refused_once_it_is_registered(tmp_pat
         open_scans([raw], tmp_path / "out", contract=contract)
 
 
-def test_where_nothing_can_be_used_the_first_reason_is_told(tmp_path, registered):
-    flat = write_volume(Volume(np.ones((9, 9, 9)), np.eye(4)), tmp_path / "flat.nii.gz")
-    with pytest.raises(CohortError, match="none of 1 scans can be used; flat_1: all voxels have one value"):
-        open_scans([flat], tmp_path / "out", contract=contract)
-
-
 def test_a_bids_folder_needs_no_manifest(tmp_path, registered):
     for subject in ("01", "02"):
         folder = tmp_path / "bids" / f"sub-{subject}" / "anat"

@@ -51,8 +51,6 @@ def test_columns_that_are_no_numbers_are_named(tmp_path):
         ("participant_id;f\na;1\nb;0,5\n", [[1.0], [0.5]]),
         ("participant_id\tf\na\t0,5\nb\t1\n", [[0.5], [1.0]]),
         ('participant_id,f\na,"1,234"\nb,"2,5"\n', [[1.234], [2.5]]),
-        ("sep=;\nparticipant_id;f\na;1\nb;2\n", [[1.0], [2.0]]),
-        (",participant_id,f\n0,a,1\n1,b,2\n", [[1.0], [2.0]]),
     ],
 )
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
