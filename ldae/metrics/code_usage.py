@@ -25,6 +25,7 @@ __all__ = [
     "paired_gap",
     "principal_components",
     "share_between_subjects",
+    "step_variation",
     "strangers",
 ]
 
@@ -234,6 +235,16 @@ def paired_gap(
     """Mean of first - second over scans, both (N,), with its interval over subjects."""
     generator = np.random.default_rng(seed)
     return subject_bootstrap(mean_of(first - second), subjects, generator=generator, resamples=resamples)
+
+
+def step_variation(images: npt.NDArray[np.float32]) -> float:
+    """Standard deviation over mean of the lengths of the steps from image to image (after Guo et al. 2024); 0 for even steps.
+
+    Args:
+        images: decoded from evenly spaced codes on a line, (P, D, H, W).
+    """
+    steps = np.sqrt(np.square(np.diff(images.astype(np.float64), axis=0)).reshape(len(images) - 1, -1).sum(axis=1))
+    return float(steps.std() / steps.mean()) if steps.any() else 0.0
 
 
 def _singular_values(codes: Array) -> Array:

@@ -19,6 +19,7 @@ from ldae.metrics.code_usage import (
     measure_spread,
     measure_use,
     paired_gap,
+    step_variation,
     strangers,
 )
 from ldae.metrics.images import ImageAgreement, compare_images
@@ -30,6 +31,8 @@ __all__ = ["CodeUsageResult", "ImageUse", "code_usage"]
 
 LEVELS = 10
 PICTURED = 32
+LINES, POINTS = 8, 11
+"""Lines between the codes of two subjects, and evenly spaced codes that are decoded on each."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class ImageUse:
         shuffled: the same with the code of another subject's scan.
         none: the same without a code.
         gaps: advantage of the own code over another subject's in `ssim`, `ssim_brain` and `mse`, with intervals over subjects.
+        step_variation: on lines between the codes of two subjects, mean of some; 0 where images change evenly.
     """
 
     scans: int
@@ -51,6 +55,7 @@ class ImageUse:
     shuffled: dict[str, float]
     none: dict[str, float]
     gaps: dict[str, Interval]
+    step_variation: float
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,7 @@ class CodeUsageResult:
                 metric: {name: getattr(self.images, name)[metric] for name in ("right", "shuffled", "none")}
                 for metric in ("ssim", "ssim_brain", "mse")
             },
+            "step_variation": self.images.step_variation,
             "image_gaps": {name: asdict(gap) for name, gap in self.images.gaps.items()},
         }
 
@@ -196,6 +202,13 @@ def _compare_images(
         parts.append([compare_images(each, images) for each in drawn])
         start += len(batch)
     right, shuffled, none = (ImageAgreement.concatenate(each) for each in zip(*parts, strict=True))
+    shares = torch.linspace(0, 1, POINTS)
+    lines = [
+        model.generate(
+            noise[row].expand(POINTS, *noise.shape[1:]), torch.lerp(codes[row], others[row], shares[:, None])
+        )
+        for row in range(min(LINES, len(scans)))
+    ]
     return ImageUse(
         scans=len(scans),
         steps=model.config.sampling.steps,
@@ -210,6 +223,7 @@ def _compare_images(
                 ("mse", shuffled.mse, right.mse),
             )
         },
+        step_variation=float(np.mean([step_variation(images) for images in lines])),
     )
 
 

@@ -16,6 +16,7 @@ from ldae.metrics.code_usage import (
     paired_gap,
     principal_components,
     share_between_subjects,
+    step_variation,
     strangers,
 )
 
@@ -134,3 +135,13 @@ def test_levels_average_to_the_whole_and_units_do_not_matter():
     assert other.gap.low == pytest.approx(use.gap.low)
     gap = paired_gap(np.arange(24.0) + 2, np.arange(24.0), SUBJECTS, resamples=50)
     assert (gap.value, gap.reason) == (2.0, "the same in every resample")
+
+
+@given(st.floats(0.1, 10), st.floats(-1, 1))
+def test_steps_vary_by_their_lengths_alone(scale, start):
+    ends = np.random.default_rng(0).normal(size=(2, 3, 4, 5)).astype(np.float32)
+    even = ends[0] + np.linspace(0, 1, 6, dtype=np.float32)[:, None, None, None] * (ends[1] - ends[0])
+    assert step_variation(scale * even + start) == pytest.approx(0, abs=1e-4)
+    # Steps of one and three: standard deviation 1, mean 2.
+    assert step_variation((scale * even + start)[[0, 1, 4]]) == pytest.approx(0.5, abs=1e-4)
+    assert step_variation(np.repeat(even[:1], 4, axis=0)) == 0

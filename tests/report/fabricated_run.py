@@ -182,6 +182,7 @@ def fabricate_code_use(folder: Path) -> dict:
             shuffled=metrics(0.77222, 0.00944),
             none=metrics(0.78333, 0.00888),
             gaps={"ssim": around(0.06889), "ssim_brain": around(0.07123), "mse": Interval(0.00373, 0.00298, 0.00441)},
+            step_variation=0.0345,
         ),
     )
     result.write(folder / "tasks")

@@ -173,6 +173,12 @@ def _spread(run: RunFolder) -> Table:
             "1: all sessions of a subject share one code; 0: they are no closer than those of different subjects. Ageing and "
             "disease need room below 1.",
         ),
+        "step_variation": (
+            "Variation of steps along a line of codes",
+            {},
+            "Between the codes of two subjects, images are decoded at even steps: the standard deviation of their changes over "
+            "the mean. 0: the image changes evenly.",
+        ),
     }
     rows = [
         Row(title, [run.results.cell(AT, name, **form), words(reading)])
