@@ -1,6 +1,6 @@
 """Directions without labels, and how many of a phantom's true factors they match.
 
-    python benchmarks/directions.py RUN [--count 16] [--steps 200] [--seeds 0 1 2]
+    python benchmarks/directions.py RUN [--count 16] [--steps 60] [--seeds 0 1 2]
 
 RUN is a run folder of `ldae demo`. Directions come from the training subjects' codes: principal components, independent
 components (FastICA), singular vectors of the expected scan's Jacobian, and contrastive directions (LatentCLR, Yüksel et al.
@@ -25,7 +25,7 @@ from ldae.tasks.probe.embeddings import read_embeddings
 
 FACTORS = ("ventricles_ml", "hippocampi_ml", "cortex_mm", "intracranial_scale", "site")
 MATCHED = 0.6
-SCANS = 4
+SCANS = 2
 TEMPERATURE = 0.5
 Array = npt.NDArray[np.float64]
 
@@ -79,7 +79,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--count", type=int, default=16)
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options = parser.parse_args()
     model = LatentDiffusionAutoencoder.from_pretrained(options.run / "model", precision="fp32")
@@ -97,24 +97,23 @@ def main() -> None:
     known = torch.tensor(y.loc[training.index].to_numpy(), dtype=torch.float32)
     mean, scale = known.mean(dim=0), known.std(dim=0)
     standardised = ((known - mean) / scale).double().numpy()
-    found = {
-        "principal components": np.linalg.svd((known - mean).numpy(), full_matrices=False)[2][: options.count]
-        * scale.numpy(),
-        "decoder's Jacobian": jacobian(model, mean, scale, options.count),
-    }
-    for seed in options.seeds:
-        ica = FastICA(options.count, random_state=seed, max_iter=1000).fit(standardised)
-        found[f"independent components, seed {seed}"] = ica.components_
-        found[f"contrastive, seed {seed}"] = contrastive(model, known, options.count, options.steps, seed)
     of = ((torch.tensor(y.loc[test.index].to_numpy(), dtype=torch.float32) - mean) / scale).double().numpy()
     print(f"| directions | {' | '.join(FACTORS)} | matched |\n|---|{'---|' * (len(FACTORS) + 1)}")
-    for name, directions in found.items():
+
+    def row(name: str, directions: Array) -> None:
         along = of @ directions.T
         r = np.array([[strength(values, test[factor]) for values in along.T] for factor in FACTORS])
-        rows, columns = linear_sum_assignment(-r)
-        own = r[rows, columns]
+        own = r[linear_sum_assignment(-r)]
         cells = " | ".join(f"{value:.2f}" for value in own)
         print(f"| {name} | {cells} | {(own > MATCHED).sum()} of {len(FACTORS)} |", flush=True)
+
+    principal = np.linalg.svd((known - mean).numpy(), full_matrices=False)[2][: options.count]
+    row("principal components", principal * scale.numpy())
+    row("decoder's Jacobian", jacobian(model, mean, scale, options.count))
+    for seed in options.seeds:
+        ica = FastICA(options.count, random_state=seed, max_iter=1000).fit(standardised)
+        row(f"independent components, seed {seed}", ica.components_)
+        row(f"contrastive, seed {seed}", contrastive(model, known, options.count, options.steps, seed))
 
 
 if __name__ == "__main__":
