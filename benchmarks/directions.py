@@ -1,6 +1,6 @@
 """Directions without labels, and how many of a phantom's true factors they match.
 
-    python benchmarks/directions.py RUN [--count 16] [--steps 60] [--seeds 0 1 2]
+    python benchmarks/directions.py RUN [--count 16] [--steps 200] [--seeds 0 1 2]
 
 RUN is a run folder of `ldae demo`. Directions come from the training subjects' codes: principal components, independent
 components (FastICA), singular vectors of the expected scan's Jacobian, and contrastive directions (LatentCLR, Yüksel et al.
@@ -39,10 +39,10 @@ def expected(model: LatentDiffusionAutoencoder, semantic: Tensor) -> Tensor:
 
 @torch.no_grad()
 def jacobian(model: LatentDiffusionAutoencoder, mean: Tensor, scale: Tensor, count: int) -> Array:
-    """Right singular vectors of the expected latent's change by a standard deviation of each number, (count, S)."""
+    """Singular vectors, among codes, of the expected latent's change by a standard deviation of each number, (count, S)."""
     moved = torch.cat([expected(model, mean + 0.1 * rows) for rows in torch.diag(scale).split(32)])
-    _, _, axes = torch.linalg.svd(moved - expected(model, mean[None]), full_matrices=False)
-    return axes[:count].double().numpy()
+    axes, _, _ = torch.linalg.svd(moved - expected(model, mean[None]), full_matrices=False)
+    return axes.T[:count].double().numpy()
 
 
 def contrastive(model: LatentDiffusionAutoencoder, codes: Tensor, count: int, steps: int, seed: int) -> Array:
@@ -79,7 +79,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--count", type=int, default=16)
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options = parser.parse_args()
     model = LatentDiffusionAutoencoder.from_pretrained(options.run / "model", precision="fp32")
