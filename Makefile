@@ -13,6 +13,7 @@ help:            ## Show this help
 SELDOM := /tests?/|/(_inductor|babel|docutils|fontTools|mypy|networkx|onnx|pip|playwright|plotly|pygments|setuptools|sphinx|statsmodels|sympy)/
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("ldae needs Python 3.11 to 3.13, got " + sys.version.split()[0] + "; say make PYTHON=python3.11") if not (3, 11) <= sys.version_info[:2] <= (3, 13) else 0'
+	@echo "Installing ldae with its test tools in $(VENV): 2 GB, some minutes"
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --no-compile -e ".[test]" -c constraints.txt
 	$(BIN)/python -m compileall -qq -j 0 -x '$(SELDOM)' $(VENV)/lib || true

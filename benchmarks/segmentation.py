@@ -1,6 +1,6 @@
 """Structures of real heads from 1 to 9 labelled ones: features of the model beside intensities, registration and a UNet.
 
-    python benchmarks/segmentation.py HEADS --labels FOLDER [--model ldae-t1-3mm] [--known 1 3 5 9] [--unet-steps 300]
+    python benchmarks/segmentation.py HEADS --labels FOLDER [--known 1 3 5 9] [--unet-steps 300] [--targets 10]
 
 HEADS is a manifest of heads that `ldae cohort preprocess` prepared at the model's grid; FOLDER has a DLMUSE segmentation of each
 raw scan, `*ID*_DLMUSE.nii.gz`. Each head is left out in turn and told from the next ones; printed is the mean Dice of each
@@ -23,7 +23,7 @@ from sklearn.ensemble import RandomForestClassifier
 import ldae
 from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.data.manifest import Record
-from ldae.volume import read_volume, sidecar_path
+from ldae.volume import Grid, read_volume, sidecar_path
 
 STRUCTURES = {
     "fluid outside": (1, 46),
@@ -37,16 +37,16 @@ SAMPLED = 20_000
 Array = npt.NDArray[np.float32]
 
 
-def labels_of(record: Record, folder: Path, shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
-    """Structures on the prepared scan's grid, 0 outside, by the nearest voxel of the raw segmentation."""
+def labels_of(record: Record, folder: Path, grid: Grid) -> npt.NDArray[np.int64]:
+    """Structures on the model's grid, 0 outside, by the nearest voxel of the raw segmentation."""
     number = record.participant_id.removeprefix("sub-")
     (path,) = folder.glob(f"*{number}-*_DLMUSE.nii.gz")
-    raw, prepared = read_volume(path), read_volume(record.image)
+    raw = read_volume(path)
     affine = np.array(json.loads(sidecar_path(record.image).read_text(encoding="utf-8"))["AffineNativeToTemplate"])
-    to_raw = np.linalg.inv(raw.affine) @ np.linalg.inv(affine) @ prepared.affine
-    places = to_raw[:3, :3] @ np.indices(shape).reshape(3, -1) + to_raw[:3, 3:]
-    values = map_coordinates(raw.data, places, order=0).reshape(shape).round()
-    found = np.zeros(shape, dtype=np.int64)
+    to_raw = np.linalg.inv(raw.affine) @ np.linalg.inv(affine) @ grid.affine
+    places = to_raw[:3, :3] @ np.indices(grid.shape).reshape(3, -1) + to_raw[:3, 3:]
+    values = map_coordinates(raw.data, places, order=0).reshape(grid.shape).round()
+    found = np.zeros(grid.shape, dtype=np.int64)
     for index, numbers in enumerate(STRUCTURES.values(), start=1):
         found[np.isin(values, numbers)] = index
     return found
@@ -85,7 +85,9 @@ def forest(
     x, y = [], []
     for each, known in zip(features, labels, strict=True):
         chosen = rng.permutation(np.flatnonzero(each[0] > 0))[: SAMPLED // len(features) + 4_000]
-        rare = np.flatnonzero(known == 3)  # all of the hippocampi, which are few
+        rare = np.flatnonzero(
+            ((known == 2) | (known == 3)) & (each[0] > 0)
+        )  # all of ventricles and hippocampi, which are few
         rows = np.union1d(chosen, rare)
         x.append(each.reshape(len(each), -1)[:, rows].T)
         y.append(known.reshape(-1)[rows])
@@ -155,23 +157,24 @@ def main() -> None:
     parser.add_argument("--model", default="ldae-t1-3mm")
     parser.add_argument("--known", type=int, nargs="+", default=[1, 3, 5, 9])
     parser.add_argument("--unet-steps", type=int, default=300)
+    parser.add_argument("--targets", type=int, default=10, help="heads that are left out")
     options = parser.parse_args()
     model = ldae.from_pretrained(options.model, precision="fp32")
     records = list(ldae.read_manifest(options.heads).records)
     scans: list[Array] = [model.prepare_record(record).data for record in records]
-    true = [labels_of(record, options.labels, scan.shape) for record, scan in zip(records, scans, strict=True)]
+    true = [labels_of(record, options.labels, model.config.preprocessing.grid) for record in records]
     plain = [plain_features(scan) for scan in scans]
     both = [np.concatenate([of, model_features(model, scan)]) for of, scan in zip(plain, scans, strict=True)]
     warped = {
         (a, b): carried(scans[a], scans[b], true[a])
         for a in range(len(scans))
-        for b in range(len(scans))
+        for b in range(min(options.targets, len(scans)))
         if a != b and (a - b) % len(scans) <= max(options.known)
     }
     print(f"| labelled heads | method | {' | '.join(STRUCTURES)} |\n|---|---|{'---|' * len(STRUCTURES)}")
     for count in options.known:
         scored: dict[str, list[list[float]]] = {}
-        for target, scan in enumerate(scans):
+        for target, scan in enumerate(scans[: options.targets]):
             known = [(target + step) % len(scans) for step in range(1, count + 1)]
             votes = np.stack([np.eye(len(STRUCTURES) + 1)[warped[each, target]] for each in known]).sum(axis=0)
             given = [true[each] for each in known]

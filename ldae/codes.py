@@ -79,7 +79,7 @@ def check_origin(name: str, found: Origin | None, expected: Origin | None) -> No
     if found.model != expected.model or contracts[0] != contracts[1]:
         msg = (
             f"{name} is of model {found.model[:12]} (ldae {found.version}), but this is model {expected.model[:12]}; codes of "
-            "two models do not compare: encode the scans with this model and train the probe on those codes"
+            "two models do not compare: give --model the model that it is of, or encode scans and train probes with this one"
         )
         raise TaskError(msg)
 

@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Timer
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.console import Console
@@ -40,6 +41,8 @@ WIDTH = 120
 """Of tables that go to a file or a pipe, which have no width of their own, unless COLUMNS names one."""
 PLAIN_SECONDS = 60.0
 """Between two lines of progress where the output is no terminal."""
+SILENT_SECONDS = 10.0
+"""Until the first of them, if no part is done before."""
 PACE_SECONDS = 600.0
 """Of the past, from which the time that is left is estimated."""
 AGAIN = "; run the same command again to go on"
@@ -163,17 +166,25 @@ def progress_bar(what: str, clock: Callable[[], float] = time.monotonic) -> Iter
     ) as bars:
         bars.add_task(what, total=None, note="")
         task = bars.tasks[0]
+        begun = Timer(SILENT_SECONDS, say, [f"{what}: at work"])
+        begun.daemon = True
 
         def move(done: float, total: int, note: str = "") -> None:
             nonlocal shown
             bars.update(task.id, completed=done, total=total, note=note)
             if live or done >= total or clock() - shown < PLAIN_SECONDS:
                 return
+            begun.cancel()
             shown = clock()
             left = "" if task.time_remaining is None else f"; about {duration(task.time_remaining)} left"
             say(f"{what}: {int(done)} of {total}{note and f', {note}'}{left}")
 
-        yield move
+        if not live:
+            begun.start()
+        try:
+            yield move
+        finally:
+            begun.cancel()
 
 
 def say_reasons(what: str, reasons: Mapping[str, str]) -> None:

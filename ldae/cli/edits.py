@@ -61,7 +61,7 @@ def manipulate(
 
     Examples:
         ldae manipulate head.nii.gz --direction ventricles --steps -1 1 --out edits
-        ldae manipulate cohort.tsv --direction probes/probe_diagnosis_model.json --out edits
+        ldae manipulate preprocessed/manifest.tsv --direction probes/probe_diagnosis_model.json --out edits
     """
     from ldae.errors import TaskError
     from ldae.io.bids import TEMPLATE, bids_number, bids_path
@@ -169,7 +169,7 @@ def show_edits(result: "ManipulateResult", name: str, subjects: int) -> None:
         cells = ["not measurable" if change is None else f"{change:+.2f}" for change in changes]
         rows.append([f"{amount:+g}", f"{result.predicted[index]:.3f}", *cells])
     structures = [f"{each.removesuffix('_ml').replace('_', ' ')}, ml" for each in volumes]
-    table(f"means over {result.scans} scans; changes against step 0", ["step", "probe", *structures], rows)
+    table(f"means over {result.scans} scans; changes against step 0", ["step", "prediction", *structures], rows)
     table(
         f"every probe, over the first scans of {subjects} subjects",
         ["probe", "change a step (logit, or the target's unit)"],
@@ -209,7 +209,7 @@ def interpolate_subject(
             the codes decode to by themselves. On the raw scan (--space native) the nearer scan keeps all its detail either way.
 
     Examples:
-        ldae interpolate subject cohort.tsv --subject sub-01 --months 6 12 18 --out months
+        ldae interpolate subject preprocessed/manifest.tsv --subject sub-01 --months 6 12 18 --out months
     """
     from ldae.tasks.longitudinal.months import write_months
 
@@ -238,7 +238,7 @@ def interpolate_evaluate(
         resamples: of the bootstrap.
 
     Examples:
-        ldae interpolate evaluate cohort.tsv --people test --out interpolation
+        ldae interpolate evaluate preprocessed/manifest.tsv --people test --out interpolation
     """
     from ldae.data.manifest import read_manifest
     from ldae.errors import TaskError

@@ -35,7 +35,7 @@ def discover(scans: Scans, settings: "DiscoverSettings") -> int:
         settings: of what is looked for.
 
     Examples:
-        ldae discover cohort.tsv --model runs/mine/model --out directions
+        ldae discover preprocessed/manifest.tsv --model runs/mine/model --out directions
     """
     from dataclasses import replace
     from statistics import median
@@ -269,11 +269,11 @@ def predict(
     if [each.suffix for each in scans] == [".parquet"]:
         codes = read_embeddings(scans[0])
     else:
+        loaded = model.encoder
+        check_origin(str(probe), saved.origin, loaded.origin)
         with TemporaryDirectory(prefix="ldae-predict-") as place:
             opened = open_scans(model, scans, Path(place), workers=workers, semantic_only=True)
             failures |= opened.failures
-            loaded = model.encoder
-            check_origin(str(probe), saved.origin, loaded.origin)
             with progress_bar("encode") as move:
                 encoded = encode_scans(loaded, opened.manifest.records, failures=failures, progress=move)
         codes = embeddings_of(encoded.records, encoded.semantic, loaded.origin)

@@ -143,7 +143,7 @@ def study(
         devices: GPUs of this machine that share the encoding and the noise codes, or processes with --device cpu.
 
     Examples:
-        ldae study cohort.tsv --model runs/mine/model --out runs/mine
+        ldae study preprocessed/manifest.tsv --model runs/mine/model --out runs/mine
     """
     from ldae.io.model_names import find_model
     from ldae.tasks.probe.embeddings import read_named

@@ -73,7 +73,7 @@ def encode(
 
     Examples:
         ldae encode head.nii.gz --out codes.parquet
-        ldae encode cohort.tsv --model runs/mine/model --out codes --noise --baselines
+        ldae encode preprocessed/manifest.tsv --model runs/mine/model --out codes --noise --baselines
     """
     from ldae.errors import TaskError
     from ldae.tasks.encode import CODES, check_place, encode_manifest, encode_part, write_slices
@@ -126,7 +126,7 @@ def encode(
     if result.outside:
         say(
             f"note: {result.outside} of {result.encoded} scans lie outside the model's training domain (column "
-            "domain_distance, above 1): trust what is read from their codes less"
+            "domain_distance, above 1; real heads usually have 1.0 to 1.2): look at their reconstructions"
         )
     if result.noise is not None:
         say(f"noise codes ({loaded.config.sampling}): {result.noise}", noise=result.noise)
@@ -155,7 +155,7 @@ class ScansOrOne(PlacedScans):
     """Scans to reconstruct.
 
     Attributes:
-        out: folder of the results; or NAME.nii.gz, for one scan, raw or not, on its own grid.
+        out: folder of the results; or NAME.nii.gz, for one scan, raw or not, or a manifest of one, on its own grid.
     """
 
     out: Output
@@ -174,7 +174,7 @@ def reconstruct(scans: ScansOrOne, *, keep_detail: bool = False) -> int:
 
     Examples:
         ldae reconstruct head.nii.gz --out reconstruction.nii.gz
-        ldae reconstruct cohort.tsv --people test --out reconstructions
+        ldae reconstruct preprocessed/manifest.tsv --people test --out reconstructions
     """
     from ldae.tasks.reconstruct import reconstruct, write_reconstructions
     from ldae.volume import SUFFIXES
@@ -212,14 +212,18 @@ def reconstruct(scans: ScansOrOne, *, keep_detail: bool = False) -> int:
 
 def _reconstruct_one(scans: ScansOrOne) -> int:
     """One scan on its own grid."""
+    from ldae.data.manifest import read_manifest
     from ldae.errors import TaskError
     from ldae.tasks.native.labels import write_synthetic
 
-    if len(scans.scans) != 1:
-        msg = f"{scans.out}: takes one scan, got {len(scans.scans)}; give a folder for several"
+    files = scans.scans
+    if len(files) == 1 and files[0].suffix in (".tsv", ".csv"):
+        files = [record.image for record in read_manifest(files[0]).records]
+    if len(files) != 1:
+        msg = f"{scans.out}: takes one scan, got {len(files)}; give a folder for several"
         raise TaskError(msg)
     model = scans.loaded
-    codes = model.encode(scans.scans[0])
+    codes = model.encode(files[0])
     write_synthetic(model.decode(codes, space="scan"), scans.out, "reconstruction", model=model.fingerprint())
     say(f"reconstruction: {scans.out}", reconstruction=scans.out)
     return 0
@@ -325,7 +329,7 @@ def code_usage(scans: Scans) -> int:
         scans: to denoise, of two subjects or more.
 
     Examples:
-        ldae code-usage cohort.tsv --model runs/mine/model --out usage
+        ldae code-usage preprocessed/manifest.tsv --model runs/mine/model --out usage
     """
     from ldae.metrics.code_usage import VERDICTS
     from ldae.tasks.code_usage import code_usage

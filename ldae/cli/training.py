@@ -52,7 +52,7 @@ def plan(
         format: of what is printed.
 
     Examples:
-        ldae plan demo --manifest cohort.tsv
+        ldae plan demo --manifest preprocessed/manifest.tsv
         ldae plan paper --gpu a100 --devices 8
     """
     from ldae.config import load_experiment
@@ -109,8 +109,8 @@ def fit(
             command with torchrun instead.
 
     Examples:
-        ldae fit all --config demo --manifest cohort.tsv --out runs/mine
-        ldae fit all --from ldae-t1-3mm --manifest cohort.tsv --out runs/tuned
+        ldae fit all --config demo --manifest preprocessed/manifest.tsv --out runs/mine
+        ldae fit all --from ldae-t1-3mm --manifest preprocessed/manifest.tsv --out runs/tuned
     """
     from ldae.errors import ConfigError
     from ldae.io.model_names import find_model

@@ -66,6 +66,13 @@ def test_a_quick_task_says_nothing(capsys):
     assert capsys.readouterr().out == "59.0 s\n"
 
 
+def test_a_task_without_parts_is_not_silent(capsys, monkeypatch):
+    monkeypatch.setattr("ldae.cli.console.SILENT_SECONDS", 0.01)
+    with progress_bar("preprocess"):
+        time.sleep(0.3)
+    assert capsys.readouterr().out == "preprocess: at work\n"
+
+
 def test_mirror_images_are_not_counted_as_scans(capsys):
     for learnt, words in ((945, "training and"), (1890, "training scans and their mirror images, and")):
         announce(Plan("denoiser", 10, 5, learnt, 135, 800, 8, 8, "cpu", "bf16", 0.5, 400.0, 1.25), 945)

@@ -170,9 +170,17 @@ def test_interpolate_scores_and_writes_missing_sessions(model, tmp_path):
     assert run(*subject, "nobody", "--months", "3") == 2
 
 
-def test_reconstruct_and_sample_write_images(model, tiny_run, tmp_path):
+def test_reconstruct_and_sample_write_images(model, tiny_run, tmp_path, capsys):
     assert run("reconstruct", *model, "--people", "test", "--out", tmp_path / "test") == 0
     assert read_volume(next((tmp_path / "test").rglob("*.nii.gz"))).data.max() > 0
+    cohort = tiny_run / "manifest.tsv"
+    table = read_manifest(cohort)
+    one = table.select(np.arange(len(table)) == 0).write(tmp_path / "one.tsv").path
+    single = ("--model", tiny_run / "model", *FP32, "--out", tmp_path / "one.nii.gz")
+    assert run("reconstruct", cohort, *single) == 2
+    assert "takes one scan, got" in capsys.readouterr().err
+    assert run("reconstruct", one, *single) == 0
+    assert (tmp_path / "one.nii.gz").is_file()
     like = ("--like", tiny_run / "images" / "0_0.nii.gz", "--count", "2")
     assert run("sample", "--model", tiny_run / "model", *like, *FP32, "--out", tmp_path / "drawn") == 0
     assert len(list((tmp_path / "drawn").rglob("*.nii.gz"))) == 2

@@ -369,7 +369,7 @@ def test_codes_and_probes_know_their_model_and_refuse_another(tiny_model, scans,
     assert kept.origin == own
     edit_scans(tiny_model, scans.codes[:1], kept, steps=(0.0,))
     other = replace(probe, origin=tiny_model.with_random_encoder().origin)
-    with pytest.raises(TaskError, match=r"codes of two models do not compare: encode the scans with this model"):
+    with pytest.raises(TaskError, match=r"codes of two models do not compare: give --model the model that it is of"):
         edit_scans(tiny_model, scans.codes[:1], other, steps=(0.0,))
     with pytest.raises(TaskError, match="do not compare"):
         manipulate(tiny_model, scans, kept, {"age": other})

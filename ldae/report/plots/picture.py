@@ -7,10 +7,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from ldae.errors import VolumeError
 from ldae.report.plots.slice_panels import PanelRow, Tile, choose_cuts, draw_panel, symmetric_limit
 from ldae.volume import Volume
 
 __all__ = ["show_slices"]
+
+BRIGHTEST = 1.5
+"""Decoded images may be a little above 1."""
 
 
 def show_slices(
@@ -25,8 +29,18 @@ def show_slices(
         images: by name, on the model's grid, (D, H, W) in [0, 1], to the right, anterior and superior.
         originals: names of images that no model made; all others are marked SYNTHETIC.
         changes: pairs of names; the first minus the second is shown too.
+
+    Raises:
+        VolumeError: for images of several shapes, or beyond [0, 1], such as those of `decode(space="scan")`.
     """
     data = {name: each.data if isinstance(each, Volume) else each for name, each in images.items()}
+    shapes, brightest = {each.shape for each in data.values()}, max(float(each.max()) for each in data.values())
+    if len(shapes) > 1 or brightest > BRIGHTEST:
+        msg = (
+            f"show_slices draws images of one grid with intensities from 0 to 1, got {' and '.join(map(str, shapes))} up to "
+            f"{brightest:.4g}; give model.prepare(scan).data and model.decode(codes), without space='scan'"
+        )
+        raise VolumeError(msg)
     found = [data[one] - data[other] for one, other in changes]
     tiles = [Tile(each, "original" if name in originals else "synthetic") for name, each in data.items()]
     tiles += [Tile(each, "difference", data[other]) for each, (_, other) in zip(found, changes, strict=True)]

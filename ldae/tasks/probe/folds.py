@@ -48,7 +48,7 @@ def frozen_split(target: Target) -> list[Fold]:
             raise TaskError(msg)
         msg = (
             f"{len(trained)} scans to train on and {len(tested)} to test on have a value of {target.name}; both are needed: "
-            "cross-validate (--protocol cv), or give the split subjects of both"
+            "give the split subjects of both, or cross-validate with four subjects or more (--protocol cv)"
         )
         raise TaskError(msg)
     return [Fold(0, trained, tested)]
@@ -68,9 +68,8 @@ def cross_validation(target: Target, *, folds: int = 5, repeats: int = 5, seed: 
     """
     subjects = len(set(target.subjects))
     if subjects < 2 * folds:
-        msg = (
-            f"{subjects} subjects are too few for {folds} folds; use at most {max(2, subjects // 2)}, or more subjects"
-        )
+        fewer = f"use --folds {subjects // 2} or less, or give more subjects" if subjects > 3 else "give more subjects"
+        msg = f"{subjects} subjects are too few for cross-validation with {folds} folds; {fewer}"
         raise TaskError(msg)
     strata = target.events if target.kind == "survival" else target.values
     found = []

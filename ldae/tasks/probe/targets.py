@@ -83,7 +83,8 @@ def check_column(records: Sequence[Record], name: str) -> None:
     """
     further = records[0].extra if records else {}
     if name not in COLUMNS and name not in further:
-        msg = f"there is no column {name}; the manifest has {', '.join([*COLUMNS[3:], *further])}"
+        known = [each for each in COLUMNS[3:] if any(getattr(record, each) is not None for record in records)]
+        msg = f"there is no column {name}; the manifest has {', '.join([*known, *further])}"
         raise TaskError(msg)
 
 

@@ -1,8 +1,10 @@
 """Images beside each other: a column each, and one for each change."""
 
 import numpy as np
+import pytest
 
 import ldae
+from ldae.errors import VolumeError
 from ldae.volume import Volume
 
 
@@ -23,3 +25,9 @@ def test_there_is_a_column_an_image_and_a_change(blob: Volume) -> None:
     assert amber.any(), "what is not said to be original is marked SYNTHETIC"
     both = ldae.show_slices(images, originals=["scan", "edited"])
     assert not ((np.asarray(both.convert("RGB")).astype(int)[..., [0, 2]] @ [1, -1]) > 70).any()
+
+
+@pytest.mark.parametrize("other", [np.zeros((4, 5, 6), np.float32), np.full((4, 5, 4), 300, np.float32)])
+def test_images_of_another_grid_or_scale_are_refused(other) -> None:
+    with pytest.raises(VolumeError, match="one grid with intensities from 0 to 1.*without space='scan'"):
+        ldae.show_slices({"a": np.zeros((4, 5, 4), np.float32), "b": other})

@@ -196,7 +196,7 @@ def test_too_little_is_refused(known_cohort):
         evaluate_probe(four, embeddings, settings=QUICK)
     with pytest.raises(TaskError, match="hold no row for"):
         evaluate_probe(target, Embeddings(embeddings.keys.iloc[:50], embeddings.values[:50]), settings=QUICK)
-    with pytest.raises(TaskError, match="too few for 200 folds"):
+    with pytest.raises(TaskError, match="too few for cross-validation with 200 folds"):
         cross_validation(target, folds=200)
     with pytest.raises(TaskError, match="--protocol cv"):
         frozen_split(target.select(np.arange(10)))
