@@ -94,7 +94,7 @@ async function pane(canvas) {
     crosshairWidth: 0.7,
     crosshairWidthUnit: "mm",
     multiplanarShowRender: niivue.SHOW_RENDER.NEVER,
-    multiplanarPadPixels: 24, // the letters of neighbouring planes stay apart
+    multiplanarPadPixels: canvas.clientWidth > 600 ? 24 : 0, // the letters of neighbouring planes stay apart
     showAllOrientationMarkers: true,
     fontColor: [1, 1, 1, 1],
     fontMinPx: 15,
