@@ -29,5 +29,5 @@ def test_there_is_a_column_an_image_and_a_change(blob: Volume) -> None:
 
 @pytest.mark.parametrize("other", [np.zeros((4, 5, 6), np.float32), np.full((4, 5, 4), 300, np.float32)])
 def test_images_of_another_grid_or_scale_are_refused(other) -> None:
-    with pytest.raises(VolumeError, match="one grid with intensities from 0 to 1.*without space='scan'"):
+    with pytest.raises(VolumeError, match=r"one grid with intensities from 0 to 1.*without space='scan'"):
         ldae.show_slices({"a": np.zeros((4, 5, 4), np.float32), "b": other})
