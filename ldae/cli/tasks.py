@@ -126,7 +126,7 @@ def encode(
     if result.outside:
         say(
             f"note: {result.outside} of {result.encoded} scans lie outside the model's training domain (column "
-            "domain_distance, above 1; real heads usually have 1.0 to 1.2): look at their reconstructions"
+            "domain_distance, above 1): look at their reconstructions"
         )
     if result.noise is not None:
         say(f"noise codes ({loaded.config.sampling}): {result.noise}", noise=result.noise)
