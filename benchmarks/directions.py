@@ -109,7 +109,7 @@ def main() -> None:
 
     principal = np.linalg.svd((known - mean).numpy(), full_matrices=False)[2][: options.count]
     row("principal components", principal * scale.numpy())
-    row("decoder's Jacobian", jacobian(model, mean, scale, options.count))
+    row("expected scan's Jacobian", jacobian(model, mean, scale, options.count))
     for seed in options.seeds:
         ica = FastICA(options.count, random_state=seed, max_iter=1000).fit(standardised)
         row(f"independent components, seed {seed}", ica.components_)

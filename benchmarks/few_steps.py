@@ -10,6 +10,8 @@ import argparse
 import time
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -44,12 +46,14 @@ def main() -> None:
     images, y = test.images(), torch.stack([codes.semantic for codes in test.codes])
     noise = model.draw_noise(len(y), torch.Generator().manual_seed(0))
 
+    def features(of: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        return (blocks.tissue_blocks(of).numpy() - training.mean(axis=0)) / training.std(axis=0).clip(1e-6)
+
+    real = features(images)
+
     def row(name: str, latents: Tensor, seconds: float) -> None:
         drawn = model.decompress(latents)
-        of, real = (
-            (blocks.tissue_blocks(each).numpy() - training.mean(axis=0)) / training.std(axis=0).clip(1e-6)
-            for each in (drawn, images)
-        )
+        of = features(drawn)
         near = compare_images(drawn, images).mean()
         cells = (kernel_distance(of, real), coverage(real, of), near["ssim_brain"])
         print(f"| {name} | {cells[0]:.1f} | {cells[1]:.2f} | {cells[2]:.3f} | {seconds:.1f} |", flush=True)

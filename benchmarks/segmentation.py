@@ -23,6 +23,7 @@ from sklearn.ensemble import RandomForestClassifier
 import ldae
 from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.data.manifest import Record
+from ldae.networks import semantic_predict
 from ldae.volume import Grid, read_volume, sidecar_path
 
 STRUCTURES = {
@@ -67,13 +68,13 @@ def model_features(model: LatentDiffusionAutoencoder, scan: Array) -> Array:
     z_0, y, schedule = model.compress(images), model.semantic(images), model.networks.schedule
     noise = model.draw_noise(1, torch.Generator().manual_seed(0))
     found: list[Array] = list(model.decompress(model.expected_latents(noise, y)))
-    with model._predicting(y, model.config.sampling) as predict:
-        for level in LEVELS:
-            t = torch.tensor([round(level * schedule.timesteps)])
-            z_t = schedule.add_noise(z_0, noise, t)
-            found += list(model.decompress(predict(z_t, t).clean))
-            maps = torch.cat([z_t, *model.networks.denoiser.features(z_t, t).skips[:2]], dim=1)
-            found += list(torch.nn.functional.interpolate(maps, scan.shape, mode="trilinear")[0].numpy())
+    predict = semantic_predict(model.networks, y, model.config)
+    for level in LEVELS:
+        t = torch.tensor([round(level * schedule.timesteps)])
+        z_t = schedule.add_noise(z_0, noise, t)
+        found += list(model.decompress(predict(z_t, t).clean))
+        maps = torch.cat([z_t, *model.networks.denoiser.features(z_t, t).skips[:2]], dim=1)
+        found += list(torch.nn.functional.interpolate(maps, scan.shape, mode="trilinear")[0].numpy())
     return np.stack(found)
 
 

@@ -1,3 +1,4 @@
+import math
 import re
 from dataclasses import is_dataclass, replace
 from itertools import pairwise
@@ -53,10 +54,11 @@ def ranged(cls=ExperimentConfig, prefix=""):
 
 @pytest.mark.parametrize(("name", "allowed", "several"), list(ranged()))
 def test_every_setting_out_of_range_is_refused_by_its_whole_name(name, allowed, several):
-    """That a range refuses its other end and NaN is a law of ranges (tests/base/test_ranges.py)."""
-    given = f"[{allowed.low - 1}, 1, 1]" if several else allowed.low - 1
-    with pytest.raises(ConfigError, match=rf"{re.escape(name)} must be {re.escape(str(allowed))}"):
-        load_experiment("quick", [f"{name}={given}"])
+    wrong = [allowed.low - 1] + ([allowed.high + 1] if math.isfinite(allowed.high) else [])
+    for value in (*wrong, ".nan"):
+        given = f"[{value}, 1, 1]" if several else value
+        with pytest.raises(ConfigError, match=rf"{re.escape(name)} must be {re.escape(str(allowed))}"):
+            load_experiment("quick", [f"{name}={given}"])
 
 
 @pytest.mark.parametrize("group", ["compression", "denoiser.model", "representation.semantic_encoder.volume", "data"])

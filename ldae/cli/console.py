@@ -42,7 +42,7 @@ WIDTH = 120
 PLAIN_SECONDS = 60.0
 """Between two lines of progress where the output is no terminal."""
 SILENT_SECONDS = 10.0
-"""Until the first of them, if no part is done before."""
+"""Until a line without numbers, if none came before."""
 PACE_SECONDS = 600.0
 """Of the past, from which the time that is left is estimated."""
 AGAIN = "; run the same command again to go on"

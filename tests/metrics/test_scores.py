@@ -3,7 +3,7 @@ import pytest
 from scipy.stats import pearsonr
 from sklearn import metrics
 
-from ldae.metrics.scores import METRICS, Predictions, concordance
+from ldae.metrics.scores import METRICS, Predictions, concordance, score_predictions
 
 N = 60
 RNG = np.random.default_rng(0)
@@ -61,6 +61,12 @@ def test_what_cannot_be_computed_is_no_number():
     assert METRICS["binary"]["brier"](one, one / 2, weights) == [0.25]
     assert np.isnan(METRICS["regression"]["r2"](one, AGES[:4], weights)).all()
     assert METRICS["regression"]["r"](AGES[:4], one / 3, weights) == [0.0]
+
+
+def test_intervals_hold_their_value():
+    people = tuple(map(str, range(N)))
+    for name, each in score_predictions(Predictions("regression", AGES, GUESSES[None], people)).items():
+        assert each.low < each.value < each.high, name
 
 
 def test_what_predicts_nothing_has_no_correlation_in_cross_validation():

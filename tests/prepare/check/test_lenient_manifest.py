@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import pytest
+
+from ldae.errors import ManifestError
 from ldae.prepare.check.lenient_manifest import read_leniently
 
 HEAD = "participant_id\tsession_id\timage\tage\tsex\tsplit\n"
@@ -44,3 +47,10 @@ def test_repeated_sessions_are_reported_beside_bad_cells(tmp_path: Path) -> None
     assert [finding.scans for finding in clean] == [("p1_01",)]
     _, bad = read_leniently(write(tmp_path / "n.tsv", *rows, "p3\t01\tc.nii.gz\told\tF\ttrain"))
     assert sum("appears twice" in finding.message for finding in bad) == 1
+
+
+@pytest.mark.parametrize("content", ["", "participant_id\tsession_id\timage\n", "id,file\n1,2\n"])
+def test_what_is_no_table_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "m.tsv").write_text(content)
+    with pytest.raises(ManifestError):
+        read_leniently(tmp_path / "m.tsv")

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from ldae.data.manifest import Manifest, read_manifest
-from ldae.errors import CohortError, ConfigError
+from ldae.errors import CohortError, ConfigError, ManifestError
 from ldae.prepare.imports.import_report import ImportReport
 from ldae.prepare.imports.study import import_study
 from ldae.prepare.imports.study_map import load_map, shipped_maps
@@ -207,6 +207,8 @@ def test_nothing_that_matches_is_an_error_with_an_example(tmp_path):
         imported(tmp_path, ["B1.nii"], "generic", "id,age\nA1,60\n")
     with pytest.raises(CohortError, match="looks for PTID"):
         imported(tmp_path, ["B1.nii"], "adni", "id,age\nA1,60\n")
+    with pytest.raises(ManifestError, match="the table is empty"):
+        imported(tmp_path, ["B1.nii"], "generic", "id,age\n")
 
 
 @pytest.mark.parametrize(

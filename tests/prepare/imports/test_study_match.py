@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ldae.data.manifest import read_manifest
-from ldae.errors import CohortError
+from ldae.errors import CohortError, ManifestError
 from ldae.prepare.imports.import_report import ImportReport
 from ldae.prepare.imports.study import import_study
 from ldae.prepare.imports.study_map import usual_map
@@ -104,12 +104,14 @@ def test_each_image_goes_to_its_row(tmp_path: Path, images: list[str], table: st
         (["x1_01.nii"], "id,Age\nx1,60\nx1,61\n", None, "two rows for one visit.*line 2; table.csv, line 3: age"),
         (["x1_T1.nii"], "id,visit\nx1,bl\nx1,m12\n", None, "states no visit"),
         (["notes.txt"], "id\nx\n", None, "no image"),
+        (["x1.nii"], "\ufeff", None, "the table is empty"),
+        (["x1.nii"], "id;Age\n", None, "the table is empty"),
     ],
 )
 def test_ambiguity_is_refused(
     tmp_path: Path, images: list[str], table: str, id_column: str | None, expected: str
 ) -> None:
-    with pytest.raises(CohortError, match=expected):
+    with pytest.raises((CohortError, ManifestError), match=expected):
         run(tmp_path, images, table, id_column)
     assert not (tmp_path / "cohort.tsv").exists()
 
@@ -138,3 +140,10 @@ def test_the_ixi_sample_imports(tmp_path: Path, shared: Path) -> None:
     assert (len(report.taken), report.skipped) == (10, ())
     assert manifest.table["sex"].value_counts().to_dict() == {"M": 7, "F": 3}
     assert (manifest.records[0].age, manifest.records[0].session_id) == (38.78, "01")
+
+
+@pytest.mark.parametrize("name", ["excel_sep", "trailing"])
+def test_tables_saved_by_excel_import(tmp_path: Path, shared: Path, name: str) -> None:
+    table = (shared / "cases" / f"{name}.csv").read_text(encoding="utf-8")
+    records = read_manifest(run(tmp_path, [f"P00{i}_T1w.nii" for i in (1, 2, 3)], table).manifest).records
+    assert [(r.age is not None, r.sex) for r in records] == [(True, sex) for sex in ("F", "M", "F")]
