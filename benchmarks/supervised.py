@@ -36,8 +36,8 @@ def read_views(model: ldae.LatentDiffusionAutoencoder, manifest: Manifest) -> Te
 
 
 def fresh_encoder(model: ldae.LatentDiffusionAutoencoder, linear: bool, views: Tensor) -> VolumeEncoder:
-    """An encoder with random weights that takes views; its linear path begins with principal components."""
-    config = model.config.semantic_encoder.volume
+    """An encoder with random weights that takes views, of maps or scans; its linear path begins with principal components."""
+    config = replace(model.config.semantic_encoder.volume, view="tissue" if views.shape[1] > 1 else "scan")
     latent = model.config.compression.latent_shape(model.config.preprocessing.shape)
     shape = model.config.preprocessing.shape
     encoder = VolumeEncoder(config if linear else replace(config, linear=0), shape, latent)
@@ -48,23 +48,25 @@ def fresh_encoder(model: ldae.LatentDiffusionAutoencoder, linear: bool, views: T
     return encoder
 
 
+@torch.no_grad()
+def predict(network: nn.Module, views: Tensor) -> Tensor:
+    """Logits or years, (N,)."""
+    network.eval()
+    return torch.cat([network(part)[:, 0] for part in views.split(64)])
+
+
 def train(
     encoder: VolumeEncoder, views: dict[str, Tensor], labels: dict[str, Tensor], seed: int, binary: bool
-) -> Tensor:
-    """Predictions for the test people of the network that predicts the validation people best, (N,)."""
+) -> tuple[nn.Sequential, float]:
+    """The network that predicts the validation people best, and its loss on them."""
     generator = torch.Generator().manual_seed(seed)
     head = nn.Linear(encoder.projection.out_features, 1)
-    both = nn.ModuleList([encoder, head])
+    both = nn.Sequential(encoder, head)
     optimiser = torch.optim.AdamW(both.parameters(), lr=RATE, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=STEPS)
     spread = views["train"].std(dim=0)
     loss = nn.functional.binary_cross_entropy_with_logits if binary else nn.functional.l1_loss
     centre, scale = (0.0, 1.0) if binary else (labels["train"].mean(), labels["train"].std())
-
-    def predict(split: str) -> Tensor:
-        both.eval()
-        with torch.no_grad():
-            return torch.cat([head(encoder(part))[:, 0] for part in views[split].split(64)]) * scale + centre
 
     best, kept = np.inf, copy.deepcopy(both.state_dict())
     for step in range(1, STEPS + 1):
@@ -72,18 +74,21 @@ def train(
         rows = torch.randint(len(labels["train"]), (BATCH,), generator=generator)
         x = views["train"][rows]
         x = x + NOISE * spread * torch.randn(x.shape, generator=generator)
-        error = loss(head(encoder(x))[:, 0], (labels["train"][rows] - centre) / scale)
+        error = loss(both(x)[:, 0], (labels["train"][rows] - centre) / scale)
         optimiser.zero_grad()
         error.backward()
         nn.utils.clip_grad_norm_(both.parameters(), 1.0)
         optimiser.step()
         schedule.step()
         if step % EVERY == 0:
-            held = float(loss((predict("validation") - centre) / scale, (labels["validation"] - centre) / scale))
+            held = float(loss(predict(both, views["validation"]), (labels["validation"] - centre) / scale))
             if held < best:
                 best, kept = held, copy.deepcopy(both.state_dict())
     both.load_state_dict(kept)
-    return predict("test")
+    with torch.no_grad():
+        head.weight.mul_(scale)
+        head.bias.mul_(scale).add_(centre)
+    return both.eval(), best
 
 
 def main() -> None:
@@ -108,7 +113,8 @@ def main() -> None:
             for seed in range(given.seeds):
                 torch.manual_seed(seed)
                 parts = {split: views[found] for split, found in at.items()}
-                found = train(fresh_encoder(model, linear, parts["train"]), parts, labels, seed, binary).numpy()
+                network, _ = train(fresh_encoder(model, linear, parts["train"]), parts, labels, seed, binary)
+                found = predict(network, parts["test"]).numpy()
                 truth = labels["test"].numpy()
                 score = roc_auc_score(truth, found) if binary else float(np.abs(found - truth).mean())
                 kind = "with the linear path" if linear else "convolutions"
