@@ -11,12 +11,23 @@ from ldae.base.ranges import Range, checked, within
 from ldae.errors import ConfigError, VolumeError
 from ldae.volume import Grid, Volume, spikes_word
 
-__all__ = ["LEFT_RIGHT", "Modality", "PreparedScan", "Preprocessing", "PreprocessingWarning", "clear_background"]
+__all__ = [
+    "LEFT_RIGHT",
+    "PREPARATION",
+    "Modality",
+    "PreparedScan",
+    "Preprocessing",
+    "PreprocessingWarning",
+    "clear_background",
+]
 
 LEFT_RIGHT = 2
 """Axis of batches on the RAS model grid, (B, C, D, H, W), that runs from one side of the head to the other."""
 
 Modality = Literal["T1w", "T2w", "FLAIR"]
+
+PREPARATION = 2
+"""Raised where the same file comes to a model as other numbers than before; part of the keys of caches."""
 
 HAZE = 0.1
 """Decoded values below this, outside the brain, are what is left of the background."""
@@ -87,7 +98,7 @@ class Preprocessing:
         volume, spikes = volume.without_spikes()
         if spikes:
             warnings.warn(spikes_word(spikes), PreprocessingWarning, stacklevel=2)
-        on_grid = volume.resample_to(self.grid).data
+        on_grid = self._on_grid(volume)
         brain = on_grid > 0
         fraction = float(brain.mean())
         if fraction < 0.02:
@@ -118,6 +129,16 @@ class Preprocessing:
             raise VolumeError(msg)
         data = np.where(brain, np.clip((on_grid - low) / (high - low), 0.0, 1.0), 0.0).astype(np.float32)
         return PreparedScan(data, volume.grid, (low, high))
+
+    def _on_grid(self, volume: Volume) -> npt.NDArray[np.float32]:
+        """The brain on the model's grid: voxels of which half or more is brain, with the mean intensity of that part.
+
+        Interpolation alone leaves a dim rim, which tissue maps take for fluid: of a scan at 1 mm, brought to 3 mm, a fifth of
+        the brain.
+        """
+        inside = Volume((volume.data > 0).astype(np.float32), volume.affine).resample_to(self.grid).data
+        values = volume.resample_to(self.grid).data / np.maximum(inside, 0.5)
+        return np.where(inside >= 0.5, values, 0.0).astype(np.float32)
 
     def restore(self, data: npt.NDArray[np.float32], *, window: tuple[float, float] = (0.0, 1.0)) -> Volume:
         """A model image as a volume on the model's grid, in the scan's units.

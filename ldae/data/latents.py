@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ldae.contract import LEFT_RIGHT, Preprocessing
+from ldae.contract import LEFT_RIGHT, PREPARATION, Preprocessing
 from ldae.data.manifest import Record
 from ldae.image_files import Reading
 from ldae.io.checkpoints import hash_tensors, save_tensors
@@ -147,6 +147,7 @@ def latent_key(compression: CompressionAutoencoder, preprocessing: Preprocessing
     parts = [
         hash_tensors(compression.state_dict()),
         to_plain(preprocessing),
+        PREPARATION,
         str(precision),
         *(reading if any(reading) else ()),
     ]

@@ -18,6 +18,7 @@ from ldae.base.hardware import trim_heap
 from ldae.base.part import Part
 from ldae.base.ranges import Range, check_range
 from ldae.codes import Codes
+from ldae.contract import PREPARATION
 from ldae.data.manifest import Record
 from ldae.errors import OutputError, TaskError
 from ldae.image_files import Reading
@@ -102,7 +103,7 @@ def encode_scans(
     for start in range(0, len(records), batch_size):
         part = records[start : start + batch_size]
         about = [
-            *(model.fingerprint(), str(model.config), str(model.dtype), repr(Reading.current().geometry)),
+            *(PREPARATION, model.fingerprint(), str(model.config), str(model.dtype), repr(Reading.current().geometry)),
             *(failures is not None, forced is not None, [_identity(each) for each in part]),
         ]
         path = source.cache / "codes" / f"{hashlib.sha256(json.dumps(about).encode()).hexdigest()}.safetensors"

@@ -17,6 +17,7 @@ from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.base.hardware import trim_heap
 from ldae.base.ranks import barrier, own_part
 from ldae.codes import Codes
+from ldae.contract import PREPARATION
 from ldae.data.manifest import Record
 from ldae.image_files import Reading
 from ldae.io.checkpoints import is_whole
@@ -168,7 +169,7 @@ class EncodedScans:
             round_trip: also sample each latent back and measure the error of the round trip.
             progress: called with (done, total).
         """
-        kind = [model.fingerprint(), model.config, model.dtype, round_trip, Reading.current().geometry]
+        kind = [PREPARATION, model.fingerprint(), model.config, model.dtype, round_trip, Reading.current().geometry]
         folder = self.source.cache / f"noise-{hashlib.sha256(repr(kind).encode()).hexdigest()[:16]}"
         paths = [folder / f"{record.content_hash}.safetensors" for record in self.records]
         missing = [row for row, path in enumerate(paths) if not is_whole(path)]
