@@ -222,12 +222,6 @@ def changes(rng: np.random.Generator, contract: Preprocessing) -> dict[str, Call
         turn = angle_axis2mat(np.deg2rad(3), rng.standard_normal(3))
         return replace(scan, affine=from_matvec(turn, centre - turn @ centre) @ scan.affine)
 
-    def turned_and_cut(scan: Volume) -> Volume:
-        moved = turned(scan)
-        brain = replace(moved, data=moved.data > 0).resample_to(contract.grid).data
-        image = moved.resample_to(contract.grid).data / np.maximum(brain, 0.5)
-        return Volume(np.where(brain >= 0.5, image, 0), contract.grid.affine)
-
     def biased(scan: Volume) -> Volume:
         return replace(scan, data=scan.data * bias_field(scan.grid, 0.1 * rng.standard_normal(9)))
 
@@ -235,7 +229,6 @@ def changes(rng: np.random.Generator, contract: Preprocessing) -> dict[str, Call
         "noise doubled": noise,
         "bias field, coefficients of 0.1": biased,
         "turned by 3 degrees": turned,
-        "the same, its rim cut at half": turned_and_cut,
         "gamma 0.8": lambda scan: replace(scan, data=scan.data**0.8),
         "gamma 1.25": lambda scan: replace(scan, data=scan.data**1.25),
     }

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import torch
 from sklearn.model_selection import StratifiedKFold
 
@@ -39,10 +40,19 @@ def months_of(scans: EncodedScans) -> Array:
     return np.array([float(record.months or 0) for record in scans.records])
 
 
-def conversions(scans: EncodedScans, prior: TrajectoryPrior, x: Array, repeats: int) -> None:
-    """Print the concordance of each code with the months from the second visit to AD."""
+def conversions(scans: EncodedScans, prior: TrajectoryPrior, x: Array, severity: Array, repeats: int) -> None:
+    """Print the concordance of each code, and of the true severity, with the months from the second visit to AD."""
     months, y = months_of(scans), scans.semantic
-    outcome, codes = [], {"first visit": [], "second visit": [], "24 months after the second": [], "both visits": []}
+    outcome, codes = (
+        [],
+        {
+            "first visit": [],
+            "second visit": [],
+            "24 months after the second": [],
+            "both visits": [],
+            "true severity at the second": [],
+        },
+    )
     for rows in sessions_of(scans.records).values():
         told = [scans.records[row].diagnosis for row in rows]
         if len(rows) < 3 or "AD" in told[:2]:
@@ -53,6 +63,7 @@ def conversions(scans: EncodedScans, prior: TrajectoryPrior, x: Array, repeats: 
         codes["first visit"].append(y[known[0]])
         codes["second visit"].append(y[known[1]])
         codes["both visits"].append(y[known].ravel())
+        codes["true severity at the second"].append(severity[known[1:]])
         later = months[known[1]] + AHEAD
         codes["24 months after the second"].append(prior.predict(y[known], months[known], later, x[known[1]]))
     truth = np.array(outcome)
@@ -133,7 +144,11 @@ def main() -> None:
         return np.column_stack([np.ones(len(scans)), probe.decision_function(scans.semantic)])
 
     prior = fit_trajectory_prior(training.records, training.semantic, covariates(training))
-    conversions(new, prior, covariates(new), options.repeats)
+    truth = pd.read_csv(options.out / "phantom_truth.tsv", sep="\t").set_index(["participant_id", "session_id"])[
+        "severity"
+    ]
+    severity = truth.loc[[(each.participant_id, each.session_id) for each in new.records]].to_numpy()
+    conversions(new, prior, covariates(new), severity, options.repeats)
     images = np.concatenate([batch.images() for batch in training.batches(16)])
     voxels = fit_trajectory_prior(training.records, images.reshape(len(images), -1), covariates(training)).slope
     pictures(model, new, prior, covariates(new), voxels.reshape(-1, *images.shape[1:]))
