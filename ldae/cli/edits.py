@@ -92,13 +92,14 @@ def manipulate(
     with progress_bar("measure nuisances") as move:
         step = choose_step(model, probe, nuisances, training if hold == "images" else [], progress=move)
     place = scans.place(model)
+    modality = model.config.preprocessing.modality
     followed = {"probe": str(direction), "nuisances": [str(path) for path in spared], "render": render}
 
     def write(row: int, edits: Any) -> None:
         record, reference = encoded.records[row], edits.images[amounts.index(0)]
         of_scan = place.scan(record, encoded.codes[row])
         for index, (amount, image) in enumerate(zip(edits.steps, edits.images, strict=True)):
-            ending = f"_space-{place.label}_desc-step{bids_number(amount)}_T1w.nii.gz"
+            ending = f"_space-{place.label}_desc-step{bids_number(amount)}_{modality}.nii.gz"
             path = bids_path(scans.out, record.stem, ending)
             fields = edits.displacements
             shown = of_scan.edited(image, reference) if fields is None else of_scan.deformed(image, fields[index])
@@ -141,7 +142,7 @@ def manipulate(
             say(f"correlation of the mean change with {name}: {number}")
         facts: dict[str, Any] = {**followed, "space": "template", "subjects": subjects, "model": model.fingerprint()}
         for name, image in (("change", result.map.mean), ("significant", result.map.significant.astype("float32"))):
-            path = scans.out / f"group_space-{TEMPLATE}_desc-{name}_T1w.nii.gz"
+            path = scans.out / f"group_space-{TEMPLATE}_desc-{name}_{modality}.nii.gz"
             write_synthetic(model.config.preprocessing.restore(image), path, f"mean {name}", **facts)
     elif known:
         say(f"note: {subjects} subjects are too few for a map, so --effect is not used")

@@ -279,8 +279,10 @@ def sample(
     }
     images = sample(loaded, count, seed=seed, semantic=semantic, batch_size=batch_size, part=part)
     for index, image in zip(part.choose_batches(range(count), batch_size), images, strict=True):
-        path = bids_path(out, f"sub-seed{seed}n{index:04d}", f"_space-{TEMPLATE}_desc-sample_T1w.nii.gz")
-        write_synthetic(loaded.config.preprocessing.restore(image), path, "sample", index=index, **facts)
+        contract = loaded.config.preprocessing
+        ending = f"_space-{TEMPLATE}_desc-sample_{contract.modality}.nii.gz"
+        path = bids_path(out, f"sub-seed{seed}n{index:04d}", ending)
+        write_synthetic(contract.restore(image), path, "sample", index=index, **facts)
     with together():
         barrier()
     if part.number > 1:

@@ -46,4 +46,4 @@ def describe_results(folder: Path) -> None:
             f"Images that a latent diffusion autoencoder of ldae made: {SYNTHETIC}.\n"
             "The JSON file beside each image says how it was made: from which scan, by which model, with which settings.\n"
         )
-        write_description(folder, "Synthetic T1w images made by ldae", readme)
+        write_description(folder, "Synthetic images made by ldae", readme)

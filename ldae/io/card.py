@@ -30,7 +30,7 @@ codes = model.encode("head.nii.gz")
 
 ## Input contract
 
-A T1w head, which is preprocessed; or a brain alone, background 0. In MNI152 space by a rigid or affine transform, the model's
+{scan}. In MNI152 space by a rigid or affine transform, the model's
 grid is {shape} voxels of {voxel_size_mm:g} mm around {centre_mm} mm; brain percentiles {percentiles} become 0 and 1.
 
 ## Parameters
@@ -67,12 +67,14 @@ def model_card(
         licence: of the weights.
     """
     contract = config["preprocessing"]
+    modality = contract.get("modality", "T1w")
     return TEMPLATE.format(
         origin=origin,
         licence=licence,
         shape=tuple(contract["shape"]),
         voxel_size_mm=contract["voxel_size_mm"],
         centre_mm=tuple(contract["centre_mm"]),
+        scan=f"{'A T1w head, which is preprocessed; or a' if modality == 'T1w' else f'A {modality}'} brain alone, background 0",
         percentiles=tuple(contract["percentiles"]),
         parameters="\n".join(f"- {name}: {count:,}" for name, count in parameters.items() if count),
         facts="\n".join(f"- {name}: {value}" for name, value in facts.items()) or "No facts were recorded.",

@@ -24,6 +24,9 @@ class TissueMaps(nn.Module):
     et al. 1977). The maps take one variance for all three, as with its own the widest would claim the brightest voxels too.
     Averages of the maps are volumes of tissue, whatever the contrast; averages of intensities mix fluid and white matter up with
     grey.
+
+    The maps go from dark to bright. In T2w they are white matter, grey matter and fluid. In FLAIR the darkest is fluid, and the
+    others hardly tell grey matter from white.
     """
 
     CHANNELS = 3

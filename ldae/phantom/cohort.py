@@ -42,7 +42,7 @@ BEGUN = ".begun"
 """Folder of what a finished cohort does not hold: the settings, and the truth of each finished subject."""
 EFFECT_NAME = "phantom_effect.nii.gz"
 # Settings that cohorts made before there was a choice do not name.
-OPTIONS = ("raw", "anatomy", "combine", "artefacts")
+OPTIONS = ("modality", "raw", "anatomy", "combine", "artefacts")
 # Enough for a mean: single effects differ by the shape of the head alone.
 EFFECT_SUBJECTS = 24
 GENERATOR_VERSION = 1
@@ -112,7 +112,8 @@ def _plain(config: PhantomConfig) -> Any:
     if config.anatomy is not None:
         # The content counts, not its place.
         plain["anatomy"] = {path.name: sha256_of(path) for path in label_files(Path(config.anatomy))}
-    return json.loads(json.dumps({name: value for name, value in plain.items() if name not in OPTIONS or value}))
+    chosen = {k: v for k, v in plain.items() if k not in OPTIONS or v != getattr(PhantomConfig, k)}
+    return json.loads(json.dumps(chosen))
 
 
 def _is_finished(out: Path, config: PhantomConfig, force: bool) -> bool:
@@ -155,7 +156,8 @@ def _write_cohort(
     with TemporaryDirectory(prefix="ldae-warps-") as warps:
         _write_scans(folder, config, workers, progress, Path(warps))
     write_json(folder / CONFIG_NAME, _plain(config))
-    write_descriptions(folder, GENERATOR_VERSION, raw=config.raw is not None, label_maps=config.anatomy is not None)
+    whole, label_maps = config.raw is not None, config.anatomy is not None
+    write_descriptions(folder, GENERATOR_VERSION, modality=config.modality, raw=whole, label_maps=label_maps)
     shutil.rmtree(folder / BEGUN)
 
 
@@ -172,7 +174,7 @@ def _write_scans(
     manifest = []
     participants = []
     for subject in subjects:
-        rows = [session_row(subject, session) for session in subject.sessions]
+        rows = [session_row(subject, session, config.modality) for session in subject.sessions]
         manifest += rows
         participants.append(rows[0])
         name = f"{subject.participant_id}_sessions.tsv"

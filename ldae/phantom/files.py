@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from ldae.base.files import write_json
+from ldae.contract import Modality
 from ldae.io.bids import write_description
 from ldae.phantom.population import DIAGNOSES, Session, Subject
 from ldae.phantom.raw import TRUTH_FOLDER
@@ -34,7 +35,7 @@ DATA_SHEET = """\
 Phantom cohort of ldae: data sheet
 
 Motivation    To test methods of representation learning where the truth is known.
-Composition   Simulated T1-weighted scans: {content}. A synthetic cohort: no image shows a person.
+Composition   Simulated {contrast} scans: {content}. A synthetic cohort: no image shows a person.
               participants.tsv and sub-*/*_sessions.tsv hold age, sex, diagnosis and scanner, which were drawn too.
               phantom_truth.tsv holds the true volumes in millilitres, the severity of disease and the displacements (mm)
               that every image was made with; phantom_effect.nii.gz the mean change of the image for one unit of severity.
@@ -49,18 +50,18 @@ Distribution  Licence: {licence}. Maintenance is not needed: 'ldae cohort synth'
 Row = dict[str, Any]
 
 
-def image_path(subject: Subject, session: Session) -> str:
+def image_path(subject: Subject, session: Session, modality: Modality) -> str:
     """A scan's path inside the cohort."""
     stem = f"{subject.participant_id}_{session.session_id}"
-    return f"{subject.participant_id}/{session.session_id}/anat/{stem}_T1w.nii.gz"
+    return f"{subject.participant_id}/{session.session_id}/anat/{stem}_{modality}.nii.gz"
 
 
-def session_row(subject: Subject, session: Session) -> Row:
+def session_row(subject: Subject, session: Session, modality: Modality) -> Row:
     """A session's row of the manifest."""
     return {
         "participant_id": subject.participant_id,
         "session_id": session.session_id,
-        "image": image_path(subject, session),
+        "image": image_path(subject, session, modality),
         "age": f"{session.age:.2f}",
         "sex": subject.sex,
         "diagnosis": session.diagnosis,
@@ -89,7 +90,9 @@ def write_table(path: Path, rows: Sequence[Row], columns: Sequence[str]) -> None
     table.to_csv(path, sep="\t", index=False, lineterminator="\n")
 
 
-def write_descriptions(folder: Path, version: int, *, raw: bool = False, label_maps: bool = False) -> None:
+def write_descriptions(
+    folder: Path, version: int, *, modality: Modality = "T1w", raw: bool = False, label_maps: bool = False
+) -> None:
     """Write the files that describe the data set, of whole heads if `raw`, made from label maps or from the template."""
     levels = dict(zip(DIAGNOSES, ("normal", "mild cognitive impairment", "Alzheimer's disease"), strict=True))
     age, diagnosis = {"Description": "age at the session", "Units": "years"}, {"Levels": levels}
@@ -107,7 +110,8 @@ def write_descriptions(folder: Path, version: int, *, raw: bool = False, label_m
     if raw:
         content = "whole heads in native space; derivatives/truth holds where each brain lies"
     licence = "that of the label maps it was made from" if label_maps else "CC0"
-    readme = DATA_SHEET.format(source=source, content=content, licence=licence, version=version)
+    contrast = modality.replace("w", "-weighted")
+    readme = DATA_SHEET.format(source=source, content=content, licence=licence, version=version, contrast=contrast)
     generator = [{"Name": "ldae phantom", "Version": str(version)}]
     write_description(
         folder,

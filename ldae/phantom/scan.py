@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -120,7 +121,10 @@ def write_effect(
     """Write the mean change of the subjects' clean images for one unit of severity; `sources` as for `choose_label_maps`."""
     effects = [
         severity_effect(
-            _head(config, subject, sources.get(subject.index)), subject.sessions[0].state, config.population
+            _head(config, subject, sources.get(subject.index)),
+            subject.sessions[0].state,
+            config.population,
+            config.modality,
         )
         for subject in by_label_map(subjects, sources)
     ]
@@ -146,7 +150,10 @@ def scan_subject(folder: Path, config: PhantomConfig, job: tuple[Subject, LabelS
     rows = []
     for session, found, grid in scan(folder, config, subject, source, site):
         if found.displacement_mm is not None:
-            _write_displacement(found.displacement_mm, grid, folder / image_path(subject, session))
+            name = image_path(subject, session, config.modality).replace(
+                f"_{config.modality}.", "_desc-truth_displacement."
+            )
+            _write_displacement(found.displacement_mm, grid, folder / name)
         row = truth_row(subject, session, found.volumes_ml)
         rows.append(row if source is None else {**row, "label_map": Path(source.path).name})
     return rows
@@ -164,9 +171,8 @@ def _scan_stripped(
         head = render(head_map, session.state, scan.motion, keep_displacement=config.save_displacement)
         darkening = session.state.white_matter_darkening
         image = _acquire(config, head, grid, scan, darkening, rng, (subject.index, session.months))
-        write_volume(
-            Volume(image, grid.affine), folder / image_path(subject, session), description=DESCRIPTION, mni=True
-        )
+        path = folder / image_path(subject, session, config.modality)
+        write_volume(Volume(image, grid.affine), path, description=DESCRIPTION, mni=True)
         yield session, head, grid
 
 
@@ -180,12 +186,13 @@ def _acquire(
     key: tuple[int, int],
 ) -> np.ndarray:
     """An image of a brain, with artefacts if there are any; `key` names the session."""
+    how: dict[str, Any] = {"white_matter_darkening": darkening, "rng": rng, "modality": config.modality}
     if config.artefacts is None:
-        return acquire(head, grid, scan, config.scanner, white_matter_darkening=darkening, rng=rng)
+        return acquire(head, grid, scan, config.scanner, **how)
     draw = stream(config, ARTEFACT_STREAM, *key)
     scanner = noisier(config.scanner, config.artefacts, draw)
     spoilt = spoil_brain(head, grid, config.artefacts, draw)
-    image = acquire(spoilt, grid, scan, scanner, white_matter_darkening=darkening, rng=rng)
+    image = acquire(spoilt, grid, scan, scanner, **how)
     return spoil_mask(image, grid, config.artefacts, draw)
 
 
@@ -208,14 +215,13 @@ def _scan_raw(
             keep_displacement=config.save_displacement,
             rng=stream(config, RAW_STREAM, subject.index, session.months),
         )
-        write_raw_scan(folder, image_path(subject, session), raw, head.shape, description=DESCRIPTION)
+        write_raw_scan(folder, image_path(subject, session, config.modality), raw, head.shape, description=DESCRIPTION)
         yield session, raw.composition, raw.grid
 
 
-def _write_displacement(displacement_mm: np.ndarray, grid: Grid, image_path: Path) -> None:
-    """A four-dimensional NIfTI beside the image: x, y and z in mm; 0 where no brain is near."""
+def _write_displacement(displacement_mm: np.ndarray, grid: Grid, path: Path) -> None:
+    """A four-dimensional NIfTI: x, y and z in mm; 0 where no brain is near."""
     import nibabel
 
     image = nibabel.Nifti1Image(np.nan_to_num(displacement_mm), grid.affine)
-    path = image_path.with_name(image_path.name.replace("_T1w", "_desc-truth_displacement"))
     write_nifti(image, path, description=DESCRIPTION)

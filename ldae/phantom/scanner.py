@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ldae.base.ranges import checked, not_negative, share
-from ldae.phantom.anatomy.tissue import Composition, RigidMotion, tissue_means
+from ldae.contract import Modality
+from ldae.phantom.anatomy.tissue import Composition, RigidMotion, tissue_means, tissue_slope, white_matter_factor
 from ldae.volume import Grid
 
 __all__ = ["Scan", "ScannerConfig", "Site", "acquire", "bias_field", "draw_scan", "draw_site", "receive"]
@@ -17,7 +18,7 @@ Array = npt.NDArray[np.float32]
 @dataclass(frozen=True)
 @checked
 class ScannerConfig:
-    """Differences between scans of one head. Intensities are in units where pure white matter is about 0.88.
+    """Differences between scans of one head. Intensities are in units where the brightest pure tissue is about 0.88.
 
     Attributes:
         site_contrast_sd: relative standard deviation of each tissue's mean intensity between sites.
@@ -143,11 +144,13 @@ def acquire(
     *,
     white_matter_darkening: float,
     rng: np.random.Generator,
+    modality: Modality = "T1w",
 ) -> Array:
     """Scan a head and cut the brain out: intensities, (D, H, W), exactly 0 outside the brain and positive inside."""
-    grey, white, csf = (mean * factor for mean, factor in zip(tissue_means(), scan.contrast, strict=True))
-    white *= 1.0 - white_matter_darkening
-    signal = np.float32(grey) * head.grey + np.float32(white) * head.white + np.float32(csf) * head.csf + head.texture
+    grey, white, csf = (mean * factor for mean, factor in zip(tissue_means(modality), scan.contrast, strict=True))
+    white *= white_matter_factor(white_matter_darkening, modality)
+    signal = np.float32(grey) * head.grey + np.float32(white) * head.white + np.float32(csf) * head.csf
+    signal += np.float32(tissue_slope(modality)) * head.texture
     image = receive(signal, grid, scan, scan.bias, config.noise_sd, rng) * np.float32(scan.gain)
     inside = head.grey + head.white + head.csf > scan.mask_threshold
     # A positive floor keeps every voxel of the brain apart from the background's exact zero.

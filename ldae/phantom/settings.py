@@ -3,12 +3,13 @@
 import itertools
 import math
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import Self, get_args
 
 import numpy as np
 
 from ldae.atlas import template_grid
 from ldae.base.ranges import SEEDS, Range, checked, within
+from ldae.contract import Modality
 from ldae.errors import CohortError
 from ldae.phantom.anatomy.deformation import ShapeConfig
 from ldae.phantom.artefacts import ArtefactConfig
@@ -42,6 +43,8 @@ class PhantomConfig:
         max_sessions: the largest number of sessions of a subject, 1 to 6.
         min_motion_mm: leave out subjects with fewer than three sessions, or whose ventricles' wall moves less than this
             between the first and the last; 0 keeps all. Interpolation is tested on large change, which is rare.
+        modality: contrast of the images: T1w, T2w or FLAIR. Cohorts that differ in it alone show the same subjects, visits,
+            brains and artefacts, each on scanners and in a position of its own. Not with `raw`.
         save_displacement: also write, for each scan, which template point is seen at each voxel.
         raw: whole heads in native space instead of brains in template space; None is brains.
         anatomy: folder of label maps in FreeSurfer's numbering, one of which is each subject's brain; None is the
@@ -62,6 +65,7 @@ class PhantomConfig:
     seed: int = within(0, SEEDS)
     max_sessions: int = within(4, Range(1, len(MONTHS)))
     min_motion_mm: float = within(0.0, Range(0, 10))
+    modality: Modality = "T1w"
     save_displacement: bool = False
     raw: RawConfig | None = None
     anatomy: str | None = None
@@ -106,6 +110,9 @@ class PhantomConfig:
         if self.artefacts is not None and self.raw is not None:
             msg = "artefacts are those of extracted brains; leave them out (--varied), or leave out raw (--raw)"
             raise CohortError(msg)
+        if self.modality != "T1w" and self.raw is not None:
+            msg = f"whole heads are T1w, as preprocessing takes no other; leave out {self.modality} (--modality), or raw (--raw)"
+            raise CohortError(msg)
 
 
 def cohort_grid(config: PhantomConfig) -> Grid:
@@ -114,7 +121,9 @@ def cohort_grid(config: PhantomConfig) -> Grid:
 
 
 def stream(config: PhantomConfig, *key: int) -> np.random.Generator:
-    """The source of one draw's randomness."""
+    """The source of one draw's randomness; a scanner and what it adds to a scan are other draws in each modality."""
+    if key[0] in (SCAN_STREAM, SITE_STREAM) and config.modality != "T1w":
+        key = (*key, get_args(Modality).index(config.modality))
     return np.random.default_rng(np.random.SeedSequence(config.seed, spawn_key=key))
 
 

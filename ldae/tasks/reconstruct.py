@@ -241,11 +241,12 @@ def write_reconstructions(
         keep_detail: in native space, keep the raw scan's own detail and add what the codes change; without it the brain
             shows only what the codes hold.
     """
+    modality = batch.scans.source.model.config.preprocessing.modality
     return [
         space.scan(record, codes)
         .reconstruction(image, scan, keep_detail=keep_detail)
         .write(
-            bids_path(out, record.stem, f"_space-{space.label}_desc-reconstruction_T1w.nii.gz"),
+            bids_path(out, record.stem, f"_space-{space.label}_desc-reconstruction_{modality}.nii.gz"),
             "reconstruction",
             keep_detail=keep_detail,
         )

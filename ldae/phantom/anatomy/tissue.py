@@ -12,6 +12,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from ldae.atlas import Template, load_template
+from ldae.contract import Modality
 from ldae.phantom.anatomy.deformation import shape_lattice, structure_displacement
 from ldae.phantom.anatomy.lattice import Array, Table, between, upsample_to
 from ldae.phantom.population import AnatomicalState, PopulationConfig, with_severity
@@ -26,6 +27,8 @@ __all__ = [
     "render",
     "severity_effect",
     "tissue_means",
+    "tissue_slope",
+    "white_matter_factor",
 ]
 
 WORKING_VOXEL_MM = 2.0
@@ -34,13 +37,21 @@ ROTATION_CENTRE_MM = (0.0, -17.0, 5.0)
 # Points are looked up so many at a time, to save memory.
 BLOCK = 1_000_000
 
+# Signal of grey matter, white matter and fluid at echo time 100 ms and repetition time TR, the brightest of which is white matter
+# in T1w: rho (1 - 2 exp(-TI/T1) + exp(-TR/T1)) exp(-TE/T2) of FLAIR (TR 9 s, TI 2.5 s), rho (1 - exp(-TR/T1)) exp(-TE/T2) of T2w
+# (TR 5 s). At 3 T, rounded: T1 1330, 830 and 4000 ms, T2 110, 80 and 2000 ms (Wansapura et al. 1999, but for fluid), and the
+# proton density rho 0.8, 0.7 and 1, which is an assumption.
+OTHER_MEANS = {"FLAIR": (0.88, 0.71, 0.13), "T2w": (0.41, 0.26, 0.88)}
+
 # Channels of the packed template.
 GREY, WHITE, CSF, TEXTURE, VENTRICLES, HIPPOCAMPI, CORTEX_RIM, HIPPOCAMPUS_RIM = range(8)
 
 
-@functools.lru_cache(maxsize=1)
-def tissue_means() -> tuple[float, float, float]:
-    """T1 intensity of pure grey matter, white matter and fluid: least squares inside the template's mask."""
+@functools.lru_cache
+def tissue_means(modality: Modality = "T1w") -> tuple[float, float, float]:
+    """Intensity of pure grey matter, white matter and fluid; of T1w by least squares inside the template's mask."""
+    if modality != "T1w":
+        return OTHER_MEANS[modality]
     template = load_template(1.0)
     inside = template.brain_mask.data > 0.5
     fractions = [m.data[inside] for m in (template.grey_matter, template.white_matter, template.csf)]
@@ -48,6 +59,17 @@ def tissue_means() -> tuple[float, float, float]:
     right = np.array([float(np.sum(a * template.t1.data[inside], dtype=np.float64)) for a in fractions])
     grey, white, csf = np.linalg.solve(normal, right).tolist()
     return grey, white, csf
+
+
+def tissue_slope(modality: Modality) -> float:
+    """Change of intensity for a change of 1 in T1w, from white toward grey matter: 1 of T1w, negative of the others."""
+    (grey, white, _), (t1_grey, t1_white, _) = tissue_means(modality), tissue_means()
+    return (grey - white) / (t1_grey - t1_white)
+
+
+def white_matter_factor(darkening: float, modality: Modality) -> float:
+    """Factor of white matter's mean; where T1w darkens, as white matter grows like grey, the others brighten."""
+    return 1.0 - darkening * (tissue_slope(modality) * (tissue_means()[1] / tissue_means(modality)[1]))
 
 
 @functools.lru_cache(maxsize=1)
@@ -260,16 +282,19 @@ def _pool_displacement(subject: SubjectMap, moved_mm: Array) -> Array:
     return np.asarray(mean - np.moveaxis(subject.grid.world_coordinates(), 0, -1), dtype=np.float32)
 
 
-def severity_effect(head: SubjectMap, state: AnatomicalState, population: PopulationConfig) -> Array:
+def severity_effect(
+    head: SubjectMap, state: AnatomicalState, population: PopulationConfig, modality: Modality = "T1w"
+) -> Array:
     """Change of a subject's clean image for one unit of severity, (D, H, W).
 
     The difference of the subject half a unit up and half a unit down, without noise, motion, field or a scanner's contrast, on
-    the template's intensities.
+    the mean intensities of the modality.
     """
     more, less = (with_severity(state, change, population) for change in (0.5, -0.5))
-    return _clean(render(head, more), more) - _clean(render(head, less), less)
+    return _clean(render(head, more), more, modality) - _clean(render(head, less), less, modality)
 
 
-def _clean(head: Composition, state: AnatomicalState) -> Array:
-    grey, white, csf = (np.float32(mean) for mean in tissue_means())
-    return grey * head.grey + white * np.float32(1.0 - state.white_matter_darkening) * head.white + csf * head.csf
+def _clean(head: Composition, state: AnatomicalState, modality: Modality) -> Array:
+    grey, white, csf = (np.float32(mean) for mean in tissue_means(modality))
+    white *= np.float32(white_matter_factor(state.white_matter_darkening, modality))
+    return grey * head.grey + white * head.white + csf * head.csf

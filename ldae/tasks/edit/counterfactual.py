@@ -135,7 +135,8 @@ def write_counterfactuals(
     for record, codes, each in zip(scans.records, scans.codes, found, strict=True):
         values = {"step": each.amount, "before": each.before, "after": each.after, "reached": each.reached}
         rows.append({"participant_id": record.participant_id, "session_id": record.session_id, **values})
-        path = bids_path(out, record.stem, f"_space-{space.label}_desc-counterfactual_T1w.nii.gz")
+        modality = model.config.preprocessing.modality
+        path = bids_path(out, record.stem, f"_space-{space.label}_desc-counterfactual_{modality}.nii.gz")
         reference = model.decode_images([codes])[0] if space.needs_reference else each.image
         space.scan(record, codes).edited(each.image, reference).write(path, "counterfactual", **facts, **values)
         progress(len(rows), len(scans))

@@ -59,16 +59,16 @@ def write_months(
         if residual and not space.needs_reference:
             image = with_residual(image, between, scans.select(ends).images(), np.stack(decoded))
         name = f"{scans.records[row].stem.partition('_')[0]}_ses-month{bids_number(month)}"
-        start = f"_space-{space.label}_desc-"
+        start, modality = f"_space-{space.label}_desc-", model.config.preprocessing.modality
         facts = {
             "month": month,
             "session": scans.records[row].session_id,
             "between": [scans.records[end].session_id for end in dict.fromkeys(ends)],
             "estimate": "residual" if residual else "codes",
         }
-        path = bids_path(out, name, f"{start}interpolated_T1w.nii.gz")
+        path = bids_path(out, name, f"{start}interpolated_{modality}.nii.gz")
         yield place.edited(image, reference).write(path, "interpolation", **facts)
         if draws:
             spread = draw_spread(model, codes, draws=draws, seed=seed)
-            path = bids_path(out, name, f"{start}uncertainty_T1w.nii.gz")
+            path = bids_path(out, name, f"{start}uncertainty_{modality}.nii.gz")
             yield place.spread(spread).write(path, "uncertainty", **facts, draws=draws, seed=seed)
