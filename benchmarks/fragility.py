@@ -246,7 +246,7 @@ def scanned_again(run: Path, records: list[Record], site: str) -> list[Volume]:
             session = next(each for each in subject.sessions if each.session_id == record.session_id)
             subject = replace(subject, site=site, sessions=(session,))
             scan_subject(Path(folder), config, (subject, None))
-            found.append(read_volume(Path(folder) / image_path(subject, session)))
+            found.append(read_volume(Path(folder) / image_path(subject, session, config.modality)))
     return found
 
 
