@@ -70,8 +70,7 @@ def main() -> None:
         for session, each in (("1", scan), ("2", altered(scan, seed))):
             path = options.out / f"{record.participant_id}_ses-{session}_T1w.nii.gz"
             files.append(path if path.is_file() else write_volume(each, path))
-    voxel = model.config.preprocessing.voxel_size_mm
-    opened = open_scans(files, options.out, voxel_size_mm=lambda: voxel, workers=options.workers)
+    opened = open_scans(files, options.out, contract=lambda: model.config.preprocessing, workers=options.workers)
     print(f"raw to code: {len(opened.manifest)} of {len(files)}", opened.failures or "")
     codes = model.encode(list(opened.manifest.records))
     y = pd.DataFrame([each.numpy() for each in codes])

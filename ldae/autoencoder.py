@@ -340,12 +340,15 @@ class LatentDiffusionAutoencoder(Inference, Shown):
         check_choice("space", space, ("model", "scan"))
         if space == "model":
             return self.config.preprocessing.restore(image)
-        brain = image > 0
-        low, high = codes.window
         affine = self.config.preprocessing.grid.affine
         if codes.to_template is not None:
             affine = np.linalg.inv(codes.to_template) @ affine
-        return Volume(np.where(brain, image * (high - low) + low, 0.0), affine).resample_to(codes.grid)
+        if not (image > 0).any():
+            return Volume(np.zeros(codes.grid.shape, np.float32), codes.grid.affine)
+        inside = Volume((image > 0).astype(np.float32), affine).resample_to(codes.grid).data >= 0.5
+        shown = Volume(image, affine).continued(image > 0).resample_to(codes.grid, order=3).data
+        low, high = codes.window
+        return Volume(np.where(inside, np.clip(shown, 0, image.max()) * (high - low) + low, 0.0), codes.grid.affine)
 
     def difference(self, edited: Codes, codes: Codes) -> Volume:
         """Change of the scan by an edit of its codes, on the model's grid in the scan's units; unchanged codes give exactly 0.

@@ -179,6 +179,17 @@ class Volume(Shown):
         )
         return Volume(resampled, grid.affine)
 
+    def continued(self, inside: npt.NDArray[np.bool_]) -> "Volume":
+        """The volume with each voxel outside of a mask as its nearest one inside, so that interpolation mixes in no background.
+
+        Args:
+            inside: the mask, (D, H, W), not empty.
+        """
+        from scipy.ndimage import distance_transform_edt
+
+        nearest = distance_transform_edt(~inside, return_distances=False, return_indices=True)
+        return Volume(self.data[tuple(nearest)], self.affine)
+
 
 def _shifted(
     data: npt.NDArray[np.float32], start: npt.NDArray[np.int_], shape: tuple[int, int, int], outside: float

@@ -7,6 +7,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 import ldae
+from ldae.atlas import template_grid
 from ldae.autoencoder import LatentDiffusionAutoencoder, Networks, SamplingConfig, stack_images
 from ldae.diffusion import ScheduleConfig
 from ldae.errors import CheckpointError, ConfigError, TaskError, VolumeError
@@ -153,6 +154,22 @@ def test_a_decoded_scan_is_on_the_scans_own_grid(tiny_model, head):
     model = tiny_model.decode(codes)
     assert model.grid == tiny_model.config.preprocessing.grid
     assert 0 <= model.data.min() <= model.data.max() <= 1
+
+
+def test_a_decoded_brain_keeps_its_edge_and_its_range_on_a_finer_grid(tiny_model, head):
+    codes = tiny_model.encode(head(3), preprocess=False)
+    image = tiny_model.decode(codes).data
+    grid = tiny_model.config.preprocessing.grid
+    finer = template_grid(grid.spacing[0] / 2)
+    found = tiny_model.restore(image, replace(codes, grid=finer), space="scan").data
+    low, high = codes.window
+    shown = found[found != 0]
+    assert low <= shown.min() <= shown.max() <= low + (high - low) * image.max() + 1e-3
+    whole = tiny_model.restore(np.full_like(image, 0.5), replace(codes, grid=finer), space="scan")
+    np.testing.assert_allclose(whole.data[8:-8, 8:-8, 8:-8], low + 0.5 * (high - low), rtol=1e-5)
+    edges = tiny_model.restore(np.where(image > 0, 0.5, 0.0), replace(codes, grid=finer), space="scan").data
+    np.testing.assert_allclose(edges[edges != 0], low + 0.5 * (high - low), rtol=1e-5)
+    assert not tiny_model.restore(np.zeros_like(image), replace(codes, grid=finer), space="scan").data.any()
 
 
 def test_neither_orientation_nor_unit_of_the_input_matters(tiny_model, head):

@@ -196,3 +196,12 @@ def test_spikes_become_like_their_neighbours_and_nothing_else_changes(oblique_af
     changed = np.argwhere(cleaned.data != data)
     assert len(changed) <= 3
     assert np.abs(cleaned.data - data).max() < 60
+
+
+def test_a_brain_is_continued_beyond_its_edge_by_its_own_values():
+    data = np.zeros((5, 4, 3), np.float32)
+    data[1, 2, 1], data[3, 1, 1] = 2.0, 5.0
+    found = Volume(data, np.eye(4)).continued(data > 0).data
+    assert set(np.unique(found)) == {2.0, 5.0}
+    assert (found[0] == 2).all() and (found[4] == 5).all()
+    np.testing.assert_array_equal(found[data > 0], data[data > 0])

@@ -35,8 +35,10 @@ __all__ = [
 
 HALF_FROM = 1 << 14
 """Elements of a tensor from which on it is kept in half precision."""
+BYTES_FROM = 1 << 22
+"""The same for one byte an element."""
 PRECISIONS = (torch.float32, torch.float16, torch.bfloat16)
-ROWS = ":rows"
+ROWS, STEP = ":rows", ":step"
 FEWEST_ZERO_ROWS = 0.1
 """Share of rows that have to be 0 for them to be left out."""
 
@@ -128,7 +130,7 @@ def is_whole(path: Path) -> bool:
 
 
 def pack(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors for a small file. Where rows are left out, `NAME:rows` says which were kept, one boolean a row."""
+    """Tensors for a small file. `NAME:rows` says which rows were kept, one boolean a row; `NAME:step` is what bytes stand for."""
     packed: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         if tensor.numel() < HALF_FROM or not tensor.is_floating_point():
@@ -137,7 +139,11 @@ def pack(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         rows = tensor.reshape(len(tensor), -1).any(dim=1)
         if (~rows).float().mean() >= FEWEST_ZERO_ROWS:
             packed[name + ROWS], tensor = rows, tensor[rows]
-        packed[name] = tensor.half()
+        if tensor.numel() >= BYTES_FROM:
+            packed[name + STEP] = step = tensor.abs().amax(dim=1, keepdim=True).clamp_min(1e-12) / 127
+            packed[name] = (tensor / step).round().to(torch.int8)
+        else:
+            packed[name] = tensor.half()
     return packed
 
 
@@ -153,8 +159,14 @@ def unpack(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, whe
         CheckpointError: naming a tensor that is not as expected, or not finite.
     """
     kept = {name.removesuffix(ROWS): rows for name, rows in tensors.items() if name.endswith(ROWS)}
-    found = {name: tuple(tensor.shape) for name, tensor in tensors.items() if not name.endswith(ROWS)}
+    steps = {name.removesuffix(STEP): step for name, step in tensors.items() if name.endswith(STEP)}
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items() if not name.endswith((ROWS, STEP))}
     remedy = "the folder is damaged or edited: copy it again"
+    for name, step in steps.items():
+        shape = found.get(name, ())
+        if not step.is_floating_point() or step.shape != (*shape[:1], 1, *shape[2:]):
+            msg = f"{where}: {name}{STEP} does not say what the bytes of {name} stand for; {remedy}"
+            raise CheckpointError(msg)
     for name, rows in kept.items():
         fits = rows.dtype == torch.bool and rows.ndim == 1 and found.get(name, ())[:1] == (int(rows.sum()),)
         if not fits:
@@ -166,6 +178,8 @@ def unpack(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, whe
     whole: dict[str, Tensor] = {}
     for name in found:
         tensor, kind = tensors[name], expected[name].dtype
+        if name in steps and tensor.dtype == torch.int8:
+            tensor = tensor * steps[name]
         if tensor.dtype not in (PRECISIONS if kind in PRECISIONS else (kind,)):
             msg = f"{where}: {name} has values of type {tensor.dtype}, where {kind} is expected; {remedy}"
             raise CheckpointError(msg)

@@ -189,11 +189,10 @@ class NativeScan:
         Returns:
             On the raw scan's grid, in its intensities.
         """
-        # The brain's values go on beyond its edge, so that no background is mixed into them.
-        nearest = ndimage.distance_transform_edt(~brain, return_distances=False, return_indices=True)
-        filled = Volume(image.data[tuple(nearest)], image.affine)
         covered = self.source._carry(Volume(brain.astype(np.float32), image.affine), self.window, order=1)
-        shown = self.gain * self.source._in_scans_units(self.source._carry(filled, self.window, order=3))
+        shown = self.gain * self.source._in_scans_units(
+            self.source._carry(image.continued(brain), self.window, order=3)
+        )
         weight = self.fade * np.clip(2 * covered, 0.0, 1.0)
         return self._placed(weight * (shown - self.scan.volume.data[self.box]))
 
