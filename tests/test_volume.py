@@ -203,5 +203,6 @@ def test_a_brain_is_continued_beyond_its_edge_by_its_own_values():
     data[1, 2, 1], data[3, 1, 1] = 2.0, 5.0
     found = Volume(data, np.eye(4)).continued(data > 0).data
     assert set(np.unique(found)) == {2.0, 5.0}
-    assert (found[0] == 2).all() and (found[4] == 5).all()
+    assert (found[0] == 2).all()
+    assert (found[4] == 5).all()
     np.testing.assert_array_equal(found[data > 0], data[data > 0])
