@@ -38,9 +38,9 @@ HALF_FROM = 1 << 14
 BYTES_FROM = 1 << 22
 """The same for one byte an element."""
 PRECISIONS = (torch.float32, torch.float16, torch.bfloat16)
-ROWS, STEP = ":rows", ":step"
-FEWEST_ZERO_ROWS = 0.1
-"""Share of rows that have to be 0 for them to be left out."""
+AXES, STEP = {":rows": 0, ":columns": 1}, ":step"
+FEWEST_ZERO = 0.1
+"""Share of rows or columns that have to be 0 for them to be left out."""
 
 FORMAT_VERSION = 2
 WEIGHTS = "model.safetensors"
@@ -130,15 +130,16 @@ def is_whole(path: Path) -> bool:
 
 
 def pack(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors for a small file. `NAME:rows` says which rows were kept, one boolean a row; `NAME:step` is what bytes stand for."""
+    """Tensors for a small file. `NAME:rows` and `NAME:columns` say which were kept; `NAME:step` is what bytes stand for."""
     packed: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         if tensor.numel() < HALF_FROM or not tensor.is_floating_point():
             packed[name] = tensor
             continue
-        rows = tensor.reshape(len(tensor), -1).any(dim=1)
-        if (~rows).float().mean() >= FEWEST_ZERO_ROWS:
-            packed[name + ROWS], tensor = rows, tensor[rows]
+        for suffix, axis in AXES.items() if tensor.ndim > 1 else ():
+            kept = tensor.transpose(0, axis).flatten(1).any(dim=1)
+            if (~kept).float().mean() >= FEWEST_ZERO:
+                packed[name + suffix], tensor = kept, tensor.index_select(axis, kept.nonzero()[:, 0])
         if tensor.numel() >= BYTES_FROM:
             packed[name + STEP] = step = tensor.abs().amax(dim=1, keepdim=True).clamp_min(1e-12) / 127
             packed[name] = (tensor / step).round().to(torch.int8)
@@ -158,35 +159,38 @@ def unpack(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, whe
     Raises:
         CheckpointError: naming a tensor that is not as expected, or not finite.
     """
-    kept = {name.removesuffix(ROWS): rows for name, rows in tensors.items() if name.endswith(ROWS)}
-    steps = {name.removesuffix(STEP): step for name, step in tensors.items() if name.endswith(STEP)}
-    found = {name: tuple(tensor.shape) for name, tensor in tensors.items() if not name.endswith((ROWS, STEP))}
+    beside = {name for name in tensors if name.endswith((*AXES, STEP))}
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items() if name not in beside}
     remedy = "the folder is damaged or edited: copy it again"
-    for name, step in steps.items():
-        shape = found.get(name, ())
-        if not step.is_floating_point() or step.shape != (*shape[:1], 1, *shape[2:]):
-            msg = f"{where}: {name}{STEP} does not say what the bytes of {name} stand for; {remedy}"
-            raise CheckpointError(msg)
-    for name, rows in kept.items():
-        fits = rows.dtype == torch.bool and rows.ndim == 1 and found.get(name, ())[:1] == (int(rows.sum()),)
+    for note in sorted(beside):
+        (name, axis_name), told = note.rsplit(":", 1), tensors[note]
+        shape, axis = found.get(name, ()), AXES.get(f":{axis_name}")
+        if axis is None:
+            stored = tuple(tensors[name].shape) if name in found else ()
+            fits = told.is_floating_point() and len(stored) > 1 and told.shape == (stored[0], 1, *stored[2:])
+        else:
+            fits = told.dtype == torch.bool and told.ndim == 1 and shape[axis : axis + 1] == (int(told.sum()),)
+            found[name] = (*shape[:axis], len(told), *shape[axis + 1 :]) if fits else shape
         if not fits:
-            msg = f"{where}: {name}{ROWS} does not say which rows of {name} were kept; {remedy}"
+            msg = f"{where}: {note} does not say what was kept of {name}; {remedy}"
             raise CheckpointError(msg)
-        found[name] = (len(rows), *found[name][1:])
     shapes = {name: tuple(tensor.shape) for name, tensor in expected.items()}
     check_tensors(found, shapes, where=where, remedy=remedy)
     whole: dict[str, Tensor] = {}
     for name in found:
         tensor, kind = tensors[name], expected[name].dtype
-        if name in steps and tensor.dtype == torch.int8:
-            tensor = tensor * steps[name]
+        if name + STEP in beside and tensor.dtype == torch.int8:
+            tensor = tensor * tensors[name + STEP]
         if tensor.dtype not in (PRECISIONS if kind in PRECISIONS else (kind,)):
             msg = f"{where}: {name} has values of type {tensor.dtype}, where {kind} is expected; {remedy}"
             raise CheckpointError(msg)
-        whole[name] = tensor = tensor.to(kind)
-        if name in kept:
-            whole[name] = tensor.new_zeros(shapes[name])
-            whole[name][kept[name]] = tensor
+        tensor = tensor.to(kind)
+        for suffix, axis in reversed(AXES.items()):
+            if name + suffix in beside:
+                kept = tensors[name + suffix]
+                shape = (*tensor.shape[:axis], len(kept), *tensor.shape[axis + 1 :])
+                tensor = tensor.new_zeros(shape).index_copy_(axis, kept.nonzero()[:, 0], tensor)
+        whole[name] = tensor
     check_finite(whole, where=where)
     return whole
 

@@ -107,6 +107,8 @@ class SemanticEncoderConfig:
         volume: the 3D encoder.
         whitening: how far codes are whitened over the training scans once they are learnt (:class:`Whitening`): 0 leaves them
             as they are, as published; 1 makes them uncorrelated and of equal variance. Decoded images stay the same.
+        whitening_of: what becomes of equal variance: `all` codes, or what differs between codes `within` subjects that were
+            scanned more than once, such as noise, positioning and errors of preprocessing.
 
     Raises:
         ConfigError: if both encoders are given.
@@ -115,6 +117,7 @@ class SemanticEncoderConfig:
     slices: SliceEncoderConfig | None = None
     volume: VolumeEncoderConfig | None = None
     whitening: float = share(0.0)
+    whitening_of: Literal["all", "within"] = "all"
 
     def __post_init__(self) -> None:
         if self.slices is not None and self.volume is not None:

@@ -1,5 +1,8 @@
 """Whitening of codes: correlated numbers of very different spread made comparable, without changing what they decode to."""
 
+from collections.abc import Sequence
+
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -17,7 +20,8 @@ class Whitening(nn.Module):
     Training gives the directions that the denoiser needs most a spread many times that of the rest, where a hippocampus may
     be, and a regularised probe, or a distance, hardly sees that rest. M is a power of the codes' covariance over the training
     scans: -1/2 of it is symmetric (ZCA) whitening, of all whitened codes the nearest to the codes themselves (Kessy, Lewin
-    and Strimmer 2018).
+    and Strimmer 2018). With the covariance within subjects in its place, what differs between scans of one subject is small
+    in each direction (within-class covariance normalisation, Hatch, Kajarekar and Stolcke 2006).
 
     Args:
         width: S of y.
@@ -32,23 +36,29 @@ class Whitening(nn.Module):
     matrix: Tensor
 
     @torch.no_grad()
-    def fit(self, codes: Tensor, degree: float) -> None:
+    def fit(self, codes: Tensor, degree: float, subjects: Sequence[str] | None = None) -> None:
         """Whiten these codes.
 
         Args:
             codes: of training scans, (N, S).
             degree: 0 standardises the mean variance alone, 1 whitens fully; covariance^(-degree / 2), shrunk a little
                 toward its mean variance, and scaled to a variance of 1 on average.
+            subjects: of each scan. If some have several, the covariance within subjects is taken, else that of all.
         """
         values = codes.double().cpu()
         mean = values.mean(dim=0)
         values = values - mean
-        covariance = values.T @ values / len(values)
+        total = covariance = values.T @ values / len(values)
+        if subjects is not None and len(set(subjects)) < len(values):
+            frame = pd.DataFrame(values.numpy())
+            within = torch.from_numpy((frame - frame.groupby(list(subjects)).transform("mean")).to_numpy(copy=True))
+            covariance = within.T @ within / (len(values) - len(set(subjects)))
         average = covariance.diagonal().mean().clamp_min(1e-30)
         variance, vectors = torch.linalg.eigh(covariance)
         shrunk = (1 - SHRINKAGE) * variance.clamp_min(0) + SHRINKAGE * average
         power = shrunk ** (-degree / 2)
-        power = power / (power.square() * variance.clamp_min(0)).mean().clamp_min(1e-30).sqrt()
+        spread = torch.einsum("sv,st,tv->v", vectors, total, vectors)
+        power = power / (power.square() * spread.clamp_min(0)).mean().clamp_min(1e-30).sqrt()
         self.mean.copy_(mean)
         self.matrix.copy_(vectors @ torch.diag(power) @ vectors.T)
 

@@ -19,7 +19,6 @@ from ldae.base.ranks import barrier, channel_statistics, from_first, gather_deal
 from ldae.data.datasets import LatentDataset, ScanDataset
 from ldae.data.latents import LatentCache, latent_key
 from ldae.data.manifest import Manifest, Record
-from ldae.errors import TrainingError
 from ldae.io.checkpoints import hash_tensors, load_weights
 from ldae.io.plain import to_plain
 from ldae.metrics.domain import TrainingDomain
@@ -30,7 +29,7 @@ from ldae.models.whitening import Whitening
 from ldae.networks import take_weights
 from ldae.training.batches import StageDataModule
 from ldae.training.fit import FitSettings, StageRecord, finished_weights, fit_stage, keep_measured, start_stage
-from ldae.training.recipe import STAGES, ExperimentConfig, build_stage, provenance
+from ldae.training.recipe import STAGES, ExperimentConfig, build_stage, provenance, records_of
 from ldae.training.stage import Stage
 
 __all__ = ["STAGES", "Experiment", "ExperimentConfig"]
@@ -52,7 +51,7 @@ class Experiment:
         taken: which they are, if there is such a model.
 
     Raises:
-        TrainingError: if a split is empty.
+        TrainingError: if a split is empty, or no subject has the several scans that a whitening within subjects needs.
         ConfigError: if the compression or the denoiser is to be kept and there is none, or a part of one.
         CheckpointError: if no weights of that model fit.
     """
@@ -69,11 +68,7 @@ class Experiment:
         join(self.device)
         self.settings = settings
         self.manifest = manifest
-        self.records = {name: manifest.in_split(name).records for name in ("train", "validation")}
-        for name, records in self.records.items():
-            if not records:
-                msg = f"{manifest.path}: the {name} split is empty; 'ldae cohort split --force' splits again"
-                raise TrainingError(msg)
+        self.records = records_of(manifest, config)
         # Weights are drawn from the seed alone, whatever was drawn before.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
@@ -338,7 +333,10 @@ class Experiment:
         """Whiten the codes of training scans, if the encoder is made for it; what they decode to stays the same."""
         whitening = self.networks.semantic_encoder.whitening
         if isinstance(whitening, Whitening):
-            whitening.fit(codes, self.config.representation.semantic_encoder.whitening)
+            config = self.config.representation.semantic_encoder
+            # A mirrored scan shows another brain.
+            subjects = [f"{each.participant_id} {side}" for side in (0, 1) for each in self.records["train"]]
+            whitening.fit(codes, config.whitening, subjects[: len(codes)] if config.whitening_of == "within" else None)
             whitening.fold_into(self.networks.gradient_estimator.semantic_embedding)
             codes = whitening.cpu()(codes)
         return codes

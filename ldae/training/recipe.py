@@ -8,9 +8,9 @@ from ldae.autoencoder import AutoencoderConfig, Networks, SamplingConfig
 from ldae.base.ranges import SEEDS, checked, within
 from ldae.contract import Preprocessing
 from ldae.data.datasets import DataConfig
-from ldae.data.manifest import Manifest
+from ldae.data.manifest import Manifest, Record
 from ldae.diffusion import ScheduleConfig
-from ldae.errors import ConfigError
+from ldae.errors import ConfigError, TrainingError
 from ldae.io.checkpoints import FORMAT_VERSION
 from ldae.io.plain import to_plain
 from ldae.networks import Taken
@@ -19,7 +19,7 @@ from ldae.training.denoiser import DenoiserStage, DenoiserStageConfig
 from ldae.training.representation import RepresentationStage, RepresentationStageConfig
 from ldae.training.stage import Stage
 
-__all__ = ["STAGES", "ExperimentConfig", "build_stage", "describe", "provenance", "scan_shapes"]
+__all__ = ["STAGES", "ExperimentConfig", "build_stage", "describe", "provenance", "records_of", "scan_shapes"]
 
 STAGES = ("compression", "denoiser", "representation")
 
@@ -115,6 +115,27 @@ class ExperimentConfig:
             begins = any(name.startswith("gradient_estimator.decoder.") for name in taken.initial)
             return replace(self, representation=replace(self.representation, warm_start=begins))
         return self
+
+
+def records_of(manifest: Manifest, config: ExperimentConfig) -> dict[str, tuple[Record, ...]]:
+    """The scans to train and to validate on.
+
+    Raises:
+        TrainingError: if a split is empty, or no subject has the several scans that a whitening within subjects needs.
+    """
+    records = {name: manifest.in_split(name).records for name in ("train", "validation")}
+    for name, each in records.items():
+        if not each:
+            msg = f"{manifest.path}: the {name} split is empty; 'ldae cohort split --force' splits again"
+            raise TrainingError(msg)
+    encoder, subjects = config.representation.semantic_encoder, {each.participant_id for each in records["train"]}
+    if encoder.whitening and encoder.whitening_of == "within" and len(subjects) == len(records["train"]):
+        msg = (
+            f"{manifest.path}: semantic_encoder.whitening_of=within needs subjects with several training scans, got one scan "
+            f"each of {len(subjects)} subjects; set whitening_of=all"
+        )
+        raise TrainingError(msg)
+    return records
 
 
 def describe(model: AutoencoderConfig) -> dict[str, Any]:

@@ -11,14 +11,17 @@ def test_small_and_whole_numbers_stay_and_zero_rows_are_left_out():
     generator = torch.Generator().manual_seed(0)
     large = torch.randn(200, 20, 8, generator=generator)
     sparse = large * (torch.arange(200) % 2)[:, None, None]
+    both = sparse * (torch.arange(20) > 4)[:, None]
     tensors = {
         "large": large,
         "sparse": sparse,
+        "both": both,
         "small": torch.randn(7, generator=generator),
         "count": torch.arange(20_000),
     }
     packed = pack(tensors)
     assert packed["sparse"].shape == (100, 20, 8)
+    assert packed["both"].shape == (100, 15, 8)
     assert packed["large"].dtype == packed["sparse"].dtype == torch.float16
     back = unpack(packed, tensors, where="m")
     assert back.keys() == tensors.keys()
@@ -45,14 +48,16 @@ def test_the_largest_tensors_keep_a_byte_for_each_number():
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"w:rows": torch.ones(5)}, "does not say which rows"),
-        ({"w:rows": torch.tensor(True)}, "does not say which rows"),
+        ({"w:rows": torch.ones(5)}, "does not say what was kept"),
+        ({"w:rows": torch.tensor(True)}, "does not say what was kept"),
         ({"w:rows": torch.zeros(1 << 20, dtype=torch.bool), "w": torch.empty(0, 1 << 30)}, "another shape"),
         ({"w": torch.ones(2, 3).double()}, "float64"),
         ({"w": torch.ones(2, 3).to(torch.int8)}, "int8"),
-        ({"w": torch.ones(2, 3).to(torch.int8), "w:step": torch.ones(2, 3)}, "does not say what the bytes"),
-        ({"w": torch.ones(2, 3).to(torch.int8), "w:step": torch.ones(2, 1).int()}, "does not say what the bytes"),
-        ({"v:step": torch.ones(2, 1)}, "does not say what the bytes"),
+        ({"w": torch.ones(2, 3).to(torch.int8), "w:step": torch.ones(2, 3)}, "does not say what was kept"),
+        ({"w": torch.ones(2, 3).to(torch.int8), "w:step": torch.ones(2, 1).int()}, "does not say what was kept"),
+        ({"w:columns": torch.tensor([True, False])}, "does not say what was kept"),
+        ({"w:columns": torch.ones(1 << 20, dtype=torch.bool)}, "does not say what was kept"),
+        ({"v:step": torch.ones(2, 1)}, "does not say what was kept"),
         ({"w": torch.ones(2, 3).int()}, "int32"),
         ({"w": torch.full((2, 3), torch.nan).half()}, "not all finite"),
     ],

@@ -65,3 +65,27 @@ def test_fewer_scans_than_numbers_blow_nothing_up() -> None:
     assert torch.isfinite(whitening.matrix).all()
     gains = torch.linalg.eigvalsh(whitening.matrix)
     assert gains.max() / gains.min() < 2 * SHRINKAGE**-0.5 * 5**0.5
+
+
+def test_what_differs_within_subjects_becomes_alike_in_every_direction() -> None:
+    people, noise = (
+        codes(1000),
+        torch.randn(2000, 5, generator=torch.Generator().manual_seed(1))
+        @ torch.diag(torch.tensor([0.3, 1.0, 0.5, 2.0, 1.0])),
+    )
+    noise = noise - noise.mean(dim=0)
+    scans = torch.cat([people, people]) + noise
+    names = [str(i) for i in range(1000)] * 2
+    whitening = Whitening(5)
+    whitening.fit(scans, 1.0, names)
+    y = whitening(scans).double()
+    assert y.var(dim=0, correction=0).mean() == pytest.approx(1, rel=1e-3)
+    change = y[:1000] - y[1000:]
+    spreads = torch.linalg.eigvalsh(change.T @ change)
+    assert spreads.max() / spreads.min() < 1.5
+    before = scans[:1000] - scans[1000:]
+    spreads = torch.linalg.eigvalsh(before.T @ before)
+    assert spreads.max() / spreads.min() > 30
+    once = Whitening(5)
+    once.fit(people, 1.0, names[:1000])
+    torch.testing.assert_close(once.matrix, fitted(1.0, people).matrix)

@@ -216,6 +216,12 @@ def test_a_run_trains_and_is_trained_once_and_as_it_was_begun(cohort, tmp_path, 
         fit(cohort, tmp_path / "run", "compression.optimisation.learning_rate=0.5")
     with pytest.raises(TrainingError, match="validation split is empty"):
         fit(cohort.select((cohort.table["split"] != "validation").to_numpy(dtype=bool)), tmp_path / "none")
+    one_each, encoder = (
+        cohort.select(~cohort.table["participant_id"].duplicated().to_numpy()),
+        "representation.semantic_encoder",
+    )
+    with pytest.raises(TrainingError, match="needs subjects with several training scans"):
+        fit(one_each, tmp_path / "none", f"{encoder}.whitening=1", f"{encoder}.whitening_of=within")
     provenance = json.loads((tmp_path / "run" / "run.json").read_text())
     assert provenance["manifest"]["sha256"] == cohort.sha256
     assert (tmp_path / "run" / "compression" / "tensorboard").is_dir()

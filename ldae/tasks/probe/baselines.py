@@ -51,10 +51,11 @@ class RandomEncoder:
     def embeddings(self) -> Embeddings:
         """Codes of all scans seen. Where none is of the training split, all take its place, which favours the baseline."""
         values = torch.cat(self.values)
-        degree = self.twin.config.semantic_encoder.whitening
-        if degree:
-            whitening = Whitening(values.shape[1])
-            whitening.fit(values[_training(self.records)], degree)
+        config = self.twin.config.semantic_encoder
+        if config.whitening:
+            whitening, training = Whitening(values.shape[1]), _training(self.records)
+            subjects = [record.participant_id for record, each in zip(self.records, training, strict=True) if each]
+            whitening.fit(values[training], config.whitening, subjects if config.whitening_of == "within" else None)
             values = whitening(values)
         return embeddings_of(self.records, values.numpy())
 
