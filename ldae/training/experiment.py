@@ -29,7 +29,7 @@ from ldae.models.whitening import Whitening
 from ldae.networks import take_weights
 from ldae.training.batches import StageDataModule
 from ldae.training.fit import FitSettings, StageRecord, finished_weights, fit_stage, keep_measured, start_stage
-from ldae.training.recipe import STAGES, ExperimentConfig, build_stage, provenance, records_of
+from ldae.training.recipe import STAGES, ExperimentConfig, build_stage, check_whitening, provenance, records_of
 from ldae.training.stage import Stage
 
 __all__ = ["STAGES", "Experiment", "ExperimentConfig"]
@@ -68,7 +68,7 @@ class Experiment:
         join(self.device)
         self.settings = settings
         self.manifest = manifest
-        self.records = records_of(manifest, config)
+        self.records = records_of(manifest)
         # Weights are drawn from the seed alone, whatever was drawn before.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
@@ -76,6 +76,10 @@ class Experiment:
         self.taken = None
         if start is not None:
             self.taken = take_weights(self.networks, config.autoencoder, start.networks, start.config)
+        # Probes and directions of an encoder that is kept hold on, so that it is not whitened again.
+        self._whitens = not (self.taken and self.taken.keeps("semantic_encoder"))
+        if self._whitens:
+            check_whitening(config, self.records["train"])
         self.config = config.checked(self.taken)
         self.domain: TrainingDomain | None = None
         self._scans: dict[tuple[str, bool], ScanDataset] = {}
@@ -216,9 +220,7 @@ class Experiment:
             codes = self._codes(train)
             if networks.gradient_estimator.gaussian is not None:  # steps move even what a regression knows exactly
                 networks.gradient_estimator.begin_map(codes, train.latents[: len(train)])
-            # Probes and directions of a model that is kept hold on.
-            if not (self.taken and self.taken.keeps("semantic_encoder")):
-                codes = self._whiten(codes)
+            codes = self._whiten(codes) if self._whitens else codes
             self.domain = TrainingDomain.of(codes, self._codes(validation))
             return {**stage.averaged().state_dict(), **self.domain.tensors()}
 

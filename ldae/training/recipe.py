@@ -1,5 +1,6 @@
 """Configuration of an experiment, and the stages that it describes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
@@ -19,7 +20,16 @@ from ldae.training.denoiser import DenoiserStage, DenoiserStageConfig
 from ldae.training.representation import RepresentationStage, RepresentationStageConfig
 from ldae.training.stage import Stage
 
-__all__ = ["STAGES", "ExperimentConfig", "build_stage", "describe", "provenance", "records_of", "scan_shapes"]
+__all__ = [
+    "STAGES",
+    "ExperimentConfig",
+    "build_stage",
+    "check_whitening",
+    "describe",
+    "provenance",
+    "records_of",
+    "scan_shapes",
+]
 
 STAGES = ("compression", "denoiser", "representation")
 
@@ -117,25 +127,33 @@ class ExperimentConfig:
         return self
 
 
-def records_of(manifest: Manifest, config: ExperimentConfig) -> dict[str, tuple[Record, ...]]:
+def records_of(manifest: Manifest) -> dict[str, tuple[Record, ...]]:
     """The scans to train and to validate on.
 
     Raises:
-        TrainingError: if a split is empty, or no subject has the several scans that a whitening within subjects needs.
+        TrainingError: if a split is empty.
     """
     records = {name: manifest.in_split(name).records for name in ("train", "validation")}
     for name, each in records.items():
         if not each:
             msg = f"{manifest.path}: the {name} split is empty; 'ldae cohort split --force' splits again"
             raise TrainingError(msg)
-    encoder, subjects = config.representation.semantic_encoder, {each.participant_id for each in records["train"]}
-    if encoder.whitening and encoder.whitening_of == "within" and len(subjects) == len(records["train"]):
+    return records
+
+
+def check_whitening(config: ExperimentConfig, train: Sequence[Record]) -> None:
+    """See that codes can be whitened as the configuration says.
+
+    Raises:
+        TrainingError: if no subject has the several scans that a whitening within subjects needs.
+    """
+    encoder, subjects = config.representation.semantic_encoder, {each.participant_id for each in train}
+    if encoder.whitening and encoder.whitening_of == "within" and len(subjects) == len(train):
         msg = (
-            f"{manifest.path}: semantic_encoder.whitening_of=within needs subjects with several training scans, got one scan "
-            f"each of {len(subjects)} subjects; set whitening_of=all"
+            f"semantic_encoder.whitening_of=within needs subjects with several training scans, got one scan each of "
+            f"{len(subjects)} subjects; set representation.semantic_encoder.whitening_of=all"
         )
         raise TrainingError(msg)
-    return records
 
 
 def describe(model: AutoencoderConfig) -> dict[str, Any]:

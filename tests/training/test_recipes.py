@@ -1,6 +1,7 @@
 """Every way to train, on the toy configuration: what each leaves, and that its codes come back."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -165,6 +166,17 @@ def test_fine_tuning_keeps_contract_and_compression_and_starts_from_the_codes(co
     experiment = load_experiment("fine_tune", steps, model.config)
     with pytest.raises(TrainingError, match="changed: start"):
         Experiment(experiment, cohort, FitSettings(tmp_path / "learns", **settings), model).fit()
+
+
+def test_an_encoder_that_is_kept_needs_no_subjects_with_several_scans(cohort, tmp_path, tiny_model):
+    once = cohort.select(~cohort.table["participant_id"].duplicated().to_numpy())
+    encoder = replace(tiny_model.config.semantic_encoder, whitening=1.0, whitening_of="within")
+    config = replace(tiny_model.config, semantic_encoder=encoder)
+    model = LatentDiffusionAutoencoder(config, Networks(config))
+    settings = FitSettings(tmp_path / "run", device="cpu", precision="fp32")
+    assert Experiment(load_experiment("fine_tune", [], config), once, settings, model).taken.keeps("semantic_encoder")
+    with pytest.raises(TrainingError, match="needs subjects with several training scans"):
+        Experiment(load_experiment("fine_tune", [], config), once, settings, tiny_model)
 
 
 def test_training_goes_on_at_another_grid_and_latent_width(cohort, tmp_path, tiny_model):
