@@ -37,6 +37,10 @@ def test_what_the_code_is_stands_there(run: Path) -> None:
     assert "The semantic code of 128 dimensions" in words
     assert "The encoder is left-right symmetric" in words
     assert "whitened over the training scans (to the power 0.5)" in words
+    encoder = {"whitening": 0.5, "whitening_of": "within"}
+    provenance = {"config": dict(folder.config) | {"representation": {"semantic_encoder": encoder}}}
+    words = paragraph(type(folder)(folder.path, {**folder.documents, "run.json": provenance}))
+    assert "whitened over what differs between training scans of one subject (to the power 0.5)" in words
     published = {"semantic_encoder": {"slices": {"backbone": {"widths": [96, 768]}}, "volume": None, "whitening": 0.0}}
     config = dict(folder.config) | {"representation": published}
     provenance = dict(folder.documents["run.json"]) | {"config": config}
