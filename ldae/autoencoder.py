@@ -119,8 +119,8 @@ class LatentDiffusionAutoencoder(Inference, Shown):
         Args:
             folder: where; a former one is replaced whole.
             facts: of the training (cohort, metrics), by name, for the card.
-            small: large tensors in half precision, without components of patches that show no brain. Codes of the small
-                model are a little other ones, so it counts as another model.
+            small: large tensors in half precision, the largest in bytes, without components of patches that show no brain. Codes
+                of the small model are a little other ones, so it counts as another model.
         """
         if not self.networks.whole:
             msg = "this model was loaded for semantic codes alone and would be saved without its other networks; load it whole"

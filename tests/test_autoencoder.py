@@ -171,6 +171,18 @@ def test_a_decoded_brain_keeps_its_edge_and_its_range_on_a_finer_grid(tiny_model
     np.testing.assert_allclose(edges[edges != 0], low + 0.5 * (high - low), rtol=1e-5)
     assert not tiny_model.restore(np.zeros_like(image), replace(codes, grid=finer), space="scan").data.any()
 
+    def wave(grid):
+        """A smooth image of a wavelength of 6 voxels of the model."""
+        points = np.stack(np.indices(grid.shape), axis=-1) @ grid.affine[:3, :3].T + grid.affine[:3, 3]
+        return (0.5 + 0.3 * np.sin(points.sum(axis=-1) * 2 * np.pi / (6 * 3**0.5 * 5))).astype(np.float32)
+
+    model_grid = tiny_model.config.preprocessing.grid
+    inner = replace(codes, grid=finer, window=(0.0, 1.0))
+    shown = tiny_model.restore(wave(model_grid), inner, space="scan").data[8:-8, 8:-8, 8:-8]
+    linear = Volume(wave(model_grid), model_grid.affine).resample_to(finer).data[8:-8, 8:-8, 8:-8]
+    truth = wave(finer)[8:-8, 8:-8, 8:-8]
+    assert np.abs(shown - truth).mean() < 0.5 * np.abs(linear - truth).mean()
+
 
 def test_neither_orientation_nor_unit_of_the_input_matters(tiny_model, head):
     volume = head(4)

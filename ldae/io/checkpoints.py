@@ -36,7 +36,7 @@ __all__ = [
 HALF_FROM = 1 << 14
 """Elements of a tensor from which on it is kept in half precision."""
 BYTES_FROM = 1 << 22
-"""The same for one byte an element."""
+"""Elements from which on it is kept as bytes."""
 PRECISIONS = (torch.float32, torch.float16, torch.bfloat16)
 AXES, STEP = {":rows": 0, ":columns": 1}, ":step"
 FEWEST_ZERO = 0.1
@@ -140,7 +140,7 @@ def pack(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             kept = tensor.transpose(0, axis).flatten(1).any(dim=1)
             if (~kept).float().mean() >= FEWEST_ZERO:
                 packed[name + suffix], tensor = kept, tensor.index_select(axis, kept.nonzero()[:, 0])
-        if tensor.numel() >= BYTES_FROM:
+        if tensor.ndim > 1 and tensor.numel() >= BYTES_FROM:
             packed[name + STEP] = step = tensor.abs().amax(dim=1, keepdim=True).clamp_min(1e-12) / 127
             packed[name] = (tensor / step).round().to(torch.int8)
         else:
@@ -166,20 +166,21 @@ def unpack(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, whe
         (name, axis_name), told = note.rsplit(":", 1), tensors[note]
         shape, axis = found.get(name, ()), AXES.get(f":{axis_name}")
         if axis is None:
-            stored = tuple(tensors[name].shape) if name in found else ()
-            fits = told.is_floating_point() and len(stored) > 1 and told.shape == (stored[0], 1, *stored[2:])
+            stored = tensors[name] if name in found else told
+            fits = told.dtype in PRECISIONS and stored.dtype == torch.int8 and stored.ndim > 1
+            fits = fits and told.shape == (len(stored), 1, *stored.shape[2:])
         else:
             fits = told.dtype == torch.bool and told.ndim == 1 and shape[axis : axis + 1] == (int(told.sum()),)
             found[name] = (*shape[:axis], len(told), *shape[axis + 1 :]) if fits else shape
         if not fits:
-            msg = f"{where}: {note} does not say what was kept of {name}; {remedy}"
+            msg = f"{where}: {note} does not fit {name}; {remedy}"
             raise CheckpointError(msg)
     shapes = {name: tuple(tensor.shape) for name, tensor in expected.items()}
     check_tensors(found, shapes, where=where, remedy=remedy)
     whole: dict[str, Tensor] = {}
     for name in found:
         tensor, kind = tensors[name], expected[name].dtype
-        if name + STEP in beside and tensor.dtype == torch.int8:
+        if name + STEP in beside:
             tensor = tensor * tensors[name + STEP]
         if tensor.dtype not in (PRECISIONS if kind in PRECISIONS else (kind,)):
             msg = f"{where}: {name} has values of type {tensor.dtype}, where {kind} is expected; {remedy}"

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-import pandas as pd
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -50,9 +50,11 @@ class Whitening(nn.Module):
         values = values - mean
         total = covariance = values.T @ values / len(values)
         if subjects is not None and len(set(subjects)) < len(values):
-            frame = pd.DataFrame(values.numpy())
-            within = torch.from_numpy((frame - frame.groupby(list(subjects)).transform("mean")).to_numpy(copy=True))
-            covariance = within.T @ within / (len(values) - len(set(subjects)))
+            names, which, scans = np.unique(list(subjects), return_inverse=True, return_counts=True)
+            means = torch.zeros(len(names), values.shape[1], dtype=values.dtype)
+            means.index_add_(0, torch.from_numpy(which), values).div_(torch.from_numpy(scans)[:, None])
+            within = values - means[which]
+            covariance = within.T @ within / (len(values) - len(names))
         average = covariance.diagonal().mean().clamp_min(1e-30)
         variance, vectors = torch.linalg.eigh(covariance)
         shrunk = (1 - SHRINKAGE) * variance.clamp_min(0) + SHRINKAGE * average

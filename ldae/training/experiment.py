@@ -76,7 +76,7 @@ class Experiment:
         self.taken = None
         if start is not None:
             self.taken = take_weights(self.networks, config.autoencoder, start.networks, start.config)
-        # Probes and directions of an encoder that is kept hold on, so that it is not whitened again.
+        # Probes and directions of an encoder that is kept stay valid: it is not whitened again.
         self._whitens = not (self.taken and self.taken.keeps("semantic_encoder"))
         if self._whitens:
             check_whitening(config, self.records["train"])

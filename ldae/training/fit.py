@@ -122,6 +122,8 @@ def start_stage(folder: Path, inputs: dict[str, Any], *, force: bool = False) ->
         former = {"images": inputs.get("images")} | former if "images" in inputs else former
         if "modality" in inputs.get("preprocessing", {}):
             former["preprocessing"] = {"modality": "T1w"} | former.get("preprocessing", {})
+        if "semantic_encoder" in former.get("stage", {}):
+            former["stage"]["semantic_encoder"].setdefault("whitening_of", "all")
         changed = sorted(key for key in former.keys() | inputs.keys() if former.get(key) != inputs.get(key))
         if changed and not force:
             msg = (

@@ -10,8 +10,10 @@ import torch
 from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.config import load_experiment
 from ldae.contract import clear_background
+from ldae.data.manifest import read_manifest, write_manifest
 from ldae.errors import CheckpointError, ConfigError, TrainingError
 from ldae.io.checkpoints import save_tensors
+from ldae.models.whitening import Whitening
 from ldae.networks import Networks
 from ldae.training.experiment import Experiment
 from ldae.training.fit import FitSettings
@@ -169,14 +171,33 @@ def test_fine_tuning_keeps_contract_and_compression_and_starts_from_the_codes(co
 
 
 def test_an_encoder_that_is_kept_needs_no_subjects_with_several_scans(cohort, tmp_path, tiny_model):
-    once = cohort.select(~cohort.table["participant_id"].duplicated().to_numpy())
     encoder = replace(tiny_model.config.semantic_encoder, whitening=1.0, whitening_of="within")
     config = replace(tiny_model.config, semantic_encoder=encoder)
     model = LatentDiffusionAutoencoder(config, Networks(config))
     settings = FitSettings(tmp_path / "run", device="cpu", precision="fp32")
-    assert Experiment(load_experiment("fine_tune", [], config), once, settings, model).taken.keeps("semantic_encoder")
+    assert Experiment(load_experiment("fine_tune", [], config), cohort, settings, model).taken.keeps("semantic_encoder")
     with pytest.raises(TrainingError, match="needs subjects with several training scans"):
-        Experiment(load_experiment("fine_tune", [], config), once, settings, tiny_model)
+        Experiment(load_experiment("fine_tune", [], config), cohort, settings, tiny_model)
+
+
+def test_codes_are_whitened_within_subjects_and_a_mirrored_scan_is_another_subject(cohort, tmp_path, tiny_model):
+    encoder = replace(tiny_model.config.semantic_encoder, whitening=1.0, whitening_of="within")
+    trains = ["compression.frozen=false", "compression.loss.adversarial=0"]
+    config = load_experiment("fine_tune", trains, replace(tiny_model.config, semantic_encoder=encoder))
+    table = cohort.table.astype(str)
+    first, second = table.index[table["split"] == "train"][:2]
+    table.loc[second, ["participant_id", "session_id"]] = table.loc[first, "participant_id"], "ses-again"
+    twice = read_manifest(write_manifest(table, cohort.path.parent / "twice.tsv"))
+    experiment = Experiment(config, twice, FitSettings(tmp_path / "run", device="cpu", precision="fp32"))
+    subjects = [record.participant_id for record in experiment.records["train"]]
+    assert len(set(subjects)) < len(subjects)
+    width = encoder.semantic_width
+    codes = torch.randn(2 * len(subjects), width, generator=torch.Generator().manual_seed(0))
+    expected = Whitening(width)
+    expected.fit(codes, 1.0, [*subjects, *(f"mirrored {name}" for name in subjects)])
+    torch.testing.assert_close(experiment._whiten(codes), expected(codes), atol=1e-4, rtol=1e-4)
+    expected.fit(codes, 1.0)
+    assert (experiment._whiten(codes) - expected(codes)).abs().max() > 0.1
 
 
 def test_training_goes_on_at_another_grid_and_latent_width(cohort, tmp_path, tiny_model):

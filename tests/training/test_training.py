@@ -208,6 +208,10 @@ def test_a_run_trains_and_is_trained_once_and_as_it_was_begun(cohort, tmp_path, 
     torch.testing.assert_close(latents, compressed, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(latents.mean(dim=(0, 2, 3, 4)), torch.zeros(3), atol=1e-4, rtol=0)
     torch.testing.assert_close(latents.std(dim=(0, 2, 3, 4)), torch.ones(3), atol=1e-3, rtol=0)
+    begun = tmp_path / "run" / "representation" / "inputs.json"
+    former = json.loads(begun.read_text())
+    assert former["stage"]["semantic_encoder"].pop("whitening_of") == "all", "which a former version did not note"
+    begun.write_text(json.dumps(former))
     again, unchanged = fit(cohort, tmp_path / "run", announce=plans.append)
     assert len(plans) == 3, "nothing was trained again"
     assert unchanged == records
@@ -216,12 +220,9 @@ def test_a_run_trains_and_is_trained_once_and_as_it_was_begun(cohort, tmp_path, 
         fit(cohort, tmp_path / "run", "compression.optimisation.learning_rate=0.5")
     with pytest.raises(TrainingError, match="validation split is empty"):
         fit(cohort.select((cohort.table["split"] != "validation").to_numpy(dtype=bool)), tmp_path / "none")
-    one_each, encoder = (
-        cohort.select(~cohort.table["participant_id"].duplicated().to_numpy()),
-        "representation.semantic_encoder",
-    )
+    encoder = "representation.semantic_encoder"
     with pytest.raises(TrainingError, match="needs subjects with several training scans"):
-        fit(one_each, tmp_path / "none", f"{encoder}.whitening=1", f"{encoder}.whitening_of=within")
+        fit(cohort, tmp_path / "none", f"{encoder}.whitening=1", f"{encoder}.whitening_of=within")
     provenance = json.loads((tmp_path / "run" / "run.json").read_text())
     assert provenance["manifest"]["sha256"] == cohort.sha256
     assert (tmp_path / "run" / "compression" / "tensorboard").is_dir()

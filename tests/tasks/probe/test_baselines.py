@@ -10,9 +10,10 @@ import torch
 from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.data.manifest import read_manifest, write_manifest
 from ldae.models.semantic_encoder import SemanticEncoderConfig, VolumeEncoderConfig
+from ldae.models.whitening import Whitening
 from ldae.networks import Networks
 from ldae.tasks.encode import encode_scans
-from ldae.tasks.probe.baselines import write_baselines
+from ldae.tasks.probe.baselines import RandomEncoder, write_baselines
 from ldae.tasks.probe.embeddings import read_embeddings
 from ldae.volume import Volume, write_volume
 
@@ -54,3 +55,23 @@ def test_a_symmetric_encoder_alone_is_compared_with_components_of_both_sides(
     np.testing.assert_allclose(*both_sides, atol=1e-4)
     assert np.abs(one_side[0] - one_side[1]).max() > 0.01
     np.testing.assert_allclose(both_sides[0], one_side.mean(axis=0), atol=1e-4)
+
+
+def test_the_random_encoder_is_whitened_as_the_model_is(tiny_config, mirrored):
+    record = mirrored[0]
+    names = ["a", "b", "a", "c", "b"]
+    splits = ["train", "train", "train", "test", "train"]
+    records = [
+        replace(record, participant_id=name, session_id=str(i), split=split)
+        for i, (name, split) in enumerate(zip(names, splits, strict=True))
+    ]
+    values = torch.randn(5, 6, generator=torch.Generator().manual_seed(0))
+    for of, subjects in (("all", None), ("within", ["a", "b", "a", "b"])):
+        encoder = SemanticEncoderConfig(volume=VOLUME, whitening=1.0, whitening_of=of)
+        config = replace(tiny_config, semantic_encoder=encoder)
+        model = LatentDiffusionAutoencoder(config, Networks(config), device="cpu", precision="fp32")
+        baseline = RandomEncoder(model)
+        baseline.records, baseline.values = records, [values]
+        expected = Whitening(6)
+        expected.fit(values[[0, 1, 2, 4]], 1.0, subjects)
+        np.testing.assert_allclose(baseline.embeddings().values, expected(values), rtol=1e-5, atol=1e-5)
