@@ -20,6 +20,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import ldae
+from ldae.contract import LEFT_RIGHT
 from ldae.models.components import principal_components
 from ldae.models.whitening import Whitening
 from ldae.tasks.probe.models import CommonScaler
@@ -62,7 +63,7 @@ def main() -> None:
         rows = []
         for record in records:
             view = encoder.view(torch.from_numpy(model.prepare_record(record).data)[None, None])
-            rows.append(encoder.linear.averaged((view + view.flip(2)) / 2))
+            rows.append(encoder.linear.averaged((view + view.flip(LEFT_RIGHT)) / 2))
         return torch.cat(rows)
 
     scans = {name: ldae.read_manifest(getattr(options, name) / "manifest.tsv").records for name in ("train", "test")}

@@ -343,10 +343,11 @@ class LatentDiffusionAutoencoder(Inference, Shown):
         affine = self.config.preprocessing.grid.affine
         if codes.to_template is not None:
             affine = np.linalg.inv(codes.to_template) @ affine
-        if not (image > 0).any():
+        brain = image > 0
+        if not brain.any():
             return Volume(np.zeros(codes.grid.shape, np.float32), codes.grid.affine)
-        inside = Volume((image > 0).astype(np.float32), affine).resample_to(codes.grid).data >= 0.5
-        shown = Volume(image, affine).continued(image > 0).resample_to(codes.grid, order=3).data
+        inside = Volume(brain.astype(np.float32), affine).resample_to(codes.grid).data >= 0.5
+        shown = Volume(image, affine).continued(brain).resample_to(codes.grid, order=3).data
         low, high = codes.window
         return Volume(np.where(inside, np.clip(shown, 0, image.max()) * (high - low) + low, 0.0), codes.grid.affine)
 

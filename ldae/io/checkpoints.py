@@ -173,7 +173,8 @@ def unpack(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, whe
             fits = told.dtype == torch.bool and told.ndim == 1 and shape[axis : axis + 1] == (int(told.sum()),)
             found[name] = (*shape[:axis], len(told), *shape[axis + 1 :]) if fits else shape
         if not fits:
-            msg = f"{where}: {note} does not fit {name}; {remedy}"
+            what = f"what the bytes of {name} stand for" if axis is None else f"which {axis_name} of {name} were kept"
+            msg = f"{where}: {note} does not say {what}; {remedy}"
             raise CheckpointError(msg)
     shapes = {name: tuple(tensor.shape) for name, tensor in expected.items()}
     check_tensors(found, shapes, where=where, remedy=remedy)
