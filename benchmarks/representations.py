@@ -141,7 +141,6 @@ VARIANTS: dict[str, Variant] = {
     "moved": Variant(view=moved),
     "noise 0.1": Variant(("representation.image_noise=0.1",)),
     "other session": Variant(other_session=True),
-    "latents read, with noise 0.3": Variant((f"{ENCODER}linear_reads=latent", "representation.latent_noise=0.3")),
     "variance and covariance": Variant(held=variance_covariance, weight=0.1),
     "isotropic Gaussian": Variant(held=isotropic_gaussian, weight=0.1),
     "high noise": Variant(high_noise=True),
@@ -233,7 +232,7 @@ class Ground:
     @functools.cache  # noqa: B019
     def views(self, split: str, view: str) -> Tensor:
         """What an encoder reads of them, (N, C, d, h, w), float16: it is computed once for all variants."""
-        encoder = VolumeEncoder(VolumeEncoderConfig(view=view, average=2, widths=(1,)), (64, 80, 64), (1, 8, 10, 8))  # type: ignore[arg-type]
+        encoder = VolumeEncoder(VolumeEncoderConfig(view=view, average=2, widths=(1,)), (64, 80, 64))  # type: ignore[arg-type]
         count = len(self.images) if split == "people" else len(self.base._dataset(split))
         with torch.no_grad():
             return torch.cat([encoder.view(self.scans(split, rows)).half() for rows in torch.arange(count).split(32)])
@@ -278,17 +277,13 @@ class Tried(Experiment):
         try:
             encoder.view = nn.Sequential()
             for rows in torch.arange(len(self.ground.views(split, self.view))).split(32):
-                read: list[Tensor | None] = [None, None]
-                if encoder.reads_latent:
-                    scans = self.ground.scans(split, rows)
-                    read = [self._compress(each).mean for each in (scans, scans.flip(LEFT_RIGHT))]
-                parts.append(encoder(self.ground.views(split, self.view)[rows].float(), *read))
+                parts.append(encoder(self.ground.views(split, self.view)[rows].float()))
         finally:
             encoder.view = view
         return torch.cat(parts)
 
     def _codes(self, scans: LatentDataset) -> Tensor:
-        codes = self.codes_of("train" if scans.mirrors else "validation")
+        codes = self.codes_of("validation" if len(scans) == len(self.records["validation"]) else "train")
         if len(codes) == len(scans):
             return codes
         if self.encoder.symmetric:
@@ -297,15 +292,14 @@ class Tried(Experiment):
 
     def _begin_linear_path(self) -> None:
         path = self.encoder.linear
-        if path is None or self.encoder.reads_latent:
-            return super()._begin_linear_path()
+        if path is None:
+            return
         views = self.ground.views("train", self.view).split(32)
         both = [(path.averaged(part.float()), path.averaged(part.flip(LEFT_RIGHT).float())) for part in views]
         own, mirrored = (torch.cat(each) for each in zip(*both, strict=True))
         path.begin_from(
             (own + mirrored) / 2 if self.encoder.symmetric else torch.cat([own, mirrored]), self.encoder.linear_spread
         )
-        return None
 
 
 def train(name: str, seed: int, steps: int, ground: Ground, out: Path) -> Tried:

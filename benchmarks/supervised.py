@@ -38,9 +38,8 @@ def read_views(model: ldae.LatentDiffusionAutoencoder, manifest: Manifest) -> Te
 def fresh_encoder(model: ldae.LatentDiffusionAutoencoder, linear: bool, views: Tensor) -> VolumeEncoder:
     """An encoder with random weights that takes views, of maps or scans; its linear path begins with principal components."""
     config = replace(model.config.semantic_encoder.volume, view="tissue" if views.shape[1] > 1 else "scan")
-    latent = model.config.compression.latent_shape(model.config.preprocessing.shape)
     shape = model.config.preprocessing.shape
-    encoder = VolumeEncoder(config if linear else replace(config, linear=0), shape, latent)
+    encoder = VolumeEncoder(config if linear else replace(config, linear=0), shape)
     encoder.view = nn.Identity()
     if encoder.linear is not None:
         both = (views + views.flip(2)) / 2 if config.symmetric else views

@@ -280,8 +280,6 @@ class LatentDiffusionAutoencoder(Inference, Shown):
     def encode_prepared(
         self,
         scans: Sequence[PreparedScan],
-        latents: Tensor | None = None,
-        mirrored_latents: Tensor | None = None,
         *,
         noise: bool = True,
         round_trip: bool = False,
@@ -290,21 +288,17 @@ class LatentDiffusionAutoencoder(Inference, Shown):
 
         Args:
             scans: prepared by this model's contract.
-            latents: standardised posterior means, (B, C, d, h, w), where they are known already.
-            mirrored_latents: those of the scans mirrored left to right.
             noise: whether to invert the diffusion too; without it only y is computed.
             round_trip: also sample back and measure what inversion loses.
         """
         images = stack_images(scans)
-        if latents is None and noise:
-            latents = self.compress(images)
-        found = self.semantic(images, latents, mirrored_latents)
+        found = self.semantic(images)
         distances = [None] * len(scans) if self.domain is None else self.domain.distance(found.numpy()).tolist()
         codes = [
             Codes(y, None, scan.grid, scan.window, to_template=scan.to_template, domain_distance=distance)
             for y, scan, distance in zip(found, scans, distances, strict=True)
         ]
-        return self.with_noise(codes, latents, round_trip=round_trip) if noise and latents is not None else codes
+        return self.with_noise(codes, self.compress(images), round_trip=round_trip) if noise else codes
 
     def with_noise(self, codes: Sequence[Codes], z_0: Tensor, *, round_trip: bool = False) -> list[Codes]:
         """The codes with noise codes and solver of standardised latents, (B, C, d, h, w); if measured, the round-trip error."""

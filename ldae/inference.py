@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ldae.base.hardware import Device, Precision, autocast, channels_last, choose_device, choose_precision
 from ldae.codes import NoiseCodes
-from ldae.contract import LEFT_RIGHT, clear_background
+from ldae.contract import clear_background
 from ldae.diffusion import Estimate, Predict, SamplingConfig, invert_latents, sample_latents, velocity_of
 from ldae.errors import ConfigError
 from ldae.models.compression import Posterior
@@ -56,23 +56,10 @@ class Inference:
         return self
 
     @torch.inference_mode()
-    def semantic(self, images: Tensor, latents: Tensor | None = None, mirrored_latents: Tensor | None = None) -> Tensor:
-        """y of images: (B, S) on the CPU. Latents that the encoder reads and that are not given are computed.
-
-        Args:
-            images: (B, 1, D, H, W) in [0, 1].
-            latents: their standardised latents, (B, C, d, h, w).
-            mirrored_latents: those of the images mirrored left to right.
-        """
-        encoder = self.networks.semantic_encoder
-        if latents is None and encoder.reads_latent:
-            latents = self.compress(images)
-        if mirrored_latents is None and encoder.reads_mirrored_latent:
-            mirrored_latents = self.compress(images.flip(LEFT_RIGHT))
+    def semantic(self, images: Tensor) -> Tensor:
+        """Semantic codes y, (B, S) on the CPU, of images, (B, 1, D, H, W) in [0, 1]."""
         with self._autocast():
-            y: Tensor = encoder(
-                *(None if each is None else each.to(self.device) for each in (images, latents, mirrored_latents))
-            )
+            y: Tensor = self.networks.semantic_encoder(images.to(self.device))
             return y.float().cpu()
 
     @property

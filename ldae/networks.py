@@ -121,7 +121,7 @@ class Networks(nn.Module):
         mapped = latent_shape if config.code_map else None
         self.gradient_estimator = GradientEstimator(config.denoiser, channels, width, mapped, gaussian(config.code_map))
         self.semantic_encoder: SemanticEncoder = build_semantic_encoder(
-            config.semantic_encoder, config.preprocessing.shape, latent_shape
+            config.semantic_encoder, config.preprocessing.shape
         )
         check_forms(self.schedule, config.denoiser.prediction, config.shift)
         if self.gradient_estimator.gaussian is not None and config.shift != "velocity":
@@ -133,16 +133,12 @@ class Networks(nn.Module):
 
     @classmethod
     def for_semantic_codes(cls, config: AutoencoderConfig) -> "Networks":
-        """The semantic encoder and, if it reads latents, the compression; the place of the others is empty."""
-        shape = config.preprocessing.shape
-        encoder = build_semantic_encoder(config.semantic_encoder, shape, config.compression.latent_shape(shape))
-        latent = encoder.reads_latent or encoder.reads_mirrored_latent
+        """The semantic encoder; the place of the others is empty."""
         networks = cls.__new__(cls)
         nn.Module.__init__(networks)
-        networks.add_module("compression", CompressionAutoencoder(config.compression, shape) if latent else NotLoaded())
-        networks.add_module("denoiser", NotLoaded())
-        networks.add_module("gradient_estimator", NotLoaded())
-        networks.add_module("semantic_encoder", encoder)
+        for name in ("compression", "denoiser", "gradient_estimator"):
+            networks.add_module(name, NotLoaded())
+        networks.semantic_encoder = build_semantic_encoder(config.semantic_encoder, config.preprocessing.shape)
         networks.add_module("schedule", NoiseSchedule(config.schedule))
         return networks
 
@@ -166,10 +162,9 @@ class Networks(nn.Module):
         nn.Module.__init__(twin)
         for name, child in self.named_children():
             twin.add_module(name, child)
-        shape = config.preprocessing.shape
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            fresh = build_semantic_encoder(config.semantic_encoder, shape, config.compression.latent_shape(shape))
+            fresh = build_semantic_encoder(config.semantic_encoder, config.preprocessing.shape)
         twin.semantic_encoder = fresh.to(next(self.parameters()).device).eval().requires_grad_(False)
         return twin
 

@@ -104,8 +104,6 @@ class LatentDataset(Dataset[Item]):
         keys: of the scans, N.
         scans: the scans themselves, in the same order.
         std: standardised posterior stds, the shape of `latents`, for stages that draw from the posterior.
-        paired: every item holds the latent of its mirror image too, so `latents` must be 2N.
-        mirrors: mirrored scans, where there are latents of them, are items of their own.
     """
 
     def __init__(
@@ -115,18 +113,14 @@ class LatentDataset(Dataset[Item]):
         scans: ScanDataset | None = None,
         *,
         std: Tensor | None = None,
-        paired: bool = False,
-        mirrors: bool = True,
     ) -> None:
         self.latents = latents
         self.std = std
         self.keys = list(keys)
         self.scans = scans
-        self.paired = paired
-        self.mirrors = mirrors
 
     def __len__(self) -> int:
-        return len(self.latents) if self.mirrors else len(self.keys)
+        return len(self.latents)
 
     def __getitem__(self, index: int | Draw) -> Item:
         position = index[0] if isinstance(index, tuple) else index
@@ -134,8 +128,6 @@ class LatentDataset(Dataset[Item]):
         item: Item = {"latent": self.latents[position], "key": self.keys[scan]}
         if self.std is not None:
             item["latent_std"] = self.std[position]
-        if self.paired:
-            item["mirrored_latent"] = self.latents[(position + len(self.keys)) % len(self.latents)]
         if self.scans is not None:
             (item["image"],) = self.scans.images([scan], mirrored=bool(mirrored))
             item["subject"] = self.scans.subjects[scan]

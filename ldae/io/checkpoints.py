@@ -328,6 +328,14 @@ def read_config(folder: Path) -> dict[str, Any]:
     elif number not in (1, FORMAT_VERSION) or number is True:
         msg = f"{path}: format {number!r}, this version reads 1 and {FORMAT_VERSION}; install a matching ldae"
         raise CheckpointError(msg)
+    encoder = config["autoencoder"].get("semantic_encoder")
+    volume = encoder.get("volume") if isinstance(encoder, dict) else None
+    if isinstance(volume, dict) and volume.pop("linear_reads", "scan") != "scan":
+        msg = (
+            f"{path}: this semantic encoder reads latents (linear_reads), which is no longer offered; train the model again, "
+            "or use it with the version that made it"
+        )
+        raise CheckpointError(msg)
     return config
 
 

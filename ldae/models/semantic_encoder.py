@@ -68,9 +68,7 @@ class VolumeEncoderConfig:
         pooled: spatial size of the last feature map that is laid flat (1 is global average pooling).
         dropout: probability on the flat features, against learning subjects by heart.
         linear: averaging factor, after `average`, of a linear path beside the network, which begins as principal components of
-            what it reads of the training scans (:class:`LinearPath`); 0 leaves it out. Only aligned scans have use for it.
-        linear_reads: the `scan`, in the view that is named, or the `latent` that compression makes of it, which holds more of
-            small structures in fewer numbers.
+            the training scans in that view (:class:`LinearPath`); 0 leaves it out. Only aligned scans have use for it.
         symmetric: read the mean of the scan and its mirror image. The code is then left-right symmetric: it holds what both
             hemispheres share, as ageing and most dementias change both; the noise code keeps the rest.
         linear_spread: power of its standard deviation that each component keeps in the code: 0 makes all alike, 1 lets those
@@ -86,7 +84,6 @@ class VolumeEncoderConfig:
     pooled: int = count(1)
     dropout: float = share_below_one(0.0)
     linear: int = natural(0)
-    linear_reads: Literal["scan", "latent"] = "scan"
     symmetric: bool = False
     linear_spread: float = share(0.0)
     layer_norm: bool = True
@@ -167,19 +164,10 @@ class SliceEncoder(nn.Module):
         self.whitening: nn.Module = nn.Identity()
 
     position: Tensor
-    reads_latent = reads_mirrored_latent = symmetric = False
+    symmetric = False
 
-    def forward(self, x: Tensor, latent: Tensor | None = None, mirrored_latent: Tensor | None = None) -> Tensor:
-        """Semantic codes.
-
-        Args:
-            x: scans on the RAS model grid, (B, 1, D, H, W): right, anterior, superior.
-            latent: not read.
-            mirrored_latent: not read.
-
-        Returns:
-            y, (B, S).
-        """
+    def forward(self, x: Tensor) -> Tensor:
+        """Semantic codes y, (B, S), of scans on the RAS model grid, (B, 1, D, H, W): right, anterior, superior."""
         return self.from_slices(x.permute(0, 4, 1, 2, 3))
 
     def from_slices(self, slices: Tensor) -> Tensor:
@@ -202,7 +190,7 @@ class SliceEncoder(nn.Module):
 
 
 class LinearPath(nn.Module):
-    """A linear map of averaged volumes, scans or latents, to the width of y, in float32.
+    """A linear map of averaged scans to the width of y, in float32.
 
     Beginning as principal components of equal variance (data-dependent initialisation, Kraehenbuehl et al. 2016), the code is
     of full rank from the first step on. From chance, training finds the few components of largest variance and hardly begins
@@ -210,7 +198,7 @@ class LinearPath(nn.Module):
 
     Args:
         factor: voxels along each axis that are averaged; a remainder is left out.
-        shape: of the volumes, (C, D, H, W).
+        shape: of the scans, (C, D, H, W).
         width: of y.
     """
 
@@ -267,12 +255,9 @@ class VolumeEncoder(nn.Module):
     Args:
         config: widths and paths.
         shape: of the scans, (D, H, W).
-        latent_shape: of their latents, (C, d, h, w).
     """
 
-    def __init__(
-        self, config: VolumeEncoderConfig, shape: tuple[int, int, int], latent_shape: tuple[int, int, int, int]
-    ) -> None:
+    def __init__(self, config: VolumeEncoderConfig, shape: tuple[int, int, int]) -> None:
         super().__init__()
         maps = TissueMaps() if config.view == "tissue" else nn.Identity()
         self.view = nn.Sequential(maps, nn.AvgPool3d(config.average) if config.average > 1 else nn.Identity())
@@ -290,41 +275,24 @@ class VolumeEncoder(nn.Module):
         self.whitening: nn.Module = nn.Identity()
         self.linear: LinearPath | None = None
         self.symmetric, self.linear_spread = config.symmetric, config.linear_spread
-        self.reads_latent = bool(config.linear) and config.linear_reads == "latent"
-        self.reads_mirrored_latent = self.reads_latent and config.symmetric
         if config.linear:
             depth, height, breadth = (n // config.average for n in shape)
-            read = latent_shape if self.reads_latent else (seen, depth, height, breadth)
-            self.linear = LinearPath(config.linear, read, config.semantic_width)
+            self.linear = LinearPath(config.linear, (seen, depth, height, breadth), config.semantic_width)
             nn.init.zeros_(self.projection.weight)
             nn.init.zeros_(self.projection.bias)
 
-    def forward(self, x: Tensor, latent: Tensor | None = None, mirrored_latent: Tensor | None = None) -> Tensor:
-        """Semantic codes y, (B, S).
-
-        Args:
-            x: scans on the RAS model grid, (B, 1, D, H, W): right, anterior, superior.
-            latent: their standardised latents, (B, C, d, h, w), where the linear path reads those.
-            mirrored_latent: those of the scans mirrored left to right, where the encoder is symmetric too.
-
-        Raises:
-            ConfigError: if latents are needed and not given.
-        """
+    def forward(self, x: Tensor) -> Tensor:
+        """Semantic codes y, (B, S), of scans on the RAS model grid, (B, 1, D, H, W): right, anterior, superior."""
         x = self.view(x)
         features = self._pooled(x)
-        read = latent if self.reads_latent else x
         if self.symmetric:
             mirrored = x.flip(LEFT_RIGHT)
             features = (features + self._pooled(mirrored)) / 2
-            other = mirrored_latent if self.reads_latent else mirrored
-            read = None if read is None or other is None else (read + other) / 2
-        if read is None:
-            msg = "this semantic encoder reads the latents beside the scans, got scans alone; compress them first"
-            raise ConfigError(msg)
+            x = (x + mirrored) / 2
         with single_precision(x.device):
             y = self.projection(self.dropout(self.standardise(features)))
             if self.linear is not None:
-                y = y + self.linear(read)
+                y = y + self.linear(x)
             found: Tensor = self.whitening(self.norm(y))
         return found
 
@@ -338,16 +306,10 @@ class VolumeEncoder(nn.Module):
 SemanticEncoder = SliceEncoder | VolumeEncoder
 
 
-def build_semantic_encoder(
-    config: SemanticEncoderConfig, shape: tuple[int, int, int], latent_shape: tuple[int, int, int, int]
-) -> SemanticEncoder:
-    """The encoder that the config names, for scans of a shape (D, H, W) with latents of another, (C, d, h, w)."""
+def build_semantic_encoder(config: SemanticEncoderConfig, shape: tuple[int, int, int]) -> SemanticEncoder:
+    """The encoder that the config names, for scans of a shape (D, H, W)."""
     chosen = config.chosen
-    encoder: SemanticEncoder
-    if isinstance(chosen, SliceEncoderConfig):
-        encoder = SliceEncoder(chosen, shape[2])
-    else:
-        encoder = VolumeEncoder(chosen, shape, latent_shape)
+    encoder = SliceEncoder(chosen, shape[2]) if isinstance(chosen, SliceEncoderConfig) else VolumeEncoder(chosen, shape)
     if config.whitening:
         encoder.whitening = Whitening(config.semantic_width)
     return encoder

@@ -93,7 +93,7 @@ class EncodedBatch:
             return cls([], failures, forced)
         prepared = [scan for _, scan in batch]
         seen = ScanBatch([record for record, _ in batch], np.stack([scan.data for scan in prepared]), source)
-        codes = model.encode_prepared(prepared, *seen.latents(), noise=False)
+        codes = model.encode_prepared(prepared, noise=False)
         wrong = [r.key for r, each in zip(seen.records, codes, strict=True) if not each.semantic.isfinite().all()]
         if wrong:
             msg = f"the codes of {', '.join(wrong)} are not finite; encode with --precision fp32"

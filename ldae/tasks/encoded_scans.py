@@ -83,14 +83,6 @@ class ScanBatch:
     images: Images
     source: ScanSource
 
-    def latents(self) -> tuple[Tensor | None, Tensor | None]:
-        """Latents and mirrored latents, (B, C, d, h, w) each, as far as the semantic encoder reads them."""
-        encoder = self.source.model.networks.semantic_encoder
-        return (
-            self.source.latents(self.records, self.images) if encoder.reads_latent else None,
-            self.source.latents(self.records, self.images, mirrored=True) if encoder.reads_mirrored_latent else None,
-        )
-
 
 @dataclass(frozen=True, eq=False)
 class EncodedScans:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import default_collate
 
 from ldae.autoencoder import LatentDiffusionAutoencoder, Networks
 from ldae.base.files import write_json
@@ -303,15 +302,10 @@ class Experiment:
         scans = self._dataset("train")
         chosen = _evenly(len(scans), MOST_SCANS_FOR_COMPONENTS)
         both = (False, True) if self.config.mirror_latents or symmetric else (False,)
-        latents = self._latents("train").latents if encoder.reads_latent else None
-
-        def read(scan: int, mirrored: bool) -> Tensor:
-            if latents is None:
-                return path.averaged(encoder.view(scans.images([scan], mirrored=mirrored)))
-            return path.averaged(latents[scan + mirrored * len(scans)][None])
 
         def sides(scan: int) -> Tensor:
-            values = torch.cat([read(scan, mirrored) for mirrored in both])
+            seen = torch.cat([scans.images([scan], mirrored=mirrored) for mirrored in both])
+            values = path.averaged(encoder.view(seen))
             return values.mean(dim=0, keepdim=True) if symmetric else values
 
         if not rank():
@@ -325,10 +319,9 @@ class Experiment:
         codes: list[Tensor] = []
         size = self.config.representation.optimisation.batch_size
         for start in range(0, len(scans), size)[rank() :: world()]:
-            batch = default_collate([scans[row] for row in range(start, min(start + size, len(scans)))])
-            read = [batch.get(name) for name in ("image", "latent", "mirrored_latent")]
+            images = torch.stack([scans[row]["image"] for row in range(start, min(start + size, len(scans)))])
             with self._autocast():
-                codes.append(encoder(*(None if each is None else each.to(self.device) for each in read)).float().cpu())
+                codes.append(encoder(images.to(self.device)).float().cpu())
         return torch.cat(gather_dealt(codes))
 
     def _whiten(self, codes: Tensor) -> Tensor:
@@ -345,11 +338,8 @@ class Experiment:
 
     def _latents(self, split: str, *, images: bool = False) -> LatentDataset:
         scans, records, train = self._dataset(split), self.records[split], split == "train"
-        paired = self.networks.semantic_encoder.reads_mirrored_latent
-        mirrors = self.config.mirror_latents and train
-        wanted = [
-            (record, mirrored) for mirrored in ((False, True) if mirrors or paired else (False,)) for record in records
-        ]
+        sides = (False, True) if self.config.mirror_latents and train else (False,)
+        wanted = [(record, mirrored) for mirrored in sides for record in records]
         cache = self._cache(split)
         if world() > 1:  # each its share first, then all read all
             for record, mirrored in wanted[rank() :: world()]:
@@ -364,8 +354,7 @@ class Experiment:
         cache.flush()
         mean = torch.cat([each.mean for each in posteriors])
         std = torch.cat([each.std for each in posteriors]) if self.config.resample_posterior and train else None
-        shown = scans if images else None
-        return LatentDataset(mean, scans.keys, shown, std=std, paired=paired and images, mirrors=mirrors)
+        return LatentDataset(mean, scans.keys, scans if images else None, std=std)
 
     def _cache(self, split: str) -> LatentCache:
         scans = self._dataset(split)

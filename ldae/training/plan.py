@@ -283,9 +283,8 @@ def _with_inference(
         return semantic_predict(twin, code, config.autoencoder)(torch.rand(1, *latent), torch.zeros(1).long())
 
     compressed = cost(lambda twin: twin.compression.encode(torch.rand(1, 1, *shape)).mean)
-    z = torch.Size((1, *latent))
-    described = cost(lambda twin: twin.semantic_encoder(torch.rand(1, 1, *shape), torch.rand(z), torch.rand(z)))
-    decompressed = cost(lambda twin: twin.compression.decode(torch.rand(z), shape))
+    described = cost(lambda twin: twin.semantic_encoder(torch.rand(1, 1, *shape)))
+    decompressed = cost(lambda twin: twin.compression.decode(torch.rand(1, *latent), shape))
     predicted = cost(predict)
 
     def seconds(part: Cost) -> float:
@@ -298,12 +297,10 @@ def _with_inference(
     walk = config.sampling.steps * seconds(predicted)
     compressing = seconds(compressed)
     resident = parameter_gib(networks) + (resident_gib() if place.device.type == "cpu" else 0.0)
-    mirrored = networks.semantic_encoder.reads_mirrored_latent
     preparing = None
     if scans is not None:
         # Once for the latents and their statistics, and once for those of mirror images.
-        passes = 2 if config.mirror_latents or mirrored else 1
-        preparing = compressing * (passes * scans[0] + (2 if mirrored else 1) * scans[1])
+        preparing = compressing * ((2 if config.mirror_latents else 1) * scans[0] + scans[1])
     return ExperimentPlan(
         stages=plans,
         preparation_seconds=preparing,

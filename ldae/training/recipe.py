@@ -218,7 +218,5 @@ def scan_shapes(config: ExperimentConfig, stage: Stage) -> dict[str, tuple[int, 
     names = ["latent"]
     if config.resample_posterior:
         names.append("latent_std")
-    if isinstance(stage, RepresentationStage) and stage.reads_mirrored_latent:
-        names.append("mirrored_latent")
     latent = config.compression.model.latent_shape(config.preprocessing.shape)
     return shapes | dict.fromkeys(names, latent)

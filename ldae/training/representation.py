@@ -43,7 +43,6 @@ class RepresentationStageConfig:
         shift: form of the semantic shift; the same trains and samples.
         weighting: of the loss over noise levels.
         image_noise: standard deviation of the noise added to the brains that the encoder is trained on.
-        latent_noise: the same for the latents, in units of their standard deviation, where the encoder reads those.
         semantic_dropout: share of scans whose code is withheld from the gradient estimator in training, so that guidance can
             tell what the code adds (Ho and Salimans 2022); 0 is published.
         code_map: the gradient estimator also lays the code out as a latent, by a linear layer that begins as a regression.
@@ -55,7 +54,6 @@ class RepresentationStageConfig:
     shift: ShiftForm = "posterior"
     weighting: LossWeighting = "representation"
     image_noise: float = not_negative(0.0)
-    latent_noise: float = not_negative(0.0)
     semantic_dropout: float = share_below_one(0.0)
     code_map: bool = False
     warm_start: bool = False
@@ -96,11 +94,6 @@ class RepresentationStage(Stage):
         self._shuffling_cost: list[Tensor] = []
         self._warned = False
 
-    @property
-    def reads_mirrored_latent(self) -> bool:
-        """True if the encoder reads the latents of the mirrored scans too."""
-        return bool(self.learning["semantic_encoder"].reads_mirrored_latent)
-
     def averaged(self) -> nn.Module:
         """Encoder and gradient estimator."""
         return self.learning
@@ -126,14 +119,10 @@ class RepresentationStage(Stage):
         with torch.no_grad():
             features, alone = denoiser_velocity(self.denoiser, z_t, t, self.schedule)
         image = batch["image"]
-        # The background stays 0, or an encoder would take its noise for dark tissue.
-        image = torch.where(image > 0, self._disturbed(image, self.config.image_noise, draws), image)
-        mirrored = batch.get("mirrored_latent")
-        semantic = self.learning["semantic_encoder"](
-            image,
-            self._disturbed(batch["latent"], self.config.latent_noise, draws),
-            None if mirrored is None else self._disturbed(mirrored, self.config.latent_noise, draws),
-        )
+        if self.training and self.config.image_noise:  # against learning scans by heart
+            # The background stays 0, or an encoder would take its noise for dark tissue.
+            image = torch.where(image > 0, image + self.config.image_noise * draws.normal(image), image)
+        semantic = self.learning["semantic_encoder"](image)
         keep = None
         if self.training and self.config.semantic_dropout > 0:
             keep = (draws.uniform(len(t)) >= self.config.semantic_dropout).to(semantic)
@@ -153,12 +142,6 @@ class RepresentationStage(Stage):
                 losses["loss_with_shuffled_code"] = error(semantic[partners.to(semantic.device)])
                 self._shuffling_cost.append(len(semantic) * (losses["loss_with_shuffled_code"] - losses["loss"]))
         return losses
-
-    def _disturbed(self, x: Tensor, noise: float, draws: Draws) -> Tensor:
-        """With noise added in training, against learning scans by heart."""
-        if not self.training or noise == 0:
-            return x
-        return x + noise * draws.normal(x)
 
     def begin_validation(self) -> None:
         """Forget the codes of the last validation."""

@@ -32,6 +32,16 @@ def test_a_model_of_format_1_does_what_it_did(tmp_path):
     assert again.fingerprint() == model.fingerprint()
 
 
+def test_a_model_whose_encoder_reads_latents_is_refused_with_a_remedy(tmp_path):
+    folder = shutil.copytree(FORMAT_1, tmp_path / "model")
+    plain = json.loads((folder / "config.json").read_text())
+    assert plain["autoencoder"]["semantic_encoder"]["volume"]["linear_reads"] == "scan"
+    plain["autoencoder"]["semantic_encoder"]["volume"]["linear_reads"] = "latent"
+    (folder / "config.json").write_text(json.dumps(plain))
+    with pytest.raises(CheckpointError, match=r"reads latents \(linear_reads\).*train the model again"):
+        LatentDiffusionAutoencoder.from_pretrained(folder)
+
+
 @pytest.mark.parametrize("setting", [{"solver": "dpm"}, {"solver": "direct"}, {"reuse": 2}])
 def test_a_model_of_format_1_with_a_removed_sampler_is_refused_with_a_remedy(setting, tmp_path):
     folder = shutil.copytree(FORMAT_1, tmp_path / "model")

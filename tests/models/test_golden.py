@@ -21,7 +21,7 @@ TOLERANCE = 1e-4  # relative to the largest value of a tensor; rounding differs 
 ENCODERS = {
     "slice": TINY.semantic_encoder,
     "volume": SemanticEncoderConfig(
-        volume=VolumeEncoderConfig(widths=(4, 8), semantic_width=16, linear=2, linear_reads="latent", symmetric=True)
+        volume=VolumeEncoderConfig(widths=(4, 8), semantic_width=16, linear=2, symmetric=True)
     ),
 }
 
@@ -62,7 +62,7 @@ def outputs():
         "denoiser": networks.denoiser.predict(features),
         "gradient_estimator": networks.gradient_estimator(features, y),
         "slice_encoder": y,
-        "volume_encoder": build("volume").networks.semantic_encoder(x, z, z.flip(2)),
+        "volume_encoder": build("volume").networks.semantic_encoder(x),
     }
     for solver in ("ddim", "bdia"):
         sampling = SamplingConfig(solver=solver, steps=4, corrections=2 if solver == "ddim" else 0)

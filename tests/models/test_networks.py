@@ -112,7 +112,7 @@ def test_slices_are_axial_and_their_order_matters():
 
 def test_volume_encoder_gives_its_width():
     config = SemanticEncoderConfig(volume=VolumeEncoderConfig(widths=(4, 8), semantic_width=10, pooled=2))
-    encoder = build_semantic_encoder(config, (8, 8, 8), (2, 2, 2, 2))
+    encoder = build_semantic_encoder(config, (8, 8, 8))
     assert isinstance(encoder, VolumeEncoder)
     assert encoder(torch.randn(3, 1, 8, 8, 8)).shape == (3, 10)
     with pytest.raises(ConfigError, match="leave one out"):
@@ -154,11 +154,10 @@ def test_hardware_is_chosen_or_refused():
 def test_paper_config_has_the_published_number_of_parameters():
     experiment = load_experiment("paper")
     model = experiment.autoencoder
-    shape = model.preprocessing.shape
     with torch.device("meta"):
         denoiser = Denoiser(model.denoiser, 3)
         estimator = GradientEstimator(model.denoiser, 3, model.semantic_encoder.semantic_width)
-        encoder = build_semantic_encoder(model.semantic_encoder, shape, model.compression.latent_shape(shape))
+        encoder = build_semantic_encoder(model.semantic_encoder, model.preprocessing.shape)
     count = sum(p.numel() for part in (denoiser, estimator) for p in part.parameters())
     assert count == 865_339_142
     # ConvNeXt-Small without its last linear layer and with one input channel, and the attention on top.

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import replace
-from typing import Literal
 
 import pytest
 import torch
@@ -13,7 +12,6 @@ from ldae.models.semantic_encoder import LinearPath, VolumeEncoder, VolumeEncode
 from ldae.models.tissue_maps import TissueMaps
 
 SHAPE = (8, 6, 10)
-LATENT = (3, 4, 3, 5)
 
 
 def scans(count: int, seed: int = 0) -> torch.Tensor:
@@ -56,7 +54,7 @@ def test_without_layer_norm_a_code_keeps_its_distance_from_the_mean() -> None:
     def distances(layer_norm: bool) -> torch.Tensor:
         torch.manual_seed(0)
         config = VolumeEncoderConfig(widths=(8,), semantic_width=8, linear=2, layer_norm=layer_norm)
-        encoder = VolumeEncoder(config, SHAPE, (1, *SHAPE)).eval()
+        encoder = VolumeEncoder(config, SHAPE).eval()
         x = scans(60)
         assert encoder.linear is not None
         encoder.linear.begin_from(encoder.linear.averaged(x))
@@ -75,9 +73,7 @@ def test_few_scans_leave_the_rest_random_at_unit_variance() -> None:
 
 
 def test_network_adds_nothing_until_it_has_learnt() -> None:
-    encoder = VolumeEncoder(
-        VolumeEncoderConfig(widths=(4, 8), semantic_width=8, pooled=2, linear=2), SHAPE, LATENT
-    ).eval()
+    encoder = VolumeEncoder(VolumeEncoderConfig(widths=(4, 8), semantic_width=8, pooled=2, linear=2), SHAPE).eval()
     assert encoder.linear is not None
     x = scans(7)
     torch.testing.assert_close(encoder(x), encoder.norm(encoder.linear(x)))
@@ -88,7 +84,7 @@ def test_network_adds_nothing_until_it_has_learnt() -> None:
 
 def test_an_encoder_reads_averages_of_the_tissue_and_no_contrast() -> None:
     config = VolumeEncoderConfig("tissue", 2, widths=(4,), semantic_width=8, pooled=2, linear=2, symmetric=True)
-    encoder = VolumeEncoder(config, SHAPE, LATENT).eval()
+    encoder = VolumeEncoder(config, SHAPE).eval()
     x = scans(3).abs().clamp_max(1)
     maps = TissueMaps()(x)
     both = torch.nn.functional.avg_pool3d((maps + maps.flip(2)) / 2, 4)
@@ -98,47 +94,25 @@ def test_an_encoder_reads_averages_of_the_tissue_and_no_contrast() -> None:
     torch.testing.assert_close(encoder(x.flip(2)), expected, atol=1e-3, rtol=1e-3)
 
 
-def test_an_encoder_of_latents_reads_them_beside_the_scan() -> None:
-    config = VolumeEncoderConfig(widths=(4, 8), semantic_width=8, pooled=2, linear=1, linear_reads="latent")
-    encoder = VolumeEncoder(config, SHAPE, LATENT).eval()
-    assert encoder.linear is not None
-    x, latent = scans(7), torch.randn(7, *LATENT, generator=torch.Generator().manual_seed(1))
-    torch.testing.assert_close(encoder(x, latent), encoder.norm(encoder.linear(latent)))
-    with pytest.raises(ConfigError, match="compress them first"):
-        encoder(x)
-    # Without a linear path there is nothing that reads them.
-    assert not VolumeEncoder(replace(config, linear=0), SHAPE, LATENT).reads_latent
-
-
-@pytest.mark.parametrize("reads", ["scan", "latent"])
 @pytest.mark.parametrize("linear", [0, 1])
-def test_a_symmetric_encoder_says_the_same_of_the_mirror_image(reads: Literal["scan", "latent"], linear: int) -> None:
-    config = VolumeEncoderConfig(
-        widths=(4, 8), semantic_width=8, pooled=2, linear=linear, linear_reads=reads, symmetric=True
-    )
+def test_a_symmetric_encoder_says_the_same_of_the_mirror_image(linear: int) -> None:
+    config = VolumeEncoderConfig(widths=(4, 8), semantic_width=8, pooled=2, linear=linear, symmetric=True)
     torch.manual_seed(0)
-    encoder = VolumeEncoder(config, SHAPE, LATENT).eval()
+    encoder = VolumeEncoder(config, SHAPE).eval()
     torch.nn.init.normal_(encoder.projection.weight)
     x = scans(7)
-    z, mirrored = torch.randn(2, 7, *LATENT, generator=torch.Generator().manual_seed(1))
-    y = encoder(x, z, mirrored)
-    torch.testing.assert_close(y, encoder(x.flip(LEFT_RIGHT), mirrored, z))
-    plain = VolumeEncoder(replace(config, symmetric=False), SHAPE, LATENT).eval()
+    torch.testing.assert_close(encoder(x), encoder(x.flip(LEFT_RIGHT)))
+    plain = VolumeEncoder(replace(config, symmetric=False), SHAPE).eval()
     plain.load_state_dict(encoder.state_dict())
-    assert (plain(x, z) - plain(x.flip(LEFT_RIGHT), mirrored)).abs().max() > 0.1
-    assert encoder.reads_mirrored_latent == (linear == 1 and reads == "latent")
+    assert (plain(x) - plain(x.flip(LEFT_RIGHT))).abs().max() > 0.1
 
 
 def test_a_symmetric_encoder_begins_from_the_mean_of_both_sides() -> None:
-    config = VolumeEncoderConfig(
-        widths=(4, 8), semantic_width=8, pooled=2, linear=1, linear_reads="latent", symmetric=True
-    )
-    encoder = VolumeEncoder(config, SHAPE, LATENT).eval()
+    config = VolumeEncoderConfig(widths=(4, 8), semantic_width=8, pooled=2, linear=1, symmetric=True)
+    encoder = VolumeEncoder(config, SHAPE).eval()
     assert encoder.linear is not None
-    x, (z, mirrored) = scans(7), torch.randn(2, 7, *LATENT, generator=torch.Generator().manual_seed(1))
-    torch.testing.assert_close(encoder(x, z, mirrored), encoder.norm(encoder.linear((z + mirrored) / 2)))
-    with pytest.raises(ConfigError, match="compress them first"):
-        encoder(x, z)
+    x = scans(7)
+    torch.testing.assert_close(encoder(x), encoder.norm(encoder.linear((x + x.flip(LEFT_RIGHT)) / 2)))
 
 
 def test_remainders_are_left_out_and_too_coarse_a_grid_is_refused() -> None:

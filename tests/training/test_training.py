@@ -41,15 +41,10 @@ def test_batches_and_noise_are_a_function_of_seed_and_step():
     assert not torch.equal(one, other)
 
 
-def test_paired_latents_are_those_of_the_mirror_image():
-    latents = torch.arange(6.0).reshape(6, 1, 1, 1, 1)
-    for mirrors, count in ((True, 6), (False, 3)):
-        dataset = LatentDataset(latents, list("abc"), paired=True, mirrors=mirrors)
-        items = [dataset[i] for i in range(len(dataset))]
-        assert [item["latent"].item() for item in items] == list(range(count))
-        assert [item["mirrored_latent"].item() for item in items] == [3, 4, 5, 0, 1, 2][:count]
-        assert [item["key"] for item in items] == list("abcabc")[:count]
-    assert "mirrored_latent" not in LatentDataset(latents, list("abc"))[0]
+def test_mirrored_latents_are_items_of_their_scans():
+    dataset = LatentDataset(torch.arange(6.0).reshape(6, 1, 1, 1, 1), list("abc"))
+    items = [dataset[i] for i in range(len(dataset))]
+    assert [(item["latent"].item(), item["key"]) for item in items] == list(enumerate("abcabc"))
 
 
 class Quadratic(Stage):
@@ -285,17 +280,29 @@ def test_a_run_killed_in_every_stage_resumes_to_the_same_weights(cohort, tmp_pat
     assert resumed.model().fingerprint() == whole.model().fingerprint()
 
 
+def test_a_stage_begun_when_encoders_could_read_latents_goes_on_if_it_read_none(tmp_path):
+    def inputs(reads, noise):
+        return {"stage": {"semantic_encoder": {"volume": {"linear": 2, **reads}, "whitening_of": "all"}, **noise}}
+
+    start_stage(tmp_path / "scan", inputs({"linear_reads": "scan"}, {"latent_noise": 0.0}))
+    start_stage(tmp_path / "scan", inputs({}, {}))
+    assert json.loads((tmp_path / "scan" / "inputs.json").read_text()) == inputs({}, {})
+    start_stage(tmp_path / "latent", inputs({"linear_reads": "latent"}, {"latent_noise": 0.1}))
+    with pytest.raises(TrainingError, match=r"started otherwise \(changed: stage\)"):
+        start_stage(tmp_path / "latent", inputs({}, {}))
+
+
 @pytest.mark.slow
 def test_whitening_changes_codes_and_not_what_they_decode_to(cohort, tmp_path, fit):
-    """With an encoder that reads the latents of both sides; the runs train alike, so that whitening is all they differ by."""
-    encoder = "volume: {widths: [4, 8], semantic_width: 8, linear: 1, linear_reads: latent, symmetric: true}"
+    """With a symmetric encoder; the runs train alike, so that whitening is all they differ by."""
+    encoder = "volume: {widths: [4, 8], semantic_width: 8, linear: 1, symmetric: true}"
     models = {}
     for degree in (0.0, 0.75):
         if models:
             for stage in STAGES[:2]:
                 shutil.copytree(tmp_path / "0.0" / stage, tmp_path / str(degree) / stage)
         whitened = f"representation.semantic_encoder={{{encoder}, whitening: {degree}}}"
-        experiment, _ = fit(cohort, tmp_path / str(degree), whitened, "representation.latent_noise=0.1")
+        experiment, _ = fit(cohort, tmp_path / str(degree), whitened)
         models[degree] = experiment.model()
     images = experiment._dataset("train").images(range(4))
     codes = {degree: model.semantic(images) for degree, model in models.items()}

@@ -46,7 +46,7 @@ class RandomEncoder:
     def see(self, batch: ScanBatch) -> None:
         """Encode a batch."""
         self.records += batch.records
-        self.values.append(self.twin.semantic(torch.from_numpy(batch.images)[:, None], *batch.latents()))
+        self.values.append(self.twin.semantic(torch.from_numpy(batch.images)[:, None]))
 
     def embeddings(self) -> Embeddings:
         """Codes of all scans seen. Where none is of the training split, all take its place, which favours the baseline."""

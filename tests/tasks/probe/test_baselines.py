@@ -17,7 +17,7 @@ from ldae.tasks.probe.baselines import RandomEncoder, write_baselines
 from ldae.tasks.probe.embeddings import read_embeddings
 from ldae.volume import Volume, write_volume
 
-VOLUME = VolumeEncoderConfig(widths=(4, 8), semantic_width=6, pooled=2, linear=1, linear_reads="latent", symmetric=True)
+VOLUME = VolumeEncoderConfig(widths=(4, 8), semantic_width=6, pooled=2, linear=1, symmetric=True)
 
 SIMPLE = ("tissue_blocks.parquet", "image_pca.npz", "tissue_pca.npz")
 
