@@ -9,20 +9,17 @@ import numpy.typing as npt
 from scipy.stats import entropy
 
 from ldae.errors import TaskError
-from ldae.metrics.statistics import FEWEST, Interval, Rows, mean_of, rows_by_subject, subject_bootstrap
+from ldae.metrics.statistics import FEWEST, Interval, Rows, rows_by_subject, subject_bootstrap
 
 __all__ = [
-    "ACTIVE_ABOVE",
     "VERDICTS",
     "CodeSpread",
     "CodeUse",
     "ThreeWays",
-    "Verdict",
     "active_dimensions",
     "effective_rank",
     "measure_spread",
     "measure_use",
-    "paired_gap",
     "principal_components",
     "share_between_subjects",
     "step_variation",
@@ -110,10 +107,6 @@ def strangers(subjects: Sequence[str], generator: np.random.Generator) -> Rows:
     Rows are laid out subject by subject, in drawn order, and rotated by the size of the largest subject. No row then
     meets its own subject, unless one subject has more than half of the rows; its surplus rows take rows of others again.
 
-    Args:
-        subjects: the subject of each row, (N,).
-        generator: of the order.
-
     Raises:
         TaskError: if all rows are of one subject.
     """
@@ -159,15 +152,9 @@ def active_dimensions(codes: Array) -> int:
 def share_between_subjects(codes: Array, subjects: Sequence[str]) -> float | None:
     """Share of the codes' variance between subjects: the intraclass correlation ICC(1) (Shrout and Fleiss 1979).
 
-    Sums of squares run over all dimensions, so rotation and scale change nothing. 1: all sessions of a subject share one
-    code; 0: they are no closer than those of different subjects.
-
-    Args:
-        codes: y, (N, S).
-        subjects: the subject of each row, (N,).
-
-    Returns:
-        The share; None if no subject has two sessions, or there is only one subject.
+    Sums of squares run over all dimensions of the codes, (N, S), so rotation and scale change nothing. 1: all sessions of a
+    subject share one code; 0: they are no closer than those of different subjects. None if no subject has two sessions, or
+    there is only one subject.
     """
     groups = rows_by_subject(subjects)
     count, n = len(groups), len(codes)
@@ -229,19 +216,10 @@ def measure_use(errors: ThreeWays, subjects: Sequence[str], *, seed: int = 0, re
     return CodeUse(verdict, share, shuffled, gap, *levels)
 
 
-def paired_gap(
-    first: Array, second: Array, subjects: Sequence[str], *, seed: int = 0, resamples: int = 1000
-) -> Interval:
-    """Mean of first - second over scans, both (N,), with its interval over subjects."""
-    generator = np.random.default_rng(seed)
-    return subject_bootstrap(mean_of(first - second), subjects, generator=generator, resamples=resamples)
-
-
 def step_variation(images: npt.NDArray[np.float32]) -> float:
     """Standard deviation over mean of the lengths of the steps from image to image (after Guo et al. 2024); 0 for even steps.
 
-    Args:
-        images: decoded from evenly spaced codes on a line, (P, D, H, W).
+    Images, (P, D, H, W), are decoded from evenly spaced codes on a line.
     """
     steps = np.sqrt(np.square(np.diff(images.astype(np.float64), axis=0)).reshape(len(images) - 1, -1).sum(axis=1))
     return float(steps.std() / steps.mean()) if steps.any() else 0.0

@@ -18,12 +18,11 @@ from ldae.metrics.code_usage import (
     ThreeWays,
     measure_spread,
     measure_use,
-    paired_gap,
     step_variation,
     strangers,
 )
 from ldae.metrics.images import ImageAgreement, compare_images
-from ldae.metrics.statistics import Interval
+from ldae.metrics.statistics import Interval, mean_of, subject_bootstrap
 from ldae.models.whitening import Whitening
 from ldae.tasks.encoded_scans import EncodedScans, Progress
 
@@ -216,7 +215,9 @@ def _compare_images(
         shuffled=shuffled.mean(),
         none=none.mean(),
         gaps={
-            name: paired_gap(better, worse, scans.subjects, seed=seed, resamples=resamples)
+            name: subject_bootstrap(
+                mean_of(better - worse), scans.subjects, generator=np.random.default_rng(seed), resamples=resamples
+            )
             for name, better, worse in (
                 ("ssim", right.ssim, shuffled.ssim),
                 ("ssim_brain", right.ssim_brain, shuffled.ssim_brain),

@@ -13,7 +13,6 @@ from ldae.metrics.code_usage import (
     effective_rank,
     measure_spread,
     measure_use,
-    paired_gap,
     principal_components,
     share_between_subjects,
     step_variation,
@@ -133,8 +132,6 @@ def test_levels_average_to_the_whole_and_units_do_not_matter():
     other = measure_use(ThreeWays(one.right * units, one.shuffled * units, one.none * units), SUBJECTS, resamples=50)
     assert other.share.value == pytest.approx(use.share.value)
     assert other.gap.low == pytest.approx(use.gap.low)
-    gap = paired_gap(np.arange(24.0) + 2, np.arange(24.0), SUBJECTS, resamples=50)
-    assert (gap.value, gap.reason) == (2.0, "the same in every resample")
 
 
 @given(st.floats(0.1, 10), st.floats(-1, 1))
