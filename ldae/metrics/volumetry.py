@@ -13,6 +13,7 @@ from scipy import ndimage
 
 from ldae.atlas import load_template
 from ldae.errors import VolumeError
+from ldae.head.morphology import depth_mm
 from ldae.volume import Grid, Volume
 
 __all__ = ["STRUCTURES", "known_volumes", "measure_volumes"]
@@ -73,16 +74,18 @@ def _millilitres(volume: Volume) -> float:
 
 def _window(mask: Array, reach_mm: float) -> Array:
     """1 up to `reach_mm` outside a structure (inside if negative), fading to 0 over `WINDOW_FADE_MM`."""
-    inside = mask >= 0.5
-    distance = ndimage.distance_transform_edt(~inside, sampling=MAP_VOXEL_MM)
-    distance -= ndimage.distance_transform_edt(inside, sampling=MAP_VOXEL_MM)
+    inside, spacing = mask >= 0.5, (MAP_VOXEL_MM, MAP_VOXEL_MM, MAP_VOXEL_MM)
+    distance = depth_mm(~inside, spacing) - depth_mm(inside, spacing)
     fade = (reach_mm + WINDOW_FADE_MM / 2 - distance) / WINDOW_FADE_MM
     return np.asarray(np.clip(fade, 0.0, 1.0), dtype=np.float32)
 
 
 @functools.lru_cache(maxsize=4)
-def _regions(shape: tuple[int, int, int], affine: tuple[float, ...]) -> Regions | None:
-    """The template's regions on a grid, made once for each grid; None where it does not show all of them."""
+def _regions(shape: tuple[int, int, int], affine: tuple[float, ...]) -> tuple[Regions, dict[str, float]] | None:
+    """The template's regions on a grid, made once for each grid; None where it does not show all of them.
+
+    And the factors by which the template's own image measures the template's own volumes there.
+    """
     grid = Grid(shape, np.reshape(affine, (4, 4)))
     template = load_template(MAP_VOXEL_MM)
 
@@ -114,14 +117,18 @@ def _regions(shape: tuple[int, int, int], affine: tuple[float, ...]) -> Regions 
         structure_ml={name: _millilitres(mask) for name, mask in structures.items()},
     )
     landmarks = (regions.grey, regions.white, regions.near_ventricles, *windows.values())
-    return regions if all(landmark.any() for landmark in landmarks) else None
+    if not all(landmark.any() for landmark in landmarks):
+        return None
+    image = np.where(regions.brain, template.t1.resample_to(grid).data, np.float32(0.0))
+    true = regions.structure_ml | {"brain_ml": _millilitres(template.grey_matter) + _millilitres(template.white_matter)}
+    measured = _raw_measures(image, regions, grid.voxel_volume_ml)
+    return regions, {name: true[name] / value for name, value in measured.items()}
 
 
 def _fluid_fraction(image: Array, inside: npt.NDArray[np.bool_], regions: Regions, voxel_ml: float) -> Array | None:
-    """Fraction of fluid in each voxel, from the image's own levels of grey matter, white matter and fluid.
+    """Fraction of fluid in each voxel, (D, H, W), from the image's own levels of grey matter, white matter and fluid.
 
-    Returns:
-        Fractions, (D, H, W); None if the image shows no brain in place, or no fluid darker than the tissue.
+    None if the image shows no brain in place, or no fluid darker than the tissue.
     """
     grey, white = image[inside & regions.grey], image[inside & regions.white]
     dark = image[inside & regions.near_ventricles]
@@ -153,18 +160,6 @@ def _raw_measures(image: Array, regions: Regions, voxel_ml: float) -> dict[str, 
     return measures
 
 
-@functools.lru_cache(maxsize=4)
-def _calibration(shape: tuple[int, int, int], affine: tuple[float, ...]) -> dict[str, float]:
-    """Factors by which the template's own image measures the template's own volumes on a grid that shows its regions."""
-    regions = _regions(shape, affine)
-    assert regions is not None
-    template = load_template(MAP_VOXEL_MM)
-    grid = Grid(shape, np.reshape(affine, (4, 4)))
-    image = np.where(regions.brain, template.t1.resample_to(grid).data, np.float32(0.0))
-    true = regions.structure_ml | {"brain_ml": _millilitres(template.grey_matter) + _millilitres(template.white_matter)}
-    return {name: true[name] / value for name, value in _raw_measures(image, regions, grid.voxel_volume_ml).items()}
-
-
 def measure_volumes(volume: Volume) -> dict[str, float]:
     """Volumes of a T1-weighted brain in template space.
 
@@ -183,17 +178,16 @@ def measure_volumes(volume: Volume) -> dict[str, float]:
     Raises:
         VolumeError: if the grid lies outside template space, or is too coarse to hold these structures.
     """
-    key = (volume.grid.shape, tuple(volume.affine.ravel().tolist()))
-    regions = _regions(*key)
-    if regions is None:
+    found = _regions(volume.grid.shape, tuple(volume.affine.ravel().tolist()))
+    if found is None:
         spacing = ", ".join(f"{size:.3g}" for size in volume.grid.spacing)
         msg = (
             f"volumes are measured in MNI space, where this image (shape {volume.grid.shape}, voxels of {spacing} mm) does not "
             "show the whole brain; register it to the template first ('ldae cohort preprocess')"
         )
         raise VolumeError(msg)
+    regions, factors = found
     raw = _raw_measures(volume.data, regions, volume.grid.voxel_volume_ml)
-    factors = _calibration(*key)
     return {name: value * factors[name] for name, value in raw.items()}
 
 
