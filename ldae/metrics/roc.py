@@ -87,15 +87,7 @@ def roc_areas(target: npt.NDArray[np.int64], scores: npt.ArrayLike, subjects: Se
 def roc_band(
     target: npt.NDArray[np.int64], score: Array, subjects: Sequence[str], *, seed: int = 0, resamples: int = 500
 ) -> dict[str, list[float]]:
-    """ROC curve, and its pointwise 95 % band over subjects on 101 false positive rates.
-
-    Args:
-        target: 1 for positive, 0 for negative, (N,).
-        score: larger for positive, (N,).
-        subjects: of each scan.
-        seed: of the resamples.
-        resamples: number of draws.
-    """
+    """ROC curve, and its pointwise 95 % band over subjects on 101 false positive rates; arguments as of :func:`roc_areas`."""
     rates = np.linspace(0.0, 1.0, 101)
     order, positive, last = _steps(target, -score)
     curves = []

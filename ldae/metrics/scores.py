@@ -50,12 +50,7 @@ class Predictions:
     folds: npt.NDArray[np.int64] | None = None
 
     def metric(self, name: str, weights: Array) -> Array:
-        """A metric averaged over repeats, (R,); NaN where it is undefined.
-
-        Args:
-            name: of the metric.
-            weights: how often each scan counts, (R, N).
-        """
+        """A metric averaged over repeats, (R,); NaN where it is undefined. Weights are how often each scan counts, (R, N)."""
         metric = METRICS[self.kind][name]
         pairs = [(self.target, values) for values in self.values]
         if name == "r" and self.folds is not None:
@@ -76,13 +71,7 @@ class Predictions:
 def score_predictions(
     predictions: Predictions, names: Sequence[str] = (), *, seed: int = 0, resamples: int = 1000
 ) -> dict[str, Interval]:
-    """Metrics with their 95 % intervals, all on the same resamples of subjects.
-
-    Args:
-        predictions: of scans.
-        names: of the metrics; all that the kind has, if none is named.
-        seed: of the resamples.
-        resamples: number of draws.
+    """Metrics with their 95 % intervals, all on the same resamples of subjects; all that the kind has, if none is named.
 
     Raises:
         TaskError: if a metric is undefined on more than half of the resamples.
