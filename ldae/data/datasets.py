@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from ldae.base.ranges import checked, natural
 from ldae.contract import LEFT_RIGHT, Preprocessing
 from ldae.data.manifest import Record
-from ldae.data.transforms import AugmentationConfig, PrepareScand, augmentation
+from ldae.data.transforms import AugmentationConfig, PrepareScan, augmentation
 
 __all__ = ["DataConfig", "Draw", "Item", "LatentDataset", "ScanDataset"]
 
@@ -62,7 +62,7 @@ class ScanDataset(Dataset[Item]):
         share: "ScanDataset | None" = None,
     ) -> None:
         items: list[Item] = [{"image": str(record.image), "key": record.key} for record in records]
-        prepare = Compose([PrepareScand("image", preprocessing)])
+        prepare = Compose([PrepareScan(preprocessing)])
         self.scans: Dataset[Item]
         if share is not None:
             self.scans = share.scans

@@ -1,19 +1,18 @@
 """MONAI dictionary transforms: from a manifest's rows to the model's grid and intensities, and light augmentation."""
 
 import warnings
-from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from monai.transforms import Compose, MapTransform, RandAffined, RandFlipd, RandGaussianNoised, RandScaleIntensityd
+from monai.transforms import Compose, RandAffined, RandFlipd, RandGaussianNoised, RandScaleIntensityd, Transform
 
 from ldae.base.ranges import checked, not_negative, share, share_below_one
 from ldae.contract import Preprocessing, PreprocessingWarning
 from ldae.volume import read_volume
 
-__all__ = ["AugmentationConfig", "PrepareScand", "augmentation"]
+__all__ = ["AugmentationConfig", "PrepareScan", "augmentation"]
 
 
 @dataclass(frozen=True)
@@ -40,28 +39,19 @@ class AugmentationConfig:
     noise_std: float = not_negative(0.01)
 
 
-class PrepareScand(MapTransform):  # type: ignore[misc]
-    """Read the image that a key names and bring it to the model's grid and intensities.
+class PrepareScan(Transform):  # type: ignore[misc]
+    """Read the image that an item names and bring it to the model's grid and intensities."""
 
-    Args:
-        keys: of the paths.
-        preprocessing: the model's contract.
-    """
-
-    def __init__(self, keys: str | list[str], preprocessing: Preprocessing) -> None:
-        super().__init__(keys)
+    def __init__(self, preprocessing: Preprocessing) -> None:
         self.preprocessing = preprocessing
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Paths become tensors, (1, D, H, W), float32 in [0, 1]."""
-        prepared = dict(data)
-        for key in self.key_iterator(prepared):
-            with warnings.catch_warnings():
-                # The commands that read a manifest warn once, instead of for every scan of every stage.
-                warnings.simplefilter("ignore", PreprocessingWarning)
-                scan = self.preprocessing.prepare(read_volume(prepared[key]))
-            prepared[key] = torch.from_numpy(scan.data)[None]
-        return prepared
+    def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
+        """The path `image` becomes a tensor, (1, D, H, W), float32 in [0, 1]."""
+        with warnings.catch_warnings():
+            # The commands that read a manifest warn once, instead of for every scan of every stage.
+            warnings.simplefilter("ignore", PreprocessingWarning)
+            scan = self.preprocessing.prepare(read_volume(item["image"]))
+        return item | {"image": torch.from_numpy(scan.data)[None]}
 
 
 def augmentation(config: AugmentationConfig) -> Compose:
