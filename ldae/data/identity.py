@@ -54,11 +54,7 @@ def names_people(column: str, values: Iterable[float] | None = None) -> bool:
 
 
 def shared_values(table: pd.DataFrame) -> list[SharedValue]:
-    """Subjects who share a birth date and sex, or an identifier in a further column where nearly all have their own.
-
-    Args:
-        table: of a manifest.
-    """
+    """Subjects of a manifest who share a birth date and sex, or a further identifier where nearly all have their own."""
     subjects = table.drop_duplicates("participant_id")
     found = []
     for column in (name for name in table.columns if name not in COLUMNS):

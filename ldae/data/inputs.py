@@ -52,12 +52,9 @@ def read_scan(scan: ScanLike) -> Volume:
 
 
 def prepare_scan(scan: ScanLike, contract: Preprocessing, *, preprocess: Preprocess = "auto") -> PreparedScan:
-    """A scan as a model sees it; what is still to be done is found out.
+    """A scan, raw or preprocessed, as a model sees it; what is still to be done is found out.
 
-    Args:
-        scan: raw or preprocessed.
-        contract: of the model.
-        preprocess: see :func:`ldae.head.intake.find_brain`.
+    For `preprocess` see :func:`ldae.head.intake.find_brain`.
 
     Raises:
         VolumeError: if it is no T1-weighted scan of a head or brain, or breaks the contract; it names the file.

@@ -11,7 +11,7 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,13 +30,14 @@ from ldae.data.schema import (
     SPLITS,
     Problem,
     bound_of,
-    find_problems,
+    cell_problems,
     infer_type,
     normal_sex,
+    row_problems,
     split_problems,
     usable_rows,
 )
-from ldae.data.text_table import cleaned, map_distinct, read_text_table, shortlist
+from ldae.data.text_table import cleaned, read_text_table, shortlist
 from ldae.errors import ManifestError
 from ldae.image_files import Reading
 
@@ -177,10 +178,7 @@ class Manifest(Shown):
         return hashlib.sha256(json.dumps([names, rows]).encode()).hexdigest()
 
     def select(self, mask: npt.ArrayLike) -> "Manifest":
-        """The rows where `mask` is true.
-
-        Args:
-            mask: one boolean a row, (n,).
+        """The rows where `mask`, one boolean a row, (n,), is true.
 
         Raises:
             ManifestError: if the mask is not one boolean a row.
@@ -278,9 +276,6 @@ def write_manifest(table: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
         table: one row a scan; ``image`` is written as it is.
         path: a name in .tsv or .csv; its folder is made if need be.
 
-    Returns:
-        The path written.
-
     Raises:
         ManifestError: if the suffix is neither .tsv nor .csv, or the table violates the schema.
     """
@@ -295,11 +290,7 @@ def write_manifest(table: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
 
 
 def canonical_text(text: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """Text cells with all canonical columns first, None where missing, and sex as F or M.
-
-    Args:
-        text: one row a scan; index: line numbers of the file.
-        path: for the message.
+    """Text cells with all canonical columns first, None where missing, and sex as F or M; the index is line numbers.
 
     Raises:
         ManifestError: if a required column is absent, or there is no row.
@@ -316,12 +307,18 @@ def canonical_text(text: pd.DataFrame, path: Path) -> pd.DataFrame:
         raise ManifestError(msg)
     text = text.reindex(columns=[*COLUMNS, *(column for column in text.columns if column not in COLUMNS)])
     text = text.astype(object).where(text.notna(), None)
-    text["sex"] = pd.Series(map_distinct(text["sex"].tolist(), normal_sex), index=text.index, dtype=object)
-    bounds = pd.Series(map_distinct(text["age"].tolist(), bound_of), index=text.index, dtype=object)
+    text["sex"] = _map_distinct(text["sex"], normal_sex)
+    bounds = _map_distinct(text["age"], bound_of)
     reasons = [f"line {line}: {value}" for line, value in text["age"][bounds.notna()].items()]
     _warn_of(f"{path}: ages that are bounds are taken for the age", reasons)
     text["age"] = bounds.where(bounds.notna(), text["age"])
     return text
+
+
+def _map_distinct(cells: pd.Series, function: Callable[[str | None], str | None]) -> pd.Series:
+    """A function of each cell, called once for cells that are equal."""
+    results = {cell: function(cell) for cell in set(cells)}
+    return pd.Series([results[cell] for cell in cells], index=cells.index, dtype=object)
 
 
 def _validated(text: pd.DataFrame, path: Path, *, check_images: bool, strict: bool) -> Manifest:
@@ -330,7 +327,8 @@ def _validated(text: pd.DataFrame, path: Path, *, check_images: bool, strict: bo
     usable, problems = usable_rows(text)
     lost = _without_file(usable["image"], path.parent) if check_images else []
     if strict or usable.empty:
-        _refuse(find_problems(text), path)
+        # Rules that span rows wait for the cells to be right, because a broken cell would only echo in them.
+        _refuse(cell_problems(text) or row_problems(text), path)
     _refuse(split_problems(usable), path)
     if lost and (strict or len(lost) == len(usable)):
         missing = shortlist([f"line {line}: {path.parent.absolute() / usable['image'][line]}" for line in lost])

@@ -23,7 +23,6 @@ __all__ = [
     "Problem",
     "bound_of",
     "cell_problems",
-    "find_problems",
     "infer_type",
     "normal_sex",
     "row_problems",
@@ -53,15 +52,11 @@ def _number(high: float) -> Callable[[str], bool]:
     return lambda value: NUMBER.fullmatch(value) is not None and 0 <= float(value) <= high
 
 
-def _identifier(value: str) -> bool:
-    return IDENTIFIER.fullmatch(value) is not None
-
-
 NAME_RULE = "must start with a letter or digit and hold only letters, digits and _ . + -; rename it"
 # Rule of a cell, and the message for one that breaks it: the requirement, then the remedy.
-CELL_RULES: Mapping[str, tuple[Callable[[str], bool], str]] = {
-    "participant_id": (_identifier, NAME_RULE),
-    "session_id": (_identifier, NAME_RULE),
+CELL_RULES: Mapping[str, tuple[Callable[[str], object], str]] = {
+    "participant_id": (IDENTIFIER.fullmatch, NAME_RULE),
+    "session_id": (IDENTIFIER.fullmatch, NAME_RULE),
     "image": (
         lambda value: value.lower().endswith(SUFFIXES),
         f"must name an image ending in {', '.join(SUFFIXES)}; convert it",
@@ -112,23 +107,11 @@ def bound_of(value: str | None) -> str | None:
     return None if found is None else found[1] or found[2]
 
 
-def find_problems(text: pd.DataFrame) -> list[Problem]:
-    """Broken rules. Those that span rows wait for the cells to be right, because a broken cell would only echo in them.
-
-    Args:
-        text: all canonical columns as text, None where missing; the index is the line numbers of the file.
-    """
-    return cell_problems(text) or row_problems(text)
-
-
 def usable_rows(text: pd.DataFrame) -> tuple[pd.DataFrame, list[Problem]]:
     """Rows that break no rule, and the rules that the others break.
 
     Of rows that are equal the first is kept; of rows that name one scan and differ, none. Subjects in two splits are no fault
-    of a row, and stay.
-
-    Args:
-        text: as of :func:`find_problems`.
+    of a row, and stay. `text` is as of :func:`cell_problems`.
     """
     problems = cell_problems(text)
     whole = text.drop(index=[line for problem in problems for line in problem.lines]) if problems else text
@@ -147,9 +130,7 @@ def usable_rows(text: pd.DataFrame) -> tuple[pd.DataFrame, list[Problem]]:
 def infer_type(values: list[str | None], column: str) -> pd.Series:
     """A column with its type: floats for age and months, text for the other canonical ones, numbers where all are.
 
-    Args:
-        values: text cells that satisfy the schema, None where missing.
-        column: its name.
+    Values are text cells that satisfy the schema, None where missing.
     """
     if column not in ("age", "months"):
         # '007' is a code, not the number seven: a column that holds one stays text.
@@ -163,7 +144,11 @@ def infer_type(values: list[str | None], column: str) -> pd.Series:
 
 
 def cell_problems(text: pd.DataFrame) -> list[Problem]:
-    """Broken rules of single cells, by line; `text` as of :func:`find_problems`."""
+    """Broken rules of single cells, by line.
+
+    Args:
+        text: all canonical columns as text, None where missing; the index is the line numbers of the file.
+    """
     problems = []
     for column in CELL_RULES:
         cells = text[column].tolist()
@@ -184,7 +169,7 @@ def _fault(column: str, value: str | None) -> tuple[str, str] | None:
 
 
 def row_problems(text: pd.DataFrame) -> list[Problem]:
-    """Rules that rows break together; `text` as of :func:`find_problems`."""
+    """Rules that rows break together; `text` as of :func:`cell_problems`."""
     return [*_duplicate_problems(text), *split_problems(text)]
 
 
@@ -211,7 +196,7 @@ def _duplicate_problems(text: pd.DataFrame) -> list[Problem]:
 
 
 def split_problems(text: pd.DataFrame) -> list[Problem]:
-    """Subjects in two splits; `text` as of :func:`find_problems`."""
+    """Subjects in two splits; `text` as of :func:`cell_problems`."""
     known = text.dropna(subset="split").drop_duplicates(["participant_id", "split"])
     known = known[known.duplicated("participant_id", keep=False)]
     return [

@@ -129,14 +129,7 @@ def _totals(n: int, fractions: tuple[float, float, float]) -> list[int]:
 
 
 def external_split(trained: Manifest, tested: Manifest) -> Manifest:
-    """Two cohorts as one, to test on the second what was trained on the first.
-
-    Args:
-        trained: whose subjects are all for training, whatever its own split says.
-        tested: whose subjects are all for testing.
-
-    Returns:
-        All rows of both; images are not read again.
+    """All rows of two cohorts, to test on all of the second what was trained on all of the first, whatever their own splits.
 
     Raises:
         ManifestError: if a subject is in both.

@@ -8,15 +8,15 @@ import itertools
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pandas as pd
 
 from ldae.errors import ManifestError
 
-__all__ = ["MISSING_WORDS", "cleaned", "map_distinct", "read_text_table", "shortlist"]
+__all__ = ["MISSING_WORDS", "cleaned", "read_text_table", "shortlist"]
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +29,6 @@ DECIMAL_COMMA = re.compile(r"([>≥]=?\s*)?[+-]?(\d+|\d{1,3}(\.\d{3})+),\d+([eE]
 """A number, or a bound such as `>89,5`; points separate thousands."""
 END = "end of the table"
 
-Value = TypeVar("Value")
-Result = TypeVar("Result")
 Rows = list[tuple[range, Sequence[str]]]
 """The lines of each row in the file, and its cells."""
 
@@ -65,7 +63,7 @@ def read_text_table(path: Path, ragged: list[tuple[int, int]] | None = None) -> 
         msg = f"{path}: an old Excel file (.xls), or one with a password; save it as {EXCEL} without a password, or as CSV"
         raise ManifestError(msg)
     excel = path.suffix.lower() == EXCEL or start == ZIPPED
-    content = "" if excel else _text(path)
+    content = "" if excel else _text(path, wide=start[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     if (regular := _regular(content)) is not None:
         return regular
     numbered, separator = (_sheet(path), "") if excel else _rows(content, path)
@@ -107,15 +105,7 @@ def cleaned(column: Sequence[str], *, decimal_comma: bool = False) -> list[str |
     return [changed.get(cell, cell) for cell in column] if changed else list(column)
 
 
-def map_distinct(values: Sequence[Value], function: Callable[[Value], Result]) -> list[Result]:
-    """A function of each value, called once for values that are equal."""
-    results = {value: function(value) for value in set(values)}
-    return [results[value] for value in values]
-
-
-def _text(path: Path) -> str:
-    with path.open("rb") as file:
-        wide = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+def _text(path: Path, *, wide: bool) -> str:
     encoding = "utf-16" if wide else "utf-8-sig"
     try:
         return path.read_text(encoding=encoding)
