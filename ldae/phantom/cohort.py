@@ -19,16 +19,7 @@ from ldae.base.files import atomic_folder, own_json, read_json, sha256_of, write
 from ldae.base.processes import run_each, whole_or_none
 from ldae.errors import CohortError
 from ldae.phantom.anatomy.label_maps import LabelSource, label_files
-from ldae.phantom.files import (
-    MANIFEST_COLUMNS,
-    MANIFEST_NAME,
-    PARTICIPANT_COLUMNS,
-    SESSION_COLUMNS,
-    Row,
-    session_row,
-    write_descriptions,
-    write_table,
-)
+from ldae.phantom.files import MANIFEST_NAME, Row, write_descriptions, write_tables
 from ldae.phantom.population import Subject
 from ldae.phantom.scan import by_label_map, choose_label_maps, scan_subject, write_effect
 from ldae.phantom.settings import PhantomConfig, cohort_grid, draw_cohort
@@ -153,35 +144,17 @@ def _write_cohort(
     folder: Path, config: PhantomConfig, workers: int, progress: Callable[[int, int], None] | None
 ) -> None:
     """Everything the cohort's folder holds."""
+    subjects = draw_cohort(config)
     with TemporaryDirectory(prefix="ldae-warps-") as warps:
-        _write_scans(folder, config, workers, progress, Path(warps))
+        sources = choose_label_maps(config, subjects, Path(warps), workers=workers)
+        jobs = [(subject, sources.get(subject.index)) for subject in by_label_map(subjects, sources)]
+        scan, workers = partial(_scan_once, folder, config), min(workers, len(jobs))
+        found = run_each(scan, jobs, lost=whole_or_none, workers=workers, progress=progress)
+    truth = {subject.index: rows for (subject, _), rows in zip(jobs, found, strict=True)}
+    write_tables(folder, subjects, [row for subject in subjects for row in truth[subject.index]], config.modality)
+    if not config.combine:  # a mean over brains of different shapes says little
+        write_effect(folder / EFFECT_NAME, config, subjects[:EFFECT_SUBJECTS], sources)
     write_json(folder / CONFIG_NAME, _plain(config))
     whole, label_maps = config.raw is not None, config.anatomy is not None
     write_descriptions(folder, GENERATOR_VERSION, modality=config.modality, raw=whole, label_maps=label_maps)
     shutil.rmtree(folder / BEGUN)
-
-
-def _write_scans(
-    folder: Path, config: PhantomConfig, workers: int, progress: Callable[[int, int], None] | None, warps: Path
-) -> None:
-    """Images and tables; `warps` is a temporary folder."""
-    subjects = draw_cohort(config)
-    sources = choose_label_maps(config, subjects, warps, workers=workers)
-    jobs = [(subject, sources.get(subject.index)) for subject in by_label_map(subjects, sources)]
-    scan, workers = partial(_scan_once, folder, config), min(workers, len(jobs))
-    found = run_each(scan, jobs, lost=whole_or_none, workers=workers, progress=progress)
-    truth = {subject.index: rows for (subject, _), rows in zip(jobs, found, strict=True)}
-    manifest = []
-    participants = []
-    for subject in subjects:
-        rows = [session_row(subject, session, config.modality) for session in subject.sessions]
-        manifest += rows
-        participants.append(rows[0])
-        name = f"{subject.participant_id}_sessions.tsv"
-        write_table(folder / subject.participant_id / name, rows, SESSION_COLUMNS)
-    write_table(folder / "participants.tsv", participants, PARTICIPANT_COLUMNS)
-    truths = [row for subject in subjects for row in truth[subject.index]]
-    write_table(folder / "phantom_truth.tsv", truths, tuple(truths[0]))
-    write_table(folder / MANIFEST_NAME, manifest, MANIFEST_COLUMNS)
-    if not config.combine:  # a mean over brains of different shapes says little
-        write_effect(folder / EFFECT_NAME, config, subjects[:EFFECT_SUBJECTS], sources)

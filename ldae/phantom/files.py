@@ -13,23 +13,9 @@ from ldae.io.bids import write_description
 from ldae.phantom.population import DIAGNOSES, Session, Subject
 from ldae.phantom.raw import TRUTH_FOLDER
 
-__all__ = [
-    "MANIFEST_COLUMNS",
-    "MANIFEST_NAME",
-    "PARTICIPANT_COLUMNS",
-    "SESSION_COLUMNS",
-    "Row",
-    "image_path",
-    "session_row",
-    "truth_row",
-    "write_descriptions",
-    "write_table",
-]
+__all__ = ["MANIFEST_NAME", "Row", "image_path", "truth_row", "write_descriptions", "write_tables"]
 
 MANIFEST_NAME = "manifest.tsv"
-MANIFEST_COLUMNS = ("participant_id", "session_id", "image", "age", "sex", "diagnosis", "months", "site")
-PARTICIPANT_COLUMNS = ("participant_id", "age", "sex", "diagnosis", "site")
-SESSION_COLUMNS = ("session_id", "months", "age", "diagnosis")
 # After Gebru et al., Datasheets for Datasets, 2021.
 DATA_SHEET = """\
 Phantom cohort of ldae: data sheet
@@ -56,7 +42,7 @@ def image_path(subject: Subject, session: Session, modality: Modality) -> str:
     return f"{subject.participant_id}/{session.session_id}/anat/{stem}_{modality}.nii.gz"
 
 
-def session_row(subject: Subject, session: Session, modality: Modality) -> Row:
+def _session_row(subject: Subject, session: Session, modality: Modality) -> Row:
     """A session's row of the manifest."""
     return {
         "participant_id": subject.participant_id,
@@ -84,15 +70,23 @@ def truth_row(subject: Subject, session: Session, volumes_ml: dict[str, float]) 
     }
 
 
-def write_table(path: Path, rows: Sequence[Row], columns: Sequence[str]) -> None:
-    """Write some columns of rows as TSV."""
-    table = pd.DataFrame(rows, columns=list(columns), dtype=object)
-    table.to_csv(path, sep="\t", index=False, lineterminator="\n")
+def write_tables(folder: Path, subjects: Sequence[Subject], truth: Sequence[Row], modality: Modality) -> None:
+    """Write the manifest, the truth, and BIDS' tables of subjects and of each one's sessions."""
+
+    def write(name: str, rows: Sequence[Row], columns: str | None = None) -> None:
+        table = pd.DataFrame(rows, columns=columns.split() if columns else None, dtype=object)
+        table.to_csv(folder / name, sep="\t", index=False, lineterminator="\n")
+
+    visits = [[_session_row(subject, session, modality) for session in subject.sessions] for subject in subjects]
+    for rows in visits:
+        participant_id = rows[0]["participant_id"]
+        write(f"{participant_id}/{participant_id}_sessions.tsv", rows, "session_id months age diagnosis")
+    write("participants.tsv", [rows[0] for rows in visits], "participant_id age sex diagnosis site")
+    write("phantom_truth.tsv", truth)
+    write(MANIFEST_NAME, [row for rows in visits for row in rows])
 
 
-def write_descriptions(
-    folder: Path, version: int, *, modality: Modality = "T1w", raw: bool = False, label_maps: bool = False
-) -> None:
+def write_descriptions(folder: Path, version: int, *, modality: Modality, raw: bool, label_maps: bool) -> None:
     """Write the files that describe the data set, of whole heads if `raw`, made from label maps or from the template."""
     levels = dict(zip(DIAGNOSES, ("normal", "mild cognitive impairment", "Alzheimer's disease"), strict=True))
     age, diagnosis = {"Description": "age at the session", "Units": "years"}, {"Levels": levels}
@@ -124,12 +118,11 @@ def write_descriptions(
         Authors=["The ldae authors"],
     )
     if raw:
-        title, links = "ldae phantom cohort: what is true of the raw scans", {"raw": "../.."}
         write_description(
             folder / TRUTH_FOLDER,
-            title,
+            "ldae phantom cohort: what is true of the raw scans",
             readme,
             ignored=["*_desc-truth.json"],
             GeneratedBy=generator,
-            DatasetLinks=links,
+            DatasetLinks={"raw": "../.."},
         )

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -23,19 +22,8 @@ from ldae.phantom.files import Row, image_path, truth_row
 from ldae.phantom.population import Session, Subject
 from ldae.phantom.pose import HeadShape
 from ldae.phantom.raw import RawHead, raw_scan, write_raw_scan
-from ldae.phantom.scanner import Scan, Site, acquire, draw_scan, draw_site
-from ldae.phantom.settings import (
-    ARTEFACT_STREAM,
-    MAP_STREAM,
-    RAW_STREAM,
-    SCAN_STREAM,
-    SHAPE_STREAM,
-    SITE_STREAM,
-    TISSUE_STREAM,
-    PhantomConfig,
-    cohort_grid,
-    stream,
-)
+from ldae.phantom.scanner import Site, acquire, draw_scan, draw_site
+from ldae.phantom.settings import PhantomConfig, cohort_grid, stream
 from ldae.volume import Grid, Volume, write_nifti, write_volume
 
 __all__ = ["choose_label_maps", "scan_subject", "write_effect"]
@@ -50,11 +38,7 @@ def choose_label_maps(
 ) -> dict[int, LabelSource]:
     """Draw each subject's label map and find the place of every map that is used; empty without `config.anatomy`.
 
-    Args:
-        config: of the cohort.
-        subjects: of the cohort.
-        warps: folder that takes the maps' warps, if maps are combined.
-        workers: processes.
+    The folder `warps` takes the maps' warps, if maps are combined.
 
     Raises:
         CohortError: if a map is unusable.
@@ -62,20 +46,16 @@ def choose_label_maps(
     if config.anatomy is None:
         return {}
     files = label_files(Path(config.anatomy))
-    draws = {subject.index: stream(config, MAP_STREAM, subject.index) for subject in subjects}
+    draws = {subject.index: stream(config, "map", subject.index) for subject in subjects}
     chosen = {index: files[int(draw.integers(len(files)))] for index, draw in draws.items()}
     used = files if config.combine else sorted(set(chosen.values()))
     place = partial(_place, whole_head=config.raw is not None, warps=warps if config.combine else None)
     found = run_each(place, used, lost=whole_or_none, workers=min(workers, len(used)))
     places = dict(zip(used, found, strict=True))
-    return {
-        index: _combined(
-            places[path], _warp_file(warps, path), [_warp_file(warps, each) for each in used], draws[index]
-        )
-        if config.combine
-        else places[path]
-        for index, path in chosen.items()
-    }
+    sources = {index: places[path] for index, path in chosen.items()}
+    if config.combine:
+        sources = {index: _combined(source, files, warps, draws[index]) for index, source in sources.items()}
+    return sources
 
 
 def _place(path: Path, *, whole_head: bool, warps: Path | None) -> LabelSource:
@@ -93,11 +73,12 @@ def _warp_file(folder: Path, label_map: Path) -> Path:
     return folder / f"{label_map.name}.npy"
 
 
-def _combined(source: LabelSource, own: Path, warps: Sequence[Path], rng: np.random.Generator) -> LabelSource:
-    """A map, or its mirror image, in a shape between its own and that of any map."""
-    other, share, mirrored = warps[int(rng.integers(len(warps)))], float(rng.uniform()), bool(rng.random() < 0.5)
+def _combined(source: LabelSource, files: Sequence[Path], warps: Path, rng: np.random.Generator) -> LabelSource:
+    """A map, or its mirror image, in a shape between its own and that of any of the files."""
+    other, share, mirrored = files[int(rng.integers(len(files)))], float(rng.uniform()), bool(rng.random() < 0.5)
+    own = _warp_file(warps, Path(source.path))
     source = source.mirror() if mirrored else source
-    return replace(source, combination=Combination(own, other, share, mirrored))
+    return replace(source, combination=Combination(own, _warp_file(warps, other), share, mirrored))
 
 
 def _anatomy(source: LabelSource | None) -> Template:
@@ -106,7 +87,7 @@ def _anatomy(source: LabelSource | None) -> Template:
 
 def _shape(config: PhantomConfig, subject: Subject, source: LabelSource | None) -> np.ndarray:
     """The shape of the subject's head, the same at every session."""
-    shape = draw_shape(config.head_shape, subject.intracranial_scale, stream(config, SHAPE_STREAM, subject.index))
+    shape = draw_shape(config.head_shape, subject.intracranial_scale, stream(config, "shape", subject.index))
     return shape if source is None or source.combination is None else source.combination.move(shape)
 
 
@@ -120,13 +101,9 @@ def write_effect(
 ) -> None:
     """Write the mean change of the subjects' clean images for one unit of severity; `sources` as for `choose_label_maps`."""
     effects = [
-        severity_effect(
-            _head(config, subject, sources.get(subject.index)),
-            subject.sessions[0].state,
-            config.population,
-            config.modality,
-        )
+        severity_effect(head, subject.sessions[0].state, config.population, config.modality)
         for subject in by_label_map(subjects, sources)
+        for head in [_head(config, subject, sources.get(subject.index))]
     ]
     mean = Volume(np.mean(effects, axis=0, dtype=np.float32), cohort_grid(config).affine)
     write_volume(mean, path, description="phantom truth: mean change of the image for severity + 1", mni=True)
@@ -145,15 +122,14 @@ def by_label_map(subjects: Sequence[Subject], sources: Mapping[int, LabelSource]
 def scan_subject(folder: Path, config: PhantomConfig, job: tuple[Subject, LabelSource | None]) -> list[Row]:
     """Write the images of a subject with its anatomy (the template's if None) into the cohort's folder; their rows of truth."""
     subject, source = job
-    site = draw_site(config.scanner, stream(config, SITE_STREAM, int(subject.site.removeprefix("site-"))))
+    site = draw_site(config.scanner, stream(config, "site", int(subject.site.removeprefix("site-"))))
     scan = _scan_stripped if config.raw is None else _scan_raw
     rows = []
     for session, found, grid in scan(folder, config, subject, source, site):
         if found.displacement_mm is not None:
-            name = image_path(subject, session, config.modality).replace(
-                f"_{config.modality}.", "_desc-truth_displacement."
-            )
-            _write_displacement(found.displacement_mm, grid, folder / name)
+            name = image_path(subject, session, config.modality)
+            place = folder / name.replace(f"_{config.modality}.", "_desc-truth_displacement.")
+            _write_displacement(found.displacement_mm, grid, place)
         row = truth_row(subject, session, found.volumes_ml)
         rows.append(row if source is None else {**row, "label_map": Path(source.path).name})
     return rows
@@ -166,34 +142,20 @@ def _scan_stripped(
     grid = cohort_grid(config)
     head_map = _head(config, subject, source)
     for session in subject.sessions:
-        rng = stream(config, SCAN_STREAM, subject.index, session.months)
-        scan = draw_scan(config.scanner, site, rng)
-        head = render(head_map, session.state, scan.motion, keep_displacement=config.save_displacement)
+        rng = stream(config, "scan", subject.index, session.months)
+        draw = stream(config, "artefact", subject.index, session.months)
+        scan, scanner = draw_scan(config.scanner, site, rng), config.scanner
+        head = seen = render(head_map, session.state, scan.motion, keep_displacement=config.save_displacement)
+        if config.artefacts is not None:
+            scanner = noisier(scanner, config.artefacts, draw)
+            seen = spoil_brain(head, grid, config.artefacts, draw)
         darkening = session.state.white_matter_darkening
-        image = _acquire(config, head, grid, scan, darkening, rng, (subject.index, session.months))
+        image = acquire(seen, grid, scan, scanner, white_matter_darkening=darkening, rng=rng, modality=config.modality)
+        if config.artefacts is not None:
+            image = spoil_mask(image, grid, config.artefacts, draw)
         path = folder / image_path(subject, session, config.modality)
         write_volume(Volume(image, grid.affine), path, description=DESCRIPTION, mni=True)
         yield session, head, grid
-
-
-def _acquire(
-    config: PhantomConfig,
-    head: Composition,
-    grid: Grid,
-    scan: Scan,
-    darkening: float,
-    rng: np.random.Generator,
-    key: tuple[int, int],
-) -> np.ndarray:
-    """An image of a brain, with artefacts if there are any; `key` names the session."""
-    how: dict[str, Any] = {"white_matter_darkening": darkening, "rng": rng, "modality": config.modality}
-    if config.artefacts is None:
-        return acquire(head, grid, scan, config.scanner, **how)
-    draw = stream(config, ARTEFACT_STREAM, *key)
-    scanner = noisier(config.scanner, config.artefacts, draw)
-    spoilt = spoil_brain(head, grid, config.artefacts, draw)
-    image = acquire(spoilt, grid, scan, scanner, **how)
-    return spoil_mask(image, grid, config.artefacts, draw)
 
 
 def _scan_raw(
@@ -201,7 +163,7 @@ def _scan_raw(
 ) -> Iterator[tuple[Session, Composition, Grid]]:
     """Write whole heads in native space; the truth of each, and its grid."""
     assert config.raw is not None
-    tissue = draw_head_tissue(stream(config, TISSUE_STREAM, subject.index))
+    tissue = draw_head_tissue(stream(config, "tissue", subject.index))
     surroundings = TemplateHead(tissue) if source is None else LabelHead(source, tissue)
     head = RawHead(HeadShape.from_lattice(_shape(config, subject, source)), _anatomy(source), surroundings)
     for session in subject.sessions:
@@ -209,11 +171,11 @@ def _scan_raw(
             head,
             session.state,
             config.raw,
-            draw_scan(config.scanner, site, stream(config, SCAN_STREAM, subject.index, session.months)),
+            draw_scan(config.scanner, site, stream(config, "scan", subject.index, session.months)),
             config.scanner,
             voxel_size_mm=config.voxel_size_mm,
             keep_displacement=config.save_displacement,
-            rng=stream(config, RAW_STREAM, subject.index, session.months),
+            rng=stream(config, "raw", subject.index, session.months),
         )
         write_raw_scan(folder, image_path(subject, session, config.modality), raw, head.shape, description=DESCRIPTION)
         yield session, raw.composition, raw.grid

@@ -3,7 +3,7 @@
 import itertools
 import math
 from dataclasses import dataclass, field, replace
-from typing import Self, get_args
+from typing import Literal, Self, get_args
 
 import numpy as np
 
@@ -23,9 +23,8 @@ __all__ = ["PhantomConfig", "cohort_grid", "draw_cohort", "stream"]
 # Subjects with large change are rare; the search ends after so many draws for each that is kept.
 DRAWS_PER_SUBJECT = 2000
 
-# Streams of randomness: each draw has its own, so that no draw depends on another's order or on the workers.
-GROUP_STREAM, SUBJECT_STREAM, SHAPE_STREAM, SCAN_STREAM, SITE_STREAM, TISSUE_STREAM, RAW_STREAM, MAP_STREAM = range(8)
-ARTEFACT_STREAM = 8
+Stream = Literal["group", "subject", "shape", "scan", "site", "tissue", "raw", "map", "artefact"]
+"""Each draw has its own stream of randomness, so that no draw depends on another's order or on the workers."""
 
 GOLDEN_RATIO = (math.sqrt(5.0) - 1.0) / 2.0
 
@@ -120,9 +119,10 @@ def cohort_grid(config: PhantomConfig) -> Grid:
     return template_grid(config.voxel_size_mm)
 
 
-def stream(config: PhantomConfig, *key: int) -> np.random.Generator:
+def stream(config: PhantomConfig, name: Stream, *number: int) -> np.random.Generator:
     """The source of one draw's randomness; a scanner and what it adds to a scan are other draws in each modality."""
-    if key[0] in (SCAN_STREAM, SITE_STREAM) and config.modality != "T1w":
+    key = (get_args(Stream).index(name), *number)
+    if name in ("scan", "site") and config.modality != "T1w":
         key = (*key, get_args(Modality).index(config.modality))
     return np.random.default_rng(np.random.SeedSequence(config.seed, spawn_key=key))
 
@@ -130,10 +130,9 @@ def stream(config: PhantomConfig, *key: int) -> np.random.Generator:
 def draw_cohort(config: PhantomConfig) -> list[Subject]:
     """Draw the subjects of a cohort, without rendering any image.
 
-    Diagnoses follow a sequence of low discrepancy, so that the first subjects of every cohort have the configured
-    shares too.
+    Diagnoses follow a sequence of low discrepancy, so that the first subjects of every cohort have the configured shares too.
     """
-    start = float(stream(config, GROUP_STREAM).random())
+    start = float(stream(config, "group").random())
     limits = np.cumsum(config.population.prevalence)[:-1]
     subjects: list[Subject] = []
     for index in itertools.count():
@@ -146,7 +145,7 @@ def draw_cohort(config: PhantomConfig) -> list[Subject]:
             )
             raise CohortError(msg)
         group = int(np.searchsorted(limits, (start + index * GOLDEN_RATIO) % 1.0, side="right"))
-        rng = stream(config, SUBJECT_STREAM, index)
+        rng = stream(config, "subject", index)
         subject = draw_subject(config.population, index=index, group=group, max_sessions=config.max_sessions, rng=rng)
         if config.min_motion_mm == 0 or _moves(subject, config.min_motion_mm):
             subjects.append(subject)

@@ -15,7 +15,7 @@ from ldae.phantom.anatomy.tissue import tissue_means, white_matter_factor
 from ldae.phantom.cohort import PhantomConfig, synthesise_cohort
 from ldae.phantom.pose import RawConfig
 from ldae.phantom.scanner import draw_site
-from ldae.phantom.settings import SITE_STREAM, stream
+from ldae.phantom.settings import stream
 from ldae.volume import read_volume
 from tests.command_line import run
 from tests.tiny_model import make_tiny_model
@@ -75,7 +75,7 @@ def test_white_matter_darkens_in_t1w_and_brightens_toward_grey_matter_elsewhere(
 
 
 def test_each_modality_has_scanners_of_its_own():
-    found = [draw_site(CONFIG.scanner, stream(replace(CONFIG, modality=m), SITE_STREAM, 1)) for m in ("T1w", *OTHERS)]
+    found = [draw_site(CONFIG.scanner, stream(replace(CONFIG, modality=m), "site", 1)) for m in ("T1w", *OTHERS)]
     assert len({site.gamma for site in found}) == 3
 
 
