@@ -1,7 +1,6 @@
 """N4 bias-field correction on the scan's own grid, shrunken, since the field is smooth."""
 
 import numpy as np
-import numpy.typing as npt
 
 from ldae.head.morphology import coarse_grid, mask_of_head, mask_volume
 from ldae.volume import Volume, to_itk
@@ -46,14 +45,9 @@ def correct_bias(volume: Volume, mask: Volume | None = None) -> Volume:
     log_field = SimpleITK.GetArrayFromImage(n4.GetLogBiasFieldAsImage(image)).T
     log_field = log_field - log_field[fitted].mean()
     limit = np.log(MAX_FACTOR)
-    bounded = np.clip(log_field, -limit, limit).astype(np.float32)
-    factor = np.exp(_at_voxels(Volume(bounded, grid.affine), volume))
-    return Volume(np.asarray(volume.data / factor, dtype=np.float32), volume.affine)
-
-
-def _at_voxels(field: Volume, volume: Volume) -> npt.NDArray[np.float32]:
-    """A coarse field at the voxels of a volume on the same axes; beyond the outer voxel centres it is constant."""
-    padded = np.pad(field.data, 1, mode="edge")
-    affine = np.array(field.affine)
+    # Beyond the outer voxel centres the field is constant.
+    bounded = np.pad(np.clip(log_field, -limit, limit).astype(np.float32), 1, mode="edge")
+    affine = np.array(grid.affine)
     affine[:3, 3] -= affine[:3, :3].sum(axis=1)
-    return Volume(padded, affine).resample_to(volume.grid).data
+    factor = np.exp(Volume(bounded, affine).resample_to(volume.grid).data)
+    return Volume(np.asarray(volume.data / factor, dtype=np.float32), volume.affine)

@@ -6,7 +6,17 @@ from scipy import ndimage
 
 from ldae.atlas import load_template, template_grid
 from ldae.errors import CohortError
-from ldae.head.morphology import Mask, close, coarse_grid, depth_mm, grow, largest_piece, mask_volume, shrink
+from ldae.head.morphology import (
+    Mask,
+    box_corners_mm,
+    close,
+    coarse_grid,
+    depth_mm,
+    grow,
+    largest_piece,
+    mask_volume,
+    shrink,
+)
 from ldae.volume import Grid, Volume
 
 __all__ = ["brain_of_mask", "brain_of_stripped", "extract_brain", "inside", "template_brain"]
@@ -68,11 +78,7 @@ def brain_of_stripped(scan: Volume) -> Volume:
 
 
 def brain_of_mask(mask: Volume, grid: Grid) -> Volume:
-    """Surface of a given brain mask; as :func:`extract_brain`.
-
-    Args:
-        mask: above 0 inside the brain, on any grid in the scan's space.
-        grid: the scan's.
+    """Surface of a given brain mask, above 0 inside, on any grid in the space of the scan's; as :func:`extract_brain`.
 
     Raises:
         CohortError: if the mask marks nothing, or everything, within the scan's field of view.
@@ -92,16 +98,7 @@ def inside(surface: Volume, grid: Grid) -> Mask:
 
 
 def template_brain(grid: Grid, affine_native_to_template: npt.NDArray[np.float64], *, margin_mm: float = 0.0) -> Volume:
-    """The template's brain mask moved to a scan, grown by a margin.
-
-    Args:
-        grid: the scan's.
-        affine_native_to_template: scan to template (RAS mm), (4, 4).
-        margin_mm: in template mm.
-
-    Returns:
-        0 and 1 on the scan's grid.
-    """
+    """The template's brain mask moved to a scan's grid, 0 and 1, and grown by a margin in template mm."""
     return mask_volume(_template_depth(grid, affine_native_to_template) > -margin_mm, grid.affine)
 
 
@@ -124,10 +121,7 @@ def _template_depth(grid: Grid, affine_native_to_template: npt.NDArray[np.float6
 def _window(grid: Grid, affine_native_to_template: npt.NDArray[np.float64]) -> Grid:
     """The part of the grid that the template's brain and its surroundings can reach."""
     box = template_grid(8.0, multiple=1, margin_mm=2 * REACH_MM)
-    corners = np.array([[i, j, k, 1] for i in (0, 1) for j in (0, 1) for k in (0, 1)], dtype=np.float64)
-    corners[:, :3] *= np.asarray(box.shape) - 1
-    to_voxel = np.linalg.inv(affine_native_to_template @ grid.affine) @ box.affine
-    voxels = (to_voxel @ corners.T)[:3]
+    voxels = (np.linalg.inv(affine_native_to_template @ grid.affine) @ box_corners_mm(box))[:3]
     low = np.clip(np.floor(voxels.min(axis=1)).astype(int), 0, np.asarray(grid.shape) - 1)
     high = np.clip(np.ceil(voxels.max(axis=1)).astype(int) + 1, low + 1, grid.shape)
     affine = np.array(grid.affine)

@@ -43,14 +43,7 @@ TOOLS = {
 
 
 def run_brain_tool(name: str, scan: Volume) -> Volume:
-    """Brain mask by a program.
-
-    Args:
-        name: of the tool, a key of `TOOLS`.
-        scan: a T1w head.
-
-    Returns:
-        0 and 1 in the scan's space.
+    """Mask of a T1w head's brain, 0 and 1 in the scan's space, by one of `TOOLS`.
 
     Raises:
         CohortError: if the program is not on the PATH, fails, or leaves no mask.

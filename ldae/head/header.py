@@ -52,9 +52,7 @@ def check_file(path: Path) -> Finding | None:
 def check_header(header: Header, file_bytes: int | None = None) -> list[Finding]:
     """Findings on a header; with an error among them, the voxels are not worth reading.
 
-    Args:
-        header: as written in the file.
-        file_bytes: size of the file, to compare with the number of voxels.
+    The size of the file is compared with the number of voxels.
     """
     found = list(_check_kind(header, file_bytes)) or [*_check_type(header), *_check_geometry(header)]
     useless = any(one.severity == ERROR for one in found)
@@ -95,9 +93,8 @@ def _check_geometry(header: Header) -> Iterator[Finding]:
         return
     affine = header.affine
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        yield Finding(
-            ERROR, "singular-affine", "the affine has no inverse: voxels have no position in space", RECONVERT
-        )
+        message = "the affine has no inverse: voxels have no position in space"
+        yield Finding(ERROR, "singular-affine", message, RECONVERT)
         return
     sizes = np.linalg.norm(affine[:3, :3], axis=0)
     measured = " x ".join(f"{size:.4g}" for size in sizes)
@@ -121,10 +118,8 @@ def _check_extent(shape: tuple[int, ...], sizes: npt.NDArray[np.float64]) -> Ite
         message = f"only {min(shape)} slices along one axis"
         yield Finding(WARNING, "few-slices", message, WHOLE_HEAD)
     elif field_mm < MIN_FIELD_MM:
-        message = (
-            f"the field of view is only {field_mm:.0f} mm along one axis; a brain needs more than {MIN_FIELD_MM:g}"
-        )
-        yield Finding(WARNING, "small-field", message, WHOLE_HEAD)
+        shown = f"the field of view is only {field_mm:.0f} mm along one axis"
+        yield Finding(WARNING, "small-field", f"{shown}; a brain needs more than {MIN_FIELD_MM:g}", WHOLE_HEAD)
     ratio = sizes.max() / sizes.min()
     if ratio > ANISOTROPIC and sizes.max() > THICK_MM:
         message = f"slices of {sizes.max():.3g} mm, {ratio:.1f} times the smallest side of a voxel"

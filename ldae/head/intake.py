@@ -23,7 +23,6 @@ __all__ = [
     "OUTSIDE",
     "Content",
     "Preprocess",
-    "TemplateBrain",
     "TemplateFit",
     "check_prepared",
     "content_of",
@@ -101,20 +100,12 @@ class TemplateFit:
         return f"{100 * self.outside:.0f} % of the brain lies outside the template's: skull or dura is left at its rim"
 
 
-def content_of(scan: Volume, modality: Modality) -> Content:
-    """What a scan shows.
-
-    Args:
-        scan: of anything.
-        modality: that it should have.
+def content_of(scan: Volume, modality: Modality) -> tuple[Content, TemplateFit]:
+    """What a scan that should have this modality shows, and how it lies on the template.
 
     Raises:
         VolumeError: if it is neither head nor brain, or no scan at all.
     """
-    return _look_at(scan, modality)[0]
-
-
-def _look_at(scan: Volume, modality: Modality) -> tuple[Content, TemplateFit]:
     scan, _ = scan.without_spikes()  # who goes on with it says so
     check_scan(scan.data)
     fit = template_fit(scan)
@@ -146,7 +137,7 @@ def find_brain(
     check_choice("preprocess", preprocess, ("auto", True, False))
     if preprocess is False:
         return TemplateBrain(scan)
-    content, fit = _look_at(scan, modality)
+    content, fit = content_of(scan, modality)
     if content == "prepared" and preprocess == "auto":
         check_prepared(scan, modality, fit)
         return TemplateBrain(scan)
@@ -172,10 +163,7 @@ def only_t1w(content: Content, modality: Modality) -> str:
 def check_prepared(brain: Volume, modality: Modality, fit: TemplateFit | None = None) -> None:
     """Refuse a brain in template space of another modality, with a rim of the skull, or without its cerebellum.
 
-    Args:
-        brain: in template space.
-        modality: that it should have.
-        fit: of the brain, where it is known.
+    The fit of the brain is measured where it is not given.
 
     Raises:
         VolumeError: saying what it looks like, and the limits.
@@ -207,7 +195,7 @@ def check_prepared(brain: Volume, modality: Modality, fit: TemplateFit | None = 
 def contract_problem(scan: Volume, modality: Modality) -> str | None:
     """Why a scan that should be a brain in template space is none, with scores and limits; None if it is one."""
     try:
-        content, fit = _look_at(scan, modality)
+        content, fit = content_of(scan, modality)
         if content == "prepared":
             check_prepared(scan, modality, fit)
             return None

@@ -69,11 +69,7 @@ def check_scan(data: npt.NDArray[np.float32]) -> None:
 
 
 def check_intensities(data: npt.NDArray[np.float32]) -> tuple[list[Finding], dict[str, float]]:
-    """Findings on intensities that no scan has, and measurements of them.
-
-    Args:
-        data: voxels as read, (D, H, W), finite.
-    """
+    """Findings on intensities that no scan has, and measurements of them, in voxels as read, (D, H, W), finite."""
     low, high = float(data.min()), float(data.max())
     if low == high:
         found = Finding(ERROR, "constant", f"all voxels have one value, {low:g}", "export the scan again")
@@ -126,10 +122,8 @@ def _equal_neighbours(data: npt.NDArray[np.float32], shown: npt.NDArray[np.bool_
 def find_surroundings(scan: Volume) -> Surroundings:
     """The head or brain in a scan, and which of the two it is.
 
-    A brain alone has one value all around it and the volume of a brain. A head is larger, and most have noise around.
-
-    Args:
-        scan: in any orientation, with contrast.
+    A brain alone has one value all around it and the volume of a brain. A head is larger, and most have noise around. The scan
+    may have any orientation, but must have contrast.
     """
     ras = scan.to_ras()
     values, counts = np.unique(ras.data, return_counts=True)
@@ -152,11 +146,7 @@ def find_surroundings(scan: Volume) -> Surroundings:
 
 
 def check_view(around: Surroundings) -> tuple[list[Finding], dict[str, float]]:
-    """Findings on parts that the field of view cuts off, and on a size of no head or brain; and measurements.
-
-    Args:
-        around: of the scan.
-    """
+    """Findings on parts that the field of view cuts off, and on a size of no head or brain; and measurements."""
     mask, skull = around.mask, around.skull
     cut, shares = [], {}
     for axis, names in enumerate(FACES):

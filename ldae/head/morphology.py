@@ -3,6 +3,7 @@
 Beyond the field of view the masks are unknown, not empty: a border that cuts the head is no surface of it.
 """
 
+import itertools
 import math
 
 import numpy as np
@@ -11,7 +12,7 @@ from scipy import ndimage
 
 from ldae.volume import Grid, Volume
 
-__all__ = ["close", "coarse_grid", "depth_mm", "grow", "largest_piece", "mask_of_head", "mask_volume"]
+__all__ = ["box_corners_mm", "close", "coarse_grid", "depth_mm", "grow", "largest_piece", "mask_of_head", "mask_volume"]
 __all__ += ["otsu_threshold", "shrink", "smooth_inside"]
 
 Mask = npt.NDArray[np.bool_]
@@ -19,12 +20,7 @@ Spacing = tuple[float, float, float]
 
 
 def depth_mm(mask: Mask, spacing: Spacing) -> npt.NDArray[np.float64]:
-    """Distance of each voxel of the mask to the nearest voxel outside it, in mm; 0 outside, (D, H, W).
-
-    Args:
-        mask: (D, H, W).
-        spacing: voxel size in mm.
-    """
+    """Distance of each voxel of the mask to the nearest voxel outside it, in mm; 0 outside, (D, H, W)."""
     if mask.all():
         return np.full(mask.shape, np.inf)
     return np.asarray(ndimage.distance_transform_edt(mask, sampling=spacing), dtype=np.float64)
@@ -78,6 +74,12 @@ def smooth_inside(values: npt.NDArray, mask: Mask, width_voxels: float) -> npt.N
     return np.asarray(ndimage.gaussian_filter(values * mask, width_voxels) / np.maximum(weight, 1e-3))
 
 
+def box_corners_mm(grid: Grid) -> npt.NDArray[np.float64]:
+    """The outer voxel centres of a grid at its eight corners, RAS mm and 1, (4, 8)."""
+    ends = itertools.product(*((0.0, n - 1.0) for n in grid.shape))
+    return np.asarray(grid.affine @ np.array([[*corner, 1.0] for corner in ends]).T)
+
+
 def mask_volume(mask: Mask, affine: npt.NDArray[np.float64]) -> Volume:
     """A mask as a volume of zeros and ones."""
     return Volume(mask.astype(np.float32), affine)
@@ -86,10 +88,7 @@ def mask_volume(mask: Mask, affine: npt.NDArray[np.float64]) -> Volume:
 def coarse_grid(grid: Grid, voxel_size_mm: float, *, finer_too: bool = False) -> Grid:
     """The grid's own axes and field of view with voxels of about `voxel_size_mm` where its own are finer.
 
-    Args:
-        grid: the grid to coarsen.
-        voxel_size_mm: wanted edge of a voxel in mm.
-        finer_too: where its own are coarser as well.
+    With `finer_too`, where its own are coarser as well.
     """
     spacing, shape = np.asarray(grid.spacing), np.asarray(grid.shape)
     wanted = np.full(3, voxel_size_mm) if finer_too else np.maximum(spacing, voxel_size_mm)

@@ -32,8 +32,6 @@ PLAUSIBLE_BRAIN_ML = (750.0, 2200.0)
 RIM_MM, EMPTY_SHARE = 6.0, 0.95
 # Percentiles of the brain that become 0 and 1, as in a model's own contract.
 WINDOW_PERCENTILES = (0.5, 99.5)
-
-
 # Measured on ten heads: 0.95 to 0.96. Below, the brain mask is not the shape of a brain where one should lie.
 WARN_OVERLAP = 0.9
 
@@ -65,12 +63,7 @@ class Quality:
 
 
 def rate(registration: Registration, brain_mask: Volume) -> Quality:
-    """Measures of a result.
-
-    Args:
-        registration: of the scan.
-        brain_mask: 0 and 1 in template space.
-    """
+    """Measures of a scan with this brain mask, 0 and 1 in template space."""
     template = load_template(1.0).brain_mask.resample_to(brain_mask.grid).data > 0.5
     brain = brain_mask.data > 0.5
     # Parts outside the field of view count in the coverage.
@@ -181,6 +174,7 @@ def preprocess_scan(
     quality = rate(brain.registration, mask)
     given = config.already_stripped or brain_mask is not None
     warnings = _brain_warnings(native, brain.surface, brain_volume_ml, given=given)
+    warnings += [spikes_word(spikes)] if spikes else []
     return PreprocessedScan(
         image=image,
         brain_mask=mask,
@@ -189,16 +183,11 @@ def preprocess_scan(
         window=(low, high),
         quality=quality,
         brain_volume_ml=brain_volume_ml,
-        warnings=(
-            *brain.registration.warnings,
-            *quality.warnings,
-            *warnings,
-            *([spikes_word(spikes)] if spikes else []),
-        ),
+        warnings=(*brain.registration.warnings, *quality.warnings, *warnings),
     )
 
 
-def _locate_brain(native: Volume, config: PreprocessConfig, brain_mask: Volume | None = None) -> _Located:
+def _locate_brain(native: Volume, config: PreprocessConfig, brain_mask: Volume | None) -> _Located:
     """Registration, brain surface and bias-corrected image of a scan in RAS order, the latter two in its own space."""
     if config.brain_extraction in TOOLS and brain_mask is None:
         brain_mask = run_brain_tool(config.brain_extraction, native)
@@ -208,16 +197,16 @@ def _locate_brain(native: Volume, config: PreprocessConfig, brain_mask: Volume |
         corrected = correct_bias(native, brain) if config.bias_correction else native
         stripped = Volume(corrected.data * brain.data, native.affine)
         registration = register(stripped, already_stripped=True, min_correlation=config.min_correlation)
-        return _Located(refine(stripped, registration, min_correlation=config.min_correlation), surface, corrected)
-    # N4 runs before resampling, twice: over the head, so that the registration sees one contrast; then from the raw
-    # image over the brain, where its field then has to fit nothing else.
-    corrected = correct_bias(native) if config.bias_correction else native
-    registration = register(corrected, min_correlation=config.min_correlation)
-    to_template = registration.affine_native_to_template
-    if config.bias_correction:
-        corrected = correct_bias(native, template_brain(native.grid, to_template, margin_mm=BIAS_MARGIN_MM))
-    surface = extract_brain(corrected, to_template)
-    stripped = Volume(corrected.resample_to(surface.grid).data * (surface.data > 0), surface.affine)
+    else:
+        # N4 runs before resampling, twice: over the head, so that the registration sees one contrast; then from the raw
+        # image over the brain, where its field then has to fit nothing else.
+        corrected = correct_bias(native) if config.bias_correction else native
+        registration = register(corrected, min_correlation=config.min_correlation)
+        to_template = registration.affine_native_to_template
+        if config.bias_correction:
+            corrected = correct_bias(native, template_brain(native.grid, to_template, margin_mm=BIAS_MARGIN_MM))
+        surface = extract_brain(corrected, to_template)
+        stripped = Volume(corrected.resample_to(surface.grid).data * (surface.data > 0), surface.affine)
     return _Located(refine(stripped, registration, min_correlation=config.min_correlation), surface, corrected)
 
 

@@ -16,7 +16,7 @@ from scipy.spatial.transform import Rotation
 from ldae.atlas import load_template, template_grid
 from ldae.errors import CohortError
 from ldae.head.alignment import Alignment, brain_centre
-from ldae.head.morphology import close, coarse_grid, depth_mm, grow, largest_piece, mask_of_head, shrink
+from ldae.head.morphology import box_corners_mm, close, coarse_grid, depth_mm, grow, largest_piece, mask_of_head, shrink
 from ldae.volume import Volume
 
 __all__ = [
@@ -194,8 +194,7 @@ def _inverse(matrix: Matrix) -> Matrix:
 
 def _distinct(transforms: Sequence[Matrix]) -> list[Matrix]:
     """The transforms without those that move the corners of the brain's box nearly as an earlier one does."""
-    grid = template_grid(SEARCH_MM)
-    corners = grid.affine @ np.array([[*c, 1.0] for c in itertools.product(*((0.0, n - 1.0) for n in grid.shape))]).T
+    corners = box_corners_mm(template_grid(SEARCH_MM))
     kept: list[Matrix] = []
     for transform in transforms:
         moves = (np.linalg.inv(other) @ transform - np.eye(4) for other in kept)

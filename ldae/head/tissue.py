@@ -53,11 +53,7 @@ class TissueContrast:
 
 
 def tissue_contrast(scan: Volume) -> TissueContrast:
-    """Regression of a scan's local brightness on the template's white matter and fluid.
-
-    Args:
-        scan: moved into template space.
-    """
+    """Regression of the local brightness of a scan in template space on the template's white matter and fluid."""
     template = load_template(GRID_MM)
     # Whole voxels of brain: background mixed into its rim would pass for dark fluid.
     brain = template.brain_mask.data > WHOLE

@@ -136,9 +136,9 @@ def _examine(modality: Modality, record: Record) -> tuple[Content | None, str]:
     """What a scan shows, or why it cannot be used."""
     try:
         volume = read_volume(record.image)
-        content = content_of(volume, modality)
+        content, fit = content_of(volume, modality)
         if content == "prepared":
-            check_prepared(volume, modality)
+            check_prepared(volume, modality, fit)
         elif modality != "T1w":
             raise VolumeError(only_t1w(content, modality))
         return content, ""
