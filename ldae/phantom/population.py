@@ -17,7 +17,6 @@ __all__ = [
     "AnatomicalState",
     "PopulationConfig",
     "Session",
-    "StructureEffect",
     "Subject",
     "anatomical_state",
     "draw_subject",
@@ -181,15 +180,7 @@ def _draw_months(rng: np.random.Generator, config: PopulationConfig, max_session
 def draw_subject(
     config: PopulationConfig, *, index: int, group: int, max_sessions: int, rng: np.random.Generator
 ) -> Subject:
-    """Draw a subject and the truth of its visits.
-
-    Args:
-        config: the population.
-        index: number of the subject, from 0.
-        group: baseline diagnosis, an index into `DIAGNOSES`.
-        max_sessions: the largest number of visits.
-        rng: the subject's own.
-    """
+    """Draw a subject and the truth of its visits; its baseline diagnosis is `DIAGNOSES[group]`."""
     sex = "F" if rng.random() < 0.5 else "M"
     site = f"site-{int(rng.integers(config.n_sites)) + 1}"
     sign = 1.0 if sex == "M" else -1.0

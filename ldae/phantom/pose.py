@@ -4,18 +4,18 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from nibabel.affines import from_matvec
+from nibabel.affines import apply_affine, from_matvec
 from nibabel.orientations import inv_ornt_aff
 from nibabel.quaternions import angle_axis2mat
 
 from ldae.base.ranges import Range, checked, within
 from ldae.errors import ConfigError
-from ldae.phantom.anatomy.deformation import shape_lattice
-from ldae.phantom.anatomy.lattice import Array, sample_at, upsample_to
+from ldae.phantom.anatomy.deformation import at_shape_lattice, shape_lattice
+from ldae.phantom.anatomy.lattice import Array, upsample_to
 from ldae.phantom.anatomy.tissue import ROTATION_CENTRE_MM
 from ldae.volume import Grid
 
-__all__ = ["HeadShape", "RawConfig", "best_affine", "draw_native_grid", "draw_pose", "template_points"]
+__all__ = ["HeadShape", "Matrix", "RawConfig", "best_affine", "draw_native_grid", "draw_pose", "template_points"]
 
 Matrix = npt.NDArray[np.float64]
 
@@ -129,32 +129,23 @@ class HeadShape:
 
     def to_template(self, points_mm: npt.NDArray[np.floating]) -> Array:
         """Template points seen at points of the subject's head in template orientation, RAS mm, (N, 3)."""
-        lattice = shape_lattice()
-        index = (points_mm - lattice.affine[:3, 3]) / lattice.spacing
-        bent = sample_at(self.bending, np.asarray(index, dtype=np.float32))
-        return np.asarray(points_mm @ self.affine[:3, :3].T + self.affine[:3, 3] + bent, dtype=np.float32)
+        bent = at_shape_lattice(self.bending, points_mm)
+        return np.asarray(apply_affine(self.affine, points_mm) + bent, dtype=np.float32)
 
     def from_template(self, points_mm: npt.NDArray[np.floating]) -> Array:
         """Points of the subject's head at which template points are seen: the inverse of `to_template`, (N, 3)."""
         back = np.linalg.inv(self.affine)
         points = np.asarray(points_mm, dtype=np.float64)
-        guess = points @ back[:3, :3].T + back[:3, 3]
+        guess = apply_affine(back, points)
         for _ in range(INVERSE_ITERATIONS):
             guess = guess + (points - self.to_template(guess)) @ back[:3, :3].T
         return np.asarray(guess, dtype=np.float32)
 
 
 def template_points(grid: Grid, factors: tuple[int, int, int], pose: Matrix, shape: HeadShape) -> Array:
-    """Template points seen at the parts of a native grid's voxels.
+    """Template points seen at the parts of a native grid's voxels, RAS mm, (D * f, H * g, W * h, 3).
 
-    Args:
-        grid: the native grid.
-        factors: parts that a voxel is divided into along each axis.
-        pose: see `draw_pose`.
-        shape: of the head.
-
-    Returns:
-        RAS mm of the template, (D * f, H * g, W * h, 3).
+    Each voxel is divided into `factors` parts along the axes; for the pose see `draw_pose`.
     """
     spacing = np.array(grid.spacing)
     part = spacing / factors

@@ -7,12 +7,11 @@ import numpy.typing as npt
 
 from ldae.base.ranges import checked, not_negative, share
 from ldae.contract import Modality
+from ldae.phantom.anatomy.lattice import Array
 from ldae.phantom.anatomy.tissue import Composition, RigidMotion, tissue_means, tissue_slope, white_matter_factor
 from ldae.volume import Grid
 
 __all__ = ["Scan", "ScannerConfig", "Site", "acquire", "bias_field", "draw_scan", "draw_site", "receive"]
-
-Array = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)

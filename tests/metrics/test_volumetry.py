@@ -26,7 +26,8 @@ def scan_of(subject: SubjectMap, state: AnatomicalState, seed: int) -> tuple[Vol
 
 
 def head_of(seed: int, scale: float = 0.92) -> SubjectMap:
-    return map_subject(template_grid(VOXEL_MM), draw_shape(ShapeConfig(), scale, np.random.default_rng(seed)))
+    shape = draw_shape(ShapeConfig(), scale, np.random.default_rng(seed))
+    return map_subject(template_grid(VOXEL_MM), shape, load_template(1.0))
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,8 @@ from ldae.phantom.anatomy.deformation import ShapeConfig, draw_shape, exponentia
 from ldae.phantom.anatomy.lattice import sample_at
 from ldae.phantom.anatomy.tissue import RigidMotion, SubjectMap, map_subject, render
 from ldae.phantom.cohort import PhantomConfig, cohort_grid, draw_cohort, synthesise_cohort
-from ldae.phantom.population import AnatomicalState, PopulationConfig, anatomical_state, draw_subject
+from ldae.phantom.population import AnatomicalState, PopulationConfig, anatomical_state, draw_subject, with_severity
+from ldae.phantom.pose import RawConfig
 from ldae.phantom.scan import scan_subject
 from ldae.phantom.scanner import ScannerConfig, acquire, bias_field, draw_scan, draw_site
 from ldae.prepare.imports.bids import import_bids
@@ -38,7 +39,7 @@ def cohort(tmp_path_factory) -> Path:
 def plain_head() -> SubjectMap:
     """The template's own head on the 6 mm grid."""
     config = ShapeConfig(amplitudes_mm=(0.0, 0.0), axis_scale_sd=0.0)
-    return map_subject(template_grid(6.0), draw_shape(config, 1.0, np.random.default_rng(0)))
+    return map_subject(template_grid(6.0), draw_shape(config, 1.0, np.random.default_rng(0)), load_template(1.0))
 
 
 def test_layout_is_bids_whose_import_gives_the_generators_own_manifest(cohort, tmp_path):
@@ -188,27 +189,29 @@ def test_impossible_settings_are_refused(change, message):
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("part", "setting", "value"),
     [
-        {"prevalence": (0.5, 0.5, 0.5)},
-        {"prevalence": (-1.0, 1.0, 1.0)},
-        {"age_sd_years": -1.0},
-        {"age_range_years": (90.0, 50.0)},
-        {"age_range_years": (50.0,)},
-        {"single_session": 2.0},
-        {"n_sites": 0},
-        {"asymmetry": float("nan")},
+        (PopulationConfig, "prevalence", (0.5, 0.5, 0.5)),
+        (PopulationConfig, "prevalence", (-1.0, 1.0, 1.0)),
+        (PopulationConfig, "age_sd_years", -1.0),
+        (PopulationConfig, "age_range_years", (90.0, 50.0)),
+        (PopulationConfig, "age_range_years", (50.0,)),
+        (PopulationConfig, "single_session", 2.0),
+        (PopulationConfig, "n_sites", 0),
+        (PopulationConfig, "asymmetry", float("nan")),
+        (ScannerConfig, "noise_sd", -1.0),
+        (ScannerConfig, "ghost_probability", 2.0),
+        (ScannerConfig, "gain_sd", float("nan")),
+        (RawConfig, "max_rotation_deg", 120.0),
+        (RawConfig, "max_translation_mm", -1.0),
+        (RawConfig, "margin_mm", (25.0, 4.0)),
+        (RawConfig, "max_in_plane_ratio", 0.5),
+        (RawConfig, "bias_sd", float("nan")),
     ],
 )
-def test_impossible_populations_are_refused(change):
-    with pytest.raises(ConfigError, match=next(iter(change))):
-        PopulationConfig(**change)
-
-
-@pytest.mark.parametrize("change", [{"noise_sd": -1.0}, {"ghost_probability": 2.0}, {"gain_sd": float("nan")}])
-def test_impossible_scanners_are_refused(change):
-    with pytest.raises(ConfigError, match=next(iter(change))):
-        ScannerConfig(**change)
+def test_impossible_settings_of_a_part_are_refused(part, setting, value):
+    with pytest.raises(ConfigError, match=setting):
+        part(**{setting: value})
 
 
 def test_a_subject_does_not_depend_on_the_others():
@@ -268,7 +271,7 @@ def test_ventricles_grow_in_the_image(plain_head):
 
 def test_no_change_is_the_template(plain_head):
     points = np.random.default_rng(0).uniform(-60, 60, (500, 3)).astype(np.float32)
-    assert not structure_displacement(AnatomicalState(), points).any()
+    assert not structure_displacement(AnatomicalState(), points, load_template(1.0)).any()
     head = render(plain_head, AnatomicalState(), RigidMotion())
     template = load_template(6.0)
     for ours, theirs in ((head.grey, template.grey_matter), (head.white, template.white_matter)):
@@ -324,7 +327,8 @@ def test_interpolation_is_exact_on_linear_functions_and_a_rotation_keeps_distanc
 def test_a_head_keeps_its_shape_at_every_voxel_size():
     shape = draw_shape(ShapeConfig(), 0.92, np.random.default_rng(0))
     state = AnatomicalState(ventricle_mm=3.0, hippocampus_left_mm=1.0, cortex_mm=0.3)
-    coarse, fine = (render(map_subject(template_grid(v), shape), state).volumes_ml for v in (6.0, 4.0))
+    heads = [map_subject(template_grid(v), shape, load_template(1.0)) for v in (6.0, 4.0)]
+    coarse, fine = (render(head, state).volumes_ml for head in heads)
     assert coarse == pytest.approx(fine, rel=0.01)
 
 
@@ -340,3 +344,37 @@ def test_motion_ghosts_leave_the_background_empty(plain_head):
     assert ((images[0] > 0) == (images[1] > 0)).all()
     assert (images[0] >= images[1]).all()
     assert images[0].sum() > images[1].sum()
+
+
+def test_more_severity_is_the_same_subject_with_more_disease():
+    population = PopulationConfig()
+    offsets = np.array([0.3, -0.2, 0.1, 0.4, -0.5, 0.2])
+    moved = with_severity(anatomical_state(population, 72.0, 0.2, offsets), 0.6, population)
+    expected = dataclasses.asdict(anatomical_state(population, 72.0, 0.8, offsets))
+    assert dataclasses.asdict(moved) == pytest.approx(expected)
+
+
+def test_cohort_holds_its_effect_where_disease_acts(tmp_path):
+    config = PhantomConfig(n_subjects=3, voxel_size_mm=5.0, max_sessions=1, seed=4)
+    synthesise_cohort(tmp_path / "cohort", config)
+    effect = read_volume(tmp_path / "cohort" / "phantom_effect.nii.gz")
+    template = load_template(5.0)
+    ventricles = template.ventricles.resample_to(effect.grid).data > 0.5
+    brain = template.brain_mask.resample_to(effect.grid).data > 0.5
+    # Fluid takes the place of brighter tissue around the ventricles; far outside the brain nothing happens.
+    assert effect.data[ventricles].mean() < 3 * effect.data[brain].mean() < 0
+    assert np.abs(effect.data[~brain]).mean() < 0.1 * np.abs(effect.data[brain]).mean()
+    assert len(draw_cohort(config)) == 3
+
+
+def test_subjects_who_change_little_can_be_left_out_and_keep_their_anatomy():
+    everyone = {each.participant_id: each for each in draw_cohort(PhantomConfig(n_subjects=400, seed=3))}
+    chosen = draw_cohort(PhantomConfig(n_subjects=6, seed=3, min_motion_mm=2.0))
+    assert len(chosen) == 6
+    for subject in chosen:
+        assert subject == everyone[subject.participant_id]
+        assert len(subject.sessions) >= 3
+        walls = [session.state.ventricle_mm for session in subject.sessions]
+        assert abs(walls[-1] - walls[0]) >= 2.0
+    with pytest.raises(CohortError, match="lower --min-motion"):
+        draw_cohort(PhantomConfig(n_subjects=1, seed=3, min_motion_mm=2.0, max_sessions=2))

@@ -13,9 +13,9 @@ from scipy import ndimage
 
 from ldae.atlas import Template, load_template
 from ldae.image_files import LPS_TO_RAS
-from ldae.phantom.anatomy.deformation import shape_lattice
+from ldae.phantom.anatomy.deformation import at_shape_lattice, shape_lattice
 from ldae.phantom.anatomy.label_maps import LabelSource, label_anatomy
-from ldae.phantom.anatomy.lattice import Array, sample_at
+from ldae.phantom.anatomy.lattice import Array
 from ldae.phantom.anatomy.tissue import tissue_means
 from ldae.volume import Volume, to_itk
 
@@ -66,19 +66,13 @@ class Combination:
         points, share = points_mm.reshape(-1, 3) * flip, np.float32(self.share)
         own, other = _saved_warp(self.own), _saved_warp(self.other)
         # A place of the template lies between its places in both maps.
-        points = points + _at(own.into_template * (1 - share) + other.into_template * share, points)
-        return np.asarray(((points + _at(own.into_map, points)) * flip).reshape(points_mm.shape))
+        points = points + at_shape_lattice(own.into_template * (1 - share) + other.into_template * share, points)
+        return np.asarray(((points + at_shape_lattice(own.into_map, points)) * flip).reshape(points_mm.shape))
 
 
 @functools.lru_cache(maxsize=64)
 def _saved_warp(path: Path) -> Warp:
     return Warp(*np.load(path))
-
-
-def _at(field: Array, points_mm: Array) -> Array:
-    lattice = shape_lattice()
-    index = (points_mm - lattice.affine[:3, 3]) / np.array(lattice.spacing)
-    return sample_at(field, np.asarray(index, dtype=np.float32))
 
 
 def find_warp(source: LabelSource) -> Warp:
@@ -91,7 +85,10 @@ def find_warp(source: LabelSource) -> Warp:
     field = None
     for sigma_mm, iterations in LEVELS:
         demons.SetNumberOfIterations(iterations)
-        images = [to_itk(_smoothed(each, sigma_mm)) for each in (fixed, moving)]
+        images = [
+            to_itk(Volume(ndimage.gaussian_filter(each.data, sigma_mm / each.spacing[0]), each.affine))
+            for each in (fixed, moving)
+        ]
         field = demons.Execute(*images) if field is None else demons.Execute(*images, field)
     inverse = SimpleITK.InvertDisplacementField(field, maximumNumberOfIterations=50)
     into_map, into_template = (_ras(SimpleITK.GetArrayFromImage(each)) for each in (field, inverse))
@@ -109,7 +106,3 @@ def _painted(anatomy: Template) -> Volume:
     data = sum(np.float32(mean) * each.data for mean, each in zip(tissue_means(), fractions, strict=True))
     soft = ndimage.gaussian_filter(np.asarray(data, dtype=np.float32), 1.5)
     return Volume(soft, anatomy.grid.affine).resample_to(shape_lattice())
-
-
-def _smoothed(image: Volume, sigma_mm: float) -> Volume:
-    return Volume(ndimage.gaussian_filter(image.data, sigma_mm / image.spacing[0]), image.affine)

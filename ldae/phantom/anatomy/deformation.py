@@ -18,7 +18,7 @@ from ldae.phantom.anatomy.lattice import FWHM_PER_SIGMA, Array, sample_at
 from ldae.phantom.population import AnatomicalState
 from ldae.volume import Grid
 
-__all__ = ["ShapeConfig", "draw_shape", "exponential", "shape_lattice", "structure_displacement"]
+__all__ = ["ShapeConfig", "at_shape_lattice", "draw_shape", "exponential", "shape_lattice", "structure_displacement"]
 
 SHAPE_LATTICE_MM = 4.0
 STRUCTURE_LATTICE_MM = 3.0
@@ -49,11 +49,7 @@ class ShapeConfig:
 def exponential(velocity: Array) -> Array:
     """The flow of a stationary velocity field after unit time, by scaling and squaring (Arsigny 2006).
 
-    Args:
-        velocity: in lattice units, (X, Y, Z, 3).
-
-    Returns:
-        Displacement in lattice units, (X, Y, Z, 3).
+    Velocity and the displacement that is returned are in lattice units, (X, Y, Z, 3).
     """
     shape = velocity.shape
     identity = np.moveaxis(np.indices(shape[:3], dtype=np.float32), 0, -1).reshape(-1, 3)
@@ -68,6 +64,13 @@ def exponential(velocity: Array) -> Array:
 def shape_lattice() -> Grid:
     """Lattice on which shape is drawn: fixed, so that a subject keeps its shape at every voxel size."""
     return template_grid(SHAPE_LATTICE_MM, margin_mm=20.0)
+
+
+def at_shape_lattice(field: Array, points_mm: npt.NDArray[np.floating]) -> Array:
+    """A field on the shape lattice, (X, Y, Z, C), at points in RAS mm, (N, 3) to (N, C)."""
+    lattice = shape_lattice()
+    index = (points_mm - lattice.affine[:3, 3]) / lattice.spacing
+    return sample_at(field, np.asarray(index, dtype=np.float32))
 
 
 @functools.lru_cache(maxsize=1)
@@ -126,18 +129,12 @@ def structure_fields(anatomy: Template) -> tuple[Array, Array, Array]:
     )
 
 
-def structure_displacement(state: AnatomicalState, points_mm: Array, anatomy: Template | None = None) -> Array:
-    """Motion of the anatomy seen at template points by ageing and disease.
+def structure_displacement(state: AnatomicalState, points_mm: Array, anatomy: Template) -> Array:
+    """Motion of an anatomy by ageing and disease; amplitudes of zero give exactly zero.
 
-    Args:
-        state: amplitudes; all zero gives exactly zero.
-        points_mm: positions in the template, RAS mm, (N, 3).
-        anatomy: the template's own if None.
-
-    Returns:
-        Displacement to the template point that is now seen there, mm, (N, 3).
+    From positions in the template, RAS mm, (N, 3), to the template points that are now seen there, mm, (N, 3).
     """
-    ventricles, left, right = structure_fields(anatomy or load_template(1.0))
+    ventricles, left, right = structure_fields(anatomy)
     velocity = np.float32(state.ventricle_mm) * ventricles
     velocity += np.float32(state.hippocampus_left_mm) * left
     velocity += np.float32(state.hippocampus_right_mm) * right

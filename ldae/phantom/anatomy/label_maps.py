@@ -19,14 +19,14 @@ from ldae.base.processes import one_itk_thread
 from ldae.errors import CohortError, LdaeError
 from ldae.head.morphology import close
 from ldae.head.registration import register
-from ldae.phantom.anatomy.lattice import Array, bounding_box, smooth_noise
+from ldae.phantom.anatomy.lattice import Array, smooth_noise
 from ldae.phantom.anatomy.tissue import tissue_means
-from ldae.volume import SUFFIXES, Volume, read_volume
+from ldae.volume import SUFFIXES, Grid, Volume, read_volume
 
 if TYPE_CHECKING:
     from ldae.phantom.anatomy.combination import Combination
 
-__all__ = ["LabelMap", "LabelSource", "label_anatomy", "label_files", "place_label_map", "read_label_map", "shifted"]
+__all__ = ["LabelMap", "LabelSource", "label_anatomy", "label_files", "place_label_map", "read_label_map"]
 
 log = logging.getLogger(__name__)
 
@@ -35,9 +35,12 @@ Labels = npt.NDArray[np.int16]
 # Shares of grey matter, white matter and fluid.
 GREY, WHITE, FLUID = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)
 CHOROID = (0.3, 0.0, 0.7)
+# Parcellations of the cortex and of the white matter below it.
+CORTEX_PARCELS = (*range(1000, 3000), *range(11000, 13000))
+WHITE_PARCELS = (*range(3000, 5002), *range(13000, 15000))
 TISSUES: dict[tuple[int, ...], tuple[float, float, float]] = {
-    (2, 7, 41, 46, 85, 192, 251, 252, 253, 254, 255): WHITE,
-    (3, 8, 17, 18, 42, 47, 53, 54, 80, 81, 82): GREY,
+    (2, 7, 41, 46, 85, 192, 251, 252, 253, 254, 255, *WHITE_PARCELS): WHITE,
+    (3, 8, 17, 18, 42, 47, 53, 54, 80, 81, 82, *CORTEX_PARCELS): GREY,
     (4, 5, 14, 15, 43, 44, 72): FLUID,
     (30, 31, 62, 63, 136, 137, 163, 164): CHOROID,
     (25, 57, 77, 78, 79, 100, 109): (0.7, 0.3, 0.0),  # lesions of white matter
@@ -49,8 +52,6 @@ TISSUES: dict[tuple[int, ...], tuple[float, float, float]] = {
     (26, 58): (0.9, 0.1, 0.0),
     (28, 60): (0.35, 0.65, 0.0),
 }
-# Parcellations of the cortex and of the white matter below it.
-CORTEX_PARCELS, WHITE_PARCELS = ((1000, 3000), (11000, 13000)), ((3000, 5002), (13000, 15000))
 CSF_LABEL = 24
 VENTRICLES = (4, 5, 43, 44, 31, 63, 136, 137, 163, 164)
 HIPPOCAMPUS_LEFT, HIPPOCAMPUS_RIGHT = 17, 53
@@ -58,12 +59,12 @@ HIPPOCAMPUS_LEFT, HIPPOCAMPUS_RIGHT = 17, 53
 HEAD_LABELS = range(500, 600)
 
 NEEDED = {
-    "white matter": ((2, 41), WHITE_PARCELS),
-    "cortex": ((3, 42), CORTEX_PARCELS),
-    "left lateral ventricle": ((4,), ()),
-    "right lateral ventricle": ((43,), ()),
-    "left hippocampus": ((17,), ()),
-    "right hippocampus": ((53,), ()),
+    "white matter": (2, 41, *WHITE_PARCELS),
+    "cortex": (3, 42, *CORTEX_PARCELS),
+    "left lateral ventricle": (4,),
+    "right lateral ventricle": (43,),
+    "left hippocampus": (17,),
+    "right hippocampus": (53,),
 }
 SPACING_MM = (0.5, 2.0)
 LARGEST_LABEL = 15_000
@@ -120,6 +121,19 @@ class LabelMap:
     affine: npt.NDArray[np.float64]
     unknown: tuple[int, ...]
 
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Voxel size along each axis in mm."""
+        return Grid(self.labels.shape, self.affine).spacing
+
+    def around(self, mask: npt.NDArray[np.bool_], margin: int) -> "LabelMap":
+        """The box around a mask, (D, H, W), with some voxels to spare."""
+        (box,) = ndimage.find_objects(mask.astype(np.uint8))
+        box = tuple(slice(max(side.start - margin, 0), side.stop + margin) for side in box)
+        affine = self.affine.copy()
+        affine[:3, 3] += affine[:3, :3] @ [side.start for side in box]
+        return replace(self, labels=self.labels[box], affine=affine)
+
 
 def label_files(folder: Path) -> list[Path]:
     """The images in a folder, by name.
@@ -162,11 +176,7 @@ def read_label_map(path: Path) -> LabelMap:
         raise CohortError(msg)
     labels = rounded.astype(np.int16)
     present = np.flatnonzero(np.bincount(labels.ravel()))
-    missing = [
-        name
-        for name, (numbers, ranges) in NEEDED.items()
-        if not any(n in numbers or any(a <= n < b for a, b in ranges) for n in present)
-    ]
+    missing = [name for name, numbers in NEEDED.items() if not np.isin(numbers, present).any()]
     if missing:
         msg = f"{path}: no {', no '.join(missing)} among its labels; the map must use FreeSurfer's numbering"
         raise CohortError(msg)
@@ -181,9 +191,6 @@ def _fractions() -> Array:
     table = np.zeros((LARGEST_LABEL + 1, 3), dtype=np.float32)
     for numbers, shares in TISSUES.items():
         table[list(numbers)] = shares
-    for ranges, shares in ((CORTEX_PARCELS, GREY), (WHITE_PARCELS, WHITE)):
-        for first, last in ranges:
-            table[first:last] = shares
     return table
 
 
@@ -191,48 +198,37 @@ def _fractions() -> Array:
 def place_label_map(path: str, sha256: str) -> LabelSource:
     """Register a label map's brain, painted as a T1w image, to the template; done once for each content.
 
-    Args:
-        path: the file.
-        sha256: of its content.
-
     Raises:
         CohortError: if the map is unusable or its registration fails.
     """
     label_map = read_label_map(Path(path))
     if label_map.unknown:
         log.warning("%s: labels %s are not known and count as outside the brain", path, label_map.unknown)
-    crop, affine = _brain_crop(label_map)
-    painted = _fractions()[crop] @ np.array(tissue_means(), dtype=np.float32)
+    brain = _brain(label_map, margin=0)
+    painted = np.pad(_fractions()[brain.labels] @ np.array(tissue_means(), dtype=np.float32), 4)
+    affine = brain.affine.copy()
+    affine[:3, 3] += affine[:3, :3] @ [-4, -4, -4]
     try:
         with one_itk_thread():
-            found = register(Volume(np.pad(painted, 4), shifted(affine, [-4, -4, -4])), already_stripped=True)
+            found = register(Volume(painted, affine), already_stripped=True)
     except LdaeError as error:
         msg = f"{path}: the label map does not fit the template ({error})"
         raise CohortError(msg) from error
     return LabelSource(path, sha256, tuple(tuple(row) for row in found.affine_native_to_template.tolist()))
 
 
-def _brain_crop(label_map: LabelMap, margin: int = 0) -> tuple[Labels, npt.NDArray[np.float64]]:
-    """The box around the brain's tissue, with its affine."""
-    tissue = np.asarray(_fractions()[:, :2].any(axis=1))[label_map.labels]
-    box = bounding_box(tissue, margin)
-    return label_map.labels[box], shifted(label_map.affine, [side.start for side in box])
-
-
-def shifted(affine: npt.NDArray[np.float64], voxels: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """The affine of a grid whose first voxel is some voxels further."""
-    affine = affine.copy()
-    affine[:3, 3] += affine[:3, :3] @ np.asarray(voxels)
-    return affine
+def _brain(label_map: LabelMap, margin: int) -> LabelMap:
+    """The box around the brain's tissue."""
+    return label_map.around(np.asarray(_fractions()[:, :2].any(axis=1))[label_map.labels], margin)
 
 
 @functools.lru_cache(maxsize=1)
 def label_anatomy(source: LabelSource) -> Template:
     """The brain of a label map on the template's 1 mm grid; the last one is kept."""
-    labels, affine = _brain_crop(read_label_map(Path(source.path)), margin=3)
-    spacing = tuple(np.linalg.norm(affine[:3, :3], axis=0).tolist())
+    label_map = _brain(read_label_map(Path(source.path)), margin=3)
+    labels, spacing = label_map.labels, label_map.spacing
     grid = load_template(1.0).grid
-    to_template = source.matrix @ affine
+    to_template = source.matrix @ label_map.affine
 
     def on_template(mask: npt.NDArray[np.generic]) -> Array:
         soft = ndimage.gaussian_filter(mask.astype(np.float32), SOFTENING_MM / np.array(spacing))

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from nibabel.affines import apply_affine
 from scipy import ndimage
 
 from ldae.errors import CohortError
 from ldae.head.morphology import depth_mm
-from ldae.phantom.anatomy.label_maps import CSF_LABEL, LabelSource, read_label_map, shifted
-from ldae.phantom.anatomy.lattice import Array, bounding_box, sample_at, smooth_noise
+from ldae.phantom.anatomy.label_maps import CSF_LABEL, LabelSource, read_label_map
+from ldae.phantom.anatomy.lattice import Array, sample_at, smooth_noise
 from ldae.phantom.anatomy.surroundings import AIR_SIGNAL, BRAIN_BOTTOM_MM, CEREBROSPINAL, HeadTissue
 
 __all__ = ["LabelHead", "check_head_labels"]
@@ -66,9 +67,8 @@ def check_head_labels(path: Path, labels: npt.NDArray[np.int16]) -> None:
 def _head_maps(source: LabelSource) -> _HeadMaps:
     label_map = read_label_map(Path(source.path))
     check_head_labels(Path(source.path), label_map.labels)
-    box = bounding_box(label_map.labels > 0, 1)
-    labels, affine = label_map.labels[box], shifted(label_map.affine, [side.start for side in box])
-    spacing = tuple(np.linalg.norm(affine[:3, :3], axis=0).tolist())
+    label_map = label_map.around(label_map.labels > 0, 1)
+    labels, spacing = label_map.labels, label_map.spacing
     noise = smooth_noise(np.random.default_rng(0), labels.shape, NOISE_MM, spacing)
     values = np.full(600, OTHER, dtype=np.float32)
     values[: CSF_LABEL + 1] = values[25:500] = CEREBROSPINAL  # fluid in the brain's place
@@ -83,10 +83,10 @@ def _head_maps(source: LabelSource) -> _HeadMaps:
     marrow = (labels == SPONGY_BONE) * (1 + 0.3 * noise)
     channels = [ndimage.gaussian_filter(c.astype(np.float32), SOFTENING_VOXELS) for c in (base, fat, marrow)]
     table = np.ascontiguousarray(np.stack(channels, axis=-1))
-    return _HeadMaps(table, np.asarray(np.linalg.inv(source.matrix @ affine)), labels > 0)
+    return _HeadMaps(table, np.asarray(np.linalg.inv(source.matrix @ label_map.affine)), labels > 0)
 
 
-def _depth_below_skin(labels: npt.NDArray[np.int16], spacing: tuple[float, ...]) -> Array:
+def _depth_below_skin(labels: npt.NDArray[np.int16], spacing: tuple[float, float, float]) -> Array:
     """Distance to the air around the head in mm, on every second voxel and spread; (D, H, W)."""
     small = labels[::2, ::2, ::2]
     # Air in the nose is not around the head.
@@ -118,17 +118,16 @@ class LabelHead:
         maps = _head_maps(self.source)
         step = 6
         voxels = np.argwhere(maps.head[::step, ::step, ::step]) * step
-        matrix = np.linalg.inv(maps.to_voxel)
-        points = voxels @ matrix[:3, :3].T + matrix[:3, 3]
+        points = apply_affine(np.linalg.inv(maps.to_voxel), voxels)
         return np.asarray(points[points[:, 2] > BRAIN_BOTTOM_MM - neck_below_mm], dtype=np.float32)
 
     def signal(self, points_mm: Array) -> Array:
         """Brightness without the brain at template points, (N, 3) RAS mm to (N,); 0 beyond the map."""
-        table, matrix = _head_maps(self.source).table, _head_maps(self.source).to_voxel
-        index = np.asarray(points_mm @ matrix[:3, :3].T + matrix[:3, 3], dtype=np.float32)
-        inside = ((index > -0.5) & (index < np.array(table.shape[:3]) - 0.5)).all(axis=1)
+        maps = _head_maps(self.source)
+        index = np.asarray(apply_affine(maps.to_voxel, points_mm), dtype=np.float32)
+        inside = ((index > -0.5) & (index < np.array(maps.head.shape) - 0.5)).all(axis=1)
         signal = np.zeros(len(points_mm), dtype=np.float32)
-        base, fat, marrow = sample_at(table, index[inside]).T
+        base, fat, marrow = sample_at(maps.table, index[inside]).T
         mixed = base + fat * (np.float32(self.tissue.fat) - base) + marrow * np.float32(self.tissue.marrow)
         signal[inside] = np.maximum(mixed, 0.0)
         return signal

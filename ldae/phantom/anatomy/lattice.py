@@ -1,4 +1,4 @@
-"""Values on lattices: interpolation, lookup, smooth noise, and the box around a mask."""
+"""Values on lattices: interpolation, lookup, and smooth noise."""
 
 from dataclasses import dataclass
 
@@ -8,16 +8,7 @@ from scipy import ndimage, sparse
 
 from ldae.volume import Grid
 
-__all__ = [
-    "FWHM_PER_SIGMA",
-    "Array",
-    "Table",
-    "between",
-    "bounding_box",
-    "sample_at",
-    "smooth_noise",
-    "upsample_to",
-]
+__all__ = ["FWHM_PER_SIGMA", "Array", "Table", "between", "sample_at", "smooth_noise", "upsample_to"]
 
 Array = npt.NDArray[np.float32]
 
@@ -116,9 +107,3 @@ def smooth_noise(
     sigma = np.asarray(fwhm_mm) / FWHM_PER_SIGMA / np.asarray(spacing_mm)
     smooth = ndimage.gaussian_filter(rng.standard_normal(shape, dtype=np.float32), sigma)
     return np.asarray(smooth / smooth.std(), dtype=np.float32)
-
-
-def bounding_box(mask: npt.NDArray[np.bool_], margin: int) -> tuple[slice, ...]:
-    """The slices around a mask, with some voxels to spare."""
-    (box,) = ndimage.find_objects(mask.astype(np.uint8))
-    return tuple(slice(max(side.start - margin, 0), side.stop + margin) for side in box)

@@ -13,15 +13,7 @@ from scipy import ndimage
 from ldae.atlas import load_template
 from ldae.phantom.anatomy.lattice import Array, Table, smooth_noise
 
-__all__ = [
-    "AIR_SIGNAL",
-    "BRAIN_BOTTOM_MM",
-    "CEREBROSPINAL",
-    "HeadTissue",
-    "TemplateHead",
-    "draw_head_tissue",
-    "head_signal",
-]
+__all__ = ["AIR_SIGNAL", "BRAIN_BOTTOM_MM", "CEREBROSPINAL", "HeadTissue", "TemplateHead", "draw_head_tissue"]
 
 Point = tuple[float, float, float]
 
@@ -103,9 +95,8 @@ def _cavity(axes: list[Array]) -> Array:
     grown = outside < CAVITY_CLOSING_MM
     depth = ndimage.distance_transform_edt(grown, sampling=LATTICE_MM)
     closed = (depth > CAVITY_CLOSING_MM - 0.5 * LATTICE_MM) | brain
-    distance = ndimage.distance_transform_edt(~closed, sampling=LATTICE_MM) - ndimage.distance_transform_edt(
-        closed, sampling=LATTICE_MM
-    )
+    distance = ndimage.distance_transform_edt(~closed, sampling=LATTICE_MM)
+    distance -= ndimage.distance_transform_edt(closed, sampling=LATTICE_MM)
     return np.asarray(ndimage.gaussian_filter(distance, 1.5), dtype=np.float32)
 
 
@@ -134,10 +125,10 @@ class _Space:
         q = [np.abs(c - c0) - h for c, c0, h in zip((self.x, self.y, self.z), centre, half, strict=True)]
         return np.asarray(np.maximum(np.maximum(q[0], q[1]), q[2]), dtype=np.float32)
 
-    def both(self, solid: str, centre: Point, *rest: Point | float) -> Array:
-        """A solid and its mirror image in x; points are given on the right."""
-        mirrored = _Space(np.abs(self.x), self.y, self.z)
-        return np.asarray(getattr(mirrored, solid)(centre, *rest), dtype=np.float32)
+    @property
+    def both(self) -> "_Space":
+        """Where each solid is placed with its mirror image in x; points are given on the right."""
+        return _Space(np.abs(self.x), self.y, self.z)
 
 
 def _union(*solids: Array, rounding_mm: float = 0.0) -> Array:
@@ -159,10 +150,10 @@ def _body(s: _Space) -> Array:
     return _union(
         s.ellipsoid((0.0, 34.0, -56.0), (66.0, 56.0, 62.0)),
         s.capsule((0.0, 42.0, -92.0), (0.0, 62.0, -104.0), 36.0, 22.0),
-        s.both("capsule", (36.0, 2.0, -60.0), (34.0, 18.0, -92.0), 32.0, 28.0),
+        s.both.capsule((36.0, 2.0, -60.0), (34.0, 18.0, -92.0), 32.0, 28.0),
         np.asarray(neck, dtype=np.float32),
         s.capsule((0.0, 84.0, -18.0), (0.0, 100.0, -48.0), 7.0, 10.0),
-        s.both("ellipsoid", (80.0, -22.0, -36.0), (6.0, 15.0, 26.0)),
+        s.both.ellipsoid((80.0, -22.0, -36.0), (6.0, 15.0, 26.0)),
         rounding_mm=14.0,
     )
 
@@ -174,11 +165,11 @@ def _bone(s: _Space) -> Array:
     return _union(
         np.asarray(spine, dtype=np.float32),
         s.capsule((0.0, -66.0, -92.0), (0.0, -72.0, NECK_END_MM), 4.0) - 1.5 * disc,
-        s.both("capsule", (50.0, 2.0, -50.0), (46.0, 12.0, -92.0), 5.0),
-        s.both("capsule", (46.0, 12.0, -92.0), (7.0, 70.0, -110.0), 8.0),
-        s.both("capsule", (60.0, 22.0, -44.0), (40.0, 66.0, -52.0), 4.5),
-        s.both("capsule", (22.0, 34.0, -76.0), (6.0, 74.0, -78.0), 5.0),
-        s.both("capsule", (46.0, -30.0, -44.0), (16.0, -14.0, -38.0), 6.0, 4.0),
+        s.both.capsule((50.0, 2.0, -50.0), (46.0, 12.0, -92.0), 5.0),
+        s.both.capsule((46.0, 12.0, -92.0), (7.0, 70.0, -110.0), 8.0),
+        s.both.capsule((60.0, 22.0, -44.0), (40.0, 66.0, -52.0), 4.5),
+        s.both.capsule((22.0, 34.0, -76.0), (6.0, 74.0, -78.0), 5.0),
+        s.both.capsule((46.0, -30.0, -44.0), (16.0, -14.0, -38.0), 6.0, 4.0),
         s.capsule((0.0, -4.0, -34.0), (0.0, -22.0, -62.0), 5.0),
     )
 
@@ -189,14 +180,14 @@ def _air(s: _Space) -> Array:
     turbinates = s.box((0.0, 56.0, -50.0), (14.0, 32.0, 17.0)) + 2.5 + 3.0 * waves
     return _union(
         np.asarray(turbinates, dtype=np.float32),
-        s.both("ellipsoid", (30.0, 50.0, -57.0), (11.0, 14.0, 13.0)),
+        s.both.ellipsoid((30.0, 50.0, -57.0), (11.0, 14.0, 13.0)),
         s.ellipsoid((0.0, 20.0, -40.0), (11.0, 10.0, 8.0)),
         s.ellipsoid((0.0, 76.0, -14.0), (15.0, 4.5, 8.0)),
         s.box((0.0, 56.0, -86.0), (18.0, 18.0, 1.0)),
         s.capsule((0.0, 16.0, -60.0), (0.0, 6.0, -110.0), 6.0, 7.0),
         s.capsule((0.0, 6.0, -110.0), (0.0, 2.0, NECK_END_MM), 7.0, 9.0),
-        s.both("ellipsoid", (54.0, -40.0, -50.0), (7.0, 8.0, 12.0)),
-        s.both("capsule", (62.0, -20.0, -38.0), (84.0, -22.0, -38.0), 3.0),
+        s.both.ellipsoid((54.0, -40.0, -50.0), (7.0, 8.0, 12.0)),
+        s.both.capsule((62.0, -20.0, -38.0), (84.0, -22.0, -38.0), 3.0),
     )
 
 
@@ -204,7 +195,7 @@ def _fluid_and_cord(s: _Space) -> tuple[Array, Array]:
     """Eyes with the spinal canal, and the cord in it."""
     top, bottom = (0.0, -38.0, -58.0), (0.0, -44.0, -110.0)
     end = (0.0, -42.0, NECK_END_MM)
-    eyes = s.both("ellipsoid", (32.0, 64.0, -34.0), (12.0, 12.0, 12.0))
+    eyes = s.both.ellipsoid((32.0, 64.0, -34.0), (12.0, 12.0, 12.0))
     canal = _union(s.capsule(top, bottom, 12.0, 9.0), s.capsule(bottom, end, 9.0))
     cord = _union(s.capsule(top, bottom, 7.5, 5.0), s.capsule(bottom, end, 5.0))
     return _union(eyes, canal), cord
@@ -228,7 +219,7 @@ class TemplateHead:
         """Brightness without the brain at template points, (N, 3) RAS mm to (N,); 0 in the air."""
         near = head_shapes().is_near(points_mm)
         signal = np.zeros(len(points_mm), dtype=np.float32)
-        signal[near] = head_signal(points_mm[near], self.tissue)
+        signal[near] = _head_signal(points_mm[near], self.tissue)
         return signal
 
 
@@ -252,7 +243,7 @@ def _within(distance_mm: Array) -> Array:
     return np.clip(np.float32(0.5) - distance_mm / np.float32(EDGE_MM), 0, 1)
 
 
-def head_signal(points_mm: Array, tissue: HeadTissue) -> Array:
+def _head_signal(points_mm: Array, tissue: HeadTissue) -> Array:
     """Brightness of a head without a brain (fluid is in its place) at template points, RAS mm, (N, 3) to (N,)."""
     maps = head_shapes().sample(points_mm)
     coarse, fine = maps[:, COARSE], maps[:, FINE]

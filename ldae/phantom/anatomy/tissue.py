@@ -136,27 +136,22 @@ class SubjectMap:
     Attributes:
         grid: the cohort's grid.
         parts: working voxels in a voxel.
-        part_ml: volume of a working voxel, ml.
-        source_mm: lattice spacing of the anatomy's maps that are sampled.
         anatomy: the brain that is deformed, in template space.
+        source: its maps.
         points_mm: template points of the working voxels near the brain, RAS mm, (N, 3).
         voxel_index: flat index of the voxel that each of them belongs to, (N,).
     """
 
     grid: Grid
     parts: int
-    part_ml: float
-    source_mm: float
     anatomy: Template
+    source: Table
     points_mm: Array
     voxel_index: npt.NDArray[np.intp]
 
 
-def map_subject(grid: Grid, shape_mm: Array, anatomy: Template | None = None) -> SubjectMap:
-    """Bring a head's shape from its lattice, see `draw_shape`, to the working grid of an axis-aligned, isotropic grid.
-
-    `anatomy` is the brain that is deformed, in template space; None is the template's own.
-    """
+def map_subject(grid: Grid, shape_mm: Array, anatomy: Template) -> SubjectMap:
+    """Bring a head's shape from its lattice, see `draw_shape`, to the working grid of an axis-aligned, isotropic grid."""
     voxel_mm = grid.spacing[0]
     factor = max(1, round(voxel_mm / WORKING_VOXEL_MM))
     spacing = voxel_mm / factor
@@ -165,17 +160,11 @@ def map_subject(grid: Grid, shape_mm: Array, anatomy: Template | None = None) ->
     affine[:3, 3] -= (voxel_mm - spacing) / 2
     d, h, w = (n * factor for n in grid.shape)
     points = upsample_to(Grid((d, h, w), affine), shape_mm, shape_lattice()).reshape(-1, 3)
-    anatomy = anatomy or load_template(1.0)
-    return map_points(grid, (factor, factor, factor), points, spacing, spacing**3 / 1000.0, anatomy)
+    return map_points(grid, (factor, factor, factor), points, spacing, anatomy)
 
 
 def map_points(
-    grid: Grid,
-    factors: tuple[int, int, int],
-    points_mm: Array,
-    spacing_mm: float,
-    part_ml: float,
-    anatomy: Template,
+    grid: Grid, factors: tuple[int, int, int], points_mm: Array, spacing_mm: float, anatomy: Template
 ) -> SubjectMap:
     """Keep the parts of a grid's voxels that look near an anatomy's brain.
 
@@ -184,20 +173,17 @@ def map_points(
         factors: parts that a voxel is divided into along each axis.
         points_mm: template points of all parts, RAS mm, (D * f * H * g * W * h, 3).
         spacing_mm: size of a part.
-        part_ml: volume of a part.
         anatomy: the brain that is deformed, in template space.
     """
     # The template need not be finer than the working grid, and has nothing finer than 1 mm.
-    source_mm = float(np.clip(spacing_mm, 1.0, 2.0))
-    source = tissue_source(source_mm, anatomy)
+    source = tissue_source(float(np.clip(spacing_mm, 1.0, 2.0)), anatomy)
     inside = np.concatenate(
         [source.is_near(points_mm[start : start + BLOCK]) for start in range(0, len(points_mm), BLOCK)]
     )
     fine_shape = tuple(n * f for n, f in zip(grid.shape, factors, strict=True))
     fine_index = np.unravel_index(np.flatnonzero(inside), fine_shape)
     voxel_index = np.ravel_multi_index(tuple(i // f for i, f in zip(fine_index, factors, strict=True)), grid.shape)
-    parts = int(np.prod(factors))
-    return SubjectMap(grid, parts, part_ml, source_mm, anatomy, points_mm[inside], voxel_index)
+    return SubjectMap(grid, int(np.prod(factors)), anatomy, source, points_mm[inside], voxel_index)
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,8 +214,7 @@ def render(
     """Move the template's tissue into a subject's head in some state: one map, one interpolation."""
     points = subject.points_mm if motion is None else motion.move(subject.points_mm)
     moved = points + structure_displacement(state, points, subject.anatomy)
-    source = tissue_source(subject.source_mm, subject.anatomy)
-    maps = source.sample(moved)
+    maps = subject.source.sample(moved)
     grey, white, csf = maps[:, GREY], maps[:, WHITE], maps[:, CSF]
 
     thinned = np.clip(np.float32(state.cortex_mm) * maps[:, CORTEX_RIM], -csf, grey)
@@ -241,9 +226,9 @@ def render(
     csf = csf + lost * (grey + white)
     grey, white = grey * (1 - lost), white * (1 - lost)
 
-    hippocampi = maps[:, HIPPOCAMPI]
+    hippocampi, part_ml = maps[:, HIPPOCAMPI], subject.grid.voxel_volume_ml / subject.parts
     volumes = {
-        name: float(values.sum(dtype=np.float64)) * subject.part_ml
+        name: float(values.sum(dtype=np.float64)) * part_ml
         for name, values in (
             ("ventricles_ml", maps[:, VENTRICLES]),
             ("hippocampus_left_ml", hippocampi[left]),
@@ -283,7 +268,7 @@ def _pool_displacement(subject: SubjectMap, moved_mm: Array) -> Array:
 
 
 def severity_effect(
-    head: SubjectMap, state: AnatomicalState, population: PopulationConfig, modality: Modality = "T1w"
+    head: SubjectMap, state: AnatomicalState, population: PopulationConfig, modality: Modality
 ) -> Array:
     """Change of a subject's clean image for one unit of severity, (D, H, W).
 
