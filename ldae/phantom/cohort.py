@@ -18,10 +18,9 @@ from typing import Any
 from ldae.base.files import atomic_folder, own_json, read_json, sha256_of, write_json
 from ldae.base.processes import run_each, whole_or_none
 from ldae.errors import CohortError
-from ldae.phantom.anatomy.label_maps import LabelSource, label_files
+from ldae.phantom.anatomy.label_maps import label_files
 from ldae.phantom.files import MANIFEST_NAME, Row, write_descriptions, write_tables
-from ldae.phantom.population import Subject
-from ldae.phantom.scan import by_label_map, choose_label_maps, scan_subject, write_effect
+from ldae.phantom.scan import Job, choose_label_maps, scan_subject, write_effect
 from ldae.phantom.settings import PhantomConfig, cohort_grid, draw_cohort
 
 __all__ = ["PhantomConfig", "cohort_grid", "draw_cohort", "synthesise_cohort"]
@@ -88,7 +87,7 @@ def _clear_other(place: Path, config: PhantomConfig) -> None:
         write_json(begun, plain)
 
 
-def _scan_once(folder: Path, config: PhantomConfig, job: tuple[Subject, LabelSource | None]) -> list[Row]:
+def _scan_once(folder: Path, config: PhantomConfig, job: Job) -> list[Row]:
     """What :func:`scan_subject` gives, which an interrupted run may have kept."""
     kept = folder / BEGUN / f"{job[0].participant_id}.json"
     if not kept.is_file():
@@ -146,14 +145,14 @@ def _write_cohort(
     """Everything the cohort's folder holds."""
     subjects = draw_cohort(config)
     with TemporaryDirectory(prefix="ldae-warps-") as warps:
-        sources = choose_label_maps(config, subjects, Path(warps), workers=workers)
-        jobs = [(subject, sources.get(subject.index)) for subject in by_label_map(subjects, sources)]
+        jobs = choose_label_maps(config, subjects, Path(warps), workers=workers)
         scan, workers = partial(_scan_once, folder, config), min(workers, len(jobs))
         found = run_each(scan, jobs, lost=whole_or_none, workers=workers, progress=progress)
     truth = {subject.index: rows for (subject, _), rows in zip(jobs, found, strict=True)}
     write_tables(folder, subjects, [row for subject in subjects for row in truth[subject.index]], config.modality)
     if not config.combine:  # a mean over brains of different shapes says little
-        write_effect(folder / EFFECT_NAME, config, subjects[:EFFECT_SUBJECTS], sources)
+        first = {subject.index for subject in subjects[:EFFECT_SUBJECTS]}
+        write_effect(folder / EFFECT_NAME, config, [job for job in jobs if job[0].index in first])
     write_json(folder / CONFIG_NAME, _plain(config))
     whole, label_maps = config.raw is not None, config.anatomy is not None
     write_descriptions(folder, GENERATOR_VERSION, modality=config.modality, raw=whole, label_maps=label_maps)

@@ -1,11 +1,12 @@
 """From a subject to files: the images of all its sessions, with their truth."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import nibabel
 import numpy as np
 
 from ldae.atlas import Template, load_template
@@ -26,36 +27,41 @@ from ldae.phantom.scanner import Site, acquire, draw_scan, draw_site
 from ldae.phantom.settings import PhantomConfig, cohort_grid, stream
 from ldae.volume import Grid, Volume, write_nifti, write_volume
 
-__all__ = ["choose_label_maps", "scan_subject", "write_effect"]
+__all__ = ["Job", "choose_label_maps", "scan_subject", "write_effect"]
 
 log = logging.getLogger(__name__)
 
 DESCRIPTION = "ldae phantom: synthetic, not a person"
 
 
-def choose_label_maps(
-    config: PhantomConfig, subjects: Sequence[Subject], warps: Path, *, workers: int = 1
-) -> dict[int, LabelSource]:
-    """Draw each subject's label map and find the place of every map that is used; empty without `config.anatomy`.
+Job = tuple[Subject, LabelSource | None]
+"""A subject and its label map; without one, its brain is the template's."""
 
-    The folder `warps` takes the maps' warps, if maps are combined.
+
+def choose_label_maps(config: PhantomConfig, subjects: Sequence[Subject], warps: Path, *, workers: int) -> list[Job]:
+    """Draw each subject's label map and find the place of every map that is used, if `config.anatomy` holds any.
+
+    The subjects of one map come together, so that it is read once. The folder takes the maps' warps, if maps are combined.
 
     Raises:
         CohortError: if a map is unusable.
     """
     if config.anatomy is None:
-        return {}
+        return [(subject, None) for subject in subjects]
     files = label_files(Path(config.anatomy))
-    draws = {subject.index: stream(config, "map", subject.index) for subject in subjects}
-    chosen = {index: files[int(draw.integers(len(files)))] for index, draw in draws.items()}
-    used = files if config.combine else sorted(set(chosen.values()))
+    draws = [stream(config, "map", subject.index) for subject in subjects]
+    chosen = [files[int(draw.integers(len(files)))] for draw in draws]
+    used = files if config.combine else sorted(set(chosen))
     place = partial(_place, whole_head=config.raw is not None, warps=warps if config.combine else None)
     found = run_each(place, used, lost=whole_or_none, workers=min(workers, len(used)))
     places = dict(zip(used, found, strict=True))
-    sources = {index: places[path] for index, path in chosen.items()}
+    sources = [places[path] for path in chosen]
     if config.combine:
-        sources = {index: _combined(source, files, warps, draws[index]) for index, source in sources.items()}
-    return sources
+        sources = [_combined(source, files, warps, draw) for source, draw in zip(sources, draws, strict=True)]
+    pairs = sorted(
+        zip(sources, subjects, strict=True), key=lambda pair: (pair[0].path, pair[0].mirrored, pair[1].index)
+    )
+    return [(subject, source) for source, subject in pairs]
 
 
 def _place(path: Path, *, whole_head: bool, warps: Path | None) -> LabelSource:
@@ -96,40 +102,27 @@ def _head(config: PhantomConfig, subject: Subject, source: LabelSource | None) -
     return map_subject(cohort_grid(config), _shape(config, subject, source), _anatomy(source))
 
 
-def write_effect(
-    path: Path, config: PhantomConfig, subjects: Sequence[Subject], sources: Mapping[int, LabelSource]
-) -> None:
-    """Write the mean change of the subjects' clean images for one unit of severity; `sources` as for `choose_label_maps`."""
-    effects = [
-        severity_effect(head, subject.sessions[0].state, config.population, config.modality)
-        for subject in by_label_map(subjects, sources)
-        for head in [_head(config, subject, sources.get(subject.index))]
-    ]
+def write_effect(path: Path, config: PhantomConfig, jobs: Sequence[Job]) -> None:
+    """Write the mean change of the subjects' clean images for one unit of severity."""
+    heads = ((_head(config, subject, source), subject.sessions[0].state) for subject, source in jobs)
+    effects = [severity_effect(head, state, config.population, config.modality) for head, state in heads]
     mean = Volume(np.mean(effects, axis=0, dtype=np.float32), cohort_grid(config).affine)
     write_volume(mean, path, description="phantom truth: mean change of the image for severity + 1", mni=True)
 
 
-def by_label_map(subjects: Sequence[Subject], sources: Mapping[int, LabelSource]) -> list[Subject]:
-    """The subjects with those of one label map together, so that it is read once."""
-
-    def key(subject: Subject) -> tuple[str, bool, int]:
-        source = sources.get(subject.index)
-        return ("", False, subject.index) if source is None else (source.path, source.mirrored, subject.index)
-
-    return sorted(subjects, key=key)
-
-
-def scan_subject(folder: Path, config: PhantomConfig, job: tuple[Subject, LabelSource | None]) -> list[Row]:
-    """Write the images of a subject with its anatomy (the template's if None) into the cohort's folder; their rows of truth."""
+def scan_subject(folder: Path, config: PhantomConfig, job: Job) -> list[Row]:
+    """Write the images of a subject into the cohort's folder; their rows of truth."""
     subject, source = job
     site = draw_site(config.scanner, stream(config, "site", int(subject.site.removeprefix("site-"))))
     scan = _scan_stripped if config.raw is None else _scan_raw
     rows = []
     for session, found, grid in scan(folder, config, subject, source, site):
         if found.displacement_mm is not None:
+            # Four-dimensional: x, y and z in mm; 0 where no brain is near.
+            image = nibabel.Nifti1Image(np.nan_to_num(found.displacement_mm), grid.affine)
             name = image_path(subject, session, config.modality)
-            place = folder / name.replace(f"_{config.modality}.", "_desc-truth_displacement.")
-            _write_displacement(found.displacement_mm, grid, place)
+            name = name.replace(f"_{config.modality}.", "_desc-truth_displacement.")
+            write_nifti(image, folder / name, description=DESCRIPTION)
         row = truth_row(subject, session, found.volumes_ml)
         rows.append(row if source is None else {**row, "label_map": Path(source.path).name})
     return rows
@@ -179,11 +172,3 @@ def _scan_raw(
         )
         write_raw_scan(folder, image_path(subject, session, config.modality), raw, head.shape, description=DESCRIPTION)
         yield session, raw.composition, raw.grid
-
-
-def _write_displacement(displacement_mm: np.ndarray, grid: Grid, path: Path) -> None:
-    """A four-dimensional NIfTI: x, y and z in mm; 0 where no brain is near."""
-    import nibabel
-
-    image = nibabel.Nifti1Image(np.nan_to_num(displacement_mm), grid.affine)
-    write_nifti(image, path, description=DESCRIPTION)
