@@ -61,10 +61,10 @@ def prepare_scan(scan: ScanLike, contract: Preprocessing, *, preprocess: Preproc
     """
     volume = read_scan(scan)
     try:
-        brain = find_brain(
+        brain, to_template = find_brain(
             volume, preprocess=preprocess, voxel_size_mm=contract.voxel_size_mm, modality=contract.modality
         )
-        return replace(contract.prepare(brain.image), grid=volume.grid, to_template=brain.to_template)
+        return replace(contract.prepare(brain), grid=volume.grid, to_template=to_template)
     except VolumeError as error:
         path = scan.image if isinstance(scan, Record) else scan if isinstance(scan, str | os.PathLike) else None
         if path is None:

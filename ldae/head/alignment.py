@@ -42,11 +42,9 @@ def _fixed(voxel_size_mm: float) -> tuple[Volume, Volume]:
 
 
 def write_transform(affine_native_to_template: Matrix, path: Path) -> None:
-    """Write an affine as ITK's text format, which maps points of the template (LPS mm) to points of the scan.
+    """Write an affine (RAS mm) in ITK's text format, .txt or .tfm, which maps points of the template (LPS mm) to the scan's.
 
-    Args:
-        affine_native_to_template: RAS mm of the scan to RAS mm of the template, (4, 4).
-        path: the file, .txt or .tfm; written under another name first.
+    The file is written under another name first.
     """
     import SimpleITK
 
@@ -59,9 +57,7 @@ def write_transform(affine_native_to_template: Matrix, path: Path) -> None:
 class Alignment:
     """Template and scan on one pair of grids, ready to be compared under a transform.
 
-    Args:
-        scan: what the template is aligned with.
-        voxel_size_mm: voxels of both, in mm (where the scan's own are finer).
+    Both have voxels of `voxel_size_mm`, the scan where its own are finer.
     """
 
     def __init__(self, scan: Volume, voxel_size_mm: float) -> None:
@@ -86,11 +82,7 @@ class Alignment:
         """The best rotation, translation and single scale near a start that is itself of that kind."""
         import SimpleITK
 
-        lps = LPS_TO_RAS @ start @ LPS_TO_RAS
-        transform = SimpleITK.Similarity3DTransform()
-        transform.SetCenter(self.centre.tolist())
-        transform.SetMatrix(lps[:3, :3].ravel().tolist(), 1e-6)
-        transform.SetTranslation(self._translation(lps).tolist())
+        transform = self._placed(SimpleITK.Similarity3DTransform(), start, 1e-6)
         return self._optimise(transform, start, iterations=80)
 
     def optimise_affine(self, start: Matrix) -> Matrix:
@@ -136,10 +128,12 @@ class Alignment:
     def _affine(self, matrix: Matrix) -> Any:
         import SimpleITK
 
-        lps = LPS_TO_RAS @ matrix @ LPS_TO_RAS
-        return SimpleITK.AffineTransform(
-            lps[:3, :3].ravel().tolist(), self._translation(lps).tolist(), self.centre.tolist()
-        )
+        return self._placed(SimpleITK.AffineTransform(3), matrix)
 
-    def _translation(self, lps: Matrix) -> Matrix:
-        return np.asarray(lps[:3, :3] @ self.centre + lps[:3, 3] - self.centre, dtype=np.float64)
+    def _placed(self, transform: Any, matrix: Matrix, *tolerance: float) -> Any:
+        """ITK's transform about the brain's centre, set to a matrix."""
+        lps = LPS_TO_RAS @ matrix @ LPS_TO_RAS
+        transform.SetCenter(self.centre.tolist())
+        transform.SetMatrix(lps[:3, :3].ravel().tolist(), *tolerance)
+        transform.SetTranslation((lps[:3, :3] @ self.centre + lps[:3, 3] - self.centre).tolist())
+        return transform

@@ -58,19 +58,6 @@ END_MM, LEAST_END = 25.0, 0.15
 WHAT_HELPS = "give a T1-weighted head, or the brain alone (0 outside)"
 
 
-@dataclass(frozen=True, eq=False)
-class TemplateBrain:
-    """A brain in template space.
-
-    Attributes:
-        image: exactly 0 outside the brain.
-        to_template: RAS mm of the scan to RAS mm of the template, (4, 4); None where the scan was in template space.
-    """
-
-    image: Volume
-    to_template: npt.NDArray[np.float64] | None = None
-
-
 @dataclass(frozen=True)
 class TemplateFit:
     """How a brain, everything above 0, lies on the template's.
@@ -121,7 +108,7 @@ def content_of(scan: Volume, modality: Modality) -> tuple[Content, TemplateFit]:
 
 def find_brain(
     scan: Volume, *, preprocess: Preprocess = "auto", voxel_size_mm: float = 1.0, modality: Modality = "T1w"
-) -> TemplateBrain:
+) -> tuple[Volume, npt.NDArray[np.float64] | None]:
     """The brain of a scan in template space.
 
     Args:
@@ -130,17 +117,21 @@ def find_brain(
         voxel_size_mm: of the result, where there is something to do.
         modality: that it should have; only T1w can be preprocessed.
 
+    Returns:
+        The image, 0 outside the brain, and RAS mm of the scan to RAS mm of the template, (4, 4); None where the scan was in
+        template space.
+
     Raises:
         VolumeError: if it is no such scan of a head or brain, or cannot be registered.
         ConfigError: if `preprocess` is something else.
     """
     check_choice("preprocess", preprocess, ("auto", True, False))
     if preprocess is False:
-        return TemplateBrain(scan)
+        return scan, None
     content, fit = content_of(scan, modality)
     if content == "prepared" and preprocess == "auto":
         check_prepared(scan, modality, fit)
-        return TemplateBrain(scan)
+        return scan, None
     if modality != "T1w":
         raise VolumeError(only_t1w(content, modality))
     log.info("preprocessing a %s", "head" if content == "head" else "brain")
@@ -152,7 +143,7 @@ def find_brain(
     for warning in found.warnings:
         log.warning("%s", warning)
     check_prepared(found.image, modality)
-    return TemplateBrain(found.image, found.affine_native_to_template)
+    return found.image, found.affine_native_to_template
 
 
 def only_t1w(content: Content, modality: Modality) -> str:

@@ -137,15 +137,6 @@ class PreprocessedScan:
     warnings: tuple[str, ...]
 
 
-@dataclass(frozen=True, eq=False)
-class _Located:
-    """A brain found in its scan: registration, depth below the brain's surface, and the scan without its bias field."""
-
-    registration: Registration
-    surface: Volume
-    corrected: Volume
-
-
 def preprocess_scan(
     volume: Volume, config: PreprocessConfig | None = None, *, brain_mask: Volume | None = None
 ) -> PreprocessedScan:
@@ -164,30 +155,33 @@ def preprocess_scan(
     config = config or PreprocessConfig()
     native, spikes = volume.to_ras().without_spikes()
     check_scan(native.data)
-    brain = _locate_brain(native, config, brain_mask)
-    values = brain.corrected.data[inside(brain.surface, brain.corrected.grid)]
+    registration, surface, corrected = _locate_brain(native, config, brain_mask)
+    to_template = registration.affine_native_to_template
+    values = corrected.data[inside(surface, corrected.grid)]
     low, high = (float(value) for value in np.percentile(values, WINDOW_PERCENTILES))
-    image, mask = _on_template(brain, values, config)
+    image, mask = _on_template(moved(corrected, to_template), moved(surface, to_template), values, config.grid)
     if config.normalise:
         image = _normalised(image, mask, low, high)
-    brain_volume_ml = float((brain.surface.data > 0).sum()) * brain.surface.grid.voxel_volume_ml
-    quality = rate(brain.registration, mask)
+    brain_volume_ml = float((surface.data > 0).sum()) * surface.grid.voxel_volume_ml
+    quality = rate(registration, mask)
     given = config.already_stripped or brain_mask is not None
-    warnings = _brain_warnings(native, brain.surface, brain_volume_ml, given=given)
+    warnings = _brain_warnings(native, surface, brain_volume_ml, given=given)
     warnings += [spikes_word(spikes)] if spikes else []
     return PreprocessedScan(
         image=image,
         brain_mask=mask,
-        native_mask=mask_volume(inside(brain.surface, volume.grid), volume.affine),
-        affine_native_to_template=brain.registration.affine_native_to_template,
+        native_mask=mask_volume(inside(surface, volume.grid), volume.affine),
+        affine_native_to_template=to_template,
         window=(low, high),
         quality=quality,
         brain_volume_ml=brain_volume_ml,
-        warnings=(*brain.registration.warnings, *quality.warnings, *warnings),
+        warnings=(*registration.warnings, *quality.warnings, *warnings),
     )
 
 
-def _locate_brain(native: Volume, config: PreprocessConfig, brain_mask: Volume | None) -> _Located:
+def _locate_brain(
+    native: Volume, config: PreprocessConfig, brain_mask: Volume | None
+) -> tuple[Registration, Volume, Volume]:
     """Registration, brain surface and bias-corrected image of a scan in RAS order, the latter two in its own space."""
     if config.brain_extraction in TOOLS and brain_mask is None:
         brain_mask = run_brain_tool(config.brain_extraction, native)
@@ -207,19 +201,18 @@ def _locate_brain(native: Volume, config: PreprocessConfig, brain_mask: Volume |
             corrected = correct_bias(native, template_brain(native.grid, to_template, margin_mm=BIAS_MARGIN_MM))
         surface = extract_brain(corrected, to_template)
         stripped = Volume(corrected.resample_to(surface.grid).data * (surface.data > 0), surface.affine)
-    return _Located(refine(stripped, registration, min_correlation=config.min_correlation), surface, corrected)
+    return refine(stripped, registration, min_correlation=config.min_correlation), surface, corrected
 
 
-def _on_template(brain: _Located, values: npt.NDArray[np.float32], config: PreprocessConfig) -> tuple[Volume, Volume]:
+def _on_template(scan: Volume, surface: Volume, values: npt.NDArray[np.float32], grid: Grid) -> tuple[Volume, Volume]:
     """Image and mask on the template grid, each interpolated once; `values` are the scan's intensities in the brain."""
-    grid, to_template = config.grid, brain.registration.affine_native_to_template
-    mask = inside(moved(brain.surface, to_template), grid)
+    mask = inside(surface, grid)
     if not mask.any():
         msg = "no brain on the template grid; the registration must have failed"
         raise CohortError(msg)
     # Cubic splines overshoot at edges; the brain's darkest voxels stay above 0, which means background.
     floor = max(float(values.min()), 1e-4 * float(np.percentile(values, 99.0)), float(np.finfo(np.float32).tiny))
-    cubic = moved(brain.corrected, to_template).resample_to(grid, order=3).data
+    cubic = scan.resample_to(grid, order=3).data
     image = np.where(mask, np.clip(cubic, floor, max(floor, float(values.max()))), 0.0)
     return Volume(image.astype(np.float32), grid.affine), mask_volume(mask, grid.affine)
 

@@ -129,12 +129,7 @@ def register(
 
 
 def refine(brain: Volume, registration: Registration, *, min_correlation: float = MIN_CORRELATION) -> Registration:
-    """Registration of the extracted brain, from that of the head: by mutual information, then by local correlation.
-
-    Args:
-        brain: the scan, 0 outside the brain.
-        registration: of the whole head.
-        min_correlation: with the template; below it the registration has failed.
+    """Registration of the brain alone, from that of the head: by mutual information, then by local correlation.
 
     Raises:
         CohortError: if the alignment has become implausible.

@@ -56,41 +56,33 @@ def test_impossible_bytes_are_named(tmp_path: Path, offset: int, packed: bytes, 
 
 
 @pytest.mark.parametrize(
-    ("shape", "dtype", "code"),
+    ("given", "code"),
     [
-        ((20, 20, 20, 3), np.int16, "four-dimensional"),
-        ((20, 20, 1), np.int16, "single-slice"),
-        ((20, 20), np.int16, "single-slice"),
-        (SHAPE, np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")]), "colour"),
-        (SHAPE, np.complex64, "complex"),
-        (SHAPE, np.int64, "wide-type"),
-        (SHAPE, np.float64, "wide-type"),
-        ((40, 44, 12), np.int16, "few-slices"),
-        ((40, 44, 20), np.int16, "small-field"),
-        (SHAPE, np.int16, None),
-        ((*SHAPE, 1), np.int16, None),
+        ({"shape": (20, 20, 20, 3)}, "four-dimensional"),
+        ({"shape": (20, 20, 1)}, "single-slice"),
+        ({"shape": (20, 20)}, "single-slice"),
+        ({"dtype": np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])}, "colour"),
+        ({"dtype": np.complex64}, "complex"),
+        ({"dtype": np.int64}, "wide-type"),
+        ({"dtype": np.float64}, "wide-type"),
+        ({"shape": (40, 44, 12)}, "few-slices"),
+        ({"shape": (40, 44, 20)}, "small-field"),
+        ({}, None),
+        ({"shape": (*SHAPE, 1)}, None),
+        # Voxel sizes that no scanner has, or no brain wants.
+        ({"affine": np.diag([4.0, 4.0, 14.0, 1.0])}, "absurd-spacing"),
+        ({"affine": np.diag([0.004, 0.004, 0.004, 1.0])}, "absurd-spacing"),
+        ({"affine": np.diag([4.0, 4.0, 8.0, 1.0])}, "thick-slices"),
+        ({"affine": np.diag([2.6, 2.6, 4.0, 1.0])}, "thick-slices"),
     ],
 )
-def test_what_is_no_structural_scan_is_named(tmp_path: Path, shape, dtype, code: str | None) -> None:
-    assert codes_of(write(tmp_path / "a.nii.gz", shape, dtype)) == [code] * (code is not None)
+def test_what_is_no_structural_scan_is_named(tmp_path: Path, given, code: str | None) -> None:
+    assert codes_of(write(tmp_path / "a.nii.gz", **given)) == [code] * (code is not None)
 
 
 def test_a_sound_header_of_freesurfer_has_no_findings(tmp_path: Path) -> None:
     nibabel.save(nibabel.MGHImage(np.ones(SHAPE, np.float32), np.diag([*SIZES, 1.0])), tmp_path / "sound.mgz")
     assert codes_of(tmp_path / "sound.mgz") == []
-
-
-@pytest.mark.parametrize(
-    ("sizes", "code"),
-    [
-        ((4.0, 4.0, 14.0), "absurd-spacing"),
-        ((0.004, 0.004, 0.004), "absurd-spacing"),
-        ((4.0, 4.0, 8.0), "thick-slices"),
-        ((2.6, 2.6, 4.0), "thick-slices"),
-    ],
-)
-def test_voxel_sizes_that_no_scanner_or_no_brain_wants(tmp_path: Path, sizes, code: str) -> None:
-    assert codes_of(write(tmp_path / "a.nii.gz", affine=np.diag([*sizes, 1.0]))) == [code]
 
 
 def test_anisotropic_but_thin_is_a_notice_only() -> None:

@@ -43,10 +43,10 @@ def test_content_is_told_apart(brain, pose, synthetic_head):
 
 
 def test_a_prepared_brain_is_taken_as_it_is(brain):
-    found = find_brain(brain)
-    assert found.image is brain
-    assert found.to_template is None
-    assert find_brain(brain, preprocess=False).image is brain
+    for preprocess in ("auto", False):
+        image, to_template = find_brain(brain, preprocess=preprocess)
+        assert image is brain
+        assert to_template is None
 
 
 def test_what_is_not_prepared_is_registered(brain, pose, monkeypatch):
@@ -58,10 +58,10 @@ def test_what_is_not_prepared_is_registered(brain, pose, monkeypatch):
 
     monkeypatch.setattr(intake, "preprocess_scan", preprocess)
     scan = moved(brain, pose((12.0, 8.0, -10.0), (0.9, 0.9, 0.9)))
-    found = find_brain(scan, voxel_size_mm=3.0)
-    assert found.image is brain
-    np.testing.assert_array_equal(found.to_template, np.eye(4))
-    assert find_brain(brain, preprocess=True).to_template is not None, "asked for"
+    image, to_template = find_brain(scan, voxel_size_mm=3.0)
+    assert image is brain
+    np.testing.assert_array_equal(to_template, np.eye(4))
+    assert find_brain(brain, preprocess=True)[1] is not None, "asked for"
     assert asked == [(3.0, True), (1.0, True)]
 
 
