@@ -11,13 +11,7 @@ from ldae.errors import VolumeError
 from ldae.image_files import check_size
 from ldae.volume import Grid, Volume
 
-__all__ = [
-    "HIPPOCAMPUS_CENTRE_MM",
-    "HIPPOCAMPUS_RADII_MM",
-    "Template",
-    "load_template",
-    "template_grid",
-]
+__all__ = ["Template", "load_template", "template_grid"]
 
 # The box of the lateral ventricles, lower and upper corner in RAS mm.
 VENTRICLE_BOX_MM = ((-42.0, -50.0, -16.0), (42.0, 32.0, 34.0))
@@ -165,10 +159,7 @@ def template_grid(voxel_size_mm: float, *, multiple: int = 8, margin_mm: float =
 
 @functools.lru_cache(maxsize=8)
 def load_template(voxel_size_mm: float = 1.0) -> Template:
-    """The template on `template_grid(voxel_size_mm)`; read once, then kept.
-
-    Args:
-        voxel_size_mm: edge of a voxel in mm. 1 mm voxels are the template's own; coarser ones are averages.
+    """The template on `template_grid(voxel_size_mm)`; read once, then kept. Voxels coarser than its own 1 mm are averages.
 
     Raises:
         VolumeError: if the voxel size is not positive.

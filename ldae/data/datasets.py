@@ -1,7 +1,7 @@
 """Data sets of prepared scans and of cached latents."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,15 +40,9 @@ class DataConfig:
 
 
 class ScanDataset(Dataset[Item]):
-    """Prepared scans from MONAI's cache, augmented if a seed and an augmentation are given.
+    """Prepared scans from MONAI's cache, augmented if a seed is given.
 
-    Args:
-        records: the manifest's rows.
-        preprocessing: the model's contract.
-        data: caching.
-        cache_folder: for the disk cache.
-        seed: of the augmentation; None leaves scans as they are.
-        share: a dataset of the same records, whose prepared scans are taken over.
+    With `share`, a data set of the same records, its prepared scans are taken over.
     """
 
     def __init__(
@@ -95,10 +89,11 @@ class ScanDataset(Dataset[Item]):
         return images.flip(LEFT_RIGHT) if mirrored else images
 
 
+@dataclass(eq=False)
 class LatentDataset(Dataset[Item]):
     """Cached latents, with their scans where the stage needs both.
 
-    Args:
+    Attributes:
         latents: standardised posterior means, (N, C, d, h, w); or (2N, C, d, h, w), where the second half belongs to the scans
             mirrored left to right.
         keys: of the scans, N.
@@ -106,18 +101,11 @@ class LatentDataset(Dataset[Item]):
         std: standardised posterior stds, the shape of `latents`, for stages that draw from the posterior.
     """
 
-    def __init__(
-        self,
-        latents: Tensor,
-        keys: Sequence[str],
-        scans: ScanDataset | None = None,
-        *,
-        std: Tensor | None = None,
-    ) -> None:
-        self.latents = latents
-        self.std = std
-        self.keys = list(keys)
-        self.scans = scans
+    latents: Tensor
+    keys: Sequence[str]
+    scans: ScanDataset | None = None
+    _: KW_ONLY
+    std: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.latents)

@@ -22,7 +22,6 @@ from ldae.models.compression import CompressionAutoencoder, Posterior
 
 __all__ = ["LatentCache", "latent_key"]
 
-
 SUFFIX = ".safetensors"
 SHARD_SCANS, SHARD_BYTES = 256, 1 << 26
 """A shard is written once it holds so many scans or bytes."""
@@ -66,15 +65,12 @@ class LatentCache:
     def posterior(
         self, records: Sequence[Record], images: Tensor | None = None, *, mirrored: bool = False
     ) -> Posterior:
-        """Posteriors of a batch of scans, read where they are known, else computed and kept.
+        """Posteriors of a batch of scans, (B, C, d, h, w), float32, read where they are known, else computed and kept.
 
         Args:
             records: the scans, B.
             images: their images, (B, 1, D, H, W), if they have been read already.
             mirrored: of the scans mirrored left to right.
-
-        Returns:
-            Mean and std, (B, C, d, h, w), float32.
 
         Raises:
             VolumeError: naming the first scan that cannot be read.

@@ -43,7 +43,6 @@ from ldae.image_files import Reading
 
 __all__ = [
     "COLUMNS",
-    "REQUIRED_COLUMNS",
     "SPLITS",
     "Manifest",
     "Record",

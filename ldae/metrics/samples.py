@@ -14,9 +14,7 @@ DEGREE = 3
 def kernel_distance(first: Array, second: Array) -> float:
     """Unbiased squared maximum mean discrepancy with a cubic kernel (Binkowski et al. 2018); about 0 for one distribution.
 
-    Args:
-        first: standardised features, (N, S), N at least 2.
-        second: the same of others, (M, S).
+    Features, (N, S) and (M, S), are standardised; N and M are at least 2.
     """
 
     def kernel(a: Array, b: Array) -> Array:
@@ -32,24 +30,16 @@ def kernel_distance(first: Array, second: Array) -> float:
 def coverage(real: Array, drawn: Array, neighbours: int = 5) -> float:
     """Share of real scans with a drawn one nearer than their k-th nearest real neighbour (Naeem et al. 2020).
 
-    Args:
-        real: features, (N, S).
-        drawn: features, (M, S).
-        neighbours: k; at most N - 1 are taken.
+    Of features, (N, S) and (M, S); of the neighbours, at most N - 1 are taken.
     """
     radius = np.sort(cdist(real, real), axis=1)[:, min(neighbours, len(real) - 1)]
     return float((cdist(real, drawn).min(axis=1) < radius).mean())
 
 
 def novelty(drawn: Array, training: Array, real: Array) -> float:
-    """Median distance to the nearest training scan, relative to that of real scans of other people.
+    """Median distance of features, (M, S), to the nearest training scan, relative to that of real scans of other people.
 
     0 for copies of training scans; about 1 for scans as new as those of other people.
-
-    Args:
-        drawn: features, (M, S).
-        training: features of the training scans, (N, S).
-        real: features of scans of other people.
     """
     own, others = (np.median(cdist(each, training).min(axis=1)) for each in (drawn, real))
     return float(own / max(others, 1e-12))

@@ -154,9 +154,7 @@ def _correlation(target: Array, values: Array, weights: Array) -> Array:
 def concordance(target: Array, risk: Array) -> float:
     """Share of comparable pairs in which the earlier event had the higher risk (Harrell et al. 1982); ties count by half.
 
-    Args:
-        target: months and event indicator, (N, 2).
-        risk: higher for an earlier event, (N,).
+    The target is months and event indicator, (N, 2).
     """
     from lifelines.utils import concordance_index
 

@@ -106,13 +106,9 @@ def mean_of(values: Array) -> Statistic:
 def subject_bootstrap(
     statistic: Statistic, subjects: Sequence[str], *, generator: np.random.Generator, resamples: int = 1000
 ) -> Interval:
-    """Percentile bootstrap over subjects (Efron and Tibshirani 1993).
+    """Percentile bootstrap over the subjects of rows, (N,) (Efron and Tibshirani 1993).
 
-    Args:
-        statistic: of rows; draws where it is NaN (one class only) are left out.
-        subjects: the subject of each row, (N,).
-        generator: of the draws.
-        resamples: number of draws.
+    Draws where the statistic is NaN (one class only) are left out.
 
     Raises:
         TaskError: if there are no rows, or the statistic is defined on fewer than half of the draws.
@@ -174,11 +170,7 @@ def permutation_p(
 ) -> float:
     """One-sided p of a permutation test (Phipson and Smyth 2010: the true labels count as one permutation).
 
-    Args:
-        statistic: of the labels, (N,), with fixed predictions; larger is better. Rows must be exchangeable: one a subject.
-        target: the true labels, (N,).
-        generator: of the permutations.
-        permutations: number of them.
+    The statistic is of labels, (N,), with fixed predictions; larger is better. Rows must be exchangeable: one a subject.
     """
     own = statistic(target)
     # Permutations on which the statistic is undefined count as equally good, which is conservative.
