@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from nibabel.affines import apply_affine
 
 from ldae.atlas import load_template
 from ldae.data.manifest import read_manifest
@@ -37,43 +38,41 @@ def cohort(tmp_path_factory) -> Path:
     return folder
 
 
-def scans_of(cohort: Path) -> list[Path]:
-    return sorted(cohort.glob("sub-*/ses-*/anat/*_T1w.nii.gz"))
+@pytest.fixture(scope="module")
+def scans(cohort) -> list[tuple[Path, Volume, dict, Volume]]:
+    """File, image, truth and brain mask of each scan."""
+    found = []
+    for path in sorted(cohort.glob("sub-*/ses-*/anat/*_T1w.nii.gz")):
+        truth = cohort / "derivatives" / "truth" / path.relative_to(cohort)
+        known = json.loads(truth.with_name(truth.name.replace("_T1w.nii.gz", "_desc-truth.json")).read_text())
+        mask = read_volume(truth.with_name(truth.name.replace("_T1w", "_desc-brain_mask")))
+        found.append((path, read_volume(path), known, mask))
+    return found
 
 
-def truth_of(cohort: Path, scan: Path) -> tuple[dict, Volume]:
-    truth = cohort / "derivatives" / "truth" / scan.relative_to(cohort)
-    known = json.loads(truth.with_name(truth.name.replace("_T1w.nii.gz", "_desc-truth.json")).read_text())
-    return known, read_volume(truth.with_name(truth.name.replace("_T1w", "_desc-brain_mask")))
-
-
-def test_the_manifest_names_scans_and_no_truth(cohort):
+def test_the_manifest_names_scans_and_no_truth(cohort, scans):
     manifest = read_manifest(cohort / "manifest.tsv")
     named = {Path(record.image).resolve() for record in manifest.records}
-    assert named == {path.resolve() for path in scans_of(cohort)}
+    assert named == {path.resolve() for path, *_ in scans}
     description = json.loads((cohort / "derivatives" / "truth" / "dataset_description.json").read_text())
     assert description["DatasetType"] == "derivative"
     assert "native space" in (cohort / "README").read_text()
 
 
-def test_scans_are_stored_as_scanners_store_them(cohort):
-    orders = set()
-    for path in scans_of(cohort):
+def test_scans_are_stored_as_scanners_store_them(scans):
+    for path, volume, known, mask in scans:
         image = nibabel.load(path)
-        known, mask = truth_of(cohort, path)
         assert image.get_data_dtype() == np.int16
         assert image.dataobj.slope == pytest.approx(known["IntensitySlope"], rel=1e-6)
         np.testing.assert_allclose(image.get_qform(), image.get_sform(), atol=1e-3)
         assert "".join(nibabel.aff2axcodes(image.affine)) == known["StorageOrder"]
         np.testing.assert_allclose(image.header.get_zooms(), known["VoxelSizeMm"], rtol=1e-4)
-        assert mask.grid == read_volume(path).grid
-        orders.add(known["StorageOrder"])
-    assert len(orders) > 1
+        assert mask.grid == volume.grid
+    assert len({known["StorageOrder"] for _, _, known, _ in scans}) > 1
 
 
-def test_the_whole_brain_is_in_the_image_and_air_around_the_head(cohort):
-    for path in scans_of(cohort):
-        volume, (_, mask) = read_volume(path), truth_of(cohort, path)
+def test_the_whole_brain_is_in_the_image_and_air_around_the_head(scans):
+    for _, volume, _, mask in scans:
         brain = mask.data > 0
         assert brain.sum() == brain[1:-1, 1:-1, 1:-1].sum()
         assert 1000 < brain.sum() * volume.grid.voxel_volume_ml < 2300
@@ -83,11 +82,10 @@ def test_the_whole_brain_is_in_the_image_and_air_around_the_head(cohort):
         assert (volume.data[~brain] > np.median(volume.data[brain])).sum() > 0.1 * brain.sum()
 
 
-def test_the_true_affine_lands_on_the_template(cohort):
+def test_the_true_affine_lands_on_the_template(scans):
     template = load_template(4.0)
     inside = template.brain_mask.data > 0.5
-    for path in scans_of(cohort):
-        volume, (known, mask) = read_volume(path), truth_of(cohort, path)
+    for _, volume, known, mask in scans:
         affine = np.array(known["AffineNativeToTemplate"])
         assert known["AffineResidualRmsMm"] < 6.0
         landed = Volume(mask.data, affine @ mask.affine).resample_to(template.grid).data > 0.5
@@ -96,23 +94,22 @@ def test_the_true_affine_lands_on_the_template(cohort):
         assert np.corrcoef(image[inside], template.t1.data[inside])[0, 1] > 0.4
 
 
-def test_the_displacement_agrees_with_the_affine(cohort):
-    path = scans_of(cohort)[0]
-    known, mask = truth_of(cohort, path)
+def test_the_displacement_agrees_with_the_affine(scans):
+    path, _, known, mask = scans[0]
     field = nibabel.load(str(path).replace("_T1w", "_desc-truth_displacement")).get_fdata()
     brain = mask.data > 0
     native = np.moveaxis(mask.grid.world_coordinates(), 0, -1)[brain]
     affine = np.array(known["AffineNativeToTemplate"])
-    left = native + field[brain] - (native @ affine[:3, :3].T + affine[:3, 3])
+    left = native + field[brain] - apply_affine(affine, native)
     rms = float(np.sqrt((left**2).sum(axis=1).mean()))
     assert rms == pytest.approx(known["AffineResidualRmsMm"], rel=0.15)
 
 
-def test_a_scan_does_not_depend_on_what_was_scanned_before(cohort, tmp_path):
+def test_a_scan_does_not_depend_on_what_was_scanned_before(cohort, scans, tmp_path):
     for subject in reversed(draw_cohort(CONFIG)):
         scan_subject(tmp_path, CONFIG, (subject, None))
     made = bytes_of(tmp_path)
-    assert len(made) == 5 * len(scans_of(cohort))
+    assert len(made) == 5 * len(scans)
     before = bytes_of(cohort)
     assert made == {name: before[name] for name in made}
 
@@ -144,7 +141,7 @@ def test_pose_and_grid_stay_within_their_limits(seed, degrees, millimetres, reor
     grid = draw_native_grid(config, 2.0, head, rng)
     assert min(grid.spacing) > 1.99
     assert max(grid.spacing) < 3.0 * config.max_in_plane_ratio + 1e-6
-    voxels = (head - grid.affine[:3, 3]) @ np.linalg.inv(grid.affine[:3, :3]).T
+    voxels = apply_affine(np.linalg.inv(grid.affine), head)
     assert (voxels > -1e-6).all()
     assert (voxels < np.array(grid.shape)).all()
     if not reorder:
@@ -163,7 +160,7 @@ def test_the_affine_of_matched_points_is_exact():
     rng = np.random.default_rng(0)
     points, affine = rng.normal(size=(40, 3)), np.eye(4)
     affine[:3] += rng.normal(0, 0.3, (3, 4))
-    np.testing.assert_allclose(best_affine(points, points @ affine[:3, :3].T + affine[:3, 3]), affine, atol=1e-10)
+    np.testing.assert_allclose(best_affine(points, apply_affine(affine, points)), affine, atol=1e-10)
 
 
 def test_a_head_has_layers():
