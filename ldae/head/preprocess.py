@@ -161,7 +161,9 @@ def preprocess_scan(
     low, high = (float(value) for value in np.percentile(values, WINDOW_PERCENTILES))
     image, mask = _on_template(moved(corrected, to_template), moved(surface, to_template), values, config.grid)
     if config.normalise:
-        image = _normalised(image, mask, low, high)
+        # Nothing is cut off above; the brain stays above 0, which means background.
+        scaled = np.maximum((image.data - low) / max(high - low, float(np.finfo(np.float32).tiny)), 1e-4)
+        image = Volume(np.where(mask.data > 0, scaled, 0.0).astype(np.float32), image.affine)
     brain_volume_ml = float((surface.data > 0).sum()) * surface.grid.voxel_volume_ml
     quality = rate(registration, mask)
     given = config.already_stripped or brain_mask is not None
@@ -215,12 +217,6 @@ def _on_template(scan: Volume, surface: Volume, values: npt.NDArray[np.float32],
     cubic = scan.resample_to(grid, order=3).data
     image = np.where(mask, np.clip(cubic, floor, max(floor, float(values.max()))), 0.0)
     return Volume(image.astype(np.float32), grid.affine), mask_volume(mask, grid.affine)
-
-
-def _normalised(image: Volume, mask: Volume, low: float, high: float) -> Volume:
-    """The window's ends at 0 and 1, nothing cut off above; the brain stays above 0, which means background."""
-    scaled = np.maximum((image.data - low) / max(high - low, float(np.finfo(np.float32).tiny)), 1e-4)
-    return Volume(np.where(mask.data > 0, scaled, 0.0).astype(np.float32), image.affine)
 
 
 def _brain_warnings(native: Volume, surface: Volume, brain_volume_ml: float, *, given: bool) -> list[str]:
