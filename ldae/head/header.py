@@ -52,7 +52,7 @@ def check_file(path: Path) -> Finding | None:
 def check_header(header: Header, file_bytes: int | None = None) -> list[Finding]:
     """Findings on a header; with an error among them, the voxels are not worth reading.
 
-    The size of the file is compared with the number of voxels.
+    The size of the file, if it is given, is compared with the number of voxels.
     """
     found = list(_check_kind(header, file_bytes)) or [*_check_type(header), *_check_geometry(header)]
     useless = any(one.severity == ERROR for one in found)
@@ -118,8 +118,10 @@ def _check_extent(shape: tuple[int, ...], sizes: npt.NDArray[np.float64]) -> Ite
         message = f"only {min(shape)} slices along one axis"
         yield Finding(WARNING, "few-slices", message, WHOLE_HEAD)
     elif field_mm < MIN_FIELD_MM:
-        shown = f"the field of view is only {field_mm:.0f} mm along one axis"
-        yield Finding(WARNING, "small-field", f"{shown}; a brain needs more than {MIN_FIELD_MM:g}", WHOLE_HEAD)
+        message = (
+            f"the field of view is only {field_mm:.0f} mm along one axis; a brain needs more than {MIN_FIELD_MM:g}"
+        )
+        yield Finding(WARNING, "small-field", message, WHOLE_HEAD)
     ratio = sizes.max() / sizes.min()
     if ratio > ANISOTROPIC and sizes.max() > THICK_MM:
         message = f"slices of {sizes.max():.3g} mm, {ratio:.1f} times the smallest side of a voxel"

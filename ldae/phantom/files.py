@@ -73,15 +73,15 @@ def truth_row(subject: Subject, session: Session, volumes_ml: dict[str, float]) 
 def write_tables(folder: Path, subjects: Sequence[Subject], truth: Sequence[Row], modality: Modality) -> None:
     """Write the manifest, the truth, and BIDS' tables of subjects and of each one's sessions."""
 
-    def write(name: str, rows: Sequence[Row], columns: str | None = None) -> None:
-        table = pd.DataFrame(rows, columns=columns.split() if columns else None, dtype=object)
+    def write(name: str, rows: Sequence[Row], *columns: str) -> None:
+        table = pd.DataFrame(rows, columns=list(columns or rows[0]), dtype=object)
         table.to_csv(folder / name, sep="\t", index=False, lineterminator="\n")
 
     visits = [[_session_row(subject, session, modality) for session in subject.sessions] for subject in subjects]
     for rows in visits:
         participant_id = rows[0]["participant_id"]
-        write(f"{participant_id}/{participant_id}_sessions.tsv", rows, "session_id months age diagnosis")
-    write("participants.tsv", [rows[0] for rows in visits], "participant_id age sex diagnosis site")
+        write(f"{participant_id}/{participant_id}_sessions.tsv", rows, "session_id", "months", "age", "diagnosis")
+    write("participants.tsv", [rows[0] for rows in visits], "participant_id", "age", "sex", "diagnosis", "site")
     write("phantom_truth.tsv", truth)
     write(MANIFEST_NAME, [row for rows in visits for row in rows])
 

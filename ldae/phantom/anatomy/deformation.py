@@ -132,7 +132,7 @@ def structure_fields(anatomy: Template) -> tuple[Array, Array, Array]:
 def structure_displacement(state: AnatomicalState, points_mm: Array, anatomy: Template) -> Array:
     """Motion of an anatomy by ageing and disease; amplitudes of zero give exactly zero.
 
-    From positions in the template, RAS mm, (N, 3), to the template points that are now seen there, mm, (N, 3).
+    Displacement from positions in the template, RAS mm, (N, 3), to the template points that are now seen there, mm, (N, 3).
     """
     ventricles, left, right = structure_fields(anatomy)
     velocity = np.float32(state.ventricle_mm) * ventricles
