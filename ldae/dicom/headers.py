@@ -240,29 +240,20 @@ def _texts(dataset: Any) -> Iterator[tuple[str, tuple[str, ...]]]:
 
 def _planes(dataset: Any, header: Header) -> Iterator[tuple[float, ...]]:
     """The entries of :attr:`Series.planes` of a file."""
-
-    def plane(position: Any, spacing: Any) -> tuple[float, ...]:
-        return (
-            *_exactly(3, position),
-            *_exactly(2, spacing),
-            float(header.text("Rows")),
-            float(header.text("Columns")),
-        )
-
     count = int(header.number("NumberOfFrames") or 1)
     if not 0 < count <= MOST_FRAMES:
         raise ValueError
-    frames = dataset.get(PER_FRAME) or ()
-    if not frames:
-        place = (header.numbers("ImagePositionPatient"), header.numbers("PixelSpacing")) if count == 1 else ((), ())
-        yield from [plane(*place)] * count
-    shared = dataset.get(SHARED) or ()
-    for frame in frames:
-        groups = (frame, *shared)
-        yield plane(
-            _functional(groups, "PlanePositionSequence", "ImagePositionPatient"),
-            _functional(groups, "PixelMeasuresSequence", "PixelSpacing"),
-        )
+    size = float(header.text("Rows")), float(header.text("Columns"))
+    places: list[tuple[Any, Any]] = [((), ())] * count
+    if frames := dataset.get(PER_FRAME):
+        groups = [(frame, *(dataset.get(SHARED) or ())) for frame in frames]
+        positions = (_functional(each, "PlanePositionSequence", "ImagePositionPatient") for each in groups)
+        spacings = (_functional(each, "PixelMeasuresSequence", "PixelSpacing") for each in groups)
+        places = list(zip(positions, spacings, strict=True))
+    elif count == 1:
+        places = [(header.numbers("ImagePositionPatient"), header.numbers("PixelSpacing"))]
+    for position, spacing in places:
+        yield (*_exactly(3, position), *_exactly(2, spacing), *size)
 
 
 def _exactly(count: int, values: Any) -> tuple[float, ...]:

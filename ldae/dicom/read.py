@@ -65,14 +65,17 @@ def convert_series(series: Series) -> Converted:
         source, target = Path(scratch, "in"), Path(scratch, "out")
         source.mkdir()
         target.mkdir()
-        for number, path in enumerate(series.files.values()):
-            _stage(path, source / f"{number:06d}.dcm")
+        names = {source / f"{number:06d}.dcm": path for number, path in enumerate(series.files.values())}
+        for link, path in names.items():
+            _stage(path, link)
         done = require("dcm2niix").main(
             [*OPTIONS, "-o", str(target), str(source)], capture_output=True, text=True, errors="replace"
         )
         messages = _messages(done.stdout + done.stderr)
         for message in messages:
-            log.warning("%s: dcm2niix: %s", series.name, _named(message, source, series))
+            for link, path in names.items():
+                message = message.replace(str(link), str(path))
+            log.warning("%s: dcm2niix: %s", series.name, message)
         images = sorted(target.glob("*.nii"))
         if done.returncode != 0 or not images:
             msg = "dcm2niix cannot convert it: files are truncated, or their compression is unknown; copy or export it again"
@@ -145,13 +148,6 @@ def _messages(output: str) -> tuple[str, ...]:
     # Elements that de-identified files lack as a rule; they matter for other kinds of scans only.
     usual = ("Patient Position (0018,5100) not specified", "Unable to determine manufacturer")
     return tuple(dict.fromkeys(line for line in found if not line.startswith(usual)))
-
-
-def _named(message: str, source: Path, series: Series) -> str:
-    """A message with the files' own names."""
-    for number, path in enumerate(series.files.values()):
-        message = message.replace(str(source / f"{number:06d}.dcm"), str(path))
-    return message
 
 
 def _check_places(volume: Volume, positions: npt.NDArray[np.float64]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ldae.base.files import atomic_folder, check_new_folder, read_json
-from ldae.dicom.headers import MR_IMAGE, Header, Series, read_folder, require
+from ldae.dicom.headers import MR_IMAGE, Header, read_folder, require
 from ldae.dicom.read import convert_series
 from ldae.errors import VolumeError
 from ldae.image_files import LPS_TO_RAS
@@ -69,15 +69,13 @@ def export_dicom(image: Path, out: Path, series: DerivedSeries | None = None, *,
             "export the image in native space, or leave out --like"
         )
         raise VolumeError(msg)
-    sidecar = sidecar_path(image)
-    derivation = series.derivation
-    if sidecar.is_file():
-        try:
-            kind = read_json(sidecar).get("kind")
-        except (ValueError, AttributeError):
-            kind = None
-        derivation = f"{kind}: {derivation}" if isinstance(kind, str) else derivation
-    return write_dicom_series(read_volume(image), out, replace(series, derivation=derivation), force=force)
+    try:
+        kind = read_json(sidecar_path(image)).get("kind")
+    except (FileNotFoundError, ValueError, AttributeError):
+        kind = None
+    if isinstance(kind, str):
+        series = replace(series, derivation=f"{kind}: {series.derivation}")
+    return write_dicom_series(read_volume(image), out, series, force=force)
 
 
 def write_dicom_series(volume: Volume, out: Path, series: DerivedSeries, *, force: bool = False) -> Path:
@@ -114,9 +112,11 @@ def write_dicom_series(volume: Volume, out: Path, series: DerivedSeries, *, forc
         common = _common(series, reference, place, volume)
         common.RescaleSlope, common.RescaleIntercept = _decimal(slope), _decimal(intercept)
         for i in range(stored.shape[2]):
+            common.SOPInstanceUID = common.file_meta.MediaStorageSOPInstanceUID = _new_uid()
+            common.InstanceNumber = i + 1
+            common.ImagePositionPatient = [_decimal(value) for value in place[:3, 3] + i * place[:3, 2]]
             # A row of the image runs along the volume's first axis.
-            plane = np.ascontiguousarray(stored[:, :, i].T)
-            _add_plane(common, plane, i, place)
+            common.PixelData = stored[:, :, i].T.astype("<u2").tobytes()
             pydicom.dcmwrite(folder / f"IMG{i + 1:04d}.dcm", common, enforce_file_format=True)
     return out
 
@@ -141,7 +141,7 @@ def _quantise(data: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.uint16], fl
 
 
 def _reference(folder: Path, grid: Grid) -> Header:
-    found: tuple[Series, ...] = read_folder(folder).series
+    found = read_folder(folder).series
     if len(found) != 1:
         names = "; ".join(series.name for series in found[:3])
         msg = (
@@ -216,13 +216,6 @@ def _common(series: DerivedSeries, reference: Header | None, place: npt.NDArray[
     dataset.WindowCenter, dataset.WindowWidth = _decimal((low + high) / 2), _decimal(max(high - low, 1.0))
     dataset.VOILUTFunction, dataset.RescaleType = "LINEAR_EXACT", "US"
     return dataset
-
-
-def _add_plane(dataset: Any, plane: npt.NDArray[np.uint16], index: int, place: npt.NDArray[np.float64]) -> None:
-    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = _new_uid()
-    dataset.InstanceNumber = index + 1
-    dataset.ImagePositionPatient = [_decimal(value) for value in place[:3, 3] + index * place[:3, 2]]
-    dataset.PixelData = plane.astype("<u2").tobytes()
 
 
 def _new_uid() -> str:
