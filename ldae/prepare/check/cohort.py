@@ -112,12 +112,15 @@ def check_cohort(
     copies = _copies(examinations)
     # All but the first of identical scans: comparing their anatomy would give the same finding again.
     twins = {key for same in copies for key in same[1:]}
-    compared = [one for one in examinations if one.signature is not None and one.key not in twins]
-    signatures = [one.signature for one in compared if one.signature is not None]
-    alike, likeness = compare_brains(
-        signatures, [one.key for one in compared], [subject_of[one.key] for one in compared]
-    )
-    uniform, spread = _spread(compared, subject_of)
+    compared = {one.key: one.signature for one in examinations if one.signature is not None and one.key not in twins}
+    alike, likeness = compare_brains(list(compared.values()), list(compared), [subject_of[key] for key in compared])
+    # Of each subject, the first scan in template space.
+    first: dict[str, Examination] = {}
+    for one in examinations:
+        if one.in_place and one.key in compared:
+            first.setdefault(subject_of[one.key], one)
+    volumes = {subject: one.measurements["ventricle_ml"] for subject, one in first.items()}
+    uniform, spread = check_spread(volumes, [compared[one.key] for one in first.values()])
     findings = [
         *broken,
         *check_table(table, manifest.parent),
@@ -181,13 +184,3 @@ def _check_mixtures(examinations: Sequence[Examination]) -> Iterator[Finding]:
         message = f"{len(odd)} scans have voxels much larger or smaller than the cohort's {typical:.3g} mm"
         remedy = "check that resolution does not depend on diagnosis or site"
         yield Finding(NOTICE, "mixed-resolution", message, remedy, tuple(odd))
-
-
-def _spread(compared: Sequence[Examination], subject_of: Mapping[str, str]) -> tuple[list[Finding], dict[str, float]]:
-    """Variation between the first scans in template space of each subject."""
-    first: dict[str, Examination] = {}
-    for one in compared:
-        if one.in_place:
-            first.setdefault(subject_of[one.key], one)
-    volumes = {subject: float(one.measurements["ventricle_ml"]) for subject, one in first.items()}
-    return check_spread(volumes, [one.signature for one in first.values() if one.signature is not None])

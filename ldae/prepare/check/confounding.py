@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from ldae.head.findings import WARNING, Finding
 from ldae.metrics.statistics import holm
@@ -46,8 +47,6 @@ def check_confounding(table: pd.DataFrame) -> list[Finding]:
 
 def _test_age(subjects: pd.DataFrame) -> Iterator[tuple[str, float, bool, str]]:
     """Column, p, a sufficient effect, and the effect in words."""
-    from scipy import stats
-
     groups = {
         str(name): ages.to_numpy()
         for name, ages in subjects.dropna(subset=["age"]).groupby("diagnosis")["age"]
@@ -65,8 +64,6 @@ def _test_age(subjects: pd.DataFrame) -> Iterator[tuple[str, float, bool, str]]:
 
 
 def _test_categories(subjects: pd.DataFrame) -> Iterator[tuple[str, float, bool, str]]:
-    from scipy import stats
-
     for column in ("sex", "site"):
         known = subjects.dropna(subset=[column])
         contingency = pd.crosstab(known["diagnosis"], known[column])
@@ -78,8 +75,6 @@ def _test_categories(subjects: pd.DataFrame) -> Iterator[tuple[str, float, bool,
 
 def _cramer_v(contingency: np.ndarray) -> float:
     """Cramer's V with Bergsma's correction (2013): without it, small tables look associated by chance."""
-    from scipy import stats
-
     n = int(contingency.sum())
     rows, columns = contingency.shape
     phi_squared = float(stats.chi2_contingency(contingency, correction=False).statistic) / n

@@ -8,6 +8,7 @@ from ldae.data.manifest import canonical_text
 from ldae.data.schema import Problem, cell_problems, infer_type, row_problems
 from ldae.data.text_table import read_text_table
 from ldae.head.findings import ERROR, Finding
+from ldae.prepare.check.table import scan_keys
 
 __all__ = ["read_leniently"]
 
@@ -42,5 +43,5 @@ def read_leniently(path: Path) -> tuple[pd.DataFrame, list[Finding]]:
 def _finding(problem: Problem, text: pd.DataFrame) -> Finding:
     rows = text.loc[list(problem.lines)]
     subjects = tuple(dict.fromkeys(map(str, rows["participant_id"])))
-    scans = tuple(dict.fromkeys(f"{a}_{b}" for a, b in zip(rows["participant_id"], rows["session_id"], strict=True)))
+    scans = tuple(dict.fromkeys(scan_keys(rows)))
     return Finding(ERROR, "manifest", problem.statement, problem.remedy, scans, subjects)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ldae.atlas import Template, load_template
+from ldae.atlas import load_template
 from ldae.head.findings import ERROR, WARNING, Finding
 from ldae.head.morphology import smooth_inside
 from ldae.volume import Volume
@@ -68,7 +68,7 @@ def signature(scan: Volume) -> npt.NDArray[np.float16] | None:
         The numbers, or None if there is no contrast where the template's brain lies.
     """
     template = load_template(GRID_MM)
-    brain = _brain(template)
+    brain = template.brain_mask.data > 0.5
     values = scan.resample_to(template.grid).data
     low, high = np.percentile(values[brain], [2.0, 98.0])
     if not high > low:
@@ -78,22 +78,6 @@ def signature(scan: Volume) -> npt.NDArray[np.float16] | None:
     fine, broad = (smooth_inside(scaled, brain, width_mm / GRID_MM) for width_mm in (FINE_MM, BROAD_MM))
     band = (fine - broad)[brain]
     return np.asarray((band - band.mean()) / band.std(), dtype=np.float16)
-
-
-def _brain(template: Template) -> npt.NDArray[np.bool_]:
-    """The template's brain made symmetric, so that a mirrored signature has its numbers in the same places."""
-    brain = template.brain_mask.data > 0.5
-    return np.asarray(brain & _mirrored(brain, template))
-
-
-def _mirrored(values: npt.NDArray, template: Template) -> npt.NDArray:
-    """A map on the template's grid with x exchanged for -x, to the nearest voxel."""
-    x = template.grid.affine[0, 0] * np.arange(values.shape[0]) + template.grid.affine[0, 3]
-    index = np.rint((-x - template.grid.affine[0, 3]) / template.grid.affine[0, 0]).astype(int)
-    inside = (index >= 0) & (index < values.shape[0])
-    flipped = np.zeros_like(values)
-    flipped[inside] = values[index[inside]]
-    return flipped
 
 
 def compare_brains(
@@ -116,50 +100,42 @@ def compare_brains(
         names, and there are no similarities.
     """
     names = np.asarray(subjects)
+    first, second = np.triu_indices(len(names), 1)
+    same = names[first] == names[second]
+
+    def pairs(chosen: npt.NDArray[np.bool_], likeness: Array) -> list[_Pair]:
+        """The most similar first."""
+        rows = np.flatnonzero(chosen)[np.argsort(-likeness[chosen], kind="stable")]
+        ends = zip(first[rows].tolist(), second[rows].tolist(), likeness[rows].tolist(), strict=True)
+        return [_Pair((a, b), (scans[a], scans[b]), (subjects[a], subjects[b]), alike) for a, b, alike in ends]
+
     stack = np.stack(signatures).astype(np.float32) if signatures else np.empty((0, 1), dtype=np.float32)
     if len(set(subjects)) < MIN_SUBJECTS:
-        likeness = stack @ stack.T / stack.shape[1]
-        ends = [tuple(map(int, pair)) for pair in np.argwhere(np.triu(likeness, 1) > FEW_LIKENESS)]
-        alike = [
-            _Pair((a, b), (scans[a], scans[b]), (subjects[a], subjects[b]), float(likeness[a, b]))
-            for a, b in ends
-            if subjects[a] != subjects[b]
-        ]
-        return list(_same_brain(sorted(alike, key=lambda pair: -pair.likeness))), None
+        likeness = (stack @ stack.T / stack.shape[1])[first, second]
+        return list(_same_brain(pairs(~same & (likeness > FEW_LIKENESS), likeness))), None
     # Every subject has the same weight in the mean, however many sessions it has.
     deviations = stack - np.mean([stack[names == name].mean(axis=0) for name in np.unique(names)], axis=0)
     from sklearn.preprocessing import normalize
 
     own = normalize(deviations)
-    likeness = np.clip(own @ own.T, -1.0, 1.0)
-    first, second = np.triu_indices(len(names), 1)
-    same = names[first] == names[second]
-    fisher = np.arctanh(np.clip(likeness[first, second], -0.999999, 0.999999))
+    likeness = np.clip(own @ own.T, -1.0, 1.0)[first, second]
+    fisher = np.arctanh(np.clip(likeness, -0.999999, 0.999999))
     strangers, sessions = fisher[~same], fisher[same]
     median = float(np.median(strangers))
     spread = 1.4826 * float(np.median(np.abs(strangers - median)))
     limit = max(median + OUTLIER * spread, float(np.arctanh(MIN_LIKENESS)))
     if len(sessions) >= ENOUGH_PAIRS:
         limit = max(limit, (median + float(np.median(sessions))) / 2)
-
-    def pairs(chosen: npt.NDArray[np.bool_]) -> list[_Pair]:
-        """The most similar first."""
-        rows = np.flatnonzero(chosen)[np.argsort(-fisher[chosen])]
-        ends = [(int(first[row]), int(second[row])) for row in rows]
-        return [_Pair((a, b), (scans[a], scans[b]), (subjects[a], subjects[b]), float(likeness[a, b])) for a, b in ends]
-
-    found = list(_same_brain(pairs(~same & (fisher > limit))))
-    mirrored = (
-        list(_mirrored_sessions(own, normalize(_mirrored_rows(deviations)), pairs(same), limit))
-        if len(sessions)
-        else []
-    )
-    if len(sessions) and np.median(sessions) > limit:
-        known = {subject for finding in mirrored for subject in finding.subjects}
-        apart = pairs(same & (fisher < median + STRANGER * spread))
-        found += _different_subjects([pair for pair in apart if pair.subjects[0] not in known])
+    found = list(_same_brain(pairs(~same & (fisher > limit), likeness)))
+    if len(sessions):
+        mirrored = list(_mirrored_sessions(own, normalize(_mirrored(deviations)), pairs(same, likeness), limit))
+        if np.median(sessions) > limit:
+            known = {subject for finding in mirrored for subject in finding.subjects}
+            apart = pairs(same & (fisher < median + STRANGER * spread), likeness)
+            found += _different_subjects([pair for pair in apart if pair.subjects[0] not in known])
+        found += mirrored
     below = strangers[strangers <= limit]
-    return [*found, *mirrored], LikenessStatistics(
+    return found, LikenessStatistics(
         limit=float(np.tanh(limit)),
         between_median=float(np.tanh(median)),
         between_max=float(np.tanh(below.max())) if len(below) else 0.0,
@@ -178,13 +154,12 @@ class _Pair:
     likeness: float
 
 
-def _mirrored_rows(signatures: Array) -> Array:
-    """Signatures of the mirrored brains, (N, voxels)."""
-    template = load_template(GRID_MM)
-    brain = _brain(template)
+def _mirrored(signatures: Array) -> Array:
+    """Signatures of the mirrored brains, (N, voxels): the template on its grid of 4 mm is its own mirror image."""
+    brain = load_template(GRID_MM).brain_mask.data > 0.5
     canvas = np.zeros((len(signatures), *brain.shape), dtype=np.float32)
     canvas[:, brain] = signatures
-    return np.stack([_mirrored(one, template)[brain] for one in canvas])
+    return canvas[:, ::-1][:, brain]
 
 
 def _same_brain(pairs: Sequence[_Pair]) -> Iterator[Finding]:

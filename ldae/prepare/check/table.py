@@ -59,15 +59,15 @@ def check_table(table: pd.DataFrame, folder: Path) -> list[Finding]:
         visits.setdefault(row[0], []).append(_Visit(*row))
     within_subject = (_check_visits, _check_ages, _check_diagnoses)
     several = [rows for rows in visits.values() if len(rows) > 1]
-    found = [finding for rows in several for check in within_subject for finding in check(rows)]
-    found += [
+    return [
+        *(finding for rows in several for check in within_subject for finding in check(rows)),
         *_check_constants(table),
         *_check_people(table),
         *_check_size(table),
         *_check_missing(table),
         *_check_balance(table),
+        *_check_paths(table, folder),
     ]
-    return [*found, *_check_paths(table, folder)]
 
 
 class _Visit(NamedTuple):
@@ -86,10 +86,8 @@ class _Visit(NamedTuple):
 
 def _concern(rows: pd.DataFrame | Sequence[_Visit]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Keys of the scans of these rows, and their subjects."""
-    if isinstance(rows, pd.DataFrame):
-        return scan_keys(rows), tuple(dict.fromkeys(rows["participant_id"]))
-    keys = tuple(f"{visit.participant_id}_{visit.session_id}" for visit in rows)
-    return keys, tuple(dict.fromkeys(visit.participant_id for visit in rows))
+    table = pd.DataFrame(rows)
+    return scan_keys(table), tuple(dict.fromkeys(table["participant_id"]))
 
 
 def _natural(name: str) -> tuple[tuple[str, int], ...]:

@@ -16,7 +16,6 @@ __all__ = [
     "SEX_WORDS",
     "SYNONYMS",
     "Unusable",
-    "extra_name",
     "identifier_words",
     "manifest_name",
     "plain_name",
@@ -68,11 +67,6 @@ def manifest_name(code: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.+-]+", "-", code.strip()).strip("-_.+") or "unnamed"
 
 
-def extra_name(column: str) -> str:
-    """The manifest's name of a further column, which must not pose as one of the manifest's own."""
-    return f"source_{column}" if column in schema.COLUMNS else column
-
-
 def recognise(columns: Sequence[str], names: Mapping[str, Sequence[str]] = SYNONYMS) -> dict[str, str]:
     """Quantity -> column of the table, for those that it has.
 
@@ -97,11 +91,6 @@ def read_numbers(text: pd.Series, limit: float) -> pd.Series:
     """Numbers from 0 to a limit; NaN for everything else."""
     values = pd.to_numeric(text, errors="coerce").astype("float64")
     return values.where(values.between(0, limit))
-
-
-def read_bounds(text: pd.Series, limit: float) -> pd.Series:
-    """Bounds such as `89+`, `>89` or `>= 89`, from 0 to a limit; NaN for everything else."""
-    return read_numbers(text.map(schema.bound_of, na_action="ignore"), limit)
 
 
 class Unusable:

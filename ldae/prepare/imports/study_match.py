@@ -4,7 +4,6 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 
 from ldae.data.text_table import shortlist
@@ -55,7 +54,7 @@ def match_scans(
     scans = pd.DataFrame(stated, index=range(len(names)), columns=STATED, dtype=object)
     scans = scans.assign(image=list(names), reason=None, detail="")
     listed = _read_names(scans, visits, study)
-    pairs = _pairs(scans[scans["reason"].isna()], visits)
+    pairs = _pairs(scans[scans["reason"].isna()], visits, study.images.within_days)
     _place_in_visits(scans, pairs, visits, listed)
     _prefer(scans, study)
     left_out = scans[scans["reason"].notna()]
@@ -145,11 +144,10 @@ def _read_names(scans: pd.DataFrame, visits: pd.DataFrame, study: StudyMap) -> p
     scans["day"], scans["date"] = days, dates
     months = scans["visit"].map(lambda code: visit_months(code, study), na_action="ignore")
     scans["code_months"] = months.astype("float64")
-    scans["within"] = rule.within_days
     return listed
 
 
-def _pairs(scans: pd.DataFrame, visits: pd.DataFrame) -> pd.DataFrame:
+def _pairs(scans: pd.DataFrame, visits: pd.DataFrame, within_days: int) -> pd.DataFrame:
     """Scans and the rows of their visits: by the image's number, the visit's code, or the nearest day or date."""
     scans, visits = _with_keys(scans), _with_keys(visits)
     by_image = _equal(scans, visits, "number")
@@ -157,8 +155,8 @@ def _pairs(scans: pd.DataFrame, visits: pd.DataFrame) -> pd.DataFrame:
     named = by_image.join(visits[["code", "code_months"]], on="row").dropna(subset="code").drop_duplicates("scan")
     named = named.set_index("scan").join(scans["subject"])
     found = [by_image, _by_code(named, visits[visits["number"].isna()]), _by_code(scans, visits)]
-    for stated, listed in (("day", "day"), ("date", "exam_date")):
-        found.append(_nearest(scans, visits, stated, listed))
+    found.append(_nearest(scans, visits, "day", "day", within_days))
+    found.append(_nearest(scans, visits, "date", "exam_date", pd.Timedelta(days=within_days)))
     nothing = scans[scans[["number", "code", "day", "date"]].isna().all(axis=1)]
     keyed = visits["keyed"] | ~visits.groupby("subject")["keyed"].transform("any")
     found.append(_equal(nothing.assign(own=True), visits[keyed].assign(own=True), "own"))
@@ -186,19 +184,18 @@ def _by_code(scans: pd.DataFrame, visits: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([exact, meant[code == code.groupby(meant["scan"]).transform("first")]])
 
 
-def _nearest(scans: pd.DataFrame, visits: pd.DataFrame, stated: str, listed: str) -> pd.DataFrame:
+def _nearest(
+    scans: pd.DataFrame, visits: pd.DataFrame, stated: str, listed: str, within: int | pd.Timedelta
+) -> pd.DataFrame:
     """Rows of the subject's nearest day, if it is near enough."""
-    left = scans[["subject", stated, "within"]].dropna().reset_index(names="scan").sort_values(stated)
-    right = visits[["subject", listed]].dropna().drop_duplicates().rename(columns={listed: "near"}).sort_values("near")
-    near = pd.merge_asof(
-        left, right.assign(at=right["near"]), left_on=stated, right_on="at", by="subject", direction="nearest"
+    visits = visits.rename(columns={listed: "near"})
+    left = (
+        scans[["subject", stated]].rename(columns={stated: "at"}).dropna().reset_index(names="scan").sort_values("at")
     )
-    near = near[(near[stated] - near["near"]).abs() <= _days(near["within"], near[stated])]
-    return _equal(near.set_index("scan"), visits.rename(columns={listed: "near"}), "near")
-
-
-def _days(number: pd.Series, like: pd.Series) -> pd.Series:
-    return number if like.dtype == np.float64 else pd.to_timedelta(number, unit="D")
+    right = visits[["subject", "near"]].dropna().drop_duplicates().sort_values("near")
+    right["at"] = right["near"]
+    near = pd.merge_asof(left, right, on="at", by="subject", direction="nearest", tolerance=within)
+    return _equal(near.set_index("scan"), visits, "near")
 
 
 def _place_in_visits(scans: pd.DataFrame, pairs: pd.DataFrame, visits: pd.DataFrame, listed: pd.DataFrame) -> None:

@@ -11,16 +11,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from ldae.data.schema import MAX_AGE_YEARS, MAX_MONTHS
+from ldae.data.schema import COLUMNS, MAX_AGE_YEARS, MAX_MONTHS, bound_of
 from ldae.data.text_table import read_text_table, shortlist
 from ldae.errors import CohortError
 from ldae.prepare.imports.columns import (
     SEX_CODES,
     Unusable,
-    extra_name,
     identifier_words,
     plain_name,
-    read_bounds,
     read_numbers,
     recognise,
 )
@@ -140,7 +138,7 @@ def typed_rows(
 
     def number(name: str, limit: float) -> pd.Series:
         reason = f"{name} is no number from 0 to {limit:g}, so n/a"
-        bounds = read_bounds(column(name), limit)
+        bounds = read_numbers(column(name).map(bound_of, na_action="ignore"), limit)
         where = text.index + f", column {source.get(name)}"
         unusable.note(f"{name} is a bound, which is taken for the value", column(name), bounds.notna(), where)
         return checked(name, reason, read_numbers(column(name), limit).fillna(bounds))
@@ -166,11 +164,11 @@ def typed_rows(
     visits["age"] = number("age", MAX_AGE_YEARS)
     visits["baseline_age"] = number("baseline_age", MAX_AGE_YEARS)
     codes = {**sex_codes, **{code.lower(): sex for code, sex in study.sex.items()}}
-    visits["sex"] = checked("sex", "sex is no code that is known, so n/a", _lower(column("sex")).map(codes))
+    visits["sex"] = checked("sex", "sex is no code that is known, so n/a", column("sex").str.lower().map(codes))
     recode = {word.lower(): known for word, known in study.diagnosis.recode.items()}
     kept = study.diagnosis.unlisted == "keep"
     for name in ("diagnosis", "baseline_diagnosis"):
-        listed = _lower(column(name)).map(recode)
+        listed = column(name).str.lower().map(recode)
         if recode:
             checked(name, f"diagnosis that the map does not list, {'kept as it is' if kept else 'so n/a'}", listed)
         visits[name] = listed.where(listed.notna(), column(name)) if kept else listed
@@ -179,17 +177,14 @@ def typed_rows(
     every = [each for each in text.columns if each not in source.values()]
     listed_extras = [by_name[plain_name(each)] for each in study.keep if plain_name(each) in by_name]
     for each in every if EVERY_COLUMN in study.keep else listed_extras:
-        visits[EXTRA + extra_name(each)] = text[each]
+        # It must not pose as one of the manifest's own.
+        visits[EXTRA + (f"source_{each}" if each in COLUMNS else each)] = text[each]
     return visits
 
 
 def visit_months(code: str, study: StudyMap) -> float | None:
     """Months of a visit's code, by the study's own codes and by those that state them."""
     return months_of_visit(code, {key.lower(): months for key, months in study.visits.items()})
-
-
-def _lower(text: pd.Series) -> pd.Series:
-    return text.map(lambda cell: cell.lower(), na_action="ignore").astype(object)
 
 
 def _table(where: str) -> str:

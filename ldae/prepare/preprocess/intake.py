@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from ldae.base.processes import run_each
@@ -72,7 +73,7 @@ def open_scans(
     warnings: dict[str, tuple[str, ...]] = {}
     raw = 0
     for content in ("head", "brain"):
-        chosen = manifest.select(pd.Series([what == content for what, _ in found], dtype=bool).to_numpy())
+        chosen = manifest.select(np.array([what == content for what, _ in found]))
         if not len(chosen):
             continue
         raw += len(chosen)
@@ -87,15 +88,13 @@ def open_scans(
                     check_prepared(read_volume(outcome.image), of.modality)
                 except LdaeError as error:
                     failures[outcome.key] = str(error)
-    kept = [record.key in images and record.key not in failures for record in manifest.records]
-    if not any(kept):
+    usable = [record.key in images and record.key not in failures for record in manifest.records]
+    kept = manifest.select(np.array(usable))
+    if not len(kept):
         key, reason = next(iter(failures.items()))
         msg = f"none of {len(manifest)} scans can be used; {key}: {reason}"
         raise CohortError(msg)
-    rows = manifest.table[kept].reset_index(drop=True)
-    rows["image"] = [
-        str(images[record.key].absolute()) for record, keep in zip(manifest.records, kept, strict=True) if keep
-    ]
+    rows = kept.table.assign(image=[str(images[record.key].absolute()) for record in kept.records])
     return OpenedScans(build_manifest(rows, manifest.path), failures, raw, warnings)
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 from ldae.data.text_table import read_text_table
 from ldae.errors import CohortError
 from ldae.prepare.imports.columns import SEX_CODES, SYNONYMS, plain_name, recognise
-from ldae.prepare.imports.dates import read_date
+from ldae.prepare.imports.dates import try_date
 
 __all__ = ["SubjectTable", "read_subjects"]
 
@@ -88,7 +88,15 @@ def read_subjects(path: Path) -> SubjectTable:
         msg = f"{path}: line {unnamed[0]} has no {source['patient']}; give every row an identifier"
         raise CohortError(msg)
     for line, text in rows["day"].dropna().items():
-        rows.loc[line, "day"] = _day(text, f"{path}: line {line}, column {source['day']}")
+        day = try_date(text)
+        if day is None:
+            # The order of day and month can be stated in a study's map, which this table has none of.
+            msg = (
+                f"{path}: line {line}, column {source['day']}: the date {text!r} is none, or could be two days; write the "
+                "column as YYYY-MM-DD"
+            )
+            raise CohortError(msg)
+        rows.loc[line, "day"] = day.isoformat()
     # A word that is not known fails with the manifest's own rules.
     rows["sex"] = rows["sex"].map(lambda word: SEX_CODES.get(word.lower(), word), na_action="ignore")
     rows["session"] = rows["session"].map(lambda name: name.removeprefix("ses-"), na_action="ignore")
@@ -108,12 +116,3 @@ def _columns(columns: Sequence[str]) -> dict[str, str]:
         if column is not None:
             source[name] = column
     return source
-
-
-def _day(text: str, where: str) -> str:
-    try:
-        return read_date(text).isoformat()
-    except CohortError as error:
-        # The order of day and month can be stated in a study's map, which this table has none of.
-        msg = f"{where}: the date {text!r} is none, or could be two days; write the column as YYYY-MM-DD"
-        raise CohortError(msg) from error
