@@ -65,11 +65,7 @@ WARNINGS = (
 
 
 def published_facts(sidecar: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of dcm2niix's side-car that may be published.
-
-    Args:
-        sidecar: BIDS's name -> value.
-    """
+    """The part of dcm2niix's side-car, BIDS's name -> value, that may be published."""
     facts: dict[str, Any] = {}
     for name in NUMBERS.split():
         value = sidecar.get(name)

@@ -51,9 +51,6 @@ def convert_series(series: Series) -> Converted:
     dcm2niix sorts, stacks, decodes and rescales. What it does not refuse is checked here: equal distances, one voxel size,
     and that the volume has each plane where its header has it. Warnings are logged with the names of the files.
 
-    Args:
-        series: from :func:`ldae.dicom.headers.read_folder`.
-
     Raises:
         VolumeError: if its planes make no volume or cannot be decoded. The message holds no text of a header or path.
         DependencyError: if dcm2niix is not installed.

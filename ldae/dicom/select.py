@@ -69,10 +69,6 @@ def select_series(study: Sequence[Series], rule: SeriesRule) -> dict[str, str | 
     agent, unless the timing contradicts it; then the timing; and what neither decides is taken if it is the study's only 3D
     series.
 
-    Args:
-        study: its series.
-        rule: exceptions.
-
     Returns:
         SeriesInstanceUID -> why it is left out, None where it is taken.
     """

@@ -90,9 +90,6 @@ def write_dicom_series(volume: Volume, out: Path, series: DerivedSeries, *, forc
         series: its labels.
         force: replace a series that was written before.
 
-    Returns:
-        The folder.
-
     Raises:
         OutputError: if `out` holds something else.
         VolumeError: if the grid is sheared, the reference has no series or several, or the patient's identifier is not one.

@@ -16,9 +16,6 @@ __all__ = ["read_leniently"]
 def read_leniently(path: Path) -> tuple[pd.DataFrame, list[Finding]]:
     """Read a manifest and keep what is usable.
 
-    Args:
-        path: a TSV or CSV file.
-
     Returns:
         The columns, the canonical ones first, index 0 to n - 1: cells that break a rule are missing, `image` is None if it
         names no image, and rows without an identifier are named by their line. And the broken rules.

@@ -61,11 +61,7 @@ class LikenessStatistics:
 def signature(scan: Volume) -> npt.NDArray[np.float16] | None:
     """The anatomy of a scan in template space as numbers of mean 0 and variance 1, (voxels of the brain at 4 mm,).
 
-    Args:
-        scan: moved into template space.
-
-    Returns:
-        The numbers, or None if there is no contrast where the template's brain lies.
+    None if there is no contrast where the template's brain lies.
     """
     template = load_template(GRID_MM)
     brain = template.brain_mask.data > 0.5
@@ -83,17 +79,12 @@ def signature(scan: Volume) -> npt.NDArray[np.float16] | None:
 def compare_brains(
     signatures: Sequence[npt.NDArray[np.float16]], scans: Sequence[str], subjects: Sequence[str]
 ) -> tuple[list[Finding], LikenessStatistics | None]:
-    """Compare the scans of a cohort in pairs.
+    """Compare the scans of a cohort, in template space, in pairs: their signatures, keys and participants.
 
     Two scans are of one subject if their correlation, without the mean of all subjects, exceeds the median of pairs of
     different subjects by 5 robust standard deviations (1.4826 times the median absolute deviation, after Fisher's
     transformation) and 0.5; and, with five pairs of sessions or more, is nearer to the sessions' median than to that of
     different subjects.
-
-    Args:
-        signatures: of scans in template space.
-        scans: their keys.
-        subjects: their participants.
 
     Returns:
         Findings, and the similarities that they rest on. With fewer than six subjects the only finding is one brain under two

@@ -106,11 +106,11 @@ def import_bids(
             f"; {why}" if why else f" ({_counted(others)}); {where}"
         )
         raise CohortError(msg)
-    scans = pd.DataFrame(rows, columns=["subject", "visit", "path", "derivative", "space"]).astype({"visit": object})
+    scans = pd.DataFrame(rows, columns=["subject", "visit", "image", "derivative", "space"]).astype({"visit": object})
     tables = BidsTables(root)
     doubts: list[str] = []
     frame = _values(scans, tables, doubts)
-    frame["image"] = [manifest_path(root / path, out) for path in scans["path"]]
+    frame["image"] = [manifest_path(root / path, out) for path in scans["image"]]
     write_manifest(frame, out)
     notes = [*_description_notes(root, derivative), *tables.unusable.notes(), *doubts]
     if others:
@@ -122,7 +122,7 @@ def import_bids(
         kind="bids",
         source=root,
         manifest=out,
-        taken=tuple(Taken(*each) for each in zip(keys, scans["path"], spaces, strict=True)),
+        taken=tuple(Taken(*each) for each in zip(keys, scans["image"], spaces, strict=True)),
         skipped=tuple(dict.fromkeys(skipped)),
         notes=tuple(notes),
     )
@@ -137,7 +137,7 @@ def _values(scans: pd.DataFrame, tables: BidsTables, doubts: list[str]) -> pd.Da
     right = visits[["subject", "visit"]].reset_index(names="row")
     of_visit = left.dropna().merge(right.dropna(), on=["subject", "visit"])
     of_subject = left.merge(right[right["visit"].isna()], on="subject")
-    pairs = pd.concat([of_visit[["scan", "row"]], of_subject[["scan", "row"]]], ignore_index=True)
+    pairs = pd.concat([of_visit, of_subject], ignore_index=True)[["scan", "row"]]
     stated = pairs.join(visits[["months", "exam_date"]], on="row").groupby("scan").first().reindex(scans.index)
     by_label = scans["visit"].map(months_of_visit, na_action="ignore").astype("float64")
     months = stated["months"].fillna(by_label)
@@ -145,27 +145,19 @@ def _values(scans: pd.DataFrame, tables: BidsTables, doubts: list[str]) -> pd.Da
     days = stated["exam_date"].fillna(tables.scan_times(scans).mask(scans["derivative"]))
     usable = ~months.notna().groupby(scans["subject"]).transform("any")
     days = days.where(usable & (days.groupby(scans["subject"]).transform("count") > 1))
-    unknown = pd.Series(float("nan"), index=scans.index)
-    months = months_since_first(scans["subject"], months, unknown, days)
+    scans = scans.assign(
+        participant_id=scans["subject"],
+        session_id=scans["visit"].fillna(FIRST_SESSION),
+        day=float("nan"),
+        date=pd.Series(pd.NaT, index=scans.index, dtype="datetime64[s]"),
+    )
+    months = months_since_first(scans["subject"], months, scans["day"], days)
     # One scan of unknown time is the baseline.
     lone = scans["subject"].map(scans["subject"].value_counts()).eq(1) & months.isna()
     alone = visits["subject"].isin(scans.loc[lone, "subject"])
     visits["age"] = visits["age"].fillna(visits["baseline_age"].where(alone))
-    visits["exam_date"] = pd.Series(pd.NaT, index=visits.index, dtype="datetime64[s]")
-    frame = scan_values(
-        scans.assign(
-            image=scans["path"],
-            participant_id=scans["subject"],
-            session_id=scans["visit"].fillna(FIRST_SESSION),
-            day=unknown,
-            date=pd.Series(pd.NaT, index=scans.index, dtype="datetime64[s]"),
-            code_months=months,
-        ),
-        pairs,
-        visits,
-        VISITS,
-        doubts,
-    )
+    visits.loc[:, "exam_date"] = pd.NaT
+    frame = scan_values(scans.assign(code_months=months), pairs, visits, VISITS, doubts)
     at_entry = scans["subject"].isin(visits.loc[visits["baseline_age"].notna(), "subject"])
     if lost := int((frame["age"].isna() & at_entry & months.isna()).sum()):
         doubts.append(f"{NO_AGE} {lost}")

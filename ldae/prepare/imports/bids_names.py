@@ -79,12 +79,7 @@ def parse_name(path: PurePosixPath, *, derivative: bool = False) -> BidsName | s
 
 
 def rank(name: BidsName, prefer: Sequence[tuple[str, str]] = ()) -> tuple[tuple[object, ...], ...]:
-    """The place of an image among those of its session; smaller is better, one item for each line of `PREFERENCE`.
-
-    Args:
-        name: of the image.
-        prefer: entities and labels that come first.
-    """
+    """The place of an image among those of its session; smaller is better, one item for each line of `PREFERENCE`."""
     has = name.entities
     wished = next((i for i, (key, label) in enumerate(prefer) if has.get(key) == label), len(prefer))
     return (

@@ -81,7 +81,7 @@ class BidsTables:
         return rows[~clash].reset_index(drop=True)
 
     def scan_times(self, scans: pd.DataFrame) -> pd.Series:
-        """Day of each raw scan (`path`, relative to the data set) by the `acq_time` in its table of scans."""
+        """Day of each raw scan (`image`, relative to the data set) by the `acq_time` in its table of scans."""
         times: dict[str, str] = {}
         for subject, session in scans[["subject", "visit"]].drop_duplicates().itertuples(index=False):
             parts = [subject] if pd.isna(session) else [subject, session]
@@ -94,10 +94,10 @@ class BidsTables:
                 if path.startswith(("..", "/")):
                     self.problems.append(Skipped(where, "names a file outside the data set", detail=file))
                 times[path] = time
-        text = scans["path"].map(times).astype(object)
+        text = scans["image"].map(times).astype(object)
         days = text.map(try_date, na_action="ignore").astype("datetime64[s]")
         reason = "acq_time is no date as BIDS writes it (YYYY-MM-DDThh:mm:ss), so n/a"
-        return self.unusable.check(reason, text, days, scans["path"])
+        return self.unusable.check(reason, text, days, scans["image"])
 
     def _text(self, name: str) -> pd.DataFrame:
         """The cells of a table; no rows where it cannot be read."""

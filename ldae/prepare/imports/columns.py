@@ -68,14 +68,10 @@ def manifest_name(code: str) -> str:
 
 
 def recognise(columns: Sequence[str], names: Mapping[str, Sequence[str]] = SYNONYMS) -> dict[str, str]:
-    """Quantity -> column of the table, for those that it has.
+    """Quantity -> column of the table, for those that it has: of the names that a quantity goes by, the first counts.
 
     A name in other case or punctuation counts where no quantity has that column by its exact name: ADNI's "AGE" is the age
     at baseline in one table, and "Age" the age at the scan in another.
-
-    Args:
-        columns: of the table.
-        names: quantity -> the names that its column goes by; the first that the table has counts.
     """
     exact = {what: next((name for name in known if name in columns), None) for what, known in names.items()}
     free = {plain_name(column): column for column in reversed(columns) if column not in exact.values()}
@@ -104,14 +100,7 @@ class Unusable:
         self.cells: list[tuple[str, str, str]] = []
 
     def check(self, reason: str, text: pd.Series, values: pd.Series, where: Iterable[str]) -> pd.Series:
-        """The values, after a note of the cells that hold text but gave none.
-
-        Args:
-            reason: of the cells without a value.
-            text: content of the cells; missing where empty.
-            values: made of them.
-            where: file and line of each cell.
-        """
+        """The values made of cells, after a note of those that hold text but gave none; `where` has file and line of each."""
         self.note(reason, text, text.notna() & values.isna(), where)
         return values
 

@@ -97,10 +97,6 @@ class Outcome:
 def check_folder(out_dir: Path, manifest: Manifest) -> None:
     """Refuse a folder in which raw data would be overwritten.
 
-    Args:
-        out_dir: folder for the results.
-        manifest: of the raw scans.
-
     Raises:
         CohortError: if the folder is a file, is that of the raw manifest, or a raw data set.
     """
@@ -125,13 +121,7 @@ def check_folder(out_dir: Path, manifest: Manifest) -> None:
 def plan_jobs(
     manifest: Manifest, out_dir: Path, config: PreprocessConfig, brain_masks: str | None = None
 ) -> list[ScanJob]:
-    """One job a row, in order, with its place in the folder.
-
-    Args:
-        manifest: the raw scans.
-        out_dir: folder for the results.
-        config: settings.
-        brain_masks: a column of the manifest, or a path with `{participant_id}` and `{session_id}`.
+    """One job for each raw scan, in order, with its place in the folder.
 
     Raises:
         CohortError: if two rows would write the same files, or a scan has no mask.
@@ -215,13 +205,7 @@ def _results(job: ScanJob) -> dict[str, str]:
 
 
 def write_scan(job: ScanJob, scan: PreprocessedScan, native_grid: Grid) -> Outcome:
-    """Write the files of a preprocessed scan, the side-car last.
-
-    Args:
-        job: names of the files.
-        scan: the result.
-        native_grid: of the raw scan, as it is stored.
-    """
+    """Write the files of a preprocessed scan, the side-car last; `native_grid` is the raw scan's, as it is stored."""
     files, quality = job.files, scan.quality
     files["sidecar"].unlink(missing_ok=True)
     write_volume(scan.image, files["image"], description="ldae preprocessed T1w", mni=True)
@@ -258,10 +242,7 @@ def write_scan(job: ScanJob, scan: PreprocessedScan, native_grid: Grid) -> Outco
 def write_derived_manifest(manifest: Manifest, out_dir: Path, outcomes: Sequence[Outcome]) -> Path:
     """Write the manifest of the scans that succeeded, and the folder's BIDS description.
 
-    Args:
-        manifest: of the raw scans.
-        out_dir: the folder.
-        outcomes: one a row of the manifest, in order.
+    Of each row of the raw scans' manifest there is one outcome, in order.
 
     Raises:
         CohortError: if not one scan succeeded.

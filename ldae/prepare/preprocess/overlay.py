@@ -17,15 +17,12 @@ MASK_COLOUR, TEMPLATE_COLOUR = "#ff4d4d", "#4dd2ff"
 
 
 def draw_overlay(image: Volume, brain_mask: Volume, *, title: str) -> bytes:
-    """Two sections in each plane with the outlines of the brain mask (red) and of the template's brain (blue).
+    """PNG of two sections in each plane with the outlines of the brain mask (red) and of the template's brain (blue).
 
     Args:
         image: in template space, axis-aligned RAS.
         brain_mask: on the same grid.
         title: for the reader.
-
-    Returns:
-        A PNG.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -51,17 +51,7 @@ class Age:
 
 @dataclass(frozen=True)
 class KeyRow:
-    """The identity of a scan.
-
-    Attributes:
-        subject: the label without 'sub-'.
-        session: the label without 'ses-'.
-        patient: PatientID.
-        study_date: as in the header.
-        study: StudyInstanceUID.
-        series: SeriesInstanceUID.
-        image: relative to the cohort.
-    """
+    """The identity of a scan: labels without 'sub-' and 'ses-', what its header has, and the image's path in the cohort."""
 
     subject: str
     session: str
@@ -99,11 +89,7 @@ def age_at_study(header: Header, *, exact: bool = False) -> Age:
     """Age from birth date and study date, else from the written age.
 
     A birth date is not used where it is on the day of the study or later, or more than two years away from the written age:
-    de-identification often leaves such dates.
-
-    Args:
-        header: of the study.
-        exact: keep ages over 89.
+    de-identification often leaves such dates. Ages over 89 are kept only if `exact`.
     """
     born, day = try_date(header.text("PatientBirthDate")), try_date(header.text("StudyDate"))
     computed = (day - born).days / DAYS_PER_YEAR if born and day else None
@@ -185,7 +171,7 @@ def name_visits(
         if patient.startswith(WITHOUT_ID):
             warnings.append(f"{subject}: no patient identifier in the headers, so each study counts as a subject")
         past = {row.study: row for row in known if row.patient == patient}
-        named += [replace(visit, subject=subject) for visit in _in_time(own, past, subject, warnings)]
+        named += _in_time(own, past, subject, warnings)
     return named
 
 
@@ -238,7 +224,7 @@ def _new_labels(patients: Sequence[str], known: Mapping[str, str], rng: random.R
 
 
 def _in_time(own: Sequence[Visit], past: Mapping[str, KeyRow], subject: str, warnings: list[str]) -> list[Visit]:
-    """One subject's visits with session and months; `past` has the key's row of each study."""
+    """One subject's visits with labels and months; `past` has the key's row of each study."""
     past_days = [try_date(row.study_date) for row in past.values()]
     all_days = [*past_days, *(visit.day for visit in own if visit.study not in past)]
     days = [day for day in all_days if day is not None]
@@ -261,5 +247,5 @@ def _in_time(own: Sequence[Visit], past: Mapping[str, KeyRow], subject: str, war
         if len(all_days) > 1 and whole and visit.day is not None:
             # To a tenth: the days themselves are not kept.
             months = round((visit.day - min(days)).days / DAYS_PER_MONTH, 1)
-        timed.append(replace(visit, session=f"ses-{session}", months=months))
+        timed.append(replace(visit, subject=subject, session=f"ses-{session}", months=months))
     return timed
