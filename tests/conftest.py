@@ -114,13 +114,13 @@ DicomMaker = Callable[..., list[Path]]
 
 
 @pytest.fixture
-def make_dicom() -> DicomMaker:
-    """Writes a volume as the files of an MR series, with pydicom alone, in an order that their names do not tell."""
+def make_dicom(blob: Volume) -> DicomMaker:
+    """Writes a volume, or the blob, as the files of an MR series, with pydicom alone; their names do not tell the order."""
     pydicom = pytest.importorskip("pydicom")
     from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
     def make(
-        folder: Path, volume: Volume, *, syntax: str = ExplicitVRLittleEndian, slopes=(1.0,), **elements
+        folder: Path, volume: Volume = blob, *, syntax: str = ExplicitVRLittleEndian, slopes=(1.0,), **elements
     ) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ volume.affine

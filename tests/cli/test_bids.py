@@ -75,8 +75,8 @@ def test_the_validator_finds_no_error(validator: str, made: Path, name: str) -> 
 
 
 @pytest.mark.slow
-def test_an_import_from_dicom_is_valid_too(validator: str, tmp_path: Path, make_dicom, blob) -> None:
-    make_dicom(tmp_path / "export", blob)
+def test_an_import_from_dicom_is_valid_too(validator: str, tmp_path: Path, make_dicom) -> None:
+    make_dicom(tmp_path / "export")
     assert run("cohort", "import", "dicom", tmp_path / "export", "--out", tmp_path / "imported") == 0
     check(validator, tmp_path / "imported")
 

@@ -57,7 +57,7 @@ def test_dciodvfy_finds_no_error(
         pytest.skip("dciodvfy is not on PATH; it is in Debian's package dicom3tools")
     like = None
     if reference:
-        make_dicom(tmp_path / "reference", blob)
+        make_dicom(tmp_path / "reference")
         like = tmp_path / "reference"
     write_dicom_series(Volume(blob.data * scale + shift, blob.affine), tmp_path / "out", DerivedSeries(reference=like))
     for path in sorted((tmp_path / "out").iterdir()):

@@ -47,7 +47,7 @@ def test_any_grid_is_read_as_it_was_written(
 
 def test_slopes_may_change_from_file_to_file(tmp_path: Path, make_dicom: Callable, blob: Volume) -> None:
     # The first file's slope is 1: what follows must not be cut to whole numbers.
-    make_dicom(tmp_path, blob, slopes=(1.0, 0.37, 0.021))
+    make_dicom(tmp_path, slopes=(1.0, 0.37, 0.021))
     volume = read_only(tmp_path)
     assert_same(volume, blob, tolerance=0.37 / 2 + 1e-3)
     assert (volume.data % 1 != 0).any()
@@ -59,7 +59,7 @@ def test_losslessly_compressed_series_are_decoded(
 ) -> None:
     import SimpleITK as sitk
 
-    for path in make_dicom(tmp_path / "series", blob):
+    for path in make_dicom(tmp_path / "series"):
         image = pydicom.dcmread(path)
         writer = sitk.ImageFileWriter()
         writer.SetFileName(str(tmp_path / "one.dcm"))
@@ -77,7 +77,7 @@ def test_losslessly_compressed_series_are_decoded(
 def test_run_length_encoded_files_without_a_preamble_are_read(
     tmp_path: Path, make_dicom: Callable, blob: Volume
 ) -> None:
-    for path in make_dicom(tmp_path, blob, syntax=pydicom.uid.RLELossless):
+    for path in make_dicom(tmp_path, syntax=pydicom.uid.RLELossless):
         path.write_bytes(path.read_bytes()[132:])
     assert_same(read_only(tmp_path), blob)
 
@@ -87,14 +87,14 @@ def test_positions_may_be_rounded(tmp_path: Path, make_dicom: Callable, blob: Vo
         lps = np.diag([-1.0, -1.0, 1.0]) @ (blob.affine[:3, 3] + i * blob.affine[:3, 2])
         return [f"{value:.2f}" for value in lps]
 
-    make_dicom(tmp_path, blob, ImagePositionPatient=rounded)
+    make_dicom(tmp_path, ImagePositionPatient=rounded)
     np.testing.assert_allclose(bright_place(read_only(tmp_path)), bright_place(blob), atol=0.02)
 
 
 def test_exact_copies_are_left_out_and_a_missing_slice_is_a_gap(
     tmp_path: Path, make_dicom: Callable, blob: Volume
 ) -> None:
-    paths = make_dicom(tmp_path / "a", blob)
+    paths = make_dicom(tmp_path / "a")
     (tmp_path / "copy").write_bytes(paths[0].read_bytes())
     series = only_series(tmp_path)
     assert series.repeated == 1
@@ -126,24 +126,24 @@ def test_exact_copies_are_left_out_and_a_missing_slice_is_a_gap(
     ],
 )
 def test_planes_that_make_no_volume_are_refused(
-    tmp_path: Path, make_dicom: Callable, blob: Volume, elements: dict, expected: str
+    tmp_path: Path, make_dicom: Callable, elements: dict, expected: str
 ) -> None:
-    make_dicom(tmp_path, blob, **elements)
+    make_dicom(tmp_path, **elements)
     with pytest.raises(VolumeError, match=expected):
         read_only(tmp_path)
 
 
 def test_sizes_that_differ_are_refused(tmp_path: Path, make_dicom: Callable, blob: Volume) -> None:
     uid = pydicom.uid.generate_uid()
-    make_dicom(tmp_path / "a", blob, SeriesInstanceUID=uid)
+    make_dicom(tmp_path / "a", SeriesInstanceUID=uid)
     make_dicom(tmp_path / "b", Volume(blob.data[:7], blob.affine), SeriesInstanceUID=uid)
     with pytest.raises(VolumeError, match="mixed sizes: its images have several voxel sizes or numbers of voxels"):
         read_only(tmp_path)
 
 
 @pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2.1", "1.2.840.10008.1.2.5"], ids=["plain", "RLE"])
-def test_truncated_pixels_are_refused(tmp_path: Path, make_dicom: Callable, blob: Volume, syntax: str, caplog) -> None:
-    cut = make_dicom(tmp_path, blob, syntax=syntax)[3]
+def test_truncated_pixels_are_refused(tmp_path: Path, make_dicom: Callable, syntax: str, caplog) -> None:
+    cut = make_dicom(tmp_path, syntax=syntax)[3]
     cut.write_bytes(cut.read_bytes()[:-20])
     with pytest.raises(VolumeError, match="files are truncated"):
         read_only(tmp_path)
@@ -151,15 +151,15 @@ def test_truncated_pixels_are_refused(tmp_path: Path, make_dicom: Callable, blob
 
 
 @pytest.mark.parametrize("size", [133, 150, 400, 700])
-def test_truncated_headers_are_named(tmp_path: Path, make_dicom: Callable, blob: Volume, size: int) -> None:
-    cut = make_dicom(tmp_path, blob)[3]
+def test_truncated_headers_are_named(tmp_path: Path, make_dicom: Callable, size: int) -> None:
+    cut = make_dicom(tmp_path)[3]
     cut.write_bytes(cut.read_bytes()[:size])
     scan = read_folder(tmp_path)
     assert set(scan.unreadable) == {cut.name}
 
 
-def test_other_files_are_told_apart(tmp_path: Path, make_dicom: Callable, blob: Volume) -> None:
-    make_dicom(tmp_path / "deep" / "scan", blob)
+def test_other_files_are_told_apart(tmp_path: Path, make_dicom: Callable) -> None:
+    make_dicom(tmp_path / "deep" / "scan")
     (tmp_path / "notes.txt").write_text("nothing")
     (tmp_path / "empty.dcm").write_bytes(b"")
     report = pydicom.Dataset()
@@ -183,9 +183,9 @@ def test_a_length_beyond_the_end_of_the_file_takes_no_memory(tmp_path: Path) -> 
 
 
 def test_a_file_that_cannot_be_opened_is_named(
-    tmp_path: Path, make_dicom: Callable, blob: Volume, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, make_dicom: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    locked = make_dicom(tmp_path, blob)[4]
+    locked = make_dicom(tmp_path)[4]
     plain_open = Path.open
 
     def refusing_open(self: Path, *arguments: object, **options: object) -> object:
@@ -201,44 +201,43 @@ def test_a_file_that_cannot_be_opened_is_named(
 
 @pytest.mark.parametrize("package", ["pydicom", "dcm2niix"])
 def test_without_a_package_the_extra_is_named(
-    tmp_path: Path, make_dicom: Callable, blob: Volume, monkeypatch: pytest.MonkeyPatch, package: str
+    tmp_path: Path, make_dicom: Callable, monkeypatch: pytest.MonkeyPatch, package: str
 ) -> None:
-    make_dicom(tmp_path, blob)
+    make_dicom(tmp_path)
     monkeypatch.setitem(__import__("sys").modules, package, None)
     with pytest.raises(DependencyError, match=rf"{package}, .* pip install 'ldae\[dicom\]'"):
         read_only(tmp_path)
 
 
-def enhanced(path: Path, volume: Volume, slopes: tuple[float, ...], numbered: bool = True) -> None:
-    """One file of frames, in an order that is not that of their places."""
-    lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ volume.affine
-    x, y, z = volume.spacing
-    data = pydicom.Dataset()
-    data.SOPClassUID, data.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.4.1", pydicom.uid.generate_uid()
-    data.Modality, data.ImageType, data.PatientID = "MR", ["ORIGINAL", "PRIMARY", "T1", "NONE"], "P-18"
-    data.StudyInstanceUID, data.SeriesInstanceUID = pydicom.uid.generate_uid(), pydicom.uid.generate_uid()
-    data.SeriesDescription, data.SeriesNumber, data.MRAcquisitionType = "T1W_3D_TFE", 4, "3D"
-    data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
-    data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 16, 15, 0
-    data.Columns, data.Rows, data.NumberOfFrames = volume.data.shape
-    shared, orientation, measures = pydicom.Dataset(), pydicom.Dataset(), pydicom.Dataset()
-    orientation.ImageOrientationPatient = [f"{v:.10f}" for v in (lps[:3, :2] / [x, y]).T.ravel()]
-    measures.PixelSpacing, measures.SliceThickness = [f"{y:.8g}", f"{x:.8g}"], f"{z:.8g}"
-    shared.PlaneOrientationSequence, shared.PixelMeasuresSequence = [orientation], [measures]
+def enhanced(path: Path, files: list[Path], numbered: bool = True) -> None:
+    """One file of a series' images as frames, in an order that is not that of their places."""
+
+    def moved(image: "pydicom.Dataset", *keywords: str) -> list["pydicom.Dataset"]:
+        """A sequence of one item that takes some elements of an image."""
+        item = pydicom.Dataset()
+        for keyword in keywords:
+            item[keyword] = image[keyword]
+            del image[keyword]
+        return [item]
+
+    images = [pydicom.dcmread(file) for file in files]
+    order = np.random.default_rng(0).permutation(len(images)).tolist()
+    data, shared = images[0], pydicom.Dataset()
+    data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.4.1"
+    data.NumberOfFrames, data.PixelData = len(images), b"".join(images[i].PixelData for i in order)
+    shared.PlaneOrientationSequence = moved(data, "ImageOrientationPatient")
+    shared.PixelMeasuresSequence = moved(data, "PixelSpacing", "SliceThickness")
     data.SharedFunctionalGroupsSequence = [shared]
-    frames, stored = [], []
-    for count, i in enumerate(np.random.default_rng(0).permutation(volume.data.shape[2])):
-        frame, position, values, content = (pydicom.Dataset() for _ in range(4))
-        position.ImagePositionPatient = [f"{v:.8f}" for v in lps[:3, 3] + i * lps[:3, 2]]
-        slope = slopes[count % len(slopes)]
-        values.RescaleSlope, values.RescaleIntercept, values.RescaleType = slope, 0, "US"
-        frame.PlanePositionSequence, frame.PixelValueTransformationSequence = [position], [values]
+    frames = []
+    for i in order:
+        frame, content = pydicom.Dataset(), pydicom.Dataset()
+        frame.PlanePositionSequence = moved(images[i], "ImagePositionPatient")
+        frame.PixelValueTransformationSequence = moved(images[i], "RescaleSlope", "RescaleIntercept")
         if numbered:
-            content.StackID, content.InStackPositionNumber = "1", int(i) + 1
-            content.DimensionIndexValues = [1, int(i) + 1]
+            content.StackID, content.InStackPositionNumber = "1", i + 1
+            content.DimensionIndexValues = [1, i + 1]
             frame.FrameContentSequence = [content]
         frames.append(frame)
-        stored.append(np.rint(volume.data[:, :, i].T / slope).astype("<u2"))
     data.PerFrameFunctionalGroupsSequence = frames
     if numbered:
         pointers = [pydicom.Dataset(), pydicom.Dataset()]
@@ -246,21 +245,20 @@ def enhanced(path: Path, volume: Volume, slopes: tuple[float, ...], numbered: bo
             pointer.DimensionIndexPointer = pydicom.datadict.tag_for_keyword(keyword)
             pointer.FunctionalGroupPointer = pydicom.datadict.tag_for_keyword("FrameContentSequence")
         data.DimensionIndexSequence = pointers
-    data.PixelData = np.stack(stored).tobytes()
-    data.file_meta = pydicom.dataset.FileMetaDataset()
-    data.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-    data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID
-    data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID
     pydicom.dcmwrite(path, data, enforce_file_format=True)
 
 
 @pytest.mark.parametrize("slopes", [(1.0,), (0.5,), (1.0, 0.5, 0.25)])
-def test_frames_of_enhanced_images_are_sorted_and_scaled(tmp_path: Path, blob: Volume, slopes: tuple) -> None:
-    enhanced(tmp_path / "all.dcm", blob, slopes)
-    assert_same(read_only(tmp_path), blob)
-    enhanced(tmp_path / "all.dcm", blob, slopes, numbered=False)  # dcm2niix would misplace them
-    with pytest.raises(VolumeError, match="frames are not numbered"):
-        read_only(tmp_path)
+def test_frames_of_enhanced_images_are_sorted_and_scaled(
+    tmp_path: Path, make_dicom: Callable, blob: Volume, slopes: tuple
+) -> None:
+    files = make_dicom(tmp_path / "files", slopes=slopes)
+    for name, numbered in (("numbered", True), ("not", False)):
+        (tmp_path / name).mkdir()
+        enhanced(tmp_path / name / "all.dcm", files, numbered)
+    assert_same(read_only(tmp_path / "numbered"), blob)
+    with pytest.raises(VolumeError, match="frames are not numbered"):  # dcm2niix would misplace them
+        read_only(tmp_path / "not")
 
 
 def test_a_real_slab(shared: Path) -> None:

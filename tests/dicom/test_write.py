@@ -58,7 +58,7 @@ def test_every_file_says_what_it_is(tmp_path: Path, blob: Volume) -> None:
 
 
 def test_a_reference_gives_person_study_and_frame(tmp_path: Path, make_dicom: Callable, blob: Volume) -> None:
-    original = pydicom.dcmread(make_dicom(tmp_path / "reference", blob)[0])
+    original = pydicom.dcmread(make_dicom(tmp_path / "reference")[0])
     write_dicom_series(blob, tmp_path / "out", DerivedSeries(reference=tmp_path / "reference"))
     image = pydicom.dcmread(tmp_path / "out" / "IMG0001.dcm")
     person = ("PatientID", "PatientName", "PatientBirthDate")
@@ -85,7 +85,7 @@ def test_no_element_holds_more_of_the_reference_than_it_may(
         "PatientName ReferringPhysicianName InstitutionName OperatorsName StationName PatientAddress StudyDescription"
     )
     texts = dict.fromkeys(f"{names} SeriesDescription ProtocolName PatientComments ImageComments".split(), secret)
-    for path in make_dicom(tmp_path / "reference", blob, **texts, BurnedInAnnotation="NO"):
+    for path in make_dicom(tmp_path / "reference", **texts, BurnedInAnnotation="NO"):
         image = pydicom.dcmread(path)
         image.private_block(0x0029, "A maker", create=True).add_new(0x10, "LO", secret)
         image.add_new((0x6000, 0x0022), "LO", secret)  # of an overlay
@@ -100,8 +100,8 @@ def test_no_element_holds_more_of_the_reference_than_it_may(
 
 
 def test_references_that_do_not_fit(tmp_path: Path, make_dicom: Callable, blob: Volume) -> None:
-    make_dicom(tmp_path / "two" / "a", blob)
-    make_dicom(tmp_path / "two" / "b", blob)
+    make_dicom(tmp_path / "two" / "a")
+    make_dicom(tmp_path / "two" / "b")
     (tmp_path / "none").mkdir()
     far = np.array(blob.affine)
     far[:3, 3] += 500
@@ -116,7 +116,7 @@ def test_references_that_do_not_fit(tmp_path: Path, make_dicom: Callable, blob: 
 
 
 def test_an_image_in_template_space_is_not_laid_over_a_scan(tmp_path: Path, make_dicom: Callable, blob: Volume) -> None:
-    make_dicom(tmp_path / "reference", blob)
+    make_dicom(tmp_path / "reference")
     image = write_volume(blob, tmp_path / "sub-1_space-MNI152_T1w.nii.gz")
     with pytest.raises(VolumeError, match="space of MNI152"):
         export_dicom(image, tmp_path / "out", DerivedSeries(reference=tmp_path / "reference"))
@@ -127,7 +127,7 @@ def test_an_image_in_template_space_is_not_laid_over_a_scan(tmp_path: Path, make
 @pytest.mark.filterwarnings("error")
 def test_odd_values_of_the_reference_are_repeated_silently(tmp_path: Path, make_dicom: Callable, blob: Volume) -> None:
     with pytest.warns(UserWarning, match="Invalid value"):
-        make_dicom(tmp_path / "reference", blob, PatientAge="88")
+        make_dicom(tmp_path / "reference", PatientAge="88")
     write_dicom_series(blob, tmp_path / "out", DerivedSeries(reference=tmp_path / "reference"))
     assert pydicom.dcmread(tmp_path / "out" / "IMG0001.dcm").PatientAge == "88"
 

@@ -31,18 +31,18 @@ run = partial(command_line.run, "cohort", "import", "dicom")
 
 
 @pytest.fixture
-def visits(make_dicom: Callable, blob: Volume) -> Callable:
+def visits(make_dicom: Callable) -> Callable:
     """Writes visits of one person: folder, patient, dates."""
 
     def make(folder: Path, patient: str, *dates: str, **elements: object) -> None:
         for number, date in enumerate(dates):
-            make_dicom(folder / patient / str(number), blob, PatientID=patient, StudyDate=date, **elements)
+            make_dicom(folder / patient / str(number), PatientID=patient, StudyDate=date, **elements)
 
     return make
 
 
 def test_a_scan_becomes_bids_with_a_manifest(tmp_path: Path, make_dicom: Callable, blob: Volume) -> None:
-    make_dicom(tmp_path / "in put é", blob)
+    make_dicom(tmp_path / "in put é")
     report = import_dicom(tmp_path / "in put é", tmp_path / "cohört 1")
     (record,) = read_manifest(report.manifest).records
     assert record.image == tmp_path / "cohört 1" / T1W
@@ -105,10 +105,10 @@ def all_bytes(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_nothing_identifying_comes_through(tmp_path: Path, make_dicom: Callable, blob: Volume) -> None:
+def test_nothing_identifying_comes_through(tmp_path: Path, make_dicom: Callable) -> None:
     marker = "Zanzibar^Quux"
     folder = tmp_path / "Zanzibar" / "Quux 19500301"
-    paths = make_dicom(folder, blob)
+    paths = make_dicom(folder)
     for path in paths:
         image = pydicom.dcmread(path)
         assert plant(image, marker) > 1000
@@ -117,9 +117,9 @@ def test_nothing_identifying_comes_through(tmp_path: Path, make_dicom: Callable,
         pydicom.dcmwrite(path, image, enforce_file_format=True)
     # A second series that is refused, one that is skipped, and a file that is broken, all with the marker.
     elements = {"SeriesDescription": f"MPRAGE {marker}", "PatientID": "987654321987", "StudyDate": "20200315"}
-    make_dicom(folder / "gap", blob, **elements)[4].unlink()
-    make_dicom(folder / "other", blob, **{**elements, "SeriesDescription": f"{marker} FLAIR"})
-    cut = make_dicom(folder / "cut", blob, **elements)[4]
+    make_dicom(folder / "gap", **elements)[4].unlink()
+    make_dicom(folder / "other", **{**elements, "SeriesDescription": f"{marker} FLAIR"})
+    cut = make_dicom(folder / "cut", **elements)[4]
     cut.rename(cut.with_name(f"{marker}.dcm")).write_bytes(b"\0" * 128 + b"DICM" + marker.encode())
     (folder / f"{marker}.txt").write_text(marker)
     report = import_dicom(folder, tmp_path / "out")
@@ -172,10 +172,10 @@ def test_a_key_keeps_the_labels(tmp_path: Path, visits: Callable) -> None:
     assert second[first.index].equals(first)
 
 
-def test_the_report_does_not_undo_the_random_order(tmp_path: Path, make_dicom: Callable, blob: Volume) -> None:
+def test_the_report_does_not_undo_the_random_order(tmp_path: Path, make_dicom: Callable) -> None:
     for number, patient in enumerate("ABCDE"):
         what = "FLAIR" if patient in "BD" else "MPRAGE"
-        make_dicom(tmp_path / "in" / patient, blob, PatientID=patient, SeriesDescription=what, SeriesNumber=number)
+        make_dicom(tmp_path / "in" / patient, PatientID=patient, SeriesDescription=what, SeriesNumber=number)
     report = import_dicom(tmp_path / "in", tmp_path / "out", rng=random.Random(1))
     # By PatientID, for the terminal alone, the labels are in no order.
     assert [each.subject for each in report.series] == ["sub-0003", "", "sub-0001", "", "sub-0002"]
@@ -245,9 +245,9 @@ def test_runs_of_a_visit(tmp_path: Path, make_dicom: Callable, blob: Volume) -> 
     assert sum("another run" in each.reason for each in report.series) == 2
 
 
-def test_one_bad_series_stops_no_other(tmp_path: Path, make_dicom: Callable, blob: Volume, capsys) -> None:
-    make_dicom(tmp_path / "in" / "good", blob, SeriesDescription="MPRAGE good")
-    make_dicom(tmp_path / "in" / "gap", blob, SeriesDescription="MPRAGE gap", SeriesNumber=8)[5].unlink()
+def test_one_bad_series_stops_no_other(tmp_path: Path, make_dicom: Callable, capsys) -> None:
+    make_dicom(tmp_path / "in" / "good", SeriesDescription="MPRAGE good")
+    make_dicom(tmp_path / "in" / "gap", SeriesDescription="MPRAGE gap", SeriesNumber=8)[5].unlink()
     assert run(tmp_path / "in", "--out", tmp_path / "out") == 1
     out = capsys.readouterr().out
     assert "refused: series 8 'MPRAGE gap' (1.2.826" in out
@@ -255,9 +255,9 @@ def test_one_bad_series_stops_no_other(tmp_path: Path, make_dicom: Callable, blo
     assert len(read_manifest(tmp_path / "out" / "manifest.tsv")) == 1
 
 
-def test_warnings_of_dcm2niix_are_passed_on(tmp_path: Path, make_dicom: Callable, blob: Volume, caplog) -> None:
+def test_warnings_of_dcm2niix_are_passed_on(tmp_path: Path, make_dicom: Callable, caplog) -> None:
     siemens = {"SoftwareVersions": "syngo MR XA30", "Manufacturer": "SIEMENS"}
-    make_dicom(tmp_path / "in", blob, InstanceNumber=lambda i: (7 * i) % 12, **siemens)
+    make_dicom(tmp_path / "in", InstanceNumber=lambda i: (7 * i) % 12, **siemens)
     report = import_dicom(tmp_path / "in", tmp_path / "out")
     assert "sub-0001 ses-01: dcm2niix: Instance Number (0020,0013) order is not spatial" in report.warnings
     assert "Sag MPRAGE" in caplog.text
@@ -265,11 +265,11 @@ def test_warnings_of_dcm2niix_are_passed_on(tmp_path: Path, make_dicom: Callable
     assert written["warnings"] == list(report.warnings)
 
 
-def test_people_that_are_mixed_are_refused(tmp_path: Path, make_dicom: Callable, blob: Volume) -> None:
-    make_dicom(tmp_path / "in" / "1", blob, SeriesDescription="MPRAGE mixed", PatientID=lambda i: "AB"[i // 6])
-    make_dicom(tmp_path / "in" / "2", blob, SeriesDescription="MPRAGE c1", PatientID="C", PatientBirthDate="19500101")
-    make_dicom(tmp_path / "in" / "3", blob, SeriesDescription="MPRAGE c2", PatientID="C", PatientBirthDate="19610101")
-    make_dicom(tmp_path / "in" / "4", blob, SeriesDescription="MPRAGE d", PatientID="D")
+def test_people_that_are_mixed_are_refused(tmp_path: Path, make_dicom: Callable) -> None:
+    make_dicom(tmp_path / "in" / "1", SeriesDescription="MPRAGE mixed", PatientID=lambda i: "AB"[i // 6])
+    make_dicom(tmp_path / "in" / "2", SeriesDescription="MPRAGE c1", PatientID="C", PatientBirthDate="19500101")
+    make_dicom(tmp_path / "in" / "3", SeriesDescription="MPRAGE c2", PatientID="C", PatientBirthDate="19610101")
+    make_dicom(tmp_path / "in" / "4", SeriesDescription="MPRAGE d", PatientID="D")
     found = reasons(import_dicom(tmp_path / "in", tmp_path / "out"))
     assert found.pop("MPRAGE mixed").startswith("refused: images of 2 patients in one series")
     assert found.pop("MPRAGE d") == "taken"
@@ -354,10 +354,10 @@ def test_a_table_is_read_as_any_other(
 
 
 def test_links_out_of_the_folder_are_followed_only_when_asked(
-    tmp_path: Path, make_dicom: Callable, blob: Volume, capsys: pytest.CaptureFixture
+    tmp_path: Path, make_dicom: Callable, capsys: pytest.CaptureFixture
 ) -> None:
-    make_dicom(tmp_path / "in" / "A", blob, PatientID="A")
-    make_dicom(tmp_path / "Zoe", blob, PatientID="Zoe")
+    make_dicom(tmp_path / "in" / "A", PatientID="A")
+    make_dicom(tmp_path / "Zoe", PatientID="Zoe")
     (tmp_path / "in" / "again").symlink_to(tmp_path / "in", target_is_directory=True)
     (tmp_path / "in" / "Zoe").symlink_to(tmp_path / "Zoe", target_is_directory=True)
     assert run(tmp_path / "in", "--out", tmp_path / "out") == 1
@@ -373,12 +373,12 @@ def test_links_out_of_the_folder_are_followed_only_when_asked(
     assert "1 links that were not followed: see --follow-links" in capsys.readouterr().err
 
 
-def test_bad_input_is_one_paragraph(tmp_path: Path, make_dicom: Callable, blob: Volume, capsys) -> None:
+def test_bad_input_is_one_paragraph(tmp_path: Path, make_dicom: Callable, capsys) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "text").mkdir()
     (tmp_path / "text" / "a.dcm").write_text("not DICOM at all")
-    make_dicom(tmp_path / "flair", blob, SeriesDescription="FLAIR")
-    make_dicom(tmp_path / "good", blob)
+    make_dicom(tmp_path / "flair", SeriesDescription="FLAIR")
+    make_dicom(tmp_path / "good")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").write_text("")
     for arguments, words in (
