@@ -32,12 +32,10 @@ class CheckReport:
     """Result of quality control.
 
     Attributes:
-        manifest: the table checked.
         findings: the worst first.
-        measurements: measurements of each scan.
+        measurements: of each scan, by key.
         likeness: similarity of the cohort's brains, if they were compared.
         spread: variation of ventricles and brains between subjects in template space, if it was measured.
-        seconds: duration of the check.
     """
 
     manifest: Path

@@ -42,8 +42,6 @@ class ScanToExamine:
     """One scan to examine.
 
     Attributes:
-        key: of the scan.
-        image: its file.
         anatomy: examine the anatomy, for which heads are aligned with the template.
         contract: of the model that is to read the scan, if any.
         fast: read the header alone.
@@ -61,9 +59,6 @@ class Examination:
     """Findings and measurements of one scan, as they come.
 
     Attributes:
-        key: of the scan.
-        findings: of the scan.
-        measurements: measurements.
         voxel_hash: SHA-256 of shape and intensities in RAS order; None for an unreadable scan.
         signature: of its anatomy; None if it is not aligned with the template.
         in_place: the scan is stored in template space.

@@ -52,8 +52,6 @@ class ImportReport:
 
     Attributes:
         kind: the importer, as on the command line ("bids", "csv", "table").
-        source: what was imported.
-        manifest: the manifest written.
         taken: the scans in it, in its order.
         skipped: what is not in it.
         notes: what holds for the whole import.

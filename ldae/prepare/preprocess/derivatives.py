@@ -6,9 +6,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
-
 from ldae.base.files import read_json, sha256_of, write_bytes, write_json
 from ldae.data.manifest import Manifest, Record, write_manifest
 from ldae.data.text_table import shortlist
@@ -247,15 +244,14 @@ def write_derived_manifest(manifest: Manifest, out_dir: Path, outcomes: Sequence
     Raises:
         CohortError: if not one scan succeeded.
     """
-    succeeded = np.array([outcome.image is not None for outcome in outcomes])
-    if not succeeded.any():
+    images = [os.path.relpath(outcome.image, out_dir) for outcome in outcomes if outcome.image is not None]
+    if not images:
         reasons = [f"{outcome.key}: {outcome.failure}" for outcome in outcomes]
         msg = f"{manifest.path}: none of {len(outcomes)} scans could be preprocessed: {shortlist(reasons)}"
         raise CohortError(msg)
-    table = manifest.table[succeeded].reset_index(drop=True)
-    images = [outcome.image for outcome in outcomes if outcome.image is not None]
-    table["image"] = pd.Series([os.path.relpath(image, out_dir) for image in images], dtype=object)
-    table["preprocess_quality"] = [round(o.quality.score, 4) for o in outcomes if o.quality is not None]
+    quality = [round(outcome.quality.score, 4) for outcome in outcomes if outcome.quality is not None]
+    table = manifest.table[[outcome.image is not None for outcome in outcomes]]
+    table = table.assign(image=images, preprocess_quality=quality)
     readme = (
         "T1w scans without bias field and skull, in template space by an affine registration. manifest.tsv lists them for ldae.\n"
         "The JSON file beside each scan holds the transform, the quality, and the settings that it was made with.\n"

@@ -27,7 +27,6 @@ class OpenedScans:
     """Scans that a model can read.
 
     Attributes:
-        manifest: of them.
         failures: reason of each scan that is no T1-weighted head or brain, or could not be preprocessed, by key.
         preprocessed: number of scans that were raw.
         warnings: reasons to look at what was made of a scan, by key.

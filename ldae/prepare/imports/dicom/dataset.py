@@ -40,6 +40,7 @@ __all__ = ["DicomOptions", "DicomReport", "SeriesOutcome", "import_dicom"]
 MANIFEST_NAME = "manifest.tsv"
 REPORT_NAME = "manifest_import.json"
 UNNAMED = ".unnamed"
+CONTRADICTORY = "one patient identifier with several birth dates or sexes: two subjects mixed? give each their own"
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,6 @@ class DicomReport:
     """The series that an import took, skipped and refused.
 
     Attributes:
-        manifest: the manifest written.
         series: the outcome of each.
         warnings: what deserves a look, in fixed words under the new labels.
         other: files that are no DICOM images -> reason. Their names are never written.
@@ -237,18 +237,13 @@ def _select(scan: Scan, rule: SeriesRule, outcomes: dict[str, SeriesOutcome]) ->
     contradictory = _contradictory_patients(scan.series)
     suitable = []
     for series in scan.series:
-        refusal = None
-        if len(series.patients) > 1:
-            refusal = f"images of {len(series.patients)} patients in one series; sort the files by patient"
-        elif patient_of(series) in contradictory:
-            refusal = (
-                "one patient identifier with several birth dates or sexes: two subjects mixed? give each their own"
-            )
-        reason = reasons[series.uid]
-        if reason is not None:
+        if (reason := reasons[series.uid]) is not None:
             outcomes[series.uid] = SeriesOutcome("skipped", reason, series.name)
-        elif refusal is not None:
+        elif len(series.patients) > 1:
+            refusal = f"images of {len(series.patients)} patients in one series; sort the files by patient"
             outcomes[series.uid] = SeriesOutcome("refused", refusal, series.name)
+        elif patient_of(series) in contradictory:
+            outcomes[series.uid] = SeriesOutcome("refused", CONTRADICTORY, series.name)
         else:
             suitable.append(series)
     return suitable

@@ -1,6 +1,7 @@
 """Subjects and visits of a DICOM import: labels, ages, months, and the key that tells which label is whose."""
 
 import datetime as dt
+import itertools
 import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -235,14 +236,11 @@ def _in_time(own: Sequence[Visit], past: Mapping[str, KeyRow], subject: str, war
         warnings.append(
             f"{subject}: a visit before those of former imports; months count from it here, but not in the former cohorts"
         )
-    number = max((int(row.session) for row in past.values() if row.session.isdecimal()), default=0)
+    taken = max((int(row.session) for row in past.values() if row.session.isdecimal()), default=0)
+    numbers = itertools.count(taken + 1)
     timed = []
     for visit in own:
-        if visit.study in past:
-            session = past[visit.study].session
-        else:
-            number += 1
-            session = f"{number:02d}"
+        session = past[visit.study].session if visit.study in past else f"{next(numbers):02d}"
         months = 0.0 if len(all_days) == 1 else None
         if len(all_days) > 1 and whole and visit.day is not None:
             # To a tenth: the days themselves are not kept.
