@@ -18,6 +18,7 @@ from ldae.phantom.cohort import PhantomConfig, synthesise_cohort
 from ldae.prepare.check import scan
 from ldae.prepare.check.cohort import CheckReport, check_cohort
 from ldae.prepare.check.scan import ScanToExamine, examine
+from ldae.prepare.check.table import scan_keys
 from ldae.volume import Volume, read_volume, write_volume
 
 
@@ -56,9 +57,7 @@ def test_headers_alone_show_what_they_can(table: tuple[Path, pd.DataFrame], monk
     (folder / frame["image"][1]).write_bytes(b"no image")
     report = check(folder, frame, fast=True)
     found = {finding.code: finding.scans for finding in report.findings if finding.severity == ERROR}
-    keys = [
-        f"{subject}_{session}" for subject, session in zip(frame["participant_id"], frame["session_id"], strict=True)
-    ]
+    keys = scan_keys(frame)
     assert found == {"missing-file": (keys[0],), "text-file": (keys[1],)}
     assert all(report.measurements[key]["spacing_mm"] == [5.0] * 3 for key in keys[2:])
 
@@ -174,7 +173,7 @@ def test_mixtures_of_heads_brains_and_resolutions(table: tuple[Path, pd.DataFram
     affine[:3, :3] *= 1.9
     write_volume(Volume(coarse.data, affine), folder / frame["image"][1])
     codes = {finding.code: finding.scans for finding in check(folder, frame, anatomy=False).findings}
-    keys = [f"{a}_{b}" for a, b in zip(frame["participant_id"], frame["session_id"], strict=True)]
+    keys = scan_keys(frame)
     assert codes["mixed-skull"][0] == keys[0]
     assert codes["mixed-resolution"] == (keys[1],)
 

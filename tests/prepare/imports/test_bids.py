@@ -12,16 +12,14 @@ from ldae.data.manifest import read_manifest
 from ldae.errors import CohortError
 from ldae.prepare.imports.bids import import_bids
 from ldae.prepare.imports.bids_names import PREFERENCE, BidsName, rank
+from tests.import_files import touch
 
 
 def dataset(folder: Path, *images: str, **tables: str) -> Path:
     """A data set of empty images, given as `01/M00_acq-x`, with its tables; `sub_01` is the one of a subject's sessions."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "dataset_description.json").write_text('{"Name": "x", "BIDSVersion": "1.10.0"}', encoding="utf-8")
-    for image in images:
-        path = folder / (image if image.endswith((".nii", ".nii.gz")) else f"{image}.nii.gz")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"")
+    touch(folder, *(image if image.endswith((".nii", ".nii.gz")) else f"{image}.nii.gz" for image in images))
     for name, text in tables.items():
         subject = name.replace("_", "-")
         path = f"{name}.tsv" if name == "participants" else f"{subject}/{subject}_sessions.tsv"

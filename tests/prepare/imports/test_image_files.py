@@ -7,13 +7,7 @@ import pytest
 
 from ldae.errors import CohortError
 from ldae.prepare.imports.image_files import find_files, find_images, manifest_path
-
-
-def touch(folder: Path, *names: str) -> None:
-    for name in names:
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"")
+from tests.import_files import touch
 
 
 def found(folder: Path, **options) -> tuple[list[str], dict[str, bool]]:

@@ -9,6 +9,7 @@ from ldae.errors import CohortError, OutputError
 from ldae.prepare.imports.bids import import_bids
 from ldae.prepare.imports.study import import_study
 from ldae.prepare.imports.study_map import load_map, usual_map
+from tests.import_files import touch
 
 TABLE = "participant_id\tage\n01\t60\n02\t61\n"
 
@@ -16,9 +17,7 @@ TABLE = "participant_id\tage\n01\t60\n02\t61\n"
 @pytest.fixture
 def study(tmp_path: Path) -> Path:
     """A BIDS data set whose table also serves the other importers."""
-    image = tmp_path / "study" / "sub-01" / "anat" / "sub-01_T1w.nii.gz"
-    image.parent.mkdir(parents=True)
-    image.write_bytes(b"")
+    touch(tmp_path / "study", "sub-01/anat/sub-01_T1w.nii.gz")
     (tmp_path / "study" / "participants.tsv").write_text(TABLE, encoding="utf-8")
     return tmp_path / "study"
 

@@ -11,17 +11,11 @@ from ldae.errors import CohortError, ManifestError
 from ldae.prepare.imports.import_report import ImportReport
 from ldae.prepare.imports.study import import_study
 from ldae.prepare.imports.study_map import usual_map
+from tests.import_files import import_tables
 
 
 def run(folder: Path, images: list[str], table: str, id_column: str | None = None) -> ImportReport:
-    for image in images:
-        path = folder / "images" / image
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"")
-    (folder / "table.csv").write_text(table, encoding="utf-8")
-    return import_study(
-        [folder / "table.csv"], usual_map(id_column, strict=True), folder / "images", folder / "cohort.tsv"
-    )
+    return import_tables(folder, images, usual_map(id_column, strict=True), table)
 
 
 def test_columns_go_by_many_names(tmp_path: Path) -> None:
@@ -36,19 +30,15 @@ def test_columns_go_by_many_names(tmp_path: Path) -> None:
 
 def test_one_bad_row_refuses_no_table(tmp_path: Path) -> None:
     images, table = ["P1.nii", "P2.nii", "P3.nii"], "id,age,sex\nP1,89+,F\nP2,> 89,M\nP3,many,F\nP4,1,F,more\n,60,F\n"
-    for image in images:
-        (tmp_path / image).write_bytes(b"")
-    (tmp_path / "table.csv").write_text(table, encoding="utf-8")
-    arguments = [tmp_path / "table.csv"], tmp_path, tmp_path / "cohort.tsv"
-    report = import_study(arguments[0], usual_map(), *arguments[1:])
+    report = import_tables(tmp_path, images, usual_map(), table)
     assert [record.age for record in read_manifest(report.manifest).records] == [89.0, 89.0, None]
-    assert {item.source for item in report.skipped} == {"table.csv, line 5", "table.csv, line 6"}
+    assert {item.source for item in report.skipped} == {"table0.csv, line 5", "table0.csv, line 6"}
     assert [note.partition(":")[0] for note in report.notes if note.startswith("age is")] == [
         "age is a bound, which is taken for the value",
         "age is no number from 0 to 120, so n/a",
     ]
-    with pytest.raises(CohortError, match=r"table.csv, line 6 has no id"):
-        import_study(arguments[0], usual_map(strict=True), *arguments[1:])
+    with pytest.raises(CohortError, match=r"table0.csv, line 6 has no id"):
+        run(tmp_path, images, table)
 
 
 def test_a_group_of_train_and_test_is_no_diagnosis(tmp_path: Path) -> None:
@@ -64,9 +54,9 @@ def test_leftovers_are_reported(tmp_path: Path) -> None:
     report = run(tmp_path, images, "MRID,Age\nIXI012,60\nIXI013,61\nIXI014,62\n\nIXI015\n")
     assert [item.scan for item in report.taken] == ["IXI012_01", "IXI014_01"]
     assert {(item.source, item.detail) for item in report.skipped} == {
-        ("IXI013", "table.csv, line 3"),
+        ("IXI013", "table0.csv, line 3"),
         ("IXI0123-HH.nii.gz", ""),
-        ("table.csv, line 6", "1 cells, not 2"),
+        ("table0.csv, line 6", "1 cells, not 2"),
     }
     written = json.loads(report.path.read_text(encoding="utf-8"))
     assert (written["counts"]["amiss"], report.complete) == (3, False)
@@ -101,7 +91,7 @@ def test_each_image_goes_to_its_row(tmp_path: Path, images: list[str], table: st
         (["x1.nii", "x2.nii"], "id,Age\nq,50\nx1,60\nx2,600\n", None, r"line 4, column Age: .*, got '600'"),
         (["x1_a.nii"], "id,Age\nn/a,60\n", None, "line 2 has no id"),
         (["x1_a.nii", "x1_b.nii"], "id\nx1\n", None, "x1_a.nii: several images of one visit"),
-        (["x1_01.nii"], "id,Age\nx1,60\nx1,61\n", None, "two rows for one visit.*line 2; table.csv, line 3: age"),
+        (["x1_01.nii"], "id,Age\nx1,60\nx1,61\n", None, "two rows for one visit.*line 2; table0.csv, line 3: age"),
         (["x1_T1.nii"], "id,visit\nx1,bl\nx1,m12\n", None, "states no visit"),
         (["notes.txt"], "id\nx\n", None, "no image"),
         (["x1.nii"], "\ufeff", None, "the table is empty"),

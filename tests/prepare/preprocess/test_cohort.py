@@ -27,7 +27,8 @@ from ldae.tasks.native.scan import NativeScan
 from ldae.volume import Volume, read_volume, write_volume
 from tests.command_line import run
 
-Pose = Callable[..., npt.NDArray[np.float64]]
+Affine = npt.NDArray[np.float64]
+Pose = Callable[..., Affine]
 Head = Callable[..., Volume]
 
 FAST = PreprocessConfig(voxel_size_mm=5.0, bias_correction=False)
@@ -35,13 +36,13 @@ STRIPPED = replace(FAST, already_stripped=True)
 
 
 @pytest.fixture
-def truth(pose: Pose) -> npt.NDArray[np.float64]:
+def truth(pose: Pose) -> Affine:
     """Template to scan, for all heads here."""
     return pose((5.0, 0.0, 3.0), (0.9, 0.9, 0.9))
 
 
 @pytest.fixture(autouse=True)
-def known_registration(monkeypatch: pytest.MonkeyPatch, truth: npt.NDArray[np.float64]) -> None:
+def known_registration(monkeypatch: pytest.MonkeyPatch, truth: Affine) -> None:
     """The true affine in place of a search, judged as any other; tests/head tests the search."""
 
     def found(scan: Volume, *_: object, **options: Any) -> registration.Registration:
@@ -52,16 +53,21 @@ def known_registration(monkeypatch: pytest.MonkeyPatch, truth: npt.NDArray[np.fl
         monkeypatch.setattr(preprocess, name, found)
 
 
+def manifest_of(path: Path, images: dict[str, str]) -> Manifest:
+    """One session of each participant."""
+    table = pd.DataFrame({"participant_id": list(images), "session_id": "01", "image": list(images.values())})
+    return build_manifest(table, path)
+
+
 @pytest.fixture
-def stripped(tmp_path: Path, truth: npt.NDArray[np.float64], synthetic_head: Head) -> Manifest:
+def stripped(tmp_path: Path, truth: Affine, synthetic_head: Head) -> Manifest:
     """One brain without a skull."""
     write_volume(synthetic_head(truth, skull=False), tmp_path / "a.nii.gz")
-    table = pd.DataFrame({"participant_id": ["sub-A"], "session_id": ["01"], "image": ["a.nii.gz"]})
-    return build_manifest(table, tmp_path / "manifest.tsv")
+    return manifest_of(tmp_path / "manifest.tsv", {"sub-A": "a.nii.gz"})
 
 
 def test_a_cohort_survives_its_bad_scan_and_is_not_done_twice(
-    tmp_path: Path, truth: npt.NDArray[np.float64], synthetic_head: Head
+    tmp_path: Path, truth: Affine, synthetic_head: Head
 ) -> None:
     raw = tmp_path / "raw"
     scan = synthetic_head(truth, skull=False)
@@ -154,21 +160,19 @@ def test_processes_report_what_fails_in_them(tmp_path: Path) -> None:
     write_volume(Volume(np.ones((8, 8, 8)), np.eye(4)), tmp_path / "flat.nii.gz")
     write_volume(Volume(rng.uniform(size=(1, 8, 8)), np.eye(4)), tmp_path / "slice.nii.gz")
     (tmp_path / "torn.nii.gz").write_bytes(b"no image")
-    names = ["flat", "slice", "torn"]
-    table = pd.DataFrame({"participant_id": names, "session_id": "01", "image": [f"{name}.nii.gz" for name in names]})
-    with pytest.raises(
-        CohortError, match=r"none of 3 scans.*flat_01.*all voxels have one value.*slice_01.*torn_01.*unreadable"
-    ):
-        preprocess_manifest(build_manifest(table, tmp_path / "m.tsv"), tmp_path / "out", STRIPPED, workers=2)
+    manifest = manifest_of(tmp_path / "m.tsv", {name: f"{name}.nii.gz" for name in ("flat", "slice", "torn")})
+    failures = r"none of 3 scans.*flat_01.*all voxels have one value.*slice_01.*torn_01.*unreadable"
+    with pytest.raises(CohortError, match=failures):
+        preprocess_manifest(manifest, tmp_path / "out", STRIPPED, workers=2)
 
 
 def test_a_cohort_without_one_good_scan_is_an_error(tmp_path: Path) -> None:
     write_volume(Volume(np.ones((8, 8, 8)), np.eye(4)), tmp_path / "flat.nii.gz")
-    table = pd.DataFrame({"participant_id": ["p-1", "p1"], "session_id": "01", "image": "flat.nii.gz"})
+    two = manifest_of(tmp_path / "m.tsv", dict.fromkeys(("p-1", "p1"), "flat.nii.gz"))
     with pytest.raises(CohortError, match=r"p-1_01 and p1_01 would both be written"):
-        preprocess_manifest(build_manifest(table, tmp_path / "m.tsv"), tmp_path / "out")
+        preprocess_manifest(two, tmp_path / "out")
     with pytest.raises(CohortError, match=r"none of 1 scans.*all voxels have one value"):
-        preprocess_manifest(build_manifest(table[:1], tmp_path / "m.tsv"), tmp_path / "out")
+        preprocess_manifest(two.select([True, False]), tmp_path / "out")
     with pytest.raises(VolumeError, match="voxel_size_mm"):
         PreprocessConfig(voxel_size_mm=-1.0)
 
@@ -201,7 +205,7 @@ def test_what_is_written_tells_where_the_scan_was(stripped: Manifest, tmp_path: 
 def test_a_given_mask_takes_the_place_of_brain_extraction(
     stripped: Manifest,
     tmp_path: Path,
-    truth: npt.NDArray[np.float64],
+    truth: Affine,
     synthetic_head: Head,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -300,17 +304,14 @@ preprocess.register = preprocess.refine = found
 
 
 @pytest.mark.slow
-def test_a_cluster_that_loses_a_worker_leaves_the_same_files(
-    stripped: Manifest, tmp_path: Path, truth: npt.NDArray[np.float64]
-) -> None:
+def test_a_cluster_that_loses_a_worker_leaves_the_same_files(stripped: Manifest, tmp_path: Path, truth: Affine) -> None:
     from distributed import LocalCluster
 
     brain = read_volume(tmp_path / "a.nii.gz")
     names = [f"sub-{i}" for i in range(5)]
     for i, name in enumerate(names):
         write_volume(Volume(brain.data ** (1 + 0.05 * i), brain.affine), tmp_path / f"{name}.nii.gz")
-    table = pd.DataFrame({"participant_id": names, "session_id": "01", "image": [f"{name}.nii.gz" for name in names]})
-    manifest = build_manifest(table, stripped.path)
+    manifest = manifest_of(stripped.path, {name: f"{name}.nii.gz" for name in names})
     near = preprocess_manifest(manifest, tmp_path / "near", STRIPPED)
     np.save(tmp_path / "known.npy", np.linalg.inv(truth))
     preload = tmp_path / "known.py"
@@ -344,8 +345,7 @@ def test_the_command_leaves_a_page_with_the_worst_first(
     write_volume(Volume(cut, brain.affine), tmp_path / "half & half.nii.gz")
     (tmp_path / "torn.nii.gz").write_bytes(b"not an image")
     images = {"sub-A": "a.nii.gz", "sub-B": "half & half.nii.gz", "sub-C": "torn.nii.gz"}
-    table = pd.DataFrame({"participant_id": list(images), "session_id": "01", "image": list(images.values())})
-    write_manifest(table, tmp_path / "three.tsv")
+    manifest_of(tmp_path / "three.tsv", images).write(tmp_path / "three.tsv")
     out = tmp_path / "out"
     options = ["--voxel-size", "5", "--already-stripped", "--no-bias-correction"]
     assert run("cohort", "preprocess", "--manifest", tmp_path / "three.tsv", "--out", out, *options) == 1
