@@ -254,9 +254,9 @@ def _check_paths(table: pd.DataFrame, folder: Path) -> Iterator[Finding]:
     for place, rows in table.loc[twice.index].groupby(twice, sort=False):
         message = f"{len(rows)} rows name one image, {place}"
         yield Finding(ERROR, "duplicate-path", message, "give every row its own image", *_concern(rows))
-    outside = np.array([not Path(place).is_relative_to(folder) for place in places], dtype=bool)
-    relative = np.array([not Path(image).is_absolute() for image in table["image"]], dtype=bool)
-    if (escaping := table[outside & relative]).size:
+    relative = table[[not Path(image).is_absolute() for image in table["image"]]]
+    escaping = relative[[not Path(places[row]).is_relative_to(folder) for row in relative.index]]
+    if len(escaping):
         example = escaping["image"].iloc[0]
         message = f"{len(escaping)} image path(s) leave the manifest's folder with '..', such as {example}"
         remedy = "keep images below the manifest; such paths break, or lead to another file, when the folder moves"

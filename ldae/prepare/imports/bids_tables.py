@@ -55,7 +55,7 @@ class BidsTables:
         self.listed = set(self._subjects["subject"])
 
     def visits(self, scans: pd.DataFrame) -> pd.DataFrame:
-        """Rows as of :class:`ldae.prepare.imports.study_tables.StudyTables` of the scans' subjects, those of visits first.
+        """Rows as of :func:`ldae.prepare.imports.study_tables.typed_rows` of the scans' subjects, those of visits first.
 
         Args:
             scans: with a column `subject` ("sub-01"); the rows name visits likewise ("ses-1"), or none where they speak of

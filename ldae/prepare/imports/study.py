@@ -9,7 +9,7 @@ import pandas as pd
 from ldae.data.manifest import write_manifest
 from ldae.data.text_table import shortlist
 from ldae.errors import CohortError
-from ldae.prepare.imports.columns import identifier_words
+from ldae.prepare.imports.columns import Unusable, identifier_words
 from ldae.prepare.imports.image_files import find_images, manifest_path
 from ldae.prepare.imports.import_report import ImportReport, Skipped, Taken, check_out
 from ldae.prepare.imports.scan_values import scan_values
@@ -40,21 +40,23 @@ def import_study(
     """
     tables, images, out = [Path(table) for table in tables], Path(images), Path(out)
     check_out(out, tables, force=force)
-    known = read_study(tables, study)
+    unused: list[Skipped] = []
+    unusable = Unusable()
+    visits = read_study(tables, study, unused, unusable)
     found = find_images(images, follow_links=follow_links)
     paths = {found.name(path): path for path in found.files}
-    scans, pairs, unmatched = match_scans(list(paths), known.visits, study)
+    scans, pairs, unmatched = match_scans(list(paths), visits, study)
     if scans.empty:
         reasons = [f"{item.source}: {item.reason}" for item in unmatched]
         msg = (
             f"{', '.join(map(str, tables))}: none of {len(paths)} images in {images} belongs to a visit of "
-            f"{known.visits['subject'].nunique()} subjects ({shortlist(reasons)}); the identifiers are such as "
-            f"{known.visits['participant_id'].iloc[0]!r}: name their column with --id-column, or correct images.patterns in a "
+            f"{visits['subject'].nunique()} subjects ({shortlist(reasons)}); the identifiers are such as "
+            f"{visits['participant_id'].iloc[0]!r}: name their column with --id-column, or correct images.patterns in a "
             "copy of the map"
         )
         raise CohortError(msg)
     doubts: list[str] = []
-    frame = scan_values(scans, pairs, known.visits, study, doubts)
+    frame = scan_values(scans, pairs, visits, study, doubts)
     order = frame.sort_values(["participant_id", "months", "session_id"], na_position="last").index
     frame, scans = frame.loc[order], scans.loc[order]
     frame["image"] = [manifest_path(paths[image], out) for image in scans["image"]]
@@ -72,14 +74,14 @@ def import_study(
         skipped=(
             *unmatched,
             *found.skipped,
-            *known.skipped,
-            *_without_image(scans, pairs, unmatched, known.visits, study),
+            *unused,
+            *_without_image(scans, pairs, unmatched, visits, study),
         ),
         notes=(
             f"map: {study.study}",
             f"tables: {', '.join(table.name for table in tables)}",
-            *known.notes,
-            *_renamed(scans, known.visits),
+            *unusable.notes(),
+            *_renamed(scans, visits),
             *doubts,
             *_diagnosis_notes(frame),
         ),

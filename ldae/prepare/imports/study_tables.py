@@ -5,7 +5,6 @@ what another leaves out.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
@@ -24,9 +23,9 @@ from ldae.prepare.imports.columns import (
 )
 from ldae.prepare.imports.dates import months_of_visit, read_date
 from ldae.prepare.imports.import_report import Skipped
-from ldae.prepare.imports.study_map import EVERY_COLUMN, StudyMap
+from ldae.prepare.imports.study_map import EVERY_COLUMN, QUANTITIES, StudyMap
 
-__all__ = ["EXTRA", "StudyTables", "read_rows", "read_study", "typed_rows", "visit_months"]
+__all__ = ["EXTRA", "read_rows", "read_study", "typed_rows", "visit_months"]
 
 EXTRA = "extra: "
 """Prefix of the further columns, so that none poses as a quantity."""
@@ -34,34 +33,14 @@ DAY = r"^(?:.*[dD])?(\d{1,5})(?:\.0+)?$"
 SPLIT_WORDS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing", "holdout", "held-out"}
 
 
-@dataclass(frozen=True)
-class StudyTables:
-    """All rows of a study's tables.
-
-    Attributes:
-        visits: one row a row of the tables, in their order: `table` and `where` (file; file and line), `subject` (the
-            identifier without case and punctuation), `words` (:func:`identifier_words`), the quantities of a map's
-            columns with their types, `code_months` (of the visit's code), `keyed` (the row is of a visit or an image, not
-            of the subject alone), and the further columns under :data:`EXTRA` and their names.
-        skipped: rows that could not be used.
-        notes: the codes that the map does not list.
-    """
-
-    visits: pd.DataFrame
-    skipped: tuple[Skipped, ...]
-    notes: tuple[str, ...]
-
-
-def read_study(paths: Sequence[Path], study: StudyMap) -> StudyTables:
-    """Read tables by a map.
+def read_study(paths: Sequence[Path], study: StudyMap, skipped: list[Skipped], unusable: Unusable) -> pd.DataFrame:
+    """Rows as of :func:`typed_rows` of all tables.
 
     Raises:
         CohortError: if a table has no column of identifiers, a date cannot be read in one way, two identifiers differ
             in where their punctuation stands and in nothing else, or, with a strict map, a cell cannot be used.
         ManifestError: if a table cannot be read.
     """
-    skipped: list[Skipped] = []
-    unusable = Unusable()
     visits = pd.concat(
         [typed_rows(read_rows(path, path.name, skipped), study, skipped, unusable) for path in paths], ignore_index=True
     )
@@ -77,7 +56,7 @@ def read_study(paths: Sequence[Path], study: StudyMap) -> StudyTables:
             "one way, and give two subjects identifiers that differ in a letter or digit"
         )
         raise CohortError(msg)
-    return StudyTables(visits, tuple(skipped), tuple(unusable.notes()))
+    return visits
 
 
 def read_rows(path: Path, name: str, skipped: list[Skipped]) -> pd.DataFrame:
@@ -101,7 +80,7 @@ def typed_rows(
     sex_codes: Mapping[str, str] = SEX_CODES,
     refuse_dates: bool = True,
 ) -> pd.DataFrame:
-    """Rows of tables as :class:`StudyTables` holds them.
+    """Rows of a table with their types, by a map.
 
     Args:
         text: of :func:`read_rows`.
@@ -110,6 +89,12 @@ def typed_rows(
         unusable: takes the cells that no value was made of.
         sex_codes: in lower case, to F and M, beside those of the map.
         refuse_dates: refuse dates that cannot be read in one way; else they become n/a.
+
+    Returns:
+        One row a row of the table: `table` and `where` (file; file and line), `subject` (the identifier without case and
+        punctuation), `words` (:func:`identifier_words`), the quantities of the map's columns, `code_months` (of the
+        visit's code), `keyed` (the row is of a visit or an image, not of the subject alone), and the further columns under
+        :data:`EXTRA` and their names.
     """
     source = recognise(text.columns.tolist(), study.columns)
     if "participant_id" not in source:
@@ -129,49 +114,43 @@ def typed_rows(
         raise CohortError(msg)
     skipped += [Skipped(where, "a row without an identifier") for where in nameless]
     text = text.drop(index=nameless)
-
-    def column(name: str) -> pd.Series:
-        return text[source[name]] if name in source else pd.Series(None, index=text.index, dtype=object)
+    stated = {name: text[source[name]] if name in source else None for name in QUANTITIES}
+    cells = pd.DataFrame(stated, index=text.index, dtype=object)
 
     def checked(name: str, reason: str, values: pd.Series) -> pd.Series:
-        return unusable.check(reason, column(name), values, text.index + f", column {source.get(name)}")
+        return unusable.check(reason, cells[name], values, text.index + f", column {source.get(name)}")
 
     def number(name: str, limit: float) -> pd.Series:
         reason = f"{name} is no number from 0 to {limit:g}, so n/a"
-        bounds = read_numbers(column(name).map(bound_of, na_action="ignore"), limit)
+        bounds = read_numbers(cells[name].map(bound_of, na_action="ignore"), limit)
         where = text.index + f", column {source.get(name)}"
-        unusable.note(f"{name} is a bound, which is taken for the value", column(name), bounds.notna(), where)
-        return checked(name, reason, read_numbers(column(name), limit).fillna(bounds))
+        unusable.note(f"{name} is a bound, which is taken for the value", cells[name], bounds.notna(), where)
+        return checked(name, reason, read_numbers(cells[name], limit).fillna(bounds))
 
-    visits = pd.DataFrame({"table": text.index.map(_table), "where": text.index}, index=text.index)
-    visits["participant_id"] = column("participant_id")
+    visits = cells[["participant_id", "visit", "image_id", "site", "split"]]
+    visits = visits.assign(table=text.index.map(_table), where=text.index)
     visits["words"] = visits["participant_id"].map(identifier_words)
     visits["subject"] = visits["words"].str.replace(" ", "")
-    for name in ("visit", "image_id", "site", "split"):
-        visits[name] = column(name)
-    days = column("day").astype("str").str.extract(DAY)[0].astype("float64")
+    days = cells["day"].astype("str").str.extract(DAY)[0].astype("float64")
     visits["day"] = checked("day", "days are neither a number nor end like d0129, so n/a", days)
     for name in ("exam_date", "birth_date"):
-        visits[name] = checked(
-            name,
-            "a date that cannot be read, so n/a",
-            _dates(column(name), study, source.get(name), refuse=refuse_dates),
-        )
+        days = _dates(cells[name], study, source.get(name), refuse=refuse_dates)
+        visits[name] = checked(name, "a date that cannot be read, so n/a", days)
     visits["months"] = number("months", MAX_MONTHS)
-    by_code = column("visit").map(lambda code: visit_months(code, study), na_action="ignore")
+    by_code = cells["visit"].map(lambda code: visit_months(code, study), na_action="ignore")
     visits["code_months"] = by_code.astype("float64")
     visits["months"] = visits["months"].fillna(visits["code_months"])
     visits["age"] = number("age", MAX_AGE_YEARS)
     visits["baseline_age"] = number("baseline_age", MAX_AGE_YEARS)
     codes = {**sex_codes, **{code.lower(): sex for code, sex in study.sex.items()}}
-    visits["sex"] = checked("sex", "sex is no code that is known, so n/a", column("sex").str.lower().map(codes))
+    visits["sex"] = checked("sex", "sex is no code that is known, so n/a", cells["sex"].str.lower().map(codes))
     recode = {word.lower(): known for word, known in study.diagnosis.recode.items()}
     kept = study.diagnosis.unlisted == "keep"
     for name in ("diagnosis", "baseline_diagnosis"):
-        listed = column(name).str.lower().map(recode)
+        listed = cells[name].str.lower().map(recode)
         if recode:
             checked(name, f"diagnosis that the map does not list, {'kept as it is' if kept else 'so n/a'}", listed)
-        visits[name] = listed.where(listed.notna(), column(name)) if kept else listed
+        visits[name] = listed.where(listed.notna(), cells[name]) if kept else listed
     visits["keyed"] = visits[["visit", "image_id", "day", "exam_date"]].notna().any(axis=1)
     by_name = {plain_name(each): each for each in reversed(text.columns)}
     every = [each for each in text.columns if each not in source.values()]
