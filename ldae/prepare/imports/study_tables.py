@@ -37,13 +37,18 @@ def read_study(paths: Sequence[Path], study: StudyMap, skipped: list[Skipped], u
     """Rows as of :func:`typed_rows` of all tables.
 
     Raises:
-        CohortError: if a table has no column of identifiers, a date cannot be read in one way, two identifiers differ
-            in where their punctuation stands and in nothing else, or, with a strict map, a cell cannot be used.
+        CohortError: if a table has no column of identifiers, no row can be used, a date cannot be read in one way, two
+            identifiers differ in where their punctuation stands and in nothing else, or, with a strict map, a cell cannot
+            be used.
         ManifestError: if a table cannot be read.
     """
     visits = pd.concat(
         [typed_rows(read_rows(path, path.name, skipped), study, skipped, unusable) for path in paths], ignore_index=True
     )
+    if visits.empty:
+        reasons = [f"{item.source}: {item.reason}" for item in skipped]
+        msg = f"no row of the tables can be used ({shortlist(reasons)}); correct them"
+        raise CohortError(msg)
     if study.strict and unusable.cells:
         reason, where, cell = unusable.cells[0]
         msg = f"{where}: {reason}, got {cell!r}; correct it or write n/a"

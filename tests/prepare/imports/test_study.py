@@ -168,6 +168,11 @@ def test_a_date_that_could_be_two_days_is_refused_with_the_remedy(tmp_path):
     assert rows(report.manifest, "session_id") == [("20200413",), ("20200403",)]
 
 
+def test_a_visit_without_an_image_is_named_by_its_date_where_it_has_no_code(tmp_path):
+    report = imported(tmp_path, ["A1_20200101.nii"], "generic", "id,exam_date\nA1,2020-01-01\nA1,2020-06-01\n")
+    assert [item.detail for item in report.skipped] == ["A1 2020-06-01"]
+
+
 def test_two_rows_for_one_visit(tmp_path):
     table = "id,visit,age\nA1,bl,60\nA1,bl,61\nA2,bl,60\nA2,bl,60\n"
     report = imported(tmp_path, ["A1_bl.nii", "A2_bl.nii"], "generic", table)
@@ -197,6 +202,8 @@ def test_nothing_that_matches_is_an_error_with_an_example(tmp_path):
     words = r"none of 1 images .* belongs to a visit of 1 subjects \(B1.nii: an image of a s"
     with pytest.raises(CohortError, match=words):
         imported(tmp_path, ["B1.nii"], "generic", "id,age\nA1,60\n")
+    with pytest.raises(CohortError, match=r"no row of the tables can be used \(table0.csv, line 3: a row with more or fe"):
+        imported(tmp_path, ["A1.nii"], "generic", "id,age\n,60\nA1,60,1\n")
     with pytest.raises(CohortError, match="looks for PTID"):
         imported(tmp_path, ["B1.nii"], "adni", "id,age\nA1,60\n")
 
