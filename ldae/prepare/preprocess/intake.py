@@ -79,10 +79,10 @@ def open_scans(
         config = PreprocessConfig(voxel_size_mm=of.voxel_size_mm, already_stripped=content == "brain")
         report = preprocess_manifest(chosen, made / content, config, workers=workers, progress=progress)
         failures |= report.failures
+        warnings |= report.warnings
         for outcome in report.outcomes:
             if outcome.image is not None:
                 images[outcome.key] = outcome.image
-                warnings |= {outcome.key: outcome.warnings} if outcome.warnings else {}
                 try:
                     check_prepared(read_volume(outcome.image), of.modality)
                 except LdaeError as error:

@@ -1,7 +1,5 @@
 """Scans as files or as a BIDS folder become one manifest, whatever state they are in."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,6 +9,7 @@ from ldae.contract import Preprocessing
 from ldae.data.manifest import read_manifest, write_manifest
 from ldae.errors import CohortError, ManifestError, VolumeError
 from ldae.prepare.preprocess import intake
+from ldae.prepare.preprocess.cohort import PreprocessReport
 from ldae.prepare.preprocess.derivatives import Outcome
 from ldae.prepare.preprocess.intake import open_scans, read_scans
 from ldae.volume import Volume, write_volume
@@ -40,13 +39,14 @@ def registered(monkeypatch, tmp_path):
         asked.append(
             (out.name, config.voxel_size_mm, config.already_stripped, [r.participant_id for r in manifest.records])
         )
-        fine = [record for record in manifest.records if record.participant_id != "sub-bad"]
-        look = ("1 voxel far beyond all others",)
-        outcomes = [Outcome(each.key, tmp_path / f"made_{each.stem}.nii.gz", warnings=look) for each in fine]
-        for outcome in outcomes:
-            write_volume(brain(0), outcome.image)
-        bad = {record.key: "registration failed" for record in manifest.records if record not in fine}
-        return SimpleNamespace(outcomes=outcomes, failures=bad)
+        outcomes = []
+        for record in manifest.records:
+            if record.participant_id == "sub-bad":
+                outcomes.append(Outcome(record.key, failure="registration failed"))
+            else:
+                image = write_volume(brain(0), tmp_path / f"made_{record.stem}.nii.gz")
+                outcomes.append(Outcome(record.key, image, warnings=("1 voxel far beyond all others",)))
+        return PreprocessReport(None, tuple(outcomes))
 
     monkeypatch.setattr(intake, "preprocess_manifest", preprocess)
     return asked
