@@ -27,8 +27,9 @@ Images = npt.NDArray[np.float32]
 Array = npt.NDArray[np.float64]
 
 FARTHEST = 6.0
-"""Steps beyond which the search ends by default."""
+"""Steps beyond which the search ends."""
 BISECTIONS = 6
+"""Halvings of the bracket."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,38 +68,32 @@ def find_counterfactuals(
     probe: LinearProbe,
     target: float = 0.5,
     *,
-    nuisances: Sequence[LinearProbe] = (),
     step: Array | None = None,
-    farthest: float = FARTHEST,
-    bisections: int = BISECTIONS,
     batch_size: int = 16,
 ) -> Iterator[Counterfactual]:
     """The smallest step of each scan at which the probe's value of the re-encoded edited image passes a target.
 
     In standardised features the probe's gradient is the shortest way to any of its values (Wachter et al. 2018, in the space
-    of codes); with nuisances, the shortest that leaves them alone. The step is doubled until the target is passed, then
-    bisected: the result lies within the last half of the bracket, on the far side.
+    of codes). The step is doubled until the target is passed or `FARTHEST` reached, then bisected: the result lies within the
+    last half of the bracket, on the far side.
 
     Args:
         model: the trained model.
         codes: of the scans, with noise codes.
         probe: whose prediction is to change.
         target: probability, or value of a numeric probe.
-        nuisances: probes whose value must not move, in codes.
-        step: change of y that one step makes; the probe's, less the nuisances', if it is not given.
-        farthest: steps beyond which the search ends.
-        bisections: halvings of the bracket.
+        step: change of y that one step makes; the probe's if it is not given.
         batch_size: scans at a time.
 
     Raises:
         TaskError: if the target is no probability and the probe is logistic, or the probe is of other codes.
     """
     check_target(probe, target)
-    step = ready_step(model, codes, probe, nuisances, step)
+    step = ready_step(model, codes, probe, step)
     return (
         each
         for start in range(0, len(codes), batch_size)
-        for each in _search(model, list(codes[start : start + batch_size]), probe, target, step, farthest, bisections)
+        for each in _search(model, list(codes[start : start + batch_size]), probe, target, step)
     )
 
 
@@ -150,8 +145,6 @@ def _search(
     probe: LinearProbe,
     target: float,
     step: Array,
-    farthest: float,
-    bisections: int,
 ) -> list[Counterfactual]:
     """Counterfactuals of one batch."""
 
@@ -169,14 +162,14 @@ def _search(
     while not passed.all():
         rows = np.flatnonzero(~passed)
         near[rows] = far[rows]
-        far[rows] = sign[rows] * min(reach, farthest)
+        far[rows] = sign[rows] * min(reach, FARTHEST)
         image[rows], after[rows] = edit(rows, far[rows])
         passed[rows] = sign[rows] * (after[rows] - target) >= 0
-        if reach >= farthest:
+        if reach >= FARTHEST:
             break
         reach *= 2
     rows = np.flatnonzero(passed)
-    for _ in range(bisections if len(rows) else 0):
+    for _ in range(BISECTIONS if len(rows) else 0):
         middle = (near[rows] + far[rows]) / 2
         images, values = edit(rows, middle)
         beyond = sign[rows] * (values - target) >= 0

@@ -14,7 +14,7 @@ from ldae.codes import Codes, check_origin
 from ldae.errors import TaskError
 from ldae.metrics.volumetry import known_volumes
 from ldae.tasks.edit.deformation import deform, find_displacement
-from ldae.tasks.edit.direction import manipulate_codes, project_out
+from ldae.tasks.edit.direction import manipulate_codes
 from ldae.tasks.probe.linear import LinearProbe
 
 __all__ = ["DEFAULT_STEPS", "DriftWarning", "Edits", "check_probes", "edit_scans", "ready_step"]
@@ -78,7 +78,7 @@ def edit_scans(
     Raises:
         TaskError: if the probe was trained on codes of another width.
     """
-    step = ready_step(model, codes, probe, step=step)
+    step = ready_step(model, codes, probe, step)
     chunk = max(1, batch_size // max(1, len(steps)))
 
     def edit(start: int) -> list[Edits]:
@@ -106,17 +106,15 @@ def check_probes(model: LatentDiffusionAutoencoder, probes: Sequence[LinearProbe
     Raises:
         TaskError: naming both models.
     """
-    known = [each.origin for each in probes if each.origin is not None]
-    expected = model.origin if known else None
-    for origin in known:
-        check_origin("the probe", origin, expected)
+    for probe in probes:
+        if probe.origin is not None:  # the model's own takes a hash of its weights
+            check_origin("the probe", probe.origin, model.origin)
 
 
 def ready_step(
     model: LatentDiffusionAutoencoder,
     codes: Sequence[Codes],
     probe: LinearProbe,
-    nuisances: Sequence[LinearProbe] = (),
     step: npt.NDArray[np.float64] | None = None,
 ) -> npt.NDArray[np.float64]:
     """Change of y that one step of an edit makes, for codes that this probe can edit.
@@ -125,13 +123,12 @@ def ready_step(
         model: that the codes are of.
         codes: that are to be edited; a warning tells if they drift.
         probe: whose direction is followed.
-        nuisances: probes whose value must not move, in codes.
-        step: given instead of the probe's, less the nuisances'.
+        step: given instead of the probe's.
 
     Raises:
-        TaskError: if a probe was trained on codes of another width or model.
+        TaskError: if the probe was trained on codes of another width or model.
     """
-    check_probes(model, [probe, *nuisances])
+    check_probes(model, [probe])
     for each in codes[:1]:
         if probe.weights.shape[0] != each.semantic.shape[0]:
             msg = (
@@ -148,7 +145,7 @@ def ready_step(
             DriftWarning,
             stacklevel=3,
         )
-    return project_out(probe, nuisances) if step is None else step
+    return probe.step if step is None else step
 
 
 def _measured(model: LatentDiffusionAutoencoder, images: Images, probe: LinearProbe, steps: Sequence[float]) -> Edits:
