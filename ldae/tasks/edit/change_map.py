@@ -10,7 +10,6 @@ from scipy import stats
 
 from ldae.errors import TaskError
 from ldae.tasks.encoded_scans import EncodedScans
-from ldae.tasks.probe.targets import column_of
 
 __all__ = ["BLOCK", "ChangeMap", "EditMap", "effect_map"]
 
@@ -103,7 +102,7 @@ def effect_map(scans: EncodedScans, positive: str, negative: str) -> Image:
         raise TaskError(msg)
     columns: list[Array] = [np.ones(len(chosen)), labels]
     for name, number in (("age", float), ("sex", lambda value: float(value == "F"))):
-        values: list[Any] = [column_of(name)(record) for record in chosen.records]
+        values: list[Any] = [getattr(record, name) for record in chosen.records]
         if all(value is not None for value in values) and len(set(values)) > 1:
             columns.append(np.array([number(value) for value in values]))
     # Least squares is linear in the images: the label's row of the pseudo-inverse weighs each of them.

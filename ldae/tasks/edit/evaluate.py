@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -151,31 +152,20 @@ def evaluate_edits(
     visit: Callable[[int, Edits], None] = lambda row, edits: None,
     progress: Progress = lambda done, total: None,
 ) -> ManipulateResult:
-    """Measure edits, as :func:`manipulate` does.
-
-    Args:
-        edits: of the scans, a few at a time, in their order.
-        scans: that were edited.
-        probe: whose direction was followed.
-        others: further probes, by name.
-        effects: known effects of the target on images, by name.
-        seed: of the resamples.
-        resamples: of the bootstrap.
-        visit: called with the row and the edits of each scan.
-        progress: called with (done, total) scans.
+    """Measure edits of the scans, a few at a time and in their order; other arguments as of :func:`manipulate`.
 
     Raises:
         TaskError: if there are no scans, step 0 is missing, or scans and edits do not belong together.
     """
     steps: list[float] = []
     first = scans.first_rows
-    change = ChangeMap()
+    own, change = scans.select(first), ChangeMap()
     predicted: list[list[float]] = []
     volumes: list[dict[str, list[float | None]]] = []
     semantic: list[Array] = []
     own_nearest: list[npt.NDArray[np.bool_]] = []
     with tempfile.TemporaryFile(prefix="ldae-") as file:
-        nearest = _NearestScan(scans.select(first), file)
+        nearest = _NearestScan(own, file)
         for batch in edits:
             steps = list(batch[0].steps)
             if 0.0 not in steps:
@@ -198,16 +188,26 @@ def evaluate_edits(
     if not predicted or len(predicted) != len(scans):
         msg = f"edits of {len(predicted)} of {len(scans)} scans at steps {steps}: a scan, and step 0 to measure from, are needed"
         raise TaskError(msg)
-    named = {"direction": probe, **(others or {})}
-    findings = _findings(np.array(steps), np.stack(semantic), scans.select(first), named, seed, resamples)
+    measure = partial(subject_bootstrap, subjects=own.subjects, resamples=resamples)
+    codes, amounts, named = np.stack(semantic), np.array(steps), {"direction": probe, **(others or {})}
+    values = {name: each.predict(codes) for name, each in named.items()}
+    slopes = {name: np.polyfit(amounts, each.value(codes).T, 1)[0] for name, each in named.items()}
+    flipped, flip_step = _flips(amounts, values["direction"]) if probe.logistic else (None, None)
     return ManipulateResult(
         steps=steps,
         predicted=np.mean(predicted, axis=0).tolist(),
         volume_change_ml={name: _mean_change([each[name] for each in volumes], zero) for name in volumes[0]},
         scans=len(scans),
         findings=ManipulationFindings(
-            **findings,
+            steps=steps,
+            probes={name: each.mean(axis=0).tolist() for name, each in values.items()},
+            probe_slopes={
+                name: measure(mean_of(slope), generator=np.random.default_rng(seed)) for name, slope in slopes.items()
+            },
             own_nearest_image=np.mean(own_nearest, axis=0).tolist(),
+            own_nearest_code=_own_nearest(codes, own.semantic),
+            flipped=flipped,
+            flip_step=flip_step,
             outside_brain=change.outside_brain,
         ),
         map=change.map(effects or {}) if len(first) >= MAPPED_SUBJECTS else None,
@@ -221,31 +221,12 @@ def _mean_change(volumes: Sequence[Sequence[float | None]], zero: int) -> list[f
     return [None if value is np.ma.masked else float(value) for value in changes]
 
 
-def _findings(
-    steps: Array, codes: Array, scans: EncodedScans, probes: Mapping[str, LinearProbe], seed: int, resamples: int
-) -> dict[str, Any]:
-    """Probes and identity from the re-encoded codes of one scan of each subject, (N, K, S)."""
-    slopes = {
-        name: np.polyfit(steps, np.stack([each.value(y) for y in codes]).T, 1)[0] for name, each in probes.items()
-    }
-    predicted = {name: np.stack([each.predict(y) for y in codes]) for name, each in probes.items()}
-    flipped, flip_step = _flips(steps, predicted["direction"]) if probes["direction"].logistic else (None, None)
-    own = scans.semantic
+def _own_nearest(codes: Array, own: Array) -> list[float]:
+    """Share of the re-encoded codes, (N, K, S), whose nearest among the scans' own, (N, S), is that of their scan."""
     # Squared distances, less the part that is the same for every candidate.
     distance = np.square(own).sum(axis=1) - 2 * codes @ own.T
-    return {
-        "steps": steps.tolist(),
-        "probes": {name: each.mean(axis=0).tolist() for name, each in predicted.items()},
-        "probe_slopes": {
-            name: subject_bootstrap(
-                mean_of(slope), scans.subjects, generator=np.random.default_rng(seed), resamples=resamples
-            )
-            for name, slope in slopes.items()
-        },
-        "own_nearest_code": (distance.argmin(axis=-1) == np.arange(len(own))[:, None]).mean(axis=0).tolist(),
-        "flipped": flipped,
-        "flip_step": flip_step,
-    }
+    share: list[float] = (distance.argmin(axis=-1) == np.arange(len(own))[:, None]).mean(axis=0).tolist()
+    return share
 
 
 def _flips(steps: Array, probability: Array) -> tuple[float | None, float | None]:

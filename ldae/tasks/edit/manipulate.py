@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -79,21 +79,23 @@ def edit_scans(
         TaskError: if the probe was trained on codes of another width.
     """
     step = ready_step(model, codes, probe, step)
-    chunk = max(1, batch_size // max(1, len(steps)))
+    chunk, amounts = max(1, batch_size // max(1, len(steps))), tuple(map(float, steps))
 
     def edit(start: int) -> list[Edits]:
         scans = codes[start : start + chunk]
-        moved = [manipulate_codes(each, step, amount) for each in scans for amount in steps if amount != 0]
+        moved = [manipulate_codes(each, step, amount) for each in scans for amount in amounts if amount != 0]
         edited = iter(model.decode_images(moved)) if moved else iter(())
         found = []
         for row, each in enumerate(scans, start):
             plain = model.decode_images([each])[0]
-            images = np.stack([next(edited) if amount != 0 else plain for amount in steps])
+            images = np.stack([next(edited) if amount != 0 else plain for amount in amounts])
             fields = None
             if scan is not None:
                 original, fields = scan(row), [find_displacement(plain, image) for image in images]
                 images = np.stack([deform(original, field) for field in fields])
-            found.append(replace(_measured(model, images, probe, steps), displacements=fields))
+            semantic = model.semantic(torch.from_numpy(images)[:, None]).double().numpy()
+            predicted = probe.predict(semantic).tolist()
+            found.append(Edits(amounts, images, semantic, predicted, _volumes(model, images), fields))
         trim_heap()
         return found
 
@@ -148,17 +150,7 @@ def ready_step(
     return probe.step if step is None else step
 
 
-def _measured(model: LatentDiffusionAutoencoder, images: Images, probe: LinearProbe, steps: Sequence[float]) -> Edits:
-    """Prediction and volumes of the edited images of one scan."""
-    semantic = model.semantic(torch.from_numpy(images)[:, None]).double().numpy()
+def _volumes(model: LatentDiffusionAutoencoder, images: Images) -> dict[str, list[float | None]]:
+    """Volumes in each image, by structure."""
     measured = [known_volumes(model.config.preprocessing.restore(image)) for image in images]
-    return Edits(
-        steps=tuple(float(amount) for amount in steps),
-        images=images,
-        semantic=semantic,
-        predicted=probe.predict(semantic).tolist(),
-        volumes={
-            name: [volumes[name] if np.isfinite(volumes[name]) else None for volumes in measured]
-            for name in measured[0]
-        },
-    )
+    return {name: [each[name] if np.isfinite(each[name]) else None for each in measured] for name in measured[0]}
