@@ -1,6 +1,6 @@
 """Minimal counterfactuals: the smallest edit of a scan at which a probe's prediction passes a target."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from ldae.errors import TaskError
 from ldae.io.bids import bids_path
 from ldae.tasks.edit.direction import manipulate_codes
 from ldae.tasks.edit.manipulate import ready_step
-from ldae.tasks.encoded_scans import EncodedScans
+from ldae.tasks.encoded_scans import EncodedScans, Progress
 from ldae.tasks.native.spaces import Space
 from ldae.tasks.probe.linear import LinearProbe
 
@@ -107,7 +107,7 @@ def write_counterfactuals(
     *,
     step: npt.NDArray[np.float64] | None = None,
     facts: Mapping[str, Any],
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = lambda done, total: None,
 ) -> list[dict[str, Any]]:
     """Write an image of each scan's smallest edit that takes the probe to a target, and counterfactuals.tsv.
 

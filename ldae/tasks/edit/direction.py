@@ -1,6 +1,6 @@
 """Direction of an edit: a probe's change of y, without the part that moves other probes, in codes or in images."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ from ldae.data.manifest import Record
 from ldae.errors import TaskError
 from ldae.metrics.statistics import rows_by_subject
 from ldae.tasks.encode import encode_scans
+from ldae.tasks.encoded_scans import Progress
 from ldae.tasks.probe.linear import LinearProbe
 
 __all__ = ["MEASURED", "choose_step", "hold_in_images", "manipulate_codes", "project_out", "spread"]
@@ -21,6 +22,8 @@ Array = npt.NDArray[np.float64]
 
 MEASURED = 32
 """Scans whose response is measured: enough for the mean over them."""
+REACH = 2.0
+"""Steps to either side at which it is measured."""
 
 
 def spread(rows: Sequence[int], count: int) -> list[int]:
@@ -75,7 +78,7 @@ def choose_step(
     nuisances: Sequence[LinearProbe],
     training: Sequence[Record] = (),
     *,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = lambda done, total: None,
 ) -> Array:
     """The step of an edit that leaves nuisance probes as they are: in edited images, or without scans in codes alone.
 
@@ -105,9 +108,8 @@ def hold_in_images(
     probe: LinearProbe,
     nuisances: Sequence[LinearProbe],
     *,
-    reach: float = 2.0,
     batch_size: int = 16,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = lambda done, total: None,
 ) -> Array:
     """A step that leaves nuisance probes as they are in edited images, encoded anew.
 
@@ -121,7 +123,6 @@ def hold_in_images(
         codes: of scans to measure on, with noise codes; not those that are edited for a result.
         probe: whose direction is followed.
         nuisances: probes whose prediction must not move.
-        reach: steps to either side at which the response is measured.
         batch_size: images at a time.
         progress: called with (done, total) scans.
 
@@ -141,15 +142,14 @@ def hold_in_images(
     chunk = max(1, batch_size // (2 * len(steps)))
     for start in range(0, len(codes), chunk):
         scans = codes[start : start + chunk]
-        moved = [manipulate_codes(each, step, sign * reach) for each in scans for step in steps for sign in (1, -1)]
+        moved = [manipulate_codes(each, step, sign * REACH) for each in scans for step in steps for sign in (1, -1)]
         images = model.decode_images(moved)
         semantic = model.semantic(torch.from_numpy(images)[:, None]).double().numpy()
         for row, nuisance in enumerate(nuisances):
             values = nuisance.value(semantic).reshape(len(scans), len(steps), 2)
-            responses[row] += (values[..., 0] - values[..., 1]).sum(axis=0) / (2 * reach)
+            responses[row] += (values[..., 0] - values[..., 1]).sum(axis=0) / (2 * REACH)
         trim_heap()
-        if progress is not None:
-            progress(min(start + chunk, len(codes)), len(codes))
+        progress(min(start + chunk, len(codes)), len(codes))
     responses /= len(codes)
     taken = np.linalg.lstsq(responses[:, 1:], -responses[:, 0], rcond=1e-6)[0]
     return np.asarray(steps[0] + sum(share * step for share, step in zip(taken, steps[1:], strict=True)))

@@ -1,7 +1,7 @@
 """Directions of a semantic code that no label was needed for, named only by their correlations."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from ldae.errors import TaskError
 from ldae.metrics.code_usage import share_between_subjects
 from ldae.metrics.statistics import holm, rows_by_subject
 from ldae.networks import semantic_predict
+from ldae.tasks.encoded_scans import Progress
 from ldae.tasks.probe.targets import column_of
 
 __all__ = [
@@ -127,7 +128,7 @@ def decoder_directions(
     *,
     iterations: int = 8,
     seed: int = 0,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = lambda done, total: None,
 ) -> list[Direction]:
     """Directions in which the decoded latents change most a standard deviation: right singular vectors of its Jacobian.
 
@@ -142,15 +143,7 @@ def decoder_directions(
         iterations: of the power method.
         seed: of the start.
         progress: called with (done, total) scans, each once an iteration.
-
-    Raises:
-        TaskError: if a noise code is missing.
     """
-    if any(each.noise is None for each in codes):
-        msg = "the decoder's directions need noise codes; encode the scans with them"
-        raise TaskError(msg)
-    if not count:
-        return []
     scale = torch.from_numpy(semantics.std(axis=0)).float()
     generator = torch.Generator().manual_seed(seed)
     basis = torch.linalg.qr(torch.randn(len(scale), count, generator=generator))[0]
@@ -206,40 +199,33 @@ def associations(
         records: of each.
         columns: to correlate with; constant ones are skipped.
     """
+    if not directions:
+        return []
     first = [int(rows[0]) for rows in rows_by_subject([record.participant_id for record in records])]
-    scores = _scores(directions, codes[first])
-    found: list[list[tuple[str, float, float]]] = [[] for _ in directions]
+    scores = (codes[first] - codes[first].mean(axis=0)) @ np.stack([each.step for each in directions], axis=1)
+    scores /= np.maximum(scores.std(axis=0), 1e-12)
+    found: list[tuple[int, str, float, float]] = []
     for name in columns:
         values = [column_of(name)(records[row]) for row in first]
         known = np.array([value is not None for value in values])
         present = [value for value in values if value is not None]
         if len(set(present)) < 2 or known.sum() < 4:
             continue
-        for index, score in enumerate(scores.T):
-            if all(isinstance(value, int | float) for value in present):
-                r, p = pearsonr(score[known], np.array(present, dtype=float))
-            elif len(set(present)) > len(present) / 2:  # hashes, dates, names: every one its own group
-                continue
+        numeric = all(isinstance(value, int | float) for value in present)
+        if not numeric and len(set(present)) > len(present) / 2:  # hashes, dates, names: every one its own group
+            continue
+        for index, score in enumerate(scores[known].T):
+            if numeric:
+                r, p = pearsonr(score, np.array(present, dtype=float))
             else:
-                r, p = _correlation_ratio(score[known], [str(value) for value in present])
-            found[index].append((name, float(r), float(p)))
-    adjusted = iter(holm([p for each in found for _, _, p in each]))
-    named = []
-    for direction, each in zip(directions, found, strict=True):
-        ranked = [Association(name, r, next(adjusted)) for name, r, _ in each]
-        ranked.sort(key=lambda association: -abs(association.correlation))
-        named.append(Direction(direction.step, direction.strength, tuple(ranked)))
-    return named
-
-
-def _scores(directions: Sequence[Direction], codes: Array) -> Array:
-    """Position of each scan along each direction, in standard deviations, (N, K)."""
-    if not directions:
-        return np.empty((len(codes), 0))
-    steps = np.stack([direction.step for direction in directions], axis=1)
-    raw = (codes - codes.mean(axis=0)) @ steps
-    scores: Array = raw / np.maximum(raw.std(axis=0), 1e-12)
-    return scores
+                r, p = _correlation_ratio(score, [str(value) for value in present])
+            found.append((index, name, float(r), float(p)))
+    ranked: list[list[Association]] = [[] for _ in directions]
+    for (index, name, r, _), p in zip(found, holm([p for *_, p in found]), strict=True):
+        ranked[index].append(Association(name, r, p))
+    for of in ranked:
+        of.sort(key=lambda association: -abs(association.correlation))
+    return [replace(each, associations=tuple(of)) for each, of in zip(directions, ranked, strict=True)]
 
 
 def _correlation_ratio(score: Array, labels: Sequence[str]) -> tuple[float, float]:
@@ -253,12 +239,11 @@ def _correlation_ratio(score: Array, labels: Sequence[str]) -> tuple[float, floa
     return eta, p if np.isfinite(p) else 1.0
 
 
-def _distances(codes: Array) -> Array:
-    """Root mean square differences of standardised codes, (N, N)."""
+def _distances(codes: Array, records: Sequence[Record]) -> tuple[Array, npt.NDArray[np.bool_]]:
+    """Root mean square differences of standardised codes, and which pairs are of one subject, (N, N) each."""
     standard = (codes - codes.mean(axis=0)) / np.maximum(codes.std(axis=0), 1e-12)
-    distances: Array = cdist(standard, standard) / np.sqrt(codes.shape[1])
-    np.fill_diagonal(distances, np.inf)
-    return distances
+    subjects = np.array([record.participant_id for record in records])
+    return cdist(standard, standard) / np.sqrt(codes.shape[1]), subjects[:, None] == subjects[None]
 
 
 def nearest_scans(codes: Array, records: Sequence[Record], count: int = 3) -> list[Neighbour]:
@@ -269,9 +254,8 @@ def nearest_scans(codes: Array, records: Sequence[Record], count: int = 3) -> li
         records: of each.
         count: neighbours of each scan.
     """
-    distances = _distances(codes)
-    subjects = np.array([record.participant_id for record in records])
-    distances[subjects[:, None] == subjects[None]] = np.inf
+    distances, same = _distances(codes, records)
+    distances[same] = np.inf
     found = []
     for row, record in enumerate(records):
         nearest = [other for other in np.argsort(distances[row])[:count] if np.isfinite(distances[row, other])]
@@ -289,22 +273,20 @@ def find_lookalikes(codes: Array, records: Sequence[Record]) -> list[Neighbour]:
         codes: (N, S).
         records: of each.
     """
-    distances = _distances(codes)
-    subjects = np.array([record.participant_id for record in records])
-    same = (subjects[:, None] == subjects[None]) & np.isfinite(distances)
-    others = subjects[:, None] != subjects[None]
-    limit = 0.5 * float(np.percentile(distances[others], 1)) if others.any() else 0.0
-    if same.any():
-        limit = min(limit, float(np.median(distances[same])))
+    distances, same = _distances(codes, records)
+    between, within = distances[~same], distances[same & ~np.eye(len(codes), dtype=bool)]
+    limit = 0.5 * np.percentile(between, 1) if len(between) else 0.0
+    if len(within):
+        limit = min(limit, np.median(within))
     pairs = [
         Neighbour(records[i].key, records[j].key, float(distances[i, j]))
-        for i, j in zip(*np.nonzero(np.triu(others & (distances < limit))), strict=True)
+        for i, j in zip(*np.nonzero(np.triu(~same & (distances < limit))), strict=True)
     ]
     return sorted(pairs, key=lambda pair: pair.distance)
 
 
-def reliability(codes: Array, subjects: Sequence[str]) -> Array:
-    """Test-retest reliability ICC(1) of each number of y over sessions of one subject, (S,) (Shrout and Fleiss 1979).
+def reliability(codes: Array, subjects: Sequence[str]) -> Array | None:
+    """Test-retest reliability ICC(1) of each number of y over sessions of one subject (Shrout and Fleiss 1979).
 
     Change between sessions lowers it: of repeated scans of one day that of the scanner, of later visits also that of the
     subject.
@@ -313,10 +295,9 @@ def reliability(codes: Array, subjects: Sequence[str]) -> Array:
         codes: (N, S).
         subjects: of each scan.
 
-    Raises:
-        TaskError: if no subject has two sessions.
+    Returns:
+        (S,); None if there is only one subject, or none has two sessions.
     """
     if len(set(subjects)) in (1, len(subjects)):
-        msg = "test-retest reliability needs two subjects or more, and sessions of one subject to compare"
-        raise TaskError(msg)
+        return None
     return np.array([share_between_subjects(column[:, None], subjects) or 0.0 for column in codes.T])

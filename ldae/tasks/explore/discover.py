@@ -12,9 +12,8 @@ from ldae.autoencoder import LatentDiffusionAutoencoder
 from ldae.base.files import atomic_file, write_json
 from ldae.data.identity import names_people
 from ldae.data.manifest import COLUMNS
-from ldae.errors import TaskError
 from ldae.tasks.edit.direction import manipulate_codes
-from ldae.tasks.encoded_scans import EncodedScans
+from ldae.tasks.encoded_scans import EncodedScans, Progress
 from ldae.tasks.explore.directions import (
     Direction,
     Neighbour,
@@ -135,7 +134,7 @@ def discover(
     settings: DiscoverSettings | None = None,
     *,
     show: Callable[[DirectionStrip], None] = lambda strip: None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = lambda done, total: None,
 ) -> Discovery:
     """Find directions, name them by their correlations, and write discover.json and directions.npz.
 
@@ -183,16 +182,12 @@ def discover(
         images = model.decode_images([manipulate_codes(start, direction.step, amount) for amount in STEPS])
         show(DirectionStrip(kind, index, direction.name, images))
         progress(done + 1, len(shown))
-    try:
-        icc: npt.NDArray[np.float64] | None = reliability(codes, scans.subjects)
-    except TaskError:
-        icc = None
     discovery = Discovery(
         scans=len(scans),
         subjects=len(set(scans.subjects)),
         directions=named,
         sparse=sparse,
-        reliability=icc,
+        reliability=reliability(codes, scans.subjects),
         neighbours=nearest_scans(codes, scans.records, settings.neighbours),
         lookalikes=find_lookalikes(codes, scans.records),
         left_out=identifiers,
