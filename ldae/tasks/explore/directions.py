@@ -20,7 +20,7 @@ from ldae.metrics.code_usage import share_between_subjects
 from ldae.metrics.statistics import holm, rows_by_subject
 from ldae.networks import semantic_predict
 from ldae.tasks.encoded_scans import Progress
-from ldae.tasks.probe.targets import column_of
+from ldae.tasks.probe.targets import values_of
 
 __all__ = [
     "Association",
@@ -202,11 +202,12 @@ def associations(
     if not directions:
         return []
     first = [int(rows[0]) for rows in rows_by_subject([record.participant_id for record in records])]
+    people = [records[row] for row in first]
     scores = (codes[first] - codes[first].mean(axis=0)) @ np.stack([each.step for each in directions], axis=1)
     scores /= np.maximum(scores.std(axis=0), 1e-12)
     found: list[tuple[int, str, float, float]] = []
     for name in columns:
-        values = [column_of(name)(records[row]) for row in first]
+        values = values_of(people, name)
         known = np.array([value is not None for value in values])
         present = [value for value in values if value is not None]
         if len(set(present)) < 2 or known.sum() < 4:

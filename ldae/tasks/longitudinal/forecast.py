@@ -19,7 +19,7 @@ from ldae.tasks.longitudinal.trajectory import fit_trajectory_prior, line_weight
 from ldae.tasks.probe.embeddings import Embeddings
 from ldae.tasks.probe.linear import LinearProbe
 from ldae.tasks.probe.models import fit_probe
-from ldae.tasks.probe.targets import Target, choose_target, column_of
+from ldae.tasks.probe.targets import Target, choose_target, values_of
 
 __all__ = ["ForecastResult", "StageSource", "forecast"]
 
@@ -190,7 +190,7 @@ def forecast(
 
 def _stage_target(learning: Manifest, stage: str) -> Target:
     """The stage of the training subjects: two classes, or numbers even where few of them differ."""
-    found = {column_of(stage)(record) for record in learning.records} - {None}
+    found = set(values_of(learning.records, stage)) - {None}
     numbers = len(found) > 2 and all(isinstance(each, int | float) for each in found)
     target = choose_target(learning, stage, kind="regression" if numbers else "auto")
     if target.kind == "multiclass":
@@ -222,7 +222,7 @@ def _covariates(records: Sequence[Record], stage: str, stages: Array) -> dict[st
     """Covariates of the slope by method, (N, K) each; the recorded stage only where it is a class of each scan."""
     one = np.ones((len(records), 1))
     found = {"mixed model": one}
-    recorded = [column_of(stage)(record) for record in records]
+    recorded = values_of(records, stage)
     classes = sorted({each for each in recorded if isinstance(each, str)})
     if len(classes) > 1 and None not in recorded:
         indicators = [[float(each == name) for name in classes[1:]] for each in recorded]

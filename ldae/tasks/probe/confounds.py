@@ -1,6 +1,7 @@
 """Confounds of a target: as features, matched between classes, and removed from predicted ages."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,7 @@ from ldae.errors import TaskError
 from ldae.metrics.statistics import rows_by_subject
 from ldae.tasks.probe.embeddings import Embeddings, embeddings_of
 from ldae.tasks.probe.models import FittedProbe
-from ldae.tasks.probe.targets import Target, check_column, column_of
+from ldae.tasks.probe.targets import Target, check_column, values_of
 
 __all__ = ["demographics", "encode_columns", "encode_confounds", "match_classes", "without_age_bias"]
 
@@ -33,19 +34,23 @@ def encode_columns(records: Sequence[Record], columns: Sequence[str]) -> Array:
     parts = []
     for name in columns:
         check_column(records, name)
-        values = [column_of(name)(record) for record in records]
-        present = [value for value in values if value is not None]
-        if len(set(map(str, present))) < 2:
-            msg = f"column {name} holds {len(set(map(str, present)))} different values for these scans; leave it out"
+        values = values_of(records, name)
+        different = set(map(str, values)) - {"None"}
+        if len(different) < 2:
+            msg = f"column {name} holds {len(different)} different values for these scans; leave it out"
             raise TaskError(msg)
-        if all(isinstance(value, int | float) for value in present):
-            parts.append(np.array([[np.nan if value is None else float(value)] for value in values]))
+        if _numeric(values):
+            parts.append(np.array(values, dtype=np.float64)[:, None])
         else:
-            text = pd.Series([None if value is None else str(value) for value in values], dtype=object)
+            text = pd.Series(values, dtype=object).map(str, na_action="ignore")
             coded = pd.get_dummies(text).to_numpy(dtype=np.float64, copy=True)[:, 1:]
             coded[text.isna()] = np.nan
             parts.append(coded)
     return np.concatenate(parts, axis=1)
+
+
+def _numeric(values: Sequence[Any]) -> bool:
+    return all(isinstance(value, int | float) for value in values if value is not None)
 
 
 def demographics(target: Target, columns: Sequence[str]) -> Embeddings | None:
@@ -55,11 +60,11 @@ def demographics(target: Target, columns: Sequence[str]) -> Embeddings | None:
         target: whose scans; its own column is left out.
         columns: to use, as far as they are there.
     """
-    useful = []
-    for name in columns:
-        values = {str(column_of(name)(record)) for record in target.records} - {"None"}
-        if name != target.name and len(values) > 1:
-            useful.append(name)
+    useful = [
+        name
+        for name in columns
+        if name != target.name and len(set(map(str, values_of(target.records, name))) - {"None"}) > 1
+    ]
     return embeddings_of(target.records, encode_columns(target.records, useful)) if useful else None
 
 
@@ -84,9 +89,9 @@ def match_classes(target: Target, columns: Sequence[str]) -> npt.NDArray[np.int6
     records = [target.records[row] for row in first]
     distance = np.zeros((len(first), len(first)))
     for name in columns:
-        values = [column_of(name)(record) for record in records]
-        if all(isinstance(value, int | float) for value in values if value is not None):
-            numbers = np.array([np.nan if value is None else float(value) for value in values])
+        values = values_of(records, name)
+        if _numeric(values):
+            numbers = np.array(values, dtype=np.float64)
             apart = np.abs(numbers[:, None] - numbers[None]) / max(float(np.nanstd(numbers)), 1e-12)
             distance += np.where(apart <= CALIPER_SD, apart, np.inf)
         else:
@@ -144,7 +149,8 @@ def encode_confounds(target: Target, columns: Sequence[str]) -> Array:
         msg = f"{target.name} is the target; it cannot be a confound of itself"
         raise TaskError(msg)
     for name in columns:
-        missing = [record.key for record in target.records if column_of(name)(record) is None]
+        values = values_of(target.records, name)
+        missing = [record.key for record, value in zip(target.records, values, strict=True) if value is None]
         if missing:
             msg = f"confound {name} is missing for {len(missing)} scans (first: {missing[0]}); leave these or the column out"
             raise TaskError(msg)

@@ -20,7 +20,7 @@ from ldae.tasks.probe.learning_curve import learning_curve
 from ldae.tasks.probe.linear import LinearProbe
 from ldae.tasks.probe.models import Features
 from ldae.tasks.probe.result import CODES, MEDIAN, Comparison, ProbeReport, ProbeSettings, Scored
-from ldae.tasks.probe.targets import Target, check_column, column_of
+from ldae.tasks.probe.targets import Target, check_column, values_of
 
 __all__ = ["evaluate_probe"]
 
@@ -250,7 +250,7 @@ def _by_group(
     target: Target, tested: Rows, predicted: Predictions, settings: ProbeSettings, column: str
 ) -> dict[str, dict[str, Any]]:
     """The primary metric of each value of a column."""
-    values = np.array([str(column_of(column)(target.records[row])) for row in tested])
+    values = np.array(list(map(str, values_of([target.records[row] for row in tested], column))))
     names = sorted(set(values) - {"None"})
     if len(names) < 2:
         return {}

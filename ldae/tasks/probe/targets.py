@@ -1,6 +1,6 @@
 """Target of a probe: a column of the manifest, as classes, a number, or time to conversion."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 from ldae.data.manifest import COLUMNS, Manifest, Record
 from ldae.errors import TaskError
 
-__all__ = ["Target", "check_column", "choose_target", "column_of", "find_conversions"]
+__all__ = ["Target", "check_column", "choose_target", "find_conversions", "values_of"]
 
 Kind = Literal["binary", "multiclass", "regression", "survival"]
 Array = npt.NDArray[np.float64]
@@ -62,17 +62,17 @@ class Target:
 
     def first_scans(self) -> "Target":
         """One scan a subject: the earliest by months, then by order."""
-        order = sorted(range(len(self)), key=lambda row: (self.records[row].months or 0.0, row))
-        first: dict[str, int] = {}
-        for row in order:
-            first.setdefault(self.records[row].participant_id, row)
+        order = sorted(range(len(self)), key=lambda row: self.records[row].months or 0.0)
+        first = {self.records[row].participant_id: row for row in reversed(order)}
         chosen = np.array(sorted(first.values()), dtype=np.int64)
         return replace(self.select(chosen), left_out=self.left_out + len(self) - len(chosen))
 
 
-def column_of(name: str) -> Callable[[Record], Any]:
-    """Reads a column of a record, canonical or further; None where it is missing."""
-    return lambda record: getattr(record, name) if name in COLUMNS else record.extra.get(name)
+def values_of(records: Sequence[Record], column: str) -> list[Any]:
+    """Values of a column, canonical or further; None where one is missing."""
+    if column in COLUMNS:
+        return [getattr(record, column) for record in records]
+    return [record.extra.get(column) for record in records]
 
 
 def check_column(records: Sequence[Record], name: str) -> None:
@@ -111,13 +111,13 @@ def choose_target(
     Raises:
         TaskError: if there is no such column, nothing in it, or it cannot be read as that.
     """
-    read = column_of(column)
     if column not in manifest.table.columns:
-        known = ", ".join(str(name) for name in manifest.table.columns if name not in COLUMNS[:3])
-        msg = f"{manifest.path}: there is no column {column}; a target can be {known}"
+        others = ", ".join(str(name) for name in manifest.table.columns if name not in COLUMNS[:3])
+        msg = f"{manifest.path}: there is no column {column}; a target can be {others}"
         raise TaskError(msg)
-    valued = [record for record in manifest.records if read(record) is not None]
-    found = sorted({str(read(record)) for record in valued})
+    values = values_of(manifest.records, column)
+    known = [value for value in values if value is not None]
+    found = sorted(set(map(str, known)))
     if len(found) < 2:
         msg = f"{manifest.path}: column {column} holds {', '.join(found) or 'nothing'}; a probe needs two different values"
         raise TaskError(msg)
@@ -127,9 +127,9 @@ def choose_target(
     if positive is not None and positive == negative:
         msg = f"the positive and the negative class are both {positive}; name two"
         raise TaskError(msg)
-    numeric = all(isinstance(read(record), int | float) for record in valued)
+    numeric = all(isinstance(value, int | float) for value in known)
     if kind == "auto":
-        measured = column in ("age", "months") or (numeric and any(float(read(each)) % 1 for each in valued))
+        measured = column in ("age", "months") or (numeric and any(value % 1 for value in known))
         if numeric and not (positive or negative) and (measured or len(found) > FEW_VALUES):
             kind = "regression"
         else:
@@ -139,13 +139,16 @@ def choose_target(
             msg = f"{manifest.path}: column {column} holds text ({', '.join(found[:3])}); it cannot be a number to regress"
             raise TaskError(msg)
         classes: tuple[str, ...] = ()
-        values = {record.key: float(read(record)) for record in valued}
+        numbers = {row: float(value) for row, value in enumerate(values) if value is not None}
     else:
         classes = _two_classes(manifest, column, found, positive, negative) if kind == "binary" else tuple(found)
-        values = {r.key: float(classes.index(str(read(r)))) for r in valued if str(read(r)) in classes}
-    chosen = tuple(record for record in valued if record.key in values)
-    numbers = np.array([values[record.key] for record in chosen])
-    return Target(column, kind, chosen, numbers, classes, left_out=len(manifest) - len(chosen))
+        index = {name: float(number) for number, name in enumerate(classes)}
+        numbers = {
+            row: index[str(value)] for row, value in enumerate(values) if value is not None and str(value) in index
+        }
+    records = tuple(manifest.records[row] for row in numbers)
+    left_out = len(manifest) - len(records)
+    return Target(column, kind, records, np.array(list(numbers.values())), classes, left_out=left_out)
 
 
 def _two_classes(
@@ -184,11 +187,7 @@ def find_conversions(manifest: Manifest, *, before: str = "MCI", after: str = "A
     """
     chosen: list[tuple[Record, float, float]] = []
     for subject in manifest.subjects:
-        visits = [
-            r
-            for r in manifest.records
-            if r.participant_id == subject and r.months is not None and r.diagnosis is not None
-        ]
+        visits = [each for each in manifest[subject] if each.months is not None and each.diagnosis is not None]
         visits.sort(key=lambda record: record.months or 0.0)
         if not visits or visits[0].diagnosis != before:
             continue
