@@ -44,7 +44,7 @@ from ldae.phantom.files import image_path
 from ldae.phantom.scan import scan_subject
 from ldae.phantom.scanner import ScannerConfig, bias_field
 from ldae.tasks.probe.baselines import AVERAGE_MM, COMPONENTS
-from ldae.tasks.probe.models import fit_probe
+from ldae.tasks.probe.models import Features, fit_probe
 from ldae.volume import Volume, read_volume
 
 LEAST, MOST, HALVINGS = 1e-3, 0.2, 7
@@ -149,7 +149,8 @@ def probes(model: LatentDiffusionAutoencoder, table: pd.DataFrame, seen: dict[st
         features, layers = through(read, seen[view]), []
         for kind, (values, known) in tasks(table).items():
             subjects = table["participant_id"][known].tolist()
-            probe = fit_probe(features[known].double().numpy(), values[known], subjects, kind, components=components)
+            given = Features(features[known].double().numpy(), components=components)
+            probe = fit_probe(given, values[known], subjects, kind)
             layers.append(as_layers(probe.pipeline))
         (turned, logit), (_, years) = layers
         spread = through(turned, features).std(dim=0)

@@ -33,7 +33,7 @@ from ldae.phantom.cohort import PhantomConfig, synthesise_cohort
 from ldae.phantom.population import PopulationConfig
 from ldae.phantom.scanner import ScannerConfig
 from ldae.tasks.probe.baselines import SimpleFeatures
-from ldae.tasks.probe.models import fit_probe
+from ldae.tasks.probe.models import Features, fit_probe
 
 Images = npt.NDArray[np.float32]
 Array = npt.NDArray[np.float64]
@@ -146,7 +146,7 @@ def main() -> None:
     groups = np.tile(np.arange(test.sum()), 2)
     site = np.repeat([1, 0], test.sum())
     probes = {
-        name: fit_probe(codes_of, target, [str(row) for row in range(len(target))], kind)
+        name: fit_probe(Features(codes_of), target, [str(row) for row in range(len(target))], kind)
         for name, codes_of, target, kind in (
             ("age", semantic(reference[training]), people[training, 0], "regression"),
             (

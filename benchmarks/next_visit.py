@@ -29,7 +29,7 @@ from ldae.tasks.encode import encode_scans
 from ldae.tasks.encoded_scans import EncodedScans
 from ldae.tasks.longitudinal.trajectory import TrajectoryPrior, fit_trajectory_prior, line_weights, sessions_of
 from ldae.tasks.probe.cox import choose_cox
-from ldae.tasks.probe.models import fit_probe
+from ldae.tasks.probe.models import Features, fit_probe
 
 Array = npt.NDArray[np.float64]
 AHEAD = 24.0
@@ -138,7 +138,8 @@ def main() -> None:
     told = np.array([record.diagnosis for record in training.records])
     clear = told != "MCI"
     subjects = [name for name, kept in zip(training.subjects, clear, strict=True) if kept]
-    probe = fit_probe(training.semantic[clear], (told[clear] == "AD").astype(float), subjects, "binary").pipeline
+    features = Features(training.semantic[clear])
+    probe = fit_probe(features, (told[clear] == "AD").astype(float), subjects, "binary").pipeline
 
     def covariates(scans: EncodedScans) -> Array:
         return np.column_stack([np.ones(len(scans)), probe.decision_function(scans.semantic)])

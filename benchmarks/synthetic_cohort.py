@@ -30,7 +30,7 @@ from ldae.metrics.samples import coverage, kernel_distance, novelty
 from ldae.metrics.statistics import Statistic, mean_of, paired_difference
 from ldae.tasks.encode import encode_scans
 from ldae.tasks.probe.baselines import SimpleFeatures
-from ldae.tasks.probe.models import fit_probe
+from ldae.tasks.probe.models import Features, fit_probe
 
 Images = npt.NDArray[np.float32]
 Array = npt.NDArray[np.float64]
@@ -128,7 +128,7 @@ def main() -> None:
         for target, kind in (("age", "regression"), ("AD", "binary")):
             kept = (given[:, 2] == 0) | (target == "age")
             names = [str(row) for row in range(kept.sum())]
-            probe = fit_probe(x[kept], given[kept, columns[target]], names, kind)
+            probe = fit_probe(Features(x[kept]), given[kept, columns[target]], names, kind)
             predictions[target].setdefault(name, []).append(probe.predict(blocks[at[target]]))
 
     for name, x in of_made.items():

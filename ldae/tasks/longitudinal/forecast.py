@@ -18,7 +18,7 @@ from ldae.metrics.statistics import Difference, Interval, holm, mean_of, paired_
 from ldae.tasks.longitudinal.trajectory import fit_trajectory_prior, line_weights, sessions_of
 from ldae.tasks.probe.embeddings import Embeddings
 from ldae.tasks.probe.linear import LinearProbe
-from ldae.tasks.probe.models import fit_probe
+from ldae.tasks.probe.models import Features
 from ldae.tasks.probe.targets import Target, choose_target, values_of
 
 __all__ = ["ForecastResult", "StageSource", "forecast"]
@@ -204,17 +204,16 @@ def _stages(target: Target, codes: Embeddings, records: Sequence[Record], featur
     known = codes.of(target.records, what="the codes")
     subjects, own = target.subjects, np.array([record.participant_id for record in records])
 
-    def probe(chosen: npt.NDArray[np.bool_]) -> LinearProbe:
-        fitted = fit_probe(known[chosen], target.values[chosen], subjects[chosen].tolist(), target.kind)
-        linear = LinearProbe.of(fitted, known[chosen])
+    def probe(rows: npt.NDArray[np.int64]) -> LinearProbe:
+        linear = LinearProbe.of(Features(known).fit(target, rows), known[rows])
         assert linear is not None
         return linear
 
-    found = probe(np.ones(len(known), dtype=bool)).value(features)
+    found = probe(np.arange(len(known))).value(features)
     for train, _ in GroupKFold(FOLDS).split(known, groups=subjects):
         others = np.isin(own, subjects) & ~np.isin(own, subjects[train])
         if others.any():
-            found[others] = probe(np.isin(np.arange(len(known)), train)).value(features[others])
+            found[others] = probe(train).value(features[others])
     return found
 
 

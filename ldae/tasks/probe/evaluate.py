@@ -195,7 +195,9 @@ def _features(target: Target, embeddings: Embeddings, name: str, confounds: Arra
     tokens = embeddings.tokens if pooled and embeddings.components is None else 1
     if values.ndim == 3:
         values = values.mean(axis=1) if tokens == 1 else values.reshape(len(values), -1)
-    return Features(np.concatenate([values, confounds], axis=1), confounds.shape[1], embeddings.components, tokens)
+    impute = not np.isfinite(values).all()
+    both = np.concatenate([values, confounds], axis=1)
+    return Features(both, confounds.shape[1], embeddings.components, tokens, impute)
 
 
 def _score(

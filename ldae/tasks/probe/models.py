@@ -1,7 +1,7 @@
 """The probes: scikit-learn pipelines whose every statistic and hyperparameter comes from training subjects."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -109,19 +109,21 @@ class FittedProbe:
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """Features of a target's scans, ready for probes.
+    """Features of scans, ready for probes.
 
     Attributes:
         values: (N, S); a missing number is NaN.
         confounds: the last so many columns are confounds, taken out of the others by regression.
         components: principal components that features are reduced to; None keeps them.
         tokens: of each scan; the features before the confounds are so many blocks of equal width.
+        impute: whether a missing number takes the median of the training rows; test rows may lack some, too.
     """
 
     values: Array
     confounds: int = 0
     components: int | None = None
     tokens: int = 1
+    impute: bool = False
 
     def fit(self, target: Target, rows: npt.NDArray[np.int64], model: ProbeModel = "linear") -> FittedProbe:
         """A probe of these features, trained on some rows of the target.
@@ -136,73 +138,57 @@ class Features:
         """
         if target.kind == "survival":
             return FittedProbe(*choose_cox(self.values[rows], target.outcome[rows]))
+        trained, subjects = replace(self, values=self.values[rows]), target.subjects[rows].tolist()
         return fit_probe(
-            self.values[rows],
-            target.values[rows],
-            target.subjects[rows].tolist(),
-            target.kind,
-            model=model,
-            confounds=self.confounds,
-            components=self.components,
-            classes=len(target.classes) or None,
-            impute=not np.isfinite(self.values).all(),
-            tokens=self.tokens,
+            trained, target.values[rows], subjects, target.kind, model=model, classes=len(target.classes) or 2
         )
 
 
 def fit_probe(
-    features: Array,
+    features: Features,
     target: Array,
     subjects: Sequence[str],
     kind: str,
     *,
     model: ProbeModel = "linear",
-    confounds: int = 0,
-    components: int | None = None,
-    classes: int | None = None,
-    impute: bool = False,
-    tokens: int = 1,
+    classes: int = 2,
 ) -> FittedProbe:
     """Impute, take out confounds, reduce, scale, and fit.
 
     The hyperparameter, and whether features are scaled each by itself or all alike, are chosen over folds of these subjects.
 
     Args:
-        features: (N, S); the last `confounds` columns are confounds.
+        features: of N training scans.
         target: (N,), as in :class:`~ldae.tasks.probe.targets.Target`.
         subjects: of each row.
         kind: binary, multiclass or regression.
         model: logistic or ridge regression, nearest neighbours by cosine, or regression on attention-pooled tokens; without
             tokens the last is the first.
-        confounds: columns that are taken out of the others by regression.
-        components: principal components that features are reduced to; None keeps them.
         classes: number of classes.
-        impute: whether a missing number takes the median of the training rows; test rows may lack some, too.
-        tokens: of each scan; the features before the confounds are so many blocks of equal width.
 
     Raises:
         TaskError: if a class is lacking.
     """
-    if model == "attention" and tokens == 1:
+    if model == "attention" and features.tokens == 1:
         model = "linear"
     present = np.unique(target)
-    if kind != "regression" and len(present) < max(2, classes or 2):
+    if kind != "regression" and len(present) < classes:
         msg = (
-            f"the training subjects are of {len(present)} of {max(2, classes or 2)} classes; use more subjects, other folds, or "
+            f"the training subjects are of {len(present)} of {classes} classes; use more subjects, other folds, or "
             "leave the rare class out (--positive, --negative)"
         )
         raise TaskError(msg)
     before: list[tuple[str, Any]] = []
-    if impute:
+    if features.impute:
         before.append(("impute", SimpleImputer(strategy="median", keep_empty_features=True)))
-    if confounds:
-        before.append(("residualise", Residualise(confounds)))
-    if components is not None:
-        most = min(len(target) - 1, features.shape[1] - confounds)
-        before.append(("reduce", PCA(min(components, most), svd_solver="full")))
+    if features.confounds:
+        before.append(("residualise", Residualise(features.confounds)))
+    if features.components is not None:
+        most = min(len(target) - 1, features.values.shape[1] - features.confounds)
+        before.append(("reduce", PCA(min(features.components, most), svd_solver="full")))
     # Steps that need no labels are fitted once; folds of training subjects choose the hyperparameter alone.
-    prepared = Pipeline(before).fit_transform(features) if before else features
-    estimator, name, penalties = _estimator(kind, model, len(target), tokens)
+    prepared = Pipeline(before).fit_transform(features.values) if before else features.values
+    estimator, name, penalties, penalty = _estimator(kind, model, len(target), features.tokens)
     # Attention standardises by itself: the differences between tokens are what it attends to.
     scalers = ["passthrough"] if model == "attention" else [StandardScaler(), CommonScaler()]
     pipeline = Pipeline([("standardise", scalers[0]), ("model", estimator)])
@@ -210,8 +196,6 @@ def fit_probe(
     count = len(set(subjects))
     smallest = min(len({s for s, t in zip(subjects, target, strict=True) if t == c}) for c in present)
     if count < MIN_SUBJECTS or (kind != "regression" and smallest < 2):
-        given = GIVEN[model if model != "linear" else "ridge" if kind == "regression" else "logistic"]
-        penalty = min(given, len(target)) if model == "knn" else given
         best = pipeline.set_params(**{f"model__{name}": penalty}).fit(prepared, labels)
     else:
         folds = inner_folds(kind, count if kind == "regression" else smallest)
@@ -224,15 +208,15 @@ def fit_probe(
     return FittedProbe(Pipeline([*before, *best.steps]), float(penalty))
 
 
-def _estimator(kind: str, model: ProbeModel, rows: int, tokens: int) -> tuple[Any, str, list[float] | list[int]]:
-    """The model, the name of its hyperparameter, and the values to try."""
+def _estimator(kind: str, model: ProbeModel, rows: int, tokens: int) -> tuple[Any, str, Sequence[float], float]:
+    """The model, the name of its hyperparameter, the values to try, and the one that few subjects have."""
     if model == "attention":
         pooling = AttentionPoolingRegressor if kind == "regression" else AttentionPoolingClassifier
-        return pooling(tokens=tokens), "alpha", np.logspace(-4, 0, 5).tolist()
+        return pooling(tokens=tokens), "alpha", np.logspace(-4, 0, 5).tolist(), GIVEN["attention"]
     if model == "knn":
         neighbours = [count for count in NEIGHBOURS if count <= rows * 3 // 5] or [1]
         make = KNeighborsRegressor if kind == "regression" else KNeighborsClassifier
-        return make(weights="distance", metric="cosine"), "n_neighbors", neighbours
+        return make(weights="distance", metric="cosine"), "n_neighbors", neighbours, min(GIVEN["knn"], rows)
     if kind == "regression":
-        return Ridge(), "alpha", TRIED["ridge"]
-    return LogisticRegression(class_weight="balanced", max_iter=5000), "C", TRIED["logistic"]
+        return Ridge(), "alpha", TRIED["ridge"], GIVEN["ridge"]
+    return LogisticRegression(class_weight="balanced", max_iter=5000), "C", TRIED["logistic"], GIVEN["logistic"]

@@ -17,7 +17,7 @@ from ldae.tasks.encode import write_slices
 from ldae.tasks.probe.attention_pooling import AttentionPoolingClassifier, AttentionPoolingRegressor
 from ldae.tasks.probe.embeddings import Embeddings, read_embeddings
 from ldae.tasks.probe.evaluate import evaluate_probe
-from ldae.tasks.probe.models import fit_probe
+from ldae.tasks.probe.models import Features, fit_probe
 from ldae.tasks.probe.result import CODES, ProbeSettings
 from ldae.tasks.probe.targets import choose_target
 
@@ -73,10 +73,10 @@ def test_places_that_differ_much_do_not_draw_attention() -> None:
 def test_confounds_leave_tokens_their_places() -> None:
     x, y = scans(200)
     confound = np.random.default_rng(1).normal(size=(200, 1))
-    subjects, options = [str(n) for n in range(200)], {"model": "attention", "tokens": TOKENS}
+    subjects = [str(n) for n in range(200)]
     plain, controlled = (
-        fit_probe(features, y.astype(float), subjects, "binary", confounds=confounds, **options)
-        for features, confounds in ((x, 0), (np.hstack([x, confound]), 1))
+        fit_probe(Features(values, confounds, tokens=TOKENS), y.astype(float), subjects, "binary", model="attention")
+        for values, confounds in ((x, 0), (np.hstack([x, confound]), 1))
     )
     weights = controlled.attention(np.hstack([x, confound])).mean(axis=0)
     assert weights.argmax() == 2

@@ -7,7 +7,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
 from ldae.tasks.probe.linear import LinearProbe
-from ldae.tasks.probe.models import CommonScaler, FittedProbe, fit_probe
+from ldae.tasks.probe.models import CommonScaler, Features, FittedProbe, fit_probe
 
 
 def test_common_scaling_keeps_what_varies_most_the_largest():
@@ -44,5 +44,5 @@ def test_the_scaling_is_that_which_predicts_better(told_by, chosen):
     features = rng.normal(size=(80, 60)) * np.linspace(3.0, 0.1, 60)
     column = 0 if told_by == "the largest" else -1
     target = features[:, column] / features[:, column].std() + 0.3 * rng.normal(size=80)
-    fitted = fit_probe(features, target, [str(n) for n in range(80)], "regression")
+    fitted = fit_probe(Features(features), target, [str(n) for n in range(80)], "regression")
     assert isinstance(fitted.pipeline.named_steps["standardise"], CommonScaler) == (chosen is CommonScaler)
