@@ -16,6 +16,7 @@ from ldae.data.inputs import ScanLike
 from ldae.errors import TaskError
 from ldae.head.intake import Preprocess
 from ldae.io.model_names import DEFAULT_MODEL
+from ldae.tasks.probe.embeddings import feature_names
 
 if TYPE_CHECKING:
     from ldae.autoencoder import LatentDiffusionAutoencoder
@@ -100,9 +101,7 @@ class SemanticEncoderTransformer(TransformerMixin, BaseEstimator):  # type: igno
 
     def get_feature_names_out(self, input_features: Any = None) -> npt.NDArray[np.object_]:
         """y000, y001, ..., as in tables of `ldae encode`."""
-        width = self._loaded().config.semantic_encoder.semantic_width
-        digits = len(str(width - 1))
-        return np.array([f"y{index:0{digits}d}" for index in range(width)], dtype=object)
+        return np.array(feature_names(self._loaded().config.semantic_encoder.semantic_width), dtype=object)
 
     def _loaded(self) -> "LatentDiffusionAutoencoder":
         """The model, read once; clones and copies on other processes read it again."""

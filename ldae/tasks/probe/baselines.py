@@ -1,7 +1,6 @@
 """Baselines of a semantic code: the same encoder with random weights, and what needs no encoder at all."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -103,10 +102,9 @@ class SimpleFeatures:
         """Features of all scans seen, by name; those that are many are to be reduced to principal components by a probe."""
         values = {name: torch.cat(rows) for name, rows in self.values.items()}
         values["tissue_blocks"] = values["tissue_blocks"][:, self._varied_blocks()]
-        found = {name: embeddings_of(self.records, rows.numpy()) for name, rows in values.items()}
         return {
-            name: replace(each, components=COMPONENTS) if name.endswith("_pca") else each
-            for name, each in found.items()
+            name: embeddings_of(self.records, rows.numpy(), components=COMPONENTS if name.endswith("_pca") else None)
+            for name, rows in values.items()
         }
 
 
@@ -134,8 +132,10 @@ def latent_components(scans: EncodedScans) -> dict[str, Embeddings]:
         `latent_pca`; for a left-right symmetric encoder also `latent_pca_symmetric`, of the means of latents and mirrored
         latents.
     """
-    found = {name: _coordinates(scans, mirrored=mirrored) for name, mirrored in _kinds(scans.source).items()}
-    return {name: replace(embeddings_of(scans.records, rows), components=COMPONENTS) for name, rows in found.items()}
+    return {
+        name: embeddings_of(scans.records, _coordinates(scans, mirrored=mirrored), components=COMPONENTS)
+        for name, mirrored in _kinds(scans.source).items()
+    }
 
 
 def write_baselines(

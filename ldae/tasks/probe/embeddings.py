@@ -22,7 +22,9 @@ from ldae.tasks.probe.result import CODES, MEDIAN
 __all__ = [
     "Embeddings",
     "embeddings_of",
+    "feature_names",
     "joined",
+    "keys_of",
     "origin_of_table",
     "read_embeddings",
     "read_named",
@@ -110,12 +112,25 @@ def joined(first: Embeddings, second: Embeddings) -> Embeddings:
     return replace(first, keys=keys, values=np.concatenate([first.values, second.values]))
 
 
+def keys_of(records: Sequence[Record]) -> pd.DataFrame:
+    """Columns participant_id and session_id of scans."""
+    return pd.DataFrame({key: [getattr(record, key) for record in records] for key in KEYS})
+
+
+def feature_names(width: int) -> list[str]:
+    """y000, y001, ..., in as many digits as the last needs."""
+    digits = len(str(width - 1))
+    return [f"y{index:0{digits}d}" for index in range(width)]
+
+
 def embeddings_of(
-    records: Sequence[Record], values: npt.NDArray[np.floating], origin: Origin | None = None
+    records: Sequence[Record],
+    values: npt.NDArray[np.floating],
+    origin: Origin | None = None,
+    components: int | None = None,
 ) -> Embeddings:
     """Feature vectors, (N, S), under the keys of their scans."""
-    keys = pd.DataFrame({key: [getattr(record, key) for record in records] for key in KEYS})
-    return Embeddings(keys, np.asarray(values, dtype=np.float64), origin=origin)
+    return Embeddings(keys_of(records), np.asarray(values, dtype=np.float64), components, origin=origin)
 
 
 def write_embeddings(
@@ -137,10 +152,7 @@ def write_embeddings(
     import pyarrow
     import pyarrow.parquet
 
-    table = pd.DataFrame({key: [getattr(record, key) for record in records] for key in KEYS})
-    digits = len(str(values.shape[1] - 1))
-    features = pd.DataFrame(values, columns=[f"y{index:0{digits}d}" for index in range(values.shape[1])])
-    parts = [table, features, pd.DataFrame(notes or {})]
+    parts = [keys_of(records), pd.DataFrame(values, columns=feature_names(values.shape[1])), pd.DataFrame(notes or {})]
     whole = pyarrow.Table.from_pandas(pd.concat(parts, axis=1), preserve_index=False)
     if origin is not None:
         whole = whole.replace_schema_metadata({**whole.schema.metadata, METADATA: json.dumps(asdict(origin)).encode()})
@@ -151,7 +163,7 @@ def write_embeddings(
 
 def write_arrays(path: Path, records: Sequence[Record], values: npt.NDArray[np.floating]) -> Path:
     """Write feature vectors (N, S), or tokens (N, K, S), as NPZ: participant_id, session_id, values."""
-    keys = {key: np.array([getattr(record, key) for record in records]) for key in KEYS}
+    keys = {name: np.array(column.tolist()) for name, column in keys_of(records).items()}
     with atomic_file(path) as temporary:
         np.savez(temporary, allow_pickle=False, **keys, values=values)
     return path

@@ -14,8 +14,8 @@ from ldae.metrics.roc import roc_areas, roc_band, roc_difference
 from ldae.metrics.scores import HIGHER_IS_BETTER, PRIMARY, Predictions, compare_predictions, score_predictions
 from ldae.metrics.statistics import FEWEST, Difference, holm, permutation_p, rows_by_subject
 from ldae.tasks.probe.confounds import demographics, encode_confounds, match_classes, without_age_bias
-from ldae.tasks.probe.embeddings import Embeddings
-from ldae.tasks.probe.folds import Fold, cross_validation, frozen_split
+from ldae.tasks.probe.embeddings import Embeddings, keys_of
+from ldae.tasks.probe.folds import cross_validation, frozen_split
 from ldae.tasks.probe.learning_curve import learning_curve
 from ldae.tasks.probe.linear import LinearProbe
 from ldae.tasks.probe.models import Features
@@ -77,7 +77,10 @@ def evaluate_probe(
     if settings.control == "match":
         target = _matched(target, settings)
         confounds = np.empty((len(target), 0))
-    folds = _choose_folds(target, settings)
+    if settings.protocol == "split":
+        folds = frozen_split(target)
+    else:
+        folds = cross_validation(target, folds=settings.folds, repeats=settings.repeats, seed=settings.seed)
     pooled = settings.model == "attention"
     features = {name: _features(target, each, name, confounds, pooled=pooled) for name, each in embeddings.items()}
     if pooled and features[CODES].tokens == 1:
@@ -87,21 +90,19 @@ def evaluate_probe(
         )
         raise TaskError(msg)
     tested = np.unique(np.concatenate([fold.tested for fold in folds]))
-    position = np.full(len(target), -1)
-    position[tested] = np.arange(len(tested))
-    repeats = 1 + max(fold.repeat for fold in folds)
-    shape = (repeats, len(tested), *((len(target.classes),) if target.kind == "multiclass" else ()))
+    places = [(fold.repeat, np.searchsorted(tested, fold.tested)) for fold in folds]
+    shape = (1 + max(fold.repeat for fold in folds), len(tested))
+    of_classes = (len(target.classes),) if target.kind == "multiclass" else ()
     subjects = tuple(target.subjects[tested].tolist())
     names = [*features, MEDIAN] if target.kind == "regression" else [*features]
-    values = {name: np.full(shape, np.nan) for name in names}
+    values = {name: np.full(shape + of_classes, np.nan) for name in names}
     corrected = {name: np.full(shape, np.nan) for name in features}
     penalties: dict[str, list[float]] = {name: [] for name in names}
     attention: list[Array] = []
     probe = None
     done = 0
     for name, each in features.items():
-        for fold in folds:
-            at = (fold.repeat, position[fold.tested])
+        for fold, at in zip(folds, places, strict=True):
             fitted = each.fit(target, fold.trained, settings.model)
             values[name][at] = fitted.predict(each.values[fold.tested])
             if target.name == "age" and target.kind == "regression":
@@ -117,12 +118,11 @@ def evaluate_probe(
                 attention.append(fitted.attention(each.values[fold.tested]).mean(axis=0))
             done += 1
             progress(done, len(features) * len(folds))
-    if MEDIAN in values:
-        for fold in folds:
-            values[MEDIAN][fold.repeat, position[fold.tested]] = np.median(target.values[fold.trained])
-    tested_in = np.zeros((repeats, len(tested)), dtype=np.int64)
-    for number, fold in enumerate(folds):
-        tested_in[fold.repeat, position[fold.tested]] = number
+    tested_in = np.zeros(shape, dtype=np.int64)
+    for number, (fold, at) in enumerate(zip(folds, places, strict=True)):
+        tested_in[at] = number
+        if MEDIAN in values:
+            values[MEDIAN][at] = np.median(target.values[fold.trained])
     several = tested_in if settings.protocol == "cv" else None
     predicted = {
         name: Predictions(target.kind, target.outcome[tested], each, subjects, several) for name, each in values.items()
@@ -181,12 +181,6 @@ def _matched(target: Target, settings: ProbeSettings) -> Target:
         sides = [fold.trained, fold.tested]
     rows = np.sort(np.concatenate([side[match_classes(target.select(side), settings.confounds)] for side in sides]))
     return replace(target.select(rows), left_out=target.left_out + len(target) - len(rows))
-
-
-def _choose_folds(target: Target, settings: ProbeSettings) -> list[Fold]:
-    if settings.protocol == "split":
-        return frozen_split(target)
-    return cross_validation(target, folds=settings.folds, repeats=settings.repeats, seed=settings.seed)
 
 
 def _features(target: Target, embeddings: Embeddings, name: str, confounds: Array, *, pooled: bool) -> Features:
@@ -252,7 +246,7 @@ def _by_group(
     target: Target, tested: Rows, predicted: Predictions, settings: ProbeSettings, column: str
 ) -> dict[str, dict[str, Any]]:
     """The primary metric of each value of a column."""
-    values = np.array(list(map(str, values_of([target.records[row] for row in tested], column))))
+    values = np.array(list(map(str, values_of(target.select(tested).records, column))))
     names = sorted(set(values) - {"None"})
     if len(names) < 2:
         return {}
@@ -313,19 +307,14 @@ def _permute(own: Predictions, settings: ProbeSettings) -> float | None:
 
 def _table(target: Target, tested: Rows, predicted: Mapping[str, Predictions]) -> pd.DataFrame:
     """Predictions of every tested scan, averaged over repeats."""
-    records = [target.records[row] for row in tested]
-    columns: dict[str, Any] = {
-        "participant_id": [record.participant_id for record in records],
-        "session_id": [record.session_id for record in records],
-    }
-    if target.events is None:
-        columns["target"] = target.values[tested]
+    seen = target.select(tested)
+    table = keys_of(seen.records)
+    if seen.events is None:
+        table["target"] = seen.values
     else:
-        columns |= {"months": target.values[tested], "event": target.events[tested]}
+        table["months"], table["event"] = seen.values, seen.events
     for name, each in predicted.items():
         mean = each.values.mean(axis=0)
-        if mean.ndim == 1:
-            columns[name] = mean
-        else:
-            columns |= {f"{name}_{label}": mean[:, index] for index, label in enumerate(target.classes)}
-    return pd.DataFrame(columns)
+        columns = [name] if mean.ndim == 1 else [f"{name}_{label}" for label in target.classes]
+        table[columns] = mean.reshape(len(seen), -1)
+    return table

@@ -1,6 +1,7 @@
 """Training and test rows: the frozen split, or repeated cross-validation, always by subject."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -71,20 +72,19 @@ def cross_validation(target: Target, *, folds: int = 5, repeats: int = 5, seed: 
         fewer = f"use --folds {subjects // 2} or less, or give more subjects" if subjects > 3 else "give more subjects"
         msg = f"{subjects} subjects are too few for cross-validation with {folds} folds; {fewer}"
         raise TaskError(msg)
-    strata = target.events if target.kind == "survival" else target.values
+    strata = target.values if target.events is None else target.events
     found = []
     for repeat in range(repeats):
-        splitter: GroupKFold | StratifiedGroupKFold
-        if target.kind == "regression":
-            splitter = GroupKFold(folds, shuffle=True, random_state=seed + repeat)
-        else:
-            splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed + repeat)
+        splitter = _splitter(target.kind, folds, shuffle=True, random_state=seed + repeat)
         rows = splitter.split(np.zeros(len(target)), strata, target.subjects)
         found += [Fold(repeat, trained, tested) for trained, tested in rows]
     return found
 
 
+def _splitter(kind: str, count: int, **options: Any) -> GroupKFold | StratifiedGroupKFold:
+    return (GroupKFold if kind == "regression" else StratifiedGroupKFold)(count, **options)
+
+
 def inner_folds(kind: str, subjects: int) -> GroupKFold | StratifiedGroupKFold:
     """Folds of training subjects, to choose a hyperparameter by."""
-    count = min(INNER_FOLDS, subjects)
-    return GroupKFold(count) if kind == "regression" else StratifiedGroupKFold(count)
+    return _splitter(kind, min(INNER_FOLDS, subjects))
