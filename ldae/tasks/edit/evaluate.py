@@ -1,7 +1,7 @@
 """Manipulate: edit scans along a probe's direction, and measure probes, volumes, identity and the map of the change."""
 
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from ldae.tasks.edit.manipulate import DEFAULT_STEPS, Edits, check_probes, edit_
 from ldae.tasks.encoded_scans import EncodedScans, Progress
 from ldae.tasks.probe.linear import LinearProbe
 
-__all__ = ["MAPPED_SUBJECTS", "ManipulateResult", "ManipulationFindings", "evaluate_edits", "manipulate"]
+__all__ = ["MAPPED_SUBJECTS", "ManipulateResult", "ManipulationFindings", "manipulate"]
 
 Array = npt.NDArray[np.float64]
 Image = npt.NDArray[np.float32]
@@ -132,32 +132,14 @@ def manipulate(
     Raises:
         TaskError: if there are no scans, step 0 is missing, or the probe was trained on codes of another model.
     """
+    amounts = np.array(steps, dtype=np.float64)
+    if 0 not in amounts or not len(scans):
+        msg = f"edits of 0 of {len(scans)} scans at steps {amounts.tolist()}: a scan, and step 0 to measure from, are needed"
+        raise TaskError(msg)
+    zero, last = amounts.tolist().index(0.0), int(amounts.argmax())
     check_probes(model, list((others or {}).values()))
     scan = (lambda row: scans.select([row]).images()[0]) if deformed else None
     edits = edit_scans(model, scans.codes, probe, steps=steps, step=step, scan=scan, batch_size=batch_size)
-    return evaluate_edits(
-        edits, scans, probe, others, effects=effects, seed=seed, resamples=resamples, visit=visit, progress=progress
-    )
-
-
-def evaluate_edits(
-    edits: Iterable[Sequence[Edits]],
-    scans: EncodedScans,
-    probe: LinearProbe,
-    others: Mapping[str, LinearProbe] | None = None,
-    *,
-    effects: Mapping[str, Image] | None = None,
-    seed: int = 0,
-    resamples: int = 1000,
-    visit: Callable[[int, Edits], None] = lambda row, edits: None,
-    progress: Progress = lambda done, total: None,
-) -> ManipulateResult:
-    """Measure edits of the scans, a few at a time and in their order; other arguments as of :func:`manipulate`.
-
-    Raises:
-        TaskError: if there are no scans, step 0 is missing, or scans and edits do not belong together.
-    """
-    steps: list[float] = []
     first = scans.first_rows
     own, change = scans.select(first), ChangeMap()
     predicted: list[list[float]] = []
@@ -167,10 +149,6 @@ def evaluate_edits(
     with tempfile.TemporaryFile(prefix="ldae-") as file:
         nearest = _NearestScan(own, file)
         for batch in edits:
-            steps = list(batch[0].steps)
-            if 0.0 not in steps:
-                break
-            zero, last = steps.index(0.0), int(np.argmax(steps))
             rows = range(len(predicted), len(predicted) + len(batch))
             for row, each in zip(rows, batch, strict=True):
                 predicted.append(each.predicted)
@@ -185,21 +163,18 @@ def evaluate_edits(
                     semantic.append(each.semantic)
                     change.add(each.images[last] - each.images[zero], original)
             progress(len(predicted), len(scans))
-    if not predicted or len(predicted) != len(scans):
-        msg = f"edits of {len(predicted)} of {len(scans)} scans at steps {steps}: a scan, and step 0 to measure from, are needed"
-        raise TaskError(msg)
     measure = partial(subject_bootstrap, subjects=own.subjects, resamples=resamples)
-    codes, amounts, named = np.stack(semantic), np.array(steps), {"direction": probe, **(others or {})}
+    codes, named = np.stack(semantic), {"direction": probe, **(others or {})}
     values = {name: each.predict(codes) for name, each in named.items()}
     slopes = {name: np.polyfit(amounts, each.value(codes).T, 1)[0] for name, each in named.items()}
     flipped, flip_step = _flips(amounts, values["direction"]) if probe.logistic else (None, None)
     return ManipulateResult(
-        steps=steps,
+        steps=amounts.tolist(),
         predicted=np.mean(predicted, axis=0).tolist(),
         volume_change_ml={name: _mean_change([each[name] for each in volumes], zero) for name in volumes[0]},
         scans=len(scans),
         findings=ManipulationFindings(
-            steps=steps,
+            steps=amounts.tolist(),
             probes={name: each.mean(axis=0).tolist() for name, each in values.items()},
             probe_slopes={
                 name: measure(mean_of(slope), generator=np.random.default_rng(seed)) for name, slope in slopes.items()

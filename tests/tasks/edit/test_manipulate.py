@@ -8,8 +8,9 @@ from scipy import stats
 
 from ldae.codes import Codes
 from ldae.errors import TaskError
+from ldae.tasks.edit import evaluate
 from ldae.tasks.edit.change_map import effect_map
-from ldae.tasks.edit.evaluate import evaluate_edits
+from ldae.tasks.edit.evaluate import manipulate
 from ldae.tasks.edit.manipulate import Edits
 from ldae.tasks.encoded_scans import EncodedScans
 from ldae.volume import Grid
@@ -60,7 +61,9 @@ def edit(scans, field, direction=(0.1, 0.5), noise=None):
 def measure(edits, scans, *probes, size=5, **more):
     """Edits measured a few at a time."""
     batches = [edits[start : start + size] for start in range(0, len(edits), size)]
-    return evaluate_edits(batches, scans, *probes, resamples=50, **more)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluate, "edit_scans", lambda *_, **__: batches)
+        return manipulate(None, scans, *probes, steps=STEPS, resamples=50, **more)
 
 
 def test_every_probe_is_measured_and_slopes_follow_the_codes(people):
@@ -115,13 +118,12 @@ def test_a_map_streamed_over_subjects_is_that_of_all_at_once(people):
     np.testing.assert_allclose(effect_map(scans, "AD", "CN").ravel(), solution[1], atol=1e-6)
 
 
-def test_edits_of_other_scans_are_refused_and_few_subjects_have_no_map(people):
+def test_edits_of_nothing_are_refused_and_few_subjects_have_no_map(people):
     scans, field = people
-    edits = edit(scans, field)
-    with pytest.raises(TaskError, match="edits of 3 of 12 scans"):
-        measure(edits[:3], scans, probe(0.0, 1.0))
-    with pytest.raises(TaskError, match="step 0"):
-        measure([replace(each, steps=(1.0, 2.0)) for each in edits], scans, probe(0.0, 1.0))
-    assert measure(edits[:2], scans.select([0, 1]), probe(0.0, 1.0)).map is None
+    with pytest.raises(TaskError, match=r"edits of 0 of 12 scans at steps \[1.0, 2.0\]: .* step 0"):
+        manipulate(None, scans, probe(0.0, 1.0), steps=(1, 2))
+    with pytest.raises(TaskError, match="edits of 0 of 0 scans"):
+        manipulate(None, scans.select([]), probe(0.0, 1.0))
+    assert measure(edit(scans, field)[:2], scans.select([0, 1]), probe(0.0, 1.0)).map is None
     with pytest.raises(TaskError, match="scans of both"):
         effect_map(scans, "AD", "FTD")
