@@ -76,20 +76,24 @@ class _AttentionPooling(BaseEstimator):  # type: ignore[misc]
             raise ValueError(msg)
         return torch.from_numpy(np.array(X, dtype=np.float64)).reshape(len(X), self.tokens, -1)
 
-    def _tokens(self, X: Array) -> Tensor:
-        """Standardised over scans and tokens together, so that the differences between places are kept."""
-        return (self._stacked(X) - self.mean_) / self.spread_
+    def _scaled(self, stacked: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens to weigh and their content, (N, K, F) each.
 
-    def _content(self, X: Array) -> Tensor:
-        """Tokens less the mean over scans at their place, scaled to unit variance of the mean token."""
-        return (self._stacked(X) - self.place_) / self.unit_
+        The first are standardised over scans and tokens together, so that the differences between places are kept; the second
+        are less the mean over scans at their place, scaled to unit variance of the mean token.
+        """
+        return (stacked - self.mean_) / self.spread_, (stacked - self.place_) / self.unit_
+
+    def _inputs(self, X: Array) -> tuple[Tensor, Tensor]:
+        check_is_fitted(self, "pooling_")
+        return self._scaled(self._stacked(validate_data(self, X, reset=False)))
 
     def _fit(self, X: Array, outputs: int, loss: Any) -> None:
         stacked = self._stacked(X)
         self.mean_, self.place_ = stacked.mean(dim=(0, 1)), stacked.mean(dim=0)
         self.spread_ = _positive(stacked.std(dim=(0, 1), correction=0))
         self.unit_ = _positive((stacked - self.place_).mean(dim=1).std(dim=0, correction=0))
-        tokens, content = self._tokens(X), self._content(X)
+        tokens, content = self._scaled(stacked)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.random_state)
             pooling = _Pooling(stacked.shape[2], self.hidden, outputs).double()
@@ -105,20 +109,17 @@ class _AttentionPooling(BaseEstimator):  # type: ignore[misc]
         optimizer.step(closure)  # type: ignore[no-untyped-call]
         self.pooling_ = pooling
 
-    def _checked(self, X: Array) -> Array:
-        check_is_fitted(self, "pooling_")
-        return np.asarray(validate_data(self, X, reset=False))
-
     @torch.no_grad()
     def _read(self, X: Array) -> Array:
-        X = self._checked(X)
-        read: Array = self.pooling_(self._tokens(X), self._content(X)).numpy()
+        inputs = self._inputs(X)
+        read: Array = self.pooling_(*inputs).numpy()
         return read
 
     @torch.no_grad()
     def attention(self, X: Array) -> Array:
         """Weight of each token, (N, K); rows sum to 1."""
-        weights: Array = self.pooling_.weights(self._tokens(self._checked(X))).numpy()
+        tokens, _ = self._inputs(X)
+        weights: Array = self.pooling_.weights(tokens).numpy()
         return weights
 
 

@@ -5,7 +5,6 @@ from typing import Self
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.decomposition import PCA
 from sklearn.impute import SimpleImputer
@@ -45,9 +44,8 @@ class CoxRegression(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             SimpleImputer(strategy="median", keep_empty_features=True),
             StandardScaler(),
             PCA(width, svd_solver="full", whiten=True),
-        )
-        frame = pd.DataFrame(self.reduce_.fit_transform(X)).rename(columns=str)
-        self.columns_ = list(frame.columns)
+        ).set_output(transform="pandas")
+        frame = self.reduce_.fit_transform(X)
         frame["months"], frame["event"] = y[:, 0], y[:, 1]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -56,19 +54,15 @@ class CoxRegression(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict(self, X: Array) -> Array:
         """Log hazards relative to the mean of the training subjects, (N,)."""
-        frame = pd.DataFrame(self.reduce_.transform(X), columns=self.columns_)
-        return np.asarray(self.model_.predict_log_partial_hazard(frame), dtype=np.float64)
+        return np.asarray(self.model_.predict_log_partial_hazard(self.reduce_.transform(X)), dtype=np.float64)
 
 
 def choose_cox(features: Array, outcome: Array) -> tuple[Pipeline, float]:
-    """A Cox regression with the penaliser that ranks held-out folds of these subjects best.
+    """A Cox regression with the penaliser that ranks held-out folds of these subjects best: fitted, and its penaliser.
 
     Args:
         features: (N, S), one row a subject.
         outcome: months and whether the event was seen, (N, 2).
-
-    Returns:
-        The fitted pipeline, and its penaliser.
 
     Raises:
         TaskError: if fewer than two subjects convert, or fewer than two do not.

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 from sklearn.linear_model import LogisticRegression
 
-from ldae.base.files import atomic_file, read_json, write_json
+from ldae.base.files import read_json, write_json, write_text
 from ldae.codes import Origin, check_origin
 from ldae.errors import TaskError
 from ldae.tasks.probe.models import FittedProbe
@@ -62,12 +62,9 @@ class LinearProbe:
 
     @classmethod
     def of(cls, fitted: FittedProbe, features: Array, origin: Origin | None = None) -> "LinearProbe | None":
-        """The linear probe inside a pipeline; None if it is no binary or numeric linear model of the features alone.
+        """The linear probe inside a pipeline that was trained on features, (N, S), of a model.
 
-        Args:
-            fitted: the pipeline.
-            features: that it was trained on, (N, S).
-            origin: the model that they come from.
+        None if it is no binary or numeric linear model of the features alone.
         """
         steps = fitted.pipeline.named_steps
         linear = steps["model"]
@@ -191,7 +188,6 @@ def predict(probe: LinearProbe, keys: pd.DataFrame, codes: Array, origin: Origin
 def write_predictions(path: Path, table: pd.DataFrame) -> Sequence[str]:
     """Write the table as CSV or TSV; returns the keys of scans that are unlike the training scans."""
     separator = "\t" if path.suffix == ".tsv" else ","
-    with atomic_file(path) as temporary:
-        table.to_csv(temporary, sep=separator, index=False, float_format="%.6g")
+    write_text(path, table.to_csv(sep=separator, index=False, float_format="%.6g"))
     far = table[table["distance"] > OUTSIDE_SD]
     return [str(key) for key in far["participant_id"]]
