@@ -109,28 +109,19 @@ def write_counterfactuals(
     facts: Mapping[str, Any],
     progress: Progress = lambda done, total: None,
 ) -> list[dict[str, Any]]:
-    """Write an image of each scan's smallest edit that takes the probe to a target, and counterfactuals.tsv.
+    """Write the image of each scan's :class:`Counterfactual` in a space, and counterfactuals.tsv.
 
-    Args:
-        model: the trained model.
-        scans: encoded, with noise codes.
-        probe: whose prediction is to change.
-        target: probability, or value of a numeric probe.
-        out: folder.
-        space: in which the images are written.
-        step: change of y that one step makes; the probe's if it is not given.
-        facts: of the direction, for the side-cars.
-        progress: called with (done, total) scans.
+    Arguments as of :func:`find_counterfactuals`; the facts of the direction go into the side-cars of the images.
 
     Returns:
         The table's rows: `step`, `before`, `after` and `reached` of each scan.
     """
     rows: list[dict[str, Any]] = []
+    modality = model.config.preprocessing.modality
     found = find_counterfactuals(model, scans.codes, probe, target, step=step)
     for record, codes, each in zip(scans.records, scans.codes, found, strict=True):
         values = {"step": each.amount, "before": each.before, "after": each.after, "reached": each.reached}
         rows.append({"participant_id": record.participant_id, "session_id": record.session_id, **values})
-        modality = model.config.preprocessing.modality
         path = bids_path(out, record.stem, f"_space-{space.label}_desc-counterfactual_{modality}.nii.gz")
         reference = model.decode_images([codes])[0] if space.needs_reference else each.image
         space.scan(record, codes).edited(each.image, reference).write(path, "counterfactual", **facts, **values)

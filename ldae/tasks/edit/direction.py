@@ -33,13 +33,7 @@ def spread(rows: Sequence[int], count: int) -> list[int]:
 
 
 def manipulate_codes(codes: Codes, step: npt.NDArray[np.float64], amount: float) -> Codes:
-    """Codes moved by `amount` steps; amount 0 returns the very same codes.
-
-    Args:
-        codes: of a scan.
-        step: change of y, (S,).
-        amount: signed number of steps.
-    """
+    """Codes moved by so many steps, a change of y, (S,), each; amount 0 returns the very same codes."""
     if amount == 0:
         return codes
     return codes.with_semantic(codes.semantic + amount * torch.from_numpy(step).to(codes.semantic))
@@ -49,14 +43,7 @@ def project_out(probe: LinearProbe, nuisances: Sequence[LinearProbe]) -> Array:
     """A probe's step without the part that moves nuisance probes.
 
     The projection is made in the probe's standardised features, where its gradient is the shortest way to any of its values; so
-    the result is the shortest that leaves the nuisances' values in codes as they are, and never leads the probe backward.
-
-    Args:
-        probe: whose step.
-        nuisances: probes whose prediction must not move.
-
-    Returns:
-        Change of y, (S,).
+    the result, (S,), is the shortest that leaves the nuisances' values in codes as they are, and never leads the probe backward.
 
     Raises:
         TaskError: if nothing is left.
@@ -82,15 +69,7 @@ def choose_step(
 ) -> Array:
     """The step of an edit that leaves nuisance probes as they are: in edited images, or without scans in codes alone.
 
-    Args:
-        model: the trained model.
-        probe: whose direction is followed.
-        nuisances: probes whose prediction must not move.
-        training: scans to measure images on; the first of at most 32 subjects are.
-        progress: called with (done, total) scans.
-
-    Returns:
-        Change of y, (S,).
+    As :func:`hold_in_images`; the response of images is measured on the first of the training scans of at most 32 subjects.
 
     Raises:
         TaskError: if nothing is left of the direction.

@@ -119,13 +119,7 @@ def ready_step(
     probe: LinearProbe,
     step: npt.NDArray[np.float64] | None = None,
 ) -> npt.NDArray[np.float64]:
-    """Change of y that one step of an edit makes, for codes that this probe can edit.
-
-    Args:
-        model: that the codes are of.
-        codes: that are to be edited; a warning tells if they drift.
-        probe: whose direction is followed.
-        step: given instead of the probe's.
+    """Change of y that one step of an edit makes, the probe's if none is given; a warning tells if the codes drift.
 
     Raises:
         TaskError: if the probe was trained on codes of another width or model.

@@ -1,7 +1,8 @@
 """Directions of a semantic code that no label was needed for, named only by their correlations."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -81,6 +82,14 @@ class Direction:
         ]
         return ", ".join(named) if named else "no column"
 
+    def plain(self) -> dict[str, Any]:
+        """What discover.json holds of it."""
+        return {
+            "name": self.name,
+            "strength": self.strength,
+            "associations": [asdict(each) for each in self.associations],
+        }
+
 
 @dataclass(frozen=True)
 class Neighbour:
@@ -98,11 +107,7 @@ class Neighbour:
 
 
 def principal_directions(codes: Array, count: int) -> list[Direction]:
-    """Principal components of y, strongest first; the sign makes the largest weight positive.
-
-    Args:
-        codes: (N, S).
-        count: at most.
+    """At most `count` principal components of y, (N, S), strongest first; the sign makes the largest weight positive.
 
     Raises:
         TaskError: for fewer than three scans.
@@ -191,13 +196,9 @@ def _normal_product(model: LatentDiffusionAutoencoder, codes: Codes, scale: Tens
 def associations(
     directions: Sequence[Direction], codes: Array, records: Sequence[Record], columns: Sequence[str]
 ) -> list[Direction]:
-    """The directions with their correlations with columns of the manifest, over the first scan of each subject.
+    """The directions of codes, (N, S), with their correlations with columns of the manifest, constant ones left out.
 
-    Args:
-        directions: of y.
-        codes: (N, S).
-        records: of each.
-        columns: to correlate with; constant ones are skipped.
+    Of each subject the first scan counts.
     """
     if not directions:
         return []
@@ -248,13 +249,7 @@ def _distances(codes: Array, records: Sequence[Record]) -> tuple[Array, npt.NDAr
 
 
 def nearest_scans(codes: Array, records: Sequence[Record], count: int = 3) -> list[Neighbour]:
-    """The nearest scans of other subjects, for each scan.
-
-    Args:
-        codes: (N, S).
-        records: of each.
-        count: neighbours of each scan.
-    """
+    """The `count` nearest scans of other subjects, for each scan, by codes, (N, S)."""
     distances, same = _distances(codes, records)
     distances[same] = np.inf
     found = []
@@ -268,11 +263,7 @@ def find_lookalikes(codes: Array, records: Sequence[Record]) -> list[Neighbour]:
     """Scans of two subjects that are nearer than sessions of one subject usually are: perhaps one brain under two names.
 
     Each pair whose distance is below the median distance between sessions of one subject, and below half of the first
-    percentile of distances between subjects; nearest first.
-
-    Args:
-        codes: (N, S).
-        records: of each.
+    percentile of distances between subjects; nearest first. Codes are (N, S).
     """
     distances, same = _distances(codes, records)
     between, within = distances[~same], distances[same & ~np.eye(len(codes), dtype=bool)]
@@ -287,17 +278,10 @@ def find_lookalikes(codes: Array, records: Sequence[Record]) -> list[Neighbour]:
 
 
 def reliability(codes: Array, subjects: Sequence[str]) -> Array | None:
-    """Test-retest reliability ICC(1) of each number of y over sessions of one subject (Shrout and Fleiss 1979).
+    """Test-retest reliability ICC(1) of each number of y, (N, S), over sessions of one subject (Shrout and Fleiss 1979).
 
     Change between sessions lowers it: of repeated scans of one day that of the scanner, of later visits also that of the
-    subject.
-
-    Args:
-        codes: (N, S).
-        subjects: of each scan.
-
-    Returns:
-        (S,); None if there is only one subject, or none has two sessions.
+    subject. None if there is only one subject, or none has two sessions.
     """
     if len(set(subjects)) in (1, len(subjects)):
         return None

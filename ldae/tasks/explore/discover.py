@@ -107,17 +107,7 @@ class Discovery:
         return {
             "scans": self.scans,
             "subjects": self.subjects,
-            "directions": {
-                kind: [
-                    {
-                        "name": each.name,
-                        "strength": each.strength,
-                        "associations": [asdict(a) for a in each.associations],
-                    }
-                    for each in of
-                ]
-                for kind, of in self.directions.items()
-            },
+            "directions": {kind: [each.plain() for each in of] for kind, of in self.directions.items()},
             "sparse": None if self.sparse is None else {name: getattr(self.sparse, name) for name in SPARSE_FACTS},
             "reliability": None if icc is None else {"median": float(np.median(icc)), "by_number": icc.tolist()},
             "neighbours": [asdict(each) for each in self.neighbours],

@@ -30,12 +30,7 @@ BLOCK = 256
 
 
 class RandomEncoder:
-    """y of the same encoder with random weights, whitened over the training scans as the model's own codes are.
-
-    Args:
-        model: whose encoder.
-        seed: of the weights.
-    """
+    """y of the same encoder with random weights, whitened over the training scans as the model's own codes are."""
 
     def __init__(self, model: LatentDiffusionAutoencoder, seed: int = 0) -> None:
         self.twin = model.with_random_encoder(seed)
@@ -66,11 +61,7 @@ def _training(records: Sequence[Record]) -> Tensor:
 
 
 class SimpleFeatures:
-    """What anyone can compute of aligned scans without a model: averages of intensities and of tissue maps, both sides as one.
-
-    Args:
-        voxel_size_mm: of the model's grid.
-    """
+    """What anyone can compute of aligned scans without a model: averages of intensities and of tissue maps, both sides as one."""
 
     def __init__(self, voxel_size_mm: float) -> None:
         self.fine, self.coarse = (max(1, round(edge / voxel_size_mm)) for edge in (AVERAGE_MM, BLOCK_MM))
@@ -125,9 +116,6 @@ def latent_components(scans: EncodedScans) -> dict[str, Embeddings]:
     The rows are coordinates in the space that the latents of these scans span, from their Gram matrix. Distances are those of
     the latents, so principal components of any subset are too; no latent stays in memory.
 
-    Args:
-        scans: that were encoded.
-
     Returns:
         `latent_pca`; for a left-right symmetric encoder also `latent_pca_symmetric`, of the means of latents and mirrored
         latents.
@@ -148,12 +136,7 @@ def write_baselines(
 ) -> tuple[Path, ...]:
     """Write each baseline: tables of features as Parquet, and as NPZ those whose components a probe takes in each fold.
 
-    Args:
-        model: whose encoder and compression.
-        records: of the scans.
-        out: folder.
-        seed: of the random weights.
-        progress: called with (done, total).
+    The seed is that of the random weights.
     """
     random, simple = RandomEncoder(model, seed), SimpleFeatures(model.config.preprocessing.voxel_size_mm)
     scans = encode_scans(model, records, visit=[random.see, simple.see, compress_sides], progress=progress)

@@ -54,12 +54,7 @@ def _numeric(values: Sequence[Any]) -> bool:
 
 
 def demographics(target: Target, columns: Sequence[str]) -> Embeddings | None:
-    """Columns known without a scan, as a baseline; None if there are none.
-
-    Args:
-        target: whose scans; its own column is left out.
-        columns: to use, as far as they are there.
-    """
+    """Those of the columns that vary and are not the target's own, as a baseline without a scan; None if there are none."""
     useful = [
         name
         for name in columns
@@ -73,10 +68,6 @@ def match_classes(target: Target, columns: Sequence[str]) -> npt.NDArray[np.int6
 
     Text columns agree, numbers differ by a fifth of their standard deviation at most, and the total distance of these pairs
     is the smallest (optimal matching, Rosenbaum 1989). Other subjects are left out. Subjects are compared at their first scan.
-
-    Args:
-        target: binary.
-        columns: to match on.
 
     Raises:
         TaskError: if the target is not binary, or fewer than two pairs match.
@@ -135,10 +126,6 @@ def without_age_bias(predicted: Array, fitted: FittedProbe, features: Array, tar
 
 def encode_confounds(target: Target, columns: Sequence[str]) -> Array:
     """Confounds as numbers, (N, F), F = 0 where none are controlled.
-
-    Args:
-        target: whose scans.
-        columns: of the confounds.
 
     Raises:
         TaskError: if one is the target, or is missing for a scan.

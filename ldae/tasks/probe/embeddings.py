@@ -142,12 +142,7 @@ def write_embeddings(
 ) -> Path:
     """Write feature vectors as Parquet: participant_id, session_id, y000, y001, ..., and their model as the schema's metadata.
 
-    Args:
-        path: of the file.
-        records: of the scans.
-        values: (N, S).
-        origin: the model.
-        notes: further columns, which are no features: `domain_distance`, and text.
+    Notes are further columns, which are no features: `domain_distance`, and text. Values are (N, S).
     """
     import pyarrow
     import pyarrow.parquet
@@ -199,11 +194,6 @@ def read_embeddings(path: Path, manifest: Collection[str] = ()) -> Embeddings:
         remedy = "keep one" if SESSION in keys else "keep one, or add the column session_id"
         msg = f"{path}: two rows for {first}; {remedy}"
         raise TaskError(msg)
-    _check_values(path, keys, values, read.names)
-    return replace(read, keys=keys.reset_index(drop=True))
-
-
-def _check_values(path: Path, keys: pd.DataFrame, values: Array, names: Sequence[str]) -> None:
     if not len(values):
         msg = f"{path}: holds no rows; it needs one a scan"
         raise TaskError(msg)
@@ -215,10 +205,11 @@ def _check_values(path: Path, keys: pd.DataFrame, values: Array, names: Sequence
         row, *_, column = bad[0]
         kind = "missing" if np.isnan(values[tuple(bad[0])]) else "infinite"
         msg = (
-            f"{path}: {len(bad)} missing or infinite values, the first in column {names[column]}, row {row + 1} "
+            f"{path}: {len(bad)} missing or infinite values, the first in column {read.names[column]}, row {row + 1} "
             f"({' '.join(keys.iloc[row])}), which is {kind}; correct them, or take those columns or rows out"
         )
         raise TaskError(msg)
+    return replace(read, keys=keys.reset_index(drop=True))
 
 
 def _read_table(path: Path, manifest: Collection[str]) -> Embeddings:
@@ -295,8 +286,7 @@ def _origin(metadata: Mapping[bytes, bytes] | None) -> Origin | None:
 def _numbers(path: Path, column: "pd.Series[Any]") -> Array | None:
     """The numbers of a column, NaN where missing; None where it holds words, dates, truth values or lists.
 
-    Raises:
-        TaskError: if some cells of a column of text are numbers, or may be.
+    Text of which some cells are numbers, or may be, is an error.
     """
     kind = pd.api.types.infer_dtype(column, skipna=True)
     if kind not in NUMERIC:

@@ -56,13 +56,7 @@ def frozen_split(target: Target) -> list[Fold]:
 
 
 def cross_validation(target: Target, *, folds: int = 5, repeats: int = 5, seed: int = 0) -> list[Fold]:
-    """Repeated cross-validation grouped by subject, stratified by class where there are classes.
-
-    Args:
-        target: whose rows.
-        folds: a repeat.
-        repeats: with other folds.
-        seed: of the folds.
+    """Repeated cross-validation grouped by subject, stratified by class where there are classes; each repeat has other folds.
 
     Raises:
         TaskError: if there are fewer subjects than folds.

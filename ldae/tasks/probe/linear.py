@@ -147,11 +147,7 @@ class LinearProbe:
 
 
 def _numbers(name: str, plain: Any) -> Array | float:
-    """The numbers, (S,), or the number of a field of a saved probe.
-
-    Raises:
-        ValueError: if they are none, or out of range.
-    """
+    """The numbers, (S,), or the number of a field of a saved probe; ValueError if they are none, or out of range."""
     takes, lowest = NUMBERS[name]
     items = plain if name in VECTORS and isinstance(plain, list) else [plain]
     wrong = [each for each in items if type(each) not in (int, float) or not lowest <= each <= LARGEST]

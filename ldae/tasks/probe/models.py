@@ -126,12 +126,7 @@ class Features:
     impute: bool = False
 
     def fit(self, target: Target, rows: npt.NDArray[np.int64], model: ProbeModel = "linear") -> FittedProbe:
-        """A probe of these features, trained on some rows of the target.
-
-        Args:
-            target: what to predict.
-            rows: to train on.
-            model: of the probe; a time to an event has a Cox regression.
+        """A probe of these features, trained on some rows of the target; of a time to an event a Cox regression.
 
         Raises:
             TaskError: if a class is lacking.

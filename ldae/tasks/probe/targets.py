@@ -154,11 +154,7 @@ def choose_target(
 def _two_classes(
     manifest: Manifest, column: str, found: list[str], positive: str | None, negative: str | None
 ) -> tuple[str, str]:
-    """Negative and positive class.
-
-    Raises:
-        TaskError: if one is missing from the column, or they are ambiguous.
-    """
+    """Negative and positive class; an error if one is missing from the column, or they are ambiguous."""
     for name in (positive, negative):
         if name is not None and name not in found:
             msg = f"{manifest.path}: column {column} holds no {name}, but {', '.join(found)}; name one of these"
