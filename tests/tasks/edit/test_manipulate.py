@@ -6,16 +6,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ldae.codes import Codes
 from ldae.errors import TaskError
 from ldae.tasks.edit import evaluate
 from ldae.tasks.edit.change_map import effect_map
 from ldae.tasks.edit.evaluate import manipulate
 from ldae.tasks.edit.manipulate import Edits
 from ldae.tasks.encoded_scans import EncodedScans
-from ldae.volume import Grid
 from tests.records import record_of
-from tests.tasks.edit.transparent import probe
+from tests.tasks.edit.transparent import codes_of, probe
 from tests.tasks.fixed_source import FixedSource
 
 STEPS = (-1.0, 0.0, 1.0, 2.0)
@@ -25,8 +23,6 @@ SHAPE = (6, 7, 5)
 @pytest.fixture
 def people():
     """Twelve people, the last half ill; a brain is 1 or more, and the ill are brighter in one corner by 0.3."""
-    import torch
-
     rng = np.random.default_rng(0)
     records, images = [], []
     field = np.zeros(SHAPE, np.float32)
@@ -39,10 +35,7 @@ def people():
         images.append(image + ill * field)
         known = {"age": age, "sex": "FM"[index % 2], "diagnosis": "AD" if ill else "CN"}
         records.append(record_of(f"s{index}", "M00", months=0.0, split="test", **known))
-    codes = tuple(
-        Codes(torch.tensor([float(index), -1.0], dtype=torch.float32), None, Grid(SHAPE, np.eye(4)), (0.0, 1.0))
-        for index in range(12)
-    )
+    codes = codes_of([(index, -1) for index in range(12)])
     return EncodedScans(tuple(records), codes, FixedSource(records, np.stack(images))), field
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from sklearn.utils.estimator_checks import check_estimator
 
-from ldae.data.manifest import read_manifest, write_manifest
+from ldae.data.manifest import build_manifest
 from ldae.errors import TaskError
 from ldae.tasks.probe.confounds import demographics, encode_columns, match_classes
 from ldae.tasks.probe.embeddings import embeddings_of
@@ -20,7 +20,7 @@ QUICK = ProbeSettings(resamples=100, permutations=0, by=())
 
 
 @pytest.fixture
-def confounded(tmp_path):
+def confounded():
     """People whose disease goes with age, and features that know age and nothing else."""
     rng = np.random.default_rng(0)
     n = 300
@@ -37,7 +37,7 @@ def confounded(tmp_path):
             "split": np.where(np.arange(n) < 180, "train", "test"),
         }
     )
-    manifest = read_manifest(write_manifest(table, tmp_path / "m.tsv"), check_images=False)
+    manifest = build_manifest(table, "m.tsv")
     features = rng.normal(size=(n, 4))
     features[:, 0] = (age - 72) / 10 + 0.2 * rng.normal(size=n)
     return manifest, embeddings_of(manifest.records, features)
@@ -58,8 +58,7 @@ def test_features_that_know_age_alone_know_nothing_once_it_is_controlled(confoun
 def test_matched_people_are_alike(confounded):
     manifest, _ = confounded
     target = choose_target(manifest, "diagnosis")
-    rows = match_classes(target, ("age", "sex"))
-    matched = target.select(rows)
+    matched = target.select(match_classes(target, ("age", "sex")))
     people = pd.DataFrame([{"age": r.age, "sex": r.sex} for r in matched.records]).assign(ill=matched.values)
     ill, well = people[people["ill"] == 1], people[people["ill"] == 0]
     assert len(ill) == len(well) > 20

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ldae.data.manifest import read_manifest, write_manifest
+from ldae.data.manifest import build_manifest
 from ldae.errors import TaskError
 from ldae.metrics.scores import concordance
 from ldae.tasks.probe.embeddings import embeddings_of
@@ -16,7 +16,7 @@ QUICK = ProbeSettings(protocol="cv", folds=2, repeats=1, resamples=100)
 
 
 @pytest.fixture
-def converters(tmp_path):
+def converters():
     """People with mild impairment whose first feature sets their hazard; visits every six months for four years."""
     rng = np.random.default_rng(0)
     n = 120
@@ -29,10 +29,7 @@ def converters(tmp_path):
             split = "train" if person < 80 else "test"
             rows.append([f"s{person:03d}", f"M{visit:02d}", "x.nii.gz", float(visit), diagnosis, split])
     columns = ["participant_id", "session_id", "image", "months", "diagnosis", "split"]
-    manifest = read_manifest(
-        write_manifest(pd.DataFrame(rows, columns=columns), tmp_path / "m.tsv"), check_images=False
-    )
-    target = find_conversions(manifest)
+    target = find_conversions(build_manifest(pd.DataFrame(rows, columns=columns), "m.tsv"))
     features = rng.normal(size=(n, 6))
     features[:, 0] = risk
     return target, embeddings_of(target.records, features), embeddings_of(target.records, rng.normal(size=(n, 6)))

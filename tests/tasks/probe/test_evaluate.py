@@ -30,16 +30,22 @@ def few_draws(monkeypatch):
 QUICK = ProbeSettings(resamples=100, permutations=99, by=())
 
 
-def noise_like(embeddings, seed=5):
-    return Embeddings(embeddings.keys, np.random.default_rng(seed).normal(size=embeddings.values.shape))
+def noise_like(embeddings):
+    return Embeddings(embeddings.keys, np.random.default_rng(5).normal(size=embeddings.values.shape))
+
+
+def probed(cohort, column="diagnosis", others=None, *, kind="auto", **settings):
+    """Report of a probe of a column."""
+    manifest, embeddings = cohort
+    return evaluate_probe(choose_target(manifest, column, kind=kind), embeddings, others, replace(QUICK, **settings))
 
 
 @pytest.fixture(scope="module")
 def diagnosed(known_cohort):
     """A probe of diagnoses: cohort, embeddings, target and report."""
     manifest, embeddings = known_cohort()
-    target = choose_target(manifest, "diagnosis")
-    return manifest, embeddings, target, evaluate_probe(target, embeddings, {"noise": noise_like(embeddings)}, QUICK)
+    report = probed((manifest, embeddings), others={"noise": noise_like(embeddings)})
+    return manifest, embeddings, choose_target(manifest, "diagnosis"), report
 
 
 def test_a_linear_signal_is_found_and_only_that(diagnosed):
@@ -63,10 +69,8 @@ def test_the_same_scans_are_asked_of_everyone_and_by_the_frozen_split(diagnosed)
     testing = {(r.participant_id, r.session_id) for r in manifest.in_split("test").records if r.diagnosis != "MCI"}
     assert set(zip(report.table["participant_id"], report.table["session_id"], strict=True)) == testing
     assert report.counts["left_out_scans"] == sum(r.diagnosis == "MCI" for r in manifest.records)
-    np.testing.assert_allclose(
-        roc_auc_score(report.table["target"], report.table[CODES]),
-        report.scored[CODES].metrics["auc"].value,
-    )
+    area = roc_auc_score(report.table["target"], report.table[CODES])
+    np.testing.assert_allclose(area, report.scored[CODES].metrics["auc"].value)
     # Test subjects' features never touch the fit, neither of the probe nor of principal components.
     changed = Embeddings(embeddings.keys, embeddings.values.copy())
     changed.values[[record.split == "test" for record in manifest.records]] += 100
@@ -81,21 +85,20 @@ def test_the_same_scans_are_asked_of_everyone_and_by_the_frozen_split(diagnosed)
 
 def test_an_age_probe_has_the_error_of_its_noise(known_cohort):
     manifest, embeddings = known_cohort(400, noise=0.2)
-    report = evaluate_probe(choose_target(manifest, "age"), embeddings, settings=QUICK)
-    own = report.scored[CODES]
+    report = probed((manifest, embeddings), "age")
+    own, median = report.scored[CODES].metrics, report.scored["median"].metrics
     # Noise of 0.2 in a feature of slope 5 is an error of about 1 year; its mean absolute value is 0.8.
-    assert own.metrics["mae"].value == pytest.approx(0.8, abs=0.15)
-    assert own.metrics["rmse"].value > own.metrics["mae"].value
-    assert own.metrics["r2"].value > 0.9
-    assert report.scored["median"].metrics["r2"].value < 0.05
-    assert report.scored["median"].metrics["mae"].value > 3 * own.metrics["mae"].value
+    assert own["mae"].value == pytest.approx(0.8, abs=0.15)
+    assert own["rmse"].value > own["mae"].value
+    assert own["r2"].value > 0.9
+    assert median["r2"].value < 0.05
+    assert median["mae"].value > 3 * own["mae"].value
     test = [r.split == "test" for r in manifest.records]
     np.testing.assert_allclose(report.probe.predict(embeddings.values[test]), report.table[CODES])
 
 
 def test_the_correction_takes_age_out_of_the_gap_without_asking_it(known_cohort):
-    manifest, embeddings = known_cohort(400, noise=1.0)
-    bias = evaluate_probe(choose_target(manifest, "age"), embeddings, settings=QUICK).scored[CODES].age_bias
+    bias = probed(known_cohort(400, noise=1.0), "age").scored[CODES].age_bias
     assert bias["gap_age_correlation"] < -0.4
     assert abs(bias["gap_age_correlation_corrected"]) < 0.15
     assert bias["mae_corrected"] > 0
@@ -113,17 +116,16 @@ def test_order_of_rows_does_not_matter(known_cohort):
 
 
 def test_cross_validation_asks_everybody_once_a_repeat_and_nobody_it_was_fitted_on(known_cohort):
-    manifest, embeddings = known_cohort(60)
-    target = choose_target(manifest, "diagnosis")
+    cohort = known_cohort(60)
+    target = choose_target(cohort[0], "diagnosis")
     folds = cross_validation(target, folds=4, repeats=3, seed=1)
-    subjects = np.array(target.subjects)
+    subjects = target.subjects
     for repeat in range(3):
         asked = np.concatenate([fold.tested for fold in folds if fold.repeat == repeat])
         assert sorted(asked) == list(range(len(target)))
     assert all(not set(subjects[fold.trained]) & set(subjects[fold.tested]) for fold in folds)
     assert {tuple(f.tested) for f in folds if f.repeat == 0} != {tuple(f.tested) for f in folds if f.repeat == 1}
-    settings = replace(QUICK, protocol="cv", folds=3, repeats=2)
-    report = evaluate_probe(target, embeddings, settings=settings)
+    report = probed(cohort, protocol="cv", folds=3, repeats=2)
     assert report.scored[CODES].metrics["auc"].value > 0.85
     assert report.counts["tested_scans"] == len(target)
     assert report.probe is None
@@ -133,22 +135,18 @@ def test_cross_validation_asks_everybody_once_a_repeat_and_nobody_it_was_fitted_
 
 @pytest.mark.parametrize("model", ["linear", "knn"])
 def test_classes_and_columns_of_ones_own(known_cohort, model):
-    manifest, embeddings = known_cohort(120)
-    settings = replace(QUICK, model=model)
-    classes = evaluate_probe(choose_target(manifest, "diagnosis", kind="multiclass"), embeddings, settings=settings)
+    cohort = known_cohort(120)
+    classes = probed(cohort, kind="multiclass", model=model)
     assert classes.target["classes"] == ["AD", "CN", "MCI"]
     assert classes.scored[CODES].metrics["auc"].low > 0.55
     np.testing.assert_allclose(classes.table[[f"{CODES}_{name}" for name in ("AD", "CN", "MCI")]].sum(axis=1), 1)
-    score = evaluate_probe(choose_target(manifest, "score"), embeddings, settings=settings)
+    score = probed(cohort, "score", model=model)
     assert score.target["kind"] == "regression"
     assert score.scored[CODES].metrics["r"].value > 0.4
 
 
 def test_every_group_is_scored_or_says_why_not(known_cohort):
-    manifest, embeddings = known_cohort(150)
-    report = evaluate_probe(
-        choose_target(manifest, "diagnosis"), embeddings, settings=replace(QUICK, by=("sex", "site"))
-    )
+    report = probed(known_cohort(150), by=("sex", "site"))
     groups = report.scored[CODES].by_group
     assert set(groups) == {"sex", "site"}
     assert sum(each["scans"] for each in groups["sex"].values()) == report.counts["tested_scans"]
@@ -156,28 +154,20 @@ def test_every_group_is_scored_or_says_why_not(known_cohort):
 
 
 def test_more_labels_help_until_all_are_used(known_cohort):
-    manifest, embeddings = known_cohort(120)
-    target = choose_target(manifest, "diagnosis")
-    curve = evaluate_probe(target, embeddings, settings=replace(QUICK, learning_curve=True)).curve
+    curve = probed(known_cohort(120), learning_curve=True).curve
     assert curve.per_class[0] == 1
     assert curve.subjects == [2 * count for count in curve.per_class]
-    assert curve.mean[CODES][-1] > curve.mean[CODES][0] + 0.1
-    assert all(
-        low <= mean <= high
-        for low, mean, high in zip(*(getattr(curve, n)[CODES] for n in ("low", "mean", "high")), strict=True)
-    )
+    low, mean, high = (np.array(each[CODES]) for each in (curve.low, curve.mean, curve.high))
+    assert mean[-1] > mean[0] + 0.1
+    assert ((low <= mean) & (mean <= high)).all()
 
 
 def test_tokens_are_averaged_and_one_scan_a_person_is_the_first(known_cohort):
     manifest, embeddings = known_cohort()
-    target = choose_target(manifest, "age")
-    offset = np.random.default_rng(3).normal(size=(len(manifest), 1, 8))
-    tokens = Embeddings(
-        embeddings.keys,
-        np.concatenate([embeddings.values[:, None] + offset, embeddings.values[:, None] - offset], axis=1),
-    )
-    first = replace(QUICK, scans="first")
-    own, averaged = (evaluate_probe(target, each, settings=first).table for each in (embeddings, tokens))
+    offset = np.random.default_rng(3).normal(size=(len(manifest), 8))
+    values = np.stack([embeddings.values + offset, embeddings.values - offset], axis=1)
+    tokens = replace(embeddings, values=values)
+    own, averaged = (probed((manifest, each), "age", scans="first").table for each in (embeddings, tokens))
     np.testing.assert_allclose(own[CODES], averaged[CODES])
     assert set(own["session_id"]) == {"ses-0"}
     assert own["participant_id"].is_unique
@@ -212,20 +202,17 @@ def test_numbers_that_only_asked_people_lack_are_filled_in(known_cohort):
     table = manifest.table.copy()
     table.loc[table["split"] == "test", "age"] = np.nan
     manifest = Manifest(manifest.path, table)
-    target = choose_target(manifest, "diagnosis")
-    report = evaluate_probe(target, embeddings, settings=QUICK)
-    assert np.isfinite(report.table["demographics"]).all()
-    crossed = replace(QUICK, protocol="cv", folds=2, repeats=1, learning_curve=True)
-    assert np.isfinite(evaluate_probe(target, embeddings, settings=crossed).table["demographics"]).all()
+    for settings in ({}, {"protocol": "cv", "folds": 2, "repeats": 1, "learning_curve": True}):
+        report = probed((manifest, embeddings), **settings)
+        assert np.isfinite(report.table["demographics"]).all()
 
 
 @pytest.mark.slow
 def test_learning_curves_leave_confounds_out_too(known_cohort):
     """Features of nothing but noise: with sex regressed out, neither the probe nor its learning curve knows sex."""
     manifest, embeddings = known_cohort(150)
-    target = choose_target(manifest, "diagnosis")
-    settings = replace(QUICK, confounds=("age",), control="residualise", learning_curve=True)
-    report = evaluate_probe(target, noise_like(embeddings), settings=settings)
+    cohort = manifest, noise_like(embeddings)
+    report = probed(cohort, confounds=("age",), control="residualise", learning_curve=True)
     assert report.curve.mean[CODES][-1] == pytest.approx(report.scored[CODES].metrics["auc"].value, abs=0.1)
     assert report.curve.mean[CODES][-1] < 0.65
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ldae.data.manifest import read_manifest, write_manifest
+from ldae.data.manifest import build_manifest
 from ldae.errors import TaskError
 from ldae.tasks.probe.targets import choose_target, find_conversions
 
@@ -54,24 +54,17 @@ def test_first_scans_are_the_earliest(known_cohort):
     assert len(first) == len(set(target.subjects))
 
 
-def visits(*people):
-    rows = [
-        {"participant_id": f"s{i}", "session_id": f"M{month:02d}", "image": "x.nii.gz", "months": month, "diagnosis": d}
-        for i, person in enumerate(people)
-        for month, d in person
-    ]
-    return pd.DataFrame(rows)
-
-
-def test_conversion_is_the_first_visit_with_the_diagnosis(tmp_path):
-    table = visits(
-        [(0, "MCI"), (12, "MCI"), (24, "AD"), (36, "AD")],
-        [(0, "MCI"), (18, "MCI")],
-        [(0, "CN"), (12, "MCI"), (24, "AD")],
-        [(0, "MCI")],
-        [(0, "MCI"), (12, "MCI"), (60, None)],
+def test_conversion_is_the_first_visit_with_the_diagnosis():
+    people = (
+        {0: "MCI", 12: "MCI", 24: "AD", 36: "AD"},
+        {0: "MCI", 18: "MCI"},
+        {0: "CN", 12: "MCI", 24: "AD"},
+        {0: "MCI"},
+        {0: "MCI", 12: "MCI", 60: None},
     )
-    manifest = read_manifest(write_manifest(table, tmp_path / "m.tsv"), check_images=False)
+    visits = [(f"s{i}", f"M{m:02d}", "x.nii", m, d) for i, person in enumerate(people) for m, d in person.items()]
+    columns = ["participant_id", "session_id", "image", "months", "diagnosis"]
+    manifest = build_manifest(pd.DataFrame(visits, columns=columns), "m.tsv")
     target = find_conversions(manifest)
     assert [record.key for record in target.records] == ["s0_M00", "s1_M00", "s4_M00"]
     assert target.values.tolist() == [24, 18, 12], "who has no diagnosis at a visit is followed to the one before"
