@@ -1,5 +1,6 @@
 """Nuisances held in images: exact where images answer linearly, however unlike the code they do."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -54,8 +55,7 @@ def test_rows_are_spread_evenly() -> None:
 
 def test_projection_never_leads_the_probe_backward_and_is_the_shortest() -> None:
     # Orthogonal in raw features, the step of these two would lower the probe that it is to raise.
-    disease = LinearProbe(np.zeros(2), np.array([2.0, 0.5]), np.array([1.0, 1.0]), 0.0, 1.0, False, 1.0)
-    age = LinearProbe(np.zeros(2), np.array([2.0, 0.5]), np.array([2.0, 0.6]), 0.0, 1.0, False, 1.0)
+    disease, age = (replace(probe(*weights), scale=np.array([2.0, 0.5])) for weights in ((1.0, 1.0), (2.0, 0.6)))
     held = project_out(disease, [age])
     assert age.value(held[None])[0] == pytest.approx(0, abs=1e-12)
     assert disease.value(held[None])[0] > 0
@@ -63,7 +63,7 @@ def test_projection_never_leads_the_probe_backward_and_is_the_shortest() -> None
         project_out(disease, [disease])
     rng = np.random.default_rng(0)
     scale = rng.uniform(0.3, 3.0, 12)
-    disease, age = (LinearProbe(np.zeros(12), scale, rng.normal(size=12), 0.0, 1.0, False, 1.0) for _ in range(2))
+    disease, age = (replace(probe(*rng.normal(size=12)), scale=scale) for _ in range(2))
     held = project_out(disease, [age])
     gain = disease.value(held[None])[0] / np.linalg.norm(held / scale)
     for _ in range(50):

@@ -3,12 +3,10 @@
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
 from ldae.autoencoder import LatentDiffusionAutoencoder
-from ldae.data.manifest import read_manifest, write_manifest
 from ldae.models.semantic_encoder import SemanticEncoderConfig, VolumeEncoderConfig
 from ldae.models.whitening import Whitening
 from ldae.networks import Networks
@@ -16,6 +14,7 @@ from ldae.tasks.encode import encode_scans
 from ldae.tasks.probe.baselines import RandomEncoder, write_baselines
 from ldae.tasks.probe.embeddings import read_embeddings
 from ldae.volume import Volume, write_volume
+from tests.records import record_of
 
 VOLUME = VolumeEncoderConfig(widths=(4, 8), semantic_width=6, pooled=2, linear=1, symmetric=True)
 
@@ -28,8 +27,13 @@ def mirrored(tmp_path, head):
     scan = head(0)
     write_volume(scan, tmp_path / "scan.nii.gz")
     write_volume(Volume(scan.data, np.diag([-1.0, 1, 1, 1]) @ scan.affine), tmp_path / "mirror.nii.gz")
-    rows = [{"participant_id": name, "session_id": "1", "image": f"{name}.nii.gz"} for name in ("scan", "mirror")]
-    return read_manifest(write_manifest(pd.DataFrame(rows), tmp_path / "cohort.tsv")).records
+    return [record_of(name, image=tmp_path / f"{name}.nii.gz") for name in ("scan", "mirror")]
+
+
+def model_of(config, **encoder):
+    """A model with a 3D encoder of these settings."""
+    config = replace(config, semantic_encoder=SemanticEncoderConfig(**encoder))
+    return LatentDiffusionAutoencoder(config, Networks(config), device="cpu", precision="fp32")
 
 
 @pytest.mark.parametrize("symmetric", [True, False])
@@ -37,9 +41,7 @@ def test_a_symmetric_encoder_alone_is_compared_with_components_of_both_sides(
     tiny_config, mirrored, tmp_path, symmetric
 ):
     torch.manual_seed(0)
-    encoder = SemanticEncoderConfig(volume=replace(VOLUME, symmetric=symmetric))
-    config = replace(tiny_config, semantic_encoder=encoder)
-    model = LatentDiffusionAutoencoder(config, Networks(config), device="cpu", precision="fp32")
+    model = model_of(tiny_config, volume=replace(VOLUME, symmetric=symmetric))
     scan, mirror = encode_scans(model, mirrored).semantic
     written = write_baselines(model, mirrored, tmp_path / "out")
     names = ["random_encoder.parquet", *SIMPLE, "latent_pca.npz"]
@@ -57,21 +59,13 @@ def test_a_symmetric_encoder_alone_is_compared_with_components_of_both_sides(
     np.testing.assert_allclose(both_sides[0], one_side.mean(axis=0), atol=1e-4)
 
 
-def test_the_random_encoder_is_whitened_as_the_model_is(tiny_config, mirrored):
-    record = mirrored[0]
-    names = ["a", "b", "a", "c", "b"]
-    splits = ["train", "train", "train", "test", "train"]
-    records = [
-        replace(record, participant_id=name, session_id=str(i), split=split)
-        for i, (name, split) in enumerate(zip(names, splits, strict=True))
-    ]
+@pytest.mark.parametrize(("of", "subjects"), [("all", None), ("within", ["a", "b", "a", "b"])])
+def test_the_random_encoder_is_whitened_as_the_model_is(tiny_config, of, subjects):
     values = torch.randn(5, 6, generator=torch.Generator().manual_seed(0))
-    for of, subjects in (("all", None), ("within", ["a", "b", "a", "b"])):
-        encoder = SemanticEncoderConfig(volume=VOLUME, whitening=1.0, whitening_of=of)
-        config = replace(tiny_config, semantic_encoder=encoder)
-        model = LatentDiffusionAutoencoder(config, Networks(config), device="cpu", precision="fp32")
-        baseline = RandomEncoder(model)
-        baseline.records, baseline.values = records, [values]
-        expected = Whitening(6)
-        expected.fit(values[[0, 1, 2, 4]], 1.0, subjects)
-        np.testing.assert_allclose(baseline.embeddings().values, expected(values), rtol=1e-5, atol=1e-5)
+    baseline = RandomEncoder(model_of(tiny_config, volume=VOLUME, whitening=1.0, whitening_of=of))
+    baseline.records = [record_of(name, str(row), split="train") for row, name in enumerate("abacb")]
+    baseline.records[3] = replace(baseline.records[3], split="test")
+    baseline.values = [values]
+    expected = Whitening(6)
+    expected.fit(values[[0, 1, 2, 4]], 1.0, subjects)
+    np.testing.assert_allclose(baseline.embeddings().values, expected(values), rtol=1e-5, atol=1e-5)
