@@ -54,11 +54,7 @@ class SemanticEncoderTransformer(TransformerMixin, BaseEstimator):  # type: igno
         self.precision = precision
 
     def fit(self, X: Iterable[ScanLike], y: Any = None) -> Self:
-        """Load the model; nothing is learnt from the scans.
-
-        Args:
-            X: scans; not read.
-            y: not used.
+        """Load the model; nothing is learnt from the scans, which are not read.
 
         Raises:
             CheckpointError: if there is no such model.

@@ -82,15 +82,9 @@ class ChangeMap:
 
 
 def effect_map(scans: EncodedScans, positive: str, negative: str) -> Image:
-    """Effect of the diagnosis on real scans: voxelwise regression on it, with age and sex (Ashburner and Friston 2000).
+    """Effect of the positive against the negative diagnosis on real scans, (D, H, W).
 
-    Args:
-        scans: with diagnoses; ages and sexes are taken out as far as all are known.
-        positive: diagnosis that counts as 1.
-        negative: diagnosis that counts as 0.
-
-    Returns:
-        Positive minus negative, (D, H, W).
+    Voxelwise regression on the diagnosis, with age and sex as far as all are known (Ashburner and Friston 2000).
 
     Raises:
         TaskError: if a class is lacking.

@@ -16,12 +16,14 @@ from ldae.tasks.encode import encode_scans
 from ldae.tasks.encoded_scans import Progress
 from ldae.tasks.probe.linear import LinearProbe
 
-__all__ = ["MEASURED", "choose_step", "hold_in_images", "manipulate_codes", "project_out", "spread"]
+__all__ = ["BATCH", "MEASURED", "choose_step", "hold_in_images", "manipulate_codes", "project_out", "spread"]
 
 Array = npt.NDArray[np.float64]
 
 MEASURED = 32
 """Scans whose response is measured: enough for the mean over them."""
+BATCH = 16
+"""Images that are decoded at a time."""
 REACH = 2.0
 """Steps to either side at which it is measured."""
 
@@ -87,7 +89,6 @@ def hold_in_images(
     probe: LinearProbe,
     nuisances: Sequence[LinearProbe],
     *,
-    batch_size: int = 16,
     progress: Progress = lambda done, total: None,
 ) -> Array:
     """A step that leaves nuisance probes as they are in edited images, encoded anew.
@@ -102,7 +103,6 @@ def hold_in_images(
         codes: of scans to measure on, with noise codes; not those that are edited for a result.
         probe: whose direction is followed.
         nuisances: probes whose prediction must not move.
-        batch_size: images at a time.
         progress: called with (done, total) scans.
 
     Returns:
@@ -118,7 +118,7 @@ def hold_in_images(
         raise TaskError(msg)
     steps = [project_out(probe, nuisances), *(each.step for each in nuisances)]
     responses = np.zeros((len(nuisances), len(steps)))
-    chunk = max(1, batch_size // (2 * len(steps)))
+    chunk = max(1, BATCH // (2 * len(steps)))
     for start in range(0, len(codes), chunk):
         scans = codes[start : start + chunk]
         moved = [manipulate_codes(each, step, sign * REACH) for each in scans for step in steps for sign in (1, -1)]

@@ -107,7 +107,6 @@ def manipulate(
     effects: Mapping[str, Image] | None = None,
     seed: int = 0,
     resamples: int = 1000,
-    batch_size: int = 16,
     visit: Callable[[int, Edits], None] = lambda row, edits: None,
     progress: Progress = lambda done, total: None,
 ) -> ManipulateResult:
@@ -125,7 +124,6 @@ def manipulate(
             truth of a phantom.
         seed: of the resamples.
         resamples: of the bootstrap.
-        batch_size: images at a time.
         visit: called with the row and the edits of each scan; images are not kept.
         progress: called with (done, total) scans.
 
@@ -139,7 +137,7 @@ def manipulate(
     zero, last = amounts.tolist().index(0.0), int(amounts.argmax())
     check_probes(model, list((others or {}).values()))
     scan = (lambda row: scans.select([row]).images()[0]) if deformed else None
-    edits = edit_scans(model, scans.codes, probe, steps=steps, step=step, scan=scan, batch_size=batch_size)
+    edits = edit_scans(model, scans.codes, probe, steps=steps, step=step, scan=scan)
     first = scans.first_rows
     own, change = scans.select(first), ChangeMap()
     predicted: list[list[float]] = []

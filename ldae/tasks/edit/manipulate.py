@@ -14,7 +14,7 @@ from ldae.codes import Codes, check_origin
 from ldae.errors import TaskError
 from ldae.metrics.volumetry import known_volumes
 from ldae.tasks.edit.deformation import deform, find_displacement
-from ldae.tasks.edit.direction import manipulate_codes
+from ldae.tasks.edit.direction import BATCH, manipulate_codes
 from ldae.tasks.probe.linear import LinearProbe
 
 __all__ = ["DEFAULT_STEPS", "DriftWarning", "Edits", "check_probes", "edit_scans", "ready_step"]
@@ -58,7 +58,6 @@ def edit_scans(
     steps: Sequence[float] = DEFAULT_STEPS,
     step: npt.NDArray[np.float64] | None = None,
     scan: Callable[[int], Images] | None = None,
-    batch_size: int = 16,
 ) -> Iterator[list[Edits]]:
     """Edits of a few scans at a time, in the order of their codes.
 
@@ -73,13 +72,12 @@ def edit_scans(
         step: change of y that one step makes; the probe's if it is not given.
         scan: gives the scan of a row, (D, H, W) in [0, 1], to be deformed as its decoded edits are against its reconstruction;
             without it, edits are the decoded images.
-        batch_size: images at a time.
 
     Raises:
         TaskError: if the probe was trained on codes of another width.
     """
     step = ready_step(model, codes, probe, step)
-    chunk, amounts = max(1, batch_size // max(1, len(steps))), tuple(map(float, steps))
+    chunk, amounts = max(1, BATCH // max(1, len(steps))), tuple(map(float, steps))
 
     def edit(start: int) -> list[Edits]:
         scans = codes[start : start + chunk]

@@ -39,6 +39,8 @@ Array = npt.NDArray[np.float64]
 
 AT_ONCE = 4
 """Directions that pass through the sampler together."""
+ITERATIONS = 8
+"""Of the power method."""
 NAMED_FROM = 0.3
 """Least correlation with a column that names a direction; it must also be significant."""
 
@@ -131,7 +133,6 @@ def decoder_directions(
     semantics: Array,
     count: int,
     *,
-    iterations: int = 8,
     seed: int = 0,
     progress: Progress = lambda done, total: None,
 ) -> list[Direction]:
@@ -145,7 +146,6 @@ def decoder_directions(
         codes: scans at which it is taken, with noise codes.
         semantics: y of the cohort, (N, S), whose standard deviations are the units.
         count: directions.
-        iterations: of the power method.
         seed: of the start.
         progress: called with (done, total) scans, each once an iteration.
     """
@@ -153,10 +153,10 @@ def decoder_directions(
     generator = torch.Generator().manual_seed(seed)
     basis = torch.linalg.qr(torch.randn(len(scale), count, generator=generator))[0]
     gains = torch.ones(count)
-    for iteration in range(iterations):
+    for iteration in range(ITERATIONS):
         product = torch.zeros_like(basis)
         for row, each in enumerate(codes):
-            progress(iteration * len(codes) + row, iterations * len(codes))
+            progress(iteration * len(codes) + row, ITERATIONS * len(codes))
             product += _normal_product(model, each, scale, basis) / len(codes)
         basis, triangle = torch.linalg.qr(product)
         gains = triangle.diagonal().abs()

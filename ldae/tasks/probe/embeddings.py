@@ -312,11 +312,9 @@ def _numbers(path: Path, column: "pd.Series[Any]") -> Array | None:
 
 
 def read_named(items: Sequence[str], manifest: Collection[str] = ()) -> dict[str, Embeddings]:
-    """Read embeddings by name.
+    """Read embeddings by name: each NAME=TABLE, or NAME=TABLE@COMPONENTS to reduce them to principal components.
 
-    Args:
-        items: each NAME=TABLE, or NAME=TABLE@COMPONENTS to reduce them to principal components.
-        manifest: columns of the manifest, which are no features.
+    Columns of the manifest are no features.
 
     Raises:
         TaskError: for an item of another form, or a name that is taken.

@@ -158,13 +158,7 @@ def _numbers(name: str, plain: Any) -> Array | float:
 
 
 def predict(probe: LinearProbe, keys: pd.DataFrame, codes: Array, origin: Origin | None = None) -> pd.DataFrame:
-    """What a probe says of scans.
-
-    Args:
-        probe: saved by `ldae probe`.
-        keys: participant_id and session_id of the scans, N rows.
-        codes: of the scans, (N, S).
-        origin: the model of the codes, if known.
+    """What a probe says of scans with these keys and codes, (N, S), of a model if it is known.
 
     Returns:
         A row a scan: its keys, `prediction` (probability of the positive class, or the number), and `distance`: root mean

@@ -171,12 +171,9 @@ def _two_classes(
 
 
 def find_conversions(manifest: Manifest, *, before: str = "MCI", after: str = "AD") -> Target:
-    """Months from the first scan to the visit at which a diagnosis is first seen, or to the last visit.
+    """Months from the first scan to the visit at which the diagnosis `after` is first seen, or to the last visit.
 
-    Args:
-        manifest: with diagnoses and months.
-        before: diagnosis at the first scan; other subjects are left out.
-        after: diagnosis that is the event.
+    Subjects whose first diagnosis is not `before` are left out.
 
     Raises:
         TaskError: if no subject converts, or all do.

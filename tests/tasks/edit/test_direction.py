@@ -27,7 +27,7 @@ def test_a_faithful_decoder_needs_no_more_than_the_projection() -> None:
 @pytest.mark.parametrize("nuisances", [[probe(0.0, 1.0, 0.3)], [probe(0.0, 1.0, 0.3), probe(0.2, 0.0, 1.0)]])
 def test_images_do_not_answer_to_what_is_held(nuisances: list[LinearProbe]) -> None:
     disease, model = probe(1.0, 0.3, 0.0), transparent(MIXED)
-    held = hold_in_images(model, SCANS, disease, nuisances, batch_size=8)
+    held = hold_in_images(model, SCANS, disease, nuisances)
     before = SCANS[0]
 
     def said(each: LinearProbe, step: np.ndarray) -> float:
