@@ -75,12 +75,10 @@ def match_classes(target: Target, columns: Sequence[str]) -> npt.NDArray[np.int6
     if target.kind != "binary":
         msg = f"{target.name} is {target.kind}; only two classes can be matched: residualise instead"
         raise TaskError(msg)
-    subjects = target.subjects
-    first = np.array([rows[0] for rows in rows_by_subject(subjects.tolist())])
-    records = [target.records[row] for row in first]
+    first = target.select(np.array([rows[0] for rows in rows_by_subject(target.subjects.tolist())]))
     distance = np.zeros((len(first), len(first)))
     for name in columns:
-        values = values_of(records, name)
+        values = values_of(first.records, name)
         if _numeric(values):
             numbers = np.array(values, dtype=np.float64)
             apart = np.abs(numbers[:, None] - numbers[None]) / max(float(np.nanstd(numbers)), 1e-12)
@@ -88,22 +86,22 @@ def match_classes(target: Target, columns: Sequence[str]) -> npt.NDArray[np.int6
         else:
             text = np.array([str(value) for value in values])
             distance += np.where(text[:, None] == text[None], 0.0, np.inf)
-    positive = target.values[first] == 1
+    positive = first.values == 1
     between = distance[np.ix_(positive, ~positive)]
     # A forbidden pair costs more than all allowed ones together, so that as many as possible are made.
     forbidden = (np.nanmax(between[np.isfinite(between)], initial=0.0) + 1) * (between.size + 1)
     cost = np.where(np.isfinite(between), between, forbidden)
-    pairs = [(i, j) for i, j in zip(*linear_sum_assignment(cost), strict=True) if np.isfinite(between[i, j])]
-    if len(pairs) < 2:
-        msg = f"{len(pairs)} pairs of {target.name} agree in {', '.join(columns)}; match on fewer columns"
+    ill, well = linear_sum_assignment(cost)
+    made = np.isfinite(between[ill, well])
+    if made.sum() < 2:
+        msg = f"{made.sum()} pairs of {target.name} agree in {', '.join(columns)}; match on fewer columns"
         raise TaskError(msg)
-    names = subjects[first]
-    kept = {name for i, j in pairs for name in (names[positive][i], names[~positive][j])}
-    return np.flatnonzero(np.isin(subjects, list(kept)))
+    kept = [*first.subjects[positive][ill[made]], *first.subjects[~positive][well[made]]]
+    return np.flatnonzero(np.isin(target.subjects, kept))
 
 
-def without_age_bias(predicted: Array, fitted: FittedProbe, features: Array, target: Target) -> Array | None:
-    """Predicted ages without their shrinkage toward the mean (Smith et al. 2019); None if they do not rise with age.
+def without_age_bias(predicted: Array, fitted: FittedProbe, features: Array, target: Target) -> Array:
+    """Predicted ages without their shrinkage toward the mean (Smith et al. 2019), (M,); NaN if they do not rise with age.
 
     The line of predicted on true ages, over folds of training subjects, is undone, which needs no true age of what is tested.
 
@@ -113,15 +111,16 @@ def without_age_bias(predicted: Array, fitted: FittedProbe, features: Array, tar
         features: of the N training scans, (N, S).
         target: their true ages.
     """
-    if len(set(target.subjects)) < 2:
-        return None
-    folds = GroupKFold(min(5, len(set(target.subjects))))
+    subjects = len(set(target.subjects))
+    if subjects < 2:
+        return np.full_like(predicted, np.nan)
+    folds = GroupKFold(min(5, subjects))
     # Steps that need no labels stay; scale and model are trained in each fold.
     before, model = fitted.pipeline[:-2], fitted.pipeline[-2:]
     prepared = before.transform(features) if len(before) else features
     held_out = cross_val_predict(clone(model), prepared, target.values, groups=target.subjects, cv=folds)
     slope, intercept = np.polyfit(target.values, held_out, 1)
-    return (predicted - intercept) / slope if slope > 0 else None
+    return (predicted - intercept) / slope if slope > 0 else np.full_like(predicted, np.nan)
 
 
 def encode_confounds(target: Target, columns: Sequence[str]) -> Array:

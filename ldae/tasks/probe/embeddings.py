@@ -213,7 +213,10 @@ def read_embeddings(path: Path, manifest: Collection[str] = ()) -> Embeddings:
 
 
 def _read_table(path: Path, manifest: Collection[str]) -> Embeddings:
-    table, origin = _read_parquet(path) if path.suffix == ".parquet" else (_read_text(path), None)
+    try:
+        table, origin = _read_parquet(path) if path.suffix == ".parquet" else (read_text_table(path), None)
+    except ManifestError as error:
+        raise TaskError(str(error)) from error
     if repeated := table.columns[table.columns.duplicated()].tolist():
         msg = f"{path}: column {', '.join(map(str, repeated))} appears twice; give each column one name"
         raise TaskError(msg)
@@ -242,13 +245,6 @@ def _read_table(path: Path, manifest: Collection[str]) -> Embeddings:
             features[name] = values
     matrix = pd.DataFrame(features, index=table.index).to_numpy(dtype=np.float64)
     return Embeddings(keys.astype(str), matrix, None, tuple(features), tuple(left_out), origin, outside)
-
-
-def _read_text(path: Path) -> pd.DataFrame:
-    try:
-        return read_text_table(path)
-    except ManifestError as error:
-        raise TaskError(str(error)) from error
 
 
 def _read_parquet(path: Path) -> tuple[pd.DataFrame, Origin | None]:

@@ -106,11 +106,8 @@ def evaluate_probe(
             fitted = each.fit(target, fold.trained, settings.model)
             values[name][at] = fitted.predict(each.values[fold.tested])
             if target.name == "age" and target.kind == "regression":
-                ages = without_age_bias(
-                    values[name][at], fitted, each.values[fold.trained], target.select(fold.trained)
-                )
-                if ages is not None:
-                    corrected[name][at] = ages
+                trained = target.select(fold.trained)
+                corrected[name][at] = without_age_bias(values[name][at], fitted, each.values[fold.trained], trained)
             penalties[name].append(fitted.penalty)
             if name == CODES and settings.protocol == "split":
                 probe = LinearProbe.of(fitted, each.values[fold.trained], codes.origin)
@@ -131,10 +128,10 @@ def evaluate_probe(
     if settings.learning_curve:
         curved = {name: features[name] for name in features if name == CODES or name in (others or {})}
         curve = learning_curve(target, curved, folds, model=settings.model, seed=settings.seed)
-    trained = np.unique(np.concatenate([fold.trained for fold in folds]))
+    learnt = np.unique(np.concatenate([fold.trained for fold in folds]))
     counts = {
-        "trained_subjects": len(set(target.subjects[trained])),
-        "trained_scans": len(trained),
+        "trained_subjects": len(set(target.subjects[learnt])),
+        "trained_scans": len(learnt),
         "tested_subjects": len(set(subjects)),
         "tested_scans": len(tested),
         "left_out_scans": target.left_out,
