@@ -82,9 +82,8 @@ class SemanticEncoderTransformer(TransformerMixin, BaseEstimator):  # type: igno
         codes = {row: each.numpy() for row, each in zip(missing, found, strict=True)}
         for row, place in enumerate(places):
             if place is not None and row in codes:
-                place.parent.mkdir(parents=True, exist_ok=True)
-                with atomic_file(place) as temporary, temporary.open("wb") as file:
-                    np.save(file, codes[row], allow_pickle=False)
+                with atomic_file(place) as temporary:
+                    np.save(temporary, codes[row], allow_pickle=False)
             elif place is not None:
                 codes[row] = np.load(place, allow_pickle=False)
         return np.stack([codes[row] for row in range(len(scans))]).astype(np.float64)

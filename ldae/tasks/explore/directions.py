@@ -138,16 +138,9 @@ def decoder_directions(
 ) -> list[Direction]:
     """Directions in which the decoded latents change most a standard deviation: right singular vectors of its Jacobian.
 
-    Block power iteration on J'J (Halko et al. 2011), averaged over some scans; the Jacobian is never formed, only its products
-    with vectors through the sampler.
-
-    Args:
-        model: the trained model.
-        codes: scans at which it is taken, with noise codes.
-        semantics: y of the cohort, (N, S), whose standard deviations are the units.
-        count: directions.
-        seed: of the start.
-        progress: called with (done, total) scans, each once an iteration.
+    Block power iteration on J'J (Halko et al. 2011), averaged over the codes of some scans, with noise codes; the Jacobian is
+    never formed, only its products with vectors through the sampler. Units are standard deviations of the cohort's semantic
+    codes, (N, S). Progress is of scans, each once an iteration.
     """
     scale = torch.from_numpy(semantics.std(axis=0)).float()
     generator = torch.Generator().manual_seed(seed)

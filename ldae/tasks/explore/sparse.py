@@ -48,20 +48,14 @@ def fit_sparse_features(
     codes: Array,
     trained: npt.NDArray[np.bool_],
     *,
-    features: int = 64,
-    active: int = 8,
+    features: int,
+    active: int,
     steps: int = STEPS,
     seed: int = 0,
 ) -> SparseFeatures:
-    """A TopK sparse autoencoder (Gao et al. 2024, arXiv:2406.04093) on standardised codes.
+    """A TopK sparse autoencoder (Gao et al. 2024, arXiv:2406.04093) on standardised codes, (N, S), of F features.
 
-    Args:
-        codes: y of all scans, (N, S).
-        trained: which of them it is trained on, (N,).
-        features: F.
-        active: most active features of a scan.
-        steps: of training, on all training scans at a time.
-        seed: of the start.
+    Those scans of which `trained`, (N,), is true train it, all at each step; of a scan at most `active` features are.
 
     Raises:
         TaskError: if a side is empty, or more features are to be active than there are.

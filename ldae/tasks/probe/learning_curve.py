@@ -50,13 +50,7 @@ def learning_curve(
 ) -> LearningCurve:
     """Train on 1, 2, 4, ... labelled subjects of each class (of all subjects, for numbers), and test on the same scans.
 
-    Args:
-        target: what to predict.
-        features: of its scans, by name.
-        folds: whose training subjects are drawn from; the draws go through those of the first repeat in turn.
-        model: the probe.
-        draws: of labelled subjects, the same for all features.
-        seed: of the draws.
+    The draws, the same for all features, go through the training subjects of the folds of the first repeat in turn.
     """
     classes = np.arange(len(target.classes)) if target.classes else np.array([-1])
     subjects = target.subjects

@@ -100,14 +100,14 @@ def test_sparse_features_give_back_what_is_sparse():
     true = rng.normal(size=(12, 16))
     strength = rng.exponential(size=(600, 12)) * (rng.random((600, 12)) < 0.15)
     codes = strength @ true
-    fitted = np.arange(600) < 450
-    found = fit_sparse_features(codes, fitted, features=24, active=4, steps=600)
+    fitted, sizes = np.arange(600) < 450, {"features": 24, "active": 4}
+    found = fit_sparse_features(codes, fitted, steps=600, **sizes)
     assert found.r2 > 0.8
     assert found.active <= 4
     assert found.activations.min() >= 0
-    again = fit_sparse_features(codes, fitted, features=24, active=4, steps=600)
+    again = fit_sparse_features(codes, fitted, steps=600, **sizes)
     np.testing.assert_array_equal(again.directions, found.directions)
-    noise = fit_sparse_features(rng.normal(size=codes.shape), fitted, features=24, active=4, steps=300)
+    noise = fit_sparse_features(rng.normal(size=codes.shape), fitted, steps=300, **sizes)
     assert noise.r2 < 0.6 < found.r2
     with pytest.raises(TaskError, match="on both sides"):
-        fit_sparse_features(codes, np.ones(600, dtype=bool))
+        fit_sparse_features(codes, np.ones(600, dtype=bool), **sizes)
