@@ -113,8 +113,7 @@ class SemanticEncoderTransformer(TransformerMixin, BaseEstimator):  # type: igno
 
     def __getstate__(self) -> dict[str, Any]:
         """Parameters alone: weights stay in their folder."""
-        state: dict[str, Any] = super().__getstate__()
-        return {name: value for name, value in state.items() if name not in ("_autoencoder", "_key")}
+        return {name: value for name, value in super().__getstate__().items() if name not in ("_autoencoder", "_key")}
 
     def __sklearn_is_fitted__(self) -> bool:
         """Always: the encoder was trained before."""

@@ -198,8 +198,7 @@ def _own_nearest(codes: Array, own: Array) -> list[float]:
     """Share of the re-encoded codes, (N, K, S), whose nearest among the scans' own, (N, S), is that of their scan."""
     # Squared distances, less the part that is the same for every candidate.
     distance = np.square(own).sum(axis=1) - 2 * codes @ own.T
-    share: list[float] = (distance.argmin(axis=-1) == np.arange(len(own))[:, None]).mean(axis=0).tolist()
-    return share
+    return (distance.argmin(axis=-1) == np.arange(len(own))[:, None]).mean(axis=0).tolist()
 
 
 def _flips(steps: Array, probability: Array) -> tuple[float | None, float | None]:

@@ -33,14 +33,12 @@ class _Pooling(nn.Module):
 
     def weights(self, tokens: Tensor) -> Tensor:
         """(N, K, F) to weights that sum to 1 over the tokens, (N, K)."""
-        scores: Tensor = self.score(self.project(tokens).tanh())
-        return scores.squeeze(-1).softmax(dim=1)
+        return self.score(self.project(tokens).tanh()).squeeze(-1).softmax(dim=1)
 
     def forward(self, tokens: Tensor, content: Tensor) -> Tensor:
         """Tokens to weigh and their content, (N, K, F) each, to (N, outputs)."""
         pooled = torch.einsum("nk,nkf->nf", self.weights(tokens), content)
-        read: Tensor = self.read(pooled)
-        return read
+        return self.read(pooled)
 
 
 def _positive(spread: Tensor) -> Tensor:
@@ -112,15 +110,13 @@ class _AttentionPooling(BaseEstimator):  # type: ignore[misc]
     @torch.no_grad()
     def _read(self, X: Array) -> Array:
         inputs = self._inputs(X)
-        read: Array = self.pooling_(*inputs).numpy()
-        return read
+        return self.pooling_(*inputs).numpy()
 
     @torch.no_grad()
     def attention(self, X: Array) -> Array:
         """Weight of each token, (N, K); rows sum to 1."""
         tokens, _ = self._inputs(X)
-        weights: Array = self.pooling_.weights(tokens).numpy()
-        return weights
+        return self.pooling_.weights(tokens).numpy()
 
 
 class AttentionPoolingClassifier(ClassifierMixin, _AttentionPooling):  # type: ignore[misc]

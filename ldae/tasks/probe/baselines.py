@@ -187,5 +187,4 @@ def _coordinates(scans: EncodedScans, *, mirrored: bool) -> npt.NDArray[np.float
     mean = gram.mean(axis=0)
     variance, axes = np.linalg.eigh(gram - mean - mean[:, None] + mean.mean())
     kept = variance > variance.max(initial=0.0) * len(gram) * np.finfo(np.float64).eps
-    coordinates: npt.NDArray[np.float64] = axes[:, kept] * np.sqrt(variance[kept])
-    return coordinates
+    return axes[:, kept] * np.sqrt(variance[kept])

@@ -303,8 +303,7 @@ def _numbers(path: Path, column: "pd.Series[Any]") -> Array | None:
         raise TaskError(msg)
     if kind == "string" and lost.all():
         return None
-    found: Array = numbers.to_numpy(dtype=np.float64, na_value=np.nan)
-    return found
+    return numbers.to_numpy(dtype=np.float64, na_value=np.nan)
 
 
 def read_named(items: Sequence[str], manifest: Collection[str] = ()) -> dict[str, Embeddings]:

@@ -52,10 +52,9 @@ def learning_curve(
 
     The draws, the same for all features, go through the training subjects of the folds of the first repeat in turn.
     """
-    classes = np.arange(len(target.classes)) if target.classes else np.array([-1])
     subjects = target.subjects
     folds = [fold for fold in folds if fold.repeat == 0]
-    pools = [[_of_class(target, fold.trained, int(each)) for each in classes] for fold in folds]
+    pools = [_pools(target, fold.trained) for fold in folds]
     most = min(len(pool) for fold in pools for pool in fold)
     smallest = 1 if target.classes else 4
     shots = [count for count in SHOTS if smallest <= count < most] + [most]
@@ -75,11 +74,15 @@ def learning_curve(
                 )
                 found[name][point].append(predicted.overall(PRIMARY[target.kind]))
 
+    known = {name: [np.array(each)[np.isfinite(each)] for each in points] for name, points in found.items()}
+
     def over_draws(statistic: Callable[[Array], Any]) -> dict[str, list[float | None]]:
-        return {name: [_of_known(statistic, each) for each in points] for name, points in found.items()}
+        return {
+            name: [float(statistic(each)) if len(each) else None for each in points] for name, points in known.items()
+        }
 
     return LearningCurve(
-        subjects=[count * len(classes) for count in shots],
+        subjects=[count * len(pools[0]) for count in shots],
         per_class=shots if target.classes else None,
         mean=over_draws(np.mean),
         low=over_draws(partial(np.percentile, q=2.5)),
@@ -87,13 +90,9 @@ def learning_curve(
     )
 
 
-def _of_known(statistic: Callable[[Array], Any], values: Sequence[float]) -> float | None:
-    known = np.array([value for value in values if np.isfinite(value)])
-    return float(statistic(known)) if len(known) else None
-
-
-def _of_class(target: Target, rows: npt.NDArray[np.int64], label: int) -> npt.NDArray[np.str_]:
-    """Training subjects of a class, by their first scan; all of them for a number."""
-    subjects = target.subjects
-    first = {str(subjects[row]): row for row in rows[::-1]}
-    return np.array([name for name, row in sorted(first.items()) if label < 0 or target.values[row] == label])
+def _pools(target: Target, rows: npt.NDArray[np.int64]) -> list[npt.NDArray[np.str_]]:
+    """Training subjects of each class, by their first scan; of numbers all in one pool."""
+    subjects, first = np.unique(target.subjects[rows], return_index=True)
+    if not target.classes:
+        return [subjects]
+    return [subjects[target.values[rows[first]] == label] for label in range(len(target.classes))]

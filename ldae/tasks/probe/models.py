@@ -78,8 +78,7 @@ class Residualise(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         X = validate_data(self, X, reset=False)
         if not self.confounds:
             return X
-        residual: Array = X[:, : -self.confounds] - self.regression_.predict(X[:, -self.confounds :])
-        return residual + self.mean_
+        return X[:, : -self.confounds] - self.regression_.predict(X[:, -self.confounds :]) + self.mean_
 
 
 @dataclass(frozen=True)
