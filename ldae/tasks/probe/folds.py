@@ -40,13 +40,13 @@ def frozen_split(target: Target) -> list[Fold]:
     """
     splits = np.array([record.split or "" for record in target.records])
     trained, tested = np.flatnonzero(np.isin(splits, TRAINED)), np.flatnonzero(splits == "test")
+    if not any(splits):
+        msg = (
+            "the manifest has no split to keep to: cross-validate (--protocol cv), or fill a column split with train, "
+            "validation and test ('ldae cohort split' does, where there are images)"
+        )
+        raise TaskError(msg)
     if not len(trained) or not len(tested):
-        if not any(splits):
-            msg = (
-                "the manifest has no split to keep to: cross-validate (--protocol cv), or fill a column split with train, "
-                "validation and test ('ldae cohort split' does, where there are images)"
-            )
-            raise TaskError(msg)
         msg = (
             f"{len(trained)} scans to train on and {len(tested)} to test on have a value of {target.name}; both are needed: "
             "give the split subjects of both, or cross-validate with four subjects or more (--protocol cv)"
