@@ -47,8 +47,7 @@ class CoxRegression(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         ).set_output(transform="pandas")
         frame = self.reduce_.fit_transform(X)
         frame["months"], frame["event"] = y[:, 0], y[:, 1]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             self.model_ = CoxPHFitter(penalizer=self.penaliser).fit(frame, "months", "event")
         return self
 
