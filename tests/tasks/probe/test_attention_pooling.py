@@ -37,8 +37,8 @@ def scans(count: int, *, seed: int = 0, known: int = 2) -> tuple[np.ndarray, np.
 def test_the_token_that_knows_gets_the_weight() -> None:
     (x, y), (asked, truth) = scans(200), scans(400, seed=1)
     pooled = AttentionPoolingClassifier(tokens=TOKENS, alpha=1e-3).fit(x, y)
-    mean = LogisticRegression().fit(x.reshape(len(x), TOKENS, -1).mean(axis=1), y)
-    of_mean = mean.score(asked.reshape(len(asked), TOKENS, -1).mean(axis=1), truth)
+    mean, mean_asked = (each.reshape(len(each), TOKENS, -1).mean(axis=1) for each in (x, asked))
+    of_mean = LogisticRegression().fit(mean, y).score(mean_asked, truth)
     assert pooled.score(asked, truth) > of_mean + 0.05
     weights = pooled.attention(asked)
     np.testing.assert_allclose(weights.sum(axis=1), 1)
@@ -104,14 +104,15 @@ def test_probe_with_attention_reports_which_tokens_count(known_cohort) -> None:
     values[:, 1, :-1], values[:, 1, -1] = embeddings.values, 2.0
     tokens = Embeddings(embeddings.keys, values)
     settings = ProbeSettings(model="attention", resamples=50, permutations=0)
-    report = evaluate_probe(choose_target(manifest, "diagnosis"), tokens, {"mean": embeddings}, settings=settings)
+    target = choose_target(manifest, "diagnosis")
+    report = evaluate_probe(target, tokens, {"mean": embeddings}, settings=settings)
     assert report.attention is not None
     assert sum(report.attention) == pytest.approx(1)
     assert int(np.argmax(report.attention)) == 1
     assert report.scored[CODES].metrics["auc"].value > 0.6
     assert report.probe is None
     with pytest.raises(TaskError, match="one vector a scan"):
-        evaluate_probe(choose_target(manifest, "diagnosis"), embeddings, settings=settings)
+        evaluate_probe(target, embeddings, settings=settings)
 
 
 def test_slices_become_tokens_and_whole_volumes_have_none(tiny_config, tiny_model, cohort, tmp_path) -> None:

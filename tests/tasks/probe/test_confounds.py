@@ -89,12 +89,9 @@ def test_demographics_are_what_is_known_and_not_the_target(confounded):
     assert encode_columns(diagnosis.records, ["sex"])[:, 0].mean() == np.mean([r.sex == "M" for r in manifest.records])
     with pytest.raises(TaskError, match="leave it out"):
         encode_columns(diagnosis.records, ["site"])
+    age, settings = choose_target(manifest, "age"), replace(QUICK, confounds=("age",), control="residualise")
     with pytest.raises(TaskError, match="cannot be a confound of itself"):
-        evaluate_probe(
-            choose_target(manifest, "age"),
-            embeddings_of(manifest.records, np.ones((300, 1))),
-            settings=replace(QUICK, confounds=("age",), control="residualise"),
-        )
+        evaluate_probe(age, embeddings_of(manifest.records, np.ones((300, 1))), settings=settings)
 
 
 def test_a_bias_is_measured_of_reduced_features_too(confounded):

@@ -16,6 +16,7 @@ from ldae.tasks.probe.embeddings import read_embeddings
 
 IDS = ["a", "b", "c"]
 ORIGIN = {"model": "m", "preprocessing": {}, "version": "1"}
+OTHER = ORIGIN | {"preprocessing": [1]}
 
 
 def parquet(folder: Path, metadata: bytes | None = None, **columns: object) -> Path:
@@ -95,17 +96,7 @@ def test_one_name_for_two_parquet_columns_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "metadata",
-    [
-        b"{}",
-        b"[1]",
-        b"null",
-        b'"x"',
-        b"no JSON",
-        b"\xff",
-        b"[" * 200_000,
-        json.dumps(ORIGIN | {"preprocessing": [1]}).encode(),
-    ],
+    "metadata", [b"{}", b"[1]", b"null", b'"x"', b"no JSON", b"\xff", b"[" * 200_000, json.dumps(OTHER).encode()]
 )
 def test_metadata_that_name_no_model_are_refused(tmp_path, metadata):
     with pytest.raises(TaskError, match=r"table.parquet: the metadata name no model .*; encode the scans again"):
