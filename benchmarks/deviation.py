@@ -167,9 +167,7 @@ def main() -> None:
             for ours in (True, False)
         )
         first, second = on_test[own], on_test[rival]
-        found = paired_difference(
-            mean_of(first), mean_of(second), [str(row) for row in range(len(first))], generator=np.random.default_rng(0)
-        )
+        found = paired_difference(mean_of(first), mean_of(second), [str(row) for row in range(len(first))])
         print(f"\n{own[0]} less {rival[0]}: {found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}]", flush=True)
 
     template = load_template(1.0).resample_to(grid)

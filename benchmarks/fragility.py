@@ -267,9 +267,9 @@ def interval(of: Callable[[Array], Statistic], values: Array, less: Array | None
     """A statistic of subjects' values, or its difference from that of others, and the ends of its 95 % interval."""
     rows, rng = [str(row) for row in range(len(values))], np.random.default_rng(0)
     if less is None:
-        found = subject_bootstrap(of(values), rows, generator=rng)
+        found = subject_bootstrap(of(values), rows, seed=rng)
     else:
-        found = paired_difference(of(values), of(less), rows, generator=rng)
+        found = paired_difference(of(values), of(less), rows, seed=rng)
     return (found.value, *found.ends)
 
 

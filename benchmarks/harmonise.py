@@ -196,7 +196,7 @@ def main() -> None:
         return f"{age:.2f} | {roc_auc_score(people[test, 3][clear], probes['AD'].predict(of[clear])):.3f}"
 
     for name, each in images.items():
-        less = paired_difference(mean_of(error(each)), mean_of(rival), names, generator=np.random.default_rng(0))
+        less = paired_difference(mean_of(error(each)), mean_of(rival), names)
         ssim = compare_images(each, truth).ssim_brain.mean()
         between = "" if name == "histogram matching" else f"{less.value:+.4f} [{less.low:+.4f}, {less.high:+.4f}]"
         print(

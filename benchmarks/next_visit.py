@@ -116,7 +116,7 @@ def pictures(
     print(f"\n{len(names)} last visits\n\n| scan | error of the change | less the last scan's |\n|---|---|---|")
     for name, values in errors.items():
         both = (mean_of(np.array(each)) for each in (values, errors["last scan"]))
-        less = paired_difference(*both, names, generator=np.random.default_rng(0))
+        less = paired_difference(*both, names)
         print(f"| {name} | {np.mean(values):.3f} | {less.value:+.4f} [{less.ends[0]:+.4f}, {less.ends[1]:+.4f}] |")
 
 

@@ -159,7 +159,7 @@ def main() -> None:
         for target in at:
             subjects = [str(row) for row in at[target]]
             rng_of = np.random.default_rng(0)
-            found = alone and paired_difference(metric(target, name), metric(target, alone), subjects, generator=rng_of)
+            found = alone and paired_difference(metric(target, name), metric(target, alone), subjects, seed=rng_of)
             cells.append(f"{found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}]" if found else "")
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
 

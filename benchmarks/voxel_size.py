@@ -220,7 +220,7 @@ def main() -> None:
             best = max((found[method][0] for method in rivals), key=np.mean)
             for method, values in found.items():
                 rows = [str(row) for row in range(len(best))]  # one scan a subject
-                above = subject_bootstrap(mean_of(values[0] - best), rows, generator=np.random.default_rng(0))
+                above = subject_bootstrap(mean_of(values[0] - best), rows)
                 low, high = above.ends
                 ssim, outline, psnr = values.mean(axis=1)
                 row = f"{ssim:.3f} | {outline:.3f} | {psnr:.1f} | {above.value:+.3f} [{low:+.3f}, {high:+.3f}]"

@@ -205,7 +205,7 @@ def measure_use(errors: ThreeWays, subjects: Sequence[str], *, seed: int = 0, re
             mean: Array = {"share": 1.0 - right, "shuffled": 1.0 - shuffled, "gap": shuffled - right}[name].mean(axis=1)
             return mean
 
-        return subject_bootstrap(statistic, subjects, generator=np.random.default_rng(seed), resamples=resamples)
+        return subject_bootstrap(statistic, subjects, seed=seed, resamples=resamples)
 
     single = [slice(level, level + 1) for level in range(errors.none.shape[1])]
     share, shuffled, gap = (interval(name, slice(None)) for name in ("share", "shuffled", "gap"))

@@ -77,12 +77,7 @@ def score_predictions(
         TaskError: if a metric is undefined on more than half of the resamples.
     """
     return {
-        name: subject_bootstrap(
-            partial(predictions.metric, name),
-            predictions.subjects,
-            generator=np.random.default_rng(seed),
-            resamples=resamples,
-        )
+        name: subject_bootstrap(partial(predictions.metric, name), predictions.subjects, seed=seed, resamples=resamples)
         for name in names or METRICS[predictions.kind]
     }
 
@@ -92,11 +87,7 @@ def compare_predictions(
 ) -> Difference:
     """A metric of the first minus that of the second, both of the same scans, by the paired bootstrap over subjects."""
     return paired_difference(
-        partial(first.metric, metric),
-        partial(second.metric, metric),
-        first.subjects,
-        generator=np.random.default_rng(seed),
-        resamples=resamples,
+        partial(first.metric, metric), partial(second.metric, metric), first.subjects, seed=seed, resamples=resamples
     )
 
 

@@ -24,6 +24,8 @@ __all__ = [
 
 Rows = npt.NDArray[np.int64]
 Array = npt.NDArray[np.float64]
+Seed = int | np.random.Generator
+"""As of `numpy.random.default_rng`: the same number draws the same, a generator goes on."""
 
 Statistic = Callable[[Array], Array]
 """Of how often each row counts, (R, N), to R values; NaN where it is undefined."""
@@ -104,7 +106,7 @@ def mean_of(values: Array) -> Statistic:
 
 
 def subject_bootstrap(
-    statistic: Statistic, subjects: Sequence[str], *, generator: np.random.Generator, resamples: int = 1000
+    statistic: Statistic, subjects: Sequence[str], *, seed: Seed = 0, resamples: int = 1000
 ) -> Interval:
     """Percentile bootstrap over the subjects of rows, (N,) (Efron and Tibshirani 1993).
 
@@ -113,7 +115,7 @@ def subject_bootstrap(
     Raises:
         TaskError: if there are no rows, or the statistic is defined on fewer than half of the draws.
     """
-    value, defined = _resample(statistic, subjects, generator, resamples)
+    value, defined = _resample(statistic, subjects, seed, resamples)
     return Interval(value, *_ends(defined, subjects))
 
 
@@ -122,14 +124,14 @@ def paired_difference(
     second: Statistic,
     subjects: Sequence[str],
     *,
-    generator: np.random.Generator,
+    seed: Seed = 0,
     resamples: int = 1000,
 ) -> Difference:
     """First statistic minus second on the same resamples (paired percentile bootstrap, Efron and Tibshirani 1993).
 
     Arguments and errors as of :func:`subject_bootstrap`.
     """
-    value, defined = _resample(lambda weights: first(weights) - second(weights), subjects, generator, resamples)
+    value, defined = _resample(lambda weights: first(weights) - second(weights), subjects, seed, resamples)
     low, high, reason = _ends(defined, subjects)
     beyond = min(int((defined <= 0).sum()), int((defined >= 0).sum()))
     p = 1.0 if reason else min(1.0, 2 * (1 + beyond) / (1 + len(defined)))
@@ -146,15 +148,14 @@ def _ends(draws: Array, subjects: Sequence[str]) -> tuple[float | None, float | 
     return float(low), float(high), None
 
 
-def _resample(
-    statistic: Statistic, subjects: Sequence[str], generator: np.random.Generator, resamples: int
-) -> tuple[float, Array]:
+def _resample(statistic: Statistic, subjects: Sequence[str], seed: Seed, resamples: int) -> tuple[float, Array]:
     """The statistic of all rows, and of those resamples on which it is defined."""
     if not len(subjects):
         msg = "no rows to compute a statistic on; check the split and the labels"
         raise TaskError(msg)
     value = float(statistic(np.ones((1, len(subjects))))[0])
-    draws = np.concatenate([statistic(weights) for weights in draw_subjects(subjects, generator, resamples)])
+    drawn = draw_subjects(subjects, np.random.default_rng(seed), resamples)
+    draws = np.concatenate([statistic(weights) for weights in drawn])
     defined = draws[np.isfinite(draws)]
     if not np.isfinite(value) or len(defined) < resamples / 2:
         msg = (
@@ -166,13 +167,13 @@ def _resample(
 
 
 def permutation_p(
-    statistic: Callable[[Array], float], target: Array, *, generator: np.random.Generator, permutations: int = 1000
+    statistic: Callable[[Array], float], target: Array, *, seed: Seed = 0, permutations: int = 1000
 ) -> float:
     """One-sided p of a permutation test (Phipson and Smyth 2010: the true labels count as one permutation).
 
     The statistic is of labels, (N,), with fixed predictions; larger is better. Rows must be exchangeable: one a subject.
     """
-    own = statistic(target)
+    own, generator = statistic(target), np.random.default_rng(seed)
     # Permutations on which the statistic is undefined count as equally good, which is conservative.
     as_good = sum(not statistic(generator.permutation(target)) < own - 1e-12 for _ in range(permutations))
     return (1 + as_good) / (1 + permutations)

@@ -215,9 +215,7 @@ def _compare_images(
         shuffled=shuffled.mean(),
         none=none.mean(),
         gaps={
-            name: subject_bootstrap(
-                mean_of(better - worse), scans.subjects, generator=np.random.default_rng(seed), resamples=resamples
-            )
+            name: subject_bootstrap(mean_of(better - worse), scans.subjects, seed=seed, resamples=resamples)
             for name, better, worse in (
                 ("ssim", right.ssim, shuffled.ssim),
                 ("ssim_brain", right.ssim_brain, shuffled.ssim_brain),

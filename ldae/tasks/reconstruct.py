@@ -153,10 +153,7 @@ def reconstruct(
     if mean_image is not None:
         tested["above_mean_image"] = ssim["semantic_only"] - ssim["mean_image"]
         tested["expected_above_mean_image"] = ssim["semantic_mean"] - ssim["mean_image"]
-    intervals = {
-        name: subject_bootstrap(mean_of(values), scans.subjects, generator=np.random.default_rng(seed))
-        for name, values in tested.items()
-    }
+    intervals = {name: subject_bootstrap(mean_of(values), scans.subjects, seed=seed) for name, values in tested.items()}
     return ReconstructResult(
         steps=model.config.sampling.steps,
         solver=str(model.config.sampling),

@@ -34,7 +34,7 @@ def test_intervals_of_a_mean_cover_it():
     rng, covered, trials = np.random.default_rng(0), 0, 400
     for _ in range(trials):
         values = np.repeat(rng.normal(size=80), 2) + rng.normal(size=160)
-        interval = subject_bootstrap(mean_of(values), people(80), generator=rng, resamples=400)
+        interval = subject_bootstrap(mean_of(values), people(80), seed=rng, resamples=400)
         covered += interval.low <= 0 <= interval.high
     assert 0.93 <= covered / trials <= 0.97
 
@@ -44,24 +44,24 @@ def test_pairing_takes_out_what_both_share():
     shared = rng.normal(size=100) * 10
     first, second = shared + rng.normal(size=100), shared + 1 + rng.normal(size=100)
 
-    difference = paired_difference(mean_of(second), mean_of(first), people(100, 1), generator=rng)
+    difference = paired_difference(mean_of(second), mean_of(first), people(100, 1), seed=rng)
     assert 0 < difference.low < 1 < difference.high < 2
     assert difference.p < 0.01
-    alone = subject_bootstrap(mean_of(second), people(100, 1), generator=rng)
+    alone = subject_bootstrap(mean_of(second), people(100, 1), seed=rng)
     assert difference.high - difference.low < 0.3 * (alone.high - alone.low)
-    same = paired_difference(mean_of(first), mean_of(first), people(100, 1), generator=rng)
+    same = paired_difference(mean_of(first), mean_of(first), people(100, 1), seed=rng)
     assert (same.value, same.low, same.reason, same.p) == (0, None, "the same in every resample", 1)
 
 
 def test_degenerate_cases_have_no_interval_and_say_why():
     generator = np.random.default_rng(0)
-    few = subject_bootstrap(mean_of(np.arange(8.0)), people(4), generator=generator)
+    few = subject_bootstrap(mean_of(np.arange(8.0)), people(4), seed=generator)
     assert (few.value, few.low, few.high, few.reason) == (3.5, None, None, "fewer than 5 subjects")
-    enough = subject_bootstrap(mean_of(np.arange(10.0)), people(5), generator=generator)
+    enough = subject_bootstrap(mean_of(np.arange(10.0)), people(5), seed=generator)
     assert enough.low < 4.5 < enough.high
-    constant = subject_bootstrap(mean_of(np.ones(12)), people(6), generator=generator)
+    constant = subject_bootstrap(mean_of(np.ones(12)), people(6), seed=generator)
     assert (constant.value, constant.reason, constant.ends) == (1, "the same in every resample", (1, 1))
-    apart = paired_difference(mean_of(np.arange(8.0)), mean_of(np.zeros(8)), people(4), generator=generator)
+    apart = paired_difference(mean_of(np.arange(8.0)), mean_of(np.zeros(8)), people(4), seed=generator)
     assert (apart.value, apart.low, apart.p) == (3.5, None, 1.0)
 
 
@@ -71,12 +71,12 @@ def test_p_values_are_uniform_where_nothing_is_there():
     for _ in range(300):
         score, target = rng.normal(size=40), rng.normal(size=40)
         values.append(
-            permutation_p(lambda t, score=score: np.corrcoef(t, score)[0, 1], target, generator=rng, permutations=99)
+            permutation_p(lambda t, score=score: np.corrcoef(t, score)[0, 1], target, seed=rng, permutations=99)
         )
     assert np.mean(np.array(values) <= 0.05) == pytest.approx(0.05, abs=0.03)
     assert np.mean(values) == pytest.approx(0.5, abs=0.06)
-    assert permutation_p(lambda t: float("nan"), target, generator=rng, permutations=99) == 1.0
-    certain = permutation_p(lambda t: np.corrcoef(t, target)[0, 1], target, generator=rng, permutations=99)
+    assert permutation_p(lambda t: float("nan"), target, seed=rng, permutations=99) == 1.0
+    certain = permutation_p(lambda t: np.corrcoef(t, target)[0, 1], target, seed=rng, permutations=99)
     assert certain == 0.01
 
 
@@ -88,6 +88,6 @@ def test_adjusted_p_values_are_those_of_statsmodels_bit_for_bit(p):
 
 def test_too_few_subjects_are_refused():
     with pytest.raises(TaskError, match="no rows"):
-        subject_bootstrap(mean_of(np.empty(0)), [], generator=np.random.default_rng(0))
+        subject_bootstrap(mean_of(np.empty(0)), [])
     with pytest.raises(TaskError, match="too few"):
-        subject_bootstrap(mean_of(np.full(2, np.nan)), ["a", "b"], generator=np.random.default_rng(0))
+        subject_bootstrap(mean_of(np.full(2, np.nan)), ["a", "b"])

@@ -174,9 +174,7 @@ def manipulate(
         findings=ManipulationFindings(
             steps=amounts.tolist(),
             probes={name: each.mean(axis=0).tolist() for name, each in values.items()},
-            probe_slopes={
-                name: measure(mean_of(slope), generator=np.random.default_rng(seed)) for name, slope in slopes.items()
-            },
+            probe_slopes={name: measure(mean_of(slope), seed=seed) for name, slope in slopes.items()},
             own_nearest_image=np.mean(own_nearest, axis=0).tolist(),
             own_nearest_code=_own_nearest(codes, own.semantic),
             flipped=flipped,

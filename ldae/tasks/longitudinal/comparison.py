@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ldae.metrics.statistics import Difference, Interval, holm, mean_of, paired_difference, subject_bootstrap
+from ldae.metrics.statistics import Interval, holm, mean_of, paired_difference, subject_bootstrap
 
 __all__ = ["METRICS", "OWN", "RIVALS", "compare_groups", "differences", "intervals", "known_mean", "scores_of"]
 
@@ -61,9 +61,7 @@ def intervals(scores: Scores, subjects: Sequence[str], resamples: int, seed: int
         return {}
     return {
         metric: {
-            name: subject_bootstrap(
-                mean_of(values), subjects, generator=np.random.default_rng(seed), resamples=resamples
-            )
+            name: subject_bootstrap(mean_of(values), subjects, seed=seed, resamples=resamples)
             for name, values in of.items()
             if np.isfinite(values).any()
         }
@@ -82,14 +80,8 @@ def differences(
         for own in OWN:
             if own not in of or not np.isfinite(of[own]).all():
                 continue
-            against: dict[str, Difference] = {
-                rival: paired_difference(
-                    mean_of(of[own]),
-                    mean_of(of[rival]),
-                    subjects,
-                    generator=np.random.default_rng(seed),
-                    resamples=resamples,
-                )
+            against = {
+                rival: paired_difference(mean_of(of[own]), mean_of(of[rival]), subjects, seed=seed, resamples=resamples)
                 for rival in RIVALS
                 if rival in of
             }

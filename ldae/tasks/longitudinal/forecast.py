@@ -238,26 +238,17 @@ def _scored(
         name: mean_of(np.abs(cases[name].to_numpy(dtype=np.float64) - truth)) for name in METHODS if name in cases
     }
     inside = np.abs(cases[own] - truth) <= cases["margin"]
-
-    def generator() -> np.random.Generator:
-        return np.random.default_rng(seed)
-
     return ForecastResult(
         target,
         stage,
         own,
         future,
         cases,
+        {name: subject_bootstrap(each, subjects, seed=seed, resamples=resamples) for name, each in errors.items()},
         {
-            name: subject_bootstrap(each, subjects, generator=generator(), resamples=resamples)
-            for name, each in errors.items()
-        },
-        {
-            name: paired_difference(errors[own], each, subjects, generator=generator(), resamples=resamples)
+            name: paired_difference(errors[own], each, subjects, seed=seed, resamples=resamples)
             for name, each in errors.items()
             if name != own
         },
-        subject_bootstrap(
-            mean_of(inside.to_numpy(dtype=np.float64)), subjects, generator=generator(), resamples=resamples
-        ),
+        subject_bootstrap(mean_of(inside.to_numpy(dtype=np.float64)), subjects, seed=seed, resamples=resamples),
     )

@@ -297,8 +297,7 @@ def _permute(own: Predictions, settings: ProbeSettings) -> float | None:
 
     if not np.isfinite(statistic(own.target[first])):  # first scans of one class
         return None
-    generator = np.random.default_rng(settings.seed)
-    return permutation_p(statistic, own.target[first], generator=generator, permutations=settings.permutations)
+    return permutation_p(statistic, own.target[first], seed=settings.seed, permutations=settings.permutations)
 
 
 def _table(target: Target, tested: Rows, predicted: Mapping[str, Predictions]) -> pd.DataFrame:
