@@ -50,7 +50,7 @@ coverage: $(STAMP) ## The same tests; fails below 95 % of lines
 test: lint types layers unit  ## Lint, types, layers, and the tests that are not slow by nature
 
 slow: $(STAMP)-dev  ## Killed processes, browsers, wheels, whole demos; properties with more examples
-	OMP_NUM_THREADS=1 HYPOTHESIS_PROFILE=thorough $(BIN)/python -m pytest -n 2 --dist loadfile -m "slow or hypothesis"
+	OMP_NUM_THREADS=1 HYPOTHESIS_PROFILE=thorough $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "slow or hypothesis"
 
 docs: $(STAMP)-dev  ## The documentation, warnings as errors
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html

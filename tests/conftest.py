@@ -38,12 +38,14 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 os.environ.setdefault("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "1")
 
 SHARED = Path(__file__).parents[2] / "shared"
-LONG = ("training", "cli", "probe")
+LONG = ("test_docs", "test_bids", "test_demo", "test_gallery", "training", "cli", "probe")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Folders with long files first, so that no worker ends alone with one of them."""
-    items.sort(key=lambda item: LONG.index(item.path.parent.name) if item.path.parent.name in LONG else len(LONG))
+    """Long files and folders with long files first, so that no worker ends alone with one of them."""
+    items.sort(
+        key=lambda item: next((n for n, each in enumerate(LONG) if each in item.path.with_suffix("").parts), len(LONG))
+    )
 
 
 @pytest.fixture(scope="session", autouse=True)
