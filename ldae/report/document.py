@@ -9,11 +9,11 @@ from typing import Any, Literal
 
 from markupsafe import Markup
 
-from ldae.base.files import write_bytes, write_text
+from ldae.base.files import write_bytes, write_json, write_text
 from ldae.errors import TaskError
 from ldae.prepare.preprocess.cohort import PreprocessReport
 from ldae.report.blocks import ChartFigure, LinkedPicture, Picture, Section, Viewer, walk
-from ldae.report.machine import write_machine_report
+from ldae.report.machine import machine_report
 from ldae.report.plots.chart import draw_plotly
 from ldae.report.run_folder import open_run
 from ldae.report.sections.code_usage import code_usage
@@ -133,9 +133,9 @@ def write_preprocessing_page(report: PreprocessReport, out: Path) -> Path:
 
 
 def _write(title: str, lead: str, notice: str, sections: Sequence[Section], out: Path, form: Form) -> Path:
-    if form == "json":
-        return write_machine_report(title, lead, notice, sections, out)
     values: dict[str, Any] = {"title": title, "lead": lead, "notice": notice, "sections": sections}
+    if form == "json":
+        return write_json(out, machine_report(**values))
     if form == "md":
         return write_text(out, render("report.md.j2", **values, walk=walk, link=_linker(out)))
     # Style and scripts are the package's and the libraries'; no data of a run are among them.

@@ -2,15 +2,13 @@
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from ldae.base.files import write_json
 from ldae.report.blocks import Absence, Block, Cell, ChartFigure, Listing, Picture, Section, Table, Text, Viewer, walk
 from ldae.report.plots.chart import draw_plotly
 from ldae.report.templating import asset
 
-__all__ = ["report_schema", "write_machine_report"]
+__all__ = ["machine_report", "report_schema"]
 
 VERSION = 1
 
@@ -20,20 +18,9 @@ def report_schema() -> dict[str, Any]:
     return dict(json.loads(asset(f"schema/report-{VERSION}.schema.json")))
 
 
-def write_machine_report(title: str, lead: str, notice: str, sections: Sequence[Section], out: Path) -> Path:
-    """Write a report as JSON.
-
-    Args:
-        title: of the document.
-        lead: below it.
-        notice: that every reader must see.
-        sections: in order.
-        out: the file.
-
-    Returns:
-        The file written.
-    """
-    plain = {
+def machine_report(title: str, lead: str, notice: str, sections: Sequence[Section]) -> dict[str, Any]:
+    """The report as JSON holds it."""
+    return {
         "format": "ldae-report",
         "version": VERSION,
         "title": title,
@@ -48,7 +35,6 @@ def write_machine_report(title: str, lead: str, notice: str, sections: Sequence[
             for section in sections
         ],
     }
-    return write_json(out, plain)
 
 
 def _plain(block: Block) -> dict[str, Any]:

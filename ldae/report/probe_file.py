@@ -50,7 +50,7 @@ class ProbeFile:
         self.digits = METRICS[self.primary][2]
         self.unit = UNITS.get(self.name, "")
         at = Source(source, document)
-        self.cell, self.interval, self.p_value = at.cell, at.interval, at.p_value
+        self.cell, self.estimate, self.p_value = at.cell, at.estimate, at.p_value
         self.pointer = partial(pointer, source)
 
     @cached_property
@@ -60,9 +60,7 @@ class ProbeFile:
 
     def metric(self, *keys: str | int, metric: str, best: bool = False) -> list[Cell]:
         """A metric and its interval."""
-        digits = METRICS[metric][2]
-        at = (*keys, metric)
-        return [self.cell(*at, "value", digits=digits, best=best), self.interval(*at, digits=digits)]
+        return self.estimate(*keys, metric, digits=METRICS[metric][2], best=best)
 
     def called(self, features: str) -> str:
         """Long name of a kind of features."""

@@ -15,6 +15,7 @@ from ldae.data.manifest import Manifest, read_manifest
 from ldae.errors import ManifestError, TaskError
 from ldae.report.blocks import Absence
 from ldae.report.plots.chart import Series
+from ldae.report.plots.slice_panels import Array, Cut, choose_cuts
 from ldae.report.source import RENAMED, Source, json_or_none
 
 __all__ = ["STAGES", "RunFolder", "open_run", "read_history"]
@@ -27,7 +28,6 @@ STAGES = {
     "denoiser": "2 Denoiser",
     "representation": "3 Semantic encoder",
 }
-TASKS = ("reconstruct", "code_usage", "probe_diagnosis", "probe_age", "manipulate", "interpolate", "sample")
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +64,7 @@ class RunFolder:
     def _source(self, name: str) -> Source:
         return Source(name, self.documents.get(name))
 
-    def missing(self, name: str, *, reason: str) -> Absence:
+    def missing(self, name: str, reason: str) -> Absence:
         """The recorded reason why a task was skipped; another reason if it was not."""
         recorded = self.results.get("skipped", name)
         return Absence(reason if recorded is None else f"This part was skipped: {recorded}.".replace("..", "."))
@@ -88,6 +88,15 @@ class RunFolder:
                 return {each: arrays[each] for each in names}
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             return Absence(f"There are no pictures: {name} cannot be read ({error}); run 'ldae study' again.")
+
+    def incomplete(self, task: str) -> Absence:
+        """The notice that a task's file does not fit its images."""
+        name = self.task(task).name
+        return Absence(f"There are no pictures: {name} is missing or does not fit the images; run 'ldae study' again.")
+
+    def cuts(self, volume: Array, *planes: Any) -> list[Cut]:
+        """Sections of a volume of the run, all three planes if none is named; in millimetres where the grid is known."""
+        return choose_cuts(volume.shape, *([planes] if planes else []), **self.preprocessing)
 
     def losses(self, stage: str) -> list[Series] | Absence:
         """Training and validation loss of a stage by step, or why there are none."""
@@ -191,13 +200,8 @@ def open_run(path: Path) -> RunFolder:
             f"{path} {what}, so nothing can be reported; give the run folder of a finished 'ldae demo' or 'ldae study'"
         )
         raise TaskError(msg)
-    names = [
-        RESULTS,
-        "run.json",
-        *(f"tasks/{task}.json" for task in (*TASKS, *(RENAMED[task] for task in TASKS if task in RENAMED))),
-        *(f"{stage}/stage.json" for stage in STAGES),
-    ]
-    documents = {name: json_or_none(path / name) for name in names}
+    files = [results, path / "run.json", *path.glob("tasks/*.json"), *path.glob("*/stage.json")]
+    documents = {file.relative_to(path).as_posix(): json_or_none(file) for file in files}
     if not isinstance(documents[RESULTS], dict):
         msg = f"{results} is not a readable JSON object; run 'ldae demo' or 'ldae study' again to write it anew"
         raise TaskError(msg)

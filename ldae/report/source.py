@@ -88,6 +88,11 @@ class Source:
         text = f"{fixed(value.get('low'), digits)} to {fixed(value.get('high'), digits, unit)}"
         return Cell(text, {pointer(self.name, *found, end): value.get(end) for end in ("low", "high")})
 
+    def estimate(self, *keys: str | int, digits: int = 3, signed: bool = False, best: bool = False) -> list[Cell]:
+        """A value and its interval as two table cells."""
+        value = self.cell(*keys, "value", digits=digits, signed=signed, best=best)
+        return [value, self.interval(*keys, digits=digits)]
+
     def p_value(self, *keys: str | int) -> Cell:
         """A p value as a table cell."""
         value, cell = self.get(*keys), self.cell(*keys)

@@ -1,7 +1,6 @@
 """The fabricated run folder, made once for all files of tests."""
 
 import shutil
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +24,6 @@ def fabricated(shared_folder: SharedFolder) -> Path:
 
 
 @pytest.fixture(scope="module")
-def copy_of_run(fabricated: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
-    """Copies the fabricated run folder to a place that the caller may write to."""
-    return lambda: Path(shutil.copytree(fabricated, tmp_path_factory.mktemp("runs") / "fabricated"))
+def run(fabricated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the fabricated run folder, to which a report can be written."""
+    return Path(shutil.copytree(fabricated, tmp_path_factory.mktemp("runs") / "fabricated"))

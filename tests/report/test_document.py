@@ -3,7 +3,7 @@
 import base64
 import io
 import re
-from collections.abc import Callable
+import shutil
 from pathlib import Path
 from urllib.parse import unquote
 from xml.etree import ElementTree
@@ -45,11 +45,6 @@ class Page:
 def rendered(folder: Path) -> Page:
     """The report of a run folder."""
     return Page(write_report(folder).read_text(encoding="utf-8"))
-
-
-@pytest.fixture(scope="module")
-def run(copy_of_run: Callable[[], Path]) -> Path:
-    return copy_of_run()
 
 
 @pytest.fixture(scope="module")
@@ -222,7 +217,8 @@ def test_baselines_are_named_as_better_level_or_worse(run: Path, page: Page) -> 
 
 def test_runs_without_images_of_the_codes_alone_show_the_others(run: Path, bare: Path) -> None:
     write_json(bare / "results.json", {"interpolate": json_or_none(run / "results.json")["interpolate"]})
-    write_json(bare / "tasks" / "interpolate.json", json_or_none(run / "tasks" / "interpolate.json"))
+    (bare / "tasks").mkdir()
+    shutil.copy(run / "tasks" / "interpolate.json", bare / "tasks")
     with np.load(run / "tasks" / "interpolate.npz") as arrays:
         np.savez(bare / "tasks" / "interpolate.npz", **{n: arrays[n] for n in arrays.files if n != "codes_alone"})
     (first, second) = rendered(bare).attributes("img")
@@ -275,7 +271,7 @@ def test_missing_sessions_that_do_not_fit_their_pictures_keep_the_tables(
     of = json_or_none(run / "results.json")["interpolate"]
     write_json(bare / "results.json", {"interpolate": of})
     write_json(bare / "tasks" / "interpolate.json", of | {"shown": damaged})
-    (bare / "tasks" / "interpolate.npz").write_bytes((run / "tasks" / "interpolate.npz").read_bytes())
+    shutil.copy(run / "tasks" / "interpolate.npz", bare / "tasks")
     page = rendered(bare)
     assert "tasks/interpolate.json is missing or does not fit the images" in page.text
     assert any(a.get("data-from", "").endswith("interpolate/ssim/ceiling") for a, _ in page.cells)
@@ -329,10 +325,10 @@ def test_a_skipped_task_shows_its_reason(bare: Path) -> None:
 
 
 def test_figures_without_their_files_keep_the_tables(run: Path, bare: Path) -> None:
-    (bare / "results.json").write_bytes((run / "results.json").read_bytes())
+    shutil.copy(run / "results.json", bare)
     (bare / "tasks").mkdir()
     for name in ("reconstruct.json", "interpolate.json"):
-        (bare / "tasks" / name).write_bytes((run / "tasks" / name).read_bytes())
+        shutil.copy(run / "tasks" / name, bare / "tasks")
     (bare / "tasks" / "reconstruct.npz").write_bytes(b"PK cut short")
     np.savez(bare / "tasks" / "interpolate.npz", first=np.zeros((2, 2, 2)))
     page = rendered(bare)
@@ -392,7 +388,7 @@ def test_doubts_and_a_changed_manifest_are_stated_in_words(run: Path, page: Page
 
 def test_probes_alone_make_a_page_of_their_own(run: Path, tmp_path: Path) -> None:
     for name in ("probe_diagnosis.json", "probe_age.json"):
-        (tmp_path / name).write_bytes((run / "tasks" / name).read_bytes())
+        shutil.copy(run / "tasks" / name, tmp_path)
     (tmp_path / "probe_age_model.json").write_text("{}")
     page = Page(write_probe_report(tmp_path).read_text(encoding="utf-8"))
     assert "Prediction of diagnosis from the embeddings" in page.text
@@ -404,16 +400,20 @@ def test_probes_alone_make_a_page_of_their_own(run: Path, tmp_path: Path) -> Non
         write_probe_report(tmp_path / "absent")
 
 
-def test_several_classes_come_with_what_they_are_taken_for(run: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def codes_alone(run: Path) -> dict:
+    """A probe of the codes without baselines and charts, whose target and metrics each test sets."""
     document = json_or_none(run / "tasks" / "probe_diagnosis.json")
-    document["target"] = {"name": "stage", "kind": "multiclass", "classes": ["CN", "MCI", "AD"]}
-    auc = document["scored"]["codes"]["metrics"]["auc"]
-    document["scored"] = {"codes": {"metrics": {"auc": auc}}}
-    document |= {"comparisons": [], "groups": {}, "learning_curve": None, "permutation_p": None}
+    document["scored"] = {"codes": {"metrics": {"auc": document["scored"]["codes"]["metrics"]["auc"]}}}
+    return document | {"comparisons": [], "groups": {}, "learning_curve": None, "permutation_p": None}
+
+
+def test_several_classes_come_with_what_they_are_taken_for(codes_alone: dict, tmp_path: Path) -> None:
+    target = {"name": "stage", "kind": "multiclass", "classes": ["CN", "MCI", "AD"]}
     said = {"CN": [0.8, 0.1, 0.2, 0.3], "MCI": [0.1, 0.7, 0.7, 0.3], "AD": [0.1, 0.2, 0.1, 0.4]}
     people = {"participant_id": list("abcd"), "session_id": list("1111"), "target": [0, 0, 1, 2]}
-    document["predictions"] = people | {f"codes_{label}": values for label, values in said.items()}
-    write_json(tmp_path / "probe_stage.json", document)
+    predictions = people | {f"codes_{label}": values for label, values in said.items()}
+    write_json(tmp_path / "probe_stage.json", codes_alone | {"target": target, "predictions": predictions})
     page = Page(write_probe_report(tmp_path).read_text(encoding="utf-8"))
     texts = [text.strip() for _, text in page.cells]
     for row in (
@@ -425,13 +425,11 @@ def test_several_classes_come_with_what_they_are_taken_for(run: Path, tmp_path: 
         assert texts[start : start + 4] == row
 
 
-def test_a_probe_with_one_measure_and_no_picture_leaves_no_gap(run: Path, tmp_path: Path) -> None:
-    document = json_or_none(run / "tasks" / "probe_diagnosis.json")
-    document["target"] = {"name": "MCI_to_AD", "kind": "survival", "classes": ["MCI", "AD"]}
-    document["primary"] = "concordance"
-    document["scored"] = {"codes": {"metrics": {"concordance": {"value": 0.7, "low": 0.6, "high": 0.8}}}}
-    document |= {"comparisons": [], "groups": {}, "learning_curve": None, "permutation_p": None}
-    write_json(tmp_path / "probe_MCI_to_AD.json", document)
+def test_a_probe_with_one_measure_and_no_picture_leaves_no_gap(codes_alone: dict, tmp_path: Path) -> None:
+    target = {"name": "MCI_to_AD", "kind": "survival", "classes": ["MCI", "AD"]}
+    scored = {"codes": {"metrics": {"concordance": {"value": 0.7, "low": 0.6, "high": 0.8}}}}
+    changed = {"target": target, "primary": "concordance", "scored": scored}
+    write_json(tmp_path / "probe_MCI_to_AD.json", codes_alone | changed)
     text = write_probe_report(tmp_path).read_text(encoding="utf-8")
     assert "Prediction of conversion from MCI to AD from the embeddings" in text
     assert "0.700" in Page(text).text
@@ -455,6 +453,6 @@ def test_markdown_holds_the_same_tables_and_pictures(
     assert len(tables) == len(page.attributes("table"))
     assert "Synthetic images. Not for diagnosis." in text
     assert "<script" not in text.replace("\\<script", "")
-    (tmp_path / "probe_age.json").write_bytes((run / "tasks" / "probe_age.json").read_bytes())
+    shutil.copy(run / "tasks" / "probe_age.json", tmp_path)
     written = write_probe_report(tmp_path, form="md").read_text(encoding="utf-8")
     assert "Prediction of age from the embeddings" in written

@@ -1,7 +1,6 @@
 """The report as JSON follows its schema, and its numbers are those of the run."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import jsonschema
@@ -9,11 +8,6 @@ import pytest
 
 from ldae.report import report_schema
 from tests import command_line
-
-
-@pytest.fixture(scope="module")
-def run(copy_of_run: Callable[[], Path]) -> Path:
-    return copy_of_run()
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """The picture of one direction in code space: a scan moved along it, and the change since the reconstruction."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +28,7 @@ def write_direction_strip(folder: Path, strip: DirectionStrip, contract: Preproc
     rows = [PanelRow(cut, [Tile(image, "synthetic") for image in images]) for cut in cuts]
     rows += [
         PanelRow(
-            replace(cut, label=f"change, {cut.plane}"),
+            cut.of_change,
             [None if i == zero else Tile(each, "difference", outline=images[zero]) for i, each in enumerate(changes)],
         )
         for cut in cuts

@@ -7,13 +7,23 @@ ones, the top of the head is up in coronal and sagittal ones, and in sagittal on
 
 import io
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Cut", "PanelRow", "Tile", "choose_cuts", "draw_panel", "radiological_section", "symmetric_limit"]
+__all__ = [
+    "Array",
+    "Cut",
+    "PanelRow",
+    "Tile",
+    "choose_cuts",
+    "difference",
+    "draw_panel",
+    "radiological_section",
+    "symmetric_limit",
+]
 
 Array = npt.NDArray[np.floating]
 Plane = Literal["axial", "coronal", "sagittal"]
@@ -60,6 +70,11 @@ class Cut:
     plane: Plane
     index: int
     label: str
+
+    @property
+    def of_change(self) -> "Cut":
+        """The same cut through a difference, which its label says."""
+        return replace(self, label=f"change, {self.plane}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,6 +142,11 @@ def radiological_section(volume: Array, cut: Cut) -> Array:
         cut: where.
     """
     return np.take(volume, cut.index, axis=PLANES[cut.plane][0]).T[::-1, ::-1]
+
+
+def difference(image: Array, reference: Array) -> Array:
+    """Image minus reference, in float32."""
+    return image.astype(np.float32) - reference.astype(np.float32)
 
 
 def symmetric_limit(differences: Iterable[Array]) -> float:

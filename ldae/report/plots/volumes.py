@@ -8,12 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ldae.report.blocks import ViewedScan, Viewer
-from ldae.report.plots.slice_panels import symmetric_limit
+from ldae.report.plots.slice_panels import Array, symmetric_limit
 from ldae.volume import Grid
 
 __all__ = ["LARGEST_VIEWER_VOXELS", "viewer"]
-
-Array = npt.NDArray[np.floating]
 
 # More voxels than this in one viewer are averaged in blocks of 2 x 2 x 2 first, so that the page stays under 25 MB.
 LARGEST_VIEWER_VOXELS = 12_000_000
@@ -26,11 +24,9 @@ def viewer(
     originals: Sequence[Array],
     synthetic: Sequence[Sequence[Array]],
     *,
-    reference: int | None,
+    step: int | None,
     choices: Sequence[str],
     captions: Sequence[Sequence[str]],
-    start: int,
-    slider: bool,
     change: str,
     grid: Mapping[str, object],
     most_voxels: int = LARGEST_VIEWER_VOXELS,
@@ -42,11 +38,10 @@ def viewer(
         names: of the scans.
         originals: (D, H, W) each, in [0, 1], in RAS order.
         synthetic: of each scan, as many volumes as there are choices.
-        reference: index of the choice that the overlay is the difference to; None for the original.
+        step: of choices that are steps on a scale, the one that is seen first and that the overlay is the difference to;
+            None for other choices, of which the first is seen first, and the overlay is the difference to the original.
         choices: names of the synthetic volumes.
         captions: of each scan, one for each volume.
-        start: index of the choice that is seen first.
-        slider: whether the choices are steps on a scale.
         change: what the overlay is, in words.
         grid: `voxel_size_mm` and `centre_mm` where they are known; else voxels of 1 mm around the origin.
         most_voxels: more are averaged in blocks first.
@@ -61,17 +56,17 @@ def viewer(
         np.stack([np.asarray(each, dtype=np.float32) for each in (original, *made)])
         for original, made in zip(originals, synthetic, strict=True)
     ]
-    at = 0 if reference is None else reference + 1
+    reference = 0 if step is None else step + 1
     # Of each volume by itself, as in the panels, whose colours then end where these do.
-    limit = symmetric_limit([each - stack[at] for stack in frames for each in stack[1:]])
+    limit = symmetric_limit([each - stack[reference] for stack in frames for each in stack[1:]])
     while sum(each.size for each in frames) > most_voxels:
         frames = [_halved(each) for each in frames]
         affine = affine @ np.array([[2, 0, 0, 0.5], [0, 2, 0, 0.5], [0, 0, 2, 0.5], [0, 0, 0, 1.0]])
     scans = [
         ViewedScan(*each)
-        for each in zip(names, (_packed(stack, affine, slider) for stack in frames), captions, strict=True)
+        for each in zip(names, (_packed(stack, affine, step is not None) for stack in frames), captions, strict=True)
     ]
-    return Viewer(caption, choices, start, slider, change, limit, at, scans)
+    return Viewer(caption, choices, step or 0, step is not None, change, limit, reference, scans)
 
 
 def _halved(volumes: Array) -> Array:

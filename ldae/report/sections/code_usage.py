@@ -20,8 +20,8 @@ def code_usage(run: RunFolder) -> Section:
     """Information of the semantic code that the denoiser uses."""
     title = "Code usage: information in the semantic code"
     if run.results.get(AT) is None:
-        absent = run.missing(AT, reason="results.json holds no code usage; run 'ldae study' again.")
-        return Section("code", title, [absent])
+        reason = "results.json holds no code usage; run 'ldae study' again."
+        return Section("code", title, [run.missing(AT, reason)])
     text = (
         "A powerful decoder can ignore its code. To test this, noise of several levels was added to every compressed test "
         "scan, and the model denoised it three times from the same noise: with the scan's own semantic code, with another "
@@ -67,18 +67,15 @@ def _verdict(run: RunFolder) -> list[Text]:
 
 
 def _table(run: RunFolder) -> Table:
-    results = run.results
-
-    def explained(name: str) -> list[Cell]:
-        return [results.cell(AT, name, "value"), results.interval(AT, name)]
-
-    rows = []
+    results, rows = run.results, []
     for name, share in (("right", "share"), ("shuffled", "shuffled_share"), ("none", None)):
         images = [results.cell(AT, metric, name, digits=digits) for metric, (_, digits) in METRICS.items()]
-        cells = explained(share) if share else [Cell("0 by definition", prose=True), Cell("")]
+        cells = results.estimate(AT, share) if share else [Cell("0 by definition", prose=True), Cell("")]
         rows.append(Row(CODES[name].capitalize(), [*cells, *images]))
     gaps = [results.cell(AT, "image_gaps", metric, "value", digits=digits) for metric, (_, digits) in METRICS.items()]
-    rows.append(Row("Gain of the own code over another subject's code", [*explained("gap"), *gaps], reference=True))
+    rows.append(
+        Row("Gain of the own code over another subject's code", [*results.estimate(AT, "gap"), *gaps], reference=True)
+    )
     scans = run.task(AT).get("images", "scans")
     caption = (
         "Explained variance of the denoising target: 0 is no better than no code, 1 is no error, and below 0 the code "

@@ -1,13 +1,11 @@
 """The report's section on missing sessions, predicted from a subject's other sessions."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from ldae.report.blocks import Absence, Block, Picture, Row, Section, Table, Text
-from ldae.report.plots.panels import Image, cuts_of, difference, incomplete
-from ldae.report.plots.slice_panels import PanelRow, Tile, TileKind, draw_panel, symmetric_limit
+from ldae.report.plots.slice_panels import Array, PanelRow, Tile, TileKind, difference, draw_panel, symmetric_limit
 from ldae.report.run_folder import RunFolder
 from ldae.report.wording import METHODS, OWN_METHODS, RIVALS, capital, fixed, joined, verdict
 
@@ -33,8 +31,8 @@ def interpolation(run: RunFolder) -> Section:
     title = "Interpolation: a missing scan between two sessions"
     result = run.results.get("interpolate")
     if not isinstance(result, Mapping):
-        absent = run.missing("interpolate", reason="results.json holds no interpolation; run 'ldae study' again.")
-        return Section("interpolation", title, [absent])
+        reason = "results.json holds no interpolation; run 'ldae study' again."
+        return Section("interpolation", title, [run.missing("interpolate", reason)])
     text = (
         "Each session between two others was left out, predicted from the subject's other sessions, and compared with the "
         f"real scan: {result.get('n')} cases of {result.get('subjects')} subjects. The sessions before and after are "
@@ -89,9 +87,8 @@ def _differences(run: RunFolder) -> Mapping[str, Any]:
 def _comparisons(run: RunFolder) -> list[Block]:
     """The own method against methods that need no trained code, in the change error."""
     at = ("interpolate", "differences", "change_error", run.own_method)
-    cell, interval, p_value = run.results.cell, run.results.interval, run.results.p_value
     rows = [
-        Row(capital(METHODS[name]), [cell(*at, name, "value"), interval(*at, name), p_value(*at, name, "p_holm")])
+        Row(capital(METHODS[name]), [*run.results.estimate(*at, name), run.results.p_value(*at, name, "p_holm")])
         for name in _differences(run)
     ]
     caption = (
@@ -126,7 +123,7 @@ def _cases(run: RunFolder) -> list[Block]:
         return [images]
     fits = isinstance(shown, list) and shown and all(len(each) == len(shown) for each in images.values())
     if not fits or not all(_is_case(each) for each in shown):
-        return [incomplete(run, "interpolate")]
+        return [run.incomplete("interpolate")]
     cases = [{name: each[at] for name, each in images.items()} for at in range(len(shown))]
     limit = symmetric_limit(
         [difference(image, case["first"]) for case in cases for name, image in case.items() if name != "first"]
@@ -151,7 +148,7 @@ def _is_case(facts: Any) -> bool:
     )
 
 
-def _case_picture(run: RunFolder, images: Mapping[str, Image], facts: Mapping[str, Any], limit: float) -> Picture:
+def _case_picture(run: RunFolder, images: Mapping[str, Array], facts: Mapping[str, Any], limit: float) -> Picture:
     first, target, second = (f"{month:g}" for month in facts["months"])
     start, alone = images["first"], images.get(CODES_ALONE)
     # Header, image and its kind, and what stands below it.
@@ -169,9 +166,9 @@ def _case_picture(run: RunFolder, images: Mapping[str, Image], facts: Mapping[st
     add("predicted\n" if alone is None else "codes with\ncorrection", "predicted")
     add("interpolated\nvoxels", "voxel_linear")
     rows = []
-    for cut in cuts_of(run, start, "axial", "coronal"):
+    for cut in run.cuts(start, "axial", "coronal"):
         rows.append(PanelRow(cut, [image for _, image, _ in columns]))
-        rows.append(PanelRow(replace(cut, label=f"change, {cut.plane}"), [change for *_, change in columns]))
+        rows.append(PanelRow(cut.of_change, [change for *_, change in columns]))
     draw = partial(
         draw_panel,
         rows,

@@ -1,15 +1,13 @@
 """The report's section on edits: scans moved along the diagnosis direction."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 from ldae.report.blocks import Absence, Beside, Block, Cell, ChartFigure, Picture, Row, Section, Table, Text, Viewer
 from ldae.report.plots.chart import Axis, Chart, Series
-from ldae.report.plots.panels import Image, cuts_of, difference, incomplete
-from ldae.report.plots.slice_panels import PanelRow, Tile, draw_panel, symmetric_limit
+from ldae.report.plots.slice_panels import Array, PanelRow, Tile, difference, draw_panel, symmetric_limit
 from ldae.report.plots.volumes import viewer
 from ldae.report.run_folder import RunFolder
 from ldae.report.wording import STRUCTURES, capital, fixed, joined, long_class
@@ -29,8 +27,8 @@ def manipulation(run: RunFolder) -> Section:
     """Edited scans with the probe's predictions and measured volumes."""
     title = "Manipulation: scans edited along the diagnosis direction"
     if run.results.get("manipulate") is None:
-        absent = run.missing("manipulate", reason="results.json holds no manipulation; run 'ldae study' again.")
-        return Section("manipulation", title, [absent])
+        reason = "results.json holds no manipulation; run 'ldae study' again."
+        return Section("manipulation", title, [run.missing("manipulate", reason)])
     positive, negative = run.classes
     text = (
         f"The semantic code of a scan is moved along the probe's direction from {long_class(negative)} toward "
@@ -93,7 +91,7 @@ def _dose(run: RunFolder) -> list[Block]:
     )
     table = Table("Mean probability, and mean change of measured volumes against step 0", columns, rows)
     if all(each is None for each in change):
-        return [response, run.missing("volumes", reason="No edited image shows its ventricles."), table]
+        return [response, run.missing("volumes", "No edited image shows its ventricles."), table]
     return [Beside([[response], [ventricles]]), table]
 
 
@@ -145,20 +143,20 @@ def _findings(run: RunFolder) -> list[Block]:
     kinds = [name for name in FINDINGS if name in found]
     last = len(found["plain"]["steps"]) - 1
 
+    at = ("manipulate", "findings")
+
+    def slope(name: str, probe: str) -> Row:
+        cells = (run.results.estimate(*at, kind, "probe_slopes", probe, digits=2, signed=True) for kind in kinds)
+        return Row(name, list(chain(*cells)))
+
     def row(name: str, *keys: str | int, digits: int = 2) -> Row:
-        cells: list[Cell] = []
-        for kind in kinds:
-            at = ("manipulate", "findings", kind, *keys)
-            if keys[0] == "probe_slopes":
-                cells += [run.results.cell(*at, "value", digits=2, signed=True), run.results.interval(*at, digits=2)]
-            else:
-                cells += [run.results.cell(*at, digits=digits), Cell("")]
-        return Row(name, cells)
+        cells = ([run.results.cell(*at, kind, *keys, digits=digits), Cell("")] for kind in kinds)
+        return Row(name, list(chain(*cells)))
 
     others = [name for name in found["plain"]["probe_slopes"] if name != "direction"]
     rows = [
-        row(f"Change of the logit of {positive} per step", "probe_slopes", "direction"),
-        *(row(f"Change of the predicted {name} per step", "probe_slopes", name) for name in others),
+        slope(f"Change of the logit of {positive} per step", "direction"),
+        *(slope(f"Change of the predicted {name} per step", name) for name in others),
         row("Edited scans nearest to their own scan, last step (share)", "own_nearest_image", last),
         row("Edited codes nearest to their own code, last step (share)", "own_nearest_code", last),
         row(f"Subjects predicted {positive} only after the edit (share of the others)", "flipped"),
@@ -194,7 +192,7 @@ def _panels(run: RunFolder) -> list[Block]:
         isinstance(steps, list) and isinstance(shown, list) and images["images"].shape[:2] == (len(shown), len(steps))
     )
     if not fits or 0 not in steps:
-        return [incomplete(run, "manipulate")]
+        return [run.incomplete("manipulate")]
     zero = steps.index(0)
     changes = [[difference(image, edits[zero]) for image in edits] for edits in images["images"]]
     limit = symmetric_limit([each for row in changes for each in row])
@@ -212,7 +210,6 @@ def _viewer(
 ) -> Viewer:
     """The edited scans, with a slider for the step."""
     positive, negative = run.classes
-    zero = steps.index(0)
     captions = [
         [
             f"step {_step(step)}: P({positive}) {p:.2f}, ventricles {fixed(v, 1)} ml"
@@ -225,11 +222,9 @@ def _viewer(
         [_who(facts) for facts in shown],
         images["original"],
         images["images"],
-        reference=zero,
+        step=steps.index(0),
         choices=[f"step {_step(step)}" for step in steps],
         captions=captions,
-        start=zero,
-        slider=True,
         change="change since step 0",
         grid=run.preprocessing,
     )
@@ -242,7 +237,7 @@ def _who(facts: Mapping[str, Any]) -> str:
 
 
 def _panel(
-    run: RunFolder, original: Image, edits: Image, changes: Sequence[Image], facts: Mapping[str, Any], limit: float
+    run: RunFolder, original: Array, edits: Array, changes: Sequence[Array], facts: Mapping[str, Any], limit: float
 ) -> Picture:
     """One subject: its scan, the edits, and their differences to step 0."""
     positive, _ = run.classes
@@ -254,14 +249,14 @@ def _panel(
     ]
     tiles = [Tile(original, "original"), *(Tile(image, "synthetic") for image in edits)]
     differences = [None, *(Tile(each, "difference", outline=edits[steps.index(0)]) for each in changes)]
-    axial, coronal = cuts_of(run, original, "axial", "coronal")
+    axial, coronal = run.cuts(original, "axial", "coronal")
     draw = partial(
         draw_panel,
         [
             PanelRow(axial, tiles),
             PanelRow(coronal, tiles, ["", *measured]),
-            PanelRow(replace(axial, label="change, axial"), differences),
-            PanelRow(replace(coronal, label="change, coronal"), differences),
+            PanelRow(axial.of_change, differences),
+            PanelRow(coronal.of_change, differences),
         ],
         headers,
         limit=limit,

@@ -41,15 +41,14 @@ def key_rows(run: RunFolder) -> list[Row]:
 def _rows_by_question(run: RunFolder) -> dict[str, list[Row]]:
     """The rows that answer each question."""
     results, (positive, negative) = run.results, run.classes
-    cell, interval, own = results.cell, results.interval, run.own_method
-    diagnosis, age, share, change = ("probe", "diagnosis"), ("probe", "age"), ("code_usage", "share"), "change_error"
+    cell, estimate, interval, own = results.cell, results.estimate, results.interval, run.own_method
+    diagnosis, age, change = ("probe", "diagnosis"), ("probe", "age"), "change_error"
     monotone = "increasing" if results.get("manipulate", "monotone") else "not increasing"
     probability = _span(results, "probability", 2)
-    prediction = [
+    prediction: list[tuple[Any, ...]] = [
         (
             f"{capital(long_class(positive))} versus {long_class(negative)}: AUC",
-            cell(*diagnosis, "auc", "value"),
-            interval(*diagnosis, "auc"),
+            *estimate(*diagnosis, "auc"),
             _references(results, (*diagnosis, "baselines"), short_name, 3),
             f"Probability that a scan with {positive} ranks above one without: 0.5 is chance, 1 is perfect.",
         ),
@@ -74,7 +73,7 @@ def _rows_by_question(run: RunFolder) -> dict[str, list[Row]]:
             "Mean distance of predicted and true age; smaller is better.",
         ),
     ]
-    images = [
+    images: list[tuple[Any, ...]] = [
         (
             "Reconstruction from both codes: SSIM",
             cell("reconstruct", "ssim"),
@@ -92,14 +91,13 @@ def _rows_by_question(run: RunFolder) -> dict[str, list[Row]]:
         ),
         (
             "Code usage: explained variance of the denoising target",
-            cell(*share, "value"),
-            interval(*share),
+            *estimate("code_usage", "share"),
             cell("code_usage", "shuffled_share", "value", form=lambda value: f"another subject's code {fixed(value)}"),
             "Share of the denoising error without a code that the scan's own code removes. Near 0, or no better than "
             "another subject's code: the code is not used.",
         ),
     ]
-    course = [
+    course: list[tuple[Any, ...]] = [
         (
             f"Edits toward {positive}: change of ventricle volume",
             _span(results, "ventricle_change_ml", 1, " ml", signed=True),

@@ -33,7 +33,7 @@ def _of_run(run: RunFolder, name: str, title: str) -> Section:
         reason = (
             f"results.json and {source.name} hold no {name} probe; run 'ldae study' on a manifest with that column."
         )
-        return Section(name, title, [run.missing(f"probe.{name}", reason=reason)])
+        return Section(name, title, [run.missing(f"probe.{name}", reason)])
     return probe_section(source.content, source.name, name, title, own=CODE)
 
 
@@ -241,11 +241,8 @@ def _comparisons(probe: ProbeFile) -> list[Table]:
     delong = any(each.get("delong") for each in comparisons)
     rows = []
     for index, each in enumerate(comparisons):
-        cells = [
-            probe.cell("comparisons", index, "difference", "value", digits=probe.digits),
-            probe.interval("comparisons", index, "difference", digits=probe.digits),
-            probe.p_value("comparisons", index, "p_holm"),
-        ]
+        cells = probe.estimate("comparisons", index, "difference", digits=probe.digits)
+        cells.append(probe.p_value("comparisons", index, "p_holm"))
         if delong:
             cells.append(probe.p_value("comparisons", index, "delong", "p"))
         rows.append(Row(capital(probe.called(each["against"])), cells))

@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from functools import partial
 
 from ldae.report.blocks import Absence, Block, Picture, Row, Section, Table, Text
-from ldae.report.plots.panels import CONVENTION, cuts_of, difference, incomplete
-from ldae.report.plots.slice_panels import PanelRow, Tile, draw_panel, symmetric_limit
+from ldae.report.plots.slice_panels import PanelRow, Tile, difference, draw_panel, symmetric_limit
 from ldae.report.plots.volumes import viewer
 from ldae.report.run_folder import RunFolder
 from ldae.report.wording import counted, fixed, joined
@@ -30,8 +29,8 @@ def reconstruction(run: RunFolder) -> Section:
     """Scans beside their reconstructions."""
     title = "Reconstruction: scans decoded from their codes"
     if run.results.get("reconstruct") is None:
-        absent = run.missing("reconstruct", reason="results.json holds no reconstruction; run 'ldae study' again.")
-        return Section("reconstruction", title, [absent])
+        reason = "results.json holds no reconstruction; run 'ldae study' again."
+        return Section("reconstruction", title, [run.missing("reconstruct", reason)])
     text = (
         f"{counted(run.task('reconstruct').get('scans'))} test scans were encoded and decoded in "
         f"{run.results.get('reconstruct', 'steps')} sampling steps, one scan of each test subject in a study. The semantic "
@@ -76,7 +75,7 @@ def _differences(run: RunFolder) -> list[Table]:
     }
     at = ("reconstruct", "intervals")
     rows = [
-        Row(text, [run.results.cell(*at, name, "value", digits=4), run.results.interval(*at, name, digits=4)])
+        Row(text, run.results.estimate(*at, name, digits=4))
         for name, text in names.items()
         if run.results.get(*at, name) is not None
     ]
@@ -108,7 +107,7 @@ def _panels(run: RunFolder) -> list[Block]:
         return [images]
     scores, keys = (run.task("reconstruct").get(name) for name in ("per_scan", "shown"))
     if not isinstance(scores, Mapping) or not isinstance(keys, list) or len(keys) != len(images["original"]):
-        return [incomplete(run, "reconstruct")]
+        return [run.incomplete("reconstruct")]
     worst = min(scores, key=lambda key: scores[key])
     rows = {key: keys.index(key) for key in keys}  # a cohort of few scans shows one twice
     places = {key: f"{'Worst' if key == worst else 'Typical'} of {len(scores)} test scans" for key in rows}
@@ -116,20 +115,22 @@ def _panels(run: RunFolder) -> list[Block]:
     differences = {at: difference(images["both"][at], images["original"][at]) for at in rows.values()}
     limit = symmetric_limit(differences.values())
     blocks: list[Block] = [
-        Text(CONVENTION),
+        Text(
+            "Sections follow the radiological convention: the patient's right (R) is on the left of axial and coronal "
+            "sections. In sagittal sections anterior (A) is on the left. All grey images share one intensity scale from 0 to "
+            "1, without windowing. Voxels are interpolated for display only."
+        ),
         viewer(
             "Original scans and their reconstructions in three planes.",
             [f"{key} ({places[key].lower()})" for key in rows],
             [images["original"][at] for at in rows.values()],
             [[images[name][at] for name in RESTORED] for at in rows.values()],
-            reference=None,
+            step=None,
             choices=list(RESTORED.values()),
             captions=[
                 [f"{text}, {similar[key]}" if name == "both" else text for name, text in RESTORED.items()]
                 for key in rows
             ],
-            start=0,
-            slider=False,
             change="difference to the original",
             grid=run.preprocessing,
         ),
@@ -145,7 +146,7 @@ def _panels(run: RunFolder) -> list[Block]:
         ]
         draw = partial(
             draw_panel,
-            [PanelRow(cut, tiles) for cut in cuts_of(run, original)],
+            [PanelRow(cut, tiles) for cut in run.cuts(original)],
             ("original", "from both codes", "both codes minus original", "semantic code alone", "compression ceiling"),
             limit=limit,
             limit_label="blue: darker than the original, red: brighter (full grey scale = 1); grey line: original",
@@ -164,7 +165,7 @@ def samples(run: RunFolder) -> Section:
     title = "Samples: images drawn by the model"
     images = run.images("sample", "original", "variations", "unconditional")
     if isinstance(images, Absence):
-        return Section("samples", title, [run.missing("sample", reason=images.reason)])
+        return Section("samples", title, [run.missing("sample", images.reason)])
     original, variations, free = (images[name] for name in ("original", "variations", "unconditional"))
     tiles = [Tile(original, "original"), *(Tile(each, "synthetic") for each in (*variations, *free))]
     headers = [
@@ -178,7 +179,7 @@ def samples(run: RunFolder) -> Section:
         "differs is not. Samples without a code come from the denoiser alone and show no subject. Blur comes from the "
         "compression and the denoiser. Implausible anatomy is a sign that the denoiser needs more training or more scans."
     )
-    draw = partial(draw_panel, [PanelRow(cut, tiles) for cut in cuts_of(run, original)], headers)
+    draw = partial(draw_panel, [PanelRow(cut, tiles) for cut in run.cuts(original)], headers)
     alt = (
         f"Sections of {key}, of {len(variations)} variations of its semantic code, and of {len(free)} samples without a "
         "code; all but the first are synthetic."

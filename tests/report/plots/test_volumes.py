@@ -28,17 +28,18 @@ def build(shape: tuple[int, int, int] = (7, 8, 6), **options: object) -> tuple[V
     rng = np.random.default_rng(0)
     original = rng.uniform(size=shape).astype(np.float16)
     made = np.clip(original + rng.normal(0, 0.05, (4, *shape)), 0, 1).astype(np.float16)
-    how = {"reference": None, "slider": False} | options
     shown = viewer(
         "Scans.", ["sub-1"], [original], [made],
-        choices=list("abcd"), captions=[["one", "two", "three", "four"]], start=0, change="difference", grid=GRID, **how,
+        choices=list("abcd"), captions=[["one", "two", "three", "four"]], change="difference", grid=GRID,
+        **{"step": None} | options,
     )  # fmt: skip
     return shown, original.astype(np.float64), made.astype(np.float64)
 
 
-@pytest.mark.parametrize("slider", [False, True])
-def test_volumes_survive_within_half_a_level(slider: bool) -> None:
-    shown, original, made = build(slider=slider)
+@pytest.mark.parametrize("step", [None, 0])
+def test_volumes_survive_within_half_a_level(step: int | None) -> None:
+    shown, original, made = build(step=step)
+    assert shown.slider is (step is not None)
     got = np.moveaxis(unpacked(shown).get_fdata(), -1, 0)
     np.testing.assert_allclose(got, [original, *made], atol=0.501 / LEVELS)
 
@@ -49,7 +50,7 @@ def test_colours_end_where_those_of_panels_do_and_no_change_has_none() -> None:
     moved = np.where(np.arange(8)[:, None, None] < 1, 0.5, still)
     shown = viewer(
         "", ["s"], [still], [[*[still] * 40, moved]],
-        reference=0, choices=["a"] * 41, captions=[["a"] * 41], start=0, slider=False, change="", grid={},
+        step=0, choices=["a"] * 41, captions=[["a"] * 41], change="", grid={},
     )  # fmt: skip
     assert shown.limit == symmetric_limit([moved - still]) == pytest.approx(0.2)
     frames = unpacked(shown).get_fdata()

@@ -1,20 +1,13 @@
 """The methods paragraph tells this run's counts, and nothing that the run cannot know."""
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
-import pytest
 
 from ldae.report.blocks import Listing, Table
 from ldae.report.run_folder import open_run
 from ldae.report.sections.paper import paragraph, publication
-
-
-@pytest.fixture(scope="module")
-def run(copy_of_run: Callable[[], Path]) -> Path:
-    return copy_of_run()
 
 
 def test_counts_are_those_of_the_cohort_table(run: Path) -> None:
