@@ -48,27 +48,22 @@ class AutoencoderShape:
     nonlocal_attention: bool
 
 
-def rename_autoencoder(file: WeightsFile, ignore: tuple[str, ...] = ()) -> tuple[Renamed, AutoencoderShape, list[str]]:
-    """The compression autoencoder.
+def rename_autoencoder(file: WeightsFile) -> tuple[Renamed, AutoencoderShape]:
+    """The compression autoencoder: the account of its tensors, and the architecture.
 
     Args:
         file: an AutoencoderKL's weights, alone or in a Lightning checkpoint, by either package's names.
-        ignore: beginnings of names to leave out.
-
-    Returns:
-        The account, the architecture, and the names that mean nothing in an autoencoder.
 
     Raises:
         CheckpointError: if the file holds no autoencoder, or one that the compression network cannot be.
     """
-    inside, prefix, account = find_network(file, "autoencoder", ignore)
-    unexpected = []
+    inside, prefix, account = find_network(file, "autoencoder")
     for name, tensor in inside.items():
         if PARTS.match(name):
             account.add(f"compression.network.{autoencoder_name(name)}", prefix + name, tensor)
         else:
-            unexpected.append(prefix + name)
-    return account, _autoencoder_shape(file, inside), unexpected
+            account.unexpected.append(prefix + name)
+    return account, _autoencoder_shape(file, inside)
 
 
 def autoencoder_name(name: str) -> str:

@@ -81,34 +81,27 @@ class EncoderShape:
     slices: int
 
 
-def rename_decoder(
-    file: WeightsFile, ignore: tuple[str, ...] = (), *, alone: bool = False
-) -> tuple[Renamed, DecoderShape, list[str]]:
-    """The denoiser and, unless it is alone, the gradient estimator.
+def rename_decoder(file: WeightsFile, *, alone: bool = False) -> tuple[Renamed, DecoderShape]:
+    """The denoiser and, unless it is alone, the gradient estimator: the account of their tensors, and the architecture.
 
     Args:
         file: a published decoder, alone or in a Lightning checkpoint.
-        ignore: beginnings of names to leave out.
         alone: whether it is a denoiser without a gradient estimator, as the second stage leaves it.
-
-    Returns:
-        The account, the architecture, and the names that mean nothing in a decoder.
 
     Raises:
         CheckpointError: if the file holds no decoder, or one whose architecture cannot be read.
     """
-    inside, prefix, account = find_network(file, "decoder", ignore)
+    inside, prefix, account = find_network(file, "decoder")
     shape = _decoder_shape(file, inside, alone)
-    unexpected = []
     for name, tensor in inside.items():
         ours = decoder_name(name)
         if ours is None:
-            unexpected.append(prefix + name)
+            account.unexpected.append(prefix + name)
         else:
             # Queries, keys, values and the projection are convolutions of size 1 there, linear layers here.
             linear = ".attention." in ours and tensor.ndim == 3 and tensor.shape[-1] == 1
             account.add(ours, prefix + name, tensor[..., 0] if linear else tensor)
-    return account, shape, unexpected
+    return account, shape
 
 
 def decoder_name(name: str) -> str | None:
@@ -201,21 +194,16 @@ def _counted(inside: Mapping[str, Tensor], pattern: str) -> Iterator[Tensor]:
         index += 1
 
 
-def rename_encoder(file: WeightsFile, ignore: tuple[str, ...] = ()) -> tuple[Renamed, EncoderShape, list[str]]:
-    """The semantic encoder. Its backbone is stored twice; the copies must be equal.
+def rename_encoder(file: WeightsFile) -> tuple[Renamed, EncoderShape]:
+    """The semantic encoder: the account of its tensors, and the architecture. Its backbone is stored twice.
 
     Args:
         file: a published encoder, alone or in a Lightning checkpoint.
-        ignore: beginnings of names to leave out.
-
-    Returns:
-        The account, the architecture, and the names that mean nothing in an encoder.
 
     Raises:
         CheckpointError: if the file holds no encoder, one whose architecture cannot be read, or two different backbones.
     """
-    inside, prefix, account = find_network(file, "encoder", ignore)
-    unexpected = []
+    inside, prefix, account = find_network(file, "encoder")
     for name, tensor in inside.items():
         old = next((old for old in ENCODER if name.startswith(old)), None)
         if name == POSITIONS:
@@ -223,7 +211,7 @@ def rename_encoder(file: WeightsFile, ignore: tuple[str, ...] = ()) -> tuple[Ren
         elif old is not None:
             account.add("semantic_encoder." + ENCODER[old] + name.removeprefix(old), prefix + name, tensor)
         elif not name.startswith(SECOND_BACKBONE):
-            unexpected.append(prefix + name)
+            account.unexpected.append(prefix + name)
     for name, tensor in inside.items():
         if not name.startswith(SECOND_BACKBONE):
             continue
@@ -239,7 +227,7 @@ def rename_encoder(file: WeightsFile, ignore: tuple[str, ...] = ()) -> tuple[Ren
                 "which one was used cannot be known: take another checkpoint"
             )
             raise CheckpointError(msg)
-    return account, _encoder_shape(account, inside.get(POSITIONS)), unexpected
+    return account, _encoder_shape(account, inside.get(POSITIONS))
 
 
 def _encoder_shape(account: Renamed, positions: Tensor | None) -> EncoderShape:

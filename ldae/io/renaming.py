@@ -42,19 +42,23 @@ class Renamed:
 
     Attributes:
         file: where the tensors come from.
+        kind: key of :data:`NETWORKS`.
         tensors: our name to the tensor, a view of the file's.
         sources: our name to the file's.
         equal: names of second copies, found equal to the first.
         recomputed: tensors that follow from a formula, by the file's names; whoever knows the formula compares them.
         left_out: names of tensors that the model does not need, by reason.
+        unexpected: names that mean nothing in such a network, for which :func:`check_complete` refuses the file.
     """
 
     file: WeightsFile
+    kind: str
     tensors: dict[str, Tensor] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
     equal: list[str] = field(default_factory=list)
     recomputed: dict[str, Tensor] = field(default_factory=dict)
     left_out: dict[str, list[str]] = field(default_factory=dict)
+    unexpected: list[str] = field(default_factory=list)
 
     def add(self, ours: str, source: str, tensor: Tensor) -> None:
         """Use a tensor of the file."""
@@ -68,13 +72,12 @@ class Renamed:
         return {kind: kinds.count(kind) for kind in sorted(set(kinds))}
 
 
-def find_network(file: WeightsFile, kind: str, ignore: Sequence[str] = ()) -> tuple[dict[str, Tensor], str, Renamed]:
+def find_network(file: WeightsFile, kind: str) -> tuple[dict[str, Tensor], str, Renamed]:
     """One network's tensors among all of a file, the averaged ones where there are any.
 
     Args:
         file: to search.
         kind: key of :data:`NETWORKS`.
-        ignore: beginnings of names that are left out by request.
 
     Returns:
         The tensors by their names inside the network, the prefix they had, and the account so far.
@@ -83,10 +86,9 @@ def find_network(file: WeightsFile, kind: str, ignore: Sequence[str] = ()) -> tu
         CheckpointError: if there is no such network, or several, or if a tensor belongs to nothing that is known.
     """
     network = NETWORKS[kind]
-    file, ignored = file.without(tuple(ignore))
-    account = Renamed(file)
-    if ignored:
-        account.left_out["left out by request"] = ignored
+    account = Renamed(file, kind)
+    if file.ignored:
+        account.left_out["left out by request"] = list(file.ignored)
     prefixes = {key: _prefixes(file, each.anchor) for key, each in NETWORKS.items()}
     own = prefixes[kind]
     averaged = [prefix for prefix in own if re.search(r"(^|[._])ema[._]", prefix)]
@@ -125,22 +127,14 @@ def find_network(file: WeightsFile, kind: str, ignore: Sequence[str] = ()) -> tu
     return inside, prefix, account
 
 
-def check_complete(
-    account: Renamed, kind: str, expected: Mapping[str, tuple[int, ...]], unexpected: Sequence[str]
-) -> None:
-    """Refuse a network that is not exactly what its architecture says.
-
-    Args:
-        account: what was renamed.
-        kind: key of :data:`NETWORKS`.
-        expected: shapes by our names.
-        unexpected: names of the file that mean nothing in such a network.
+def check_complete(account: Renamed, expected: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse a network that is not exactly what its architecture says: the expected shapes, by our names.
 
     Raises:
         CheckpointError: naming the first tensor that is missing, unexpected or of another shape.
     """
-    network, path = NETWORKS[kind], account.file.path
-    unexpected = [*unexpected, *(account.sources[ours] for ours in account.tensors if ours not in expected)]
+    network, path = NETWORKS[account.kind], account.file.path
+    unexpected = [*account.unexpected, *(account.sources[ours] for ours in account.tensors if ours not in expected)]
     if unexpected:
         raise CheckpointError(_unexpected(account.file, network, unexpected))
     missing = [ours for ours in expected if ours not in account.tensors]

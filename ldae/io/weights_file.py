@@ -3,7 +3,7 @@
 import pickle
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,25 +37,22 @@ class WeightsFile:
         sha256: of its content.
         tensors: by the file's own names, on the CPU; mapped from the file where its format allows that, not read.
         beside: other entries of the checkpoint, which hold the state of a training and no weights.
+        ignored: names of tensors that were left out by request.
     """
 
     path: Path
     sha256: str
     tensors: Mapping[str, Tensor]
     beside: tuple[str, ...] = ()
-
-    def without(self, prefixes: tuple[str, ...]) -> tuple["WeightsFile", list[str]]:
-        """The file without the tensors whose names begin with one of the prefixes, and those tensors' names."""
-        dropped = [name for name in self.tensors if prefixes and name.startswith(prefixes)]
-        kept = {name: tensor for name, tensor in self.tensors.items() if name not in set(dropped)}
-        return WeightsFile(self.path, self.sha256, kept, self.beside), dropped
+    ignored: tuple[str, ...] = ()
 
 
-def read_weights_file(path: Path) -> WeightsFile:
+def read_weights_file(path: Path, ignore: Sequence[str] = ()) -> WeightsFile:
     """Read a safetensors file, a state dict, a Lightning checkpoint, or a single array of torch or NumPy.
 
     Args:
         path: of the file; its content decides the format, not its name.
+        ignore: beginnings of names to leave out.
 
     Raises:
         CheckpointError: if it is missing, damaged, none of these, or holds Python objects beside its tensors.
@@ -79,7 +76,9 @@ def read_weights_file(path: Path) -> WeightsFile:
     if not tensors:
         msg = f"{path}: holds no tensors; give the file of the trained weights"
         raise CheckpointError(msg)
-    return WeightsFile(path, sha256_of(path), tensors, beside)
+    ignored = tuple(name for name in tensors if name.startswith(tuple(ignore)))
+    kept = {name: tensor for name, tensor in tensors.items() if name not in ignored}
+    return WeightsFile(path, sha256_of(path), kept, beside, ignored)
 
 
 def _load_array(path: Path) -> Tensor:

@@ -94,10 +94,10 @@ def plan_official(
     contract = contract or OfficialContract()
     files: dict[Path, WeightsFile] = {}
     for path in (decoder, encoder, autoencoder):
-        files[path] = files.get(path) or read_weights_file(path)
-    denoising, decoder_shape, odd_decoder = rename_decoder(files[decoder], tuple(ignore))
-    encoding, encoder_shape, odd_encoder = rename_encoder(files[encoder], tuple(ignore))
-    compressing, autoencoder_shape, odd_autoencoder = rename_autoencoder(files[autoencoder], tuple(ignore))
+        files[path] = files.get(path) or read_weights_file(path, ignore)
+    denoising, decoder_shape = rename_decoder(files[decoder])
+    encoding, encoder_shape = rename_encoder(files[encoder])
+    compressing, autoencoder_shape = rename_autoencoder(files[autoencoder])
     _check_together("code width", (decoder, decoder_shape.semantic_width), (encoder, encoder_shape.widths[-1]))
     _check_together(
         "latent channels",
@@ -119,9 +119,8 @@ def plan_official(
         networks = Networks(config)
     shapes = {name: tuple(tensor.shape) for name, tensor in networks.state_dict().items()}
     accounts = {"decoder": denoising, "encoder": encoding, "autoencoder": compressing}
-    odd = {"decoder": odd_decoder, "encoder": odd_encoder, "autoencoder": odd_autoencoder}
     for kind, account in accounts.items():
-        check_complete(account, kind, _of(shapes, PARTS[kind]), odd[kind])
+        check_complete(account, _of(shapes, PARTS[kind]))
     return OfficialConversion(
         accounts=accounts,
         shapes=shapes,
@@ -159,13 +158,13 @@ def plan_autoencoder(
     if groups < 1 or latent_scale <= 0:
         msg = f"groups and latent scale must be positive, got {groups} and {latent_scale}"
         raise ConfigError(msg)
-    account, shape, odd = rename_autoencoder(read_weights_file(path), tuple(ignore))
+    account, shape = rename_autoencoder(read_weights_file(path, ignore))
     config = _compression_config(shape, groups)
     with torch.device("meta"):
         network = CompressionAutoencoder(config)
     shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     prefixed = {f"compression.{name}": each for name, each in shapes.items()}
-    check_complete(account, "autoencoder", _of(prefixed, PARTS["autoencoder"]), odd)
+    check_complete(account, _of(prefixed, PARTS["autoencoder"]))
     accounts = {"autoencoder": account}
     return NetworkConversion(
         network="compression",
@@ -196,12 +195,12 @@ def plan_denoiser(
         CheckpointError: if a tensor is missing, unexpected or of another shape.
         ConfigError: if the heads do not suit the widths.
     """
-    account, shape, odd = rename_decoder(read_weights_file(path), tuple(ignore), alone=True)
+    account, shape = rename_decoder(read_weights_file(path, ignore), alone=True)
     config = _denoiser_config(shape, heads, stride)
     with torch.device("meta"):
         network = Denoiser(config, shape.latent_channels)
     shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    check_complete(account, "decoder", {f"denoiser.{name}": each for name, each in shapes.items()}, odd)
+    check_complete(account, {f"denoiser.{name}": each for name, each in shapes.items()})
     accounts = {"denoiser": account}
     facts = {"origin": "converted from a published denoiser", **_file_facts(accounts)}
     return NetworkConversion(
