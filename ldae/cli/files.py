@@ -1,7 +1,8 @@
 """`ldae convert`, `export` and `report`: files of others, files for others, and documents."""
 
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 from ldae.base.ranges import Range
 from ldae.cli.command import command
@@ -12,8 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ldae.dicom.write import DerivedSeries
-    from ldae.tasks.conversion.conversion import NetworkConversion
+    from ldae.tasks.conversion.conversion import Conversion, NetworkConversion
     from ldae.tasks.conversion.official import OfficialContract
+
+Planned = TypeVar("Planned", bound="Conversion")
 
 
 @command("export dicom", settings="ldae.dicom.write:DerivedSeries", skip=("derivation",), names={"reference": "like"})
@@ -108,17 +111,14 @@ def convert_official(
     Examples:
         ldae convert official autoencoder.ckpt decoder.ckpt --out official
     """
-    from ldae.base.files import check_new_folder
     from ldae.errors import ConfigError
-    from ldae.tasks.conversion.conversion import RECORD
     from ldae.tasks.conversion.official import plan_official
 
     if len(files) > 3:
         msg = f"{len(files)} files given; give those of denoiser, semantic encoder and compression autoencoder"
         raise ConfigError(msg)
-    check_new_folder(out, force=force, sign=RECORD)  # now, not after the files have been read
-    plan = plan_official(files[0], files[1 if len(files) == 3 else 0], files[-1], settings, ignore=ignore or [])
-    _write(plan, out, force)
+    encoder = files[1 if len(files) == 3 else 0]
+    plan = _convert(partial(plan_official, files[0], encoder, files[-1], settings, ignore=ignore or []), out, force)
     for name, fact in plan.facts.items():
         say(f"{name}: {fact}")
     say(f"model: {out}", model=out)
@@ -153,8 +153,8 @@ def convert_autoencoder(
     """
     from ldae.tasks.conversion.official import plan_autoencoder
 
-    settings = {"groups": groups, "latent_scale": latent_scale, "ignore": ignore or []}
-    return _convert_network(plan_autoencoder, file, out, force, **settings)
+    plan = partial(plan_autoencoder, file, groups=groups, latent_scale=latent_scale, ignore=ignore or [])
+    return _convert_network(plan, out, force)
 
 
 @command("convert denoiser")
@@ -184,7 +184,8 @@ def convert_denoiser(
     """
     from ldae.tasks.conversion.official import plan_denoiser
 
-    return _convert_network(plan_denoiser, file, out, force, heads=heads, stride=stride, ignore=ignore or [])
+    plan = partial(plan_denoiser, file, heads=heads, stride=stride, ignore=ignore or [])
+    return _convert_network(plan, out, force)
 
 
 @command("convert probe")
@@ -213,22 +214,22 @@ def convert_probe(*, classifier: Path, mean: Path, std: Path, model: str, out: O
     return 0
 
 
-def _convert_network(
-    plan_network: "Callable[..., NetworkConversion]", file: Path, out: Path, force: bool, **settings: Any
-) -> int:
-    from ldae.base.files import check_new_folder
+def _convert_network(make_plan: "Callable[[], NetworkConversion]", out: Path, force: bool) -> int:
     from ldae.io.plain import to_plain
-    from ldae.tasks.conversion.conversion import RECORD
 
-    check_new_folder(out, force=force, sign=RECORD)  # now, not after the files have been read
-    plan = plan_network(file, **settings)
-    _write(plan, out, force)
+    plan = _convert(make_plan, out, force)
     say("architecture: " + ", ".join(f"{name} {value}" for name, value in to_plain(plan.config).items()))
     say(f"weights: {out / plan.weights}", weights=out / plan.weights)
     return 0
 
 
-def _write(plan: Any, out: Path, force: bool) -> None:
+def _convert(make_plan: "Callable[[], Planned]", out: Path, force: bool) -> "Planned":
+    """Write what was planned, and print where every tensor went."""
+    from ldae.base.files import check_new_folder
+    from ldae.tasks.conversion.conversion import RECORD
+
+    check_new_folder(out, force=force, sign=RECORD)  # now, not after the files have been read
+    plan = make_plan()
     with progress_bar("write") as move:
         plan.write(out, move, force=force)
     rows = []
@@ -240,3 +241,4 @@ def _write(plan: Any, out: Path, force: bool) -> None:
     for account in plan.accounts.values():
         for kind, count in account.widened.items():
             say(f"{account.file.path.name}: {count} tensors widened from {kind} to float32")
+    return plan
