@@ -55,12 +55,7 @@ class HelpFormatter(DefaultHelpFormatter):
 
 
 class Parser(ArgumentParser):
-    """A parser whose errors are one paragraph and exit code 2; earlier names of options work, with a notice.
-
-    Args:
-        path: words of the command.
-        description: above the options in its help.
-    """
+    """A parser whose errors are one paragraph and exit code 2; earlier names of options work, with a notice."""
 
     def __init__(self, path: tuple[str, ...], description: str) -> None:
         program = " ".join(("ldae", *path))
@@ -113,12 +108,7 @@ class Parser(ArgumentParser):
 
 @dataclass(frozen=True)
 class Number:
-    """Reads a number within a range.
-
-    Attributes:
-        kind: int or float.
-        allowed: the range.
-    """
+    """Reads a number of a kind, int or float, within a range."""
 
     kind: type
     allowed: Range
@@ -144,15 +134,7 @@ class Number:
 
 @dataclass(frozen=True)
 class Option:
-    """One parameter of a command, as read from a signature.
-
-    Attributes:
-        name: of the parameter.
-        spelling: of the option or positional argument.
-        hint: type.
-        default: or `MISSING`.
-        help: one line.
-    """
+    """One parameter of a command, as read from a signature; `spelling` is its name on the command line."""
 
     name: str
     spelling: str
@@ -208,13 +190,7 @@ class Option:
 
 @dataclass(frozen=True)
 class Settings:
-    """A parameter that is a dataclass, whose fields are options.
-
-    Attributes:
-        name: of the parameter.
-        cls: the dataclass.
-        parts: its fields.
-    """
+    """A parameter that is a dataclass, whose fields, the parts, are options."""
 
     name: str
     cls: type
@@ -316,12 +292,7 @@ COMMANDS: dict[tuple[str, ...], Command] = {}
 
 
 def command(name: str, **options: Any) -> Callable[[Callable[..., int | None]], Callable[..., int | None]]:
-    """Make a function a command.
-
-    Args:
-        name: its words, such as "cohort split".
-        options: further fields of `Command`.
-    """
+    """Make a function a command of this name, such as "cohort split"; `options` are further fields of `Command`."""
 
     def register(function: Callable[..., int | None]) -> Callable[..., int | None]:
         path = tuple(name.split())

@@ -62,11 +62,7 @@ class ToldBefore(SystemExit):
 
 @contextmanager
 def as_json(words: list[str]) -> Iterator[None]:
-    """One JSON object on the output stream when the command ends; what is otherwise there goes to the error stream.
-
-    Args:
-        words: of the command line.
-    """
+    """One JSON object on the output stream when the command ends; what is otherwise there goes to the error stream."""
     for each in _told.values():
         each.clear()
     console.file = sys.stderr
@@ -83,12 +79,7 @@ def as_json(words: list[str]) -> Iterator[None]:
 
 
 def say(text: str, **files: Path | str | Sequence[Path]) -> None:
-    """One line on the terminal.
-
-    Args:
-        text: of the line.
-        files: that the command has written, by what they are.
-    """
+    """One line on the terminal; `files`, by what they are, have been written by the command."""
     console.print(text, markup=False)
     _told["messages"].append(text)
     _told["files"] |= {
@@ -146,10 +137,6 @@ def progress_bar(what: str, clock: Callable[[], float] = time.monotonic) -> Iter
     """A bar that a task moves by calling (done, total); where the output is no terminal, a line a minute instead.
 
     Another total starts another part, whose pace is its own.
-
-    Args:
-        what: is being done.
-        clock: tells the seconds.
     """
     columns = (
         TextColumn("{task.description}"),
@@ -200,11 +187,7 @@ def exit_code(amiss: object, *, strict: bool) -> int:
 
 @contextmanager
 def exit_on_error(*, verbose: bool) -> Iterator[None]:
-    """Turn what a user can mend into one paragraph and exit code 2, and an interruption into 130, or 143 if by SIGTERM.
-
-    Args:
-        verbose: show the traceback too.
-    """
+    """Turn what a user can mend into one paragraph and exit code 2, and an interruption into 130, or 143 if by SIGTERM."""
     try:
         with ended_tidily():
             yield

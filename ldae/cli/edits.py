@@ -156,13 +156,7 @@ def manipulate(
 
 
 def show_edits(result: "ManipulateResult", name: str, subjects: int) -> None:
-    """Print what the edits changed.
-
-    Args:
-        result: of the edits.
-        name: of the probe that they follow.
-        subjects: number of them.
-    """
+    """Print what the edits, along the probe of this name, changed in so many subjects."""
     findings, volumes = result.findings, result.volume_change_ml
     rows = []
     for index, amount in enumerate(result.steps):

@@ -69,11 +69,7 @@ RENAMED_OPTIONS: dict[str, dict[str, str]] = {
 
 @dataclass(frozen=True)
 class Positional:
-    """Marks a parameter, in `Annotated`, that is given without an option's name.
-
-    Attributes:
-        also: option that gives it too, such as `--manifest`.
-    """
+    """Marks a parameter, in `Annotated`, that is given without an option's name, or after one, such as `--manifest`."""
 
     also: str | None = None
 
@@ -194,15 +190,7 @@ class Model(Hardware):
 def open_scans(
     model: Model, scans: Sequence[Path], out: Path, *, workers: int, semantic_only: bool = False
 ) -> "OpenedScans":
-    """Scans that a model can read; raw ones are preprocessed into `out`/prepared.
-
-    Args:
-        model: whose voxel size they get.
-        scans: manifest, image files, or BIDS folder.
-        out: folder.
-        workers: processes.
-        semantic_only: load the model for semantic codes alone.
-    """
+    """Scans that a model can read; raw ones are preprocessed into `out`/prepared, at the voxel size of the model."""
     from ldae.prepare.preprocess import intake
 
     def contract() -> "Preprocessing":  # a model that cannot be loaded is refused before anything is preprocessed

@@ -166,16 +166,7 @@ def run(
     baselines: "dict[str, Embeddings]",
     effect: "Volume | None",
 ) -> None:
-    """Run every task, write results and report, and print the key metrics.
-
-    Args:
-        model: to evaluate.
-        folder: of the model.
-        manifest: cohort table.
-        clock: of the run, with its folder and request.
-        baselines: embeddings of the same scans, by name.
-        effect: known effect of the disease, in template space.
-    """
+    """Run every task with a model of a folder, write results and report, and print the key metrics."""
     from ldae.base.files import write_json
     from ldae.base.hardware import peak_memory_gib
     from ldae.data.manifest import read_manifest

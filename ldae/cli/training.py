@@ -167,19 +167,9 @@ def train(
     force: bool = False,
     start: "tuple[str, LatentDiffusionAutoencoder] | None" = None,
 ) -> Path | None:
-    """Train with progress bars; save the model folder once all stages are done.
+    """Train up to a stage, with progress bars; the model folder, saved once all stages are done.
 
-    Args:
-        experiment: the configuration.
-        manifest: the cohort.
-        out: run folder.
-        hardware: where networks run.
-        until: last stage.
-        force: train stages again that were started otherwise.
-        start: name of a model, and the model, whose weights are taken as far as they fit.
-
-    Returns:
-        The model folder, if the last stage was trained.
+    `start` is the name of a model, and the model, whose weights are taken as far as they fit.
     """
     from ldae.training.experiment import Experiment
     from ldae.training.fit import FitSettings
@@ -226,12 +216,7 @@ def train(
 
 
 def announce(plan: "Plan", scans: int) -> None:
-    """Print what a stage will do before it trains.
-
-    Args:
-        plan: of the stage.
-        scans: of the training split; a stage that also learns from mirror images counts twice as many.
-    """
+    """Print what a stage will do; one that also learns from mirror images counts twice the scans of the training split."""
     training = f"{scans} training scans and their mirror images, and" if plan.train_scans == 2 * scans else ""
     say(
         f"{plan.stage}: {plan.trained:,} parameters to train ({plan.frozen:,} frozen), "
