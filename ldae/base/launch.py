@@ -55,17 +55,10 @@ def is_follower() -> bool:
 
 
 def launch(command: Sequence[str], processes: int, *, output: int | None = None) -> int:
-    """Run a command in several processes, which are told their ranks as by torchrun; when one fails, all end.
+    """Exit code of a command run in several processes, which are told their ranks as by torchrun; when one fails, all end.
 
-    The first writes to the terminal. What others said is shown only if one of them is the first to fail.
-
-    Args:
-        command: program and arguments.
-        processes: how many.
-        output: file descriptor to which the first writes instead of this process's output stream.
-
-    Returns:
-        The exit code.
+    The first writes to the terminal, or to the file descriptor `output`. What others said is shown only if one of them is
+    the first to fail.
     """
     with ended_tidily(), socket.socket() as free, tempfile.TemporaryDirectory() as folder:
         free.bind(("127.0.0.1", 0))
@@ -86,15 +79,10 @@ def launch(command: Sequence[str], processes: int, *, output: int | None = None)
             for rank, path in enumerate(said):
                 own = {name: str(value) for name, value in {**shared, "RANK": rank, "LOCAL_RANK": rank}.items()}
                 with path.open("wb") as file:
-                    streams = (file, file) if rank else (output, None)
+                    out, err = (file, file) if rank else (output, None)
+                    tie = _end_with_parent if sys.platform == "linux" else None
                     ranks.append(
-                        subprocess.Popen(
-                            command,
-                            env=os.environ | own,
-                            stdout=streams[0],
-                            stderr=streams[1],
-                            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
-                        )
+                        subprocess.Popen(command, env=os.environ | own, stdout=out, stderr=err, preexec_fn=tie)
                     )
             while None in (now := [each.poll() for each in ranks]) and not any(now):
                 time.sleep(0.1)
