@@ -1,5 +1,7 @@
 """Where a model lies: a folder, the weights in this package, or a repository of the Hugging Face hub."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -40,7 +42,8 @@ def find_model(name: str | Path) -> Path:
         return shipped[str(name)]
     repository, _, revision = str(name).partition("@")
     if repository.count("/") == 1 and revision:
-        return _download(repository, revision)
+        with _hub(str(name), "not loaded", "the name and the network, or give a folder") as hub:
+            return Path(hub.snapshot_download(repository, revision=revision))
     msg = (
         f"{name}: no such model folder; give one that 'ldae fit' or 'ldae demo' wrote, a model of this package "
         f"({', '.join(shipped) or 'none here'}), or owner/name@revision on the Hugging Face hub"
@@ -83,31 +86,23 @@ def upload(folder: Path, repository: str, *, private: bool = True) -> str:
     Raises:
         CheckpointError: if the extra, the network or the permission is missing.
     """
-    hub = _hub(repository)
-    try:
+    with _hub(repository, "not uploaded", "the name, the network and 'hf auth login'") as hub:
         hub.create_repo(repository, private=private, exist_ok=True)
         done = hub.upload_folder(repo_id=repository, folder_path=folder, commit_message="Upload model")
-    except Exception as error:  # the hub's client raises many kinds
-        reason = " ".join(str(error).split())[:200]
-        msg = f"{repository}: not uploaded ({reason}); check the name, the network and 'hf auth login'"
-        raise CheckpointError(msg) from error
     return f"{repository}@{done.oid}"
 
 
-def _download(repository: str, revision: str) -> Path:
-    hub = _hub(repository)
-    try:
-        return Path(hub.snapshot_download(repository, revision=revision))
-    except Exception as error:  # the hub's client raises many kinds
-        reason = " ".join(str(error).split())[:200]
-        msg = f"{repository}@{revision}: not loaded ({reason}); check the name and the network, or give a folder"
-        raise CheckpointError(msg) from error
-
-
-def _hub(repository: str) -> Any:
+@contextmanager
+def _hub(name: str, undone: str, remedy: str) -> Iterator[Any]:
+    """The hub's client; what it raises within the block, of many kinds, becomes one error."""
     try:
         import huggingface_hub
     except ImportError as error:
-        msg = f"{repository}: models of the hub need the extra 'hub': pip install 'ldae[hub]'"
+        msg = f"{name.partition('@')[0]}: models of the hub need the extra 'hub': pip install 'ldae[hub]'"
         raise CheckpointError(msg) from error
-    return huggingface_hub
+    try:
+        yield huggingface_hub
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        msg = f"{name}: {undone} ({reason}); check {remedy}"
+        raise CheckpointError(msg) from error
