@@ -295,9 +295,14 @@ def write_volume(volume: Volume, path: str | os.PathLike[str], *, description: s
             image.set_sform(volume.affine, "mni")
             image.set_qform(volume.affine, "mni")
         return write_nifti(image, path, description=description)
+    if suffix == ".nhdr":
+        msg = f"{path.suffix} keeps its voxels in a second file; write .nrrd instead"
+        raise VolumeError(msg)
     with atomic_file(path) as temporary:
         if suffix in NRRD_SUFFIXES:
-            _write_nrrd(volume, temporary)
+            import SimpleITK
+
+            SimpleITK.WriteImage(to_itk(volume), str(temporary), useCompression=True)
         else:
             import nibabel
 
@@ -323,15 +328,6 @@ def write_nifti(image: "Nifti1Image", path: Path, *, description: str = "") -> P
         # No file name and no time stamp in the gzip header.
         payload = gzip.compress(payload, compresslevel=3, mtime=0)
     return write_bytes(path, payload)
-
-
-def _write_nrrd(volume: Volume, path: Path) -> None:
-    import SimpleITK as sitk
-
-    if path.suffix == ".nhdr":
-        msg = f"{path.suffix} keeps its voxels in a second file; write .nrrd instead"
-        raise VolumeError(msg)
-    sitk.WriteImage(to_itk(volume), str(path), useCompression=True)
 
 
 def to_itk(volume: Volume) -> Any:
