@@ -41,6 +41,7 @@ ENCODER = {
 }
 SECOND_BACKBONE = "slice_distributed.module.backbone."
 POSITIONS = "positional_encoding.pe"
+CODE_LAYER = "label_emb.weight"
 
 
 @dataclass(frozen=True)
@@ -137,9 +138,15 @@ def _inside(prefix: str, table: Mapping[str, str], layer: list[str]) -> str | No
 
 def _decoder_shape(file: WeightsFile, inside: Mapping[str, Tensor], alone: bool) -> DecoderShape:
     def shape_of(name: str) -> tuple[int, ...]:
-        if name not in inside:
-            raise CheckpointError(_missing_layer(file, name))
-        return tuple(inside[name].shape)
+        if name in inside:
+            return tuple(inside[name].shape)
+        msg = f"{file.path}: the decoder lacks {name}; the file is incomplete or of another version: download it again"
+        if name == CODE_LAYER:
+            msg = (
+                f"{file.path}: a denoiser without a gradient estimator (no {name}), as the second training stage leaves it; "
+                "give the decoder of the third stage, or train that stage: 'ldae convert denoiser' reads this file"
+            )
+        raise CheckpointError(msg)
 
     stem = shape_of("input_blocks.0.0.weight")
     if len(stem) != 5:
@@ -173,17 +180,8 @@ def _decoder_shape(file: WeightsFile, inside: Mapping[str, Tensor], alone: bool)
         multipliers=tuple(each // width for each in finest_first),
         residual_blocks=size - 1,
         attention_levels=tuple(level for level, attends_here in enumerate(attention) if attends_here),
-        semantic_width=0 if alone else shape_of("label_emb.weight")[-1],
+        semantic_width=0 if alone else shape_of(CODE_LAYER)[-1],
     )
-
-
-def _missing_layer(file: WeightsFile, name: str) -> str:
-    if name == "label_emb.weight":
-        return (
-            f"{file.path}: a denoiser without a gradient estimator (no {name}), as the second training stage leaves it; "
-            "give the decoder of the third stage, or train that stage: 'ldae convert denoiser' reads this file"
-        )
-    return f"{file.path}: the decoder lacks {name}; the file is incomplete or of another version: download it again"
 
 
 def _counted(inside: Mapping[str, Tensor], pattern: str) -> Iterator[Tensor]:
