@@ -25,18 +25,23 @@ from ldae.io.plain import from_plain, to_plain
 from ldae.models.semantic_encoder import SemanticEncoderConfig, VolumeEncoderConfig
 
 
-def test_an_interrupted_folder_leaves_the_former_one(tmp_path):
-    target = tmp_path / "model"
-    with atomic_folder(target) as folder:
-        (folder / "a").write_text("one")
+def interrupt(opened, work):
+    """Work in an opened block, which Ctrl-C then ends."""
 
     def interrupted():
-        with atomic_folder(target) as folder:
-            (folder / "a").write_text("two")
+        with opened as place:
+            work(place)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
+
+
+def test_an_interrupted_folder_leaves_the_former_one(tmp_path):
+    target = tmp_path / "model"
+    with atomic_folder(target) as folder:
+        (folder / "a").write_text("one")
+    interrupt(atomic_folder(target), lambda folder: (folder / "a").write_text("two"))
     assert (target / "a").read_text() == "one"
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
     with atomic_folder(target) as folder:
@@ -48,33 +53,21 @@ def test_what_a_killed_process_left_of_a_folder_goes_or_comes_back(tmp_path):
     for name in (".model-writing", ".model-former"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "a").write_text(name)
-
-    def interrupted():
-        with atomic_folder(tmp_path / "model") as folder:
-            assert not list(folder.iterdir())
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
+    found = []
+    interrupt(atomic_folder(tmp_path / "model"), lambda folder: found.append(list(folder.iterdir())))
+    assert found == [[]]
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
     assert (tmp_path / "model" / "a").read_text() == ".model-former"
 
 
 def test_an_interrupted_file_leaves_the_former_one(tmp_path):
     target = write_text(tmp_path / "new" / "x.txt", "one")
-
-    def interrupted():
-        with atomic_file(target) as temporary:
-            assert not temporary.exists()
-            assert temporary.suffix == ".txt"
-            temporary.write_text("two")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
+    interrupt(atomic_file(target), lambda temporary: temporary.write_text("two"))
     assert target.read_text() == "one"
     assert [path.name for path in target.parent.iterdir()] == ["x.txt"]
     with atomic_file(target) as temporary:
+        assert not temporary.exists()
+        assert temporary.suffix == ".txt"
         temporary.write_text("three")
     assert target.read_text() == "three"
 
