@@ -189,51 +189,50 @@ def test_units_of_the_header_become_mm(tmp_path, oblique_affine, unit, mm):
 
 
 DIRECTIONS = "space directions: (2,0,0) (0,1,0) (0,0,3)"
+PLACED = ("space: RAS", DIRECTIONS)
 
 
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
         (
-            ["space: left-posterior-superior", "space directions: none none none"],
+            ("space: left-posterior-superior", "space directions: none none none"),
             "size of its voxels nor the directions",
         ),
-        (["space dimension: 3", DIRECTIONS], "the directions of its axes, .* give --assume-ras"),
-        (["space: scanner-xyz", DIRECTIONS], "the directions of its axes, .* give --assume-ras"),
-        (["spacings: 2 2 2", "space directions:=no"], "the directions of its axes, .* give --assume-ras"),
-        (["spacings: 2 2 2", "# " + DIRECTIONS], "the directions of its axes, .* give --assume-ras"),
-        (["space: RAS", "space directions: (2,0,0) (0,nan,0) (0,0,3)"], "'space directions' .* must be three vectors"),
-        (["space: RAS", "space directions: (2,0,0) (0,1,0) none"], "'space directions' .* must be three vectors"),
-        (
-            ["space: RAS", DIRECTIONS, "space origin: (nan,0,0)"],
-            "'space origin' .* finite numbers, got '.nan,0,0.'; correct",
-        ),
-        (["space: RAS", DIRECTIONS, 'space units: "km" "km" "km"'], "'space units' .* must be one of mm, m and um"),
-        (["space: RAS", DIRECTIONS, 'space units: "m" "m" "mm"'], "'space units' .* must be one of mm, m and um"),
-        (["space: RAS", DIRECTIONS, "line skip: 1"], "'line skip' .* must be 0, got '1'"),
-        (["space: RAS", DIRECTIONS, "byte skip: -1"], "'byte skip' .* must be a number of bytes, got '-1'"),
-        (
-            ["space: RAS", DIRECTIONS, "data file: /etc/passwd"],
-            "'data file' .* must be one file in the header's folder",
-        ),
-        (["space: RAS", DIRECTIONS, "data file: ../a.raw"], "'data file' .* must be one file in the header's folder"),
-        (["space: RAS", DIRECTIONS, "data file: LIST"], "'data file' .* must be one file in the header's folder"),
-        (["type: block"], "'type' of an NRRD header must be a whole-number type, float or double, got 'block'"),
-        (
-            ["space: RAS", DIRECTIONS, "encoding: ascii"],
-            "'encoding' .* must be one of raw, gzip, gz, bzip2, bz2, got 'ascii'",
-        ),
-        (["endian: middle"], "'endian' .* must be little or big"),
-        (["sizes: a b c"], "'sizes' .* must be whole numbers"),
-        (
-            ["space: RAS", DIRECTIONS, "sizes: 30 40 50"],
-            "ends within the 240,000 bytes of voxels that its header states",
-        ),
+        (("space dimension: 3", DIRECTIONS), "the directions of its axes, .* give --assume-ras"),
+        (("space: scanner-xyz", DIRECTIONS), "the directions of its axes, .* give --assume-ras"),
+        (("spacings: 2 2 2", "space directions:=no"), "the directions of its axes, .* give --assume-ras"),
+        (("spacings: 2 2 2", "# " + DIRECTIONS), "the directions of its axes, .* give --assume-ras"),
     ],
 )
-def test_an_nrrd_with_a_field_missing_or_wrong_is_refused_in_words(tmp_path, fields, words):
+def test_an_nrrd_without_a_place_is_refused_in_words(tmp_path, fields, words):
     with pytest.raises(VolumeError, match=words):
         read_volume(nrrd(tmp_path / "a.nrrd", np.ones((3, 4, 5)), *fields))
+
+
+@pytest.mark.parametrize(
+    ("field", "words"),
+    [
+        ("space directions: (2,0,0) (0,nan,0) (0,0,3)", "'space directions' .* must be three vectors"),
+        ("space directions: (2,0,0) (0,1,0) none", "'space directions' .* must be three vectors"),
+        ("space origin: (nan,0,0)", "'space origin' .* finite numbers, got '.nan,0,0.'; correct"),
+        ('space units: "km" "km" "km"', "'space units' .* must be one of mm, m and um"),
+        ('space units: "m" "m" "mm"', "'space units' .* must be one of mm, m and um"),
+        ("line skip: 1", "'line skip' .* must be 0, got '1'"),
+        ("byte skip: -1", "'byte skip' .* must be a number of bytes, got '-1'"),
+        ("data file: /etc/passwd", "'data file' .* must be one file in the header's folder"),
+        ("data file: ../a.raw", "'data file' .* must be one file in the header's folder"),
+        ("data file: LIST", "'data file' .* must be one file in the header's folder"),
+        ("type: block", "'type' of an NRRD header must be a whole-number type, float or double, got 'block'"),
+        ("encoding: ascii", "'encoding' .* must be one of raw, gzip, gz, bzip2, bz2, got 'ascii'"),
+        ("endian: middle", "'endian' .* must be little or big"),
+        ("sizes: a b c", "'sizes' .* must be whole numbers"),
+        ("sizes: 30 40 50", "ends within the 240,000 bytes of voxels that its header states"),
+    ],
+)
+def test_a_wrong_field_of_an_nrrd_is_refused_in_words(tmp_path, field, words):
+    with pytest.raises(VolumeError, match=words):
+        read_volume(nrrd(tmp_path / "a.nrrd", np.ones((3, 4, 5)), *PLACED, field))
 
 
 @pytest.mark.parametrize(
@@ -243,34 +242,28 @@ def test_an_nrrd_with_a_field_missing_or_wrong_is_refused_in_words(tmp_path, fie
 @pytest.mark.parametrize(("unit", "mm"), [("mm", 1.0), ("m", 1000.0), ("um", 0.001)])
 def test_space_and_units_of_an_nrrd(tmp_path, space, signs, unit, mm):
     data = np.arange(60, dtype=np.float32).reshape(3, 4, 5)
-    unit_field = f'space units: "{unit}" "{unit}" "{unit}"'
-    fields = [
-        "#" + "x" * (1 << 15),
-        f"space: {space}",
-        DIRECTIONS,
-        "space origin: (5,6,7)",
-        unit_field,
-        "note:=of: this",
-    ]
-    volume = read_volume(nrrd(tmp_path / "a.nrrd", data, *fields))
+    fields = [f"space: {space}", DIRECTIONS, "space origin: (5,6,7)", f'space units: "{unit}" "{unit}" "{unit}"']
+    volume = read_volume(nrrd(tmp_path / "a.nrrd", data, "#" + "x" * (1 << 15), *fields, "note:=of: this"))
     np.testing.assert_array_equal(volume.data, data)
     stated = np.array([[2, 0, 0, 5], [0, 1, 0, 6], [0, 0, 3, 7]])
     np.testing.assert_allclose(volume.affine[:3], mm * np.reshape(signs, (3, 1)) * stated)
 
 
 @pytest.mark.parametrize("packed", ["raw", "gzip"])
-@pytest.mark.parametrize("stored", ["unsigned char", "int16", "unsigned int", "long long", "uint64_t", "double"])
-def test_a_detached_nrrd_of_any_number_type(tmp_path, stored, packed):
-    code = {
-        "unsigned char": "u1",
-        "int16": "i2",
-        "unsigned int": "u4",
-        "long long": "i8",
-        "uint64_t": "u8",
-        "double": "f8",
-    }
+@pytest.mark.parametrize(
+    ("stored", "code"),
+    [
+        ("unsigned char", "u1"),
+        ("int16", "i2"),
+        ("unsigned int", "u4"),
+        ("long long", "i8"),
+        ("uint64_t", "u8"),
+        ("double", "f8"),
+    ],
+)
+def test_a_detached_nrrd_of_any_number_type(tmp_path, stored, code, packed):
     data = np.arange(60).reshape(3, 4, 5)
-    content = b"skipped" + data.astype(">" + code[stored]).tobytes(order="F")
+    content = b"skipped" + data.astype(">" + code).tobytes(order="F")
     (tmp_path / "a.bin").write_bytes(gzip.compress(content) if packed == "gzip" else content)
     lines = ["NRRD0005", f"type: {stored}", "dimension: 3", "sizes: 3 4 5", "endian: big", "space: RAS", DIRECTIONS]
     (tmp_path / "a.nhdr").write_text("\n".join([*lines, f"encoding: {packed}", "byteskip: 7", "datafile: a.bin"]))
