@@ -1,5 +1,4 @@
 import gzip
-from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -96,27 +95,25 @@ def test_impossible_volumes_are_refused(data, affine, words):
         Volume(data, affine)
 
 
-def bad_file(kind: str, folder: Path) -> Path:
-    path = folder / "bad.nii.gz"
-    noise = np.random.default_rng(0).normal(size=(8, 8, 8)).astype(np.float32)
-    whole = gzip.compress(nibabel.Nifti1Image(noise, np.eye(4)).to_bytes())
-    if kind == "text":
-        path.write_text("this is not an image")
-    elif kind == "truncated":
-        path.write_bytes(whole[: len(whole) // 2])
-    elif kind == "4D":
-        nibabel.save(nibabel.Nifti1Image(np.ones((4, 4, 4, 3), np.float32), np.eye(4)), path)
-    elif kind == "RGB":
-        rgb = np.zeros((4, 4, 4), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
-        nibabel.save(nibabel.Nifti1Image(rgb, np.eye(4)), path)
-    elif kind == "NaN":
-        nibabel.save(nibabel.Nifti1Image(np.full((4, 4, 4), np.nan, np.float32), np.eye(4)), path)
-    return path
+def packed(data):
+    return gzip.compress(nibabel.Nifti1Image(data, np.eye(4)).to_bytes())
 
 
-@pytest.mark.parametrize("kind", ["missing", "text", "truncated", "4D", "RGB", "NaN"])
+NOISE = packed(np.random.default_rng(0).normal(size=(8, 8, 8)).astype(np.float32))
+BAD = {
+    "text": b"this is not an image",
+    "truncated": NOISE[: len(NOISE) // 2],
+    "4D": packed(np.ones((4, 4, 4, 3), np.float32)),
+    "RGB": packed(np.zeros((4, 4, 4), [("R", "u1"), ("G", "u1"), ("B", "u1")])),
+    "NaN": packed(np.full((4, 4, 4), np.nan, np.float32)),
+}
+
+
+@pytest.mark.parametrize("kind", ["missing", *BAD])
 def test_bad_files_are_refused_by_name(kind, tmp_path):
-    path = bad_file(kind, tmp_path)
+    path = tmp_path / "bad.nii.gz"
+    if kind in BAD:
+        path.write_bytes(BAD[kind])
     words = r"bad\.nii\.gz: 64 of 64 voxels" if kind == "NaN" else r"bad\.nii\.gz"
     with pytest.raises(NonFiniteError if kind == "NaN" else VolumeError, match=words):
         read_volume(path)
