@@ -171,9 +171,6 @@ class PeakMemory:
 
     The allocator counts on a GPU. On the CPU the system's peak is the block's own if the block raised it; if not, the
     peak is the largest of readings once a second.
-
-    Args:
-        device: where the block runs.
     """
 
     def __init__(self, device: torch.device) -> None:

@@ -73,11 +73,7 @@ class Renamed:
 
 
 def find_network(file: WeightsFile, kind: str) -> tuple[dict[str, Tensor], str, Renamed]:
-    """One network's tensors among all of a file, the averaged ones where there are any.
-
-    Args:
-        file: to search.
-        kind: key of :data:`NETWORKS`.
+    """One network's tensors, of a kind in :data:`NETWORKS`, among all of a file; the averaged ones where there are any.
 
     Returns:
         The tensors by their names inside the network, the prefix they had, and the account so far.
