@@ -75,11 +75,11 @@ def roofline(model: LatentDiffusionAutoencoder, rates: dict[str, float], batch: 
     device, networks = model.device, model.networks
     images = torch.rand(batch, 1, *model.config.preprocessing.shape, device=device)
     z_0 = networks.compression.encode(images[:1]).mean.expand(batch, -1, -1, -1, -1).contiguous()
-    y = networks.semantic_encoder(images[:1], z_0[:1], z_0[:1]).float().expand(batch, -1).contiguous()
+    y = networks.semantic_encoder(images[:1]).float().expand(batch, -1).contiguous()
     t = torch.full((batch,), 500, device=device)
     parts = {
         "one denoiser and gradient pass": lambda: semantic_predict(networks, y, model.config)(z_0, t),
-        "semantic encoder": lambda: networks.semantic_encoder(images, z_0, z_0),
+        "semantic encoder": lambda: networks.semantic_encoder(images),
         "compress": lambda: networks.compression.encode(images),
         "decompress": lambda: networks.compression.decode(z_0),
     }

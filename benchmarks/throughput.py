@@ -92,7 +92,7 @@ class Bench:
         marks = [self.synchronise()]
         z_0 = self.model.compress(images)
         marks.append(self.synchronise())
-        semantic = self.model.semantic(images, z_0)
+        semantic = self.model.semantic(images)
         marks.append(self.synchronise())
         found = self.model.invert(z_0, semantic, sampling)
         marks.append(self.synchronise())
