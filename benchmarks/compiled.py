@@ -44,7 +44,7 @@ def passes(name: str, batch: int, device: torch.device) -> dict[str, Pass]:
         "compression decode": (lambda z: compression.decode(z, shape), (z,)),
         "denoiser": (lambda z, t: denoiser.predict(denoiser.features(z, t)), (z, t)),
         "gradient estimator": (networks.gradient_estimator, (denoiser.features(z, t), code)),
-        "semantic encoder": (networks.semantic_encoder, (image, z, z)),
+        "semantic encoder": (networks.semantic_encoder, (image,)),
     }
 
 
