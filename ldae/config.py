@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from ldae.errors import ConfigError
-from ldae.io.plain import from_plain, read_setting, read_yaml
+from ldae.io.plain import REMOVED, drop_removed, from_plain, read_setting, read_yaml
 from ldae.networks import AutoencoderConfig
 from ldae.training.recipe import STAGES, ExperimentConfig, describe
 
@@ -69,6 +69,9 @@ def load_experiment(
     for override in overrides:
         _set(plain, override)
     where = f"{path} with --set {' '.join(overrides)}" if overrides else str(path)
+    if kept := drop_removed(plain):
+        msg = f"{where}: semantic encoders that read latents ({', '.join(kept)}) are no longer offered; leave those settings out"
+        raise ConfigError(msg)
     return from_plain(ExperimentConfig, plain, where=where)
 
 
@@ -133,13 +136,13 @@ def _set(plain: dict[str, Any], override: str) -> None:
         msg = f"--set {error}"
         raise ConfigError(msg) from error
     groups, settings = _names(ExperimentConfig)
-    # What lies below a setting (a mapping, say) is its own affair.
-    if key not in groups and not any(f"{key}.".startswith(f"{each}.") for each in settings):
+    *parents, last = key.split(".")
+    # What lies below a setting (a mapping, say) is its own affair; what was removed is refused with the file's.
+    if last not in REMOVED and key not in groups and not any(f"{key}.".startswith(f"{each}.") for each in settings):
         near = get_close_matches(key, settings, n=1)
         guess = f"did you mean {near[0]}?" if near else "'ldae config demo' prints all of them"
         msg = f"--set {override}: there is no setting {key}; {guess}"
         raise ConfigError(msg)
-    *parents, last = key.split(".")
     for parent in parents:
         below: Any = plain.setdefault(parent, {})
         if not isinstance(below, dict):

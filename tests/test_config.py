@@ -5,6 +5,7 @@ from itertools import pairwise
 from typing import get_args, get_type_hints
 
 import pytest
+import yaml
 
 from ldae.base.ranges import ranges_of
 from ldae.config import find_config, load_experiment, shipped_configs
@@ -115,6 +116,27 @@ def test_bad_files_are_refused(tmp_path, text, words):
     path.write_text(text)
     with pytest.raises(ConfigError, match=words):
         load_experiment(path)
+
+
+def test_a_configuration_of_when_encoders_could_read_latents(tmp_path):
+    plain = to_plain(load_experiment("demo"))
+    stage = plain["representation"]
+    volume = stage["semantic_encoder"]["volume"]
+    stage["latent_noise"], volume["linear_reads"] = 0.0, "scan"  # as 'ldae config' printed them
+    path = tmp_path / "former.yaml"
+    path.write_text(yaml.safe_dump(plain))
+    assert load_experiment(path) == load_experiment("demo")
+    volume["linear_reads"] = "latent"
+    path.write_text(yaml.safe_dump(plain))
+    with pytest.raises(
+        ConfigError, match=r"former.yaml: .* read latents \(linear_reads\) are no longer offered; leave"
+    ):
+        load_experiment(path)
+    volume["linear"] = 0  # nothing reads them
+    path.write_text(yaml.safe_dump(plain))
+    assert load_experiment(path) == load_experiment("demo", ["representation.semantic_encoder.volume.linear=0"])
+    with pytest.raises(ConfigError, match=r"--set .* read latents \(latent_noise\) are no longer offered; leave"):
+        load_experiment("demo", ["representation.latent_noise=0.2"])
 
 
 def test_a_model_gives_what_the_file_names_not():

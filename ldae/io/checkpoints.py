@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ldae.base.files import atomic_file, atomic_folder, read_json, sha256_of, write_json, write_text
 from ldae.errors import CheckpointError
+from ldae.io.plain import drop_removed
 
 __all__ = [
     "FORMAT_VERSION",
@@ -328,12 +329,10 @@ def read_config(folder: Path) -> dict[str, Any]:
     elif number not in (1, FORMAT_VERSION) or number is True:
         msg = f"{path}: format {number!r}, this version reads 1 and {FORMAT_VERSION}; install a matching ldae"
         raise CheckpointError(msg)
-    encoder = config["autoencoder"].get("semantic_encoder")
-    volume = encoder.get("volume") if isinstance(encoder, dict) else None
-    if isinstance(volume, dict) and volume.pop("linear_reads", "scan") != "scan":
+    if kept := drop_removed(config["autoencoder"]):
         msg = (
-            f"{path}: this semantic encoder reads latents (linear_reads), which is no longer offered; train the model again, "
-            "or use it with the version that made it"
+            f"{path}: this semantic encoder reads latents ({', '.join(kept)}), which is no longer offered; train the model "
+            "again, or use it with the version that made it"
         )
         raise CheckpointError(msg)
     return config

@@ -12,7 +12,7 @@ import yaml
 from ldae.base.ranges import check_range, ranges_of
 from ldae.errors import ConfigError, LdaeError
 
-__all__ = ["from_plain", "read_setting", "read_yaml", "to_plain"]
+__all__ = ["REMOVED", "drop_removed", "from_plain", "read_setting", "read_yaml", "to_plain"]
 
 T = TypeVar("T")
 MOST_VALUES = 100_000
@@ -87,6 +87,28 @@ def _check_nodes(top: yaml.Node | None) -> None:
             waiting += [each for pair in node.value for each in pair]
         elif isinstance(node, yaml.SequenceNode):
             waiting += node.value
+
+
+REMOVED: Mapping[str, Any] = {"linear_reads": "scan", "latent_noise": 0}
+"""Settings of earlier versions, of semantic encoders that read latents, with their values where none are read."""
+
+
+def drop_removed(plain: Any) -> list[str]:
+    """Take the removed settings out of a configuration of an earlier version, at any depth, where no latents are read.
+
+    Returns:
+        Names of those that stay, because they ask for what is no longer offered.
+    """
+    if not isinstance(plain, dict):
+        return []
+    kept = []
+    for name in [each for each in REMOVED if each in plain]:
+        # Without a linear path nothing reads latents.
+        if plain[name] == REMOVED[name] or (name == "linear_reads" and not plain.get("linear")):
+            del plain[name]
+        else:
+            kept.append(name)
+    return [*kept, *(name for each in plain.values() for name in drop_removed(each))]
 
 
 def from_plain(cls: type[T], plain: Mapping[str, Any], *, where: str) -> T:

@@ -34,6 +34,7 @@ from ldae.base.hardware import (
 from ldae.base.ranks import barrier, from_first, rank, share_batch_norms, world
 from ldae.errors import TrainingError
 from ldae.io.checkpoints import hash_tensors, load_tensors, save_tensors
+from ldae.io.plain import drop_removed
 from ldae.training.batches import StageDataModule
 from ldae.training.callbacks import ExponentialMovingAverage, Progress, ProgressCallback, ResumeCheckpoint, SliceImages
 from ldae.training.loop import StageLoop
@@ -124,7 +125,7 @@ def start_stage(folder: Path, inputs: dict[str, Any], *, force: bool = False) ->
             former["preprocessing"] = {"modality": "T1w"} | former.get("preprocessing", {})
         if "semantic_encoder" in former.get("stage", {}):
             former["stage"]["semantic_encoder"].setdefault("whitening_of", "all")
-            _without_latents(former["stage"])
+            drop_removed(former["stage"])
         changed = sorted(key for key in former.keys() | inputs.keys() if former.get(key) != inputs.get(key))
         if changed and not force:
             msg = (
@@ -135,15 +136,6 @@ def start_stage(folder: Path, inputs: dict[str, Any], *, force: bool = False) ->
         if changed:
             shutil.rmtree(folder)
     write_json(path, inputs)
-
-
-def _without_latents(stage: dict[str, Any]) -> None:
-    """Leave out of a former stage 3 the settings of an encoder that reads latents, where it read none."""
-    volume = stage["semantic_encoder"].get("volume") or {}
-    if volume.get("linear_reads") == "scan":
-        del volume["linear_reads"]
-    if stage.get("latent_noise") == 0:
-        del stage["latent_noise"]
 
 
 def finished_weights(folder: Path) -> tuple[dict[str, Tensor], StageRecord] | None:

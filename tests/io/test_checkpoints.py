@@ -35,8 +35,12 @@ def test_a_model_of_format_1_does_what_it_did(tmp_path):
 def test_a_model_whose_encoder_reads_latents_is_refused_with_a_remedy(tmp_path):
     folder = shutil.copytree(FORMAT_1, tmp_path / "model")
     plain = json.loads((folder / "config.json").read_text())
-    assert plain["autoencoder"]["semantic_encoder"]["volume"]["linear_reads"] == "scan"
-    plain["autoencoder"]["semantic_encoder"]["volume"]["linear_reads"] = "latent"
+    volume = plain["autoencoder"]["semantic_encoder"]["volume"]
+    assert (volume["linear_reads"], volume["linear"]) == ("scan", 0)
+    volume["linear_reads"] = "latent"
+    (folder / "config.json").write_text(json.dumps(plain))
+    LatentDiffusionAutoencoder.from_pretrained(folder)  # without a linear path nothing reads them
+    volume["linear"] = 1
     (folder / "config.json").write_text(json.dumps(plain))
     with pytest.raises(CheckpointError, match=r"reads latents \(linear_reads\).*train the model again"):
         LatentDiffusionAutoencoder.from_pretrained(folder)
