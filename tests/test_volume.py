@@ -29,6 +29,13 @@ def test_write_then_read_is_the_identity(volume, suffix, tmp_path):
     assert not (tmp_path / "scan.png").exists()
 
 
+@pytest.mark.parametrize("suffix", [".nhdr", ".NHDR"])
+def test_a_header_apart_from_its_voxels_is_not_written(volume, suffix, tmp_path):
+    with pytest.raises(VolumeError, match=r"in a second file; write \.nrrd instead"):
+        write_volume(volume, tmp_path / f"scan{suffix}")
+    assert not list(tmp_path.iterdir())
+
+
 @given(order=st.permutations([0, 1, 2]), flips=st.tuples(*[st.booleans()] * 3))
 def test_ras_view_keeps_every_voxel_in_its_place(order, flips):
     base = np.diag([2.0, 3.0, 4.0, 1.0])

@@ -71,7 +71,7 @@ def export_dicom(image: Path, out: Path, series: DerivedSeries | None = None, *,
         raise VolumeError(msg)
     try:
         kind = read_json(sidecar_path(image)).get("kind")
-    except (OSError, ValueError, AttributeError):  # there is none, or it is not ours
+    except (FileNotFoundError, IsADirectoryError, ValueError, AttributeError):  # there is none, or it is not ours
         kind = None
     if isinstance(kind, str):
         series = replace(series, derivation=f"{kind}: {series.derivation}")

@@ -141,7 +141,13 @@ def decoder_directions(
     Block power iteration on J'J (Halko et al. 2011), averaged over the codes of some scans, with noise codes; the Jacobian is
     never formed, only its products with vectors through the sampler. Units are standard deviations of the cohort's semantic
     codes, (N, S). Progress is of scans, each once an iteration.
+
+    Raises:
+        TaskError: if a noise code is missing.
     """
+    if any(each.noise is None for each in codes):
+        msg = "the decoder's directions need noise codes; encode the scans with them"
+        raise TaskError(msg)
     scale = torch.from_numpy(semantics.std(axis=0)).float()
     generator = torch.Generator().manual_seed(seed)
     basis = torch.linalg.qr(torch.randn(len(scale), count, generator=generator))[0]

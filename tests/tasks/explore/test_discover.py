@@ -1,5 +1,7 @@
 """Directions that are there are found, and named by nothing but what they go with."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -67,6 +69,8 @@ def test_the_decoders_directions_are_those_of_its_jacobian(tiny_model, scans):
     _, singular, axes = np.linalg.svd(jacobian, full_matrices=False)
     assert [each.strength for each in directions] == pytest.approx(singular[:2], rel=0.05)
     assert abs(directions[0].step / scale @ axes[0]) > 0.95
+    with pytest.raises(TaskError, match="need noise codes"):
+        decoder_directions(few, [replace(codes[0], noise=None)], scans.semantic, 5)
 
 
 def test_neighbours_are_of_other_people_and_lookalikes_stand_out():
