@@ -35,9 +35,9 @@ def encode_columns(records: Sequence[Record], columns: Sequence[str]) -> Array:
     for name in columns:
         check_column(records, name)
         values = values_of(records, name)
-        different = set(map(str, values)) - {"None"}
-        if len(different) < 2:
-            msg = f"column {name} holds {len(different)} different values for these scans; leave it out"
+        different = _different(values)
+        if different < 2:
+            msg = f"column {name} holds {different} different values for these scans; leave it out"
             raise TaskError(msg)
         if _numeric(values):
             parts.append(np.array(values, dtype=np.float64)[:, None])
@@ -49,17 +49,17 @@ def encode_columns(records: Sequence[Record], columns: Sequence[str]) -> Array:
     return np.concatenate(parts, axis=1)
 
 
+def _different(values: Sequence[Any]) -> int:
+    return len({str(value) for value in values if value is not None})
+
+
 def _numeric(values: Sequence[Any]) -> bool:
     return all(isinstance(value, int | float) for value in values if value is not None)
 
 
 def demographics(target: Target, columns: Sequence[str]) -> Embeddings | None:
     """Those of the columns that vary and are not the target's own, as a baseline without a scan; None if there are none."""
-    useful = [
-        name
-        for name in columns
-        if name != target.name and len(set(map(str, values_of(target.records, name))) - {"None"}) > 1
-    ]
+    useful = [name for name in columns if name != target.name and _different(values_of(target.records, name)) > 1]
     return embeddings_of(target.records, encode_columns(target.records, useful)) if useful else None
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -101,19 +100,21 @@ def evaluate_probe(
     penalties: dict[str, list[float]] = {name: [] for name in names}
     attention: list[Array] = []
     probe = None
-    fits = list(product(features.items(), zip(folds, places, strict=True)))
-    for done, ((name, each), (fold, at)) in enumerate(fits, 1):
-        trained, held_out = each.values[fold.trained], each.values[fold.tested]
-        fitted = each.fit(target, fold.trained, settings.model)
-        values[name][at] = fitted.predict(held_out)
-        if target.name == "age" and target.kind == "regression":
-            corrected[name][at] = without_age_bias(values[name][at], fitted, trained, target.select(fold.trained))
-        penalties[name].append(fitted.penalty)
-        if name == CODES and settings.protocol == "split":
-            probe = LinearProbe.of(fitted, trained, codes.origin)
-        if name == CODES and pooled:
-            attention.append(fitted.attention(held_out).mean(axis=0))
-        progress(done, len(fits))
+    done = 0
+    for name, each in features.items():
+        for fold, at in zip(folds, places, strict=True):
+            trained, held_out = each.values[fold.trained], each.values[fold.tested]
+            fitted = each.fit(target, fold.trained, settings.model)
+            values[name][at] = fitted.predict(held_out)
+            if target.name == "age" and target.kind == "regression":
+                corrected[name][at] = without_age_bias(values[name][at], fitted, trained, target.select(fold.trained))
+            penalties[name].append(fitted.penalty)
+            if name == CODES and settings.protocol == "split":
+                probe = LinearProbe.of(fitted, trained, codes.origin)
+            if name == CODES and pooled:
+                attention.append(fitted.attention(held_out).mean(axis=0))
+            done += 1
+            progress(done, len(features) * len(folds))
     tested_in = np.zeros(shape, dtype=np.int64)
     for number, (fold, at) in enumerate(zip(folds, places, strict=True)):
         tested_in[at] = number
