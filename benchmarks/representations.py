@@ -283,7 +283,9 @@ class Tried(Experiment):
         return torch.cat(parts)
 
     def _codes(self, scans: LatentDataset) -> Tensor:
-        codes = self.codes_of("validation" if len(scans) == len(self.records["validation"]) else "train")
+        codes = self.codes_of(
+            "train" if list(scans.keys) == [each.key for each in self.records["train"]] else "validation"
+        )
         if len(codes) == len(scans):
             return codes
         if self.encoder.symmetric:

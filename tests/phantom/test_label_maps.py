@@ -15,7 +15,6 @@ from scipy import ndimage
 from ldae.atlas import load_template
 from ldae.data.manifest import read_manifest
 from ldae.errors import CohortError
-from ldae.head.registration import correlation_with_template
 from ldae.phantom import scan as phantom_scan
 from ldae.phantom.anatomy import combination
 from ldae.phantom.anatomy.label_maps import LabelSource, label_anatomy, label_files, place_label_map, read_label_map
@@ -117,6 +116,13 @@ def test_a_mirrored_map_is_the_mirrored_brain(source):
     assert (x * mirrored.hippocampus_left.data).sum() < 0
 
 
+def likeness(image):
+    """Correlation with the template inside its brain, at 6 mm."""
+    template = load_template(6.0)
+    inside = template.brain_mask.data > 0.5
+    return np.corrcoef(image[inside], template.t1.data[inside])[0, 1]
+
+
 @pytest.mark.slow
 def test_a_varied_cohort(folder, source, tmp_path, monkeypatch):
     (tmp_path / "maps").mkdir()
@@ -126,9 +132,9 @@ def test_a_varied_cohort(folder, source, tmp_path, monkeypatch):
     monkeypatch.setattr(combination, "LEVELS", ((8.0, 2),))
     config = PhantomConfig(n_subjects=3, voxel_size_mm=6.0, max_sessions=1, anatomy=str(tmp_path / "maps")).varied()
     manifest = synthesise_cohort(tmp_path / "cohort", config)
-    images = [read_volume(record.image) for record in read_manifest(manifest).records]
-    assert min(map(correlation_with_template, images)) > 0.3
-    assert len({image.data.tobytes() for image in images}) == 3
+    images = [read_volume(record.image).data for record in read_manifest(manifest).records]
+    assert min(map(likeness, images)) > 0.3
+    assert len({image.tobytes() for image in images}) == 3
     assert not list(manifest.parent.rglob("*.npy")), "warps are not part of a cohort"
     assert synthesise_cohort(tmp_path / "cohort", config) == manifest, "it is this very cohort"
 
@@ -154,7 +160,7 @@ def test_a_cohort_of_label_maps(folder, source, tmp_path, monkeypatch):
     assert set(truth["label_map"]) == {"one.nii.gz"}
     assert (truth[["ventricles_ml", "hippocampus_left_ml", "gm_ml", "wm_ml"]] > 0).all(axis=None)
     for path in manifest.parent.glob("sub-*/ses-*/anat/*_T1w.nii.gz"):
-        assert correlation_with_template(read_volume(path)) > 0.4
+        assert likeness(read_volume(path).data) > 0.4
     saved = json.loads((manifest.parent / "phantom_config.json").read_text())
     assert list(saved["anatomy"]) == ["one.nii.gz"]
     assert "CC0" not in (manifest.parent / "dataset_description.json").read_text()

@@ -57,6 +57,13 @@ def test_exchanged_sessions_look_like_other_subjects_and_a_mirrored_one_does_not
     assert {(finding.code, finding.subjects) for finding in found} == {("mirrored", ("p02",))}
 
 
+def test_the_template_at_4_mm_is_its_own_mirror_image() -> None:
+    mask = load_template(GRID_MM).brain_mask
+    affine, brain = mask.grid.affine, mask.data > 0.5
+    assert affine[0, 3] == -affine[0, 0] * (brain.shape[0] - 1) / 2
+    assert (brain == brain[::-1]).all()
+
+
 def test_the_order_of_scans_does_not_matter() -> None:
     signatures, keys, subjects = cohort()
     subjects[1] = "other"
